@@ -1,0 +1,108 @@
+"""Every topic: its name, partitions and retention. Nothing else in the project spells a topic's name."""
+
+from dataclasses import dataclass, field
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """What a topic is created with."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def _retained(ms: int) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(ms)}
+
+
+_COMPACTED = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """The topics of one deployment.
+
+    `queries`, `predictions`, `feedback` and `outputs` are co-partitioned: a key has the same partition number in
+    each, and that partition has one writer of its state.
+
+    >>> Catalogue().requests("svm", "2")
+    'clipper.requests.svm.2'
+    """
+
+    prefix: str = "clipper"
+    partitions: int = 4
+
+    @property
+    def queries(self) -> str:
+        """Written by applications, read by routers."""
+        return f"{self.prefix}.queries"
+
+    @property
+    def predictions(self) -> str:
+        """Written by routers, read by applications; the decision log."""
+        return f"{self.prefix}.predictions"
+
+    @property
+    def feedback(self) -> str:
+        """Written by applications, read by routers."""
+        return f"{self.prefix}.feedback"
+
+    @property
+    def outputs(self) -> str:
+        """Written by hosts, read by the router that asked."""
+        return f"{self.prefix}.outputs"
+
+    @property
+    def selection(self) -> str:
+        """Totals of each partition's selection state, followed by every router."""
+        return f"{self.prefix}.selection"
+
+    @property
+    def control(self) -> str:
+        """Manifests, followed by every router and host."""
+        return f"{self.prefix}.control"
+
+    @property
+    def dead_letters(self) -> str:
+        """Records that could not be used, with the reason."""
+        return f"{self.prefix}.dead-letters"
+
+    @property
+    def router_group(self) -> str:
+        """Consumer group, and Faust app id, of the routers."""
+        return f"{self.prefix}.router"
+
+    @property
+    def selection_changelog(self) -> str:
+        """Changelog of the routers' selection table."""
+        return f"{self.router_group}-selection-changelog"
+
+    def requests(self, model: str, version: str) -> str:
+        """Written by routers, read by the hosts of this model version; a partition a replica."""
+        return f"{self.prefix}.requests.{model}.{version}"
+
+    def host_group(self, model: str, version: str) -> str:
+        """Consumer group, and Faust app id, of the hosts of this model version."""
+        return f"{self.prefix}.host.{model}.{version}"
+
+    def fixed_topics(self) -> list[TopicSpec]:
+        """The topics that exist whatever models there are."""
+        shared = self.partitions
+        return [
+            TopicSpec(name=self.queries, partitions=shared, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.predictions, partitions=shared, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.feedback, partitions=shared, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.outputs, partitions=shared, config=_retained(HOUR_MS)),
+            TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
+            TopicSpec(name=self.control, partitions=1, config=_COMPACTED),
+            TopicSpec(name=self.dead_letters, partitions=1, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.selection_changelog, partitions=shared, config=_COMPACTED),
+        ]
+
+    def requests_topic(self, model: str, version: str, replicas: int) -> TopicSpec:
+        """The requests topic of one model version."""
+        return TopicSpec(name=self.requests(model, version), partitions=replicas, config=_retained(HOUR_MS))

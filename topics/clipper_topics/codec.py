@@ -1,0 +1,76 @@
+"""Bytes to records and back, by the content-type header: JSON unless it says msgpack."""
+
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.prediction import Prediction
+from clipper_topics.query import Query
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+CONTENT_TYPE = "content-type"
+MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
+
+Headers = Iterable[tuple[str, bytes]]
+T = TypeVar("T")
+
+
+class UndecodableRecord(ValueError):
+    """The bytes are no record of the topic's kind; the message says where and why."""
+
+
+def content_type(headers: Headers) -> str:
+    """The content type that the headers state, without parameters; JSON when they state none."""
+    for name, value in headers:
+        if name.lower() == CONTENT_TYPE:
+            return value.decode("utf-8", "replace").split(";")[0].strip().lower()
+    return JSON
+
+
+class Codec(Generic[T]):
+    """Encodes and decodes one kind of record.
+
+    >>> queries.decode(b'{"application": "digits", "input": [1, 2]}').application
+    'digits'
+    """
+
+    def __init__(self, record: type[T]) -> None:
+        self._decoders: dict[str, Any] = {
+            JSON: msgspec.json.Decoder(record),
+            MSGPACK: msgspec.msgpack.Decoder(record),
+        }
+        self._encoders: dict[str, Any] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
+
+    def decode(self, value: bytes | None, headers: Headers = ()) -> T:
+        """The record.
+
+        Raises:
+            UndecodableRecord: an empty value, an unknown content type, or bytes that are no such record.
+        """
+        if not value:
+            raise UndecodableRecord("the value is empty")
+        kind = content_type(headers) if headers else JSON
+        decoder = self._decoders.get(kind)
+        if decoder is None:
+            raise UndecodableRecord(f"content-type {kind!r}: use {JSON} (the default) or {MSGPACK}")
+        try:
+            record: T = decoder.decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise UndecodableRecord(f"not {kind}: {error}") from error
+        return record
+
+    def encode(self, record: T, kind: str = JSON) -> bytes:
+        """The record as bytes of this content type."""
+        encoded: bytes = self._encoders[kind].encode(record)
+        return encoded
+
+
+queries = Codec(Query)
+predictions = Codec(Prediction)
+feedback = Codec(Feedback)
+applications = Codec(ApplicationManifest)
+models = Codec(ModelManifest)

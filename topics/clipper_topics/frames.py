@@ -1,0 +1,103 @@
+"""Frames between routers and hosts: one version byte, then msgpack with the matrix as raw bytes.
+
+Rules of this file:
+- A reader that meets a version it does not know raises `UnknownFrame`; it never guesses.
+- Fields are only ever appended, with a default, under the same version; any other change is a new version byte.
+"""
+
+import msgspec
+
+FRAME_VERSION = 1
+
+
+class UnknownFrame(ValueError):
+    """The bytes are no frame of a version that this process knows."""
+
+
+class RequestFrame(msgspec.Struct, array_like=True, kw_only=True):
+    """Rows for one model version, all of one dtype and row shape."""
+
+    router: bytes
+    """Identity of the asking router process, new at each start: 8 random bytes."""
+    frame: int
+    """Number of the frame, unique within the router's identity."""
+    reply: int
+    """Partition of the outputs topic that the asking router reads."""
+    dtype: str
+    """numpy dtype of a numeric matrix, or `text`, `bytes`, `json`: `rows` then has the rows."""
+    shape: list[int]
+    """Shape of the matrix, rows first; `[n]` for non-numeric rows."""
+    matrix: bytes = b""
+    """The matrix in C order, for a numeric dtype."""
+    rows: list[object] = []
+    """The rows, for a non-numeric dtype."""
+    deadlines: bytes = b""
+    """One little-endian float64 a row: seconds since the epoch, `inf` for none."""
+
+
+class FailedRow(msgspec.Struct, array_like=True):
+    """A row without an output."""
+
+    row: int
+    """Index in the request frame."""
+    reason: str
+    """`late` (dropped, the deadline had passed) or `error`."""
+    explanation: str
+
+
+class OutputFrame(msgspec.Struct, array_like=True, kw_only=True):
+    """Outputs of consecutive rows of one request frame; a frame may be answered in several pieces."""
+
+    router: bytes
+    """As in the request."""
+    frame: int
+    """As in the request."""
+    row0: int
+    """Index of the first row in the request frame."""
+    outputs: list[object]
+    """One output a row, in order; null where the row failed."""
+    failed: list[FailedRow] = []
+    """The rows without an output."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request = msgspec.msgpack.Decoder(RequestFrame)
+_output = msgspec.msgpack.Decoder(OutputFrame)
+_VERSION = bytes([FRAME_VERSION])
+
+
+def encode_frame(frame: RequestFrame | OutputFrame) -> bytes:
+    """The frame as bytes."""
+    return _VERSION + _encoder.encode(frame)
+
+
+def _body(data: bytes) -> memoryview:
+    if not data or data[0] != FRAME_VERSION:
+        found = data[0] if data else "an empty value"
+        message = f"frame version {found}, this process reads {FRAME_VERSION}: update the older of the two processes"
+        raise UnknownFrame(message)
+    return memoryview(data)[1:]
+
+
+def decode_request(data: bytes) -> RequestFrame:
+    """A request frame.
+
+    Raises:
+        UnknownFrame: another version, or bytes that are no request frame.
+    """
+    try:
+        return _request.decode(_body(data))
+    except msgspec.MsgspecError as error:
+        raise UnknownFrame(str(error)) from error
+
+
+def decode_output(data: bytes) -> OutputFrame:
+    """An output frame.
+
+    Raises:
+        UnknownFrame: another version, or bytes that are no output frame.
+    """
+    try:
+        return _output.decode(_body(data))
+    except msgspec.MsgspecError as error:
+        raise UnknownFrame(str(error)) from error

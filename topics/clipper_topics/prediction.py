@@ -1,0 +1,98 @@
+"""What the router answers: one record on the predictions topic, which is also the decision log."""
+
+from typing import Any
+
+import msgspec
+
+
+class PolicyRef(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Which selection policy decided."""
+
+    name: str
+    """Name of the policy, for example `exp3`."""
+    version: int = 1
+    """Revision of the application's manifest under which the decision was made."""
+
+
+class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One model that was asked and answered in time."""
+
+    model: str
+    """Name of the model."""
+    version: str
+    """Version of the model."""
+    propensity: float
+    """Probability with which the policy chose to ask this model, in (0, 1]."""
+    output: Any = msgspec.UNSET
+    """The model's output for a query of one row."""
+    outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    """The model's outputs, one a row, for a query of several rows."""
+    latency_ms: float = 0.0
+    """From the decision until the output was here, in milliseconds."""
+    cached: bool = False
+    """True when every row came from the cache."""
+
+
+class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One model that was asked and whose answer was not used."""
+
+    model: str
+    """Name of the model."""
+    version: str
+    """Version of the model."""
+    propensity: float
+    """Probability with which the policy chose to ask this model, in (0, 1]."""
+    reason: str
+    """`late` (nothing arrived by the deadline) or `error` (the model failed on this input)."""
+    explanation: str = ""
+    """What the model said, when it failed."""
+
+
+class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer to one query and the record of how it was decided."""
+
+    query_id: str
+    """The query's id."""
+    application: str
+    """The query's application."""
+    context: str | None = None
+    """The query's context."""
+    output: Any = msgspec.UNSET
+    """The combined output, for a query of one row."""
+    outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    """The combined outputs, one a row, for a query of several rows."""
+    confidence: float = 0.0
+    """Share of the asked models' weight that agrees with the answer, in [0, 1]; over rows the least."""
+    default: bool = False
+    """True when the application's default output was given; `explanation` then says why."""
+    reason: str | None = None
+    """Why the default was given, one of `REASONS`."""
+    explanation: str | None = None
+    """Why the default was given, in words, with the value and the bound."""
+    policy: PolicyRef | None = None
+    """Who decided; absent when nothing was decided (an invalid query)."""
+    models: list[ModelAnswer] = []
+    """The models asked that answered in time, with the propensities of the decision."""
+    missing: list[Missing] = []
+    """The models asked whose answers were late or failed."""
+    query_offset: int = -1
+    """Offset of the query in its partition (predictions have the same partition number)."""
+    queried_at_ms: int = 0
+    """Timestamp of the query's record, milliseconds since the epoch."""
+    predicted_at_ms: int = 0
+    """When the answer was decided, milliseconds since the epoch."""
+    latency_ms: float = 0.0
+    """`predicted_at_ms - queried_at_ms`."""
+
+
+REASONS = {
+    "late": "nothing arrived by the deadline",
+    "arrived_late": "the query was past its deadline when it was read",
+    "no_models": "the application has no model to ask",
+    "errors": "every model asked failed on this input",
+    "low_confidence": "the models agreed less than the application's threshold",
+    "invalid_input": "the input does not fit the application's input spec",
+    "unknown_application": "no such application is registered",
+    "unknown_model": "a model named in the query is not a candidate of the application",
+}
+"""Every reason for a default output, with its meaning."""

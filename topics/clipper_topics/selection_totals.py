@@ -1,0 +1,32 @@
+"""Totals of one partition's selection state: the rows of the selection table and the selection topic."""
+
+import msgspec
+
+
+class ModelTotalsRecord(msgspec.Struct, array_like=True):
+    """Sums over the feedback about one model, as `clipper_stream.selection.state.ModelTotals`."""
+
+    model: str
+    count: float
+    loss: float
+    weighted_loss: float
+
+
+class SelectionRow(msgspec.Struct, array_like=True):
+    """Totals of one (application, context) in one partition.
+
+    `offset` is the feedback offset of the last change: of two rows with one key, the higher offset is the newer.
+    """
+
+    version: int
+    offset: int
+    applied: int
+    totals: list[ModelTotalsRecord]
+
+
+class RowKey(msgspec.Struct, array_like=True, frozen=True):
+    """Key of a row. The empty application holds the partition's feedback position."""
+
+    application: str
+    context: str | None
+    partition: int
