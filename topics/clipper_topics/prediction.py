@@ -62,7 +62,7 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
     """The combined outputs, one a row, for a query of several rows."""
     confidence: float = 0.0
-    """Share of the asked models' weight that agrees with the answer, in [0, 1]; over rows the least."""
+    """Share of the asked models that agree with the answer, in [0, 1]; over several rows the least."""
     default: bool = False
     """True when the application's default output was given; `explanation` then says why."""
     reason: str | None = None

@@ -1,0 +1,51 @@
+"""Errors by whose fault they are.
+
+    application --Query--> [decode] --> [input spec] --> [policy] --> [model] --> Prediction
+                              |              |              |            |
+                       (dead letter)   InvalidInput   UnknownModel   ModelFailed
+    operator ---manifest---> [registry]: InvalidSetting, UnknownName, ModelNotLoaded
+
+A `RequestError` is the fault of who asked: the answer is a default output with this message, and the process goes
+on. A `SetupError` is the fault of who configured: the process does not start, or the manifest is refused.
+Each message states the value, the bound and what to do next.
+"""
+
+
+class ClipperError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class RequestError(ClipperError):
+    """The query or the feedback cannot be used as it is."""
+
+
+class SetupError(ClipperError):
+    """A setting, a manifest or a model cannot be used as it is."""
+
+
+class InvalidInput(RequestError):
+    """An input does not fit the application's input spec. Raised by `inputs`."""
+
+
+class InvalidLabel(RequestError):
+    """A label, loss or reward cannot be compared with the output. Raised by `feedback.losses`."""
+
+
+class UnknownModel(RequestError):
+    """A query names a model that is no candidate of its application."""
+
+
+class ModelFailed(RequestError):
+    """A model raised, or gave another number of outputs than it got rows. Raised by `models.runner`."""
+
+
+class InvalidSetting(SetupError):
+    """A parameter lies outside its bound."""
+
+
+class UnknownName(SetupError):
+    """No policy, runtime, limit, combiner or loss has this name; the message lists those that exist."""
+
+
+class ModelNotLoaded(SetupError):
+    """A model file is missing, has another digest than its manifest says, or cannot be loaded safely."""
