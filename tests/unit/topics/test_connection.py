@@ -1,0 +1,139 @@
+"""How do settings become a connection, and which are refused?"""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
+
+SASL = {
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9093",
+    "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+    "KAFKA_SASL_MECHANISM": "scram-sha-512",
+    "KAFKA_SASL_USERNAME": "clipper",
+    "KAFKA_SASL_PASSWORD": "xyzzy",
+}
+
+
+def test_an_address_alone_is_a_plaintext_connection():
+    connection = KafkaConnection.from_environment({"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"})
+    assert connection.aiokafka() == {
+        "bootstrap_servers": "a:1,b:2",
+        "security_protocol": "PLAINTEXT",
+    }
+    assert connection.librdkafka() == {
+        "bootstrap.servers": "a:1,b:2",
+        "security.protocol": "PLAINTEXT",
+    }
+
+
+def test_the_argument_takes_precedence_over_the_variable():
+    connection = KafkaConnection.from_environment({"KAFKA_BOOTSTRAP_SERVERS": "a:1"}, bootstrap="b:2")
+    assert connection.bootstrap == "b:2"
+
+
+def test_an_empty_variable_counts_as_absent():
+    environ = dict.fromkeys(VARIABLES.values(), "") | {"KAFKA_BOOTSTRAP_SERVERS": "a:1"}
+    assert KafkaConnection.from_environment(environ) == KafkaConnection("a:1")
+
+
+def test_names_of_protocol_and_mechanism_are_read_in_any_case():
+    connection = KafkaConnection.from_environment(SASL)
+    assert (connection.security_protocol, connection.sasl_mechanism) == (
+        "SASL_SSL",
+        "SCRAM-SHA-512",
+    )
+
+
+def test_a_sasl_connection_gives_both_clients_the_credential():
+    connection = KafkaConnection.from_environment(SASL)
+    arguments = connection.aiokafka()
+    assert isinstance(arguments.pop("ssl_context"), ssl.SSLContext)
+    assert arguments == {
+        "bootstrap_servers": "kafka:9093",
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "clipper",
+        "sasl_plain_password": "xyzzy",
+    }
+    assert connection.librdkafka() == {
+        "bootstrap.servers": "kafka:9093",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "clipper",
+        "sasl.password": "xyzzy",
+    }
+
+
+def test_the_mechanism_of_a_sasl_connection_is_plain_unless_it_is_named():
+    connection = KafkaConnection("a:1", security_protocol="SASL_PLAINTEXT", username="u", password="p")
+    assert connection.aiokafka()["sasl_mechanism"] == "PLAIN"
+    assert connection.librdkafka()["sasl.mechanism"] == "PLAIN"
+
+
+def test_a_password_is_in_no_repr_and_in_no_message():
+    assert "xyzzy" not in repr(KafkaConnection.from_environment(SASL))
+    for broken in (
+        {"KAFKA_SASL_USERNAME": ""},
+        {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"},
+    ):
+        with pytest.raises(InvalidConnection) as raised:
+            KafkaConnection.from_environment(SASL | broken)
+        assert "xyzzy" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "set KAFKA_BOOTSTRAP_SERVERS"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": " "}, "KAFKA_BOOTSTRAP_SERVERS is empty"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "TLS"},
+            "KAFKA_SECURITY_PROTOCOL='TLS': use one of PLAINTEXT, SSL",
+        ),
+        (
+            {"KAFKA_SASL_MECHANISM": "GSSAPI"},
+            "KAFKA_SASL_MECHANISM='GSSAPI': use one of PLAIN",
+        ),
+        ({"KAFKA_SASL_PASSWORD": ""}, "KAFKA_SASL_PASSWORD is not set"),
+        ({"KAFKA_SASL_USERNAME": ""}, "KAFKA_SASL_USERNAME is not set"),
+        (
+            {"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""},
+            "SASL_SSL needs KAFKA_SASL_USERNAME",
+        ),
+        ({"KAFKA_SSL_CERTFILE": "c.pem"}, "KAFKA_SSL_KEYFILE is not set"),
+        ({"KAFKA_SSL_KEYFILE": "k.pem"}, "KAFKA_SSL_CERTFILE is not set"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL"},
+            "KAFKA_SASL_MECHANISM is set, but SSL ignores it",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SASL_MECHANISM": ""},
+            "KAFKA_SASL_USERNAME is set, but SSL",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE": "ca.pem"},
+            "KAFKA_SSL_CAFILE is set, but SASL_PLAINTEXT ignores it: set KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_by_name(changes: dict[str, str], message: str):
+    with pytest.raises(InvalidConnection) as raised:
+        KafkaConnection.from_environment(SASL | changes)
+    assert message in str(raised.value)
+
+
+def test_a_certificate_file_is_read_by_the_client_and_not_before(tmp_path: Path):
+    connection = KafkaConnection("a:1", security_protocol="SSL", cafile=str(tmp_path / "ca.pem"))
+    with pytest.raises(
+        InvalidConnection,
+        match=r"cannot read the certificates \(KAFKA_SSL_CAFILE=.*ca\.pem\)",
+    ):
+        connection.aiokafka()
+
+
+def test_both_clients_accept_what_a_plaintext_connection_gives_them():
+    from confluent_kafka.admin import AdminClient
+
+    AdminClient(KafkaConnection("127.0.0.1:1").librdkafka())
