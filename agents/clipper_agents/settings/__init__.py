@@ -1,0 +1,23 @@
+"""All that can be set, in one frozen object, read once where a process starts and passed down as plain arguments.
+
+    clipper.toml --read--> overlay(environment, command line) --convert--> Settings --check--> used
+                 cannot be read |  unknown variable     | wrong type, unknown key | names, references
+                                +----------- InvalidSetting, with file, key, value and what is allowed
+
+Precedence: command line, then environment, then file, then default (`reading`).
+"""
+
+from clipper_agents.settings.loading import Settings, load_settings
+from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, RouterSection
+from clipper_agents.settings.workers import HostSettings, RouterSettings
+
+__all__ = [
+    "BrokerSection",
+    "HostSection",
+    "HostSettings",
+    "KafkaSection",
+    "RouterSection",
+    "RouterSettings",
+    "Settings",
+    "load_settings",
+]

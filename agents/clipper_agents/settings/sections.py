@@ -1,0 +1,71 @@
+"""The sections of clipper.toml: every key, its bound and its default, said once."""
+
+from typing import Annotated
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class KafkaSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How to reach Kafka, and the topics there. The password has no key: it comes from `KAFKA_SASL_PASSWORD` only."""
+
+    bootstrap: str | None = None
+    """`host:port`, several separated by commas; absent: `up` starts an embedded broker."""
+    security_protocol: str = "PLAINTEXT"
+    """`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."""
+    sasl_mechanism: str | None = None
+    """`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+    username: str | None = None
+    """SASL user name."""
+    cafile: str | None = None
+    """PEM file of the authorities that may sign the brokers' certificates."""
+    certfile: str | None = None
+    """PEM file of the client's certificate."""
+    keyfile: str | None = None
+    """PEM file of the client's key."""
+    prefix: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "clipper"
+    """First part of every topic's name; two deployments on one cluster have two prefixes."""
+    partitions: Count = 4
+    """Partitions of queries, predictions, feedback and outputs: the most router processes there can be."""
+    replication: Count = 1
+    """Copies of each partition, 3 on a cluster that should survive a broker."""
+
+
+class BrokerSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The embedded broker, used when there is no `kafka.bootstrap`."""
+
+    data_dir: str | None = None
+    """Where its log is kept; absent: a temporary folder, and everything is forgotten at the end."""
+    port: Port | None = None
+    """Port on 127.0.0.1; absent or 0: a free one."""
+    heap_mib: Annotated[int, msgspec.Meta(ge=128)] = 512
+    """Java heap, in MiB."""
+
+
+class RouterSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The router processes."""
+
+    processes: Count = 1
+    """How many that `up` starts, at most `kafka.partitions`."""
+    data_dir: str | None = None
+    """Folder of the tables, one below it a process; absent: `data/router`, or temporary with a temporary broker."""
+    max_in_flight: Count = 20_000
+    """Queries that a process has open at most; beyond that it stops reading."""
+    horizon_s: Seconds = 3600.0
+    """How long after its prediction a feedback still counts, in seconds."""
+    cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
+    """Budget of the prediction cache, in MiB a partition; 0: no cache."""
+    metrics_port: Port = 0
+    """Port of the metrics of the first process, the next process has the next port; 0: free ports."""
+
+
+class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The model hosts, one process for each replica of a version that is not colocated."""
+
+    data_dir: str | None = None
+    """Folder for what a host keeps; absent: `data/host`, or temporary with a temporary broker."""
+    metrics_port: Port = 0
+    """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
