@@ -1,4 +1,9 @@
-"""Bytes to records and back, by the content-type header: JSON unless it says msgpack."""
+"""Bytes to records and back, by the content-type header: JSON unless it says msgpack.
+
+Rules of this file:
+- Whatever the bytes are, decoding ends in a record or in `UndecodableRecord`: they come from anybody.
+- Fields that a record does not know are ignored, in every kind of record.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
@@ -9,6 +14,7 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+from clipper_topics.tolerant import TolerantDecoder
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -16,7 +22,7 @@ CONTENT_TYPE = "content-type"
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
 
 Headers = Iterable[tuple[str, bytes]]
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class UndecodableRecord(ValueError):
@@ -27,8 +33,29 @@ def content_type(headers: Headers) -> str:
     """The content type that the headers state, without parameters; JSON when they state none."""
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
-            return value.decode("utf-8", "replace").split(";")[0].strip().lower()
+            return (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
     return JSON
+
+
+def headers_of(kind: str) -> list[tuple[str, bytes]]:
+    """The headers that a record of this content type carries: none for JSON."""
+    return MSGPACK_HEADERS if kind == MSGPACK else []
+
+
+def _no_extension(code: int, _: memoryview) -> Any:
+    raise ValueError(f"msgpack extension type {code}: use numbers, text, binary, lists and maps")
+
+
+def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
+    if record.__struct_config__.forbid_unknown_fields:
+        return {
+            JSON: TolerantDecoder(record, msgspec.json.Decoder()),
+            MSGPACK: TolerantDecoder(record, msgspec.msgpack.Decoder(ext_hook=_no_extension)),
+        }
+    return {
+        JSON: msgspec.json.Decoder(record),
+        MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=_no_extension),
+    }
 
 
 class Codec(Generic[T]):
@@ -39,10 +66,7 @@ class Codec(Generic[T]):
     """
 
     def __init__(self, record: type[T]) -> None:
-        self._decoders: dict[str, Any] = {
-            JSON: msgspec.json.Decoder(record),
-            MSGPACK: msgspec.msgpack.Decoder(record),
-        }
+        self._decoders = _decoders(record)
         self._encoders: dict[str, Any] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> T:
@@ -59,7 +83,7 @@ class Codec(Generic[T]):
             raise UndecodableRecord(f"content-type {kind!r}: use {JSON} (the default) or {MSGPACK}")
         try:
             record: T = decoder.decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
             raise UndecodableRecord(f"not {kind}: {error}") from error
         return record
 

@@ -1,8 +1,13 @@
 """What an application learned later: one record on the feedback topic."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+_Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+TRUTHS = ("label", "loss", "reward")
+"""The three ways to say what was true; a feedback has exactly one."""
 
 
 class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -20,7 +25,27 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The query's context."""
     label: Any = msgspec.UNSET
     """The true output; a list, one a row, for a query of several rows. The application's loss compares."""
-    loss: float | msgspec.UnsetType = msgspec.UNSET
+    loss: _Unit | msgspec.UnsetType = msgspec.UNSET
     """Loss of the answer that was given, in [0, 1]."""
-    reward: float | msgspec.UnsetType = msgspec.UNSET
+    reward: _Unit | msgspec.UnsetType = msgspec.UNSET
     """Reward of the answer that was given, in [0, 1]: a loss of `1 - reward`."""
+
+
+def check_feedback(feedback: Feedback) -> str | None:
+    """What is wrong with the feedback by itself and what to do about it; None when it can be used.
+
+    >>> check_feedback(Feedback(query_id="0-1", label=3))
+    >>> check_feedback(Feedback(query_id="0-1", label=3, loss=0.0))
+    'the feedback has label and loss: give exactly one of label, loss, reward'
+    """
+    if not feedback.query_id:
+        return "query_id is empty: give the id of the query that this is about"
+    given = [name for name in TRUTHS if getattr(feedback, name) is not msgspec.UNSET]
+    if len(given) != 1:
+        found = " and ".join(given) or "no truth"
+        return f"the feedback has {found}: give exactly one of {', '.join(TRUTHS)}"
+    for name in ("loss", "reward"):
+        value = getattr(feedback, name)
+        if value is not msgspec.UNSET and not 0.0 <= value <= 1.0:
+            return f"{name} is {value}: give a number in [0, 1]"
+    return None

@@ -5,7 +5,11 @@ Rules of this file:
 - Fields are only ever appended, with a default, under the same version; any other change is a new version byte.
 """
 
+from typing import TypeVar
+
 import msgspec
+
+T = TypeVar("T")
 
 FRAME_VERSION = 1
 
@@ -71,24 +75,13 @@ def encode_frame(frame: RequestFrame | OutputFrame) -> bytes:
     return _VERSION + _encoder.encode(frame)
 
 
-def _body(data: bytes) -> memoryview:
-    if not data or data[0] != FRAME_VERSION:
-        found = data[0] if data else "an empty value"
-        message = f"frame version {found}, this process reads {FRAME_VERSION}: update the older of the two processes"
-        raise UnknownFrame(message)
-    return memoryview(data)[1:]
-
-
 def decode_request(data: bytes) -> RequestFrame:
     """A request frame.
 
     Raises:
         UnknownFrame: another version, or bytes that are no request frame.
     """
-    try:
-        return _request.decode(_body(data))
-    except msgspec.MsgspecError as error:
-        raise UnknownFrame(str(error)) from error
+    return _decoded(data, _request)
 
 
 def decode_output(data: bytes) -> OutputFrame:
@@ -97,7 +90,15 @@ def decode_output(data: bytes) -> OutputFrame:
     Raises:
         UnknownFrame: another version, or bytes that are no output frame.
     """
+    return _decoded(data, _output)
+
+
+def _decoded(data: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T:
+    if not data or data[0] != FRAME_VERSION:
+        found = data[0] if data else "an empty value"
+        message = f"frame version {found}, this process reads {FRAME_VERSION}: update the older of the two processes"
+        raise UnknownFrame(message)
     try:
-        return _output.decode(_body(data))
-    except msgspec.MsgspecError as error:
-        raise UnknownFrame(str(error)) from error
+        return decoder.decode(memoryview(data)[1:])
+    except (ValueError, RecursionError) as error:
+        raise UnknownFrame(f"no {decoder.type.__name__}: {error}") from error

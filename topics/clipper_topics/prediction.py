@@ -1,8 +1,17 @@
-"""What the router answers: one record on the predictions topic, which is also the decision log."""
+"""What the router answers: one record on the predictions topic, which is also the decision log.
 
-from typing import Any
+Rules of this file:
+- Bounds are told in the schema, not enforced in decoding: a log that routers recover from is never refused for the
+  last bit of a float.
+- `query_id` is the first field, so that a reader of a shared topic finds it without decoding the rest.
+"""
+
+from typing import Annotated, Any
 
 import msgspec
+
+_Propensity = Annotated[float, msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1})]
+_Ratio = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 
 
 class PolicyRef(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -21,7 +30,7 @@ class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Name of the model."""
     version: str
     """Version of the model."""
-    propensity: float
+    propensity: _Propensity
     """Probability with which the policy chose to ask this model, in (0, 1]."""
     output: Any = msgspec.UNSET
     """The model's output for a query of one row."""
@@ -40,7 +49,7 @@ class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Name of the model."""
     version: str
     """Version of the model."""
-    propensity: float
+    propensity: _Propensity
     """Probability with which the policy chose to ask this model, in (0, 1]."""
     reason: str
     """`late` (nothing arrived by the deadline) or `error` (the model failed on this input)."""
@@ -61,7 +70,7 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The combined output, for a query of one row."""
     outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
     """The combined outputs, one a row, for a query of several rows."""
-    confidence: float = 0.0
+    confidence: _Ratio = 0.0
     """Share of the asked models that agree with the answer, in [0, 1]; over several rows the least."""
     default: bool = False
     """True when the application's default output was given; `explanation` then says why."""

@@ -1,8 +1,18 @@
-"""What an application asks: one record on the queries topic."""
+"""What an application asks: one record on the queries topic.
 
-from typing import Any
+Rules of this file:
+- Types decide whether the bytes are a query at all; a record that is none becomes a dead letter.
+- `check_query` finds what is wrong with a query that could be read: its application is answered, with the reason.
+"""
+
+from typing import Annotated, Any
 
 import msgspec
+
+ID_CHARACTERS = 256
+"""Longest query id and context: both become keys in the routers' state."""
+
+_Identifier = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
 
 
 class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -10,15 +20,41 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     application: str
     """Name of a registered application."""
-    query_id: str | None = None
+    query_id: _Identifier | None = None
     """Identifies the query in predictions and feedback; absent: `<partition>-<offset>` of this record."""
-    context: str | None = None
+    context: _Identifier | None = None
     """Whose weights to use (a user, a device); the record's key must then be the context."""
     input: Any = msgspec.UNSET
     """One row: numbers, nested numbers, text, or `{"base64": ...}`; the application's input spec says which."""
     inputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
     """Several rows, answered together by one decision. Exactly one of `input` and `inputs` is given."""
-    deadline_ms: int | None = None
+    deadline_ms: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})] | None = None
     """Answer within so many milliseconds of the record's timestamp; at most the application's objective counts."""
     models: list[str] | None = None
     """Ask exactly these models (`name` or `name:version`) instead of those that the policy would choose."""
+
+
+def check_query(query: Query) -> str | None:
+    """What is wrong with the query by itself and what to do about it; None when it can be used.
+
+    >>> check_query(Query(application="digits", input=[0.5]))
+    >>> check_query(Query(application="digits"))
+    'the query has neither input nor inputs: give one of them'
+    """
+    if query.input is msgspec.UNSET and query.inputs is msgspec.UNSET:
+        return "the query has neither input nor inputs: give one of them"
+    if query.input is not msgspec.UNSET and query.inputs is not msgspec.UNSET:
+        return "the query has both input (one row) and inputs (several rows): leave one of them out"
+    if query.inputs is not msgspec.UNSET and not query.inputs:
+        return "inputs is empty: give at least one row"
+    if query.deadline_ms is not None and query.deadline_ms < 1:
+        return f"deadline_ms is {query.deadline_ms}: give at least 1, or leave it out for the application's objective"
+    if query.models is not None and not query.models:
+        return "models is empty: name at least one model, or leave it out for the policy to choose"
+    return _check_identifier("query_id", query.query_id) or _check_identifier("context", query.context)
+
+
+def _check_identifier(name: str, value: str | None) -> str | None:
+    if value is None or 1 <= len(value) <= ID_CHARACTERS:
+        return None
+    return f"{name} has {len(value)} characters: use 1 to {ID_CHARACTERS}, or leave it out"

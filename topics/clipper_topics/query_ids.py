@@ -2,6 +2,9 @@
 
 import uuid
 
+PARTITION_DIGITS = 5
+"""Longest partition number that an id names; longer digits before a dash are an id of somebody else's making."""
+
 
 def minted_id(partition: int) -> str:
     """A new id for a query that will be produced to this partition.
@@ -28,4 +31,5 @@ def partition_of(query_id: str) -> int | None:
     (3, None)
     """
     head, dash, tail = query_id.partition("-")
-    return int(head) if dash and tail and head.isascii() and head.isdigit() and len(head) < 6 else None
+    named = dash and tail and head.isascii() and head.isdigit() and len(head) <= PARTITION_DIGITS
+    return int(head) if named else None

@@ -1,0 +1,90 @@
+"""Headers of a dead letter: where the record stood and what was wrong with it.
+
+The value and the key of a dead letter are the original bytes; the original's headers come first, these after them.
+
+Source: KIP-1034, "Dead letter queue in Kafka Streams": header names and text values.
+"""
+
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PREFIX = "__streams.errors."
+STACKTRACE_CHARACTERS = 8_192
+"""The end of a stack trace, where the error is; a broker refuses records above a megabyte."""
+
+
+class NotADeadLetter(ValueError):
+    """A header that every dead letter has is missing or is no number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """What the headers of a dead letter say.
+
+    Attributes:
+        exception: Full name of the exception's class.
+        message: What was wrong.
+        stacktrace: Where it was raised, absent for an error that never was.
+        topic: Topic of the original record.
+        partition: Partition of the original record.
+        offset: Offset of the original record.
+    """
+
+    exception: str
+    message: str
+    stacktrace: str | None
+    topic: str
+    partition: int
+    offset: int
+
+
+def dead_letter_headers(topic: str, partition: int, offset: int, error: BaseException) -> list[tuple[str, bytes]]:
+    """The headers to add to the original ones, as UTF-8 text.
+
+    >>> dict(dead_letter_headers("clipper.queries", 3, 41, ValueError("no")))["__streams.errors.offset"]
+    b'41'
+
+    Args:
+        topic: Topic of the original record.
+        partition: Partition of the original record.
+        offset: Offset of the original record.
+        error: Why it could not be used.
+    """
+    kind = type(error)
+    found = {
+        "exception": f"{kind.__module__}.{kind.__qualname__}",
+        "message": str(error),
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+    }
+    if error.__traceback__ is not None:
+        found["stacktrace"] = "".join(traceback.format_exception(error))[-STACKTRACE_CHARACTERS:]
+    return [(PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in found.items()]
+
+
+def read_dead_letter(headers: Iterable[tuple[str, bytes]]) -> DeadLetter:
+    """What the headers say; of a header given twice the last counts, as it was added last.
+
+    Raises:
+        NotADeadLetter: a header is missing, or its partition or offset is no number.
+    """
+    found = {
+        name.removeprefix(PREFIX): (value or b"").decode("utf-8", "replace")
+        for name, value in headers
+        if name.startswith(PREFIX)
+    }
+    try:
+        return DeadLetter(
+            exception=found["exception"],
+            message=found["message"],
+            stacktrace=found.get("stacktrace"),
+            topic=found["topic"],
+            partition=int(found["partition"]),
+            offset=int(found["offset"]),
+        )
+    except KeyError as error:
+        raise NotADeadLetter(f"no header {PREFIX}{error.args[0]}: is this record from the dead letters?") from error
+    except ValueError as error:
+        raise NotADeadLetter(f"{PREFIX}partition and {PREFIX}offset must be numbers: {error}") from error
