@@ -1,0 +1,11 @@
+"""What can go wrong with the embedded broker."""
+
+from clipper_stream.errors import SetupError
+
+
+class BrokerNotStarted(SetupError):
+    """No Java, no jars, a busy port, or the broker ended at its start; one line says which and what to do next."""
+
+
+class PortTaken(BrokerNotStarted):
+    """Somebody else listens on the broker's port. Raised by `process`, met by `embedded` with another port."""
