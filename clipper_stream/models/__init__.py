@@ -1,0 +1,1 @@
+"""Models: what one is, how it is loaded, and how a batch is run so that one bad row costs one answer."""

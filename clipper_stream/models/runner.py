@@ -1,0 +1,88 @@
+"""Running one batch so that a bad row costs one answer, and nothing that a model does reaches the caller as an error.
+
+A batch that raises, or comes back with another number of outputs, is halved and asked again, down to single rows.
+One bad row among n then costs about 2·log2(n) calls and 2·n predicted rows, so that the good rows still have a
+chance to be in time; row by row it would be n calls.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper_stream.errors import ModelFailed
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.plain import plain_outputs
+
+_MAX_EXPLANATION = 500
+"""Characters of an explanation: it travels with every failed row."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What came of one batch.
+
+    Attributes:
+        outputs: One plain value a row (see `plain`), null where the row failed.
+        failed: Why, by row.
+        calls: How often the model was called; more than 1 says that the latency is not that of one batch.
+    """
+
+    outputs: list[Any]
+    failed: Mapping[int, str]
+    calls: int = 1
+
+
+def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
+    """Ask the model about a batch.
+
+    Args:
+        model: May raise or give nonsense: that fails rows, and is never raised.
+        inputs: The rows; with none the model is not called.
+
+    >>> class Reciprocal:
+    ...     def predict_batch(self, inputs: Rows) -> Sequence[Any]:
+    ...         return [1 / row for row in inputs]
+    >>> predict_rows(Reciprocal(), [4, 0])
+    BatchOutcome(outputs=[0.25, None], failed={1: 'ZeroDivisionError: division by zero'}, calls=3)
+    """
+    if len(inputs) == 0:
+        return BatchOutcome([], {}, calls=0)
+    try:
+        return BatchOutcome(*plain_outputs(_asked(model, inputs)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is an answer
+        if len(inputs) == 1:
+            return BatchOutcome([None], {0: explain(error)})
+    return _halved(model, inputs)
+
+
+def _asked(model: Model, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
+    outputs = model.predict_batch(inputs)
+    if isinstance(outputs, str | bytes | Mapping | AbstractSet) or not hasattr(outputs, "__len__"):
+        raise ModelFailed(f"the model gave a {type(outputs).__name__}: give a list or an array with one output a row")
+    if hasattr(outputs, "__array__"):
+        outputs = np.asarray(outputs)
+    if len(outputs) != len(inputs):
+        raise ModelFailed(f"the model gave {len(outputs)} outputs for {len(inputs)} rows: give one output a row")
+    return outputs
+
+
+def _halved(model: Model, inputs: Rows) -> BatchOutcome:
+    middle = len(inputs) // 2
+    head, tail = predict_rows(model, inputs[:middle]), predict_rows(model, inputs[middle:])
+    failed = {**head.failed, **{middle + row: why for row, why in tail.failed.items()}}
+    return BatchOutcome(head.outputs + tail.outputs, failed, calls=1 + head.calls + tail.calls)
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line that can be written down, at most 500 characters."""
+    name = type(error).__name__
+    try:
+        words = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of the model's own, whose text may raise in turn
+        words = ""
+    text = f"{name}: {words}" if words else name
+    return text.encode("utf-8", "replace").decode()[:_MAX_EXPLANATION]

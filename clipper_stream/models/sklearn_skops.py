@@ -1,0 +1,121 @@
+"""The runtime `sklearn`: an estimator in a `.skops` file, of which every type must be trusted by name.
+
+A skops file is a zip of a JSON description and arrays; loading it makes objects of the types that the description
+names, and nothing else. Types of numpy and scikit-learn that are known to be harmless are trusted; for every other
+one the operator says so in the manifest, `parameters = {"trusted": ["package.module.Type"]}`.
+
+Source: skops documentation, "Secure persistence with skops".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models.model import Model, Rows
+
+_PARAMETERS = frozenset({"trusted"})
+
+
+class Estimator(Protocol):
+    """The part of a scikit-learn estimator that is used."""
+
+    def predict(self, inputs: Rows, /) -> NDArray[Any]:
+        """One output a row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorModel:
+    """An estimator, as a model.
+
+    Attributes:
+        estimator: A fitted scikit-learn estimator.
+    """
+
+    estimator: Estimator
+
+    def predict_batch(self, inputs: Rows) -> NDArray[Any]:
+        """The estimator's predictions."""
+        return self.estimator.predict(inputs)
+
+
+def is_within(uri: str, directory: str) -> bool:
+    """Whether the file is inside the directory, symbolic links and `..` followed.
+
+    >>> is_within("/models/a.skops", "/models"), is_within("/models/../etc/a.skops", "/models")
+    (True, False)
+    """
+    return Path(uri).resolve().is_relative_to(Path(directory).resolve())
+
+
+def read(uri: str) -> bytes:
+    """The bytes of the file.
+
+    Raises:
+        ModelNotLoaded: no such file.
+    """
+    try:
+        return Path(uri).read_bytes()
+    except (OSError, ValueError) as error:
+        what = f"model file {uri!r}: {error}"
+        raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
+
+
+def load(uri: str, content: bytes, parameters: Mapping[str, Any]) -> Model:
+    """The estimator in the file.
+
+    Args:
+        uri: Path of the file, for messages.
+        content: Bytes of the file.
+        parameters: `trusted`: names of further types that the file may hold.
+
+    Raises:
+        ModelNotLoaded: scikit-learn is missing, the file is no skops file, holds a type that is not trusted, or
+            something that cannot predict.
+    """
+    trusted = _trusted(uri, parameters)
+    skops = _skops(uri)
+    try:
+        untrusted = set(skops.get_untrusted_types(data=content))
+        _check_trusted(uri, untrusted - trusted)
+        estimator = skops.loads(content, trusted=sorted(untrusted))
+    except ModelNotLoaded:
+        raise
+    except Exception as error:  # skops raises what zipfile, json and each type's constructor raise
+        what = f"model file {uri!r} cannot be loaded, {type(error).__name__}: {error}"
+        raise ModelNotLoaded(f"{what}; write it with skops.io.dump") from error
+    if not callable(getattr(estimator, "predict", None)):
+        kind = type(estimator).__name__
+        raise ModelNotLoaded(f"model file {uri!r} holds a {kind}, which has no predict: dump a fitted estimator")
+    return EstimatorModel(estimator)
+
+
+def _trusted(uri: str, parameters: Mapping[str, Any]) -> set[str]:
+    unknown = sorted(set(parameters) - _PARAMETERS)
+    if unknown:
+        raise ModelNotLoaded(f"model file {uri!r}: parameters {unknown} are unknown, the runtime sklearn takes trusted")
+    names: Sequence[Any] = parameters.get("trusted", [])
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ModelNotLoaded(f"model file {uri!r}: trusted is {names!r}, give a list of type names")
+    return set(names)
+
+
+def _check_trusted(uri: str, untrusted: set[str]) -> None:
+    if untrusted:
+        names = ", ".join(sorted(untrusted))
+        what = f"model file {uri!r} holds types that are not trusted: {names}"
+        raise ModelNotLoaded(f"{what}; if you know them to be harmless, name them in the manifest's parameters.trusted")
+
+
+def _skops(uri: str) -> Any:
+    try:
+        import sklearn  # noqa: F401, PLC0415 - an optional extra, loaded only by who uses it
+        import skops.io  # noqa: PLC0415
+    except ImportError as error:
+        what = f"model file {uri!r} needs scikit-learn and skops ({error})"
+        raise ModelNotLoaded(f"{what}: pip install 'clipper-stream[sklearn]'") from error
+    return skops.io
