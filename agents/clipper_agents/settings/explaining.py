@@ -7,6 +7,14 @@ from typing import Any
 import msgspec
 from msgspec.inspect import ListType, LiteralType, StructType, Type
 
+from clipper_topics.manifests import NAME_PATTERN, REF_PATTERN, VERSION_PATTERN
+
+_PATTERNS = {
+    NAME_PATTERN: "lower case letters, digits and dashes, at most 64",
+    VERSION_PATTERN: "letters, digits and dashes, at most 32",
+    REF_PATTERN: "the form name:version",
+}
+
 
 def keys_of(record: type[msgspec.Struct]) -> list[str]:
     """The record's keys as they are written in a file."""
@@ -26,7 +34,13 @@ def explained(message: str, content: Mapping[str, Any], record: type[msgspec.Str
     if unknown := re.search(r"unknown field `(.*)`", what):
         return f"{key + '.' if key else ''}{unknown[1]}: there is no such key{_hint(key, unknown[1], record)}"
     allowed = _choices(_type_at(record, key))
-    return f"{key} = {_value_at(content, key)!r}: {what[0].lower()}{what[1:]}{allowed}".replace("`", "")
+    return f"{key} = {_value_at(content, key)!r}: {_in_words(what)}{allowed}"
+
+
+def _in_words(what: str) -> str:
+    for pattern, words in _PATTERNS.items():
+        what = what.replace(f"matching regex {pattern!r}", f"of {words}")
+    return f"{what[0].lower()}{what[1:]}".replace("`", "")
 
 
 def _hint(table: str, key: str, record: type[msgspec.Struct]) -> str:

@@ -1,0 +1,75 @@
+"""A histogram that takes many values at once: one pass over the batch, not one lock a value."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+# Below this many values a bisect each (0.3 µs) is cheaper than numpy's fixed cost (about 9 µs).
+_ARRAY_FROM = 32
+
+
+class HistogramSeries:
+    """Counts of one set of label values. Written by one thread; a scrape may be one batch behind in the sum.
+
+    >>> series = HistogramSeries([0.1, 1.0])
+    >>> series.observe_many([0.05, 0.1, 2.0])
+    >>> series.counts
+    [2, 0, 1]
+
+    Attributes:
+        counts: Values in each bucket, not cumulative; the last is the bucket without a bound.
+        total: Sum of all values, in the metric's unit.
+    """
+
+    __slots__ = ("_bounds", "_bounds_array", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = list(bounds)
+        self._bounds_array = np.asarray(self._bounds)
+        self.counts = [0] * (len(self._bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value; a value equal to a bound belongs to that bound's bucket."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Count a batch of values."""
+        if len(values) < _ARRAY_FROM:
+            for value in values:
+                self.observe(value)
+            return
+        array = np.asarray(values, dtype=np.float64)
+        added = np.bincount(self._bounds_array.searchsorted(array), minlength=len(self.counts)).tolist()
+        self.counts = [old + new for old, new in zip(self.counts, added, strict=True)]
+        self.total += float(array.sum())
+
+
+class BatchHistogram(Collector):
+    """A histogram family of Prometheus; `labels` gives the series to observe."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
+        self._name, self._text, self._labels, self._bounds = name, text, list(labels), list(bounds)
+        self._series: dict[tuple[str, ...], HistogramSeries] = {}
+
+    def labels(self, *values: str) -> HistogramSeries:
+        """The series of these label values, created when it is new."""
+        if values not in self._series:
+            self._series[values] = HistogramSeries(self._bounds)
+        return self._series[values]
+
+    def collect(self) -> Iterable[Metric]:
+        """What a scrape reads."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        for values, series in list(self._series.items()):
+            cumulative = map(float, accumulate(series.counts))
+            family.add_metric(values, list(zip(bounds, cumulative, strict=True)), series.total)
+        yield family

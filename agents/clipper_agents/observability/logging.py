@@ -1,0 +1,108 @@
+"""Logs: one `key=value` line a rare event, on stderr.
+
+    2026-11-25T13:28:00.123Z level=info logger=clipper_agents.router msg="partitions assigned" partitions=0,1
+
+Rules of this file:
+- One record is one line: a traceback is a field with its line breaks escaped.
+- In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
+  `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import IO
+
+from clipper_stream.errors import InvalidSetting
+
+LEVELS = ("debug", "info", "warning", "error")
+NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo")
+"""Loggers of libraries: warnings and worse only, unless the level is debug, and never in floods."""
+BURST = 3
+PERIOD_S = 10.0
+REMEMBERED = 1_000
+"""Different messages kept in mind; beyond that all are forgotten, so that memory is bounded."""
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/,+@%[]()")
+
+
+def event(logger: logging.Logger, message: str, /, level: int = logging.INFO, **fields: object) -> None:
+    """Log one event with fields: `event(logger, "child ended", child="router-0", exit_code=1)`."""
+    logger.log(level, message, extra={"fields": fields}, stacklevel=2)
+
+
+class KeyValueFormatter(logging.Formatter):
+    """Formats a record as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, object] = {
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return " ".join([moment.replace("+00:00", "Z"), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)
+
+
+class FloodFilter(logging.Filter):
+    """Lets a message of a noisy logger pass a few times a period.
+
+    Args:
+        clock: Seconds that never go back; given by tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written; one that follows suppressed ones says how many they were."""
+        if record.name.split(".")[0] not in NOISY:
+            return True
+        key, now_s = (record.name, str(record.msg)), self._clock()
+        if len(self._seen) >= REMEMBERED:
+            self._seen.clear()
+        since_s, count = self._seen.get(key, (now_s, 0))
+        if now_s - since_s >= PERIOD_S:
+            if count > BURST:
+                record.fields = {**getattr(record, "fields", {}), "suppressed": count - BURST}
+            since_s, count = now_s, 0
+        self._seen[key] = (since_s, count + 1)
+        return count < BURST
+
+
+def configure_logging(level: str | None, environ: Mapping[str, str], stream: IO[str] | None = None) -> None:
+    """Send all logs of the process to stderr as lines of `key=value`.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`; None: `CLIPPER_LOG_LEVEL`, else `info`.
+        environ: The environment variables.
+        stream: Instead of stderr.
+
+    Raises:
+        InvalidSetting: no such level.
+    """
+    name = (level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
+    if name not in LEVELS:
+        raise InvalidSetting(f"log level {name!r}: use one of {', '.join(LEVELS)}")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    handler.addFilter(FloodFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(name.upper())
+    for noisy in NOISY:
+        logging.getLogger(noisy).setLevel(logging.DEBUG if name == "debug" else logging.WARNING)
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,146 @@
+"""What routers and hosts count, a call a batch. The names and their meaning are in `specs`."""
+
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from clipper_agents.observability.families import MetricFamilies
+
+
+class RouterMetrics:
+    """Metrics of one router process.
+
+    >>> metrics = RouterMetrics()
+    >>> metrics.observe_predictions("digits", "default", "late", [0.1, 0.1])
+    >>> labels = {"application": "digits", "outcome": "default", "reason": "late"}
+    >>> metrics.registry.get_sample_value("clipper_predictions_total", labels)
+    2.0
+
+    Attributes:
+        families: Shared with a `HostMetrics` when the process runs colocated models.
+    """
+
+    def __init__(self) -> None:
+        self.families = MetricFamilies("router", "host")
+        self._weighted: dict[str, set[str]] = {}
+        self._lagging: set[tuple[str, str]] = set()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is scraped."""
+        return self.families.registry
+
+    def count_queries(self, application: str, count: int = 1) -> None:
+        """So many queries were read."""
+        self.families.counter("clipper_queries_total", application).inc(count)
+
+    def observe_predictions(
+        self, application: str, outcome: str, reason: str | None, latencies_s: Sequence[float]
+    ) -> None:
+        """Predictions of one outcome were sent.
+
+        Args:
+            application: Name of a registered application; one name for all that are not, lest a typo adds a series.
+            outcome: `model` or `default`.
+            reason: Why a default, one of `clipper_topics.prediction.REASONS`; None for `model`.
+            latencies_s: Latency of each, in seconds.
+        """
+        self.families.counter("clipper_predictions_total", application, outcome, reason or "").inc(len(latencies_s))
+        self.families.histogram("clipper_prediction_latency_seconds", application, outcome).observe_many(latencies_s)
+
+    def count_cache(self, model: str, lookups: int, hits: int) -> None:
+        """Rows of a model (`name:version`) were looked up, and so many of them found."""
+        self.families.counter("clipper_cache_lookups_total", model).inc(lookups)
+        self.families.counter("clipper_cache_hits_total", model).inc(hits)
+
+    def set_cache_bytes(self, size_bytes: int) -> None:
+        """The caches of all partitions of the process hold so many bytes."""
+        self.families.gauge("clipper_cache_bytes").set(size_bytes)
+
+    def count_coalesced(self, rows: int) -> None:
+        """So many rows joined an identical row in flight."""
+        self.families.counter("clipper_coalesced_total").inc(rows)
+
+    def count_feedback(self, outcome: str, count: int = 1) -> None:
+        """So many feedbacks ended as `applied`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`."""
+        self.families.counter("clipper_feedback_total", outcome).inc(count)
+
+    def set_selection_weights(self, application: str, weights: Mapping[str, float]) -> None:
+        """The weights of all candidates of an application now; a model that is not named has left."""
+        for model in self._weighted.get(application, set()) - weights.keys():
+            self.families.forget_gauge("clipper_selection_weight", application, model)
+        for model, weight in weights.items():
+            self.families.gauge("clipper_selection_weight", application, model).set(weight)
+        self._weighted[application] = set(weights)
+
+    def set_in_flight(self, queries: int) -> None:
+        """So many queries are open."""
+        self.families.gauge("clipper_in_flight").set(queries)
+
+    def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Unread records of all partitions that the process reads now, by (topic, partition)."""
+        self._lagging = _set_lags(self.families, self._lagging, lags)
+
+    def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
+        """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
+        self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
+
+
+class HostMetrics:
+    """Metrics of the batches of model versions: of one host process, or of colocated models.
+
+    >>> metrics = HostMetrics()
+    >>> metrics.observe_batch("svm", "1", rows=8, latency_s=0.004)
+    >>> metrics.registry.get_sample_value("clipper_batch_rows_sum", {"model": "svm", "version": "1"})
+    8.0
+
+    Args:
+        families: Of the router that runs the models; None in a host process.
+    """
+
+    def __init__(self, families: MetricFamilies | None = None) -> None:
+        self.families = families or MetricFamilies("host")
+        self._lagging: set[tuple[str, str]] = set()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is scraped."""
+        return self.families.registry
+
+    def observe_batch(self, model: str, version: str, *, rows: int, latency_s: float) -> None:
+        """A batch of so many rows ran so long."""
+        self.families.histogram("clipper_batch_rows", model, version).observe(rows)
+        self.families.histogram("clipper_batch_latency_seconds", model, version).observe(latency_s)
+
+    def count_rows(self, model: str, version: str, *, ok: int = 0, late: int = 0, error: int = 0) -> None:
+        """So many rows have an output, were dropped past their deadline, or failed."""
+        for outcome, rows in (("ok", ok), ("late", late), ("error", error)):
+            if rows:
+                self.families.counter("clipper_rows_total", model, version, outcome).inc(rows)
+
+    def set_batch_limit(self, model: str, version: str, rows: int) -> None:
+        """The limit allows so many rows a batch."""
+        self.families.gauge("clipper_batch_limit_rows", model, version).set(rows)
+
+    def set_queued_rows(self, model: str, version: str, rows: int) -> None:
+        """So many rows wait for a batch."""
+        self.families.gauge("clipper_queued_rows", model, version).set(rows)
+
+    def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Unread records of all partitions that the process reads now, by (topic, partition)."""
+        self._lagging = _set_lags(self.families, self._lagging, lags)
+
+    def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
+        """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
+        self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
+
+
+def _set_lags(
+    families: MetricFamilies, before: set[tuple[str, str]], lags: Mapping[tuple[str, int], int]
+) -> set[tuple[str, str]]:
+    now = {(topic, str(partition)): records for (topic, partition), records in lags.items()}
+    for gone in before - now.keys():
+        families.forget_gauge("clipper_consumer_lag", *gone)
+    for labels, records in now.items():
+        families.gauge("clipper_consumer_lag", *labels).set(records)
+    return set(now)

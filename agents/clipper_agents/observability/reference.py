@@ -1,0 +1,45 @@
+"""The reference page of the metrics, from their specs: `python -m clipper_agents.observability.reference`."""
+
+from collections.abc import Iterator
+
+from clipper_agents.observability.specs import PROCESS_METRICS, SPECS, MetricSpec
+
+PAGE = "docs/reference/metrics.md"
+
+_HEAD = f"""# Metrics
+
+<!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
+
+Every router and host process serves its metrics in Prometheus' text format on `http://127.0.0.1:PORT/metrics`. The
+port is in the ready line that a worker prints; `[router] metrics_port` and `[host] metrics_port` fix it. No label
+holds a context or a query id. Routers that run colocated models have the metrics of hosts as well.
+"""
+
+
+def reference() -> str:
+    """The page."""
+    parts = [_HEAD]
+    for title, roles in (("Routers", {"router"}), ("Hosts", {"host"}), ("Both", {"both"})):
+        parts.append(f"## {title}\n")
+        parts.append("| metric | kind | labels | meaning |\n|---|---|---|---|")
+        parts.extend(_row(spec) for spec in SPECS if spec.role in roles)
+        parts.append("")
+    parts.append("## Process (Linux)\n\n| metric | meaning |\n|---|---|")
+    parts.extend(f"| `{name}` | {text} |" for name, text in PROCESS_METRICS.items())
+    parts.extend(["", "## Buckets\n", *_buckets()])
+    return "\n".join(parts) + "\n"
+
+
+def _row(spec: MetricSpec) -> str:
+    labels = ", ".join(f"`{label}`" for label in spec.labels)
+    return f"| `{spec.name}` | {spec.kind} | {labels} | {spec.text} |"
+
+
+def _buckets() -> Iterator[str]:
+    for spec in SPECS:
+        if spec.buckets:
+            yield f"- `{spec.name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201 - the page is the program's result

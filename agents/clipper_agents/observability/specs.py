@@ -1,0 +1,119 @@
+"""Every metric: its name, what it counts and its labels. Nothing else in the project spells a metric's name.
+
+Rules of this file:
+- No label holds a context, a query id or anything else that an application can invent without bound.
+- Units are in the names, as Prometheus has them: seconds, bytes, rows. Counters end in `_total`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric family.
+
+    Attributes:
+        name: As it is scraped.
+        kind: What Prometheus takes it for.
+        labels: Names of its labels.
+        text: What it says, one sentence.
+        role: Which processes have it: `router`, `host` (also a router that runs colocated models), or both.
+        buckets: Upper bounds of a histogram's buckets, in the metric's unit.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    text: str
+    role: Literal["router", "host", "both"]
+    buckets: tuple[float, ...] = ()
+
+
+def _spaced(steps: tuple[float, ...], decades: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(step * decade, 9) for decade in decades for step in steps)
+
+
+# Three to six buckets a decade where objectives usually are (10 ms to 1 s), so that a p99 is off by at most a third.
+_LATENCY_S = (
+    *_spaced((1.0, 2.0, 5.0), (0.001,)),
+    *_spaced((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (0.01, 0.1)),
+    *_spaced((1.0, 2.0, 5.0, 10.0), (1.0,)),
+)
+# A batch of a cheap model takes tenths of a millisecond.
+_BATCH_LATENCY_S = (*_spaced((1.0, 2.0, 5.0), (0.0001,)), *_LATENCY_S)
+_ROWS = tuple(float(2**exponent) for exponent in range(15))
+
+_MODEL = ("model", "version")
+
+SPECS = (
+    MetricSpec("clipper_queries_total", "counter", ("application",), "Queries read, redeliveries included.", "router"),
+    MetricSpec(
+        "clipper_predictions_total",
+        "counter",
+        ("application", "outcome", "reason"),
+        "Predictions sent; outcome is `model` or `default`, reason says why a default (empty for `model`).",
+        "router",
+    ),
+    MetricSpec(
+        "clipper_prediction_latency_seconds",
+        "histogram",
+        ("application", "outcome"),
+        "From the query's timestamp to the decided answer.",
+        "router",
+        _LATENCY_S,
+    ),
+    MetricSpec("clipper_cache_lookups_total", "counter", ("model",), "Rows looked up in the cache.", "router"),
+    MetricSpec("clipper_cache_hits_total", "counter", ("model",), "Rows answered from the cache.", "router"),
+    MetricSpec("clipper_cache_bytes", "gauge", (), "Bytes in the caches of all partitions of the process.", "router"),
+    MetricSpec("clipper_coalesced_total", "counter", (), "Rows that waited for an identical row in flight.", "router"),
+    MetricSpec(
+        "clipper_feedback_total",
+        "counter",
+        ("outcome",),
+        "Feedback read; outcome is `applied`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`.",
+        "router",
+    ),
+    MetricSpec(
+        "clipper_selection_weight",
+        "gauge",
+        ("application", "model"),
+        "Share of trust in a candidate (without context), in [0, 1]; the model is `name:version`.",
+        "router",
+    ),
+    MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
+    MetricSpec(
+        "clipper_consumer_lag",
+        "gauge",
+        ("topic", "partition"),
+        "Records in the partition that the process has not read yet.",
+        "both",
+    ),
+    MetricSpec(
+        "clipper_dead_letters_total", "counter", ("topic", "reason"), "Records sent to the dead letters.", "both"
+    ),
+    MetricSpec("clipper_batch_rows", "histogram", _MODEL, "Rows of a batch that was run.", "host", _ROWS),
+    MetricSpec("clipper_batch_limit_rows", "gauge", _MODEL, "Largest batch that the limit allows now.", "host"),
+    MetricSpec(
+        "clipper_batch_latency_seconds", "histogram", _MODEL, "Time that a batch ran.", "host", _BATCH_LATENCY_S
+    ),
+    MetricSpec(
+        "clipper_rows_total",
+        "counter",
+        (*_MODEL, "outcome"),
+        "Rows finished; outcome is `ok`, `late` (dropped, the deadline had passed) or `error`.",
+        "host",
+    ),
+    MetricSpec("clipper_queued_rows", "gauge", _MODEL, "Rows that wait for a batch.", "host"),
+)
+"""In the order of the reference page."""
+
+PROCESS_METRICS = {
+    "process_resident_memory_bytes": "Resident memory.",
+    "process_virtual_memory_bytes": "Virtual memory.",
+    "process_cpu_seconds_total": "User and system CPU time.",
+    "process_open_fds": "Open file descriptors.",
+    "process_max_fds": "Most file descriptors that the process may open.",
+    "process_start_time_seconds": "When the process started, seconds since the epoch.",
+}
+"""Of every process, from prometheus-client (Linux only)."""

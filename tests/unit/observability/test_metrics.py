@@ -1,0 +1,170 @@
+"""Counting by batches gives what counting one by one gives, and can be read by another process."""
+
+import io
+import logging
+import random
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from clipper_agents.observability.exposition import Scrape, scrape, serve_metrics
+from clipper_agents.observability.histogram import BatchHistogram
+from clipper_agents.observability.logging import BURST, PERIOD_S, FloodFilter, KeyValueFormatter, event
+from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.reference import PAGE, reference
+from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
+
+BOUNDS = (0.001, 0.01, 0.1, 1.0)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 500])
+def test_a_batch_histogram_scrapes_as_one_observed_value_by_value(size):
+    rng = random.Random(size)
+    values = [rng.choice([*BOUNDS, 5.0, rng.expovariate(10)]) for _ in range(size)]
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    batch = BatchHistogram("latency_seconds", "x", ["model"], BOUNDS)
+    ours.register(batch)
+    single = Histogram("latency_seconds", "x", ["model"], buckets=BOUNDS, registry=theirs).labels("svm")
+    batch.labels("svm").observe_many(values)
+    for value in values:
+        single.observe(value)
+    for name in ("latency_seconds_count", "latency_seconds_sum"):
+        found, expected = (each.get_sample_value(name, {"model": "svm"}) for each in (ours, theirs))
+        assert found == pytest.approx(expected)
+    buckets = [line for line in generate_latest(theirs).decode().splitlines() if "_bucket" in line]
+    assert buckets == [line for line in generate_latest(ours).decode().splitlines() if "_bucket" in line]
+
+
+def test_another_process_reads_what_was_counted():
+    metrics = RouterMetrics()
+    metrics.count_queries("digits", 5)
+    metrics.observe_predictions("digits", "model", None, [0.004, 0.004, 0.04])
+    metrics.observe_predictions("digits", "default", "late", [0.1])
+    seen = scrape(serve_metrics(metrics.registry))
+    assert seen.value("clipper_queries_total") == 5
+    assert seen.by("outcome", "clipper_predictions_total", application="digits") == {"model": 3.0, "default": 1.0}
+    assert seen.by("reason", "clipper_predictions_total", outcome="default") == {"late": 1.0}
+    assert seen.value("process_resident_memory_bytes") > 0
+
+
+def test_a_quantile_lies_in_the_bucket_of_its_value():
+    metrics = RouterMetrics()
+    metrics.observe_predictions("digits", "model", None, [0.004] * 98 + [0.6, 0.6])
+    seen = scrape(serve_metrics(metrics.registry))
+    assert 0.002 <= seen.quantile(0.5, "clipper_prediction_latency_seconds") <= 0.005
+    assert 0.5 <= seen.quantile(0.99, "clipper_prediction_latency_seconds", outcome="model") <= 0.7
+    assert seen.quantile(0.5, "clipper_prediction_latency_seconds", application="other") is None
+
+
+def test_two_scrapes_tell_what_happened_in_between():
+    metrics = HostMetrics()
+    metrics.count_rows("svm", "1", ok=3)
+    port = serve_metrics(metrics.registry)
+    before = scrape(port)
+    metrics.count_rows("svm", "1", ok=2, late=1)
+    between = scrape(port).since(before)
+    assert between.by("outcome", "clipper_rows_total") == {"ok": 2.0, "late": 1.0}
+
+
+def test_a_value_beyond_the_last_bound_is_estimated_as_that_bound():
+    infinite = frozenset({("le", "+Inf")})
+    seen = Scrape({("x_bucket", frozenset({("le", "1.0")})): 0.0, ("x_bucket", infinite): 2.0})
+    assert seen.quantile(0.5, "x") == 1.0
+
+
+def test_a_model_that_leaves_an_application_is_not_scraped_any_more():
+    metrics = RouterMetrics()
+    metrics.set_selection_weights("digits", {"a:1": 0.5, "b:1": 0.5})
+    metrics.set_selection_weights("digits", {"b:1": 1.0})
+    labels = {"application": "digits", "model": "a:1"}
+    assert metrics.registry.get_sample_value("clipper_selection_weight", labels) is None
+    assert metrics.registry.get_sample_value("clipper_selection_weight", {**labels, "model": "b:1"}) == 1.0
+
+
+def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
+    metrics = HostMetrics()
+    metrics.set_consumer_lag({("q", 0): 4, ("q", 1): 5})
+    metrics.set_consumer_lag({("q", 1): 6})
+    lags = [metrics.registry.get_sample_value("clipper_consumer_lag", {"topic": "q", "partition": p}) for p in "01"]
+    assert lags == [None, 6.0]
+
+
+def test_colocated_models_are_scraped_with_their_router():
+    router = RouterMetrics()
+    HostMetrics(router.families).observe_batch("svm", "1", rows=8, latency_s=0.004)
+    assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
+
+
+def everything_counted():
+    router = RouterMetrics()
+    host = HostMetrics(router.families)
+    router.count_queries("a")
+    router.observe_predictions("a", "default", "late", [0.1])
+    router.count_cache("m:1", lookups=2, hits=1)
+    router.set_cache_bytes(10)
+    router.count_coalesced(1)
+    router.count_feedback("applied")
+    router.set_selection_weights("a", {"m:1": 1.0})
+    router.set_in_flight(3)
+    router.set_consumer_lag({("q", 0): 4})
+    router.count_dead_letters("q", "undecodable")
+    host.observe_batch("m", "1", rows=8, latency_s=0.004)
+    host.count_rows("m", "1", ok=6, late=1, error=1)
+    host.set_batch_limit("m", "1", 10)
+    host.set_queued_rows("m", "1", 2)
+    host.set_consumer_lag({("r", 0): 4})
+    host.count_dead_letters("r", "undecodable")
+    return router.registry
+
+
+def test_every_specified_metric_is_counted_and_no_other():
+    families = {family.name for family in everything_counted().collect() if family.samples}
+    specified = {spec.name.removesuffix("_total") for spec in SPECS}
+    assert families == specified | {name.removesuffix("_total") for name in PROCESS_METRICS}
+
+
+def test_the_reference_page_is_that_of_the_code():
+    assert (ROOT / PAGE).read_text() == reference(), "run python -m clipper_agents.observability.reference"
+
+
+def logged(emit, clock=lambda: 0.0):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(KeyValueFormatter())
+    handler.addFilter(FloodFilter(clock))
+    logger = logging.Logger("aiokafka.conn")  # noqa: LOG001 - one of its own, so that no test changes another's
+    logger.addHandler(handler)
+    emit(logger)
+    return stream.getvalue().splitlines()
+
+
+def test_an_event_is_one_line_of_fields():
+    (line,) = logged(lambda logger: event(logger, "child ended", child="router-0", line='a "b"\nc'))
+    assert line.split(" ", 1)[1] == (
+        r'level=info logger=aiokafka.conn msg="child ended" child=router-0 line="a \"b\"\nc"'
+    )
+
+
+def test_a_traceback_stays_on_the_line_of_its_event():
+    def emit(logger):
+        try:
+            int("first\nsecond")
+        except ValueError:
+            logger.exception("broke")
+
+    (line,) = logged(emit)
+    assert "ValueError: invalid literal" in line
+
+
+def test_a_library_that_repeats_itself_is_cut_short_and_the_count_is_told():
+    now = iter([*(0.0 for _ in range(50)), PERIOD_S])
+
+    def emit(logger):
+        for number in range(51):
+            logger.error("no connection to %s", number)
+
+    lines = logged(emit, lambda: next(now))
+    assert len(lines) == BURST + 1
+    assert lines[-1].endswith(f"suppressed={50 - BURST}")

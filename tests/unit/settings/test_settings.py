@@ -1,0 +1,161 @@
+"""Where a setting comes from, and what is said about one that cannot be used."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clipper_agents.settings import Settings, load_settings
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ModelManifest
+
+DIGITS = """
+[[model]]
+name = "svm"
+runtime = "sklearn"
+uri = "models/svm.skops"
+input = {shape = [64]}
+
+[[application]]
+name = "digits"
+models = ["svm:1"]
+input = {shape = [64]}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "clipper.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refused(path, environ=(), overrides=()):
+    with pytest.raises(InvalidSetting) as caught:
+        load_settings(path, dict(environ), dict(overrides))
+    return str(caught.value)
+
+
+def test_without_a_file_every_setting_has_its_default():
+    settings = load_settings(None, {})
+    assert settings == Settings()
+    assert settings.catalogue.queries == "clipper.queries"
+    assert settings.forgets
+
+
+def test_command_line_beats_environment_beats_file_beats_default(written):
+    path = written("[router]\nmax_in_flight = 1\nhorizon_s = 1\nprocesses = 1\n")
+    environ = {"CLIPPER_ROUTER_MAX_IN_FLIGHT": "2", "CLIPPER_ROUTER_HORIZON_S": "2"}
+    router = load_settings(path, environ, {"router.max_in_flight": "3"}).router
+    assert (router.max_in_flight, router.horizon_s, router.processes, router.cache_mib) == (3, 2.0, 1, 32.0)
+
+
+def test_the_connection_comes_from_the_usual_variables_and_the_password_from_nowhere_else(written):
+    environ = {
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:9093",
+        "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+        "KAFKA_SASL_USERNAME": "ada",
+        "KAFKA_SASL_PASSWORD": "secret",
+        "KAFKA_SSL_CAFILE": "",
+    }
+    settings = load_settings(written('[kafka]\nbootstrap = "localhost:1"'), environ)
+    assert settings.connection(environ) == KafkaConnection(
+        "kafka:9093", security_protocol="SASL_SSL", username="ada", password="secret"
+    )
+    assert "secret" not in repr(settings)
+    assert "KAFKA_SASL_PASSWORD" in refused(written('[kafka]\npassword = "secret"'))
+
+
+def test_a_connection_that_cannot_work_is_refused_as_a_setting(written):
+    with pytest.raises(InvalidSetting, match="--bootstrap"):
+        load_settings(None, {}).connection({})
+    settings = load_settings(None, {}, {"kafka.bootstrap": "a:1", "kafka.username": "ada"})
+    with pytest.raises(InvalidSetting, match="KAFKA_SASL_PASSWORD"):
+        settings.connection({})
+
+
+def test_settings_written_as_json_are_read_back_equal(written, tmp_path):
+    settings = load_settings(written(DIGITS), {}, {"kafka.bootstrap": "localhost:1"})
+    copy = tmp_path / "settings.json"
+    copy.write_bytes(msgspec.json.encode(settings))
+    assert load_settings(copy, {}) == settings
+
+
+def test_a_model_file_is_found_beside_the_configuration(written, tmp_path):
+    settings = load_settings(written(DIGITS), {})
+    assert settings.models[0].uri == str(tmp_path / "models" / "svm.skops")
+    assert load_settings(written(DIGITS.replace('"models/', '"s3://models/')), {}).models[0].uri.startswith("s3://")
+
+
+def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
+    settings = load_settings(None, {}, {"kafka.bootstrap": "a:1", "router.cache_mib": "0.5", "host.data_dir": "/x"})
+    kafka = settings.connection({})
+    router = settings.router_settings("router-1", kafka)
+    assert (router.cache_bytes, router.data_dir, router.kafka.bootstrap) == (
+        524288,
+        Path("data/router/router-1"),
+        "a:1",
+    )
+    host = settings.host_settings("svm.1.0", ModelManifest(name="svm", uri="m:f"), kafka)
+    assert host.data_dir == Path("/x/svm.1.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
+        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, application, model"),
+        ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
+        ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
+        ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
+        ('[[model]]\nname = "a"\nuri = "m:f"\nbatch = {limit = "x"}', "batch.limit = 'x'"),
+        ('[[model]]\nname = "a"\nuri = "m:f"\nbatch = {limit = "x"}', "use one of aimd, fixed, quantile"),
+        ('[[model]]\nname = "a_b"\nuri = "m:f"', "name = 'a_b': expected str of lower case letters, digits and dashes"),
+        (
+            '[[model]]\nname = "a"\nversion = "1.0"\nuri = "m:f"',
+            "version = '1.0': expected str of letters, digits and dashes",
+        ),
+        ('[[model]]\nname = "a"\nuri = "m:f"\nreplicas = 0', "replicas = 0: expected int >= 1"),
+        ('[[model]]\nname = "a"\nuri = "m:f"\nsha256 = "12"', "sha256 = '12': expected str matching"),
+        ('[[application]]\nname = "a"\nmodels = ["b"]', "models[0] = 'b': expected str of the form name:version"),
+        ('[[application]]\nname = "a"\nmodels = []', "models is empty"),
+        ('[[application]]\nname = "a"\nmodels = ["b:1"]', "model 'b:1' is not declared"),
+        (
+            '[[application]]\nname = "a"\nmodels = ["b:1"]\naudit_ratio = 2.0',
+            "audit_ratio = 2.0: expected float <= 1.0",
+        ),
+        ('[[application]]\nname = "a"\nmodels = ["b:1"]\nobjective_ms = 0', "objective_ms = 0: expected int >= 1"),
+        (DIGITS + DIGITS, "application 'digits' is given 2 times"),
+        (DIGITS.replace("[64]", "[8]", 1), "takes input float32[8], the application takes float32[64]"),
+        ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
+        ("router =", "not toml"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_with_file_place_value_and_what_is_allowed(written, text, said):
+    path = written(text)
+    message = refused(path)
+    assert said in message
+    assert message.startswith(str(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "No such file" in refused(tmp_path / "none.toml")
+
+
+def test_a_misspelt_variable_or_option_is_named():
+    assert "CLIPPER_ROUTER_PROCESES: [router] has no key" in refused(None, {"CLIPPER_ROUTER_PROCESES": "2"})
+    assert "CLIPPER_ROUTER_PROCESSES='two'" in refused(None, {"CLIPPER_ROUTER_PROCESSES": "two"})
+    assert "write section.key" in refused(None, overrides={"processes": "2"})
+
+
+def test_a_model_is_found_by_reference_or_by_name_when_there_is_one_version():
+    models = [ModelManifest(name=name, version=version, uri="m:f") for name, version in ("a1", "a2", "b1")]
+    settings = Settings(models=models)
+    assert settings.model("a:2") is models[1]
+    assert settings.model("b") is models[2]
+    with pytest.raises(InvalidSetting, match="declared: a:1, a:2, b:1"):
+        settings.model("a")
