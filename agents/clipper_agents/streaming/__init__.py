@@ -1,0 +1,17 @@
+"""What this project puts on Faust's plug points, and the only code that knows Faust's insides.
+
+| module | plug point | why |
+|---|---|---|
+| `consumer` | `Transport.Consumer` | whole fetched lists instead of one task a record; nothing is lost in a rebalance |
+| `frontier` | the consumer's acks | only the contiguous finished prefix of a partition is ever committed |
+| `producer` | `Transport.Producer` | idempotent, outlives an outage, and never goes on after a lost record |
+| `outbox` | beside `Topic.send` | prepared batches a partition, acknowledged as a batch |
+| `stream` | `App(Stream=...)` | chunks of everything that is queued, instead of single events |
+| `recovery` | `App(TableManager=...)` | pause, settle, seek, resume: in this order no record is skipped |
+| `table` | `faust.Table` | rows whose changelog record is acknowledged before they count |
+| `log_reader`, `follower` | plain consumers | ranges of a log; a compacted topic read whole by every process |
+| `app` | `faust.App` | the settings that the above need |
+
+Checked against faust-streaming 0.15.3, mode-streaming 0.7.1 and aiokafka 0.14.0; docs/explanation/streaming.md tells the
+whole story and tests/unit/streaming pins the versions.
+"""

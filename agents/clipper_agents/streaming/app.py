@@ -1,0 +1,127 @@
+"""A Faust app with this project's plug points and the settings that they need."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+import mode
+from faust.sensors.monitor import Monitor
+from faust.types import TP
+
+from clipper_agents.streaming.consumer import BulkTransport
+from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.recovery import BulkTableManager, Restore
+from clipper_agents.streaming.stream import ChunkStream
+from clipper_topics.connection import KafkaConnection
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH_BYTES = 900 * 1024
+"""Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
+
+
+class ClipperApp(faust.App):  # type: ignore[misc]
+    """A Faust app that restores its state in bulk and sends in prepared batches.
+
+    Attributes:
+        log_reader: Reads ranges of topics, for recovery.
+        restore_state: Called with the owned partitions before inputs flow, after tables are restored.
+        state_positions: Says where inputs whose position belongs to the state go on reading.
+        inputs_flow: Set when the first recovery has ended.
+    """
+
+    log_reader: LogReader
+    restore_state: Restore | None = None
+    state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
+    inputs_flow: asyncio.Event
+    _outbox: Outbox | None = None
+
+    @property
+    def outbox(self) -> Outbox:
+        """Sends prepared batches through the app's producer."""
+        if self._outbox is None:
+            self._outbox = Outbox(self.producer._ensure_producer())
+        return self._outbox
+
+    def raw_topic(self, name: str) -> Any:
+        """A topic whose keys and values are bytes."""
+        return self.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+
+class SilentMonitor(Monitor):  # type: ignore[misc]
+    """Faust's monitor without its work per message: this project's metrics are counted per batch."""
+
+    def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
+        """Nothing."""
+
+    def on_message_out(self, tp: Any, offset: Any, message: Any) -> None:
+        """Nothing."""
+
+
+def _credentials(kafka: KafkaConnection) -> Any:
+    settings = kafka.aiokafka()
+    context = settings.get("ssl_context")
+    if "sasl_mechanism" in settings:
+        return faust.SASLCredentials(
+            username=settings["sasl_plain_username"],
+            password=settings["sasl_plain_password"],
+            mechanism=settings["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context is not None else None
+
+
+def make_app(
+    name: str, kafka: KafkaConnection, data_dir: Path, instance: str, commit_interval_s: float = 0.25
+) -> ClipperApp:
+    """A Faust app for one worker process.
+
+    Args:
+        name: Faust app id and consumer group.
+        kafka: Where the brokers are.
+        data_dir: This process's own directory; made if it is missing.
+        instance: Stable name of this process in the group (KIP-345): after a restart within the session timeout it
+            takes its partitions back without a rebalance.
+        commit_interval_s: How often finished prefixes are committed; the length of a redelivery after a crash.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    app = ClipperApp(
+        name,
+        broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(kafka),
+        store="rocksdb://",
+        datadir=str(data_dir),
+        Stream=ChunkStream,
+        TableManager=BulkTableManager,
+        Monitor=SilentMonitor,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=instance,
+        consumer_metadata_max_age_ms=10_000,
+        producer_metadata_max_age_ms=10_000,
+        broker_commit_every=10**9,
+        broker_commit_interval=commit_interval_s,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=0.5,
+        broker_rebalance_timeout=10.0,
+        broker_request_timeout=30.0,
+        producer_request_timeout=10.0,
+        producer_linger=0,
+        producer_max_batch_size=MAX_BATCH_BYTES,
+        producer_max_request_size=8 << 20,
+        stream_wait_empty=False,
+        agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        recovery_consistency_check=False,
+    )
+    app.transport = BulkTransport(app.conf.broker_consumer, app)
+    app.log_reader = LogReader(kafka)
+    app.inputs_flow = asyncio.Event()
+    return app

@@ -1,0 +1,213 @@
+"""Faust's consumer, delivering whole fetched lists and committing frontiers.
+
+Rules of this file:
+- The aiokafka consumer runs on the app's own event loop: no second thread, no hand-over of the interpreter lock.
+- aiokafka is handed a frozen copy of the active partitions. Given Faust's live set, it drains paused partitions too
+  when that set empties during the wait, and their records are lost with the read position already moved.
+- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
+- A jump of the offsets is asked for a second time before it is believed: only a gap that the log itself has (compaction,
+  transaction markers, retention) shows twice.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.producer import StrictProducer
+
+logger = logging.getLogger(__name__)
+
+FETCH_MAX_WAIT_MS = 100
+"""A real broker answers a long poll as soon as there is data, so this only bounds how long a newly resumed partition
+waits for a fetch that is under way without it."""
+PREFETCH_BACKOFF_S = 0.005
+"""aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
+IDLE_WAIT_S = 0.1
+RESUMING_WAIT_S = 0.005
+"""Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
+HIGH_WATER_RECORDS = 8192
+"""Records of one partition that may wait for their agent before the partition is held back."""
+
+
+class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer thread without the thread: calls run at once on the app's loop."""
+
+    def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
+        own = loop or asyncio.get_event_loop()
+        super().__init__(*args, loop=own, thread_loop=own, **kwargs)
+
+    async def start(self) -> None:
+        """Start on this loop."""
+        self._thread_started.set()
+        await self._default_start()
+        await self.on_thread_started()
+
+    async def stop(self) -> None:
+        """Stop on this loop."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            await self.on_thread_stop()
+            self.set_shutdown()
+            await self._default_stop_futures()
+
+    async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call it here and now."""
+        result = fun(*args, **kwargs)
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        return consumer
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        self._ensure_consumer()._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+
+    def hold(self, partitions: Iterable[TP]) -> None:
+        """Never fetch these partitions through the group's consumer: somebody else reads them."""
+        self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in partitions))
+
+
+class BulkConsumer(driver.Consumer):  # type: ignore[misc]
+    """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.frontiers: dict[TP, Frontier] = defaultdict(Frontier)
+        self._waiting: dict[TP, int] = defaultdict(int)
+        self._next: dict[TP, int | None] = {}
+        self._doubted: dict[TP, int] = {}
+        self._fetch_in_flight: asyncio.Future[None] | None = None
+
+    def _new_consumer_thread(self) -> InlineConsumerThread:
+        return InlineConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # --- fetching -----------------------------------------------------------------------------------------------
+    async def _wait_next_records(self, timeout: float) -> tuple[dict[Any, list[Any]], set[TP]]:
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        live = self._get_active_partitions()
+        frozen = frozenset(live)
+        if not frozen:
+            await asyncio.sleep(RESUMING_WAIT_S)
+            return {}, live
+        self._fetch_in_flight = done = asyncio.get_running_loop().create_future()
+        try:
+            wait_s = RESUMING_WAIT_S if self._buffered_partitions else min(timeout, IDLE_WAIT_S)
+            records = await self._getmany(active_partitions=frozen, timeout=wait_s) or {}
+            return {tp: found for tp, found in records.items() if tp in live or tp in self._buffered_partitions}, live
+        finally:
+            done.set_result(None)
+
+    async def settle(self) -> None:
+        """Wait until no fetch is under way that may still hold records of partitions that were just paused."""
+        if self._fetch_in_flight is not None and not self._fetch_in_flight.done():
+            await asyncio.wait([self._fetch_in_flight])
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                records, _ = await self._wait_next_records(1.0)
+                if self.should_stop:
+                    return
+                if self.flow_active:
+                    for tp, found in records.items():
+                        self._deliver(TP(tp[0], tp[1]), found)
+                if not records:
+                    await asyncio.sleep(0)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.transport.app.should_stop:
+                raise
+
+    def _deliver(self, tp: TP, records: list[Any]) -> None:
+        expected = self._next.get(tp)
+        if expected is not None:
+            if records[0].offset < expected:
+                records = [record for record in records if record.offset >= expected]
+            if records and records[0].offset > expected and self._doubts(tp, expected, records[0].offset):
+                return
+        if not records:
+            return
+        self._next[tp] = records[-1].offset + 1
+        self._read_offset[tp] = records[-1].offset
+        generation = self.app.consumer_generation_id
+        for channel in self.app.topics._tp_index[tp]:
+            self._waiting[tp] += len(records)
+            channel.queue.put_nowait((tp, records, generation))
+        if self._waiting[tp] > HIGH_WATER_RECORDS:
+            self.on_buffer_full(tp)
+
+    def _doubts(self, tp: TP, expected: int, found: int) -> bool:
+        """True when the records are to be asked for again, from the expected offset on."""
+        if self._doubted.get(tp) == expected:
+            logger.warning(
+                "gap in the log topic=%s partition=%d offsets=%d..%d: compaction, markers or retention",
+                tp.topic, tp.partition, expected, found - 1,
+            )  # fmt: skip
+            return False
+        self._doubted[tp] = expected
+        self._thread.seek(tp, expected)
+        return True
+
+    def taken(self, tp: TP, count: int) -> None:
+        """An agent took so many records of the partition."""
+        self._waiting[tp] -= count
+        if self._waiting[tp] < HIGH_WATER_RECORDS // 2 and tp in self._buffered_partitions:
+            self.on_buffer_drop(tp)
+
+    # --- positions ------------------------------------------------------------------------------------------------
+    async def perform_seek(self) -> None:
+        """Go to the committed offsets, and where the app's state knows better, to its positions."""
+        await super().perform_seek()
+        positions = await self.app.state_positions() if self.app.state_positions else {}
+        assigned = self.assignment()
+        for tp, offset in positions.items():
+            if tp in assigned and offset != self._committed_offset.get(tp):
+                logger.info("position from state topic=%s partition=%d offset=%d", tp.topic, tp.partition, offset)
+                await self.seek(tp, offset)
+                self._committed_offset[tp] = offset
+        self.frontiers.clear()
+        self._waiting.clear()
+        self._doubted.clear()
+        self._next = {tp: self._committed_offset.get(tp) for tp in assigned}
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what belonged to the generation that ends."""
+        self._buffered_partitions.clear()
+        await super().on_partitions_revoked(revoked)
+        self.frontiers.clear()
+        self._waiting.clear()
+
+    # --- acks -----------------------------------------------------------------------------------------------------
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
+        return [tp for tp in self.frontiers if topics is None or tp in topics or tp.topic in topics]
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.frontiers[tp].committable
+
+    def lag(self) -> dict[TP, int]:
+        """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""
+        found: dict[TP, int] = {}
+        for tp in list(self.frontiers):
+            end = self._thread._ensure_consumer().highwater(tp)
+            if end is not None:
+                found[tp] = max(0, end - (self.frontiers[tp].committable or self._committed_offset.get(tp) or 0))
+        return found
+
+
+class BulkTransport(driver.Transport):  # type: ignore[misc]
+    """Faust's transport with this project's consumer and producer."""
+
+    Consumer = BulkConsumer
+    Producer = StrictProducer

@@ -1,0 +1,70 @@
+"""A compacted topic, read whole by every process: no group, so nobody is rebalanced when it changes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from clipper_topics.connection import KafkaConnection
+
+logger = logging.getLogger(__name__)
+
+OnRecords = Callable[[list[ConsumerRecord[Any, Any]]], None]
+
+
+class Follower(Service):  # type: ignore[misc]
+    """Hands every record of a topic to a callback, old ones first, new ones as they come.
+
+    A restart hands over everything again, so the callback is idempotent. `await caught_up.wait()` returns when all
+    records that existed at the start have been handed over.
+    """
+
+    def __init__(self, kafka: KafkaConnection, topic: str, on_records: OnRecords, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kafka, self._topic, self._on_records = kafka, topic, on_records
+        self._next: dict[TopicPartition, int] = {}
+        self.caught_up = asyncio.Event()
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _follow(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._read()
+            except KafkaError as error:
+                logger.warning("following %s stopped: %r, starting again", self._topic, error)
+                await self.sleep(0.5)
+
+    async def _read(self) -> None:
+        consumer = AIOKafkaConsumer(
+            **self._kafka.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=250
+        )
+        await consumer.start()
+        try:
+            ends = await self._position(consumer)
+            while not self.should_stop:
+                if not self.caught_up.is_set() and all([await consumer.position(tp) >= ends[tp] for tp in ends]):
+                    self.caught_up.set()
+                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                    self._on_records(records)
+                    self._next[tp] = records[-1].offset + 1
+        finally:
+            await consumer.stop()
+
+    async def _position(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        while not (found := consumer.partitions_for_topic(self._topic)):
+            consumer._client.add_topic(self._topic)
+            await consumer._client.force_metadata_update()
+            await self.sleep(0.1)
+        partitions = [TopicPartition(self._topic, number) for number in sorted(found)]
+        consumer.assign(partitions)
+        for tp in partitions:
+            if tp in self._next:
+                consumer.seek(tp, self._next[tp])
+            else:
+                await consumer.seek_to_beginning(tp)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        return ends

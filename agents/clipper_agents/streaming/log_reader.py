@@ -1,0 +1,111 @@
+"""Reads ranges of topic partitions in bulk, outside any group."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from clipper_topics.connection import KafkaConnection
+
+Apply = Callable[[TopicPartition, list[ConsumerRecord[Any, Any]]], None]
+
+FETCH_BYTES = 4 << 20
+
+
+class LogReader:
+    """One plain consumer with manual assignment; one read at a time."""
+
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._kafka = kafka
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Stop the consumer, if a read ever started it."""
+        async with self._lock:
+            if self._consumer is not None:
+                await self._consumer.stop()
+                self._consumer = None
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """One past the last record of each partition, now."""
+        async with self._lock:
+            found: dict[TopicPartition, int] = await (await self._started()).end_offsets(partitions)
+            return found
+
+    async def read(
+        self,
+        starts: Mapping[TopicPartition, int | None],
+        apply: Apply,
+        ends: Mapping[TopicPartition, int] | None = None,
+        horizon_s: float | None = None,
+    ) -> int:
+        """Hand every record of the ranges to `apply`, in lists by partition, in log order.
+
+        Args:
+            starts: First offset wanted of each partition; None: the oldest.
+            apply: Called with each fetched list.
+            ends: One past the last offset wanted; absent: what the partition holds now.
+            horizon_s: Skip records older than this, by their timestamps.
+
+        Returns:
+            How many records were handed over.
+        """
+        if not starts:
+            return 0
+        async with self._lock:
+            consumer = await self._started()
+            todo = await self._ranges(consumer, starts, ends or {}, horizon_s)
+            total = 0
+            while todo:
+                for tp, fetched in (await consumer.getmany(*todo, timeout_ms=1000)).items():
+                    records = [record for record in fetched if record.offset < todo[tp]]
+                    total += len(records)
+                    if records:
+                        apply(tp, records)
+                for tp in list(todo):
+                    if await consumer.position(tp) >= todo[tp]:
+                        del todo[tp]
+                        consumer.pause(tp)
+            consumer.unsubscribe()
+            return total
+
+    async def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = AIOKafkaConsumer(
+                **self._kafka.aiokafka(),
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=10,
+                max_partition_fetch_bytes=FETCH_BYTES,
+            )
+            await consumer.start()
+            self._consumer = consumer
+        return self._consumer
+
+    async def _ranges(
+        self,
+        consumer: AIOKafkaConsumer,
+        starts: Mapping[TopicPartition, int | None],
+        ends: Mapping[TopicPartition, int],
+        horizon_s: float | None,
+    ) -> dict[TopicPartition, int]:
+        partitions = list(starts)
+        consumer.assign(partitions)
+        high = await consumer.end_offsets(partitions)
+        low = await consumer.beginning_offsets(partitions)
+        if horizon_s is not None:
+            since_ms = int((time.time() - horizon_s) * 1000)
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            low = {tp: max(low[tp], at.offset if (at := found.get(tp)) else high[tp]) for tp in partitions}
+        todo = {}
+        for tp, start in starts.items():
+            first, end = max(low[tp], start or 0), min(high[tp], ends.get(tp, high[tp]))
+            if first < end:
+                todo[tp] = end
+                consumer.seek(tp, first)
+            else:
+                consumer.pause(tp)
+        return todo

@@ -1,0 +1,86 @@
+"""Sending in prepared batches, one partition at a time, acknowledged as a batch.
+
+Rules of this file:
+- Records of one call reach their partition in order; with the idempotent producer also at most once a call.
+- A batch that cannot even be queued (the broker is away) is offered again; a batch that was queued and failed raises.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiokafka
+from aiokafka.errors import KafkaTimeoutError
+
+logger = logging.getLogger(__name__)
+
+Record = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+"""Key, value, headers."""
+
+UNKNOWN_OFFSET = -1
+"""Given by the broker for a batch that it had already stored when a retry arrived."""
+
+
+class RecordTooLarge(ValueError):
+    """One record does not fit a batch of the producer's maximum size."""
+
+
+class Delivery:
+    """A send under way. Await `offsets()` for the broker's acknowledgement."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: list[tuple[asyncio.Future[Any], int]]) -> None:
+        self._parts = parts
+
+    async def offsets(self) -> list[int]:
+        """Offset of each record, in order; `UNKNOWN_OFFSET` where the broker did not tell.
+
+        Raises:
+            KafkaError: a record was not stored, and will not be.
+        """
+        found: list[int] = []
+        for future, count in self._parts:
+            base = (await future).offset
+            found.extend(range(base, base + count) if base >= 0 else [UNKNOWN_OFFSET] * count)
+        return found
+
+
+class Outbox:
+    """Sends records through an aiokafka producer that somebody else starts and stops."""
+
+    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
+        self._producer = producer
+
+    async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
+        """Queue the records and return before they are acknowledged.
+
+        Raises:
+            RecordTooLarge: one record does not fit a batch; none of the records of its batch or after is queued.
+        """
+        parts: list[tuple[asyncio.Future[Any], int]] = []
+        batch = self._producer.create_batch()
+        for key, value, headers in records:
+            if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                if batch.record_count():
+                    parts.append(await self._queue(topic, partition, batch))
+                batch = self._producer.create_batch()
+                if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                    size = len(key or b"") + len(value or b"")
+                    raise RecordTooLarge(f"a record of {size} bytes for {topic} is larger than a batch may be")
+        if batch.record_count():
+            parts.append(await self._queue(topic, partition, batch))
+        return Delivery(parts)
+
+    async def send(self, topic: str, partition: int, records: Iterable[Record]) -> list[int]:
+        """Queue the records and wait until the broker has them; their offsets."""
+        return await (await self.submit(topic, partition, records)).offsets()
+
+    async def _queue(self, topic: str, partition: int, batch: Any) -> tuple[asyncio.Future[Any], int]:
+        batch.close()
+        while True:
+            try:
+                return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()
+            except KafkaTimeoutError:
+                logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)

@@ -1,0 +1,23 @@
+"""Faust's producer with the settings that lose nothing in an outage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import aiokafka
+from faust.transport.drivers import aiokafka as driver
+
+BATCH_MAX_AGE_S = 3600.0
+"""How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves
+a hole in the idempotent sequence, and then every later batch is refused (OutOfOrderSequenceNumber)."""
+
+
+class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
+    """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
+        producer = super()._new_producer(transactional_id)
+        producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
+        return producer

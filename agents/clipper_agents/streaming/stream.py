@@ -1,0 +1,63 @@
+"""A stream of chunks: everything that is queued, in log order per partition, acknowledged by offsets."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import faust
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+Chunk = list[tuple[TP, list[ConsumerRecord[Any, Any]]]]
+"""Records by partition, in log order. A partition may stand in it more than once."""
+
+
+class ChunkStream(faust.Stream):  # type: ignore[misc]
+    """An agent's stream that yields what `BulkConsumer` delivers.
+
+    `async for chunk in stream.chunks(1000)` waits for the first list and takes whatever else is queued, up to the
+    number of records. Nothing is acknowledged by iterating: `stream.ack` does, when the work is done.
+    """
+
+    async def chunks(self, max_records: int) -> AsyncIterator[Chunk]:
+        """Yield chunks of at most this many records until the agent is stopped."""
+        started = await self.maybe_start()
+        consumer, queue = self.app.consumer, self.channel.queue
+        rest: tuple[TP, list[Any], int] | None = None
+        try:
+            while not self.should_stop:
+                chunk: Chunk = []
+                room = max_records
+                while room > 0:
+                    if rest is None:
+                        if chunk and not queue._queue:
+                            break
+                        try:
+                            rest = queue.get_nowait() if queue._queue else await self.channel.__anext__()
+                        except StopAsyncIteration:
+                            return
+                    tp, records, generation = rest
+                    if generation != self.app.consumer_generation_id or not self.app.flow_control.is_active():
+                        rest = None
+                        continue
+                    part, later = records[:room], records[room:]
+                    rest = (tp, later, generation) if later else None
+                    room -= len(part)
+                    consumer.frontiers[tp].admit([record.offset for record in part])
+                    consumer.taken(tp, len(part))
+                    chunk.append((tp, part))
+                yield chunk
+        finally:
+            self._channel_stop_iteration(self.channel)
+            if started:
+                await self.stop()
+                self.service_reset()
+
+    @property
+    def generation(self) -> int:
+        """The consumer's generation; acks of an older one are ignored."""
+        return int(self.app.consumer_generation_id)
+
+    def ack(self, tp: TP, offsets: Iterable[int], generation: int | None = None) -> None:
+        """The work on these offsets is finished; the commit timer commits the contiguous prefix."""
+        if generation is None or generation == self.generation:
+            self.app.consumer.frontiers[tp].finish(offsets)
