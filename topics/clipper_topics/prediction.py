@@ -13,6 +13,20 @@ import msgspec
 _Propensity = Annotated[float, msgspec.Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1})]
 _Ratio = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 
+REASONS = {
+    "late": "nothing arrived by the deadline",
+    "arrived_late": "the query was past its deadline when it was read",
+    "no_models": "the application has no model to ask",
+    "errors": "every model asked failed on this input",
+    "low_confidence": "the models agreed less than the application's threshold",
+    "invalid_input": "the input does not fit the application's input spec",
+    "unknown_application": "no such application is registered",
+    "unknown_model": "a model named in the query is not a candidate of the application",
+}
+"""Every reason for a default output, with its meaning."""
+
+_Reason = Annotated[str, msgspec.Meta(extra_json_schema={"examples": list(REASONS)})]
+
 
 class PolicyRef(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Which selection policy decided."""
@@ -74,8 +88,8 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Share of the asked models that agree with the answer, in [0, 1]; over several rows the least."""
     default: bool = False
     """True when the application's default output was given; `explanation` then says why."""
-    reason: str | None = None
-    """Why the default was given, one of `REASONS`."""
+    reason: _Reason | None = None
+    """Why the default was given, in a word; a reader must expect new ones."""
     explanation: str | None = None
     """Why the default was given, in words, with the value and the bound."""
     policy: PolicyRef | None = None
@@ -92,16 +106,3 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """When the answer was decided, milliseconds since the epoch."""
     latency_ms: float = 0.0
     """`predicted_at_ms - queried_at_ms`."""
-
-
-REASONS = {
-    "late": "nothing arrived by the deadline",
-    "arrived_late": "the query was past its deadline when it was read",
-    "no_models": "the application has no model to ask",
-    "errors": "every model asked failed on this input",
-    "low_confidence": "the models agreed less than the application's threshold",
-    "invalid_input": "the input does not fit the application's input spec",
-    "unknown_application": "no such application is registered",
-    "unknown_model": "a model named in the query is not a candidate of the application",
-}
-"""Every reason for a default output, with its meaning."""

@@ -1,0 +1,95 @@
+"""The packaged schemas are what the records say, valid themselves, and accept what the codecs accept."""
+
+import json
+
+import jsonschema
+import msgspec
+import pytest
+
+from clipper_topics import codec, generate
+from clipper_topics.asyncapi import KEYS, document
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.json_schema import field_sentences
+
+CODECS = {
+    "query": codec.queries,
+    "prediction": codec.predictions,
+    "feedback": codec.feedback,
+    "application": codec.applications,
+    "model": codec.models,
+}
+
+
+def validator(name):
+    schema = json.loads(generate.documents()[f"{name}.schema.json"])
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_the_packaged_files_are_what_would_be_generated_now():
+    packaged = {file.name: file.read_text(encoding="utf-8") for file in generate.FOLDER.iterdir()}
+    assert packaged == generate.documents(), "run `python -m clipper_topics.generate` and commit the files"
+
+
+@pytest.mark.parametrize("name", generate.SCHEMAS)
+def test_every_example_fits_its_schema_and_comes_back_from_its_codec(name):
+    _, examples = generate.SCHEMAS[name]
+    for example in examples:
+        validator(name).validate(msgspec.to_builtins(example))
+        for kind in (codec.JSON, codec.MSGPACK):
+            written = CODECS[name].encode(example, kind)
+            assert CODECS[name].decode(written, codec.headers_of(kind)) == example
+
+
+@pytest.mark.parametrize("name", generate.SCHEMAS)
+def test_every_field_has_a_sentence(name):
+    record, _ = generate.SCHEMAS[name]
+    assert set(field_sentences(record)) == {field.name for field in msgspec.structs.fields(record)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("query", {"application": "digits"}),
+        ("query", {"application": "digits", "input": 1, "inputs": [1]}),
+        ("query", {"input": 1}),
+        ("query", {"application": "digits", "input": 1, "deadline_ms": 0}),
+        ("query", {"application": "digits", "input": 1, "query_id": ""}),
+        ("feedback", {"query_id": "0-1"}),
+        ("feedback", {"query_id": "0-1", "label": 1, "reward": 1}),
+        ("feedback", {"query_id": "0-1", "loss": 1.5}),
+        ("application", {"name": "Digits", "models": []}),
+        ("application", {"name": "digits", "models": ["svm"]}),
+        ("application", {"name": "digits", "models": ["svm:1"], "audit_ratio": 2}),
+        ("model", {"name": "svm", "uri": "a:b", "replicas": 0}),
+        ("model", {"name": "svm", "uri": "a:b", "sha256": "abc"}),
+        ("model", {"name": "svm\n", "uri": "a:b"}),
+    ],
+)
+def test_what_is_wrong_by_itself_does_not_fit_the_schema(name, content):
+    assert not validator(name).is_valid(content)
+
+
+def test_each_operation_and_message_of_the_asyncapi_document_points_at_something_that_exists():
+    content = document(Catalogue(), "1.0.0")
+
+    def references(node):
+        if isinstance(node, dict):
+            yield from [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        for inside in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            yield from references(inside)
+
+    found = set(references(content))
+    assert found
+    for reference in found:
+        node = content
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
+
+
+def test_the_asyncapi_document_names_the_topics_of_the_catalogue_and_the_key_of_each_message():
+    content = document(Catalogue(prefix="other", partitions=7), "1.0.0")
+    assert content["asyncapi"] == "3.0.0"
+    assert content["channels"]["queries"]["address"] == "other.queries"
+    assert content["channels"]["predictions"]["bindings"]["kafka"]["partitions"] == 7
+    assert set(content["components"]["messages"]) == set(KEYS)

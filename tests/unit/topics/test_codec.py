@@ -1,0 +1,142 @@
+import contextlib
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_topics import codec, frames
+from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
+
+CODECS = [codec.queries, codec.predictions, codec.feedback, codec.applications, codec.models]
+GOLDEN = sorted((Path(__file__).parents[2] / "contract" / "golden").iterdir())
+HEADERS = {".json": [], ".msgpack": MSGPACK_HEADERS}
+
+
+def decoded_or_refused(reader, value, headers=()):
+    """The record, or None; any exception other than UndecodableRecord fails the test."""
+    try:
+        return reader.decode(value, headers)
+    except UndecodableRecord:
+        return None
+
+
+@st.composite
+def mutated(draw, original):
+    """The bytes with a few of them replaced, removed, or repeated."""
+    value = bytearray(original)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(value)))
+        removed = draw(st.integers(0, 3))
+        inserted = draw(
+            st.binary(max_size=6) | st.sampled_from([b"[" * 9, b"NaN", b"\\ud800", b"1e999", b"\xcb\x7f\xf8"])
+        )
+        value[place : place + removed] = inserted
+    return bytes(value)
+
+
+@pytest.mark.parametrize("reader", CODECS)
+@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
+@given(value=st.binary(max_size=200))
+def test_any_bytes_are_a_record_or_undecodable(reader, headers, value):
+    decoded_or_refused(reader, value, headers)
+
+
+@pytest.mark.parametrize("file", [file for file in GOLDEN if file.suffix in HEADERS], ids=lambda file: file.name)
+@given(data=st.data())
+def test_damaged_records_are_a_record_or_undecodable(file, data):
+    value = data.draw(mutated(file.read_bytes()))
+    for reader in CODECS:
+        decoded_or_refused(reader, value, HEADERS[file.suffix])
+
+
+@pytest.mark.parametrize("file", [file for file in GOLDEN if file.suffix == ".frame"], ids=lambda file: file.name)
+@given(data=st.data())
+def test_damaged_frames_are_a_frame_or_unknown(file, data):
+    value = file.read_bytes()[:1] + data.draw(mutated(file.read_bytes()[1:]))
+    for read in (frames.decode_request, frames.decode_output):
+        with contextlib.suppress(frames.UnknownFrame):
+            read(value)
+
+
+NESTED = 100_000
+
+HOSTILE_JSON = {
+    "not a number": b'{"application": "a", "input": NaN}',
+    "infinity": b'{"application": "a", "input": -Infinity}',
+    "a float out of range": b'{"application": "a", "input": 1e999}',
+    "an integer of 30,000 digits": b'{"application": "a", "input": ' + b"9" * 30_000 + b"}",
+    "deep lists": b'{"application": "a", "input": ' + b"[" * NESTED + b"]" * NESTED + b"}",
+    "deep maps in an unknown field": b'{"unknown": ' + b'{"a":' * NESTED + b"1" + b"}" * NESTED + b"}",
+    "half a surrogate pair": b'{"application": "\\ud800", "input": 1}',
+    "another encoding": '{"application": "é", "input": 1}'.encode("latin-1"),
+    "another encoding, of twice the width": '{"application": "a", "input": 1}'.encode("utf-16"),
+    "half of it": b'{"application": "a", "inp',
+    "two of them": b'{"application": "a", "input": 1}{"application": "a", "input": 1}',
+    "a list": b"[1, 2]",
+    "nothing": b"",
+}
+
+HOSTILE_MSGPACK = {
+    "a list of four thousand million": b"\x82\xa5input\xdd\xff\xff\xff\xff",
+    "binary of four thousand million": b"\x82\xa5input\xc6\xff\xff\xff\xff",
+    "deep lists": b"\x82\xabapplication\xa1a\xa5input" + b"\x91" * NESTED,
+    "text that is not UTF-8": b"\x82\xabapplication\xa1\xff\xa5input\x01",
+    "a map as a key": b"\x82\xabapplication\xa1a\xa5input\x81\x80\x01",
+    "an extension type": b"\x82\xabapplication\xa1a\xa5input\xc7\x01\x05a",
+    "a time out of range": b"\x82\xabapplication\xa1a\xa5input\xd7\xff" + b"\xff" * 8,
+    "JSON": b'{"application": "a", "input": 1}',
+}
+
+
+@pytest.mark.parametrize("reader", [codec.queries, codec.applications])
+@pytest.mark.parametrize("value", HOSTILE_JSON.values(), ids=HOSTILE_JSON)
+def test_hostile_json_is_undecodable(reader, value):
+    with pytest.raises(UndecodableRecord):
+        reader.decode(value)
+
+
+@pytest.mark.parametrize("reader", [codec.queries, codec.applications])
+@pytest.mark.parametrize("value", HOSTILE_MSGPACK.values(), ids=HOSTILE_MSGPACK)
+def test_hostile_msgpack_is_undecodable(reader, value):
+    with pytest.raises(UndecodableRecord):
+        reader.decode(value, MSGPACK_HEADERS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5])
+def test_a_loss_outside_its_range_is_undecodable_in_msgpack_too(value):
+    written = b"\x82\xa8query_id\xa30-1\xa4loss\xcb" + struct.pack(">d", value)
+    with pytest.raises(UndecodableRecord, match="loss"):
+        codec.feedback.decode(written, MSGPACK_HEADERS)
+
+
+def test_a_message_says_where_the_record_is_wrong():
+    with pytest.raises(UndecodableRecord, match=r"not application/json: .*\$\.deadline_ms"):
+        codec.queries.decode(b'{"application": "a", "input": 1, "deadline_ms": "soon"}')
+
+
+def test_the_content_type_is_read_without_its_parameters_and_whatever_its_case():
+    headers = [("trace", b"1"), ("Content-Type", b"Application/JSON; charset=utf-8")]
+    assert codec.content_type(headers) == JSON
+    assert codec.content_type([("content-type", MSGPACK.encode())]) == MSGPACK
+
+
+def test_a_header_without_a_value_is_an_unknown_content_type():
+    with pytest.raises(UndecodableRecord, match="use application/json"):
+        codec.queries.decode(b"{}", [("content-type", None)])
+
+
+def test_an_unknown_content_type_is_undecodable_and_the_known_ones_are_named():
+    with pytest.raises(UndecodableRecord, match=r"'text/csv': use application/json .* or application/msgpack"):
+        codec.queries.decode(b"1,2", [("content-type", b"text/csv")])
+
+
+def test_a_misspelt_manifest_field_is_ignored_on_the_topic_but_refused_in_a_file():
+    from clipper_topics.manifests import ModelManifest
+
+    content = {"name": "svm", "uri": "a:b", "replica": 2, "batch": {"max_row": 3}}
+    assert codec.models.decode(msgspec.json.encode(content)) == ModelManifest(name="svm", uri="a:b")
+    with pytest.raises(msgspec.ValidationError, match="unknown field `replica`"):
+        msgspec.convert(content, ModelManifest)

@@ -1,0 +1,158 @@
+"""AsyncAPI document of the topics that applications and operators touch, from their point of view.
+
+Source: AsyncAPI 3.0.0; Kafka bindings 0.5.0.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from clipper_topics import examples
+from clipper_topics.catalogue import Catalogue, TopicSpec
+from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK
+from clipper_topics.dead_letter import PREFIX
+from clipper_topics.feedback import Feedback
+from clipper_topics.json_schema import components
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.prediction import Prediction
+from clipper_topics.query import Query
+
+KAFKA_BINDING = "0.5.0"
+RECORDS: list[type[msgspec.Struct]] = [Query, Prediction, Feedback, ApplicationManifest, ModelManifest]
+
+KEYS = {
+    "query": "The context if the query has one, else anything that spreads well, such as a digest of the input.",
+    "prediction": "The query's key.",
+    "feedback": "The query's key; none, with the partition chosen, where the query's id names the partition.",
+    "application": "`application/<name>`",
+    "model": "`model/<name>:<version>`",
+    "deadLetter": "The original record's key.",
+}
+
+
+def document(catalogue: Catalogue, version: str) -> dict[str, Any]:
+    """The whole document.
+
+    Args:
+        catalogue: Names and partitions of the topics.
+        version: Version of the contract.
+    """
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "clipper-stream",
+            "version": version,
+            "description": "Queries, predictions and feedback of a prediction-serving pipeline, and its manifests. "
+            "Records are JSON, or msgpack with a content-type header; a reader ignores fields it does not know.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": JSON,
+        "channels": _channels(catalogue),
+        "operations": _operations(),
+        "components": {"messages": _messages(), "schemas": _schemas()},
+    }
+
+
+def _channels(catalogue: Catalogue) -> dict[str, Any]:
+    topics = {topic.name: topic for topic in catalogue.fixed_topics()}
+    return {
+        "queries": _channel(topics[catalogue.queries], "What applications ask.", "query"),
+        "predictions": _channel(topics[catalogue.predictions], "Answers, and the log of decisions.", "prediction"),
+        "feedback": _channel(topics[catalogue.feedback], "What was true about queries.", "feedback"),
+        "control": _channel(
+            topics[catalogue.control], "What operators declare; an empty value takes it back.", "application", "model"
+        ),
+        "deadLetters": _channel(topics[catalogue.dead_letters], "Records that could not be used.", "deadLetter"),
+    }
+
+
+def _channel(topic: TopicSpec, description: str, *messages: str) -> dict[str, Any]:
+    config: dict[str, Any] = {"cleanup.policy": [topic.config["cleanup.policy"]]}
+    if "retention.ms" in topic.config:
+        config["retention.ms"] = int(topic.config["retention.ms"])
+    return {
+        "address": topic.name,
+        "description": description,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {
+            "kafka": {
+                "topic": topic.name,
+                "partitions": topic.partitions,
+                "topicConfiguration": config,
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
+    }
+
+
+def _operations() -> dict[str, Any]:
+    return {
+        "ask": _operation("send", "queries", "Ask an application's models.", "query"),
+        "readAnswer": _operation("receive", "predictions", "Read the answers; match them by query_id.", "prediction"),
+        "learn": _operation("send", "feedback", "Say what was true about a query.", "feedback"),
+        "declare": _operation("send", "control", "Declare applications and models.", "application", "model"),
+        "inspect": _operation("receive", "deadLetters", "See what could not be used, and why.", "deadLetter"),
+    }
+
+
+def _operation(action: str, channel: str, summary: str, *messages: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
+    }
+
+
+def _messages() -> dict[str, Any]:
+    return {
+        "query": _message("query", Query, examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT),
+        "prediction": _message("prediction", Prediction, examples.PREDICTION, examples.DEFAULT_PREDICTION),
+        "feedback": _message("feedback", Feedback, examples.LABEL, examples.REWARD),
+        "application": _message("application", ApplicationManifest, examples.APPLICATION),
+        "model": _message("model", ModelManifest, examples.MODEL),
+        "deadLetter": _dead_letter(),
+    }
+
+
+def _message(name: str, record: type[msgspec.Struct], *shown: msgspec.Struct) -> dict[str, Any]:
+    return {
+        "name": record.__name__,
+        "contentType": JSON,
+        "headers": {"$ref": "#/components/schemas/Headers"},
+        "payload": {"$ref": f"#/components/schemas/{record.__name__}"},
+        "bindings": _key(name),
+        "examples": [{"payload": msgspec.to_builtins(example)} for example in shown],
+    }
+
+
+def _dead_letter() -> dict[str, Any]:
+    return {
+        "name": "DeadLetter",
+        "contentType": "application/octet-stream",
+        "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+        "payload": {"description": "The original bytes."},
+        "bindings": _key("deadLetter"),
+    }
+
+
+def _key(message: str) -> dict[str, Any]:
+    return {"kafka": {"key": {"type": "string", "description": KEYS[message]}, "bindingVersion": KAFKA_BINDING}}
+
+
+def _schemas() -> dict[str, Any]:
+    content_type = {"type": "string", "enum": [JSON, MSGPACK], "default": JSON}
+    names = ("exception", "message", "stacktrace", "topic", "partition", "offset")
+    return {
+        **components(RECORDS, "#/components/schemas/{name}"),
+        "Headers": _text_headers({CONTENT_TYPE: content_type}, required=()),
+        "DeadLetterHeaders": _text_headers(
+            {PREFIX + name: {"type": "string"} for name in names},
+            required=[PREFIX + name for name in names if name != "stacktrace"],
+        ),
+    }
+
+
+def _text_headers(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}

@@ -1,0 +1,59 @@
+"""One exchange in records: the examples of the schemas, the documentation and the contract tests."""
+
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+from clipper_topics.query import Query
+
+QUERY = Query(application="digits", query_id="order-7", input=[0.0, 0.5, 1.0], deadline_ms=50)
+QUERY_OF_ROWS = Query(application="digits", inputs=[[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
+QUERY_IN_CONTEXT = Query(application="spam", context="user-42", input="Dear friend", models=["bayes:2"])
+
+PREDICTION = Prediction(
+    query_id="order-7",
+    application="digits",
+    output=3,
+    confidence=1.0,
+    policy=PolicyRef(name="exp4", version=2),
+    models=[ModelAnswer(model="svm", version="1", propensity=1.0, output=3, latency_ms=8.5)],
+    missing=[Missing(model="forest", version="2", propensity=1.0, reason="late")],
+    query_offset=41,
+    queried_at_ms=1_764_000_000_000,
+    predicted_at_ms=1_764_000_000_010,
+    latency_ms=10.0,
+)
+DEFAULT_PREDICTION = Prediction(
+    query_id="2-17",
+    application="digits",
+    output=None,
+    default=True,
+    reason="arrived_late",
+    explanation="the query was read 120 ms after its timestamp, its deadline is 50 ms",
+    query_offset=17,
+    queried_at_ms=1_764_000_000_000,
+    predicted_at_ms=1_764_000_000_120,
+    latency_ms=120.0,
+)
+
+LABEL = Feedback(query_id="order-7", application="digits", label=3)
+REWARD = Feedback(query_id="2-17", reward=0.25)
+
+APPLICATION = ApplicationManifest(
+    name="digits",
+    revision=2,
+    input=InputSpec(shape=[3]),
+    models=["svm:1", "forest:2"],
+    policy=PolicySpec(name="exp4", parameters={"eta": 0.1}),
+    objective_ms=50,
+    confidence_threshold=0.5,
+    audit_ratio=0.05,
+)
+MODEL = ModelManifest(
+    name="svm",
+    runtime="sklearn",
+    uri="models/svm.skops",
+    sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    input=InputSpec(shape=[3]),
+    batch=BatchSpec(target_ms=10.0, max_delay_ms=1.0),
+    replicas=2,
+)
