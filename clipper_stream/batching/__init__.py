@@ -1,0 +1,1 @@
+"""How many rows go to a model together (a limit), and when (a window)."""

@@ -1,0 +1,34 @@
+"""Bounds of the settings that every batch limit shares."""
+
+import math
+
+from clipper_stream.errors import InvalidSetting
+
+
+def checked_rows(setting: str, rows: int, most: int | None = None) -> int:
+    """The number of rows, when it lies in its bounds.
+
+    Args:
+        setting: Name of the setting, for the message.
+        rows: A number of rows, at least 1.
+        most: The largest number allowed; None: any.
+
+    Raises:
+        InvalidSetting: the number lies outside.
+    """
+    if rows < 1:
+        raise InvalidSetting(f"{setting} is {rows}, a batch has at least 1 row: set it to 1 or more")
+    if most is not None and rows > most:
+        raise InvalidSetting(f"{setting} is {rows}, above max_rows = {most}: lower it or raise max_rows")
+    return rows
+
+
+def checked_target(target_s: float) -> float:
+    """The target latency in seconds, when it is finite and positive.
+
+    Raises:
+        InvalidSetting: it is not.
+    """
+    if not 0.0 < target_s < math.inf:
+        raise InvalidSetting(f"target_s is {target_s}, a latency in seconds is finite and above 0: set it to e.g. 0.02")
+    return target_s
