@@ -1,0 +1,123 @@
+"""Rows to ask about, and their labels where they are known."""
+
+import base64
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.manifests import InputSpec
+
+MAX_RANDOM_BYTES = 1 << 28
+"""Random rows are all made before the run; 256 MiB of numbers leaves room for their encodings."""
+UNKNOWN_SHAPE = (16,)
+"""For an application that takes rows of any length."""
+TEXT_WORDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Rows in the form that a query has them, and one label a row.
+
+    >>> Dataset.of(np.eye(2), labels=[0, 1]).rows[0]
+    [1.0, 0.0]
+
+    Attributes:
+        rows: What stands in a query's `input`.
+        labels: What stands in a feedback's `label`; None where the truth is not known.
+
+    Raises:
+        InvalidSetting: no rows, or another number of labels than rows.
+    """
+
+    rows: Sequence[Any]
+    labels: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise InvalidSetting("the inputs have no rows: at least one is needed")
+        if self.labels is not None and len(self.labels) != len(self.rows):
+            raise InvalidSetting(f"{len(self.labels)} labels for {len(self.rows)} rows: one label a row is needed")
+
+    @classmethod
+    def of(cls, rows: Any, labels: Any = None) -> "Dataset":
+        """From arrays or sequences; numpy numbers become plain ones."""
+        return cls(rows=_plain(rows), labels=None if labels is None else _plain(labels))
+
+
+def _plain(values: Any) -> Sequence[Any]:
+    plain: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
+    return plain
+
+
+def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
+    """Rows that fit an input spec, all different for any but tiny rows, without labels.
+
+    Args:
+        spec: The application's input spec.
+        count: Rows wanted; fewer are made where they would take more than `MAX_RANDOM_BYTES`.
+        seed: The same seed gives the same rows.
+    """
+    rng = np.random.default_rng([seed, 3])
+    shape = tuple(spec.shape) if spec.shape else UNKNOWN_SHAPE
+    count = max(1, min(count, MAX_RANDOM_BYTES // (8 * max(1, int(np.prod(shape))))))
+    if spec.dtype == "text":
+        return Dataset(rows=[" ".join(map(str, words)) for words in rng.integers(0, 10_000, (count, TEXT_WORDS))])
+    if spec.dtype == "bytes":
+        return Dataset(rows=[{"base64": base64.b64encode(rng.bytes(64)).decode()} for _ in range(count)])
+    if spec.dtype == "json":
+        return Dataset(rows=[{"value": value} for value in rng.random(count).tolist()])
+    if spec.dtype.startswith("float"):
+        # thousandths: six characters a number in JSON, about as long as real features are
+        return Dataset.of(rng.integers(0, 1000, (count, *shape)) / 1000.0)
+    return Dataset.of(rng.integers(0, 256, (count, *shape)))
+
+
+def load_dataset(source: str, labels: str | None = None) -> Dataset:
+    """Rows of a file, or of a data set that comes with scikit-learn.
+
+    Args:
+        source: A `.npy` file (first axis: rows), a `.jsonl` file (a row a line, or `{"input": ..., "label": ...}`), or
+            `sklearn:NAME` for `sklearn.datasets.load_NAME` (digits, iris, wine, ...).
+        labels: A `.npy` file of labels for a `.npy` source.
+
+    Raises:
+        InvalidSetting: no such file, or one that cannot be read so.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "sklearn" and name:
+        return _from_sklearn(name)
+    path = Path(source)
+    try:
+        if path.suffix == ".npy":
+            return Dataset.of(np.load(path), None if labels is None else np.load(labels))
+        if path.suffix == ".jsonl":
+            return _from_lines(path.read_bytes().splitlines())
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidSetting(f"inputs {source!r} cannot be read: {error}") from error
+    raise InvalidSetting(f"inputs {source!r}: use a .npy file, a .jsonl file or sklearn:NAME")
+
+
+def _from_sklearn(name: str) -> Dataset:
+    try:
+        load = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")
+    except (ImportError, AttributeError) as error:
+        raise InvalidSetting(f"inputs 'sklearn:{name}': {error}; install clipper-stream[sklearn]") from error
+    rows, labels = load(return_X_y=True)
+    return Dataset.of(rows, labels)
+
+
+def _from_lines(lines: Sequence[bytes]) -> Dataset:
+    decoded = [msgspec.json.decode(line) for line in lines if line.strip()]
+    if not decoded or not isinstance(decoded[0], dict) or "input" not in decoded[0]:
+        return Dataset(rows=decoded)
+    try:
+        labels = [line["label"] for line in decoded] if "label" in decoded[0] else None
+        return Dataset(rows=[line["input"] for line in decoded], labels=labels)
+    except (KeyError, TypeError) as error:
+        raise InvalidSetting(f"every line must have the fields of the first: {error!r}") from error

@@ -1,0 +1,118 @@
+"""What a run of load is: everything that is decided before the first query."""
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from clipper_loadgen.arrivals import ARRIVALS
+from clipper_loadgen.datasets import Dataset
+from clipper_loadgen.delays import DISTRIBUTIONS
+from clipper_stream.errors import InvalidSetting, UnknownName
+
+ENCODINGS = ("json", "msgpack")
+MAX_QUERIES = 5_000_000
+"""Every query's row, context and times are held in memory, about 300 bytes a query."""
+MAX_LINGER_S = 0.001
+"""Longer would be the generator's own latency, not the pipeline's."""
+
+_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("rate_per_s", "duration_s", "drain_s"), lambda value: 0 < value < math.inf, "be above 0 and finite"),
+    (("queries", "outstanding", "recent"), lambda value: value >= 1, "be at least 1"),
+    (
+        ("warmup_s", "zipf_exponent", "contexts", "seed"),
+        lambda value: 0 <= value < math.inf,
+        "be at least 0 and finite",
+    ),
+    (("repeat_ratio", "label_noise_ratio"), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
+    (("linger_s",), lambda value: 0 <= value <= MAX_LINGER_S, "lie in [0, 0.001]"),
+)
+_NAMES = {
+    "mode": ("rate", "saturation"),
+    "arrivals": tuple(ARRIVALS),
+    "feedback_distribution": tuple(DISTRIBUTIONS),
+    "encoding": ENCODINGS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Load on one application.
+
+    >>> LoadPlan("digits", rate_per_s=200.0, duration_s=20.0).mode
+    'rate'
+
+    Attributes:
+        application: Name of a registered application.
+        mode: `rate`: an open loop, queries at times fixed before the run.
+            `saturation`: as fast as `outstanding` allows.
+        rate_per_s: Queries a second in `rate` mode.
+        duration_s: Seconds of measured load in `rate` mode.
+        warmup_s: Seconds of the same load before it, sent and answered but not counted.
+        arrivals: `poisson` or `constant`.
+        queries: Number of queries in `saturation` mode.
+        outstanding: Most queries without an answer in `saturation` mode.
+        dataset: What to ask; absent: random rows by the application's input spec.
+        contexts: Number of contexts; 0: queries without a context, keyed by their input.
+        zipf_exponent: Skew over the contexts, 0 is uniform.
+        repeat_ratio: Share of queries whose input repeats a recent one, in [0, 1].
+        recent: Repeats are drawn from so many queries before.
+        feedback_delay_s: Mean time from an answer to its feedback; None: no feedback. Needs labels.
+        feedback_distribution: `constant`, `exponential` or `uniform`.
+        label_noise_ratio: Share of feedback with a wrong label, in [0, 1].
+        encoding: `json` or `msgpack`, of queries and feedback.
+        linger_s: Wait so long before sending, for queries to share a request; in [0, 0.001].
+        drain_s: A query counts as missing when no answer at all has come for so long.
+        seed: Seeds every draw.
+
+    Raises:
+        InvalidSetting: a value outside its bound.
+        UnknownName: an unknown name.
+    """
+
+    application: str
+    _: KW_ONLY
+    mode: Literal["rate", "saturation"] = "rate"
+    rate_per_s: float = 200.0
+    duration_s: float = 20.0
+    warmup_s: float = 0.0
+    arrivals: str = "poisson"
+    queries: int = 50_000
+    outstanding: int = 5_000
+    dataset: Dataset | None = None
+    contexts: int = 0
+    zipf_exponent: float = 0.0
+    repeat_ratio: float = 0.0
+    recent: int = 1_000
+    feedback_delay_s: float | None = None
+    feedback_distribution: str = "constant"
+    label_noise_ratio: float = 0.0
+    encoding: str = "json"
+    linger_s: float = 0.0
+    drain_s: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for names, holds, bound in _BOUNDS:
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise InvalidSetting(f"{name} is {getattr(self, name)}: it must {bound}")
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                raise UnknownName(f"{name} {getattr(self, name)!r}: use one of {', '.join(known)}")
+        self._check_feedback()
+        if self.expected_queries > MAX_QUERIES:
+            raise InvalidSetting(f"{self.expected_queries:.0f} queries: at most {MAX_QUERIES}; shorten the run")
+
+    @property
+    def expected_queries(self) -> float:
+        """Number of queries, in `rate` mode its mean, with the warm-up."""
+        return self.queries if self.mode == "saturation" else self.rate_per_s * (self.warmup_s + self.duration_s)
+
+    def _check_feedback(self) -> None:
+        if self.feedback_delay_s is None:
+            return
+        if self.feedback_delay_s < 0:
+            raise InvalidSetting(f"feedback_delay_s is {self.feedback_delay_s}: it must be at least 0")
+        if self.dataset is None or self.dataset.labels is None:
+            raise InvalidSetting("feedback needs labels: give a data set that has them, or no feedback delay")

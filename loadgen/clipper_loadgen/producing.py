@@ -1,0 +1,77 @@
+"""Records out: aiokafka's prepared batches, a few microseconds a record instead of twenty for `send`."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
+from clipper_topics.connection import KafkaConnection
+
+MAX_BATCH_BYTES = 512 * 1024
+CONTENT_TYPES = {"json": JSON, "msgpack": MSGPACK}
+
+
+def make_producer(connection: KafkaConnection) -> AIOKafkaProducer:
+    """A producer that waits for all replicas; not idempotent, as `BatchOutlet` needs it."""
+    return AIOKafkaProducer(
+        **connection.aiokafka(), acks="all", max_batch_size=MAX_BATCH_BYTES, max_request_size=4 * MAX_BATCH_BYTES
+    )
+
+
+class BatchOutlet:
+    """Appends records to one batch a partition.
+
+    A batch is handed to the producer with its first record and stays open until the producer sends it, so records that
+    come while a request is in flight share the next one, and the first never waits for company. A retried request may
+    write its records twice; queries have ids, so a pipeline answers them once.
+
+    Args:
+        producer: A started producer without idempotence: its batches may grow until they are sent.
+        topic: Where the records go.
+        encoding: `json` or `msgpack`.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, encoding: str) -> None:
+        self._producer, self._topic = producer, topic
+        self._headers = MSGPACK_HEADERS if CONTENT_TYPES[encoding] == MSGPACK else []
+        self._open: dict[int, Any] = {}
+        self._in_flight: set[asyncio.Future[Any]] = set()
+        self.failures = 0
+        self.first_failure: str | None = None
+
+    async def send(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Append the records; waits only where the producer's buffer is full.
+
+        Raises:
+            InvalidSetting: a record that no batch can hold.
+        """
+        batches, headers = self._open, self._headers
+        for partition, key, value in records:
+            batch = batches.get(partition)
+            if batch is None or batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                await self._begin(partition, key, value)
+
+    async def flush(self) -> None:
+        """Wait until every record is acknowledged or has failed."""
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    async def _begin(self, partition: int, key: bytes, value: bytes) -> None:
+        batch = self._producer.create_batch()
+        if batch.append(timestamp=None, key=key, value=value, headers=self._headers) is None:
+            raise InvalidSetting(f"a record of {len(value)} bytes: at most {MAX_BATCH_BYTES} fit; use smaller inputs")
+        delivered = await self._producer.send_batch(batch, self._topic, partition=partition)
+        self._open[partition] = batch
+        self._in_flight.add(delivered)
+        delivered.add_done_callback(lambda done: self._delivered(partition, batch, done))
+
+    def _delivered(self, partition: int, batch: Any, delivered: "asyncio.Future[Any]") -> None:
+        self._in_flight.discard(delivered)
+        if self._open.get(partition) is batch:  # one that failed before it was sent would still take records
+            del self._open[partition]
+        if not delivered.cancelled() and (error := delivered.exception()) is not None:
+            self.failures += 1
+            self.first_failure = self.first_failure or repr(error)

@@ -1,0 +1,137 @@
+"""What a run showed, as plain numbers.
+
+Rules of this file:
+- A percentile is a latency that was measured (numpy's `higher`), not one between two. It is null where it falls on a
+  query without an answer.
+- Beside a throughput stand the defaults: a pipeline that answers nothing by a model is fast.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from clipper_loadgen.arrivals import FloatArray
+from clipper_loadgen.ledger import Ledger
+
+PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p99.9_ms": 99.9, "max_ms": 100.0}
+STEADY = (0.05, 0.95)
+"""Throughput is measured between these shares of the answers, so without the start and the tail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """The result of one run; warm-up queries are not in it.
+
+    Attributes:
+        application: Name of the application.
+        mode: `rate` or `saturation`.
+        queries: Number of queries sent.
+        answered: Number of queries with an answer.
+        missing: Number of queries without one.
+        duplicates: Number of answers beyond the first to a query.
+        offered_per_s: Queries sent a second.
+        throughput_per_s: Answers a second between the 5 % and the 95 % mark; None with too few answers.
+        latency: Percentiles in milliseconds from the intended send time; in `saturation` mode from the actual one, and
+            then mostly the wait behind the other outstanding queries.
+        default_ratio: Share of the answers that are default outputs.
+        defaults: Number of default answers by reason.
+        late_p99_ms: How late the sender itself was. Not small against p50: the generator or the machine was the limit.
+        send_failures: Number of batches that could not be written.
+        send_failure: The first such failure in words.
+        distinct_inputs: Number of different inputs among all queries, with the warm-up.
+        feedback_sent: Number of feedbacks, with the warm-up.
+        feedback_pending: Number of answered queries whose feedback was not due when the run ended.
+        generator_cpu_us: CPU of this process a query, in microseconds, from the first query to the last answer.
+        generator_cpu_ratio: The same as a share of one CPU.
+        encoding: `json` or `msgpack`.
+        seed: Seed of the plan.
+    """
+
+    application: str
+    mode: str
+    queries: int
+    answered: int
+    missing: int
+    duplicates: int
+    offered_per_s: float | None
+    throughput_per_s: float | None
+    latency: dict[str, float | None]
+    default_ratio: float
+    defaults: dict[str, int]
+    late_p99_ms: float | None
+    send_failures: int = 0
+    send_failure: str | None = None
+    distinct_inputs: int = 0
+    feedback_sent: int = 0
+    feedback_pending: int = 0
+    generator_cpu_us: float | None = None
+    generator_cpu_ratio: float | None = None
+    encoding: str = "json"
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def percentiles_ms(latencies_s: FloatArray) -> dict[str, float | None]:
+    """The percentiles in `PERCENTILES`; a lost query, an infinite latency, is late for ever.
+
+    >>> percentiles_ms(np.array([0.001, 0.002, np.inf]))["p50_ms"], percentiles_ms(np.array([np.inf]))["max_ms"]
+    (2.0, None)
+    """
+    return {name: percentile_ms(latencies_s, share) for name, share in PERCENTILES.items()}
+
+
+def percentile_ms(values_s: FloatArray, share: float) -> float | None:
+    """One percentile in milliseconds; None without values, or where it falls on a query without an answer."""
+    if not len(values_s):
+        return None
+    found = float(np.percentile(values_s, share, method="higher"))
+    return round(found * 1e3, 3) if math.isfinite(found) else None
+
+
+def steady_rate_per_s(times_s: FloatArray) -> float | None:
+    """Events a second between the 5 % and the 95 % mark; None where the two marks are at one time.
+
+    Args:
+        times_s: When each event was, ascending.
+    """
+    if not len(times_s):
+        return None
+    first, last = (int(share * (len(times_s) - 1)) for share in STEADY)
+    took_s = times_s[last] - times_s[first]
+    return round(float((last - first) / took_s), 1) if took_s > 0 else None
+
+
+def summarise(ledger: Ledger, *, application: str, mode: str, first: int = 0, **further: Any) -> LoadReport:
+    """The report on the queries from `first` on.
+
+    Args:
+        ledger: Times of the queries.
+        application: Name of the application.
+        mode: `rate` or `saturation`.
+        first: Index of the first query after the warm-up.
+        further: Fields of the report that are not in the ledger.
+    """
+    lateness_s = ledger.lateness_s(first)
+    sent = len(lateness_s)
+    answered_s = ledger.answer_times_s(first)
+    reasons = ledger.reasons(first)
+    return LoadReport(
+        application=application,
+        mode=mode,
+        queries=sent,
+        answered=len(answered_s),
+        missing=sent - len(answered_s),
+        duplicates=ledger.duplicates(first),
+        offered_per_s=ledger.offered_per_s(first),
+        throughput_per_s=steady_rate_per_s(answered_s),
+        latency=percentiles_ms(ledger.latencies_s(first)[:sent]),
+        default_ratio=round(sum(reasons.values()) / max(1, len(answered_s)), 6),
+        defaults=reasons,
+        late_p99_ms=percentile_ms(lateness_s, 99.0),
+        **further,
+    )
