@@ -1,0 +1,23 @@
+"""What an operator does to a deployment: create its topics, publish its manifests, look at both.
+
+[client] --reachable--> [topics]: create, grow, delete     [manifests]: publish, withdraw, read
+KafkaUnreachable        TopicMismatch, TopicRefused        TopicMismatch (no control topic yet)
+"""
+
+from clipper_agents.admin.errors import KafkaUnreachable, TopicMismatch, TopicRefused
+from clipper_agents.admin.manifests import Manifests, publish_manifests, read_manifests, withdraw_manifests
+from clipper_agents.admin.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
+
+__all__ = [
+    "KafkaUnreachable",
+    "Manifests",
+    "TopicMismatch",
+    "TopicRefused",
+    "TopicsReport",
+    "delete_topics",
+    "ensure_topics",
+    "existing_topics",
+    "publish_manifests",
+    "read_manifests",
+    "withdraw_manifests",
+]

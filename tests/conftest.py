@@ -1,0 +1,41 @@
+"""Fixtures of every test: a Kafka for the session, and topics of one's own for each test."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from kafka_fixture import provided_kafka
+
+from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kafka",
+        choices=["auto", "container", "embedded"],
+        default="auto",
+        help="where the tests' Kafka comes from (auto: Docker if it answers, KAFKA_BOOTSTRAP_SERVERS, embedded)",
+    )
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaConnection]:
+    """How to reach the session's Kafka; started when the first test asks for it."""
+    with provided_kafka(request.config.getoption("--kafka")) as connection:
+        yield connection
+
+
+@pytest.fixture
+def catalogue(kafka: KafkaConnection) -> Iterator[Catalogue]:
+    """Topics of this test alone, 2 partitions each: created before it, deleted after it with all that joined them."""
+    own = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=2)
+    asyncio.run(ensure_topics(kafka, own))
+    yield own
+    asyncio.run(_remove(kafka, own))
+
+
+async def _remove(kafka: KafkaConnection, own: Catalogue) -> None:
+    await delete_topics(kafka, list(await existing_topics(kafka, own.prefix)))

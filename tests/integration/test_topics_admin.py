@@ -1,0 +1,154 @@
+"""Are the topics of a deployment what its catalogue says, and the manifests what was published last?"""
+
+import asyncio
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from clipper_agents.admin import (
+    KafkaUnreachable,
+    TopicMismatch,
+    TopicRefused,
+    TopicsReport,
+    delete_topics,
+    ensure_topics,
+    existing_topics,
+    publish_manifests,
+    read_manifests,
+    withdraw_manifests,
+)
+from clipper_agents.broker.properties import free_port
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import application_key, model_key
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+pytestmark = pytest.mark.integration
+
+
+def svm(replicas: int = 1, colocated: bool = False) -> ModelManifest:
+    return ModelManifest(name="svm", version="2", uri="models:svm", replicas=replicas, colocated=colocated)
+
+
+def digits(revision: int = 1) -> ApplicationManifest:
+    return ApplicationManifest(name="digits", models=["svm:2"], revision=revision)
+
+
+async def create(kafka: KafkaConnection, *topics: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(**kafka.aiokafka())
+    await admin.start()
+    try:
+        response = await admin.create_topics(list(topics))
+        assert all(code == 0 for _, code, _ in response.topic_errors)
+    finally:
+        await admin.close()
+
+
+def test_the_topics_have_the_partitions_of_the_catalogue(kafka: KafkaConnection, catalogue: Catalogue):
+    found = asyncio.run(existing_topics(kafka, catalogue.prefix))
+    assert found == {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
+
+
+def test_creating_the_topics_again_changes_nothing(kafka: KafkaConnection, catalogue: Catalogue):
+    asyncio.run(ensure_topics(kafka, catalogue, [svm()]))
+    again = asyncio.run(ensure_topics(kafka, catalogue, [svm()]))
+    names = [spec.name for spec in catalogue.fixed_topics()] + [catalogue.requests("svm", "2")]
+    assert again == TopicsReport(existing=tuple(names))
+
+
+def test_several_processes_can_create_the_topics_at_once(kafka: KafkaConnection, catalogue: Catalogue):
+    async def at_once() -> list[TopicsReport]:
+        return await asyncio.gather(*(ensure_topics(kafka, catalogue, [svm(replicas=2)]) for _ in range(4)))
+
+    reports = asyncio.run(at_once())
+    created = [name for report in reports for name in report.created]
+    assert created == [catalogue.requests("svm", "2")]
+
+
+def test_a_requests_topic_grows_with_the_replicas_of_its_model_and_never_shrinks(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    name = catalogue.requests("svm", "2")
+    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=1)])).created == (name,)
+    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=3)])).grown == (name,)
+    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=2)])).grown == ()
+    assert asyncio.run(existing_topics(kafka, catalogue.prefix))[name] == 3
+
+
+def test_a_colocated_model_has_no_requests_topic(kafka: KafkaConnection, catalogue: Catalogue):
+    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(colocated=True)])).created == ()
+
+
+def test_another_partition_count_than_configured_is_said_with_both_numbers(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    configured = Catalogue(prefix=catalogue.prefix, partitions=6)
+    with pytest.raises(TopicMismatch) as raised:
+        asyncio.run(ensure_topics(kafka, configured))
+    assert f"topic {catalogue.queries} has 2 partitions, 6 are configured" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 5  # the co-partitioned four and the changelog
+
+
+def test_a_control_topic_that_would_forget_manifests_is_refused(kafka: KafkaConnection, catalogue: Catalogue):
+    async def as_a_broker_creates_it_on_demand() -> None:
+        await delete_topics(kafka, [catalogue.control])
+        await create(kafka, NewTopic(catalogue.control, 1, 1))
+
+    asyncio.run(as_a_broker_creates_it_on_demand())
+    with pytest.raises(TopicMismatch, match=r"\.control has cleanup.policy=delete, it must be compact"):
+        asyncio.run(ensure_topics(kafka, catalogue))
+
+
+def test_the_brokers_default_replication_can_be_asked_for(kafka: KafkaConnection, catalogue: Catalogue):
+    report = asyncio.run(ensure_topics(kafka, catalogue, [svm()], replication_factor=-1))
+    assert report.created == (catalogue.requests("svm", "2"),)
+
+
+def test_more_copies_than_brokers_are_refused_in_the_brokers_words(kafka: KafkaConnection, catalogue: Catalogue):
+    with pytest.raises(TopicRefused, match=r"requests\.svm\.2: the broker does not create it: .*replicat"):
+        asyncio.run(ensure_topics(kafka, catalogue, [svm()], replication_factor=99))
+
+
+def test_deleting_a_topic_that_does_not_exist_is_fine(kafka: KafkaConnection, catalogue: Catalogue):
+    asyncio.run(delete_topics(kafka, [catalogue.feedback, f"{catalogue.prefix}.never"]))
+    assert catalogue.feedback not in asyncio.run(existing_topics(kafka, catalogue.prefix))
+
+
+def test_an_address_where_nobody_listens_is_named():
+    nowhere = KafkaConnection(f"127.0.0.1:{free_port()}")
+    with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {nowhere.bootstrap} .PLAINTEXT"):
+        asyncio.run(existing_topics(nowhere))
+
+
+def test_the_newest_manifest_of_a_name_counts(kafka: KafkaConnection, catalogue: Catalogue):
+    async def published_twice():
+        await publish_manifests(kafka, catalogue, [digits(revision=1), svm()])
+        await publish_manifests(kafka, catalogue, [digits(revision=2)])
+        return await read_manifests(kafka, catalogue)
+
+    found = asyncio.run(published_twice())
+    assert found.applications == {"digits": digits(revision=2)}
+    assert found.models == {"svm:2": svm()}
+    assert found.unreadable == {}
+
+
+def test_a_withdrawn_manifest_is_gone(kafka: KafkaConnection, catalogue: Catalogue):
+    async def published_and_withdrawn():
+        await publish_manifests(kafka, catalogue, [digits(), svm()])
+        await withdraw_manifests(kafka, catalogue, [application_key("digits"), model_key("svm:2")])
+        return await read_manifests(kafka, catalogue)
+
+    found = asyncio.run(published_and_withdrawn())
+    assert (found.applications, found.models) == ({}, {})
+
+
+def test_an_empty_control_topic_has_no_manifests(kafka: KafkaConnection, catalogue: Catalogue):
+    found = asyncio.run(read_manifests(kafka, catalogue))
+    assert (found.applications, found.models, found.unreadable) == ({}, {}, {})
+
+
+def test_without_a_control_topic_the_command_that_creates_it_is_named(kafka: KafkaConnection):
+    nobody = Catalogue(prefix="tnobody")
+    for refused in (read_manifests(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
+        with pytest.raises(TopicMismatch, match="clipper-stream topics create"):
+            asyncio.run(refused)

@@ -1,0 +1,55 @@
+"""Keys of the control topic: `application/<name>` and `model/<name>:<version>`; the newest value of a key counts."""
+
+from typing import Literal
+
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+Kind = Literal["application", "model"]
+Manifest = ApplicationManifest | ModelManifest
+
+
+class UnknownControlKey(ValueError):
+    """The key is none that this version knows."""
+
+
+def application_key(name: str) -> bytes:
+    """Key of an application's manifest.
+
+    >>> application_key("digits")
+    b'application/digits'
+    """
+    return f"application/{name}".encode()
+
+
+def model_key(ref: str) -> bytes:
+    """Key of the manifest of a model version, `name:version`.
+
+    >>> model_key("svm:2")
+    b'model/svm:2'
+    """
+    return f"model/{ref}".encode()
+
+
+def key_of(manifest: Manifest) -> bytes:
+    """Key under which the manifest is published."""
+    if isinstance(manifest, ModelManifest):
+        return model_key(manifest.ref)
+    return application_key(manifest.name)
+
+
+def kind_and_name(key: bytes | None) -> tuple[Kind, str]:
+    """What a key names: an application, or a model version as `name:version`.
+
+    >>> kind_and_name(b"model/svm:2")
+    ('model', 'svm:2')
+
+    Raises:
+        UnknownControlKey: no key, or one of another kind.
+    """
+    kind, slash, name = (key or b"").decode("utf-8", "replace").partition("/")
+    if slash and name:
+        if kind == "application":
+            return "application", name
+        if kind == "model":
+            return "model", name
+    raise UnknownControlKey(f"control key {key!r}: expected application/<name> or model/<name>:<version>")
