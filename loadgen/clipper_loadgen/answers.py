@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.codec import MSGPACK, content_type
@@ -46,27 +47,31 @@ async def assigned_consumer(connection: KafkaConnection, topic: str, *, at_end: 
     Raises:
         InvalidSetting: the topic does not exist.
     """
-    consumer = AIOKafkaConsumer(
-        **connection.aiokafka(), enable_auto_commit=False, max_partition_fetch_bytes=4 << 20, fetch_max_wait_ms=500
-    )
+    partitions = await _partitions(connection, topic)
+    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
     await consumer.start()
     try:
-        await _assign(consumer, topic, at_end=at_end)
+        consumer.assign(partitions)
+        await (consumer.seek_to_end if at_end else consumer.seek_to_beginning)(*partitions)
+        for partition in partitions:  # a position is resolved when asked for, and must be before the first query
+            await consumer.position(partition)
     except BaseException:
         await consumer.stop()
         raise
     return consumer
 
 
-async def _assign(consumer: AIOKafkaConsumer, topic: str, *, at_end: bool) -> None:
-    await consumer.topics()
-    partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+async def _partitions(connection: KafkaConnection, topic: str) -> list[TopicPartition]:
+    admin = AIOKafkaAdminClient(**connection.aiokafka())
+    await admin.start()
+    try:
+        described = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    partitions = [TopicPartition(topic, part["partition"]) for found in described for part in found["partitions"]]
     if not partitions:
         raise InvalidSetting(f"there is no topic {topic!r}: start the pipeline first, or give its prefix")
-    consumer.assign(partitions)
-    await (consumer.seek_to_end if at_end else consumer.seek_to_beginning)(*partitions)
-    for partition in partitions:  # a position is resolved when asked for, and must be before the first query
-        await consumer.position(partition)
+    return sorted(partitions)
 
 
 async def read_answers(

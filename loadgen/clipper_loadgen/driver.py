@@ -50,7 +50,7 @@ async def run_load(
         The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
 
     Raises:
-        InvalidSetting: the topics do not exist, or an input is too large for a record.
+        InvalidSetting: the topics do not exist.
         UnknownName: the plan has no data set, and no such application is registered.
     """
     times_s = intended_times(plan)

@@ -6,7 +6,6 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from clipper_stream.errors import InvalidSetting
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
 from clipper_topics.connection import KafkaConnection
 
@@ -32,6 +31,10 @@ class BatchOutlet:
         producer: A started producer without idempotence: its batches may grow until they are sent.
         topic: Where the records go.
         encoding: `json` or `msgpack`.
+
+    Attributes:
+        failures: Batches that were not written: the broker refused them, or could not be reached in time.
+        first_failure: The first of these failures.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, encoding: str) -> None:
@@ -43,11 +46,7 @@ class BatchOutlet:
         self.first_failure: str | None = None
 
     async def send(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Append the records; waits only where the producer's buffer is full.
-
-        Raises:
-            InvalidSetting: a record that no batch can hold.
-        """
+        """Append the records; waits only where the producer's buffer is full."""
         batches, headers = self._open, self._headers
         for partition, key, value in records:
             batch = batches.get(partition)
@@ -61,8 +60,7 @@ class BatchOutlet:
 
     async def _begin(self, partition: int, key: bytes, value: bytes) -> None:
         batch = self._producer.create_batch()
-        if batch.append(timestamp=None, key=key, value=value, headers=self._headers) is None:
-            raise InvalidSetting(f"a record of {len(value)} bytes: at most {MAX_BATCH_BYTES} fit; use smaller inputs")
+        batch.append(timestamp=None, key=key, value=value, headers=self._headers)  # the first always fits
         delivered = await self._producer.send_batch(batch, self._topic, partition=partition)
         self._open[partition] = batch
         self._in_flight.add(delivered)
