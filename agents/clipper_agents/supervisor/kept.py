@@ -1,0 +1,182 @@
+"""One child that is kept running: restarted when it ends unexpectedly, until it is told to stop."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipper_agents.observability.logging import event
+from clipper_agents.supervisor.backoff import Backoff
+from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.process import ChildProcess, ChildSpec
+
+FIRST_STARTS = 3
+"""A child that was never ready is given up after so many starts: what it needs is another configuration."""
+SETUP_ERROR = 3
+"""Exit code of a worker that knows so itself (`clipper_agents.cli.exits`): it is given up at once."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a kept child takes from outside; tests give their own.
+
+    Attributes:
+        backoff: Waits between restarts.
+        sleep: Waits so many seconds.
+        clock: Seconds that never go back.
+        echo: Gets every line that a child prints.
+    """
+
+    backoff: Backoff = field(default_factory=Backoff)
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    echo: Callable[[str], None] = print
+
+
+class KeptChild:
+    """A child and the task that keeps it running.
+
+    Attributes:
+        spec: What is started.
+        process: The present run, None before the first and between two.
+        starts: Number of starts so far.
+    """
+
+    def __init__(self, spec: ChildSpec, surroundings: Surroundings) -> None:
+        self.spec = spec
+        self.process: ChildProcess | None = None
+        self.starts = 0
+        self._around = surroundings
+        self._failures = 0
+        self._stopping = asyncio.Event()
+        self._was_ready = False
+        self._gave_up: ChildNotReady | None = None
+        self._serves = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(), name=f"keep {spec.name}")
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None between two runs."""
+        return self.process.pid if self.process else None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of its ready line, empty while it does not serve."""
+        return self.process.ready.result() if self.process and self._serves.is_set() else {}
+
+    async def wait_ready(self) -> dict[str, str]:
+        """Wait until it serves, in this run or a later one; the fields of its ready line.
+
+        Raises:
+            ChildNotReady: it was given up or stopped.
+        """
+        serves = asyncio.create_task(self._serves.wait())
+        try:
+            await asyncio.wait({serves, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            serves.cancel()
+        if self._task.done():
+            if not self._task.cancelled():
+                self._task.result()  # an error of our own is raised as it is
+            raise self._gave_up or ChildNotReady(f"{self.spec.name} was stopped")
+        return self.fields
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would be: it is started again after the backoff."""
+        self._serves.clear()
+        if self.process:
+            self.process.kill()
+
+    async def stop(self) -> None:
+        """End it, first by SIGTERM, and do not start it again."""
+        self._stopping.set()
+        self._serves.clear()
+        if self.process:
+            await self.process.stop()
+        else:
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _keep(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                end = await self._run()
+            except OSError as error:
+                self._gave_up = ChildNotReady(f"{self.spec.name}: cannot start {self.spec.command[0]}: {error}")
+                return
+            if self._stopping.is_set():
+                return
+            self._failures += 1
+            if not self._was_ready and (end.hopeless or self._failures >= FIRST_STARTS):
+                self._gave_up = ChildNotReady(f"{self.spec.name} {end.what} before it was ready; {end.last_words}")
+                return
+            await self._pause(end)
+
+    async def _run(self) -> "_End":
+        """Start it, tell when it serves, and wait for its end."""
+        self.process = process = await ChildProcess.start(self.spec, self._around.echo)
+        self.starts += 1
+        ended = asyncio.create_task(process.wait())
+        first: set[asyncio.Future[Any]] = {ended, process.ready}
+        try:
+            await asyncio.wait(first, timeout=self.spec.ready_s, return_when=asyncio.FIRST_COMPLETED)
+            in_time = ended.done() or process.ready.done()
+            if not in_time:
+                process.kill()
+            elif not ended.done():
+                await self._serve(ended)
+            return _End(await ended, in_time, tuple(process.tail))
+        finally:
+            self._serves.clear()
+            self.process = None
+
+    async def _serve(self, ended: "asyncio.Task[int]") -> None:
+        self._was_ready = True
+        self._serves.set()
+        since_s = self._around.clock()
+        await asyncio.wait({ended})
+        if self._around.clock() - since_s >= self._around.backoff.calm_s:
+            self._failures = 0
+
+    async def _pause(self, end: "_End") -> None:
+        delay_s = self._around.backoff.delay_s(self._failures)
+        event(
+            log,
+            "child ended, restarting",
+            logging.WARNING,
+            child=self.spec.name,
+            end=end.what,
+            failures=self._failures,
+            delay_s=delay_s,
+            last_words=end.last_words,
+        )
+        await self._around.sleep(delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a run ended."""
+
+    code: int
+    in_time: bool
+    tail: tuple[str, ...]
+
+    @property
+    def hopeless(self) -> bool:
+        return self.code == SETUP_ERROR or not self.in_time
+
+    @property
+    def what(self) -> str:
+        if not self.in_time:
+            return "was not ready in time and was killed"
+        return f"was ended by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
+
+    @property
+    def last_words(self) -> str:
+        return f"last lines: {' | '.join(self.tail[-3:])}" if self.tail else "it said nothing"

@@ -1,0 +1,138 @@
+"""One run of a child process.
+
+Rules of this file:
+- Signals go to the child's own pid, and only while it has not been waited for: a pid is never signalled after reuse.
+- The child is in a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
+- Of the child's standard output the ready line is parsed, everything else is passed on like its standard error.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+TAIL_LINES = 20
+_LINE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """What to start.
+
+    Attributes:
+        name: Unique name, for example `router-0`.
+        command: Program and arguments.
+        environment: The child's whole environment; None: the supervisor's.
+        ready_s: It must print its ready line within so many seconds.
+        drain_s: After SIGTERM it has so many seconds before SIGKILL.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] | None = None
+    ready_s: float = 60.0
+    drain_s: float = 20.0
+
+
+class ChildProcess:
+    """A started process. Use `start`.
+
+    Attributes:
+        ready: Fields of the ready line (`role`, `instance`, `metrics`, ...), once it was printed.
+        tail: The last lines of its standard error.
+    """
+
+    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, echo: Callable[[str], None]) -> None:
+        self.spec = spec
+        self.ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._process = process
+        self._echo = echo
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._readers = (
+            asyncio.create_task(_each_line(process.stdout, self._on_stdout)),
+            asyncio.create_task(_each_line(process.stderr, self._on_stderr)),
+        )
+
+    @classmethod
+    async def start(cls, spec: ChildSpec, echo: Callable[[str], None]) -> "ChildProcess":
+        """Start it.
+
+        Args:
+            spec: What to start.
+            echo: Gets every line that the child prints, but the ready line.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *spec.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env=spec.environment,
+            process_group=0,
+        )
+        return cls(spec, process, echo)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Wait for its end and for its last words; the exit code, negative for a signal."""
+        code = await self._process.wait()
+        await asyncio.gather(*self._readers)
+        if not self.ready.done():
+            self.ready.cancel()
+        return code
+
+    async def stop(self) -> int:
+        """SIGTERM, then SIGKILL when it does not end within `drain_s`; the exit code."""
+        self._send(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._process.wait(), self.spec.drain_s)
+        self.kill()
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _on_stdout(self, line: str) -> None:
+        word, *pairs = line.split()
+        if word == "ready" and not self.ready.done():
+            self.ready.set_result(dict(_split(pair) for pair in pairs))
+        else:
+            self._on_stderr(line)
+
+    def _on_stderr(self, line: str) -> None:
+        self.tail.append(line)
+        self._echo(f"child={self.spec.name} {line}")
+
+
+def _split(pair: str) -> tuple[str, str]:
+    key, _, value = pair.partition("=")
+    return key, value
+
+
+async def _each_line(source: asyncio.StreamReader, handle: Callable[[str], None]) -> None:
+    while True:
+        try:
+            line = await source.readline()
+        except ValueError:  # longer than _LINE_BYTES: asyncio has dropped it, reading goes on behind it
+            continue
+        if not line:
+            return
+        if text := line.decode("utf-8", "replace").rstrip():
+            handle(text)

@@ -1,0 +1,100 @@
+"""All children of one process: started together, kept running, ended together."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from typing import Self
+
+from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.kept import KeptChild, Surroundings
+from clipper_agents.supervisor.process import ChildSpec
+from clipper_stream.errors import UnknownName
+
+
+def to_stderr(line: str) -> None:
+    """Pass a child's line on; standard output stays free for results."""
+    sys.stderr.write(f"{line}\n")
+
+
+class Supervisor:
+    """Keeps children by name. As a context manager it leaves none behind.
+
+        async with Supervisor() as supervisor:
+            await supervisor.start([ChildSpec(name="router-0", command=(...))])
+
+    Args:
+        surroundings: Backoff, clock and where the children's lines go.
+    """
+
+    def __init__(self, surroundings: Surroundings | None = None) -> None:
+        self._around = surroundings or Surroundings(echo=to_stderr)
+        self._children: dict[str, KeptChild] = {}
+
+    @property
+    def children(self) -> dict[str, KeptChild]:
+        """The children by name, a copy."""
+        return dict(self._children)
+
+    def child(self, name: str) -> KeptChild:
+        """The child of this name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        if name not in self._children:
+            raise UnknownName(f"child {name!r}: there is {', '.join(self._children) or 'none'}")
+        return self._children[name]
+
+    async def start(self, specs: Iterable[ChildSpec]) -> None:
+        """Start children in parallel and wait until all serve.
+
+        Raises:
+            ChildNotReady: one of them cannot; the others go on until `stop`.
+            UnknownName: a name is taken.
+        """
+        started = [self._keep(spec) for spec in specs]
+        outcomes = await asyncio.gather(*(child.wait_ready() for child in started), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if others := [failure for failure in failures if not isinstance(failure, ChildNotReady)]:
+            raise others[0]
+        if failures:
+            raise ChildNotReady("\n".join(map(str, failures)))
+
+    async def stop(self, *names: str) -> None:
+        """End these children, all when none is named, in parallel; each is asked, then killed after its `drain_s`."""
+        going = [name for name in (names or tuple(self._children)) if name in self._children]
+        await asyncio.gather(*(self._children[name].stop() for name in going))
+        for name in going:
+            self._children.pop(name, None)
+
+    async def restart(self, name: str) -> None:
+        """End a child in order and start it again at once; returns when it serves.
+
+        Raises:
+            UnknownName: there is no such child.
+            ChildNotReady: it cannot start again.
+        """
+        spec = self.child(name).spec
+        await self.stop(name)
+        await self.start([spec])
+
+    def kill(self, name: str | None = None) -> None:
+        """SIGKILL to one child, which is then started again, or to all when none is named.
+
+        Raises:
+            UnknownName: there is no such child.
+        """
+        for child in [self.child(name)] if name else self._children.values():
+            child.kill()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _keep(self, spec: ChildSpec) -> KeptChild:
+        if spec.name in self._children:
+            raise UnknownName(f"child {spec.name!r} runs already: give another name")
+        child = self._children[spec.name] = KeptChild(spec, self._around)
+        return child
