@@ -111,7 +111,7 @@ class Window(Generic[T]):
             ready = [lane for lane in self._lanes.values() if self._go_at_s(lane, limit_rows) <= now_s]
             if not ready:
                 break
-            self._move(min(ready, key=_first), now_s, limit_rows, batch, late)
+            self._move(min(ready, key=_first), limit_rows, now_s, batch, late)
             self._forget_empty_lanes()
         self._waiting -= len(batch) + len(late)
         return Taken(batch=batch, late=late, wake_at_s=self._wake_at_s(limit_rows))
@@ -120,20 +120,17 @@ class Window(Generic[T]):
         """Take out the rows in front that are late, so that they make no batch go early."""
         for lane in self._lanes.values():
             while lane.rows and lane.rows[0][2] <= now_s:
-                self._pop(lane, late)
+                self._move(lane, 1, now_s, late, late)
         self._forget_empty_lanes()
 
-    def _move(self, lane: _Lane[T], now_s: float, limit_rows: int, batch: list[T], late: list[T]) -> None:
-        """Move rows of the lane into the batch until it is full, late ones aside."""
-        rows = lane.rows
-        while rows and len(batch) < limit_rows:
-            self._pop(lane, late if rows[0][2] <= now_s else batch)
-
-    def _pop(self, lane: _Lane[T], into: list[T]) -> None:
-        _, came_s, deadline_s, item = lane.rows.popleft()
-        if deadline_s <= came_s + self._max_delay_s:
-            lane.urgent -= 1
-        into.append(item)
+    def _move(self, lane: _Lane[T], most: int, now_s: float, batch: list[T], late: list[T]) -> None:
+        """Move rows of the lane out, in order: at most so many into the batch, late ones on the way aside."""
+        popleft, delay_s, taken = lane.rows.popleft, self._max_delay_s, len(batch)
+        while lane.rows and len(batch) - taken < most:
+            _, came_s, deadline_s, item = popleft()
+            if deadline_s <= came_s + delay_s:
+                lane.urgent -= 1
+            (late if deadline_s <= now_s else batch).append(item)
 
     def _go_at_s(self, lane: _Lane[T], limit_rows: int) -> float:
         """From when on a batch of the lane may go; in the past when it is full or cannot wait."""
