@@ -1,0 +1,103 @@
+"""The rows that a request frame asks about, checked and ready to be batched."""
+
+import struct
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import inf, prod
+
+import numpy as np
+
+from clipper_stream.models.model import Rows
+from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
+
+NUMERIC = frozenset({"float32", "float64", "int32", "int64", "uint8"})
+LISTED = frozenset({"text", "bytes", "json"})
+_DEADLINE_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRows:
+    """Rows of one request frame.
+
+    Attributes:
+        router: Identity of the asking router process.
+        frame: Number of the frame within it.
+        reply: Partition of the outputs topic for the answer.
+        kind: dtype and row shape: only rows of one kind are batched together.
+        rows: The rows.
+        deadlines_s: Of each row, seconds since the epoch, `inf` for none.
+
+    >>> rows = np.zeros((2, 3), np.float32)
+    >>> asked = AskedRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
+    >>> len(asked.rows)
+    2
+    """
+
+    router: bytes
+    frame: int
+    reply: int
+    kind: Hashable
+    rows: Rows
+    deadlines_s: tuple[float, ...]
+
+
+def read_request(value: bytes | None, partitions: int) -> AskedRows:
+    """The rows of an encoded request frame.
+
+    Args:
+        value: Bytes of the record.
+        partitions: How many the outputs topic has.
+
+    Raises:
+        UnknownFrame: the bytes are no request frame, or its parts contradict one another.
+    """
+    frame = decode_request(value or b"")
+    if not 0 <= frame.reply < partitions:
+        raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
+    return asked_by(frame)
+
+
+def asked_by(frame: RequestFrame) -> AskedRows:
+    """The rows of a request frame.
+
+    Raises:
+        UnknownFrame: its parts contradict one another.
+    """
+    rows = _rows(frame)
+    return AskedRows(
+        router=frame.router,
+        frame=frame.frame,
+        reply=frame.reply,
+        kind=(frame.dtype, *frame.shape[1:]),
+        rows=rows,
+        deadlines_s=_deadlines(frame.deadlines, len(rows)),
+    )
+
+
+def _rows(frame: RequestFrame) -> Rows:
+    if not frame.shape or min(frame.shape) < 0:
+        raise UnknownFrame(f"shape {frame.shape}: the number of rows comes first, and no number is negative")
+    if frame.dtype in NUMERIC:
+        return _matrix(frame)
+    if frame.dtype not in LISTED:
+        raise UnknownFrame(f"dtype {frame.dtype!r}: use one of {', '.join(sorted(NUMERIC | LISTED))}")
+    if frame.shape != [len(frame.rows)]:
+        raise UnknownFrame(f"shape {frame.shape} with {len(frame.rows)} rows of {frame.dtype}")
+    return frame.rows
+
+
+def _matrix(frame: RequestFrame) -> Rows:
+    dtype = np.dtype(frame.dtype)
+    expected = prod(frame.shape) * dtype.itemsize
+    if len(frame.matrix) != expected:
+        size = len(frame.matrix)
+        raise UnknownFrame(f"a matrix of {size} bytes, {frame.dtype} of shape {frame.shape} takes {expected}")
+    return np.frombuffer(frame.matrix, dtype).reshape(frame.shape)
+
+
+def _deadlines(packed: bytes, rows: int) -> tuple[float, ...]:
+    if not packed:
+        return (inf,) * rows
+    if len(packed) != rows * _DEADLINE_BYTES:
+        raise UnknownFrame(f"deadlines of {len(packed)} bytes for {rows} rows: 8 bytes a row")
+    return struct.unpack(f"<{rows}d", packed)

@@ -1,0 +1,183 @@
+"""Carries out what the core decides: waits for rows, runs batches, sends replies, reports finished frames.
+
+Rules of this file:
+- Three things go on at once: a batch in the model, the next one gathering, replies on their way to the broker.
+- Nothing polls: rows that arrive, the window's alarm, an acknowledgement or a failure wake what waits for them.
+- At most `max_open_rows` rows (and the rest of one frame) are in the process; beyond that `submit` waits.
+- An error that is not the model's (a send that failed, a mistake of ours) ends `run` and every `submit` with it: no
+  row is lost, because what is not acknowledged is read again by the next process.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from clipper_agents.host.asked import AskedRows
+from clipper_agents.host.core import HostCore
+from clipper_agents.host.pieces import Reply
+from clipper_agents.host.predictor import Predictor
+from clipper_topics.frames import OutputFrame
+
+Origin = TypeVar("Origin")
+
+MAX_OPEN_ROWS = 20_000
+"""Two seconds of work for a model of 0.1 ms a row; at 1 KiB a row 20 MB."""
+_TIMER_SLACK_S = 0.0005
+"""uvloop's timers round to milliseconds: so much later they are never early, and the alarm rings once."""
+
+Send = Callable[[int, list[OutputFrame]], Awaitable[object]]
+"""Sends pieces to a partition of the outputs topic; returns when they are safe, raises when they are lost."""
+
+
+class HostObserver(Protocol):
+    """Hears what happens, a call a batch."""
+
+    def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int) -> None:
+        """A batch ran, and so many of its rows failed; the next one may have `limit_rows`."""
+        ...
+
+    def late(self, rows: int) -> None:
+        """So many rows were dropped, past their deadlines."""
+        ...
+
+    def queued(self, rows: int) -> None:
+        """So many rows wait for a batch."""
+        ...
+
+
+class HostEngine(Generic[Origin]):
+    """Batches the rows of many frames through one model.
+
+    Args:
+        core: The decisions.
+        predictor: The model. The engine closes it.
+        send: Called once for all pieces that a batch has for one partition.
+        finished: Called with the origins of frames whose answers are all safe.
+        observer: Hears what happens.
+        max_open_rows: Rows in the process at most, at least 1.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        core: HostCore[Origin],
+        predictor: Predictor,
+        send: Send,
+        finished: Callable[[list[Origin]], None],
+        observer: HostObserver,
+        *,
+        max_open_rows: int = MAX_OPEN_ROWS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._core = core
+        self._predictor = predictor
+        self._send = send
+        self._finished = finished
+        self._observer = observer
+        self._max_open_rows = max_open_rows
+        self._clock = clock
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._draining = False
+
+    async def submit(self, frames: Iterable[tuple[Origin, AskedRows]]) -> None:
+        """Take on frames; waits while the process is full, and for ever once it drains.
+
+        Raises:
+            BaseException: what ended `run`.
+        """
+        for origin, asked in frames:
+            while self._failure is None and (self._draining or self._core.open_rows >= self._max_open_rows):
+                self._room.clear()
+                await self._room.wait()
+            self._raise_failure()
+            if self._core.admit(origin, asked, self._clock()):
+                self._finished([origin])
+            self._work.set()
+
+    async def run(self) -> None:
+        """Run batches until drained.
+
+        Raises:
+            BaseException: a send failed, or something that is no model's fault.
+        """
+        try:
+            while await self._turn():
+                pass
+            await self._delivered()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._predictor.close()
+
+    def drain(self) -> None:
+        """Let `run` return when all rows that were submitted are answered and their answers safe."""
+        self._draining = True
+        self._work.set()
+
+    async def _turn(self) -> bool:
+        """One batch, or one wait; False when drained."""
+        self._raise_failure()
+        step = self._core.step(self._clock())
+        self._observer.queued(self._core.queued_rows)
+        if step.late:
+            self._observer.late(step.late_rows)
+            self._dispatch(step.late)
+        if step.batch is None:
+            return await self._wait(step.wake_at_s)
+        timed = await self._predictor.predict(step.batch.inputs)
+        self._dispatch(self._core.complete(step.batch, timed.outcome, timed.latency_s))
+        self._observer.batch(
+            rows=len(step.batch.inputs),
+            failed=len(timed.outcome.failed),
+            latency_s=timed.latency_s,
+            limit_rows=self._core.limit_rows,
+        )
+        return True
+
+    async def _wait(self, wake_at_s: float | None) -> bool:
+        if self._draining and wake_at_s is None:
+            return False
+        alarm = None
+        if wake_at_s is not None:
+            delay_s = max(0.0, wake_at_s - self._clock()) + _TIMER_SLACK_S
+            alarm = asyncio.get_running_loop().call_later(delay_s, self._work.set)
+        await self._work.wait()
+        self._work.clear()
+        if alarm is not None:
+            alarm.cancel()
+        return True
+
+    def _dispatch(self, replies: list[Reply[Origin]]) -> None:
+        for reply in replies:
+            task = asyncio.get_running_loop().create_task(self._deliver(reply))
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, reply: Reply[Origin]) -> None:
+        try:
+            await self._send(reply.partition, reply.pieces)
+            finished = self._core.acknowledge(reply)
+            if finished:
+                self._finished(finished)
+            self._room.set()
+        except BaseException as error:  # noqa: BLE001 - ends `run`, which raises it
+            self._fail(error)
+
+    async def _delivered(self) -> None:
+        while self._deliveries:
+            await asyncio.wait(self._deliveries)
+        self._raise_failure()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._room.set()
+        self._work.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure

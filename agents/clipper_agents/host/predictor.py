@@ -1,0 +1,105 @@
+"""Where a model runs: on the event loop when it is so cheap that a thread would cost more, else in a thread of its own.
+
+A hand-over to a thread and back costs about 0.1 ms and two changes of the interpreter lock, a cheap model's batch less
+than that; but a batch on the loop holds up the broker's heartbeats and everybody else there, so it must be short
+whatever its size. That is measured at the start, and watched: a model that turns out slow moves to a thread for good.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import takewhile
+
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.runner import BatchOutcome, predict_rows
+
+ONE_ROW_MAX_S = 0.0002
+FULL_BATCH_MAX_S = 0.001
+"""For running on the loop: a row costs less than twice the hand-over, a full batch delays others unnoticed."""
+MAX_SLOW_RATIO = 0.3
+"""Share of about the last 10 batches that may take longer on the loop (garbage collection, another process)."""
+STALL_S = 0.1
+"""One batch of so long on the loop is enough: the broker hears nothing meanwhile."""
+_MEMORY_BATCHES = 10
+_REPEATS = 3
+"""A measurement is the least of so many: what disturbs a measurement makes it longer."""
+
+Timer = Callable[[], float]
+Sample = Callable[[int], Rows | None]
+"""So many rows to measure with; None when the input spec does not say what a row is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOutcome:
+    """What came of a batch, and how many seconds it took."""
+
+    outcome: BatchOutcome
+    latency_s: float
+
+
+class Predictor:
+    """Runs batches, one at a time.
+
+    Args:
+        model: The model.
+        inline: Whether to begin on the loop; see `is_cheap`.
+        timer: Seconds that never go back.
+    """
+
+    def __init__(self, model: Model, *, inline: bool, timer: Timer = time.perf_counter) -> None:
+        self._model = model
+        self._timer = timer
+        self._slow_ratio = 0.0
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self.inline = inline
+        """Whether batches run on the loop now."""
+
+    async def predict(self, inputs: Rows) -> TimedOutcome:
+        """Run one batch; never raises for the model's fault."""
+        if not self.inline:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, inputs)
+        timed = self._timed(inputs)
+        self._slow_ratio += ((timed.latency_s > FULL_BATCH_MAX_S) - self._slow_ratio) / _MEMORY_BATCHES
+        self.inline = self._slow_ratio <= MAX_SLOW_RATIO and timed.latency_s < STALL_S
+        await asyncio.sleep(0)  # others have their turn between two batches
+        return timed
+
+    def close(self) -> None:
+        """Let the thread end; a batch in it is not waited for."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _timed(self, inputs: Rows) -> TimedOutcome:
+        began = self._timer()
+        outcome = predict_rows(self._model, inputs)
+        return TimedOutcome(outcome, self._timer() - began)
+
+
+def is_cheap(model: Model, sample: Sample, max_rows: int, timer: Timer = time.perf_counter) -> bool:
+    """Whether every batch of the model is short enough for the event loop, by measuring ever larger ones.
+
+    Args:
+        model: Warmed up.
+        sample: Rows to measure with.
+        max_rows: The largest batch there can be, at least 1.
+        timer: Seconds that never go back.
+    """
+    sizes = [*takewhile(lambda rows: rows < max_rows, (2**power for power in range(1, 32))), max_rows]
+    return _within(model, sample(1), ONE_ROW_MAX_S, timer) and all(
+        _within(model, sample(rows), FULL_BATCH_MAX_S, timer) for rows in sizes
+    )
+
+
+def _within(model: Model, inputs: Rows | None, bound_s: float, timer: Timer) -> bool:
+    """Whether the sample runs within the bound, and without failing: a row that is refused measures nothing."""
+    if inputs is None:
+        return False
+    for _ in range(_REPEATS):
+        began = timer()
+        outcome = predict_rows(model, inputs)
+        if outcome.failed:
+            return False
+        if timer() - began < bound_s:
+            return True
+    return False
