@@ -1,0 +1,25 @@
+"""Clients of the topics: `Client` for asyncio, `SyncClient` for everybody else."""
+
+from clipper_stream.client.answer import Answer
+from clipper_stream.client.client import Client
+from clipper_stream.client.errors import (
+    BrokerUnavailable,
+    ClientClosed,
+    InvalidFeedback,
+    InvalidQuery,
+    PredictionTimeout,
+    RecordTooLarge,
+)
+from clipper_stream.client.sync import SyncClient
+
+__all__ = [
+    "Answer",
+    "BrokerUnavailable",
+    "Client",
+    "ClientClosed",
+    "InvalidFeedback",
+    "InvalidQuery",
+    "PredictionTimeout",
+    "RecordTooLarge",
+    "SyncClient",
+]

@@ -1,0 +1,68 @@
+"""An answer as a caller sees it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer to one query.
+
+    Attributes:
+        query_id: Id of the query, minted by the client unless the caller gave one.
+        application: The application asked.
+        context: The context asked in.
+        output: The output for a query of one row; None for one of several.
+        outputs: The outputs, one a row, for a query of several rows; None for one of a single row.
+        confidence: Share of the asked models that agree, in [0, 1]; over several rows the least.
+        default: True when the application's default was given instead of an output.
+        reason: Why the default was given, a key of `clipper_topics.prediction.REASONS`.
+        explanation: Why the default was given, in words.
+        policy: Who chose the models; None when nothing was chosen.
+        models: The models that answered, with their outputs and propensities.
+        missing: The models that were asked and did not answer in time.
+        partition: Partition of the query, its prediction and its feedback.
+        key: Key of the query's record.
+        latency_s: From the call until the answer was here, in seconds.
+    """
+
+    query_id: str
+    application: str
+    context: str | None
+    output: Any
+    outputs: list[Any] | None
+    confidence: float
+    default: bool
+    reason: str | None
+    explanation: str | None
+    policy: PolicyRef | None = field(repr=False)
+    models: tuple[ModelAnswer, ...] = field(repr=False)
+    missing: tuple[Missing, ...] = field(repr=False)
+    partition: int
+    key: bytes = field(repr=False)
+    latency_s: float
+
+
+def answer_of(prediction: Prediction, *, partition: int, key: bytes, latency_s: float) -> Answer:
+    """The answer that a prediction record holds."""
+    return Answer(
+        query_id=prediction.query_id,
+        application=prediction.application,
+        context=prediction.context,
+        output=None if prediction.output is msgspec.UNSET else prediction.output,
+        outputs=None if prediction.outputs is msgspec.UNSET else prediction.outputs,
+        confidence=prediction.confidence,
+        default=prediction.default,
+        reason=prediction.reason,
+        explanation=prediction.explanation,
+        policy=prediction.policy,
+        models=tuple(prediction.models),
+        missing=tuple(prediction.missing),
+        partition=partition,
+        key=key,
+        latency_s=latency_s,
+    )

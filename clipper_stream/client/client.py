@@ -1,0 +1,266 @@
+"""Asks for predictions and gives feedback, from asyncio."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from clipper_stream.client.answer import Answer, answer_of
+from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
+from clipper_stream.client.keys import plain
+from clipper_stream.client.preparing import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
+from clipper_stream.client.reader import PredictionReader
+from clipper_stream.client.sender import RecordSender
+from clipper_stream.client.waiting import Waiting
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import JSON, MSGPACK
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.query import Query
+
+TIMEOUT_S = 10.0
+"""How long a call waits for its answer unless it says otherwise."""
+
+
+class Client:
+    """A client of one deployment, for any number of concurrent calls on one event loop.
+
+        async with Client("localhost:9092") as client:
+            answer = await client.predict("digits", [0.0, 0.5, 1.0])
+            await client.feedback(answer, label=3)
+
+    Args:
+        kafka: `host:port[,host:port...]`, or a connection with TLS or SASL.
+        prefix: Prefix of the deployment's topics.
+        content_type: How queries and feedback are written: JSON, or msgpack, which costs the router less.
+        send_timeout_s: How long to wait for Kafka's acknowledgement of a record, in seconds.
+
+    Raises:
+        InvalidSetting: an unknown content type, or a timeout that is not above 0.
+        InvalidConnection: the address is empty.
+    """
+
+    def __init__(
+        self,
+        kafka: str | KafkaConnection,
+        *,
+        prefix: str = "clipper",
+        content_type: str = JSON,
+        send_timeout_s: float = 5.0,
+    ) -> None:
+        if content_type not in (JSON, MSGPACK):
+            raise InvalidSetting(f"content_type {content_type!r}: use {JSON} or {MSGPACK}")
+        if not send_timeout_s > 0:
+            raise InvalidSetting(f"send_timeout_s is {send_timeout_s}: give seconds above 0")
+        self._kafka = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
+        self._topics = Catalogue(prefix=prefix)
+        self._content_type = content_type
+        self._send_timeout_s = send_timeout_s
+        self._partitions = 0
+        self._waiting = Waiting()
+        self._sender: RecordSender | None = None
+        self._reader: PredictionReader | None = None
+
+    async def open(self) -> None:
+        """Connect, and stand at the end of the predictions.
+
+        Raises:
+            BrokerUnavailable: Kafka cannot be reached, or does not have the topics.
+        """
+        await self.close()
+        waiting = Waiting()
+        sender = RecordSender(self._kafka, self._send_timeout_s, self._content_type)
+        await sender.open()
+        try:
+            partitions = await self._common_partitions(sender)
+            reader = PredictionReader(self._kafka, self._topics.predictions, waiting)
+            await reader.open(partitions)
+        except BaseException:
+            await sender.close()
+            raise
+        self._sender, self._reader, self._waiting, self._partitions = sender, reader, waiting, partitions
+
+    async def close(self) -> None:
+        """Fail the calls that still wait, and disconnect; a second time does nothing."""
+        sender, reader = self._sender, self._reader
+        self._sender = self._reader = None
+        self._waiting.fail(lambda: ClientClosed("the client was closed while the call waited"))
+        if reader is not None:
+            await reader.close()
+        if sender is not None:
+            await sender.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def predict(
+        self,
+        application: str,
+        input: Any,  # noqa: A002 the record's word, and the builtin is not wanted here
+        *,
+        context: str | None = None,
+        deadline_ms: int | None = None,
+        models: Sequence[str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        query_id: str | None = None,
+    ) -> Answer:
+        """The answer to a query of one row.
+
+        Args:
+            application: Name of the application.
+            input: One row: numbers, nested numbers, an array, text or bytes, as the application takes it.
+            context: Whose weights to use.
+            deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
+            models: Ask exactly these models, `name` or `name:version`.
+            timeout_s: How long this call waits for the answer, in seconds.
+            query_id: An id of the caller's own; an id that was asked before has the same answer again.
+
+        Raises:
+            InvalidQuery: the query cannot be sent as it is.
+            RecordTooLarge: it is larger than Kafka takes.
+            PredictionTimeout: no answer within `timeout_s`.
+            BrokerUnavailable: Kafka did not take the query, or stopped delivering answers.
+            ClientClosed: the client is not open, or was closed meanwhile.
+        """
+        asked = _query(application, query_id, context, deadline_ms, models)
+        asked.input = plain(input)
+        return await self._ask(asked, timeout_s)
+
+    async def predict_many(
+        self,
+        application: str,
+        inputs: Iterable[Any],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        **options: Unpack[QueryOptions],
+    ) -> list[Answer]:
+        """One answer an input, in order: separate queries, sent together and decided one by one.
+
+        Args:
+            application: Name of the application.
+            inputs: Rows.
+            timeout_s: How long to wait for the last answer, in seconds.
+            options: As for `predict`; they hold for every row.
+
+        Raises:
+            RequestError: as for `predict`; the first error ends all calls.
+            SetupError: the same.
+        """
+        asked = [
+            asyncio.ensure_future(self.predict(application, row, timeout_s=timeout_s, **options)) for row in inputs
+        ]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for task in asked:
+                task.cancel()
+
+    async def predict_packed(
+        self,
+        application: str,
+        inputs: Iterable[Any],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        query_id: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Answer:
+        """One answer to one query of several rows, decided together: much cheaper a row than a query each.
+
+        Args:
+            application: Name of the application.
+            inputs: Rows, at least one.
+            timeout_s: As for `predict`.
+            query_id: As for `predict`.
+            options: As for `predict`.
+
+        Raises:
+            RequestError: as for `predict`.
+            SetupError: the same.
+        """
+        asked = _query(application, query_id, **options)
+        asked.inputs = [plain(row) for row in inputs]
+        return await self._ask(asked, timeout_s)
+
+    async def feedback(self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]) -> None:
+        """Say what was true about a query; returns once Kafka has it.
+
+        Args:
+            query: The answer, or the query's id.
+            context: The query's context, needed with an id of the caller's own.
+            truth: Exactly one of `label` (the true output; a list, one a row, for several rows), `loss` and `reward`
+                (of the answer that was given, in [0, 1]).
+
+        Raises:
+            InvalidFeedback: not exactly one of the three, a number outside [0, 1], or an unknown partition.
+            BrokerUnavailable: Kafka did not take it.
+            ClientClosed: the client is not open.
+        """
+        sender = self._opened()
+        record = prepare_feedback(query, truth, context, self._partitions, self._content_type)
+        await sender.send(self._topics.feedback, record.partition, record.key, record.value)
+
+    async def _ask(self, query: Query, timeout_s: float) -> Answer:
+        sender, started_s = self._opened(), time.perf_counter()
+        record = prepare_query(query, self._partitions, self._content_type)
+        assert record.key is not None
+        offset = None
+        with self._waiting.answer(record.query_id) as answered:
+            scope = asyncio.timeout(timeout_s)
+            try:
+                async with scope:
+                    offset = await sender.send(self._topics.queries, record.partition, record.key, record.value)
+                    prediction = await answered
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                raise self._late(query.application, record, offset, timeout_s) from error
+        latency_s = time.perf_counter() - started_s
+        return answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
+
+    def _late(self, application: str, record: Prepared, offset: int | None, timeout_s: float) -> Exception:
+        if offset is None:
+            where = self._kafka.bootstrap
+            return BrokerUnavailable(
+                f"Kafka at {where} did not acknowledge the query within {timeout_s:g} s: is it running?"
+            )
+        topics = self._topics
+        return PredictionTimeout(
+            f"no answer of application {application!r} to query {record.query_id!r} within {timeout_s:g} s; it is "
+            f"record {offset} of {topics.queries} partition {record.partition}: see whether a router (consumer group "
+            f"{topics.router_group}) has read that far, and whether the query lies in {topics.dead_letters}"
+        )
+
+    def _opened(self) -> RecordSender:
+        if self._sender is None:
+            raise ClientClosed("the client is not open: use `async with Client(...) as client`")
+        return self._sender
+
+    async def _common_partitions(self, sender: RecordSender) -> int:
+        names = (self._topics.queries, self._topics.predictions, self._topics.feedback)
+        counts = {name: await sender.partitions(name) for name in names}
+        if len(set(counts.values())) > 1:
+            raise BrokerUnavailable(f"topics that must have equally many partitions differ: {counts}; recreate them")
+        return counts[self._topics.queries]
+
+
+def _query(
+    application: str,
+    query_id: str | None,
+    context: str | None = None,
+    deadline_ms: int | None = None,
+    models: Sequence[str] | None = None,
+) -> Query:
+    return Query(
+        application=application,
+        query_id=query_id,
+        context=context,
+        deadline_ms=deadline_ms,
+        models=None if models is None else list(models),
+    )

@@ -1,0 +1,34 @@
+"""What can go wrong between a call and its answer, by whose fault.
+
+call --> [check, encode] --> [send] --> router --> [read] --> Answer
+              |                |          |           |
+   InvalidQuery, RecordTooLarge|  PredictionTimeout   |
+   InvalidFeedback       BrokerUnavailable      BrokerUnavailable
+a call before `open` or after `close`: ClientClosed
+"""
+
+from clipper_stream.errors import RequestError, SetupError
+
+
+class InvalidQuery(RequestError):
+    """The query cannot be asked as it is; nothing was sent."""
+
+
+class InvalidFeedback(RequestError):
+    """The feedback cannot be given as it is, or nothing says which partition its query is in; nothing was sent."""
+
+
+class RecordTooLarge(RequestError):
+    """The record is larger than Kafka takes; nothing was sent."""
+
+
+class PredictionTimeout(RequestError, TimeoutError):
+    """The query is in Kafka, but its answer did not come in time; it may still come, nobody waits for it."""
+
+
+class BrokerUnavailable(SetupError):
+    """Kafka cannot be reached, has no such topics, did not acknowledge a record, or stopped delivering answers."""
+
+
+class ClientClosed(SetupError):
+    """The client is not open, or was closed while the call waited."""

@@ -1,0 +1,130 @@
+"""From what a caller says to the record to send: checked, encoded, with its partition and key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import msgspec
+
+from clipper_stream.client.answer import Answer
+from clipper_stream.client.errors import InvalidFeedback, InvalidQuery
+from clipper_stream.client.keys import UNENCODABLE, partition_for, plain, query_key
+from clipper_topics import codec
+from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.query import Query, check_query
+from clipper_topics.query_ids import minted_id, partition_of
+
+
+class QueryOptions(TypedDict, total=False):
+    """What a query may say beside its application and its input; each may be left out.
+
+    Attributes:
+        context: Whose weights to use.
+        deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
+        models: Ask exactly these models, `name` or `name:version`.
+    """
+
+    context: str | None
+    deadline_ms: int | None
+    models: Sequence[str] | None
+
+
+class Truth(TypedDict, total=False):
+    """What a feedback says; exactly one of the three.
+
+    Attributes:
+        label: The true output; a list, one a row, for a query of several rows.
+        loss: Loss of the answer that was given, in [0, 1].
+        reward: Reward of the answer that was given, in [0, 1].
+    """
+
+    label: Any
+    loss: float
+    reward: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A record that can be sent.
+
+    Attributes:
+        query_id: The query that the record is, or is about.
+        partition: Where to send it.
+        key: Its key.
+        value: Its encoded value.
+    """
+
+    query_id: str
+    partition: int
+    key: bytes | None
+    value: bytes
+
+
+def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
+    """The query's record; an id is minted when it has none.
+
+    Raises:
+        InvalidQuery: it fails a check, cannot be encoded, or its id names another partition than its key.
+    """
+    if problem := check_query(query):
+        raise InvalidQuery(problem)
+    key = query_key(query)
+    partition = partition_for(key, partitions)
+    query_id = query.query_id or minted_id(partition)
+    if partition_of(query_id) not in (None, partition):
+        raise InvalidQuery(
+            f"query_id {query_id!r} names partition {partition_of(query_id)}, the key of this query is in {partition}: "
+            "give an id that does not start with a number and a dash, or none"
+        )
+    try:
+        value = codec.queries.encode(msgspec.structs.replace(query, query_id=query_id), content_type)
+    except UNENCODABLE as error:
+        raise InvalidQuery(f"the query cannot be written as {content_type}: {error}") from error
+    return Prepared(query_id=query_id, partition=partition, key=key, value=value)
+
+
+def prepare_feedback(
+    query: Answer | str, truth: Truth, context: str | None, partitions: int, content_type: str
+) -> Prepared:
+    """The record of a feedback.
+
+    Args:
+        query: The answer, or the query's id.
+        truth: One of `label`, `loss`, `reward`.
+        context: The query's context, if `query` is an id.
+        partitions: How many partitions the feedback topic has.
+        content_type: How to encode it.
+
+    Raises:
+        InvalidFeedback: it fails a check, or nothing says which partition the query is in.
+    """
+    try:
+        feedback = Feedback(**_whose(query, context), **{name: plain(value) for name, value in truth.items()})
+        problem = check_feedback(feedback)
+        value = codec.feedback.encode(feedback, content_type)
+    except (InvalidQuery, *UNENCODABLE) as error:
+        raise InvalidFeedback(f"{' and '.join(truth) or 'the feedback'} cannot be given: {error}") from error
+    if problem:
+        raise InvalidFeedback(problem)
+    partition, key = _place(query, context, partitions)
+    return Prepared(query_id=feedback.query_id, partition=partition, key=key, value=value)
+
+
+def _whose(query: Answer | str, context: str | None) -> dict[str, Any]:
+    if isinstance(query, str):
+        return {"query_id": query, "context": context}
+    return {"query_id": query.query_id, "application": query.application, "context": query.context}
+
+
+def _place(query: Answer | str, context: str | None, partitions: int) -> tuple[int, bytes | None]:
+    if isinstance(query, Answer):
+        return query.partition, query.key
+    key = None if context is None else context.encode()
+    partition = partition_of(query)
+    if partition is None and key is not None:
+        partition = partition_for(key, partitions)
+    if partition is None:
+        raise InvalidFeedback(f"nothing says which partition query {query!r} is in: give its answer, or its context")
+    if partition >= partitions:
+        raise InvalidFeedback(f"query {query!r} names partition {partition}, there are {partitions}: is the id whole?")
+    return partition, key

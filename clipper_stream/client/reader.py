@@ -1,0 +1,96 @@
+"""Reads the predictions topic from the moment it is opened on, and hands answers to who waits for them.
+
+Rules of this file:
+- The position is known before `open` returns, so that no answer to a later query is missed.
+- Many clients share the topic: of a record that nobody here waits for only the id is decoded.
+- When reading ends for any reason, every waiting call is failed: none hangs.
+"""
+
+import asyncio
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_stream.client.errors import BrokerUnavailable
+from clipper_stream.client.waiting import Waiting
+from clipper_topics.codec import Codec, UndecodableRecord, predictions
+from clipper_topics.connection import KafkaConnection
+
+POLL_MS = 1_000
+"""Only how often the loop wakes when nothing comes; a record is delivered when it is there."""
+
+
+class PredictionId(msgspec.Struct):
+    """The part of a prediction that says whose it is."""
+
+    query_id: str
+
+
+_ids = Codec(PredictionId)
+
+
+class PredictionReader:
+    """A consumer of all partitions, without a group.
+
+    Args:
+        kafka: Where to read.
+        topic: The predictions topic.
+        waiting: Who waits for what.
+    """
+
+    def __init__(self, kafka: KafkaConnection, topic: str, waiting: Waiting) -> None:
+        self._where = f"{topic} at {kafka.bootstrap}"
+        self._topic = topic
+        self._waiting = waiting
+        self._consumer = AIOKafkaConsumer(
+            **kafka.aiokafka(), group_id=None, enable_auto_commit=False, auto_offset_reset="latest"
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, partitions: int) -> None:
+        """Stand at the end of every partition and read on from there.
+
+        Raises:
+            BrokerUnavailable: the topic cannot be read.
+        """
+        try:
+            await self._consumer.start()
+            await self._stand_at_the_end([TopicPartition(self._topic, number) for number in range(partitions)])
+        except (KafkaError, OSError) as error:
+            await self.close()
+            raise BrokerUnavailable(f"cannot read {self._where}: {error!r}") from error
+        self._task = asyncio.create_task(self._read(), name=f"read {self._topic}")
+        self._task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._consumer.stop()
+
+    async def _stand_at_the_end(self, partitions: list[TopicPartition]) -> None:
+        self._consumer.assign(partitions)
+        await self._consumer.seek_to_end(*partitions)
+        for partition in partitions:
+            await self._consumer.position(partition)
+
+    async def _read(self) -> None:
+        while True:
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+            for records in fetched.values():
+                for record in records:
+                    self._hand_over(record)
+
+    def _hand_over(self, record: ConsumerRecord) -> None:
+        try:
+            if _ids.decode(record.value, record.headers).query_id in self._waiting:
+                self._waiting.resolve(predictions.decode(record.value, record.headers))
+        except UndecodableRecord:
+            return  # no prediction: its query, if it is ours, times out and says where to look
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            message = f"reading {self._where} ended: {task.exception()!r}; open a new client"
+            self._waiting.fail(lambda: BrokerUnavailable(message))

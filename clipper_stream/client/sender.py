@@ -1,0 +1,74 @@
+"""Sends the records of one client, each at once, and waits until Kafka has them."""
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+
+from clipper_stream.client.errors import BrokerUnavailable, RecordTooLarge
+from clipper_topics.codec import headers_of
+from clipper_topics.connection import KafkaConnection
+
+
+class RecordSender:
+    """A producer without linger that awaits every acknowledgement.
+
+    Not idempotent: a record repeated after a lost acknowledgement has the same query id, and counts once.
+
+    Args:
+        kafka: Where to send.
+        timeout_s: How long to wait for an acknowledgement, in seconds; a record not taken by then is given up.
+        content_type: Content type of the values.
+    """
+
+    def __init__(self, kafka: KafkaConnection, timeout_s: float, content_type: str) -> None:
+        self._bootstrap = kafka.bootstrap
+        self._headers = headers_of(content_type)
+        self._producer = AIOKafkaProducer(
+            **kafka.aiokafka(), linger_ms=0, acks="all", request_timeout_ms=max(1, int(timeout_s * 1000))
+        )
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerUnavailable: nobody answers there.
+        """
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            await self.close()
+            raise BrokerUnavailable(f"no Kafka at {self._bootstrap}: {error!r}; is it running?") from error
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has.
+
+        Raises:
+            BrokerUnavailable: there is no such topic, or nobody may read it.
+        """
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except UnknownTopicOrPartitionError as error:
+            message = f"Kafka at {self._bootstrap} has no topic {topic}: start clipper-stream there, or give its prefix"
+            raise BrokerUnavailable(message) from error
+        except KafkaError as error:
+            raise BrokerUnavailable(f"topic {topic} at {self._bootstrap}: {error!r}") from error
+
+    async def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int:
+        """The record's offset, once every in-sync replica has it.
+
+        Raises:
+            RecordTooLarge: it does not fit into a request.
+            BrokerUnavailable: no acknowledgement in time, or a refusal.
+        """
+        try:
+            delivered = await self._producer.send(topic, value, key=key, partition=partition, headers=self._headers)
+            return int((await delivered).offset)
+        except MessageSizeTooLargeError as error:
+            message = f"a record of {len(value)} bytes for {topic} is larger than Kafka takes: send fewer rows"
+            raise RecordTooLarge(message) from error
+        except KafkaError as error:
+            message = f"Kafka at {self._bootstrap} did not take a record for {topic}: {error!r}; is it running?"
+            raise BrokerUnavailable(message) from error
+
+    async def close(self) -> None:
+        """Send what is left, or give it up when its time is over, and disconnect."""
+        await self._producer.stop()
