@@ -11,44 +11,68 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from clipper_stream.errors import InvalidLabel
+
 
 @dataclass(frozen=True, slots=True)
 class ModelTotals:
     """Sums over the feedback about one model; with a discount, older feedback weighs less.
 
+    `weighted_count` and `weighted_loss` have the same expectation whoever was asked how often: the number of
+    feedbacks given while the model was a candidate, and the loss it had, or would have had, over all of them.
+
     Attributes:
         count: Feedbacks in which the model's own output was scored.
         loss: Sum of the model's losses, each in [0, 1].
-        weighted_loss: Sum of loss / propensity, the importance-weighted estimate of the loss over all queries.
+        weighted_count: Sum of 1 / propensity.
+        weighted_loss: Sum of loss / propensity.
+
+    >>> ModelTotals(2.0, 1.0, 4.0, 2.0) + ModelTotals(count=1.0, weighted_count=1.0)
+    ModelTotals(count=3.0, loss=1.0, weighted_count=5.0, weighted_loss=2.0)
+
+    Source: Horvitz and Thompson, "A generalization of sampling without replacement", JASA 47, 1952.
     """
 
     count: float = 0.0
     loss: float = 0.0
+    weighted_count: float = 0.0
     weighted_loss: float = 0.0
 
     def __add__(self, other: "ModelTotals") -> "ModelTotals":
         return ModelTotals(
-            self.count + other.count, self.loss + other.loss, self.weighted_loss + other.weighted_loss
+            self.count + other.count,
+            self.loss + other.loss,
+            self.weighted_count + other.weighted_count,
+            self.weighted_loss + other.weighted_loss,
         )
 
     def scaled(self, factor: float) -> "ModelTotals":
         """Every sum times the factor."""
-        return ModelTotals(self.count * factor, self.loss * factor, self.weighted_loss * factor)
+        return ModelTotals(
+            self.count * factor, self.loss * factor, self.weighted_count * factor, self.weighted_loss * factor
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionState:
     """Totals by model reference (`name:version`).
 
-    >>> a = SelectionState({"svm:1": ModelTotals(1.0, 0.5, 1.0)})
+    A model that is a candidate no longer keeps its totals, so that a rollback finds them.
+
+    >>> a = SelectionState({"svm:1": ModelTotals(1.0, 0.5, 1.0, 0.5)})
     >>> merge([a, a]).of("svm:1").count
     2.0
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (the `S` that `observe` returns).
     """
 
     totals: Mapping[str, ModelTotals] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "totals", MappingProxyType(dict(self.totals)))
+
+    def __reduce__(self) -> tuple[type["SelectionState"], tuple[dict[str, ModelTotals]]]:
+        return SelectionState, (dict(self.totals),)
 
     def of(self, model: str) -> ModelTotals:
         """The model's totals, zero when nothing is known of it."""
@@ -65,3 +89,35 @@ def merge(states: Iterable[SelectionState]) -> SelectionState:
         for model, totals in state.totals.items():
             merged[model] = merged[model] + totals if model in merged else totals
     return SelectionState(merged)
+
+
+def add_losses(
+    state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float], keep: float = 1.0
+) -> SelectionState:
+    """The state after one feedback.
+
+    Args:
+        state: The state before.
+        losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
+        propensities: Probability in (0, 1] with which each of these models was to be scored.
+        keep: What all totals are scaled by first, in (0, 1]; see `forgetting.keep_of`.
+
+    Raises:
+        InvalidLabel: a loss or a propensity outside its bounds.
+    """
+    if not losses:
+        return state
+    totals = dict(state.totals)
+    if keep != 1.0:
+        totals = {model: old.scaled(keep) for model, old in totals.items()}
+    for model, loss in losses.items():
+        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0))
+    return SelectionState(totals)
+
+
+def _one(model: str, loss: float, propensity: float) -> ModelTotals:
+    if not 0.0 <= loss <= 1.0:
+        raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
+    if not 0.0 < propensity <= 1.0:
+        raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
+    return ModelTotals(1.0, loss, 1.0 / propensity, loss / propensity)

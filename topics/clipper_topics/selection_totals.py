@@ -10,6 +10,7 @@ class ModelTotalsRecord(msgspec.Struct, array_like=True):
     count: float
     loss: float
     weighted_loss: float
+    weighted_count: float = 0.0
 
 
 class SelectionRow(msgspec.Struct, array_like=True):

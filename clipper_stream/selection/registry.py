@@ -1,0 +1,42 @@
+"""Selection policies by name, as a manifest names them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.selection.epsilon_greedy import EpsilonGreedy
+from clipper_stream.selection.exp3 import Exp3
+from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.single import Single
+from clipper_stream.selection.split import Split
+
+POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
+    policy.name: policy for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4)
+}
+"""Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
+
+
+def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> SelectionPolicy:
+    """The policy of this name.
+
+    Args:
+        name: One of `POLICIES`.
+        parameters: Its parameters, which its class documents; what is left out has its default.
+
+    >>> make_policy("exp3", {"eta": 0.2})
+    Exp3(eta=0.2, exploration=0.05, half_life=None)
+
+    Raises:
+        UnknownName: there is no such policy.
+        InvalidSetting: there is no such parameter, or its value is outside its bounds.
+    """
+    policy = POLICIES.get(name)
+    if policy is None:
+        raise UnknownName(f"policy {name!r}: use one of {', '.join(sorted(POLICIES))}")
+    known = [field.name for field in fields(policy)]  # type: ignore[arg-type]  # every policy is a dataclass
+    for parameter in parameters or {}:
+        if parameter not in known:
+            raise InvalidSetting(f"parameter {parameter!r} of policy {name!r}: use one of {', '.join(known)}")
+    return policy(**(parameters or {}))
