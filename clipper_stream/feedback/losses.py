@@ -1,0 +1,121 @@
+"""Losses: how far an output is from the label, in [0, 1].
+
+Rules of this file:
+- Two strings are compared as text: "01" is not "1". Otherwise both sides are numbers if they can be read as such: the
+  label 3 of a program and the output "3" or 3.0 of a model are equal. true counts as 1 and false as 0.
+- Lists are compared element by element: for `zero_one` all must be equal, the others take the mean.
+- An output that is absent (None) or no finite number has the loss 1: a model must not gain by giving none. A label
+  that is absent or not finite is refused: nobody can be scored by it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clipper_stream.errors import InvalidLabel, UnknownName
+
+
+def loss_of(kind: str, label: Any, output: Any) -> float:
+    """Loss of one output of one row.
+
+    Args:
+        kind: `zero_one` (0 when equal, else 1), `absolute` or `squared` (of the difference, at most 1).
+        label: What was true.
+        output: What the model said.
+
+    >>> loss_of("squared", [1.0, 0.0], [0.5, 0.0])
+    0.125
+
+    Raises:
+        UnknownName: there is no such loss.
+        InvalidLabel: the label is absent, or it and the output cannot be compared by this loss.
+    """
+    loss = LOSSES.get(kind)
+    if loss is None:
+        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+    if label is None:
+        raise InvalidLabel("the label is null: give the true output, or a loss or a reward in [0, 1]")
+    return 1.0 if output is None else loss(label, output)
+
+
+def loss_of_rows(kind: str, labels: Any, outputs: Sequence[Any]) -> float:
+    """Mean loss over the rows of one query.
+
+    Args:
+        kind: As in `loss_of`.
+        labels: A list, one label a row.
+        outputs: The model's outputs, one a row.
+
+    Raises:
+        UnknownName: there is no such loss.
+        InvalidLabel: the labels are no list of as many as there are outputs, or one of them cannot be compared.
+    """
+    if not isinstance(labels, list | tuple) or len(labels) != len(outputs) or not outputs:
+        found = f"{len(labels)} labels" if isinstance(labels, list | tuple) else repr(labels)
+        raise InvalidLabel(f"{found} for a query of {len(outputs)} rows: give a list with one label a row")
+    losses = [loss_of(kind, label, output) for label, output in zip(labels, outputs, strict=True)]
+    return sum(losses) / len(losses)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two outputs are equal, by the rules of this file."""
+    if isinstance(first, list | tuple) or isinstance(second, list | tuple):
+        return (
+            isinstance(first, list | tuple)
+            and isinstance(second, list | tuple)
+            and len(first) == len(second)
+            and all(map(same, first, second))
+        )
+    if isinstance(first, str) and isinstance(second, str):
+        return first == second
+    number = _number(first), _number(second)
+    return bool(first == second) if None in number else number[0] == number[1]
+
+
+def _zero_one(label: Any, output: Any) -> float:
+    return 0.0 if same(label, output) else 1.0
+
+
+def _absolute(label: Any, output: Any) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)))
+
+
+def _squared(label: Any, output: Any) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)) ** 2)
+
+
+def _mean_over_elements(label: Any, output: Any, loss: Callable[[float], float]) -> float:
+    if isinstance(label, list | tuple) or isinstance(output, list | tuple):
+        if not (isinstance(label, list | tuple) and isinstance(output, list | tuple) and len(label) == len(output) > 0):
+            raise InvalidLabel(f"label {label!r} has another shape than output {output!r}: give one of the same shape")
+        parts = [_mean_over_elements(*pair, loss) for pair in zip(label, output, strict=True)]
+        return sum(parts) / len(parts)
+    true, said = _as_float(label), _as_float(output)
+    if true is None or said is None or not math.isfinite(true):
+        raise InvalidLabel(f"label {label!r} and output {output!r} are no two finite numbers: use the loss zero_one")
+    return loss(true - said) if math.isfinite(said) else 1.0
+
+
+def _as_float(value: Any) -> float | None:
+    number = _number(value)
+    try:
+        return None if number is None else float(number)
+    except OverflowError:  # an integer beyond 1.8e308
+        return math.inf
+
+
+def _number(value: Any) -> float | int | None:
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, str):
+        return None
+    for read in (int, float):
+        try:
+            return read(value)
+        except ValueError:
+            continue
+    return None
+
+
+LOSSES: Mapping[str, Callable[[Any, Any], float]] = {"zero_one": _zero_one, "absolute": _absolute, "squared": _squared}
+"""Every loss by its name."""
