@@ -1,0 +1,210 @@
+"""Inputs of queries as rows of a matrix: what JSON or msgpack brought, checked against an application's input spec.
+
+Rules of this file:
+- One conversion per batch. Rows are looked at one by one only when the batch as a whole does not fit.
+- A row is a (nested) list of numbers, or bytes: the row's elements in C order, little-endian, of the spec's dtype.
+- true and false count as 1 and 0. Text is no number. Integer dtypes refuse what has a point, and overflow.
+- Float dtypes refuse NaN and infinity: JSON cannot carry them, and most models answer them with an exception or with
+  nonsense.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clipper_stream.errors import InvalidInput, InvalidSetting
+
+NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
+"""Element types of numeric rows."""
+
+_BINARY = (bytes, bytearray, memoryview)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What one row of input looks like.
+
+    Attributes:
+        dtype: One of `NUMERIC`, or `text`, `bytes` (in JSON `{"base64": "..."}`) or `json` (passed on as it is).
+        shape: Shape of a numeric row, `()` for a plain number; None: one dimension of any length.
+
+    Raises:
+        InvalidSetting: an unknown dtype, or a shape with a dimension that is no positive integer.
+
+    >>> to_matrix(InputSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
+    (2, 2)
+
+    Source: https://numpy.org/doc/stable/reference/arrays.dtypes.html (names and byte order of the element types).
+    """
+
+    dtype: str = "float32"
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (*NUMERIC, *_READERS):
+            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *_READERS))}")
+        if self.shape is not None and not all(type(length) is int and length > 0 for length in self.shape):
+            raise InvalidSetting(f"shape {self.shape!r}: give positive integers, as [64] or [28, 28]")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether rows are numbers."""
+        return self.dtype in NUMERIC
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that fit, and what is wrong with those that do not.
+
+    Attributes:
+        good: The rows that fit, in the order given: a matrix of shape (n, *row shape) and the spec's dtype; a list of
+            such rows where the spec leaves the length open and the lengths differ; or a list of str, bytes or any
+            JSON value.
+        failed: By index in the order given, the rows that do not fit.
+
+    >>> rows = to_rows(InputSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
+    >>> rows.good.tolist(), list(rows.failed)
+    ([[1, 2], [4, 5]], [1])
+
+    Source: as `InputSpec`.
+    """
+
+    good: np.ndarray | list[Any]
+    failed: Mapping[int, InvalidInput] = field(default_factory=dict)
+
+
+def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
+    """Rows of many queries, converted together; a row that does not fit costs only itself.
+
+    Args:
+        spec: What each row looks like.
+        inputs: One decoded row each.
+    """
+    try:
+        return Rows(_convert(spec, inputs))
+    except InvalidInput:
+        return _one_by_one(spec, inputs)
+
+
+def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+    """Rows that all have to fit, as those of one query.
+
+    Args:
+        spec: What each row looks like.
+        rows: Decoded rows.
+
+    Returns:
+        A matrix of shape (n, *row shape) for numbers, else a list.
+
+    Raises:
+        InvalidInput: a row does not fit; or their lengths differ, where the spec leaves the length open.
+    """
+    try:
+        return _convert(spec, rows)
+    except InvalidInput as error:
+        for index, reason in _one_by_one(spec, rows).failed.items():
+            raise InvalidInput(f"row {index}: {reason}") from error
+        raise
+
+
+def _convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+    if not spec.numeric:
+        read = _READERS[spec.dtype]
+        return [read(row) for row in rows]
+    if len(rows) == 0:
+        return np.empty((0, *(spec.shape or ())), spec.dtype)
+    matrix = _from_bytes(spec, rows) if isinstance(rows[0], _BINARY) else _from_numbers(spec, rows)
+    if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
+        raise InvalidInput(f"NaN, infinity or a number too large for {spec.dtype}: give {_expected(spec)}, all finite")
+    return matrix
+
+
+def _one_by_one(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
+    good: list[Any] = []
+    failed: dict[int, InvalidInput] = {}
+    for index, row in enumerate(inputs):
+        try:
+            good.append(_convert(spec, [row])[0])
+        except InvalidInput as error:
+            failed[index] = error
+    if spec.numeric and len({row.shape for row in good}) == 1:
+        return Rows(np.stack(good), failed)
+    return Rows(good, failed)
+
+
+def _from_bytes(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    size = len(rows[0])
+    wanted = size - size % dtype.itemsize if spec.shape is None else dtype.itemsize * math.prod(spec.shape)
+    if not (size == wanted > 0 and all(isinstance(row, _BINARY) and len(row) == size for row in rows)):
+        wish = "a multiple of the element size" if spec.shape is None else f"{wanted} bytes"
+        raise InvalidInput(f"a row of {size} bytes: give {_expected(spec)} as {wish}, little-endian, in C order")
+    shape = (size // dtype.itemsize,) if spec.shape is None else spec.shape
+    return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), *shape).astype(spec.dtype, copy=False)
+
+
+def _from_numbers(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
+    try:
+        found = np.asarray(rows)
+    except ValueError:  # lists of different lengths
+        found = np.asarray(None)
+    if found.dtype.kind not in "iufb":
+        raise InvalidInput(f"{_described(rows)}: give {_expected(spec)}")
+    shape = found.shape[1:]
+    if shape != spec.shape if spec.shape is not None else len(shape) != 1 or shape[0] == 0:
+        raise InvalidInput(f"a row of shape {list(shape)}: give {_expected(spec)}")
+    return _to_float(spec, found) if np.dtype(spec.dtype).kind == "f" else _to_integer(spec, found)
+
+
+def _to_float(spec: InputSpec, found: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinity is refused by the caller
+        # always by way of float64: a row must not be rounded otherwise because another row in the batch has fractions
+        return found.astype(np.float64, copy=False).astype(spec.dtype, copy=False)
+
+
+def _to_integer(spec: InputSpec, found: np.ndarray) -> np.ndarray:
+    bounds = np.iinfo(spec.dtype)
+    if found.dtype.kind == "f" or found.min() < bounds.min or found.max() > bounds.max:
+        raise InvalidInput(
+            f"{_described(found.tolist())}: give {_expected(spec)}, integers from {bounds.min} to {bounds.max}"
+        )
+    return found.astype(spec.dtype, copy=False)
+
+
+def _expected(spec: InputSpec) -> str:
+    shape = "one dimension" if spec.shape is None else f"shape {list(spec.shape)}"
+    return f"{spec.dtype} numbers of {shape}"
+
+
+def _described(rows: Sequence[Any]) -> str:
+    if len(rows) != 1:
+        return f"{len(rows)} rows, not all of the same shape or not all of numbers"
+    text = repr(rows[0])
+    return f"the row {text if len(text) <= 80 else text[:80] + '...'}"  # noqa: PLR2004 (characters of a message)
+
+
+def _text(row: Any) -> str:
+    if isinstance(row, str):
+        return row
+    raise InvalidInput(f"{_described([row])}: give a string")
+
+
+def _bytes(row: Any) -> bytes:
+    if isinstance(row, _BINARY):
+        return bytes(row)
+    try:
+        return base64.b64decode(row["base64"], validate=True)
+    except (TypeError, KeyError, IndexError, ValueError, binascii.Error):
+        raise InvalidInput(f'{_described([row])}: give bytes in msgpack, or {{"base64": "..."}}') from None
+
+
+def _json(row: Any) -> Any:
+    return row
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {"text": _text, "bytes": _bytes, "json": _json}
