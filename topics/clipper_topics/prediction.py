@@ -54,6 +54,8 @@ class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """From the decision until the output was here, in milliseconds."""
     cached: bool = False
     """True when every row came from the cache."""
+    served: bool = True
+    """False when the model was asked for the log only (an audit), and its output does not count in the answer."""
 
 
 class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -69,6 +71,8 @@ class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`late` (nothing arrived by the deadline) or `error` (the model failed on this input)."""
     explanation: str = ""
     """What the model said, when it failed."""
+    served: bool = True
+    """False when the model was asked for the log only (an audit)."""
 
 
 class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -94,6 +98,8 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Why the default was given, in words, with the value and the bound."""
     policy: PolicyRef | None = None
     """Who decided; absent when nothing was decided (an invalid query)."""
+    served_propensity: _Propensity | None = None
+    """Probability with which the policy chose exactly the models served; absent when nothing was decided."""
     models: list[ModelAnswer] = []
     """The models asked that answered in time, with the propensities of the decision."""
     missing: list[Missing] = []

@@ -2,6 +2,8 @@
 
 import msgspec
 
+ROW_VERSION = 1
+
 
 class ModelTotalsRecord(msgspec.Struct, array_like=True):
     """Sums over the feedback about one model, as `clipper_stream.selection.state.ModelTotals`."""
@@ -20,9 +22,13 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """
 
     version: int
+    """Of this layout: `ROW_VERSION`."""
     offset: int
-    applied: int
-    totals: list[ModelTotalsRecord]
+    """Feedback offset of the last change; -1: none yet."""
+    applied: int = 0
+    """Feedbacks that counted."""
+    totals: list[ModelTotalsRecord] = []
+    """By model, in the order in which the models were first scored."""
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):

@@ -1,0 +1,23 @@
+"""A query from reading to answer: choose models, look in the cache, ask, gather, combine. Pure: no clock, no network.
+
+`Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
+"""
+
+from clipper_stream.routing.answer import Answer, ModelUse, Unused
+from clipper_stream.routing.application import Application, Candidate
+from clipper_stream.routing.effects import Effects, OutputPiece, Request
+from clipper_stream.routing.received import Received
+from clipper_stream.routing.router import Router
+
+__all__ = [
+    "Answer",
+    "Application",
+    "Candidate",
+    "Effects",
+    "ModelUse",
+    "OutputPiece",
+    "Received",
+    "Request",
+    "Router",
+    "Unused",
+]

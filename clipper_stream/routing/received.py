@@ -1,0 +1,39 @@
+"""A query as it was read, before anything is decided."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One decoded query.
+
+    Attributes:
+        query_id: Its id.
+        application: Name of its application.
+        rows: Its rows as they were decoded; one for a query with `input`.
+        packed: Whether it came with `inputs`, and wants `outputs`.
+        context: Whose weights to use.
+        deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
+        models: Ask exactly these, when given.
+        queried_at_s: Timestamp of its record, seconds since the epoch.
+        partition: Of its record, and of everything about it.
+        offset: Of its record.
+        generation: Of the consumer when it was read; an acknowledgement of an older generation is void.
+        key: Of its record; the prediction has the same.
+        content_type: Of its value; the prediction has the same.
+    """
+
+    query_id: str
+    application: str
+    rows: list[Any]
+    queried_at_s: float
+    partition: int = 0
+    offset: int = 0
+    generation: int = 0
+    packed: bool = False
+    context: str | None = None
+    deadline_s: float | None = None
+    models: list[str] | None = None
+    key: bytes | None = None
+    content_type: str = "application/json"
