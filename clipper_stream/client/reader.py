@@ -68,7 +68,7 @@ class PredictionReader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._consumer.stop()
+        await _stop(self._consumer)
 
     async def _stand_at_the_end(self, partitions: list[TopicPartition]) -> None:
         self._consumer.assign(partitions)
@@ -94,3 +94,11 @@ class PredictionReader:
         if not task.cancelled():
             message = f"reading {self._where} ended: {task.exception()!r}; open a new client"
             self._waiting.fail(lambda: BrokerUnavailable(message))
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop it even while Kafka is down, when aiokafka 0.14 raises CancelledError halfway, before it disconnects."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled():
+        await consumer._client.close()  # noqa: SLF001 the second half of `stop`, which there is no other way to reach
