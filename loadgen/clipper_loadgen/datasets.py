@@ -20,23 +20,23 @@ UNKNOWN_SHAPE = (16,)
 TEXT_WORDS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Rows in the form that a query has them, and one label a row.
+    """Rows, and one label a row. An array stays one until a row is needed: as lists it would be four times as large.
 
-    >>> Dataset.of(np.eye(2), labels=[0, 1]).rows[0]
+    >>> Dataset(np.eye(2), labels=[0, 1]).row(0)
     [1.0, 0.0]
 
     Attributes:
-        rows: What stands in a query's `input`.
+        rows: An array with the rows on its first axis, or a sequence of what stands in a query's `input`.
         labels: What stands in a feedback's `label`; None where the truth is not known.
 
     Raises:
         InvalidSetting: no rows, or another number of labels than rows.
     """
 
-    rows: Sequence[Any]
-    labels: Sequence[Any] | None = None
+    rows: Any
+    labels: Any = None
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -44,15 +44,17 @@ class Dataset:
         if self.labels is not None and len(self.labels) != len(self.rows):
             raise InvalidSetting(f"{len(self.labels)} labels for {len(self.rows)} rows: one label a row is needed")
 
-    @classmethod
-    def of(cls, rows: Any, labels: Any = None) -> "Dataset":
-        """From arrays or sequences; numpy numbers become plain ones."""
-        return cls(rows=_plain(rows), labels=None if labels is None else _plain(labels))
+    def row(self, index: int) -> Any:
+        """One row as plain numbers, lists or text."""
+        return _plain(self.rows[index])
+
+    def label(self, index: int) -> Any:
+        """The label of one row; there must be labels."""
+        return _plain(self.labels[index])
 
 
-def _plain(values: Any) -> Sequence[Any]:
-    plain: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else values
-    return plain
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
@@ -67,15 +69,15 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
     shape = tuple(spec.shape) if spec.shape else UNKNOWN_SHAPE
     count = max(1, min(count, MAX_RANDOM_BYTES // (8 * max(1, int(np.prod(shape))))))
     if spec.dtype == "text":
-        return Dataset(rows=[" ".join(map(str, words)) for words in rng.integers(0, 10_000, (count, TEXT_WORDS))])
+        return Dataset([" ".join(map(str, words)) for words in rng.integers(0, 10_000, (count, TEXT_WORDS))])
     if spec.dtype == "bytes":
-        return Dataset(rows=[{"base64": base64.b64encode(rng.bytes(64)).decode()} for _ in range(count)])
+        return Dataset([{"base64": base64.b64encode(rng.bytes(64)).decode()} for _ in range(count)])
     if spec.dtype == "json":
-        return Dataset(rows=[{"value": value} for value in rng.random(count).tolist()])
+        return Dataset([{"value": value} for value in rng.random(count).tolist()])
     if spec.dtype.startswith("float"):
         # thousandths: six characters a number in JSON, about as long as real features are
-        return Dataset.of(rng.integers(0, 1000, (count, *shape)) / 1000.0)
-    return Dataset.of(rng.integers(0, 256, (count, *shape)))
+        return Dataset(rng.integers(0, 1000, (count, *shape)) / 1000.0)
+    return Dataset(rng.integers(0, 256, (count, *shape)))
 
 
 def load_dataset(source: str, labels: str | None = None) -> Dataset:
@@ -95,7 +97,7 @@ def load_dataset(source: str, labels: str | None = None) -> Dataset:
     path = Path(source)
     try:
         if path.suffix == ".npy":
-            return Dataset.of(np.load(path), None if labels is None else np.load(labels))
+            return Dataset(np.load(path), None if labels is None else np.load(labels))
         if path.suffix == ".jsonl":
             return _from_lines(path.read_bytes().splitlines())
     except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -109,15 +111,15 @@ def _from_sklearn(name: str) -> Dataset:
     except (ImportError, AttributeError) as error:
         raise InvalidSetting(f"inputs 'sklearn:{name}': {error}; install clipper-stream[sklearn]") from error
     rows, labels = load(return_X_y=True)
-    return Dataset.of(rows, labels)
+    return Dataset(rows, labels)
 
 
 def _from_lines(lines: Sequence[bytes]) -> Dataset:
     decoded = [msgspec.json.decode(line) for line in lines if line.strip()]
     if not decoded or not isinstance(decoded[0], dict) or "input" not in decoded[0]:
-        return Dataset(rows=decoded)
+        return Dataset(decoded)
     try:
         labels = [line["label"] for line in decoded] if "label" in decoded[0] else None
-        return Dataset(rows=[line["input"] for line in decoded], labels=labels)
+        return Dataset([line["input"] for line in decoded], labels)
     except (KeyError, TypeError) as error:
         raise InvalidSetting(f"every line must have the fields of the first: {error!r}") from error

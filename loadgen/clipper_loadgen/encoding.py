@@ -152,7 +152,7 @@ def write_script(
         run: Eight hexadecimal digits, new for each run: a known id is answered from the log, not by a model.
     """
     pieces = PIECES[encoding]
-    row_bodies = {row: pieces.body(dataset.rows[row]) for row in sorted(set(workload.rows))}
+    row_bodies = {row: pieces.body(dataset.row(row)) for row in sorted(set(workload.rows))}
     bodies = [row_bodies[row] for row in workload.rows]
     heads = [pieces.head(f"{p}-{run}", has_context=workload.contexts is not None) for p in range(partitions)]
     if workload.contexts is None:

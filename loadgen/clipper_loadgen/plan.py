@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from clipper_loadgen.arrivals import ARRIVALS
 from clipper_loadgen.datasets import Dataset
@@ -16,7 +16,7 @@ MAX_QUERIES = 5_000_000
 MAX_LINGER_S = 0.001
 """Longer would be the generator's own latency, not the pipeline's."""
 
-_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("rate_per_s", "duration_s", "drain_s"), lambda value: 0 < value < math.inf, "be above 0 and finite"),
     (("queries", "outstanding", "recent"), lambda value: value >= 1, "be at least 1"),
     (
@@ -57,7 +57,8 @@ class LoadPlan:
         zipf_exponent: Skew over the contexts, 0 is uniform.
         repeat_ratio: Share of queries whose input repeats a recent one, in [0, 1].
         recent: Repeats are drawn from so many queries before.
-        feedback_delay_s: Mean time from an answer to its feedback; None: no feedback. Needs labels.
+        feedback_delay_s: Mean time from an answer to its feedback; None: no feedback. Without labels a feedback is a
+            loss: 1 with probability `label_noise_ratio`, else 0.
         feedback_distribution: `constant`, `exponential` or `uniform`.
         label_noise_ratio: Share of feedback with a wrong label, in [0, 1].
         encoding: `json` or `msgpack`, of queries and feedback.
@@ -100,7 +101,6 @@ class LoadPlan:
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(f"{name} {getattr(self, name)!r}: use one of {', '.join(known)}")
-        self._check_feedback()
         if self.expected_queries > MAX_QUERIES:
             raise InvalidSetting(f"{self.expected_queries:.0f} queries: at most {MAX_QUERIES}; shorten the run")
 
@@ -108,11 +108,3 @@ class LoadPlan:
     def expected_queries(self) -> float:
         """Number of queries, in `rate` mode its mean, with the warm-up."""
         return self.queries if self.mode == "saturation" else self.rate_per_s * (self.warmup_s + self.duration_s)
-
-    def _check_feedback(self) -> None:
-        if self.feedback_delay_s is None:
-            return
-        if self.feedback_delay_s < 0:
-            raise InvalidSetting(f"feedback_delay_s is {self.feedback_delay_s}: it must be at least 0")
-        if self.dataset is None or self.dataset.labels is None:
-            raise InvalidSetting("feedback needs labels: give a data set that has them, or no feedback delay")

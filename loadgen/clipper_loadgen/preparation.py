@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -98,10 +99,20 @@ def _delays(plan: LoadPlan, count: int) -> list[float] | None:
 
 
 def _feedback_of(plan: LoadPlan, script: Script, workload: Workload) -> Callable[[int], FeedbackRecord]:
-    encode, labels = PIECES[plan.encoding].feedback, workload.labels or ()
+    encode, truth = PIECES[plan.encoding].feedback, _truths(plan, workload)
 
     def record(query: int) -> FeedbackRecord:
-        value = encode(Feedback(query_id=script.query_id(query), application=plan.application, label=labels[query]))
+        value = encode(Feedback(query_id=script.query_id(query), application=plan.application, **truth(query)))
         return script.partitions[query], script.keys[query], value
 
     return record
+
+
+def _truths(plan: LoadPlan, workload: Workload) -> Callable[[int], dict[str, Any]]:
+    """What is said about a query: its label, or a loss where no label is known."""
+    labels = workload.labels
+    if labels is not None:
+        return lambda query: {"label": labels[query]}
+    rng = np.random.default_rng([plan.seed, 8])
+    losses = (rng.random(len(workload.rows)) < plan.label_noise_ratio).astype(float).tolist()
+    return lambda query: {"loss": losses[query]}

@@ -109,7 +109,8 @@ def draw_workload(
     )
     if dataset.labels is None:
         return Workload(rows=rows, contexts=drawn, labels=None)
-    pool = list({repr(label): label for label in dataset.labels}.values())
-    labels = [dataset.labels[row] for row in rows]
+    known = [dataset.label(row) for row in range(len(dataset.labels))]
+    pool = list({repr(label): label for label in known}.values())
+    labels = [known[row] for row in rows]
     noisy = noisy_labels(labels, pool, noise_ratio, np.random.default_rng([seed, 7]))
     return Workload(rows=rows, contexts=drawn, labels=noisy)

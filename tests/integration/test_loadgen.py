@@ -16,7 +16,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query_ids import partition_of
 
-EYE = Dataset.of(np.eye(10), labels=list(range(10)))
+EYE = Dataset(np.eye(10), labels=list(range(10)))
 
 
 async def loaded(plan, kafka, catalogue, answering=answer_everything):
@@ -126,6 +126,16 @@ def test_feedback_has_the_label_of_its_query_and_goes_to_its_partition(kafka, ca
     assert report.feedback_sent == len(found) == 200
     assert {feedback.query_id: feedback.label for _, _, feedback in found} == labels
     assert all(partition == partition_of(feedback.query_id) for partition, _, feedback in found)
+
+
+def test_without_labels_a_feedback_is_a_loss(kafka, catalogue):
+    rows = Dataset(np.eye(10))
+    plan = LoadPlan("digits", rate_per_s=400.0, duration_s=1.0, arrivals="constant", dataset=rows, feedback_delay_s=0.0,
+        label_noise_ratio=0.25)  # fmt: skip
+    asyncio.run(loaded(plan, kafka, catalogue))
+    losses = [feedback.loss for _, _, feedback in asyncio.run(feedback_of(kafka, catalogue))]
+    assert (len(losses), set(losses)) == (400, {0.0, 1.0})
+    assert abs(sum(losses) - 100) < 4 * np.sqrt(400 * 0.25 * 0.75)
 
 
 def test_label_noise_flips_its_share_of_the_labels(kafka, catalogue):

@@ -1,0 +1,119 @@
+"""`clipper-stream loadgen`: load on a running pipeline, and a report."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_agents.settings import Settings
+    from clipper_loadgen import LoadPlan, LoadReport
+
+
+def loadgen(
+    application: Annotated[str, typer.Option(help="Application to ask.")],
+    *,
+    rate: Annotated[float, typer.Option(help="Queries a second, sent whatever the answers do.")] = 200.0,
+    seconds: Annotated[float, typer.Option(help="Seconds of measured load.")] = 20.0,
+    warmup_seconds: Annotated[float, typer.Option(help="Seconds of load before that, not counted.")] = 0.0,
+    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
+    saturate: Annotated[
+        bool, typer.Option("--saturate", help="Send as fast as --outstanding allows instead of at a rate.")
+    ] = False,
+    queries: Annotated[int, typer.Option(help="With --saturate: number of queries.")] = 50_000,
+    outstanding: Annotated[int, typer.Option(help="With --saturate: most queries without an answer.")] = 5_000,
+    inputs: Annotated[
+        str | None, typer.Option(help=".npy, .jsonl or sklearn:NAME. Absent: random, by the application's manifest.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels (.npy) for --inputs FILE.npy.")] = None,
+    contexts: Annotated[int, typer.Option(help="Number of contexts; 0: none.")] = 0,
+    zipf: Annotated[float, typer.Option(help="Skew over the contexts; 0: uniform.")] = 0.0,
+    repeats: Annotated[float, typer.Option(help="Share of queries that repeat a recent input.")] = 0.0,
+    recent: Annotated[int, typer.Option(help="How many queries back repeats reach.")] = 1_000,
+    feedback_delay_ms: Annotated[
+        float | None, typer.Option(help="Mean delay of feedback after its answer. Absent: no feedback.")
+    ] = None,
+    feedback_distribution: Annotated[str, typer.Option(help="constant, exponential or uniform.")] = "constant",
+    label_noise: Annotated[
+        float, typer.Option(help="Share of feedback with a wrong label; without labels, of losses of 1.")
+    ] = 0.0,
+    encoding: Annotated[str, typer.Option(help="json or msgpack.")] = "json",
+    linger_ms: Annotated[float, typer.Option(help="Wait so long for queries to share a request, 0 to 1.")] = 0.0,
+    drain_seconds: Annotated[float, typer.Option(help="Give up when no answer has come for so long.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too; - prints it only.")
+    ] = None,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Send queries to an application and report latency, throughput, default outputs and losses.
+
+    Latency counts from the time at which a query was meant to be sent, so a stall counts for every query it delays.
+    """
+    from clipper_loadgen.options import make_plan
+
+    plan = make_plan(
+        application,
+        rate=rate,
+        seconds=seconds,
+        warmup_seconds=warmup_seconds,
+        arrivals=arrivals,
+        saturate=saturate,
+        queries=queries,
+        outstanding=outstanding,
+        inputs=inputs,
+        labels=labels,
+        contexts=contexts,
+        zipf=zipf,
+        repeats=repeats,
+        recent=recent,
+        feedback_delay_ms=feedback_delay_ms,
+        feedback_distribution=feedback_distribution,
+        label_noise=label_noise,
+        encoding=encoding,
+        linger_ms=linger_ms,
+        drain_seconds=drain_seconds,
+        seed=seed,
+    )
+    _show(_run(plan, settings_from(config, bootstrap, assignments)), json_file)
+
+
+def _run(plan: "LoadPlan", settings: "Settings") -> "LoadReport":
+    from clipper_loadgen import run_load
+    from clipper_loadgen.progress import progress_bar
+
+    with progress_bar(f"{plan.application}, {plan.mode}") as progress:
+        return _fast_runner()(run_load(plan, settings.connection(os.environ), settings.catalogue, progress))
+
+
+def _fast_runner() -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":
+    """On uvloop where there is one: less CPU a query in the generator, so more of the machine for the pipeline."""
+    try:
+        from uvloop import run
+    except ImportError:
+        return asyncio.run
+    return run
+
+
+def _show(report: "LoadReport", json_file: Path | None) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from clipper_loadgen.rendering import report_table, warnings
+
+    encoded = msgspec.json.format(msgspec.json.encode(report.as_dict()))
+    if json_file == Path("-"):
+        typer.echo(encoded.decode())
+    else:
+        Console().print(report_table(report))
+        if json_file is not None:
+            json_file.write_bytes(encoded + b"\n")
+    for warning in warnings(report):
+        typer.echo(f"warning: {warning}", err=True)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from clipper_loadgen.datasets import MAX_RANDOM_BYTES, Dataset, load_dataset, random_dataset
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.manifests import InputSpec
+
+
+def test_random_rows_have_the_shape_of_the_spec_and_are_all_different():
+    rows = random_dataset(InputSpec(dtype="float32", shape=[4, 3]), 500, seed=0).rows
+    assert np.array(rows).shape == (500, 4, 3)
+    assert len(np.unique(rows, axis=0)) == 500
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [("float64", float), ("int64", int), ("uint8", int), ("text", str), ("bytes", dict), ("json", dict)],
+)
+def test_random_rows_are_of_the_kind_that_a_query_of_the_spec_has(dtype, kind):
+    row = random_dataset(InputSpec(dtype=dtype, shape=None), 3, seed=0).row(0)
+    assert isinstance(row[0] if isinstance(row, list) else row, kind)
+
+
+def test_large_rows_are_made_in_a_bounded_number():
+    side = 512
+    rows = random_dataset(InputSpec(shape=[side, side]), 10_000, seed=0).rows
+    assert len(rows) == MAX_RANDOM_BYTES // (8 * side * side)
+
+
+def test_the_same_seed_gives_the_same_rows():
+    spec = InputSpec(shape=[8])
+    first, same, other = (random_dataset(spec, 10, seed=seed).rows for seed in (1, 1, 2))
+    assert (first == same).all()
+    assert (first != other).any()
+
+
+def test_rows_and_labels_come_from_npy_files(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(6.0).reshape(3, 2))
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 0]))
+    dataset = load_dataset(str(tmp_path / "rows.npy"), str(tmp_path / "labels.npy"))
+    assert [(dataset.row(i), dataset.label(i)) for i in range(3)] == [([0.0, 1.0], 0), ([2.0, 3.0], 1), ([4.0, 5.0], 0)]
+
+
+def test_a_line_is_a_row_or_a_row_with_its_label(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("[1, 2]\n\n[3, 4]\n")
+    (tmp_path / "labelled.jsonl").write_text('{"input": "a", "label": 1}\n{"input": "b", "label": 0}\n')
+    assert load_dataset(str(tmp_path / "rows.jsonl")).rows == [[1, 2], [3, 4]]
+    labelled = load_dataset(str(tmp_path / "labelled.jsonl"))
+    assert (labelled.rows, labelled.labels) == (["a", "b"], [1, 0])
+
+
+def test_the_data_sets_of_scikit_learn_are_there_by_name():
+    pytest.importorskip("sklearn")
+    dataset = load_dataset("sklearn:digits")
+    assert (len(dataset.rows), len(dataset.rows[0]), sorted(set(dataset.labels))) == (1797, 64, list(range(10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npy", None, "cannot be read"),
+        ("text.npy", b"no array", "cannot be read"),
+        ("half.jsonl", b'{"input": 1, "label": 1}\n{"input": 2}\n', "fields of the first"),
+        ("broken.jsonl", b"{", "cannot be read"),
+        ("empty.jsonl", b"", "no rows"),
+        ("rows.csv", b"1,2", r"use a \.npy file"),
+    ],
+)
+def test_a_file_that_gives_no_rows_is_refused_with_the_reason(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidSetting, match=message):
+        load_dataset(str(tmp_path / name))
+
+
+def test_a_data_set_that_scikit_learn_does_not_have_is_refused():
+    with pytest.raises(InvalidSetting, match="sklearn:nothing"):
+        load_dataset("sklearn:nothing")
+
+
+def test_there_is_one_label_a_row():
+    with pytest.raises(InvalidSetting, match="1 labels for 2 rows"):
+        Dataset(rows=[1, 2], labels=[0])

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+
+from clipper_loadgen.ledger import Ledger
+from clipper_loadgen.report import percentiles_ms, steady_rate_per_s, summarise
+
+
+def filled(count, latency_s=0.01):
+    """A query every 10 ms, each answered after `latency_s`."""
+    ledger = Ledger([0.01 * query for query in range(count)])
+    for query in range(count):
+        ledger.sent(query, began_s=0.01 * query, now_s=0.01 * query)
+        ledger.answered(query, 0.01 * query + latency_s, reason=None)
+    return ledger
+
+
+def report_of(ledger, **options):
+    return summarise(ledger, application="digits", mode="rate", **options)
+
+
+def test_a_latency_counts_from_the_intended_time():
+    ledger = Ledger([1.0])
+    ledger.sent(0, began_s=4.0, now_s=5.0)
+    ledger.answered(0, 5.5, reason=None)
+    assert ledger.latencies_s().tolist() == [4.5]
+    assert ledger.lateness_s().tolist() == [4.0]
+
+
+def test_a_query_without_an_intended_time_counts_from_when_its_sending_began():
+    ledger = Ledger([math.nan])
+    ledger.sent(0, began_s=4.0, now_s=5.0)
+    ledger.answered(0, 5.5, reason=None)
+    assert ledger.latencies_s().tolist() == [1.5]
+
+
+def test_the_first_answer_counts_and_a_second_is_a_duplicate():
+    ledger = filled(1)
+    assert not ledger.answered(0, 9.0, reason="late")
+    report = report_of(ledger)
+    assert (report.answered, report.duplicates, report.default_ratio) == (1, 1, 0.0)
+    assert report.latency["max_ms"] == 10.0
+
+
+def test_percentiles_are_latencies_that_were_measured():
+    found = percentiles_ms(np.arange(1, 101) / 1e3)
+    # `higher` of 100 values: the value at rank ceil(share * 99), counted from 0
+    assert found == {"p50_ms": 51.0, "p90_ms": 91.0, "p99_ms": 100.0, "p99.9_ms": 100.0, "max_ms": 100.0}
+
+
+@pytest.mark.parametrize(("lost", "given"), [(0, 5), (1, 2), (11, 1), (51, 0)])
+def test_a_percentile_that_falls_on_a_lost_query_is_empty(lost, given):
+    latencies_s = np.array([0.001] * (100 - lost) + [np.inf] * lost)
+    assert sum(value is not None for value in percentiles_ms(latencies_s).values()) == given
+
+
+def test_a_run_without_queries_has_a_report_without_numbers():
+    report = report_of(Ledger([]))
+    assert (report.queries, report.missing, report.throughput_per_s, report.offered_per_s) == (0, 0, None, None)
+    assert set(report.latency.values()) == {None}
+
+
+def test_queries_that_were_never_sent_are_not_missing():
+    ledger = Ledger([math.nan] * 10)
+    for query in range(4):
+        ledger.sent(query, began_s=1.0, now_s=1.0)
+    ledger.answered(0, 1.5, reason=None)
+    report = report_of(ledger)
+    assert (report.queries, report.answered, report.missing) == (4, 1, 3)
+
+
+def test_throughput_leaves_out_the_start_and_the_tail():
+    slow_start, steady, slow_end = [0.0, 5.0, 10.0], np.arange(94) * 0.01 + 20.0, [30.0, 40.0, 50.0]
+    assert steady_rate_per_s(np.array([*slow_start, *steady, *slow_end])) == 100.0
+
+
+@pytest.mark.parametrize("times_s", [[], [1.0], [1.0] * 100])
+def test_answers_at_one_moment_have_no_rate(times_s):
+    assert steady_rate_per_s(np.array(times_s)) is None
+
+
+def test_the_offered_rate_is_that_of_the_sending():
+    assert report_of(filled(101)).offered_per_s == 100.0
+
+
+def test_default_answers_are_counted_by_reason():
+    ledger = Ledger([0.0] * 10)
+    for query in range(10):
+        ledger.sent(query, began_s=0.0, now_s=0.0)
+        ledger.answered(query, 1.0, reason={0: "late", 1: "late", 2: "errors"}.get(query))
+    report = report_of(ledger)
+    assert (report.defaults, report.default_ratio) == ({"late": 2, "errors": 1}, 0.3)
+
+
+def test_the_warm_up_is_in_no_number():
+    ledger = Ledger([0.0, 1.0, 2.0, 3.0])
+    for query in range(4):
+        ledger.sent(query, began_s=float(query), now_s=float(query) + (5.0 if query == 0 else 0.0))
+        ledger.answered(query, query + (9.0 if query == 0 else 0.5), reason="late" if query == 0 else None)
+    ledger.answered(0, 9.0, reason=None)
+    report = report_of(ledger, first=1)
+    assert (report.queries, report.answered, report.duplicates, report.defaults) == (3, 3, 0, {})
+    assert (report.latency["max_ms"], report.late_p99_ms) == (500.0, 0.0)
+
+
+def test_further_fields_are_taken_as_they_are():
+    assert report_of(filled(1), feedback_sent=7, seed=3).as_dict()["feedback_sent"] == 7
