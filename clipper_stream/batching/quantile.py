@@ -6,7 +6,8 @@ Rules of this file:
 - A latency of more rows than the limit is forgotten after 512 batches. No batch comes that could replace it, and a
   model that was slow for a while would stay small for ever.
 - AIMD explores until 8 sizes (or 64 batches) are seen, and while the line of one row is over the target already.
-- Only a full or a late batch changes the limit. A fast batch of fewer rows is remembered for the next fit.
+- Only a full or a late batch changes the limit. A fast batch of fewer rows is remembered for the next fit; a late one
+  alone is a pause of the host, as in `aimd`, and is not.
 - Growth follows batches really sent: by at most a quarter past the batch, however far the line reaches.
 """
 
@@ -54,13 +55,14 @@ class QuantileRegression:
     Source: Clipper, section 4.3.1 (quantile regression of the 99th percentile).
     """
 
-    __slots__ = ("_explorer", "_line_rows", "_max_rows", "_recent", "_rows", "_target_s", "_unfitted")
+    __slots__ = ("_explorer", "_late_before", "_line_rows", "_max_rows", "_recent", "_rows", "_target_s", "_unfitted")
 
     def __init__(self, target_s: float, max_rows: int) -> None:
         self._target_s = checked_target(target_s)
         self._max_rows = checked_rows("max_rows", max_rows)
         self._explorer = Aimd(target_s, max_rows)
         self._rows = self._explorer.rows
+        self._late_before = False
         self._line_rows: int | None = None
         self._recent = _RecentBatches(max_rows)
         self._unfitted = 0
@@ -79,10 +81,14 @@ class QuantileRegression:
         """
         if not 0.0 <= latency_s < math.inf:
             return  # no latency: a clock was set back
+        full = rows >= self._rows
+        late = latency_s >= self._target_s
+        lone, self._late_before = late and not self._late_before, late
+        if lone and not full:
+            return
         self._recent.add(rows, latency_s)
         self._unfitted += 1
-        late = latency_s >= self._target_s
-        if late or rows >= self._rows:
+        if full or late:
             self._refresh()
             self._rows = self._next_rows(rows, latency_s, late=late)
 

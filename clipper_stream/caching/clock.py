@@ -92,34 +92,43 @@ class ClockCache:
     def put_many(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember values; of two with one key the later counts. A pair larger than the budget is not kept."""
         puts = dict(pairs)
+        gone: list[bytes] = []
         for key, value in puts.items():
-            self._enter(key, len(value))
-        deletes = self._evict()
-        for key in deletes:
-            puts.pop(key, None)
-        if puts or deletes:
-            self._store.write(list(puts.items()), deletes)
+            self._enter(key, len(value), gone)
+        self._write([pair for pair in puts.items() if pair[0] in self._sizes], gone)
 
     def _rebuild(self) -> None:
+        gone: list[bytes] = []
         for key, value in self._store.items():
-            self._enter(key, len(value))
-        if deletes := self._evict():
-            self._store.write([], deletes)
+            self._enter(key, len(value), gone)
+            if key not in self._sizes:
+                gone.append(key)  # larger than a budget that was lowered
+        self._write([], gone)
 
-    def _enter(self, key: bytes, value_bytes: int) -> None:
-        """Count the entry; a new one stands behind the hand, unmarked."""
+    def _write(self, puts: list[tuple[bytes, bytes]], gone: list[bytes]) -> None:
+        deletes = [key for key in dict.fromkeys(gone) if key not in self._sizes]
+        if puts or deletes:
+            self._store.write(puts, deletes)
+
+    def _enter(self, key: bytes, value_bytes: int, gone: list[bytes]) -> None:
+        """Make room, then place a new entry behind the hand: it cannot be evicted by its own arrival."""
         size = len(key) + value_bytes + self._entry_bytes
         before = self._sizes.get(key)
-        if before is None:
+        if size > self._budget_bytes:
+            self._remove(key, gone)
+        elif before is None:
+            self._evict(self._budget_bytes - size, gone)
             self._ring.append(key)
-            before = 0
-        self._sizes[key] = size
-        self._size_bytes += size - before
+            self._sizes[key] = size
+            self._size_bytes += size
+        else:
+            self._sizes[key] = size
+            self._size_bytes += size - before
+            self._evict(self._budget_bytes, gone)
 
-    def _evict(self) -> list[bytes]:
-        """Turn the hand until the rest fits; the keys that are gone."""
-        gone: list[bytes] = []
-        while self._size_bytes > self._budget_bytes:
+    def _evict(self, most_bytes: int, gone: list[bytes]) -> None:
+        """Turn the hand until the rest takes at most so many bytes."""
+        while self._size_bytes > most_bytes:
             key = self._ring.popleft()
             if key in self._used:
                 self._used.remove(key)
@@ -127,7 +136,14 @@ class ClockCache:
             else:
                 self._size_bytes -= self._sizes.pop(key)
                 gone.append(key)
-        return gone
+
+    def _remove(self, key: bytes, gone: list[bytes]) -> None:
+        """Take an entry out wherever it stands; rare, since the output of a model version seldom changes its size."""
+        if key in self._sizes:
+            self._ring.remove(key)
+            self._used.discard(key)
+            self._size_bytes -= self._sizes.pop(key)
+            gone.append(key)
 
 
 def _not_negative(setting: str, count: int) -> int:

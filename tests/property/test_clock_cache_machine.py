@@ -1,0 +1,89 @@
+"""The CLOCK cache against a textbook ring: an array with a hand and a bit a slot."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.dict_store import DictStore
+
+ENTRY_BYTES = 3
+keys = st.sampled_from([b"%d" % number for number in range(12)])
+values = st.binary(max_size=9)
+
+
+class Ring:
+    """Slots [key, value, used] with the hand before slot 0 of the list: what the hand passes goes to the end."""
+
+    def __init__(self, budget_bytes):
+        self.budget_bytes, self.slots = budget_bytes, []
+
+    def slot(self, key):
+        return next((slot for slot in self.slots if slot[0] == key), None)
+
+    def size(self):
+        return sum(len(key) + len(value) + ENTRY_BYTES for key, value, _ in self.slots)
+
+    def get(self, key):
+        slot = self.slot(key)
+        if slot is None:
+            return None
+        slot[2] = True
+        return slot[1]
+
+    def put_all(self, pairs):
+        for key, value in pairs:
+            self.put(key, value, len(key) + len(value) + ENTRY_BYTES)
+
+    def put(self, key, value, size):
+        slot = self.slot(key)
+        if size > self.budget_bytes:
+            self.slots = [other for other in self.slots if other is not slot]
+        elif slot:
+            slot[1] = value
+            self.turn(room=0)
+        else:
+            self.turn(room=size)
+            self.slots.append([key, value, False])
+
+    def turn(self, room):
+        while self.size() + room > self.budget_bytes:
+            slot = self.slots.pop(0)
+            if slot[2]:
+                self.slots.append([slot[0], slot[1], False])
+
+
+class ClockMachine(RuleBasedStateMachine):
+    @initialize(budget_bytes=st.integers(0, 60), entries=st.dictionaries(keys, values, max_size=6))
+    def start(self, budget_bytes, entries):
+        self.store = DictStore(entries.items())
+        self.cache = ClockCache(self.store, budget_bytes, ENTRY_BYTES)
+        self.ring = Ring(budget_bytes)
+        self.ring.put_all(entries.items())
+
+    @rule(asked=st.lists(keys, max_size=5))
+    def get(self, asked):
+        assert self.cache.get_many(asked) == [self.ring.get(key) for key in asked]
+
+    @rule(pairs=st.lists(st.tuples(keys, values), max_size=5))
+    def put(self, pairs):
+        self.cache.put_many(pairs)
+        self.ring.put_all(dict(pairs).items())
+
+    @rule()
+    def restart(self):
+        self.cache = ClockCache(self.store, self.ring.budget_bytes, ENTRY_BYTES)
+        by_key = {slot[0]: slot for slot in self.ring.slots}
+        self.ring.slots = [[key, by_key[key][1], False] for key, _ in self.store.items()]
+
+    @invariant()
+    def the_store_holds_what_is_on_the_ring(self):
+        held = {key: value for key, value, _ in self.ring.slots}
+        assert dict(self.store.items()) == held
+        assert self.cache.size_bytes == self.ring.size() <= self.ring.budget_bytes
+        assert len(self.cache) == len(held)
+        assert self.cache._used <= held.keys()
+
+
+ClockMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestClockCache = ClockMachine.TestCase

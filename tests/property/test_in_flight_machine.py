@@ -1,0 +1,44 @@
+"""In-flight rows against a list of (key, waiter) pairs."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from clipper_stream.caching.coalescing import InFlight
+
+keys = st.sampled_from("abcd")
+waiters = st.integers(0, 6)
+
+
+class InFlightMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.flight, self.pairs = InFlight(), []
+
+    def waiting(self, key):
+        return [waiter for waited, waiter in self.pairs if waited == key]
+
+    @rule(key=keys, waiter=waiters)
+    def join(self, key, waiter):
+        assert self.flight.join(key, waiter) == (not self.waiting(key))
+        if (key, waiter) not in self.pairs:
+            self.pairs.append((key, waiter))
+
+    @rule(key=keys, waiter=waiters)
+    def leave(self, key, waiter):
+        self.flight.leave(key, waiter)
+        self.pairs = [pair for pair in self.pairs if pair != (key, waiter)]
+
+    @rule(key=keys)
+    def resolve(self, key):
+        assert self.flight.resolve(key) == self.waiting(key)
+        self.pairs = [pair for pair in self.pairs if pair[0] != key]
+
+    @invariant()
+    def a_key_is_in_flight_exactly_while_somebody_waits(self):
+        assert len(self.flight) == len({key for key, _ in self.pairs})
+        assert all((key in self.flight) == bool(self.waiting(key)) for key in "abcd")
+
+
+InFlightMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestInFlight = InFlightMachine.TestCase

@@ -1,0 +1,109 @@
+"""The window against a plain list that is searched anew at each step."""
+
+import math
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from clipper_stream.batching.window import Window
+
+DELAY_S = 4.0  # whole seconds, so that sums of times are exact
+
+
+class NaiveWindow:
+    """Rows (number, shape, deadline_s, came_s) in the order they came."""
+
+    def __init__(self):
+        self.rows = []
+
+    def go_at_s(self, shape, limit_rows):
+        rows = [row for row in self.rows if row[1] == shape]
+        urgent = any(deadline_s <= came_s + DELAY_S for _, _, deadline_s, came_s in rows)
+        return rows[0][3] if urgent or len(rows) >= limit_rows else rows[0][3] + DELAY_S
+
+    def shapes(self):
+        return list(dict.fromkeys(row[1] for row in self.rows))  # oldest row first
+
+    def take(self, now_s, limit_rows):
+        late = [row for shape in self.shapes() for row in self.late_heads(shape, now_s)]
+        self.rows = [row for row in self.rows if row not in late]
+        batch = []
+        while not batch:
+            ready = [shape for shape in self.shapes() if self.go_at_s(shape, limit_rows) <= now_s]
+            if not ready:
+                break
+            for row in [row for row in self.rows if row[1] == ready[0]]:
+                if len(batch) == limit_rows:
+                    break
+                (late if row[2] <= now_s else batch).append(row)
+                self.rows.remove(row)
+        return batch, late
+
+    def late_heads(self, shape, now_s):
+        heads = []
+        for row in self.rows:
+            if row[1] == shape:
+                if row[2] > now_s:
+                    break
+                heads.append(row)
+        return heads
+
+
+class WindowMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.window, self.naive = Window(DELAY_S), NaiveWindow()
+        self.now_s, self.added, self.given = 100.0, 0, []
+
+    @rule(
+        shape=st.sampled_from("ABC"),
+        wait_s=st.integers(-2, 12) | st.just(math.inf),
+        count=st.integers(1, 4),
+    )
+    def add(self, shape, wait_s, count):
+        for _ in range(count):
+            row = (self.added, shape, self.now_s + wait_s, self.now_s)
+            self.added += 1
+            self.window.add(row, shape, row[2], self.now_s)
+            self.naive.rows.append(row)
+
+    @rule(passed_s=st.integers(1, 5))
+    def let_time_pass(self, passed_s):
+        self.now_s += passed_s
+
+    @rule(limit_rows=st.integers(1, 6))
+    def take(self, limit_rows):
+        taken = self.window.take(self.now_s, limit_rows)
+        batch, late = self.naive.take(self.now_s, limit_rows)
+        assert taken.batch == batch
+        assert sorted(taken.late) == sorted(late)
+        assert len({row[1] for row in taken.batch}) <= 1
+        assert all(row[2] > self.now_s for row in taken.batch)
+        assert all(row[2] <= self.now_s for row in taken.late)
+        shapes = self.naive.shapes()
+        expected = min((self.naive.go_at_s(shape, limit_rows) for shape in shapes), default=None)
+        assert taken.wake_at_s == expected
+        self.given += [row[0] for row in taken.batch + taken.late]
+
+    @rule(limit_rows=st.integers(1, 6))
+    def sleep_until_told_to_wake(self, limit_rows):
+        taken = self.window.take(self.now_s, limit_rows)
+        batch, late = self.naive.take(self.now_s, limit_rows)
+        self.given += [row[0] for row in batch + late]
+        if taken.wake_at_s is None:
+            return
+        self.now_s = max(self.now_s, taken.wake_at_s)
+        taken = self.window.take(self.now_s, limit_rows)
+        self.naive.take(self.now_s, limit_rows)
+        assert taken.batch or taken.late
+        self.given += [row[0] for row in taken.batch + taken.late]
+
+    @invariant()
+    def every_row_waits_or_has_come_out_once(self):
+        assert len(self.window) == len(self.naive.rows)
+        assert sorted(self.given + [row[0] for row in self.naive.rows]) == list(range(self.added))
+
+
+WindowMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestWindow = WindowMachine.TestCase
