@@ -15,8 +15,8 @@ at least as many rows as the limit, else *thin*.
 - A late thin batch alone is a pause of the host (garbage collection, scheduling), not a limit that is too high. Two in
   a row are a model that has become slower, and each further one takes 10 % off the limit, never more.
 
-Two rows are a large step for a model that takes the whole target for a handful: it then goes up and down between a fast
-and a late size (so does the paper's kernel SVM, 29 ms at the 99th percentile under 20 ms). `quantile` settles there.
+Two rows are a large step for a model that takes the whole target for a handful: the limit then goes up and down between
+a fast and a late size. `quantile` settles there.
 """
 
 from clipper_stream.batching.bounds import checked_rows, checked_target

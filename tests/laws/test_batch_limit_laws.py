@@ -12,6 +12,7 @@ from clipper_stream.batching.limit import LIMITS, make_limit
 from clipper_stream.errors import InvalidSetting
 
 TARGET_S = 0.02
+no_deadline = settings(deadline=None)  # the machine may be busy; nothing here measures time
 kinds = pytest.mark.parametrize("kind", sorted(LIMITS))
 latencies_s = st.floats(min_value=0.0, max_value=0.1) | st.sampled_from([0.0, 0.018, TARGET_S, 1e6])
 shares = st.floats(min_value=0.0, max_value=1.0) | st.just(1.0)
@@ -31,6 +32,7 @@ def live(limit, history):
 
 
 @kinds
+@no_deadline
 @given(history=histories, max_rows=max_rows)
 def test_the_limit_is_always_between_one_row_and_max_rows(kind, history, max_rows):
     limit = make_limit(kind, TARGET_S, max_rows)
@@ -41,6 +43,7 @@ def test_the_limit_is_always_between_one_row_and_max_rows(kind, history, max_row
 
 
 @kinds
+@no_deadline
 @given(history=histories, share=shares, over_s=st.floats(min_value=0.0, max_value=10.0))
 def test_a_batch_over_target_never_raises_the_limit(kind, history, share, over_s):
     limit = live(make_limit(kind, TARGET_S, 1000), history)
@@ -50,6 +53,7 @@ def test_a_batch_over_target_never_raises_the_limit(kind, history, share, over_s
 
 
 @kinds
+@no_deadline
 @given(history=histories, share=st.floats(min_value=0.0, max_value=0.99), latency_s=st.floats(0.0, 0.0199))
 def test_a_fast_batch_of_fewer_rows_than_the_limit_never_changes_it(kind, history, share, latency_s):
     limit = live(make_limit(kind, TARGET_S, 1000), history)
@@ -61,6 +65,7 @@ def test_a_fast_batch_of_fewer_rows_than_the_limit_never_changes_it(kind, histor
 
 
 @kinds
+@no_deadline
 @given(history=histories)
 def test_the_same_batches_lead_to_the_same_limit(kind, history):
     first, second = (live(make_limit(kind, TARGET_S, 1000), history).rows for _ in range(2))
@@ -68,8 +73,8 @@ def test_the_same_batches_lead_to_the_same_limit(kind, history):
 
 
 @kinds
+@no_deadline
 @given(history=histories, later=histories)
-@settings(max_examples=30)
 def test_a_limit_goes_on_after_pickling_as_if_nothing_had_happened(kind, history, later):
     limit = live(make_limit(kind, TARGET_S, 1000), history)
     copy = pickle.loads(pickle.dumps(limit))

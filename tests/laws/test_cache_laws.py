@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.caching.clock import ClockCache
@@ -11,6 +11,7 @@ from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.errors import InvalidSetting
 
 CACHES = {"clock": ClockCache}
+no_deadline = settings(deadline=None)  # the machine may be busy; nothing here measures time
 caches = pytest.mark.parametrize("make", CACHES.values(), ids=CACHES.keys())
 
 keys = st.binary(min_size=1, max_size=3)
@@ -31,6 +32,7 @@ def live(cache, history):
 
 
 @caches
+@no_deadline
 @given(history=calls, budget_bytes=budgets)
 def test_the_store_never_holds_more_than_the_budget(make, history, budget_bytes):
     store = DictStore()
@@ -41,6 +43,7 @@ def test_the_store_never_holds_more_than_the_budget(make, history, budget_bytes)
 
 
 @caches
+@no_deadline
 @given(history=calls, budget_bytes=budgets)
 def test_an_answer_is_the_value_put_last_or_none(make, history, budget_bytes):
     cache = make(DictStore(), budget_bytes, entry_bytes=2)
@@ -51,6 +54,7 @@ def test_an_answer_is_the_value_put_last_or_none(make, history, budget_bytes):
 
 
 @caches
+@no_deadline
 @given(history=calls)
 def test_nothing_is_forgotten_below_the_budget(make, history):
     cache = make(DictStore(), 10**6)
@@ -59,6 +63,7 @@ def test_nothing_is_forgotten_below_the_budget(make, history):
 
 
 @caches
+@no_deadline
 @given(history=calls, budget_bytes=budgets)
 def test_the_same_calls_leave_the_same_entries(make, history, budget_bytes):
     first, second = DictStore(), DictStore()
@@ -68,6 +73,7 @@ def test_the_same_calls_leave_the_same_entries(make, history, budget_bytes):
 
 
 @caches
+@no_deadline
 @given(history=calls, budget_bytes=budgets)
 def test_a_restart_loses_nothing(make, history, budget_bytes):
     store = DictStore()
