@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from clipper_agents.broker.data_dir import DataDir
 from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
 from clipper_agents.broker.process import GuardedProcess
-from clipper_agents.broker.properties import LOGGING, LOOPBACK, Node, free_port, server_properties
+from clipper_agents.broker.properties import LOOPBACK, Node, free_port, is_free, server_properties
 from clipper_agents.broker.readiness import wait_until_ready
 from clipper_agents.broker.runtime import KAFKA_VERSION, Runtime, find_runtime
 from clipper_topics.connection import KafkaConnection
@@ -47,6 +48,7 @@ class EmbeddedBroker:
         heap_mib: Largest Java heap, in MiB.
         extra_properties: Broker settings by their Kafka names, on top of ours.
         runtime: Finds the Java and the jars.
+        ports: Gives a free port at each call.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class EmbeddedBroker:
         extra_properties: Mapping[str, object] | None = None,
         *,
         runtime: Callable[[], Runtime] = find_runtime,
+        ports: Callable[[], int] = free_port,
     ) -> None:
         self._given_dir = Path(data_dir).absolute() if data_dir is not None else None
         self._given_port = port or None
         self._heap_mib = heap_mib
         self._extra_properties = dict(extra_properties or {})
         self._runtime = runtime
-        self._dir: Path | None = self._given_dir
+        self._ports = ports
+        self._dir = DataDir(self._given_dir) if self._given_dir else None
         self._port: int | None = self._given_port
         self._process: GuardedProcess | None = None
 
@@ -85,7 +89,7 @@ class EmbeddedBroker:
     @property
     def log_file(self) -> Path:
         """What the broker itself says: warnings and errors."""
-        return self._folder / "broker.log"
+        return self._folder.log_file
 
     def start(self) -> Self:
         """Start it and wait until it answers; nothing happens when it runs already.
@@ -93,19 +97,11 @@ class EmbeddedBroker:
         Raises:
             BrokerNotStarted: no Java, no jars, a busy port, or the broker ended; one line says which.
         """
-        if self.pid is not None:
-            return self
-        runtime = self._runtime()
-        self._prepare()
-        for attempt in range(ATTEMPTS):
-            try:
-                self._launch(runtime, self._choose_port(attempt))
-            except PortTaken:
-                if self._given_port is not None or attempt == ATTEMPTS - 1:
-                    raise
-            else:
-                return self
-        raise AssertionError("unreachable")
+        if self.pid is None:
+            runtime = self._runtime()
+            with self._folder.locked() as lock:
+                self._launch_somewhere(runtime, lock.fileno())
+        return self
 
     def stop(self, kill: bool = False) -> None:
         """End it; nothing happens when it does not run.
@@ -117,7 +113,7 @@ class EmbeddedBroker:
             self._process.stop(kill)
             self._process = None
         if self._given_dir is None and self._dir is not None and not kill:
-            shutil.rmtree(self._dir, ignore_errors=True)
+            shutil.rmtree(self._dir.path, ignore_errors=True)
             self._dir = None
 
     def __enter__(self) -> Self:
@@ -127,80 +123,69 @@ class EmbeddedBroker:
         self.stop()
 
     @property
-    def _folder(self) -> Path:
+    def _folder(self) -> DataDir:
         if self._dir is None:
-            self._dir = Path(tempfile.mkdtemp(prefix="clipper-kafka-"))
+            self._dir = DataDir(Path(tempfile.mkdtemp(prefix="clipper-kafka-")))
         return self._dir
 
-    def _prepare(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
-        except OSError as error:
-            raise BrokerNotStarted(
-                f"{error.filename}: {error.strerror}; give a data_dir that can be written"
-            ) from error
+    def _launch_somewhere(self, runtime: Runtime, lock: int) -> None:
+        """Launch it until nobody was faster to take one of its ports."""
+        for attempt in range(1, ATTEMPTS + 1):
+            port = self._next_port()
+            try:
+                self._launch(runtime, port, lock)
+                break
+            except PortTaken:
+                if attempt == ATTEMPTS:
+                    raise
 
-    def _choose_port(self, attempt: int) -> int:
-        if self._given_port is not None:
-            return self._given_port
-        remembered = self._folder / "port"
-        if attempt == 0 and self._port is None and remembered.exists():
-            return int(remembered.read_text(encoding="ascii"))
-        return self._port if attempt == 0 and self._port is not None else free_port()
+    def _next_port(self) -> int:
+        if self._given_port is not None and not is_free(self._given_port):
+            raise PortTaken(f"port {self._given_port} of {LOOPBACK} is taken: give another one, or none")
+        port = self._given_port or self._port or self._folder.remembered_port()
+        return port if port is not None and is_free(port) else self._ports()
 
-    def _launch(self, runtime: Runtime, port: int) -> None:
+    def _launch(self, runtime: Runtime, port: int, lock: int) -> None:
+        folder = self._folder
         self._port = port
-        config = self._write_config(port)
-        cluster_id = self._cluster_id() or self._format(runtime, config)
-        logged = self.log_file.stat().st_size if self.log_file.exists() else 0
-        temporary = self._folder if self._given_dir is None else None
-        process = GuardedProcess(self._command(runtime, "kafka.Kafka", str(config)), self.log_file, temporary)
+        node = Node(node_id=1, port=port, controller_port=self._ports())
+        text = server_properties(node, [node], folder.records, self._extra_properties)
+        folder.config_file.write_text(text, encoding="utf-8")
+        cluster_id = folder.cluster_id() or self._format(runtime)
+        logged = folder.log_size()
+        process = GuardedProcess(
+            self._command(runtime, "kafka.Kafka", str(folder.config_file)),
+            folder.log_file,
+            temporary=None if self._given_dir else folder.path,
+            keeps=(lock,),
+        )
         if not wait_until_ready(self.connection, cluster_id, lambda: process.exit_code is None, START_S):
             code = process.exit_code
             process.stop(kill=True)
-            raise self._failure(code, self._logged_since(logged))
+            raise self._failure(code, folder.logged_since(logged))
         self._process = process
-        (self._folder / "port").write_text(str(port), encoding="ascii")
+        folder.remember_port(port)
 
     def _command(self, runtime: Runtime, main: str, *arguments: str) -> list[str]:
-        logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
+        logging = f"-Dlog4j2.configurationFile={self._folder.logging_file}"
         return runtime.command([*JVM, f"-Xmx{self._heap_mib}m", logging], main, *arguments)
 
-    def _write_config(self, port: int) -> Path:
-        node = Node(node_id=1, port=port, controller_port=free_port())
-        config = self._folder / "server.properties"
-        text = server_properties(node, [node], self._folder / "data", self._extra_properties)
-        config.write_text(text, encoding="utf-8")
-        return config
-
-    def _cluster_id(self) -> str | None:
-        """The id under which the data was formatted, None before the first start."""
-        meta = self._folder / "data" / "meta.properties"
-        if not meta.exists():
-            return None
-        lines = meta.read_text(encoding="utf-8").splitlines()
-        return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
-
-    def _format(self, runtime: Runtime, config: Path) -> str:
+    def _format(self, runtime: Runtime) -> str:
+        """Give the empty folder a new cluster id."""
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = self._command(runtime, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config")
-        done = subprocess.run([*command, str(config)], capture_output=True, text=True, check=False)
+        arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
+        command = self._command(runtime, "kafka.tools.StorageTool", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         with self.log_file.open("a", encoding="utf-8") as log:
             log.write(done.stdout + done.stderr)
         if done.returncode != 0:
             raise self._failure(done.returncode, done.stdout + done.stderr)
         return cluster_id
 
-    def _logged_since(self, position: int) -> str:
-        with self.log_file.open("rb") as log:
-            log.seek(position)
-            return log.read().decode("utf-8", "replace")
-
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
         """What the broker's own words mean for the user."""
         if "Address already in use" in said:
-            return PortTaken(f"port {self._port} is taken: give another one, or none (log: {self.log_file})")
+            return PortTaken(f"port {self._port}, or the controller's, was taken: try again (log: {self.log_file})")
         end = f"did not answer within {START_S:.0f} s" if exit_code is None else f"ended with exit code {exit_code}"
         return BrokerNotStarted(f"Kafka {KAFKA_VERSION} {end}: {_reason(said)} (log: {self.log_file})")
 

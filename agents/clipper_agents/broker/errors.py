@@ -8,4 +8,4 @@ class BrokerNotStarted(SetupError):
 
 
 class PortTaken(BrokerNotStarted):
-    """Somebody else listens on the broker's port. Raised by `process`, met by `embedded` with another port."""
+    """Somebody else listens on a port of the broker; met with other ports, unless the user named this one."""

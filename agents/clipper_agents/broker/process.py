@@ -36,12 +36,15 @@ class GuardedProcess:
         log_file: Gets the standard output and errors, appended.
         temporary: A folder that belongs to the process: if we die the process is killed at once and the folder
             removed. Absent: the process is asked to stop, and keeps its data.
+        keeps: Descriptors that the process inherits, for example of a lock.
     """
 
-    def __init__(self, command: Sequence[str], log_file: Path, temporary: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], log_file: Path, temporary: Path | None = None, keeps: Sequence[int] = ()
+    ) -> None:
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=keeps
             )
         orphaned = ["KILL", str(temporary)] if temporary else ["TERM", ""]
         self._guard = subprocess.Popen(

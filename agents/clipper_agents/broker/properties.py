@@ -40,17 +40,21 @@ class Node:
 def free_port() -> int:
     """A port on which nobody listens now; it can be taken before it is used, so a failed bind is tried again."""
     for port in random.SystemRandom().sample(PORTS, 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: TIME_WAIT is no obstacle
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
+        if is_free(port):
             return port
+    with socket.create_server((LOOPBACK, 0)) as any_port:
+        return int(any_port.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a broker could listen there now."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
-    return int(port)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: TIME_WAIT is no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def server_properties(
@@ -91,6 +95,9 @@ def server_properties(
         "share.coordinator.state.topic.num.partitions": 4,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
+        # how long a broker that was killed cannot come back: until its old registration has expired
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         "log.cleaner.dedupe.buffer.size": 16 << 20,
         **(extra or {}),
     }

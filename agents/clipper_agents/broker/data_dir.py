@@ -1,0 +1,110 @@
+"""What a broker keeps from one start to the next, and who may use it.
+
+data/                the records, formatted once with a cluster id
+port                 where it listened last
+broker.log           its warnings and errors
+server.properties, log4j2.properties     written at each start
+lock                 held by the JVM, so until the last moment in which it could write
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from clipper_agents.broker.errors import BrokerNotStarted
+from clipper_agents.broker.properties import LOGGING
+
+LOCK_S = 5.0
+"""The broker of a parent that was killed needs a moment to stop; one that runs longer is somebody's."""
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The folder of one broker."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        """Kafka's `log.dirs`."""
+        return self.path / "data"
+
+    @property
+    def log_file(self) -> Path:
+        """What the broker itself says."""
+        return self.path / "broker.log"
+
+    @property
+    def config_file(self) -> Path:
+        """Kafka's `server.properties`."""
+        return self.path / "server.properties"
+
+    @property
+    def logging_file(self) -> Path:
+        """log4j's properties."""
+        return self.path / "log4j2.properties"
+
+    @contextmanager
+    def locked(self) -> Iterator[IO[str]]:
+        """The folder, made and ours alone; a child that inherits the file's descriptor keeps the lock.
+
+        Raises:
+            BrokerNotStarted: it cannot be written, or another broker runs in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.logging_file.write_text(LOGGING, encoding="utf-8")
+            lock = (self.path / "lock").open("w", encoding="ascii")
+        except OSError as error:
+            raise BrokerNotStarted(
+                f"{error.filename}: {error.strerror}; give a data_dir that can be written"
+            ) from error
+        with lock:
+            self._acquire(lock)
+            yield lock
+
+    def _acquire(self, lock: IO[str]) -> None:
+        end_s = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > end_s:
+                    raise BrokerNotStarted(
+                        f"{self.path}: another broker runs in this data_dir: stop it, or give another one"
+                    ) from error
+                time.sleep(POLL_S)
+            else:
+                return
+
+    def cluster_id(self) -> str | None:
+        """The id under which the records were formatted, None before the first start."""
+        meta = self.records / "meta.properties"
+        if not meta.exists():
+            return None
+        lines = meta.read_text(encoding="utf-8").splitlines()
+        return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
+
+    def remembered_port(self) -> int | None:
+        """Where the broker listened last, None before the first start."""
+        file = self.path / "port"
+        return int(file.read_text(encoding="ascii")) if file.exists() else None
+
+    def remember_port(self, port: int) -> None:
+        """For the next start."""
+        (self.path / "port").write_text(str(port), encoding="ascii")
+
+    def log_size(self) -> int:
+        """Length of the log so far, bytes."""
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def logged_since(self, position: int) -> str:
+        """What was logged after this position, in bytes."""
+        with self.log_file.open("rb") as log:
+            log.seek(position)
+            return log.read().decode("utf-8", "replace")
