@@ -1,16 +1,22 @@
-"""The configuration reference lists every key and every default of the records that are read."""
+"""The reference pages list every key, default, command and option that the code has."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import typer.main
 
+from clipper_agents.cli.main import app
 from clipper_agents.settings import BrokerSection, HostSection, KafkaSection, RouterSection
 from clipper_topics.connection import VARIABLES
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-PAGE = (Path(__file__).parents[2] / "docs/reference/configuration.md").read_text()
+REFERENCE = Path(__file__).parents[2] / "docs/reference"
+PAGE = (REFERENCE / "configuration.md").read_text()
+COMMANDS = (REFERENCE / "command-line.md").read_text()
+PROGRAM = typer.main.get_command(app)
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[kafka]": KafkaSection,
     "[broker]": BrokerSection,
@@ -46,3 +52,19 @@ def test_every_plain_default_is_the_one_in_the_reference(section: str) -> None:
 
 def test_every_variable_of_the_connection_is_in_the_reference() -> None:
     assert all(f"`{variable}`" in PAGE for variable in VARIABLES.values())
+
+
+def commands_of(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Commands by their words; a group stands for the commands below it."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        found |= commands_of(command, f"{prefix}{name} ") if hasattr(command, "commands") else {prefix + name: command}
+    return found
+
+
+@pytest.mark.parametrize("name", commands_of(PROGRAM))
+def test_every_command_and_option_is_in_the_reference(name: str) -> None:
+    assert f"`{name}`" in COMMANDS
+    parameters = commands_of(PROGRAM)[name].params
+    shown = {option for each in parameters if not getattr(each, "hidden", False) for option in each.opts}
+    assert {option for option in shown if option.startswith("--") and f"`{option}`" not in COMMANDS} == set()

@@ -1,0 +1,43 @@
+"""Code and configurations in the documentation can be used as they stand."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipper_agents.settings import load_settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+TUTORIAL = DOCS / "tutorial/first-pipeline.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^ {{{len(block) - len(block.lstrip(' '))}}}", "", block, flags=re.MULTILINE) for block in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_is_toml_and_every_program_is_python(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        tomllib.loads(block)
+    for block in blocks(page, "python"):
+        ast.parse(block)
+
+
+def test_the_configuration_of_the_tutorial_is_accepted(tmp_path: Path) -> None:
+    whole = next(block for block in blocks(TUTORIAL, "toml") if "[[application]]" in block)
+    file = tmp_path / "clipper.toml"
+    file.write_text(whole)
+    settings = load_settings(file, {})
+    assert [model.ref for model in settings.models] == ["careful:1", "careless:1"]
+
+
+def test_the_models_of_the_tutorial_differ_as_it_says() -> None:
+    shop: dict[str, object] = {}
+    exec(blocks(TUTORIAL, "python")[0], shop)
+    basket = np.array([[0.2, 0.3, 0.4, 1.9]], dtype="float32")
+    assert [shop[name](basket).tolist() for name in ("careful", "careless")] == [[1], [0]]  # type: ignore[operator]
