@@ -68,6 +68,11 @@ def overlay(content: dict[str, Any], environ: Mapping[str, str], overrides: Mapp
     return merged
 
 
+def is_setting(variable: str) -> bool:
+    """Whether `overlay` reads this environment variable; the password is not one of them."""
+    return any(_from_environment({variable: "x"}))
+
+
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
     for name, text in environ.items():
         if text and name in KAFKA_VARIABLES:

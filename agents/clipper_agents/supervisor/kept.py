@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipper_agents import exits
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.errors import ChildNotReady
@@ -15,8 +16,6 @@ from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""
-SETUP_ERROR = 3
-"""Exit code of a worker that knows so itself (`clipper_agents.cli.exits`): it is given up at once."""
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ class _End:
 
     @property
     def hopeless(self) -> bool:
-        return self.code == SETUP_ERROR or not self.in_time
+        return self.code == exits.SETUP or not self.in_time
 
     @property
     def what(self) -> str:

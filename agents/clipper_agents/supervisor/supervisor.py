@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable
 from typing import Self
 
-from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.kept import KeptChild, Surroundings
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_stream.errors import UnknownName
@@ -49,16 +48,15 @@ class Supervisor:
         """Start children in parallel and wait until all serve.
 
         Raises:
-            ChildNotReady: one of them cannot; the others go on until `stop`.
+            ChildNotReady: one of them cannot, the first that fails; the others go on until `stop`.
             UnknownName: a name is taken.
         """
-        started = [self._keep(spec) for spec in specs]
-        outcomes = await asyncio.gather(*(child.wait_ready() for child in started), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if others := [failure for failure in failures if not isinstance(failure, ChildNotReady)]:
-            raise others[0]
-        if failures:
-            raise ChildNotReady("\n".join(map(str, failures)))
+        waits = [asyncio.ensure_future(self._keep(spec).wait_ready()) for spec in specs]
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def stop(self, *names: str) -> None:
         """End these children, all when none is named, in parallel; each is asked, then killed after its `drain_s`."""

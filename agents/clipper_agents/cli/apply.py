@@ -1,0 +1,36 @@
+"""`clipper-stream apply`: publish the manifests of a configuration."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_agents.settings import Settings
+
+
+def apply(config: ConfigFile = Path("clipper.toml"), bootstrap: Bootstrap = None, assignments: Set = None) -> None:
+    """Publish the applications and models of a configuration; running routers follow at once.
+
+    Prints a line for each manifest that changed. What the configuration does not name stays as it is.
+    """
+    for line in asyncio.run(_applied(settings_from(config, bootstrap, assignments))):
+        print(line)
+
+
+async def _applied(settings: "Settings") -> list[str]:
+    from clipper_agents.admin import ensure_topics
+    from clipper_agents.supervisor.applying import apply_manifests
+    from clipper_topics.manifests import ApplicationManifest
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    await ensure_topics(kafka, catalogue, settings.models, replication_factor=settings.kafka.replication)
+    changed = await apply_manifests(kafka, catalogue, settings.applications, settings.models)
+    return [
+        f"application {each.name} revision {each.revision}"
+        if isinstance(each, ApplicationManifest)
+        else f"model {each.ref}"
+        for each in changed
+    ] or ["nothing changed"]

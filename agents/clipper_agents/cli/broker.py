@@ -1,0 +1,45 @@
+"""`clipper-stream broker`: the embedded broker in the foreground."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper_agents.cli.options import LogLevel
+
+
+def broker(
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the records here; absent: forget them at the end.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; absent: as last time, else a free one.")
+    ] = None,
+    heap_mib: Annotated[int, typer.Option(min=128, help="Java heap in MiB.")] = 512,
+    log_level: LogLevel = None,
+) -> None:
+    """Run an Apache Kafka without Docker until Ctrl-C or SIGTERM.
+
+    Prints one line, `ready bootstrap=HOST:PORT`, when it can be used.
+    """
+    from clipper_agents.broker import EmbeddedBroker
+    from clipper_agents.observability.logging import configure_logging
+
+    configure_logging(log_level, os.environ)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with EmbeddedBroker(data_dir, port, heap_mib) as running:
+        print(f"ready bootstrap={running.bootstrap}", flush=True)
+        while not ended.wait(1.0):
+            if running.pid is None:
+                _fail(running.log_file)
+
+
+def _fail(log_file: Path) -> None:
+    from clipper_agents.broker import BrokerNotStarted
+
+    raise BrokerNotStarted(f"Kafka ended by itself (log: {log_file})")

@@ -1,0 +1,111 @@
+"""The program: its commands, and what an error looks like from outside."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from clipper_agents import exits
+from clipper_agents.cli.apply import apply
+from clipper_agents.cli.asking import feedback, predict
+from clipper_agents.cli.broker import broker
+from clipper_agents.cli.loadgen import loadgen
+from clipper_agents.cli.topics import topics
+from clipper_agents.cli.up import up
+from clipper_agents.cli.worker import worker
+
+app = typer.Typer(
+    name="clipper-stream",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help costs 0.3 s, and usage errors would be boxes instead of lines
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup (settings, model, connection), 130 interrupted.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"clipper-stream {version('clipper-stream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def clipper_stream(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Prediction serving on Kafka topics: deadlines, adaptive batching, bandit model selection.
+
+    Start with clipper-stream up --config examples/clipper.toml, then ask with
+    clipper-stream predict.
+    """
+
+
+def _add(command: Callable[..., None], short: str, example: str) -> None:
+    app.command(short_help=short, epilog=f"Example: clipper-stream {example}")(command)
+
+
+_add(up, "Start broker, routers and model hosts on this machine.", "up --config examples/clipper.toml")
+_add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
+_add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")
+_add(apply, "Publish the applications and models of a configuration.", "apply --bootstrap localhost:9092")
+_add(broker, "Run an Apache Kafka without Docker.", "broker --port 9092 --data-dir data/broker")
+_add(
+    loadgen,
+    "Put load on an application, and report.",
+    "loadgen --application sums --rate 500 --bootstrap localhost:9092",
+)
+app.add_typer(topics, short_help="Create or list the topics.")
+app.add_typer(worker, short_help="Run one router or host process.")
+
+
+def run() -> None:
+    """Entry point of `clipper-stream`: run a command, end with one of the codes in `exits`."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Of the command line, without the program's name.
+        program: Instead of the application.
+
+    Returns:
+        The exit code; for an error of ours one line a problem has gone to standard error before.
+    """
+    from clipper_stream.errors import ClipperError, SetupError
+    from clipper_topics.connection import InvalidConnection
+
+    try:
+        program(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else exits.OK
+    except (SetupError, InvalidConnection) as error:
+        return _tell(error, exits.SETUP)
+    except ClipperError as error:
+        return _tell(error, exits.FAILURE)
+    except (KeyboardInterrupt, EOFError):
+        return exits.INTERRUPTED
+    except Exception:  # noqa: BLE001 - whatever it is, the exit code and the last line are the program's
+        traceback.print_exc()
+        print("error: this is a defect of clipper-stream: please report the lines above", file=sys.stderr)
+        return exits.FAILURE
+    return exits.OK
+
+
+def _tell(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    run()

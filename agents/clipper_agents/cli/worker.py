@@ -1,0 +1,86 @@
+"""`clipper-stream worker`: one router or host process, as `up` starts them or on a machine of its own."""
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, LogLevel, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_agents.settings import Settings
+    from clipper_topics.manifests import ModelManifest
+
+worker = typer.Typer(
+    name="worker",
+    no_args_is_help=True,
+    help="Run one router or host process; it prints one `ready` line when it serves, SIGTERM drains and ends it.",
+)
+
+Instance = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Unique and the same at each start: a restart takes its partitions back."),
+]
+EndsWithStdin = Annotated[
+    bool,
+    typer.Option("--ends-with-stdin", hidden=True, help="End when standard input ends, as a supervisor's child."),
+]
+
+
+@worker.command(epilog="Example: clipper-stream worker router --instance router-a --config clipper.toml")
+def router(
+    instance: Instance,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+    log_level: LogLevel = None,
+    ends_with_stdin: EndsWithStdin = False,
+) -> None:
+    """Run a router: it reads queries, chooses models, answers and learns."""
+    _prepare(log_level, ends_with_stdin)
+    settings = settings_from(config, bootstrap, assignments)
+    from clipper_agents.router.worker import run
+
+    run(settings.router_settings(instance, settings.connection(os.environ)))
+
+
+@worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
+def host(
+    model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The model version to serve.")],
+    instance: Instance,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+    log_level: LogLevel = None,
+    ends_with_stdin: EndsWithStdin = False,
+) -> None:
+    """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
+    _prepare(log_level, ends_with_stdin)
+    settings = settings_from(config, bootstrap, assignments)
+    manifest = settings.model(model) if settings.models else asyncio.run(_published(settings, model))
+    from clipper_agents.host.worker import run
+
+    run(settings.host_settings(instance, manifest, settings.connection(os.environ)))
+
+
+def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
+    from clipper_agents.observability.logging import configure_logging
+    from clipper_agents.supervisor.lifeline import end_with_stdin
+
+    configure_logging(log_level, os.environ)
+    if ends_with_stdin:
+        end_with_stdin()
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path has text; models beside the user are found as by python -m
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the same
+
+
+async def _published(settings: "Settings", ref: str) -> "ModelManifest":
+    from clipper_agents.admin import read_manifests
+    from clipper_stream.errors import UnknownName
+
+    found = (await read_manifests(settings.connection(os.environ), settings.catalogue)).models
+    if ref not in found:
+        raise UnknownName(f"model {ref!r} is not published; published: {', '.join(sorted(found)) or 'none'}")
+    return found[ref]

@@ -1,0 +1,11 @@
+"""Exit codes of the command line program and of its workers."""
+
+OK = 0
+FAILURE = 1
+"""The request failed, or something unforeseen happened: trying again may help."""
+USAGE = 2
+"""The command line is wrong."""
+SETUP = 3
+"""A setting, manifest, model or address is wrong and has to be changed first: a supervisor does not try again."""
+INTERRUPTED = 130
+"""Ctrl-C, 128 + SIGINT."""

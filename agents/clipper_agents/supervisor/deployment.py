@@ -1,0 +1,182 @@
+"""A whole deployment on this machine: broker, topics, manifests, routers and hosts."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from clipper_agents.admin import ensure_topics
+from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.settings import Settings
+from clipper_agents.supervisor.applying import apply_manifests
+from clipper_agents.supervisor.kept import Surroundings
+from clipper_agents.supervisor.supervisor import Supervisor
+from clipper_agents.supervisor.workers import PROGRAM, Workers
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingChild:
+    """A child as it is now.
+
+    Attributes:
+        name: For example `router-0` or `host.svm.2.0`.
+        pid: Its process id, None between two runs.
+        metrics_port: Port of its metrics on 127.0.0.1, None while it does not serve.
+    """
+
+    name: str
+    pid: int | None
+    metrics_port: int | None
+
+
+class Deployment:
+    """Starts everything that a configuration says, and ends it; as a context manager it leaves nothing behind.
+
+        async with Deployment(load_settings(Path("clipper.toml"), os.environ)) as deployment:
+            async with Client(deployment.connection) as client: ...
+
+    Inside the block a query is answered. On the way out the routers drain first, then the hosts, then the broker ends.
+
+    Args:
+        settings: Without `kafka.bootstrap` an embedded broker is started.
+        environ: The environment variables of the children, without settings; None: this process's.
+        log_level: Of the children.
+        surroundings: Backoff, clock and where the children's lines go.
+        program: How the command line program is started.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        log_level: str | None = None,
+        surroundings: Surroundings | None = None,
+        program: tuple[str, ...] = PROGRAM,
+    ) -> None:
+        self.settings = settings
+        self.broker: EmbeddedBroker | None = None
+        self._environ = dict(os.environ if environ is None else environ)
+        self._log_level, self._program = log_level, program
+        self._supervisor = Supervisor(surroundings)
+        self._stack = AsyncExitStack()
+
+    @property
+    def connection(self) -> KafkaConnection:
+        """How to reach its Kafka."""
+        return self.settings.connection(self._environ)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Its topics."""
+        return self.settings.catalogue
+
+    @property
+    def children(self) -> dict[str, ServingChild]:
+        """Its workers by name, as they are now."""
+        return {
+            name: ServingChild(
+                name=name,
+                pid=child.pid,
+                metrics_port=int(child.fields["metrics"]) if "metrics" in child.fields else None,
+            )
+            for name, child in self._supervisor.children.items()
+        }
+
+    async def start(self) -> None:
+        """Start everything; returns when a query sent now will be answered. On any error nothing is left.
+
+        Raises:
+            SetupError: no broker, topics of another shape, or a worker that cannot start.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End everything in order; a second time does nothing."""
+        await self._stack.aclose()
+
+    def kill(self, name: str | None = None) -> None:
+        """SIGKILL to one worker, which is then started again, or to all when none is named.
+
+        Raises:
+            UnknownName: there is no such worker.
+        """
+        self._supervisor.kill(name)
+
+    async def wait_ready(self, name: str) -> None:
+        """Wait until the worker serves, for example after `kill`.
+
+        Raises:
+            UnknownName: there is no such worker.
+            ChildNotReady: it was given up.
+        """
+        await self._supervisor.child(name).wait_ready()
+
+    async def restart(self, name: str) -> None:
+        """Drain a worker and start it again; returns when it serves.
+
+        Raises:
+            UnknownName: there is no such worker.
+            ChildNotReady: it cannot start again.
+        """
+        await self._supervisor.restart(name)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _start(self) -> None:
+        run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
+        self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        if self.settings.kafka.bootstrap is None:
+            self.settings = await self._with_embedded_broker(run_dir)
+        models, applications = self.settings.models, self.settings.applications
+        replication = self.settings.kafka.replication
+        await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
+        await apply_manifests(self.connection, self.catalogue, applications, models)
+        workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
+        self._stack.push_async_callback(self._stop_workers)
+        await self._supervisor.start([*workers.routers(), *(spec for model in models for spec in workers.hosts(model))])
+
+    async def _stop_workers(self) -> None:
+        """Routers first: what they have open is answered only while the hosts still are."""
+        await self._supervisor.stop(*(name for name in self._supervisor.children if name.startswith("router-")))
+        await self._supervisor.stop()
+
+    async def _with_embedded_broker(self, run_dir: Path) -> Settings:
+        """Start it; the settings with its address, and with temporary folders if its data is temporary."""
+        section, temporary = self.settings.broker, self.settings.forgets
+        self.broker = EmbeddedBroker(section.data_dir, section.port, section.heap_mib)
+        self._stack.push_async_callback(asyncio.to_thread, self.broker.stop)
+        await _to_its_end(asyncio.create_task(asyncio.to_thread(self.broker.start)))
+        replace = msgspec.structs.replace
+        settings = replace(self.settings, kafka=replace(self.settings.kafka, bootstrap=self.broker.bootstrap))
+        if not temporary:
+            return settings
+        router = replace(settings.router, data_dir=str(run_dir / "router"))
+        return replace(settings, router=router, host=replace(settings.host, data_dir=str(run_dir / "host")))
+
+
+async def _to_its_end(task: "asyncio.Task[object]") -> None:
+    """Wait for a task that must not be left halfway, even when we are cancelled meanwhile."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

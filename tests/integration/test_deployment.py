@@ -1,0 +1,178 @@
+"""A deployment starts what its configuration says, and leaves nothing behind. The workers are stand-ins."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from clipper_agents.admin import existing_topics, read_manifests
+from clipper_agents.settings import load_settings
+from clipper_agents.supervisor.backoff import Backoff
+from clipper_agents.supervisor.deployment import Deployment
+from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.kept import Surroundings
+from clipper_topics.manifests import ModelManifest
+
+pytestmark = pytest.mark.integration
+
+CONFIGURATION = """
+[router]
+processes = 2
+
+[[model]]
+name = "fast"
+uri = "m:f"
+colocated = true
+
+[[model]]
+name = "slow"
+uri = "m:f"
+replicas = 2
+
+[[application]]
+name = "a"
+models = ["fast:1", "slow:1"]
+"""
+WORKER = """
+import signal, sys
+from clipper_agents.supervisor.lifeline import end_with_stdin
+if "broken:1" in sys.argv:
+    print("error: no such model file", file=sys.stderr)
+    sys.exit(3)
+def drain(*_):
+    print("drained", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, drain)
+end_with_stdin()
+print("ready metrics=9", flush=True)
+while True:
+    signal.pause()
+"""
+UP = """
+import asyncio, sys
+from pathlib import Path
+from clipper_agents.cli.up import serve
+from clipper_agents.settings import load_settings
+from clipper_agents.supervisor.deployment import Deployment
+settings = load_settings(Path(sys.argv[1]), {})
+asyncio.run(serve(Deployment(settings, program=(sys.executable, sys.argv[2]))))
+"""
+NAMES = ["router-0", "router-1", "host.slow.1.0", "host.slow.1.1"]
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    path = tmp_path / "clipper.toml"
+    path.write_text(CONFIGURATION)
+    return path
+
+
+@pytest.fixture
+def worker(tmp_path):
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER)
+    return path
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where temporary folders are made during the test."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def is_alive(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def deployment_of(settings, worker, lines):
+    around = Surroundings(backoff=Backoff(first_s=0.0), echo=lines.append)
+    return Deployment(
+        settings, {"PATH": os.environ["PATH"]}, surroundings=around, program=(sys.executable, str(worker))
+    )
+
+
+def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(configuration, worker, temporary):
+    lines = []
+
+    async def scenario():
+        settings = load_settings(configuration, {})
+        async with deployment_of(settings, worker, lines) as deployment:
+            children = deployment.children
+            assert list(children) == NAMES
+            assert all(child.metrics_port == 9 for child in children.values())
+            topics = await existing_topics(deployment.connection, "clipper")
+            assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
+            assert "clipper.requests.fast.1" not in topics
+            published = await read_manifests(deployment.connection, deployment.catalogue)
+            assert list(published.models.values()) == settings.models
+            assert list(published.applications.values()) == settings.applications
+
+            deployment.kill("router-1")
+            await deployment.wait_ready("router-1")
+            await deployment.restart("host.slow.1.0")
+            changed = {name for name, child in deployment.children.items() if child.pid != children[name].pid}
+            assert changed == {"router-1", "host.slow.1.0"}
+            return [deployment.broker.pid, *(child.pid for child in deployment.children.values())]
+
+    pids = asyncio.run(scenario())
+    assert not any(map(is_alive, pids))
+    assert list(temporary.iterdir()) == []
+    drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
+    assert drained[0] == "host.slow.1.0", "the restart"
+    assert [name.split("-")[0].split(".")[0] for name in drained[1:]] == ["router", "router", "host", "host"]
+
+
+def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
+    settings = load_settings(configuration, {})
+    settings.models.append(ModelManifest(name="broken", uri="m:f"))
+
+    async def scenario():
+        with pytest.raises(
+            ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"
+        ):
+            await deployment_of(settings, worker, []).start()
+
+    asyncio.run(scenario())
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_prints_one_line_and_a_signal_drains_and_ends_everything(configuration, worker, temporary, number):
+    command = [sys.executable, "-c", UP, str(configuration), str(worker)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ready = process.stdout.readline()
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        children = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=60)
+    assert ready.startswith("ready bootstrap=127.0.0.1:")
+    assert (process.returncode, rest) == (0, ""), errors
+    assert errors.count(" drained") == len(NAMES)
+    assert len(children) > len(NAMES), "the broker as well"
+    assert not any(map(is_alive, children))
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_signal_during_the_start_ends_it(configuration, worker, temporary):
+    worker.write_text("import signal\nsignal.pause()\n")
+    command = [sys.executable, "-c", UP, str(configuration), str(worker)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not any(temporary.glob("clipper-*/router.json")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, ""), errors
+    assert list(temporary.iterdir()) == []
