@@ -1,0 +1,218 @@
+"""Laws that every registered selection policy obeys. A policy that is excused from one is named with the reason."""
+
+import json
+import math
+import pickle
+import random
+from collections import Counter
+from dataclasses import astuple
+
+import pytest
+
+from clipper_stream.selection.decision import audited
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.registry import POLICIES, make_policy
+from clipper_stream.selection.rng import query_rng
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+
+CANDIDATES = ("a:1", "b:1", "c:2")
+STATE = SelectionState(
+    {
+        "a:1": ModelTotals(40.0, 8.0, 80.0, 16.0),
+        "b:1": ModelTotals(30.0, 3.0, 75.0, 7.5),
+        "c:2": ModelTotals(20.0, 9.0, 85.0, 38.25),
+        "left:1": ModelTotals(7.0, 1.0, 9.0, 1.25),
+    }
+)
+LEARNING = {"epsilon_greedy": {"half_life": 50.0}, "exp3": {"half_life": 50.0}, "exp4": {"half_life": 50.0}}
+POLICIES_UNDER_LAW = [(name, {}) for name in POLICIES] + list(LEARNING.items())
+
+EXCUSED = {
+    ("single", "learns"): "it serves the model that its operator named",
+    ("split", "learns"): "an A/B test keeps its shares whatever it sees, or it would be none",
+    ("single", "joins"): "it serves the model that its operator named",
+    (
+        "epsilon_greedy",
+        "joins",
+    ): "weights are the greedy share or the uniform share; a new model has the mean loss instead",
+}
+
+
+def policies_under(law: str) -> list:
+    return [
+        pytest.param(make_policy(name, parameters), id=f"{name}{'-forgetting' if parameters else ''}")
+        for name, parameters in POLICIES_UNDER_LAW
+        if (name, law) not in EXCUSED
+    ]
+
+
+def test_every_excuse_names_a_registered_policy():
+    assert {name for name, _ in EXCUSED} <= set(POLICIES)
+
+
+@pytest.mark.parametrize("policy", policies_under("weights"))
+@pytest.mark.parametrize("state", [SelectionState(), STATE], ids=["new", "known"])
+def test_weights_of_the_candidates_in_their_order_sum_to_one(policy: SelectionPolicy, state):
+    weights = policy.weights(state, CANDIDATES)
+    assert tuple(weights) == CANDIDATES
+    assert math.isclose(sum(weights.values()), 1.0, abs_tol=1e-12)
+    assert min(weights.values()) >= 0.0
+
+
+@pytest.mark.parametrize("policy", policies_under("alone"))
+def test_a_lone_candidate_is_asked_with_certainty(policy: SelectionPolicy):
+    decision = policy.select(STATE, ["b:1"], query_rng(0, "0-1"))
+    assert (decision.models, decision.served) == (("b:1",), ("b:1",))
+    assert math.isclose(decision.propensities[0], 1.0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("policy", policies_under("propensities"))
+def test_models_are_asked_and_served_as_often_as_the_propensities_say(policy: SelectionPolicy, ratio):
+    draws = 20_000
+    prepared = audited(policy.prepare(STATE, CANDIDATES), ratio)
+    decisions = [prepared.select(query_rng(3, f"0-{number}")) for number in range(draws)]
+    asked = Counter(model for decision in decisions for model in decision.models)
+    served = Counter(decision.served for decision in decisions)
+    asking = {m: p for decision in decisions for m, p in zip(decision.models, decision.propensities, strict=True)}
+    serving = {decision.served: decision.served_propensity for decision in decisions}
+    assert all(set(decision.served) <= set(decision.models) <= set(CANDIDATES) for decision in decisions)
+    for observed, expected in [(asked[m], p) for m, p in asking.items()] + [(served[s], p) for s, p in serving.items()]:
+        assert 0.0 < expected <= 1.0
+        # five standard deviations of a binomial: one failure in two million for each comparison
+        assert abs(observed - draws * expected) <= 5.0 * math.sqrt(draws * expected * (1.0 - expected)) + 1e-6
+
+
+@pytest.mark.parametrize("policy", policies_under("seed"))
+def test_the_same_query_has_the_same_decision_in_another_process(policy: SelectionPolicy):
+    copy = pickle.loads(pickle.dumps(policy))
+    state = pickle.loads(pickle.dumps(STATE))
+    for number in range(50):
+        query = f"1-{number}"
+        assert policy.select(STATE, CANDIDATES, query_rng(9, query)) == copy.select(
+            state, CANDIDATES, query_rng(9, query)
+        )
+
+
+@pytest.mark.parametrize("policy", policies_under("source"))
+def test_any_source_of_random_numbers_will_do(policy: SelectionPolicy):
+    prepared = policy.prepare(STATE, CANDIDATES)
+    assert prepared.select(random.Random(5)) == policy.select(STATE, CANDIDATES, random.Random(5))
+
+
+@pytest.mark.parametrize("policy", policies_under("purity"))
+def test_deciding_and_learning_change_neither_state_nor_policy(policy: SelectionPolicy):
+    before = pickle.dumps((policy, STATE))
+    policy.select(STATE, CANDIDATES, query_rng(0, "0-1"))
+    policy.weights(STATE, CANDIDATES)
+    after = policy.observe(STATE, {"a:1": 1.0}, {"a:1": 0.5})
+    assert after is not STATE
+    assert pickle.dumps((policy, STATE)) == before
+    with pytest.raises(TypeError):
+        STATE.totals["a:1"] = ModelTotals()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("policy", policies_under("pickle"))
+def test_policy_state_and_prepared_choice_survive_pickling(policy: SelectionPolicy):
+    for thing in (policy, STATE, policy.prepare(STATE, CANDIDATES)):
+        assert pickle.loads(pickle.dumps(thing)) == thing
+
+
+@pytest.mark.parametrize("policy", policies_under("bits"))
+def test_learning_from_the_same_log_twice_has_the_same_bits(policy: SelectionPolicy):
+    first, second = (_learned_from_log(policy, random.Random(11)) for _ in range(2))
+    assert _bits(first) == _bits(second)
+
+
+@pytest.mark.parametrize("policy", policies_under("learns"))
+def test_the_model_with_steadily_lower_loss_ends_with_the_largest_weight(policy: SelectionPolicy):
+    world, state = random.Random(4), SelectionState()
+    error = {"a:1": 0.3, "b:1": 0.1, "c:2": 0.3}
+    for number in range(3_000):
+        decision = policy.select(state, CANDIDATES, query_rng(4, f"0-{number}"))
+        losses = {model: float(world.random() < error[model]) for model in decision.models}
+        state = policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
+    weights = policy.weights(state, CANDIDATES)
+    assert max(weights, key=weights.__getitem__) == "b:1"
+
+
+@pytest.mark.parametrize("policy", policies_under("joins"))
+def test_a_model_that_joins_has_the_mean_weight_of_the_others(policy: SelectionPolicy):
+    weights = policy.weights(STATE, [*CANDIDATES, "new:1"])
+    if policy.name == "split":  # without named shares every model has the mean
+        assert set(weights.values()) == {0.25}
+    mean = sum(weights[model] for model in CANDIDATES) / len(CANDIDATES)
+    assert math.isclose(weights["new:1"], mean, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("policy", policies_under("leaves"))
+def test_a_model_that_left_keeps_its_totals_and_its_loss_on_average(policy: SelectionPolicy):
+    state = policy.observe(STATE, {"a:1": 0.0}, {"a:1": 0.5})
+    before, after = STATE.of("left:1"), state.of("left:1")
+    assert after.count > 0.0
+    assert math.isclose(after.loss / after.count, before.loss / before.count)
+
+
+@pytest.mark.parametrize("policy", policies_under("nothing"))
+def test_feedback_that_scores_nobody_changes_nothing(policy: SelectionPolicy):
+    assert policy.observe(STATE, {}, {}) == STATE
+
+
+@pytest.mark.parametrize("policy", policies_under("size"))
+def test_a_state_is_bounded_by_its_models_not_by_its_feedback(policy: SelectionPolicy):
+    state = SelectionState()
+    for _ in range(3_000):
+        state = policy.observe(state, {"a:1": 0.1, "b:1": 1.0}, {"a:1": 0.3, "b:1": 0.7})
+    size = len(json.dumps({model: astuple(totals) for model, totals in state.totals.items()}))
+    # name, four doubles of at most 24 characters, and punctuation
+    assert size <= len(state.totals) * (len("a:1") + 4 * 24 + 16)
+
+
+@pytest.mark.parametrize("policy", policies_under("extremes"))
+@pytest.mark.parametrize(
+    "totals",
+    [
+        (ModelTotals(1e6, 1e6, 1e8, 1e8), ModelTotals(1e6, 0.0, 1e8, 0.0), ModelTotals()),
+        (ModelTotals(1e6, 1e6, 1e6, 1e6),) * 3,
+        (ModelTotals(1e6, 0.0, 1e6, 0.0),) * 3,
+        (ModelTotals(1.0, 1.0, 1e12, 1e12), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals(1.0, 0.0, 1.0, 0.0)),
+        (ModelTotals(1e-300, 1e-300, 1e-300, 1e-300), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals()),
+        (ModelTotals(5e-324, 5e-324, 5e-324, 5e-324), ModelTotals(5e-324, 0.0, 5e-324, 0.0), ModelTotals()),
+    ],
+    ids=["one bad one perfect", "all bad", "all perfect", "one huge weight", "one forgotten", "all forgotten"],
+)
+def test_extreme_totals_never_overflow(policy: SelectionPolicy, totals):
+    state = SelectionState(dict(zip(CANDIDATES, totals, strict=True)))
+    weights = policy.weights(state, CANDIDATES)
+    decision = policy.select(state, CANDIDATES, query_rng(0, "0-0"))
+    assert all(math.isfinite(weight) for weight in weights.values())
+    assert math.isclose(sum(weights.values()), 1.0, abs_tol=1e-9)
+    assert all(0.0 < propensity <= 1.0 for propensity in decision.propensities)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_without_forgetting_partitions_add_up_to_the_whole(name):
+    policy = make_policy(name)
+    parts, whole = [SelectionState()] * 3, SelectionState()
+    world = random.Random(6)
+    for _ in range(300):
+        # losses and propensities that are exact in binary, so that sums are exact in any order
+        losses = {world.choice(CANDIDATES): world.choice((0.0, 0.25, 1.0))}
+        propensities = dict.fromkeys(losses, world.choice((0.125, 0.5, 1.0)))
+        partition = world.randrange(3)
+        parts[partition] = policy.observe(parts[partition], losses, propensities)
+        whole = policy.observe(whole, losses, propensities)
+    assert merge(parts) == whole
+    assert policy.weights(merge(parts), CANDIDATES) == policy.weights(whole, CANDIDATES)
+
+
+def _learned_from_log(policy: SelectionPolicy, world: random.Random) -> SelectionState:
+    state = SelectionState()
+    for _ in range(500):
+        model = world.choice(CANDIDATES)
+        state = policy.observe(state, {model: world.random()}, {model: world.uniform(0.01, 1.0)})
+    return state
+
+
+def _bits(state: SelectionState) -> list[str]:
+    return [number.hex() for model in sorted(state.totals) for number in astuple(state.of(model))]

@@ -1,0 +1,105 @@
+"""A model with less history than others: one that joins, pauses, comes back, or does not answer."""
+
+import math
+import random
+
+import pytest
+
+from clipper_stream.selection.exp3 import Exp3
+from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.exponential import exponential_weights, par
+from clipper_stream.selection.rng import query_rng
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+
+OLD = ("a:1", "b:1")
+ALL = (*OLD, "new:1")
+
+
+def learned(policy, state, models, error, *, feedbacks, seed) -> SelectionState:
+    world = random.Random(seed)
+    for _ in range(feedbacks):
+        losses = {model: float(world.random() < error[model]) for model in models}
+        state = policy.observe(state, losses, dict.fromkeys(losses, 1.0))
+    return state
+
+
+def test_par_is_the_loss_per_feedback_whose_weight_is_the_mean():
+    known = [ModelTotals(0, 0, 100.0, 10.0), ModelTotals(0, 0, 110.0, 30.0), ModelTotals(0, 0, 90.0, 60.0)]
+    level = par(0.3, known)
+    mean = sum(math.exp(-0.3 * (totals.weighted_loss - level * totals.weighted_count)) for totals in known) / 3
+    assert mean == pytest.approx(1.0, rel=1e-9)
+
+
+def test_with_equal_history_par_drops_out():
+    state = SelectionState({"a:1": ModelTotals(5, 2, 5.0, 2.0), "b:1": ModelTotals(5, 4, 5.0, 4.0)})
+    weights = exponential_weights(1.0, state, OLD)
+    assert weights["a:1"] / weights["b:1"] == pytest.approx(math.exp(2.0))
+
+
+def test_first_feedbacks_move_a_new_model_no_further_than_they_would_anybody():
+    eta = 0.3
+    state = learned(Exp4(), SelectionState(), OLD, {"a:1": 0.05, "b:1": 0.2}, feedbacks=400, seed=1)
+    before = Exp4(eta=eta).weights(state, ALL)
+    for loss in (0.0, 1.0):
+        after = Exp4(eta=eta).weights(Exp4().observe(state, {"new:1": loss}, {"new:1": 1.0}), ALL)
+        moved = abs(math.log(after["new:1"] / before["new:1"]))
+        assert moved <= eta
+
+
+def test_a_better_newcomer_takes_over_without_the_time_the_others_had():
+    policy = Exp4()
+    error = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.02}
+    state = learned(policy, SelectionState(), OLD, error, feedbacks=10_000, seed=2)
+    assert policy.weights(state, ALL)["new:1"] == pytest.approx(1 / 3, abs=1e-6)
+    state = learned(policy, state, ALL, error, feedbacks=300, seed=3)
+    assert policy.weights(state, ALL)["new:1"] > 0.9
+
+
+def test_a_worse_newcomer_is_found_out():
+    policy = Exp4()
+    error = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.4}
+    state = learned(policy, SelectionState(), OLD, error, feedbacks=10_000, seed=4)
+    state = learned(policy, state, ALL, error, feedbacks=100, seed=5)
+    assert policy.weights(state, ALL)["new:1"] < 0.01
+
+
+def test_joining_is_the_same_whether_partitions_learned_apart_or_not():
+    policy = Exp4()
+    error = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.2}
+    parts = [learned(policy, SelectionState(), OLD, error, feedbacks=250, seed=seed) for seed in range(4)]
+    parts[0] = learned(policy, parts[0], ALL, error, feedbacks=10, seed=9)  # the other partitions have not heard of it
+    level = policy.weights(merge(parts), ALL)
+    assert level["b:1"] < level["new:1"] < level["a:1"]
+
+
+def test_a_model_that_comes_back_after_a_rollback_does_not_gain_by_its_absence():
+    policy = Exp4()
+    error = {"a:1": 0.1, "b:1": 0.05}
+    state = learned(policy, SelectionState(), OLD, error, feedbacks=500, seed=6)
+    state = learned(policy, state, ["b:1"], error, feedbacks=5_000, seed=7)
+    assert policy.weights(state, OLD)["b:1"] > 0.9
+
+
+def test_a_model_that_often_fails_to_answer_an_ensemble_does_not_gain_by_it():
+    policy, world, state = Exp4(), random.Random(8), SelectionState()
+    for _ in range(2_000):
+        losses = {"a:1": float(world.random() < 0.1)}
+        if world.random() < 0.2:
+            losses["b:1"] = float(world.random() < 0.3)
+        state = policy.observe(state, losses, dict.fromkeys(losses, 1.0))
+    assert state.of("a:1").weighted_loss > state.of("b:1").weighted_loss
+    assert policy.weights(state, OLD)["a:1"] > 0.9
+
+
+def test_a_better_newcomer_takes_over_where_one_model_is_asked():
+    policy, world, state = Exp3(), random.Random(3), SelectionState()
+    error = {"a:1": 0.2, "b:1": 0.4, "new:1": 0.05}
+    shares = []
+    for number in range(8_000):
+        candidates = OLD if number < 4_000 else ALL
+        decision = policy.select(state, candidates, query_rng(1, f"0-{number}"))
+        model = decision.models[0]
+        loss = float(world.random() < error[model])
+        state = policy.observe(state, {model: loss}, {model: decision.propensities[0]})
+        shares.append(model == "new:1")
+    assert sum(shares[-1_000:]) > 900
