@@ -1,0 +1,103 @@
+"""A cheap model runs on the event loop, every other one in a thread of its own."""
+
+import threading
+
+import numpy as np
+import pytest
+from doubles_host import CountingModel, FunctionOfRow, TickingTimer
+
+from clipper_agents.host.predictor import Predictor, is_cheap
+from clipper_stream.models.warming import sample_rows
+
+NOW_OR_THREAD = FunctionOfRow(lambda row: threading.current_thread() is threading.main_thread())
+
+
+async def where(predictor):
+    return (await predictor.predict([0])).outcome.outputs[0]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_batch_runs_where_it_was_decided(inline, run):
+    async def check():
+        predictor = Predictor(NOW_OR_THREAD, inline=inline)
+        assert await where(predictor) == inline
+        predictor.close()
+
+    run(check())
+
+
+def test_the_latency_is_that_of_the_model(run):
+    async def check():
+        predictor = Predictor(NOW_OR_THREAD, inline=False, timer=TickingTimer(0.25))
+        assert (await predictor.predict([0])).latency_s == 0.25
+        predictor.close()
+
+    run(check())
+
+
+def test_a_model_that_turns_out_slow_moves_to_a_thread_for_good(run):
+    async def check():
+        timer = TickingTimer(0.002)
+        predictor = Predictor(NOW_OR_THREAD, inline=True, timer=timer)
+        assert [await where(predictor) for _ in range(5)] == [True, True, True, True, False]
+        timer.step_s = 0.0
+        assert [await where(predictor) for _ in range(20)] == [False] * 20
+        predictor.close()
+
+    run(check())
+
+
+def test_a_slow_batch_now_and_then_moves_nothing(run):
+    async def check():
+        timer = TickingTimer(0.0)
+        predictor = Predictor(NOW_OR_THREAD, inline=True, timer=timer)
+        for number in range(100):
+            timer.step_s = 0.05 if number % 5 == 0 else 0.0
+            assert await where(predictor)
+        predictor.close()
+
+    run(check())
+
+
+def test_one_batch_that_stalls_the_loop_is_enough(run):
+    async def check():
+        predictor = Predictor(NOW_OR_THREAD, inline=True, timer=TickingTimer(0.1))
+        assert [await where(predictor) for _ in range(2)] == [True, False]
+        predictor.close()
+
+    run(check())
+
+
+def sample(rows):
+    return sample_rows("float32", [4], rows)
+
+
+def test_a_model_that_is_fast_at_every_size_is_cheap():
+    model = CountingModel(FunctionOfRow(np.sum))
+    assert is_cheap(model, sample, 100, TickingTimer(0.0001))
+    assert model.sizes == [1, 2, 4, 8, 16, 32, 64, 100]
+
+
+def test_a_row_that_takes_too_long_is_not_cheap_and_larger_batches_are_not_tried():
+    model = CountingModel(FunctionOfRow(np.sum))
+    assert not is_cheap(model, sample, 100, TickingTimer(0.0003))
+    assert model.sizes == [1, 1, 1]
+
+
+def test_a_large_batch_that_takes_too_long_ends_the_measuring():
+    timer = TickingTimer(0.0)
+
+    def busy(row):
+        timer.step_s += 0.0001
+        return 0
+
+    assert not is_cheap(FunctionOfRow(busy), sample, 4096, timer)
+
+
+def test_the_limit_of_one_row_is_measured_too():
+    assert is_cheap(FunctionOfRow(np.sum), sample, 1, TickingTimer(0.0))
+
+
+def test_without_a_sample_or_with_one_that_is_refused_nothing_is_cheap():
+    assert not is_cheap(FunctionOfRow(np.sum), lambda rows: None, 8, TickingTimer(0.0))
+    assert not is_cheap(FunctionOfRow(lambda row: 1 // 0), sample, 8, TickingTimer(0.0))
