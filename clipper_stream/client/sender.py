@@ -1,11 +1,18 @@
 """Sends the records of one client, each at once, and waits until Kafka has them."""
 
+import asyncio
+
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
 from clipper_stream.client.errors import BrokerUnavailable, RecordTooLarge
 from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
+
+BATCH_BYTES = 512 * 1024
+"""A call that finds the open batch full waits with all others like it, and each wakes at every batch: few is cheap."""
+IN_FLIGHT = 1_000
+"""Records given to the producer and not acknowledged; more wait in line here, where one wakes at a time."""
 
 
 class RecordSender:
@@ -22,8 +29,13 @@ class RecordSender:
     def __init__(self, kafka: KafkaConnection, timeout_s: float, content_type: str) -> None:
         self._bootstrap = kafka.bootstrap
         self._headers = headers_of(content_type)
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._producer = AIOKafkaProducer(
-            **kafka.aiokafka(), linger_ms=0, acks="all", request_timeout_ms=max(1, int(timeout_s * 1000))
+            **kafka.aiokafka(),
+            linger_ms=0,
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=max(1, int(timeout_s * 1000)),
         )
 
     async def open(self) -> None:
@@ -60,8 +72,9 @@ class RecordSender:
             BrokerUnavailable: no acknowledgement in time, or a refusal.
         """
         try:
-            delivered = await self._producer.send(topic, value, key=key, partition=partition, headers=self._headers)
-            return int((await delivered).offset)
+            async with self._in_flight:
+                sent = await self._producer.send(topic, value, key=key, partition=partition, headers=self._headers)
+                return int((await sent).offset)
         except MessageSizeTooLargeError as error:
             message = f"a record of {len(value)} bytes for {topic} is larger than Kafka takes: send fewer rows"
             raise RecordTooLarge(message) from error

@@ -301,18 +301,16 @@ def test_a_kafka_that_does_not_run_is_named(client):
         asyncio.run(opened(client(where)))
 
 
-def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_closing_ends():
+def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_the_client_goes_on_when_it_is_back():
     catalogue = Catalogue(prefix="stopping", partitions=2)
 
     async def work(broker):
-        await ensure_topics(broker.connection, catalogue)
-        async with (
-            asyncio.timeout(60),
-            stand_in_router(broker.connection, catalogue, silence) as router,
-            Client(broker.connection, prefix=catalogue.prefix, send_timeout_s=2.0) as client,
-        ):
-            call = asyncio.create_task(client.predict("digits", [1], timeout_s=4.0))
-            await has_read(router, 1)
+        kafka = broker.connection
+        await ensure_topics(kafka, catalogue)
+        async with asyncio.timeout(90), Client(kafka, prefix=catalogue.prefix, send_timeout_s=2.0) as client:
+            async with stand_in_router(kafka, catalogue, silence) as router:
+                call = asyncio.create_task(client.predict("digits", [1], timeout_s=4.0))
+                await has_read(router, 1)
             await asyncio.to_thread(broker.stop, kill=True)
             with pytest.raises(BrokerUnavailable, match="did not acknowledge the query within 1 s"):
                 await client.predict("digits", [1], timeout_s=1.0)
@@ -320,9 +318,33 @@ def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_closing_ends():
                 await client.feedback("0-1", label=1)
             with pytest.raises(PredictionTimeout, match="see whether a router"):
                 await call
+            await asyncio.to_thread(broker.start)
+            async with stand_in_router(kafka, catalogue, echo):
+                assert (await client.predict("digits", [2])).output == [2]
 
     with EmbeddedBroker() as broker:
         asyncio.run(work(broker))
+
+
+def test_a_client_closes_while_kafka_is_down():
+    catalogue = Catalogue(prefix="closing", partitions=2)
+
+    async def work(broker):
+        await ensure_topics(broker.connection, catalogue)
+        async with (
+            asyncio.timeout(60),
+            Client(broker.connection, prefix=catalogue.prefix, send_timeout_s=1.0) as client,
+        ):
+            broker.stop(kill=True)
+            call = asyncio.create_task(client.predict("digits", [1]))
+            with pytest.raises(BrokerUnavailable):
+                await client.predict("digits", [1])
+        with pytest.raises((BrokerUnavailable, ClientClosed)):
+            await call
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    with EmbeddedBroker() as broker:
+        assert asyncio.run(work(broker)) == set()
 
 
 def in_a_thread_with_a_router(kafka, catalogue, work, answering=echo):
