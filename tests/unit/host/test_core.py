@@ -155,12 +155,11 @@ def test_a_clock_that_is_set_back_delays_no_row():
 
 
 def test_the_limit_learns_from_whole_batches_only():
-    core = HostCore(Window(0.0), Aimd(target_s=0.02, max_rows=100))
-    for origin in range(3):
-        core.admit(origin, asked([1]), 0.0)
+    core = HostCore(Window(0.0), Aimd(target_s=0.02, max_rows=100, start_rows=10))
+    core.admit("a", asked([1] * 20), 0.0)
     step = core.step(0.0)
-    core.complete(step.batch, BatchOutcome([1], {}, calls=3), latency_s=10.0)
-    assert core.limit_rows == 1
+    core.complete(step.batch, BatchOutcome([1] * 10, {}, calls=3), latency_s=10.0)
+    assert core.limit_rows == 10
     step = core.step(0.0)
-    core.complete(step.batch, BatchOutcome([1], {}), latency_s=0.001)
-    assert core.limit_rows == 3
+    core.complete(step.batch, BatchOutcome([1] * 10, {}), latency_s=0.001)
+    assert core.limit_rows == 12
