@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS   ?=
+BENCH  ?= end_to_end
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -38,8 +39,8 @@ format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: $(STAMP) ## Run the benchmarks (ARGS="name" for one of them)
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(STAMP) ## Measure (BENCH=end_to_end is benchmarks/end_to_end.py, ARGS="--help" lists its options)
+	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
 ci: lint test ## What the continuous integration runs
 
