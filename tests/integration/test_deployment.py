@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from clipper_agents.admin import existing_topics, read_manifests
+from clipper_agents.admin import existing_topics, publish_manifests, read_manifests, withdraw_manifests
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.kept import Surroundings
+from clipper_topics.control import model_key
 from clipper_topics.manifests import ModelManifest
 
 pytestmark = pytest.mark.integration
@@ -133,6 +134,28 @@ def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind
     drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
     assert drained[0] == "host.slow.1.0", "the restart"
     assert [name.split("-")[0].split(".")[0] for name in drained[1:]] == ["router", "router", "host", "host"]
+
+
+def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration, worker, temporary):
+    async def scenario():
+        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
+            kafka, catalogue = deployment.connection, deployment.catalogue
+            first = deployment.children["host.slow.1.0"].pid
+            new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
+            await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
+            await until(lambda: set(deployment.children) == {"router-0", "router-1", "host.slow.1.0", "host.new.1.0"})
+            await deployment.wait_ready("host.slow.1.0")
+            assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
+            await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
+            await until(lambda: set(deployment.children) == {"router-0", "router-1"})
+
+    asyncio.run(scenario())
+
+
+async def until(holds):
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is in other processes
 
 
 def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):

@@ -6,6 +6,9 @@ Each check yields one sentence that states the place, the value and what is allo
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from clipper_stream.errors import SetupError
+from clipper_stream.models.loading import RUNTIMES
+from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 
@@ -14,12 +17,18 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
     yield from _repeated("application", (application.name for application in applications))
     yield from _repeated("model", (model.ref for model in models))
     known = {model.ref: model for model in models}
+    yield from (
+        f"model {model.ref!r}: runtime {model.runtime!r}: use one of {', '.join(RUNTIMES)}"
+        for model in models
+        if model.runtime not in RUNTIMES
+    )
     for application in applications:
         place = f"application {application.name!r}"
         if not application.models:
             yield f"{place}: models is empty: name at least one model, as name:version"
         yield from _repeated(f"{place}: model", application.models)
         yield from _reference_problems(place, application, known)
+        yield from _policy_problems(place, application)
 
 
 def _reference_problems(
@@ -31,6 +40,13 @@ def _reference_problems(
         elif known[ref].input != application.input:
             expected, found = (_spec_text(spec) for spec in (application.input, known[ref].input))
             yield f"{place}: model {ref!r} takes input {found}, the application takes {expected}: make them equal"
+
+
+def _policy_problems(place: str, application: ApplicationManifest) -> Iterator[str]:
+    try:
+        make_policy(application.policy.name, application.policy.parameters)
+    except SetupError as error:
+        yield f"{place}: {error}"
 
 
 def _spec_text(spec: InputSpec) -> str:

@@ -1,14 +1,15 @@
 """A whole deployment on this machine: broker, topics, manifests, routers and hosts."""
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -16,11 +17,14 @@ from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.applying import apply_manifests
+from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.kept import Surroundings
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import PROGRAM, Workers
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,8 @@ class Deployment:
         async with Deployment(load_settings(Path("clipper.toml"), os.environ)) as deployment:
             async with Client(deployment.connection) as client: ...
 
-    Inside the block a query is answered. On the way out the routers drain first, then the hosts, then the broker ends.
+    Inside the block a query is answered, and a model that is declared, changed or withdrawn on the control topic gets,
+    changes or loses its hosts. On the way out the routers drain first, then the hosts, then the broker ends.
 
     Args:
         settings: Without `kafka.bootstrap` an embedded broker is started.
@@ -151,8 +156,12 @@ class Deployment:
         await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         await apply_manifests(self.connection, self.catalogue, applications, models)
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
+        fleet = Fleet(self._supervisor, workers)
         self._stack.push_async_callback(self._stop_workers)
-        await self._supervisor.start([*workers.routers(), *(spec for model in models for spec in workers.hosts(model))])
+        await _all_or_first_error(self._supervisor.start(workers.routers()), fleet.start(models))
+        following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
+        following.add_done_callback(_tell_failure)
+        self._stack.push_async_callback(_end, following)
 
     async def _stop_workers(self) -> None:
         """Routers first: what they have open is answered only while the hosts still are."""
@@ -171,6 +180,26 @@ class Deployment:
             return settings
         router = replace(settings.router, data_dir=str(run_dir / "router"))
         return replace(settings, router=router, host=replace(settings.host, data_dir=str(run_dir / "host")))
+
+
+async def _all_or_first_error(*parts: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("%s failed, changes are not followed any more", task.get_name(), exc_info=error)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _to_its_end(task: "asyncio.Task[object]") -> None:
