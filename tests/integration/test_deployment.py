@@ -154,8 +154,8 @@ def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration
 
 async def until(holds):
     async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - what is waited for is in other processes
+        while not holds():  # noqa: ASYNC110 - what is waited for is in other processes
+            await asyncio.sleep(0.02)
 
 
 def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
