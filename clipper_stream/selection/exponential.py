@@ -25,7 +25,7 @@ from clipper_stream.selection.state import ModelTotals, SelectionState
 
 _FORGOTTEN = 1e-9  # feedbacks; a model of which a discount has left less is as good as new
 _STEPS = 60  # Newton needs 3 to 6 here; the bound only guarantees an end
-_PRECISE = 1e-12  # relative; losses are known to far fewer digits
+_PRECISE = 1e-9  # of the logarithm of a weight: far below what one feedback moves
 
 
 def exponential_weights(eta: float, state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:
@@ -69,7 +69,7 @@ def par(eta: float, known: Sequence[ModelTotals]) -> float:
         value = top + math.log(total / len(known))
         slope = eta * sum(part * totals.weighted_count for part, totals in zip(parts, known, strict=True)) / total
         step = value / slope
-        if step <= _PRECISE * level:
+        if value <= _PRECISE or level - step == level:
             break
         level -= step
     return level

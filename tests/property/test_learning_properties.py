@@ -1,0 +1,173 @@
+"""Properties of state, learning and combining over generated cases."""
+
+import math
+import pickle
+from fractions import Fraction
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper_stream.combining.combiner import combine
+from clipper_stream.feedback.fold import LoggedDecision, fold
+from clipper_stream.feedback.losses import loss_of
+from clipper_stream.feedback.truth import GivenLoss, Label
+from clipper_stream.selection.decision import audited, one_of
+from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.exponential import exponential_weights
+from clipper_stream.selection.registry import POLICIES, make_policy
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+
+MODELS = ("a:1", "b:1", "c:1", "d:2")
+
+# fractions that are exact in binary, with sums that stay exact: then addition is associative
+exact = st.integers(0, 2**20).map(lambda number: number / 64)
+exact_totals = st.builds(ModelTotals, exact, exact, exact, exact)
+states = st.dictionaries(st.sampled_from(MODELS), exact_totals).map(SelectionState)
+
+counts = st.floats(0.0, 1e6)
+any_totals = st.builds(
+    lambda count, loss, weight: ModelTotals(count, count * loss, count * weight, count * weight * loss),
+    counts,
+    st.floats(0.0, 1.0),
+    st.floats(1.0, 1e6),
+)
+any_states = st.dictionaries(st.sampled_from(MODELS), any_totals).map(SelectionState)
+candidate_lists = st.lists(st.sampled_from(MODELS), min_size=1, unique=True)
+
+
+@given(states, states, states)
+def test_merging_is_associative_and_commutative_with_the_empty_state_as_zero(first, second, third):
+    assert merge([merge([first, second]), third]) == merge([first, merge([second, third])])
+    assert merge([first, second]) == merge([second, first])
+    assert merge([first, SelectionState()]) == first
+
+
+@st.composite
+def feedbacks(draw):
+    models = draw(st.lists(st.sampled_from(MODELS), min_size=1, max_size=4, unique=True))
+    answered = draw(st.lists(st.sampled_from(models), unique=True))
+    served = draw(st.sampled_from([tuple(models), tuple(models[:1])]))
+    decision = LoggedDecision(
+        outputs={model: draw(st.integers(0, 2)) for model in answered},
+        propensities={model: draw(st.sampled_from([0.125, 0.25, 0.5, 1.0])) for model in models},
+        served=served,
+        served_propensity=draw(st.sampled_from([0.125, 1.0])),
+        answer=draw(st.integers(0, 2)),
+        default=draw(st.booleans()),
+    )
+    truth = draw(st.one_of(st.integers(0, 2).map(Label), st.sampled_from([0.0, 0.25, 1.0]).map(GivenLoss)))
+    return draw(st.integers(0, 2)), decision, truth
+
+
+@given(st.lists(feedbacks(), max_size=30))
+def test_without_forgetting_the_fold_of_a_log_is_the_merge_of_the_folds_of_its_partitions(log):
+    policy = Exp4()
+    whole, parts = SelectionState(), [SelectionState()] * 3
+    for partition, decision, truth in log:
+        whole = fold(whole, decision, truth, policy, "zero_one").state
+        parts[partition] = fold(parts[partition], decision, truth, policy, "zero_one").state
+    assert merge(parts) == whole
+
+
+@given(st.lists(feedbacks(), max_size=30), st.sampled_from([None, 1.0, 7.5]))
+def test_a_fold_can_stop_and_go_on_anywhere(log, half_life):
+    policy = Exp4(half_life=half_life)
+    at_once = SelectionState()
+    for _, decision, truth in log:
+        at_once = fold(at_once, decision, truth, policy, "zero_one").state
+    resumed = SelectionState()
+    for _, decision, truth in log:
+        resumed = fold(pickle.loads(pickle.dumps(resumed)), decision, truth, policy, "zero_one").state
+    assert resumed == at_once
+    assert all(
+        totals.loss <= totals.count and totals.weighted_loss <= totals.weighted_count
+        for totals in at_once.totals.values()
+    )
+
+
+@settings(max_examples=200)
+@given(any_states, candidate_lists, st.sampled_from(sorted(POLICIES)), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_probabilities_of_all_decisions_sum_to_one_and_explain_the_propensities(state, candidates, name, ratio, draw):
+    prepared = audited(make_policy(name).prepare(state, candidates), ratio)
+    chances = [Fraction(b) - Fraction(a) for a, b in zip((0.0, *prepared.bounds), (*prepared.bounds, 1.0), strict=True)]
+    assert math.isclose(sum(prepared.weights.values()), 1.0, abs_tol=1e-9)
+    assert len(prepared.decisions) == len(chances)
+    asked = dict.fromkeys(candidates, 0.0)
+    for decision, chance in zip(prepared.decisions, chances, strict=True):
+        for model in decision.models:
+            asked[model] += float(chance)
+    for decision in prepared.decisions:
+        for model, propensity in zip(decision.models, decision.propensities, strict=True):
+            assert 0.0 < propensity <= 1.0
+            assert math.isclose(propensity, asked[model], abs_tol=1e-9)
+    assert prepared.select(_Fixed(min(draw, 1.0 - 2.0**-53))) in prepared.decisions
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.floats(1.0, 1e6), st.floats(0.001, 10.0))
+def test_with_equal_history_weights_fall_with_loss_at_the_rate_eta(losses, count, eta):
+    state = SelectionState({m: ModelTotals(count, 0.0, count, r * count) for m, r in zip(MODELS, losses, strict=True)})
+    weights = exponential_weights(eta, state, MODELS)
+    best, worst = min(losses), max(losses)
+    ratio = weights[MODELS[losses.index(worst)]] / weights[MODELS[losses.index(best)]]
+    assert math.isclose(ratio, math.exp(-eta * count * (worst - best)), rel_tol=1e-6, abs_tol=1e-300)
+
+
+@given(any_states, st.floats(0.001, 10.0))
+def test_a_model_without_history_has_the_mean_weight_of_the_others(state, eta):
+    weights = exponential_weights(eta, state, [*MODELS, "new:1"])
+    others = [weights[model] for model in MODELS if state.of(model).weighted_count > 1e-9]
+    exponent = eta * max((totals.weighted_count for totals in state.totals.values()), default=0.0)
+    if others:  # to the precision of a double in the exponent
+        mean = sum(others) / len(others)
+        assert math.isclose(weights["new:1"], mean, rel_tol=1e-8 + 1e-15 * exponent, abs_tol=1e-300)
+
+
+@given(
+    st.dictionaries(st.sampled_from(MODELS), st.floats(-1e6, 1e6), min_size=1),
+    st.dictionaries(st.sampled_from(MODELS), st.floats(0.0, 1.0)),
+    st.integers(0, 3),
+)
+def test_a_mean_lies_between_the_outputs_and_confidence_is_a_share(outputs, weights, missing):
+    combined = combine("mean", outputs, weights, len(outputs) + missing)
+    low, high = min(outputs.values()), max(outputs.values())
+    rounding = 1e-9 * max(1.0, abs(low), abs(high))
+    assert low - rounding <= combined.output <= high + rounding
+    assert 0.0 <= combined.confidence <= len(outputs) / (len(outputs) + missing)
+
+
+@given(
+    st.dictionaries(st.sampled_from(MODELS), st.integers(0, 2), min_size=1),
+    st.dictionaries(st.sampled_from(MODELS), st.floats(0.0, 1.0)),
+    st.randoms(use_true_random=False),
+)
+def test_a_vote_is_one_of_the_outputs_and_does_not_depend_on_their_order(outputs, weights, world):
+    shuffled = list(outputs)
+    world.shuffle(shuffled)
+    combined = combine("vote", outputs, weights, len(outputs))
+    assert combined.output in outputs.values()
+    assert combined.confidence >= 1 / len(outputs)
+    assert combine("vote", {model: outputs[model] for model in shuffled}, weights, len(outputs)) == combined
+
+
+numbers = st.one_of(st.integers(), st.floats(), st.booleans())
+
+
+@given(st.sampled_from(["zero_one", "absolute", "squared"]), st.floats(-1e300, 1e300), numbers)
+def test_a_loss_of_numbers_is_between_zero_and_one(kind, label, output):
+    assert 0.0 <= loss_of(kind, label, output) <= 1.0
+
+
+class _Fixed:
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def random(self) -> float:
+        return self._number
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5).filter(lambda shares: sum(shares) > 1e-3))
+def test_the_largest_random_number_draws_a_decision_that_has_a_probability(shares):
+    total = sum(shares)
+    weights = {f"m{number}:1": share / total for number, share in enumerate(shares)}
+    decision = one_of(weights, weights.values()).select(_Fixed(1.0 - 2.0**-53))
+    assert decision.served_propensity > 0.0

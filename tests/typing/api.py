@@ -1,0 +1,70 @@
+"""The library's public interface as its users write it: type-checked, never run."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from clipper_stream.combining.combiner import Combined, combine
+from clipper_stream.feedback.fold import Learned, LoggedDecision, Scores, fold, score
+from clipper_stream.feedback.losses import loss_of, loss_of_rows
+from clipper_stream.feedback.truth import GivenLoss, Label, Truth
+from clipper_stream.inputs import InputSpec, Rows, to_matrix, to_rows
+from clipper_stream.selection.decision import audited, named, one_of
+from clipper_stream.selection.policy import Decision, Prepared, SelectionPolicy
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.rng import RandomSource, query_rng
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+
+# selection
+policy: SelectionPolicy = make_policy("exp3", {"eta": 0.2, "half_life": 100})
+policy_name: str = policy.name
+rng: RandomSource = query_rng(7, "3-41")
+other_rng: RandomSource = random.Random(7)
+state: SelectionState = merge([SelectionState(), SelectionState({"svm:1": ModelTotals()})])
+totals: ModelTotals = state.of("svm:1")
+prepared: Prepared = audited(policy.prepare(state, ["svm:1", "knn:1"]), 0.01)
+decision: Decision = prepared.select(rng)
+same_decision: Decision = policy.select(state, ("svm:1", "knn:1"), other_rng)
+asked: tuple[str, ...] = decision.models
+audited_only: tuple[str, ...] = decision.unserved
+weights: dict[str, float] = policy.weights(state, ["svm:1"])
+state = policy.observe(state, {"svm:1": 0.5}, {"svm:1": 0.25})
+forced: Decision = named(["svm:1"])
+
+
+# a policy of one's own: a name, `prepare` and `observe`
+@dataclass(frozen=True)
+class Newest(SelectionPolicy):
+    name: ClassVar[str] = "newest"
+
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+        chances = {model: float(model == candidates[-1]) for model in candidates}
+        return one_of(chances, chances.values())
+
+    def observe(
+        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
+    ) -> SelectionState:
+        return state
+
+
+own: SelectionPolicy = Newest()
+
+# combining
+combined: Combined = combine("vote", {"svm:1": 3}, weights, asked=2)
+answer: Any = combined.output
+confidence: float = combined.confidence
+
+# feedback
+logged = LoggedDecision(outputs={"svm:1": 3}, propensities={"svm:1": 0.25}, served=("svm:1",), answer=3)
+truths: list[Truth] = [Label("cat"), GivenLoss(0.5), GivenLoss.of_reward(0.5)]
+scores: Scores = score(logged, truths[0], "zero_one")
+learned: Learned = fold(state, logged, truths[0], policy, "zero_one")
+next_state: SelectionState = learned.state
+loss: float = loss_of("absolute", 0.5, 0.25) + loss_of_rows("zero_one", [1, 2], [1, 3])
+
+# inputs
+spec = InputSpec("float32", (64,))
+rows: Rows = to_rows(spec, [[0.0] * 64])
+reasons: list[str] = [str(error) for error in rows.failed.values()]
+count: int = len(to_matrix(spec, [[0.0] * 64]))

@@ -1,0 +1,105 @@
+"""Losses in [0, 1], whatever types the label and the output arrive in."""
+
+import math
+
+import pytest
+
+from clipper_stream.errors import InvalidLabel, UnknownName
+from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+
+
+@pytest.mark.parametrize(
+    ("label", "output", "loss"),
+    [
+        (3, 3, 0.0),
+        (3, 3.0, 0.0),
+        (3, "3", 0.0),
+        ("3.0", 3, 0.0),
+        (3, 4, 1.0),
+        ("cat", "cat", 0.0),
+        ("cat", "Cat", 1.0),
+        ("01", "1", 1.0),
+        ("01", 1, 0.0),
+        (True, 1, 0.0),
+        (True, "true", 1.0),
+        ("cat", 3, 1.0),
+        ([1, "a"], (1.0, "a"), 0.0),
+        ([1, 2], [1, 3], 1.0),
+        ([1, 2], [1, 2, 3], 1.0),
+        ([1], 1, 1.0),
+        ({"x": 1}, {"x": 1.0}, 0.0),
+        (2**53 + 1, 2**53, 1.0),
+        (str(2**53 + 1), 2**53 + 1, 0.0),
+        (3, None, 1.0),
+        (3, math.nan, 1.0),
+    ],
+)
+def test_zero_one_compares_text_as_text_and_all_else_as_numbers_where_it_can(label, output, loss):
+    assert loss_of("zero_one", label, output) == loss
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "output", "loss"),
+    [
+        ("absolute", 0.25, 0.75, 0.5),
+        ("absolute", "0.25", 0.75, 0.5),
+        ("absolute", 10, 3, 1.0),
+        ("absolute", [0.0, 1.0], [0.5, 1.0], 0.25),
+        ("absolute", [[0.0], [1.0]], [[0.5], [0.0]], 0.75),
+        ("absolute", True, 0.25, 0.75),
+        ("absolute", 0.5, math.nan, 1.0),
+        ("absolute", 0.5, None, 1.0),
+        ("absolute", 0.5, 10**400, 1.0),
+        ("squared", 0.25, 0.75, 0.25),
+        ("squared", 0, 1e300, 1.0),
+        ("squared", 0.5, -math.inf, 1.0),
+    ],
+)
+def test_numeric_losses_are_clipped_and_averaged_over_elements(kind, label, output, loss):
+    assert loss_of(kind, label, output) == loss
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "output"),
+    [
+        ("zero_one", None, 3),
+        ("absolute", "cat", 0.5),
+        ("absolute", 0.5, "cat"),
+        ("absolute", math.nan, 0.5),
+        ("squared", math.inf, 0.5),
+        ("squared", 10**400, 0.5),
+        ("absolute", [1.0], [1.0, 2.0]),
+        ("absolute", 1.0, [1.0]),
+        ("absolute", [], []),
+        ("absolute", {"x": 1}, 1.0),
+    ],
+)
+def test_a_label_that_cannot_be_compared_is_refused(kind, label, output):
+    with pytest.raises(InvalidLabel, match=r"give|use"):
+        loss_of(kind, label, output)
+
+
+def test_an_unknown_loss_is_answered_with_those_that_exist():
+    with pytest.raises(UnknownName, match="use one of absolute, squared, zero_one"):
+        loss_of("hinge", 1, 1)
+
+
+def test_the_loss_of_several_rows_is_their_mean():
+    assert loss_of_rows("zero_one", [1, 2, 3, 4], [1, 2, 3, None]) == 0.25
+    assert loss_of_rows("absolute", [[0.0, 0.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]) == 0.25
+
+
+@pytest.mark.parametrize("labels", [[1], [1, 2, 3], 1, "12", {}, None])
+def test_labels_have_to_be_one_for_each_row(labels):
+    with pytest.raises(InvalidLabel, match="one label a row"):
+        loss_of_rows("zero_one", labels, [1, 2])
+
+
+def test_a_query_without_rows_has_no_loss():
+    with pytest.raises(InvalidLabel):
+        loss_of_rows("zero_one", [], [])
+
+
+def test_equality_is_symmetric():
+    values = [0, 1, "1", "01", 1.0, True, None, "cat", [1], ["1"], [1, 2], {"a": 1}, math.inf, "inf"]
+    assert all(same(first, second) == same(second, first) for first in values for second in values)
