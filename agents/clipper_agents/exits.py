@@ -7,5 +7,7 @@ USAGE = 2
 """The command line is wrong."""
 SETUP = 3
 """A setting, manifest, model or address is wrong and has to be changed first: a supervisor does not try again."""
+CRASHED = 4
+"""A worker could not go on, for example because its partitions moved meanwhile: its supervisor starts it again."""
 INTERRUPTED = 130
 """Ctrl-C, 128 + SIGINT."""

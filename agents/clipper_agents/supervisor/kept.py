@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 from clipper_agents import exits
@@ -16,6 +17,8 @@ from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""
+SHOWN_LINES, SHOWN_CHARACTERS = 3, 300
+"""Of a child's last words; all of them were passed on when they were said."""
 
 log = logging.getLogger(__name__)
 
@@ -178,4 +181,5 @@ class _End:
 
     @property
     def last_words(self) -> str:
-        return f"last lines: {' | '.join(self.tail[-3:])}" if self.tail else "it said nothing"
+        lines = [shorten(line, SHOWN_CHARACTERS, placeholder="...") for line in self.tail[-SHOWN_LINES:]]
+        return f"last lines: {' | '.join(lines)}" if lines else "it said nothing"

@@ -26,14 +26,14 @@ class ChildSpec:
         command: Program and arguments.
         environment: The child's whole environment; None: the supervisor's.
         ready_s: It must print its ready line within so many seconds.
-        drain_s: After SIGTERM it has so many seconds before SIGKILL.
+        drain_s: After SIGTERM it has so many seconds before SIGKILL; more than a worker gives itself.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] | None = None
     ready_s: float = 60.0
-    drain_s: float = 20.0
+    drain_s: float = 25.0
 
 
 class ChildProcess:
