@@ -22,6 +22,7 @@ class Received:
         generation: Of the consumer when it was read; an acknowledgement of an older generation is void.
         key: Of its record; the prediction has the same.
         content_type: Of its value; the prediction has the same.
+        invalid: What is wrong with it, when it can be read but not answered.
     """
 
     query_id: str
@@ -37,3 +38,4 @@ class Received:
     models: list[str] | None = None
     key: bytes | None = None
     content_type: str = "application/json"
+    invalid: str | None = None

@@ -151,6 +151,10 @@ class Router:
             for life in lives:
                 self._refuse(life, None, "unknown_application", f"application {name!r} is not registered", effects)
             return
+        for life in lives:
+            if life.query.invalid is not None:
+                self._refuse(life, application, "invalid_input", life.query.invalid, effects)
+        lives = [life for life in lives if life.query.invalid is None]
         in_time = [life for life in lives if not self._refused_as_late(life, application, effects)]
         pendings = [
             pending

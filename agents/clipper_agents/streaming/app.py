@@ -31,12 +31,14 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
         state_positions: Says where inputs whose position belongs to the state go on reading.
+        state_lock: Held while state changes: by recovery, and by an agent for one step.
         inputs_flow: Set when the first recovery has ended.
     """
 
     log_reader: LogReader
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
+    state_lock: asyncio.Lock
     inputs_flow: asyncio.Event
     _outbox: Outbox | None = None
 
@@ -123,5 +125,6 @@ def make_app(
     )
     app.transport = BulkTransport(app.conf.broker_consumer, app)
     app.log_reader = LogReader(kafka)
+    app.state_lock = asyncio.Lock()
     app.inputs_flow = asyncio.Event()
     return app

@@ -196,13 +196,19 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def _new_offset(self, tp: TP) -> int | None:
         return self.frontiers[tp].committable
 
+    def finished_upto(self, tp: TP) -> int:
+        """One past the last offset of the finished prefix, as far as this process knows."""
+        frontier = self.frontiers.get(tp)
+        finished = frontier.committable if frontier is not None else None
+        return finished if finished is not None else self._committed_offset.get(tp) or 0
+
     def lag(self) -> dict[TP, int]:
         """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""
         found: dict[TP, int] = {}
         for tp in list(self.frontiers):
             end = self._thread._ensure_consumer().highwater(tp)
             if end is not None:
-                found[tp] = max(0, end - (self.frontiers[tp].committable or self._committed_offset.get(tp) or 0))
+                found[tp] = max(0, end - self.finished_upto(tp))
         return found
 
 

@@ -38,7 +38,8 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         inputs = {tp for tp in assignment if not self._is_changelog_tp(tp)}
         consumer.pause_partitions(inputs)
         consumer._thread.hold(assignment - inputs)
-        await self._restore()
+        async with app.state_lock:
+            await self._restore()
         await app.on_rebalance_complete.send()
         self._set_recovery_ended()
         for table in self.tables.values():

@@ -1,0 +1,92 @@
+"""The router's Faust agents: take a chunk, hand it to whoever knows, acknowledge."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from clipper_agents.router.decoding import Record, decode_queries
+from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_stream.routing import OutputPiece
+from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
+
+if TYPE_CHECKING:
+    from clipper_agents.router.process import RouterProcess
+
+QUERIES_A_CHUNK = 1000
+FRAMES_A_CHUNK = 256
+FEEDBACK_A_CHUNK = 500
+"""Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
+
+
+def add_agents(process: "RouterProcess") -> None:
+    """Register the agents `route`, `gather` and `learn` with the process's Faust app."""
+    app, catalogue = process.app, process.settings.catalogue
+
+    @app.agent(app.raw_topic(catalogue.queries), name="route")
+    async def route(stream: Any) -> None:
+        async for chunk in stream.chunks(QUERIES_A_CHUNK):
+            await process.room.wait()
+            for tp, records in chunk:
+                await receive_queries(process, tp.partition, records, stream.generation)
+
+    @app.agent(app.raw_topic(catalogue.outputs), name="gather")
+    async def gather(stream: Any) -> None:
+        async for chunk in stream.chunks(FRAMES_A_CHUNK):
+            for tp, records in chunk:
+                frames = await decode_outputs(process, records)
+                gather_frames(process, [frame for frame in frames if frame.router == process.identity])
+                stream.ack(tp, [record.offset for record in records])
+
+    @app.agent(app.raw_topic(catalogue.feedback), name="learn")
+    async def learn(stream: Any) -> None:
+        async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
+            generation = stream.generation
+            for tp, records in chunk:
+                if await process.learner.learn(tp.partition, records, generation):
+                    stream.ack(tp, [record.offset for record in records], generation)
+
+
+async def receive_queries(process: "RouterProcess", partition: int, records: list[Record], generation: int) -> None:
+    """Answer again what was answered before, refuse what cannot be read, decide about the rest."""
+    decoded = decode_queries(records, generation)
+    if decoded.undecodable:
+        dead_letters = process.settings.catalogue.dead_letters
+        await send_dead_letters(process.app.outbox, dead_letters, decoded.undecodable)
+        process.metrics.count_dead_letters(process.settings.catalogue.queries, "undecodable", len(decoded.undecodable))
+        process.acknowledge(partition, [record.offset for record, _ in decoded.undecodable], generation)
+        if generation != process.generation():
+            return
+    fresh = []
+    logged = process.decisions.of(partition).find([query.query_id for query in decoded.queries])
+    for query, before in zip(decoded.queries, logged, strict=True):
+        if before is None or process.router.is_in_flight(partition, query.query_id):
+            fresh.append(query)
+        else:
+            process.recorder.repeat(query, before)
+    process.count_queries(fresh)
+    process.carrier.carry_out(process.router.receive(fresh, time.time()))
+    process.watch_room()
+
+
+async def decode_outputs(process: "RouterProcess", records: list[Record]) -> list[OutputFrame]:
+    """The frames of the records; what is none goes to the dead letters."""
+    frames, refused = [], []
+    for record in records:
+        try:
+            frames.append(decode_output(record.value or b""))
+        except UnknownFrame as error:
+            refused.append((record, error))
+    if refused:
+        catalogue = process.settings.catalogue
+        await send_dead_letters(process.app.outbox, catalogue.dead_letters, refused)
+        process.metrics.count_dead_letters(catalogue.outputs, "undecodable", len(refused))
+    return frames
+
+
+def gather_frames(process: "RouterProcess", frames: list[OutputFrame]) -> None:
+    """Outputs for this process have arrived, from hosts or from colocated models."""
+    pieces = []
+    for frame in frames:
+        process.sender.came_back(frame.frame, len(frame.outputs))
+        failed = {row.row: (row.reason, row.explanation) for row in frame.failed}
+        pieces.append(OutputPiece(frame.frame, frame.row0, frame.outputs, failed))
+    process.carrier.carry_out(process.router.gather(pieces, time.time()))

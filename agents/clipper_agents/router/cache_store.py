@@ -1,0 +1,66 @@
+"""The prediction cache's entries on RocksDB, a database a partition. It can be rebuilt, so nothing is logged."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import rocksdict
+
+from clipper_agents.router.rocks import open_database
+from clipper_stream.caching.clock import ClockCache
+
+
+class RocksCacheStore:
+    """A `CacheStore` without a write-ahead log: after a crash of the machine entries may be missing, never wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = open_database(path)
+        self._unlogged = rocksdict.WriteOptions()
+        self._unlogged.disable_wal = True
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """One multi-get."""
+        found: Sequence[bytes | None] = self._database.get(list(keys))
+        return found
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        """One write batch."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in puts:
+            batch.put(key, value)
+        for key in deletes:
+            batch.delete(key)
+        self._database.write(batch, self._unlogged)
+
+    def items(self) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry."""
+        return list(self._database.items())
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+class PartitionCaches:
+    """The caches of the partitions that this process owns."""
+
+    def __init__(self, folder: Path, budget_bytes: int) -> None:
+        self._folder, self._budget_bytes = folder, budget_bytes
+        self._open: dict[int, tuple[RocksCacheStore, ClockCache]] = {}
+
+    def of(self, partition: int) -> ClockCache:
+        """The partition's cache, opened when it is first asked for."""
+        found = self._open.get(partition)
+        if found is None:
+            store = RocksCacheStore(self._folder / str(partition))
+            found = self._open[partition] = store, ClockCache(store, self._budget_bytes)
+        return found[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all caches together."""
+        return sum(cache.size_bytes for _, cache in self._open.values())
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        """Close the caches of partitions that are owned no more."""
+        for partition in self._open.keys() - set(partitions):
+            self._open.pop(partition)[0].close()

@@ -1,0 +1,58 @@
+"""Carries out what the pure router asks for, and wakes it at its next deadline."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.recorder import Recorder
+from clipper_agents.router.requests import RequestSender
+from clipper_stream.routing import Effects, Request, Router
+
+
+class Carrier:
+    """Sends requests and answers; keeps one timer, at the earliest deadline.
+
+    Args:
+        router: Decides.
+        recorder: Records and sends answers.
+        sender: Sends requests to hosts.
+        colocated: Takes a request for a model in this process; False when the model is elsewhere.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        recorder: Recorder,
+        sender: RequestSender,
+        colocated: Callable[[Request], bool],
+        metrics: RouterMetrics,
+    ) -> None:
+        self._router, self._recorder, self._sender = router, recorder, sender
+        self._colocated, self._metrics = colocated, metrics
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+
+    def carry_out(self, effects: Effects) -> None:
+        """Do it all; nothing here waits."""
+        self._recorder.put(effects.answers)
+        self._sender.put(request for request in effects.requests if not self._colocated(request))
+        for ref, lookups in effects.lookups.items():
+            self._metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
+        if effects.coalesced:
+            self._metrics.count_coalesced(effects.coalesced)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due_s = self._router.next_deadline_s
+        if due_s is None or (self._timer is not None and self._due_s <= due_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = due_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due_s - time.time()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.carry_out(self._router.expire(time.time()))

@@ -1,0 +1,162 @@
+"""The decisions that feedback may still be about: an index of the predictions topic, by query id.
+
+Rules of this file:
+- A decision enters only from a record that is in the predictions topic. Of two for one query the lowest offset wins.
+- The log is the truth and this is an index of it: what is missing here is read from there.
+- A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
+- Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
+  disk is bounded by two horizons of decisions, and nothing is deleted one by one.
+"""
+
+import shutil
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rocksdict
+
+from clipper_agents.router.rocks import open_database
+
+_HEAD = struct.Struct("<qB")
+_OFFSET = struct.Struct("<q")
+_LAST_OFFSET = b"\0offset"
+_CREDITED_UPTO = b"\0credited"
+_DECISION = b"d"
+_CREDIT = b"c"
+NONE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One prediction in the log.
+
+    Attributes:
+        offset: Of the prediction's record.
+        value: The record's value.
+        msgpack: Whether the value is msgpack; else it is JSON.
+    """
+
+    offset: int
+    value: bytes
+    msgpack: bool
+
+
+class PartitionDecisions:
+    """The index of one partition.
+
+    Attributes:
+        last_offset: Of the last prediction that was indexed, -1 for none.
+        credited_upto: Feedback offset up to which credits are complete, -1 for none.
+    """
+
+    def __init__(self, folder: Path, horizon_s: float) -> None:
+        self._folder, self._horizon_s = folder, horizon_s
+        self._ages: dict[int, rocksdict.Rdict] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir(), key=lambda path: int(path.name)):
+            self._ages[int(path.name)] = open_database(path)
+        self.last_offset = self._highest(_LAST_OFFSET)
+        self.credited_upto = self._highest(_CREDITED_UPTO)
+
+    def find(self, query_ids: Sequence[str]) -> list[Logged | None]:
+        """The decision of each query, None where none is known."""
+        values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
+        return [_unpack(value) if value is not None else None for value in values]
+
+    def credits(self, query_ids: Sequence[str]) -> list[int | None]:
+        """Offset of the feedback that was counted for each query, None where none was."""
+        values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
+        return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
+
+    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float) -> None:
+        """Take in predictions of one partition, in log order.
+
+        Args:
+            records: Query id and record of each.
+            upto: Every prediction up to this offset is indexed now.
+            at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
+        """
+        fresh = {query_id: logged for query_id, logged in reversed(records)}
+        known = self._find([_DECISION + query_id.encode() for query_id in fresh])
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for (query_id, logged), old in zip(fresh.items(), known, strict=True):
+            if old is None or _unpack(old).offset > logged.offset:
+                batch.put(_DECISION + query_id.encode(), _HEAD.pack(logged.offset, logged.msgpack) + logged.value)
+        self.last_offset = max(self.last_offset, upto)
+        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
+        self._age_of(at_s).write(batch)
+
+    def credit(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
+        """Note which feedback was counted for which query.
+
+        Args:
+            counted: Query id and feedback offset of each; of two for one query the lower offset stays.
+            upto: Every feedback up to this offset is noted now.
+            at_s: Now, seconds since the epoch.
+        """
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        noted = list(counted)
+        before = self.credits([query_id for query_id, _ in noted])
+        for (query_id, offset), old in zip(noted, before, strict=True):
+            if old is None or offset < old:
+                batch.put(_CREDIT + query_id.encode(), _OFFSET.pack(offset))
+        self.credited_upto = max(self.credited_upto, upto)
+        batch.put(_CREDITED_UPTO, _OFFSET.pack(self.credited_upto))
+        self._age_of(at_s).write(batch)
+
+    def close(self) -> None:
+        """Close the databases."""
+        for database in self._ages.values():
+            database.close()
+        self._ages.clear()
+
+    def _find(self, keys: list[bytes]) -> list[bytes | None]:
+        found: list[bytes | None] = [None] * len(keys)
+        for age in sorted(self._ages):  # the oldest first: of two entries it has the lower offset
+            missing = [index for index, value in enumerate(found) if value is None]
+            if not missing:
+                break
+            for index, value in zip(missing, self._ages[age].get([keys[index] for index in missing]), strict=True):
+                found[index] = value
+        return found
+
+    def _age_of(self, at_s: float) -> rocksdict.Rdict:
+        """The database that takes writes of this time; databases older than a horizon before it are dropped."""
+        age = max(int(at_s // self._horizon_s), *self._ages, 0)
+        if age not in self._ages:
+            self._ages[age] = open_database(self._folder / str(age))
+            for old in [old for old in self._ages if old < age - 1]:
+                self._ages.pop(old).close()
+                shutil.rmtree(self._folder / str(old), ignore_errors=True)
+        return self._ages[age]
+
+    def _highest(self, key: bytes) -> int:
+        values = [database.get(key) for database in self._ages.values()]
+        return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
+
+
+def _unpack(value: bytes) -> Logged:
+    offset, msgpack = _HEAD.unpack_from(value)
+    return Logged(offset, value[_HEAD.size :], bool(msgpack))
+
+
+class Decisions:
+    """The indexes of the partitions that this process owns."""
+
+    def __init__(self, folder: Path, horizon_s: float) -> None:
+        self._folder, self._horizon_s = folder, horizon_s
+        self._open: dict[int, PartitionDecisions] = {}
+
+    def of(self, partition: int) -> PartitionDecisions:
+        """The partition's index, opened when it is first asked for."""
+        found = self._open.get(partition)
+        if found is None:
+            found = PartitionDecisions(self._folder / str(partition), self._horizon_s)
+            self._open[partition] = found
+        return found
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        """Close the indexes of partitions that are owned no more."""
+        for partition in self._open.keys() - set(partitions):
+            self._open.pop(partition).close()

@@ -1,0 +1,61 @@
+"""Records to queries: what a query says, and what its record says about it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_stream.routing import Received
+from clipper_topics import codec
+from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.query import Query, check_query
+from clipper_topics.query_ids import offset_id
+
+Record = ConsumerRecord[Any, Any]
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Queries of one list of records, and the records that hold none, each with the reason."""
+
+    queries: list[Received] = field(default_factory=list)
+    undecodable: list[tuple[Record, UndecodableRecord]] = field(default_factory=list)
+
+
+def decode_queries(records: list[Record], generation: int) -> Decoded:
+    """Decode records of the queries topic.
+
+    A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
+    carries the reason as `invalid`, and gets an answer.
+    """
+    decoded = Decoded()
+    for record in records:
+        try:
+            query = codec.queries.decode(record.value, record.headers)
+        except UndecodableRecord as error:
+            decoded.undecodable.append((record, error))
+        else:
+            decoded.queries.append(_received(query, record, generation))
+    return decoded
+
+
+def _received(query: Query, record: Record, generation: int) -> Received:
+    packed = query.inputs is not msgspec.UNSET
+    rows = query.inputs if isinstance(query.inputs, list) else [query.input]
+    return Received(
+        query_id=query.query_id or offset_id(record.partition, record.offset),
+        application=query.application,
+        rows=rows,
+        packed=packed,
+        context=query.context,
+        deadline_s=None if query.deadline_ms is None else query.deadline_ms / 1000,
+        models=query.models,
+        queried_at_s=record.timestamp / 1000,
+        partition=record.partition,
+        offset=record.offset,
+        generation=generation,
+        key=record.key,
+        content_type=content_type(record.headers) if record.headers else codec.JSON,
+        invalid=check_query(query),
+    )

@@ -1,0 +1,181 @@
+"""Carries out learning: looks up decisions, waits for those that are coming, stores the step, acknowledges.
+
+Rules of this file:
+- Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; credits; acknowledge.
+- A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
+  answered, and the predictions topic has been read to its end.
+- The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
+  looked at again, and a step of an older one is dropped.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from aiokafka import ConsumerRecord, TopicPartition
+from faust.types import TP
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.decisions import Decisions, Logged
+from clipper_agents.router.learning import Record, Step, decode_feedback, learn
+from clipper_agents.router.recorder import Recorder
+from clipper_agents.router.registry import Registry
+from clipper_agents.router.selection import Selection
+from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import Feedback
+from clipper_topics.query_ids import partition_of
+
+logger = logging.getLogger(__name__)
+
+FORWARDED = "clipper-forwarded"
+"""Header of a feedback that was sent on to the partition that its query's id names: it is sent on once."""
+LOOK_AGAIN_S = 0.05
+
+
+class Learner:
+    """Applies feedback of owned partitions."""
+
+    def __init__(
+        self,
+        app: ClipperApp,
+        catalogue: Catalogue,
+        registry: Registry,
+        selection: Selection,
+        decisions: Decisions,
+        recorder: Recorder,
+        metrics: RouterMetrics,
+    ) -> None:
+        self._app, self._catalogue, self._registry = app, catalogue, registry
+        self._selection, self._decisions, self._recorder, self._metrics = selection, decisions, recorder, metrics
+
+    async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
+        """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
+        async with self._app.state_lock:
+            if not self._current(generation):
+                return False
+            position = self._selection.position(partition)
+            found, undecodable = _decoded(record for record in records if record.offset > position)
+            if not await self._await_decisions(partition, found, generation):
+                return False
+            here, elsewhere = self._split(partition, found)
+            step = self._step(partition, here)
+            for record, error in undecodable:
+                step.refuse(record, "invalid", error)
+            await self._forward(elsewhere)
+            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
+            last = records[-1].offset
+            if last > position:
+                await self._selection.write(self._app.outbox, partition, step.rows, last)
+                self._decisions.of(partition).credit(step.credited.items(), last, time.time())
+            self._count(step, len(elsewhere))
+            return True
+
+    async def rebuild_credits(self, partitions: Iterable[int], horizon_s: float) -> None:
+        """Note again which feedback was counted, as far as the rows are: the fold without its effect on the rows."""
+        starts: dict[TopicPartition, int | None] = {}
+        ends: dict[TopicPartition, int] = {}
+        for partition in partitions:
+            done, position = self._decisions.of(partition).credited_upto, self._selection.position(partition)
+            if done < position:
+                tp = TopicPartition(self._catalogue.feedback, partition)
+                starts[tp], ends[tp] = done + 1, position + 1
+        await self._app.log_reader.read(starts, self._credit_read, ends, horizon_s)
+
+    def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        found, _ = _decoded(records)
+        step = self._step(tp.partition, self._split(tp.partition, found)[0])
+        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, records[-1].timestamp / 1000)
+
+    def _step(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> Step:
+        decisions = self._decisions.of(partition)
+        ids = [found.query_id for _, found in feedback]
+        return learn(
+            feedback,
+            dict(zip(ids, decisions.find(ids), strict=True)),
+            dict(zip(ids, decisions.credits(ids), strict=True)),
+            lambda row: self._selection.row(*row, partition),
+            self._registry.application,
+        )
+
+    def _split(
+        self, partition: int, feedback: list[tuple[Record, Feedback]]
+    ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, int]]]:
+        """Feedback for this partition, and feedback whose id names another one, with that partition."""
+        known = self._decisions.of(partition).find([found.query_id for _, found in feedback])
+        here, elsewhere = [], []
+        for (record, found), logged in zip(feedback, known, strict=True):
+            target = _named_partition(record, found, logged, partition, self._catalogue.partitions)
+            if target is None:
+                here.append((record, found))
+            else:
+                elsewhere.append((record, target))
+        return here, elsewhere
+
+    async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
+        topic = self._catalogue.feedback
+        for record, target in elsewhere:
+            headers = [*record.headers, (FORWARDED, str(record.partition).encode())]
+            await self._app.outbox.send(topic, target, [(record.key, record.value, headers)])
+
+    async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
+        """Wait for decisions that are still to come; False when the generation ended meanwhile."""
+        unknown = self._unknown(partition, [found.query_id for _, found in feedback])
+        if not unknown:
+            return True
+        queries = TopicPartition(self._catalogue.queries, partition)
+        end = (await self._app.log_reader.end_offsets([queries]))[queries]
+        while unknown and not self._answered_upto(partition, end):
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+            unknown = self._unknown(partition, unknown)
+        if unknown:
+            await self._recorder.catch_up([partition])
+        return self._current(generation)
+
+    def _unknown(self, partition: int, query_ids: list[str]) -> list[str]:
+        found = self._decisions.of(partition).find(query_ids)
+        here = [one for one, logged in zip(query_ids, found, strict=True) if logged is None]
+        return [one for one in here if partition_of(one) in {None, partition}]
+
+    def _answered_upto(self, partition: int, end: int) -> bool:
+        tp = TP(self._catalogue.queries, partition)
+        return self._app.consumer.finished_upto(tp) >= end
+
+    def _current(self, generation: int) -> bool:
+        return self._app.flow_control.is_active() and self._app.consumer_generation_id == generation
+
+    def _count(self, step: Step, forwarded: int) -> None:
+        for outcome, count in step.outcomes.items():
+            self._metrics.count_feedback(outcome, count)
+        if forwarded:
+            self._metrics.count_feedback("forwarded", forwarded)
+        for _, error in step.refused:
+            self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
+
+
+def _decoded(
+    records: Iterable[Record],
+) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, Exception]]]:
+    found: list[tuple[Record, Feedback]] = []
+    undecodable: list[tuple[Record, Exception]] = []
+    for record in records:
+        try:
+            found.append((record, decode_feedback(record)))
+        except UndecodableRecord as error:
+            undecodable.append((record, error))
+    return found, undecodable
+
+
+def _named_partition(
+    record: Record, found: Feedback, logged: Logged | None, partition: int, partitions: int
+) -> int | None:
+    """The partition to send the feedback on to; None when it stays."""
+    named = partition_of(found.query_id)
+    if logged is not None or named is None or named == partition or named >= partitions:
+        return None
+    return None if any(name == FORWARDED for name, _ in record.headers) else named

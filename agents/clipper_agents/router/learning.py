@@ -1,0 +1,185 @@
+"""What a feedback does to the rows: a pure step over decisions, credits and rows that the caller looked up.
+
+Rules of this file:
+- Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a duplicate.
+- Nothing here is sent or stored: the step says what to write.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_agents.router.decisions import Logged
+from clipper_agents.router.encoding import NAMED
+from clipper_agents.router.selection import row_of, state_of
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.fold import LoggedDecision, fold
+from clipper_stream.feedback.truth import GivenLoss, Label, Truth
+from clipper_stream.routing import Application
+from clipper_topics import codec
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.prediction import Prediction
+from clipper_topics.selection_totals import SelectionRow
+
+Record = ConsumerRecord[Any, Any]
+Row = tuple[str, str | None]
+"""Application and context."""
+
+
+class OrphanFeedback(ValueError):
+    """No decision for the feedback's query is known in its partition."""
+
+
+class UnusableFeedback(ValueError):
+    """The feedback cannot be compared with the decision; the message says why."""
+
+
+@dataclass(slots=True)
+class Step:
+    """What a list of feedback records of one partition leads to.
+
+    Attributes:
+        rows: Rows that changed.
+        credited: Query id and feedback offset of each feedback that was used.
+        outcomes: How many ended how: `applied`, `unlearned`, `duplicate`, `invalid`, `orphan`.
+        refused: Records for the dead letters, with the reason.
+    """
+
+    rows: dict[Row, SelectionRow] = field(default_factory=dict)
+    credited: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[Record, Exception]] = field(default_factory=list)
+
+    def count(self, outcome: str) -> None:
+        """One more feedback ended like this."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def refuse(self, record: Record, outcome: str, error: Exception) -> None:
+        """The record goes to the dead letters."""
+        self.refused.append((record, error))
+        self.count(outcome)
+
+
+def decode_feedback(record: Record) -> Feedback:
+    """The feedback of a record.
+
+    Raises:
+        UndecodableRecord: it cannot be read, or says nothing, or too much.
+    """
+    found = codec.feedback.decode(record.value, record.headers)
+    wrong = check_feedback(found)
+    if wrong is not None:
+        raise UndecodableRecord(wrong)
+    return found
+
+
+def truth_of(found: Feedback) -> Truth:
+    """What the feedback says."""
+    if found.label is not msgspec.UNSET:
+        return Label(found.label)
+    if isinstance(found.loss, float | int):
+        return GivenLoss(float(found.loss))
+    assert isinstance(found.reward, float | int)
+    return GivenLoss.of_reward(float(found.reward))
+
+
+def decision_of(prediction: Prediction) -> LoggedDecision:
+    """What the log says about a decision, as the library's learning step reads it."""
+    packed = prediction.outputs is not msgspec.UNSET
+    asked = [*prediction.models, *prediction.missing]
+    return LoggedDecision(
+        outputs={
+            f"{answer.model}:{answer.version}": answer.outputs if packed else answer.output
+            for answer in prediction.models
+        },
+        propensities={f"{one.model}:{one.version}": one.propensity for one in asked},
+        served=tuple(f"{one.model}:{one.version}" for one in asked if one.served),
+        served_propensity=prediction.served_propensity,
+        answer=prediction.outputs if packed else prediction.output,
+        default=prediction.default,
+        several_rows=packed,
+    )
+
+
+def learn(
+    feedback: list[tuple[Record, Feedback]],
+    decisions: Mapping[str, Logged | None],
+    credited: Mapping[str, int | None],
+    row: Callable[[Row], SelectionRow],
+    application: Callable[[str], Application | None],
+) -> Step:
+    """Fold feedback of one partition, in log order.
+
+    Args:
+        feedback: Records and what they say.
+        decisions: Decision of each query, None where none is known.
+        credited: Offset of the feedback that counted for each query, None where none did.
+        row: The row as it is stored.
+        application: Finds a registered application.
+    """
+    step = Step()
+    for record, found in feedback:
+        logged = decisions[found.query_id]
+        before = step.credited.get(found.query_id, credited[found.query_id])
+        if logged is None:
+            step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
+        elif before is not None and before < record.offset:
+            step.count("duplicate")
+        else:
+            _apply(step, record, found, logged, row, application)
+    return step
+
+
+def _apply(
+    step: Step,
+    record: Record,
+    found: Feedback,
+    logged: Logged,
+    row: Callable[[Row], SelectionRow],
+    application: Callable[[str], Application | None],
+) -> None:
+    prediction = decode_prediction(logged)
+    known = application(prediction.application)
+    wrong = _disagreement(found, prediction)
+    if wrong is not None:
+        step.refuse(record, "invalid", UnusableFeedback(wrong))
+        return
+    if known is None or prediction.policy is None or prediction.policy.name == NAMED:
+        step.credited[found.query_id] = record.offset
+        step.count("unlearned")
+        return
+    key = (prediction.application, prediction.context)
+    before = step.rows[key] if key in step.rows else row(key)
+    try:
+        learned = fold(state_of(before), decision_of(prediction), truth_of(found), known.policy, known.loss)
+    except InvalidLabel as error:
+        step.refuse(record, "invalid", error)
+        return
+    step.credited[found.query_id] = record.offset
+    step.count("applied")
+    step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def decode_prediction(logged: Logged) -> Prediction:
+    """The prediction as it stands in the log."""
+    headers = codec.MSGPACK_HEADERS if logged.msgpack else ()
+    return codec.predictions.decode(logged.value, headers)
+
+
+def _disagreement(found: Feedback, prediction: Prediction) -> str | None:
+    for name in ("application", "context"):
+        said, decided = getattr(found, name), getattr(prediction, name)
+        if said is not None and said != decided:
+            return f"{name} is {said!r}, but query {found.query_id!r} was about {decided!r}: correct it or leave it out"
+    return None
+
+
+def _orphan(found: Feedback, record: Record) -> str:
+    return (
+        f"no decision about query {found.query_id!r} in partition {record.partition}: send the feedback with the "
+        "query's key, and within the feedback horizon"
+    )

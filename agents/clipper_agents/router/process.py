@@ -1,0 +1,268 @@
+"""One router process: its parts, and what holds them together."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import msgspec
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.agents import add_agents, gather_frames
+from clipper_agents.router.cache_store import PartitionCaches
+from clipper_agents.router.carrying import Carrier
+from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.decisions import Decisions
+from clipper_agents.router.learner import Learner
+from clipper_agents.router.recorder import Recorder
+from clipper_agents.router.registry import Registry
+from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.selection import Selection, newer
+from clipper_agents.settings.workers import RouterSettings
+from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.follower import Follower
+from clipper_agents.streaming.table import StepTable
+from clipper_stream.routing import Answer, Received, Router
+
+logger = logging.getLogger(__name__)
+
+PUBLISH_EVERY_S = 0.2
+"""How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
+REPORT_EVERY_S = 1.0
+UNKNOWN_APPLICATION = "unknown"
+"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+
+
+class _OutputCodec:
+    """Outputs in the cache are msgpack."""
+
+    dumps = staticmethod(msgspec.msgpack.Encoder().encode)
+    loads = staticmethod(msgspec.msgpack.Decoder().decode)
+
+
+class RouterProcess:
+    """The router of the partitions that Kafka gives to this process.
+
+    Attributes:
+        identity: Of this process, new at each start: outputs for another are somebody else's.
+        room: Set while there is room for more queries in flight.
+    """
+
+    def __init__(self, settings: RouterSettings) -> None:
+        catalogue = settings.catalogue
+        self.settings = settings
+        self.identity = os.urandom(8)
+        self.metrics = RouterMetrics()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.app = make_app(catalogue.router_group, settings.kafka, settings.data_dir, settings.instance)
+        self.app.restore_state = self._restore
+        self.app.state_positions = self._positions
+        table = StepTable(
+            self.app,
+            name="selection",
+            partitions=catalogue.partitions,
+            newer=newer,
+            options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
+        )
+        self.app.tables.add(table)
+        self.selection = Selection(table, catalogue.partitions)
+        self.registry = Registry(changed=self.selection.forget)
+        self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
+        self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
+        self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
+        self.colocated = ColocatedModels(self.registry.model, self.metrics, lambda frames: gather_frames(self, frames))
+        self.followers = [
+            Follower(settings.kafka, catalogue.control, self.registry.take),
+            Follower(settings.kafka, catalogue.selection, self.selection.take_published),
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+        add_agents(self)
+
+    async def start(self) -> None:
+        """Start everything; returns when the inputs flow, or the app has crashed."""
+        app, settings = self.app, self.settings
+        self.app.on_partitions_revoked.connect(self._revoked)
+        await app.maybe_start_producer()
+        self.sender = RequestSender(
+            app.producer._ensure_producer(),  # noqa: SLF001 (Faust gives no other way to its client)
+            settings.catalogue,
+            self.identity,
+            self._reply_partitions,
+            self._dtype_of,
+        )
+        self.recorder = Recorder(
+            app.outbox,
+            app.log_reader,
+            settings.catalogue.predictions,
+            self.decisions,
+            generation=self.generation,
+            recorded=self.router.recorded,
+            acknowledge=self.acknowledge,
+            sent=self._sent,
+        )
+        self.learner = Learner(
+            app,
+            settings.catalogue,
+            self.registry,
+            self.selection,
+            self.decisions,
+            self.recorder,
+            self.metrics,
+        )
+        self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics)
+        for work in (self.sender.run(), self.recorder.run(), self._publish(), self._report(), self._reach_models()):
+            self._spawn(work)
+        await app.start()
+
+    async def stop(self) -> None:
+        """Let the queries in flight finish, then stop; what was not acknowledged is read again by the next process."""
+        self.room.clear()
+        deadline = asyncio.get_running_loop().time() + DRAIN_S
+        while self.router.in_flight and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        await self.recorder.idle()
+        await self._publish_totals()
+        await self.app.stop()
+        for task in self._tasks:
+            task.cancel()
+        await self.colocated.stop()
+        await self.app.log_reader.close()
+        self.decisions.keep_only(())
+        self.caches.keep_only(())
+
+    # --- what the agents and the recorder need ----------------------------------------------------------------------
+    def generation(self) -> int:
+        """Of the consumer; -1 while a rebalance is under way."""
+        return int(self.app.consumer_generation_id) if self.app.flow_control.is_active() else -1
+
+    def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
+        """Queries are finished."""
+        if generation == self.generation():
+            self.app.consumer.frontiers[TP(self.settings.catalogue.queries, partition)].finish(offsets)
+        self.watch_room()
+
+    def watch_room(self) -> None:
+        """Stop reading queries at `max_in_flight`, and go on below it."""
+        if self.router.in_flight >= self.settings.max_in_flight:
+            self.room.clear()
+        else:
+            self.room.set()
+
+    def count_queries(self, queries: Iterable[Received]) -> None:
+        """Queries were read."""
+        counts: dict[str, int] = {}
+        for query in queries:
+            name = query.application if self.registry.application(query.application) else UNKNOWN_APPLICATION
+            counts[name] = counts.get(name, 0) + 1
+        for name, count in counts.items():
+            self.metrics.count_queries(name, count)
+
+    def _sent(self, answers: list[Answer]) -> None:
+        groups: dict[tuple[str, str | None], list[float]] = {}
+        for answer in answers:
+            name = answer.application.name if answer.application else UNKNOWN_APPLICATION
+            latency_s = max(0.0, answer.decided_at_s - answer.query.queried_at_s)
+            groups.setdefault((name, answer.reason), []).append(latency_s)
+        for (name, reason), latencies_s in groups.items():
+            self.metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+    async def _restore(self, owned: set[int]) -> None:
+        """After the tables, before the inputs: manifests and totals followed, decisions and credits rebuilt."""
+        for follower in self.followers:
+            if not follower.started:
+                await self.app.add_runtime_dependency(follower)
+        for follower in self.followers:
+            await follower.caught_up.wait()
+        await self._reach_known_models()
+        await self.recorder.idle()
+        self.decisions.keep_only(owned)
+        self.caches.keep_only(owned)
+        self.selection.own(owned)
+        await self.recorder.catch_up(owned, self.settings.horizon_s)
+        await self.learner.rebuild_credits(owned, self.settings.horizon_s)
+        self.router.reset()
+        self.sender.forget_all()
+        self.watch_room()
+
+    async def _positions(self) -> dict[TP, int]:
+        """Feedback is read on where the rows end, whatever was committed."""
+        feedback = self.settings.catalogue.feedback
+        positions = {number: self.selection.position(number) for number in self._owned_partitions(feedback)}
+        return {TP(feedback, number): position + 1 for number, position in positions.items() if position >= 0}
+
+    async def _revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
+        """What is in flight is read again by whoever owns the partitions next."""
+        self.router.reset()
+        self.watch_room()
+
+    def _owned_partitions(self, topic: str) -> list[int]:
+        return sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == topic)
+
+    def _reply_partitions(self) -> list[int]:
+        return self._owned_partitions(self.settings.catalogue.outputs)
+
+    def _dtype_of(self, ref: str) -> str:
+        model = self.registry.model(ref)
+        return model.input.dtype if model else "json"
+
+    # --- background -------------------------------------------------------------------------------------------------
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A background task that fails ends the process loudly; redelivery follows."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("router stops reason=%r", error, exc_info=error)
+            self._tasks.append(asyncio.get_running_loop().create_task(self.app.crash(error)))
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_EVERY_S)
+            await self._publish_totals()
+
+    async def _publish_totals(self) -> None:
+        records = self.selection.unpublished()
+        if records:
+            await self.app.outbox.send(self.settings.catalogue.selection, 0, records)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            self.metrics.set_in_flight(self.router.in_flight)
+            self.metrics.set_cache_bytes(self.caches.size_bytes)
+            if self.generation() < 0:
+                continue
+            self.metrics.set_consumer_lag(self.app.consumer.lag())
+            for application in self.registry.applications:
+                if application.refs:
+                    prepared = self.selection.prepare(application, 0, None)
+                    self.metrics.set_selection_weights(application.name, prepared.weights)
+
+    async def _reach_models(self) -> None:
+        while True:
+            await self._reach_known_models()
+            await asyncio.sleep(PUBLISH_EVERY_S)
+
+    async def _reach_known_models(self) -> None:
+        """Find the requests topics of models, and load colocated ones; from then on they are asked."""
+        for model in self.registry.unreached:
+            try:
+                if model.colocated:
+                    await self.colocated.load(model)
+                else:
+                    await self.sender.open(model.ref)
+            except (KafkaError, OSError) as error:
+                logger.warning("model not reachable yet model=%s reason=%s", model.ref, error)
+            else:
+                self.registry.reached(model.ref)
+
+
+DRAIN_S = 5.0
+"""Longest wait for queries in flight when the process is told to stop."""

@@ -1,0 +1,200 @@
+"""Predictions go out here, and nowhere else: sent, acknowledged, indexed, and only then is the query acknowledged.
+
+Rules of this file:
+- One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
+  next round gathers. So predictions of a partition are indexed in the order in which they stand in the log.
+- Order of a round: send; wait for the broker; index the decision with its offset; acknowledge the query.
+- Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
+  and did not know it yet: what lies between is read from the log, and of two predictions the first is the decision.
+- What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import ConsumerRecord, TopicPartition
+
+from clipper_agents.router.decisions import Decisions, Logged
+from clipper_agents.router.encoding import encode_answer, headers_of
+from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.outbox import Outbox, Record
+from clipper_stream.query_life import Event
+from clipper_stream.routing import Answer, Received
+from clipper_topics import codec
+from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
+
+
+class Head(msgspec.Struct):
+    """The part of a prediction that tells which query it answers."""
+
+    query_id: str
+    query_offset: int = -1
+
+
+_heads = Codec(Head)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One prediction to send.
+
+    Attributes:
+        query: The query.
+        value: The prediction's bytes.
+        content_type: Of the value.
+        answer: The answer that it was made of; None when it repeats a recorded one.
+    """
+
+    query: Received
+    value: bytes
+    content_type: str
+    answer: Answer | None = None
+
+
+class RecordedCallback(Protocol):
+    """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
+
+    def __call__(self, partition: int, query_id: str) -> list[Received]: ...
+
+
+class Recorder:
+    """Sends, indexes and acknowledges predictions.
+
+    Args:
+        outbox: Sends.
+        reader: Reads what others wrote.
+        topic: The predictions topic.
+        decisions: The index.
+        generation: The consumer's generation now.
+        recorded: Called for each answer when it is in the log.
+        acknowledge: Called with partition, offsets and generation when queries are finished.
+        sent: Called with the answers of a round, for metrics.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        reader: LogReader,
+        topic: str,
+        decisions: Decisions,
+        *,
+        generation: Callable[[], int],
+        recorded: RecordedCallback,
+        acknowledge: Callable[[int, list[int], int], None],
+        sent: Callable[[list[Answer]], None],
+    ) -> None:
+        self._outbox, self._reader, self._topic, self._decisions = outbox, reader, topic, decisions
+        self._generation, self._recorded, self._acknowledge, self._sent = generation, recorded, acknowledge, sent
+        self._waiting: list[Outgoing] = []
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, answers: Iterable[Answer]) -> None:
+        """Record and send these answers."""
+        self._add(
+            [Outgoing(answer.query, encode_answer(answer), answer.query.content_type, answer) for answer in answers]
+        )
+
+    def repeat(self, query: Received, logged: Logged) -> None:
+        """The query was answered before: the same record read again is done, another record is answered again."""
+        if head_of(logged).query_offset == query.offset:
+            self._acknowledge(query.partition, [query.offset], query.generation)
+        else:
+            self._add([Outgoing(query, logged.value, codec.MSGPACK if logged.msgpack else codec.JSON)])
+
+    async def idle(self) -> None:
+        """Wait until nothing is being sent."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            waiting, self._waiting = self._waiting, []
+            await self._round(waiting)
+            if not self._waiting:
+                self._idle.set()
+
+    async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
+        """Index what stands in the log behind the index; how many records that were."""
+        starts = {TopicPartition(self._topic, number): self._decisions.of(number).last_offset + 1 for number in partitions}
+        return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
+
+    def _add(self, outgoing: list[Outgoing]) -> None:
+        if outgoing:
+            self._waiting += outgoing
+            self._idle.clear()
+            self._work.set()
+
+    async def _round(self, waiting: list[Outgoing]) -> None:
+        generation = self._generation()
+        by_partition: dict[int, list[Outgoing]] = {}
+        for one in waiting:
+            if one.query.generation == generation:
+                by_partition.setdefault(one.query.partition, []).append(one)
+        deliveries = [
+            (partition, outgoing, await self._outbox.submit(self._topic, partition, map(_record, outgoing)))
+            for partition, outgoing in by_partition.items()
+        ]
+        for partition, outgoing, delivery in deliveries:
+            await self._finish(partition, outgoing, await delivery.offsets(), generation)
+
+    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> None:
+        if self._generation() != generation:
+            return
+        decisions = self._decisions.of(partition)
+        if offsets[0] != decisions.last_offset + 1 or offsets[-1] - offsets[0] != len(offsets) - 1:
+            await self.catch_up([partition])
+            if self._generation() != generation:
+                return
+        else:
+            records = [
+                (one.query.query_id, Logged(offset, one.value, one.content_type == codec.MSGPACK))
+                for one, offset in zip(outgoing, offsets, strict=True)
+            ]
+            decisions.index(records, offsets[-1], time.time())
+        self._conclude(partition, outgoing, generation)
+
+    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int) -> None:
+        done: list[int] = []
+        for one in outgoing:
+            done.append(one.query.offset)
+            if one.answer is None:
+                continue
+            one.answer.life.move(Event.RECORD)
+            one.answer.life.move(Event.ACKNOWLEDGE)
+            for again in self._recorded(partition, one.query.query_id):
+                if again.offset == one.query.offset:
+                    done.append(again.offset)
+                else:
+                    self._add([Outgoing(again, one.value, one.content_type)])
+        self._acknowledge(partition, done, generation)
+        self._sent([one.answer for one in outgoing if one.answer is not None])
+
+    def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]
+        self._decisions.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
+
+
+def _record(outgoing: Outgoing) -> Record:
+    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type)
+
+
+def head_of(logged: Logged) -> Head:
+    """Which query a prediction answers."""
+    return _heads.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+
+
+def read_prediction(record: ConsumerRecord[Any, Any]) -> tuple[Head | None, Logged]:
+    """A record of the predictions topic; no head for one that is no prediction, whoever wrote it."""
+    logged = Logged(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
+    try:
+        return head_of(logged), logged
+    except UndecodableRecord:
+        return None, logged

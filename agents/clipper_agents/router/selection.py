@@ -1,0 +1,165 @@
+"""Selection state by application and context: rows of the selection table, merged over partitions when it is shared.
+
+Rules of this file:
+- A row belongs to one (application, context) in one partition, and the partition's owner alone writes it.
+- Without a context, the state is the sum of all partitions' rows in partition order: own rows as they are in the table,
+  those of other routers as they were published last. With a context, all its queries are in one partition.
+- The row with the empty application is the partition's position: the last feedback offset that is in the rows.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.table import StepTable
+from clipper_stream.routing import Application
+from clipper_stream.selection.decision import Prepared, audited
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+
+MAX_PREPARED = 20_000
+"""Prepared choices kept, a few hundred bytes each: one for each application and active context."""
+
+_rows = msgspec.msgpack.Decoder(SelectionRow)
+_keys = msgspec.msgpack.Decoder(RowKey)
+_encode = msgspec.msgpack.Encoder().encode
+
+NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
+
+
+def newer(candidate: bytes, current: bytes) -> bool:
+    """Whether a row is of a later feedback than another with the same key."""
+    return _rows.decode(candidate).offset > _rows.decode(current).offset
+
+
+def state_of(row: SelectionRow) -> SelectionState:
+    """The row's totals as the library's state."""
+    return SelectionState(
+        {
+            totals.model: ModelTotals(totals.count, totals.loss, totals.weighted_count, totals.weighted_loss)
+            for totals in row.totals
+        }
+    )
+
+
+def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
+    """A state as a row: the last feedback in it, and how many."""
+    totals = [
+        ModelTotalsRecord(
+            model=model,
+            count=sums.count,
+            loss=sums.loss,
+            weighted_count=sums.weighted_count,
+            weighted_loss=sums.weighted_loss,
+        )
+        for model, sums in state.totals.items()
+    ]
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+
+
+class Selection:
+    """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
+
+    def __init__(self, table: StepTable, partitions: int) -> None:
+        self._table = table
+        self._partitions = range(partitions)
+        self._owned: set[int] = set()
+        self._published: dict[RowKey, SelectionState] = {}
+        self._unpublished: dict[RowKey, bytes] = {}
+        self._prepared: OrderedDict[tuple[str, int, int | None, str | None], Prepared] = OrderedDict()
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+    def own(self, partitions: Iterable[int]) -> None:
+        """These partitions' rows are here now, and are written here."""
+        self._owned = set(partitions)
+        self._prepared.clear()
+        for partition in self._owned:
+            for key, value in self._table.rows(partition).items():
+                self._note(_keys.decode(key), value)
+
+    def position(self, partition: int) -> int:
+        """The last feedback offset that is in the partition's rows, -1 for none."""
+        return self._row(RowKey("", None, partition)).offset
+
+    def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
+        """The row, an empty one when there is none."""
+        return self._row(RowKey(application, context, partition))
+
+    async def write(
+        self, outbox: Outbox, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int
+    ) -> None:
+        """Store rows and the new position in one step; they are durable when this returns."""
+        encoded = {RowKey(name, context, partition): _encode(row) for (name, context), row in rows.items()}
+        encoded[RowKey("", None, partition)] = _encode(SelectionRow(version=ROW_VERSION, offset=position))
+        await self._table.write(outbox, partition, {_encode(key): value for key, value in encoded.items()})
+        for key, value in encoded.items():
+            self._note(key, value)
+
+    def _row(self, key: RowKey) -> SelectionRow:
+        value = self._table.get_row(key.partition, _encode(key))
+        return NO_ROW if value is None else _rows.decode(value)
+
+    def _note(self, key: RowKey, value: bytes) -> None:
+        if key.application:
+            self._forget_prepared(key.application, key.context)
+            if key.context is None:
+                self._unpublished[key] = value
+
+    # --- totals of other routers ------------------------------------------------------------------------------------
+    def take_published(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
+        """Totals that a router published; our own come back too, and are ignored in favour of the table."""
+        for record in records:
+            key = _keys.decode(record.key)
+            if record.value is None:
+                self._published.pop(key, None)
+            else:
+                self._published[key] = state_of(_rows.decode(record.value))
+            if key.partition not in self._owned:
+                self._forget_prepared(key.application, None)
+
+    def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+        """Records for the selection topic: the rows that changed since this was asked last."""
+        changed, self._unpublished = self._unpublished, {}
+        return [(_encode(key), value, []) for key, value in changed.items() if key.partition in self._owned]
+
+    # --- choices ----------------------------------------------------------------------------------------------------
+    def prepare(self, application: Application, partition: int, context: str | None) -> Prepared:
+        """The policy's choice, from the totals known now."""
+        key = (application.name, application.revision, None if context is None else partition, context)
+        found = self._prepared.get(key)
+        if found is None:
+            state = self.state(application.name, partition, context)
+            found = application.policy.prepare(state, application.refs)
+            if application.audit_ratio > 0:
+                found = audited(found, application.audit_ratio)
+            self._prepared[key] = found
+            if len(self._prepared) > MAX_PREPARED:
+                self._prepared.popitem(last=False)
+        return found
+
+    def state(self, application: str, partition: int, context: str | None) -> SelectionState:
+        """What is known of the application's models, in a context or over all partitions."""
+        if context is not None:
+            return state_of(self.row(application, context, partition))
+        return merge(self._part(application, number) for number in self._partitions)
+
+    def forget(self, application: str) -> None:
+        """The application's manifest changed: its choices are prepared anew."""
+        for key in [key for key in self._prepared if key[0] == application]:
+            del self._prepared[key]
+
+    def _part(self, application: str, partition: int) -> SelectionState:
+        if partition in self._owned:
+            return state_of(self.row(application, None, partition))
+        return self._published.get(RowKey(application, None, partition), _NO_STATE)
+
+    def _forget_prepared(self, application: str, context: str | None) -> None:
+        for key in [key for key in self._prepared if key[0] == application and key[3] == context]:
+            del self._prepared[key]
+
+
+_NO_STATE = SelectionState()

@@ -1,0 +1,18 @@
+"""The router as a process."""
+
+from clipper_agents.observability.exposition import serve_metrics
+from clipper_agents.router.process import RouterProcess
+from clipper_agents.settings.workers import RouterSettings
+from clipper_agents.streaming.running import run_worker
+
+
+def run(settings: RouterSettings) -> None:
+    """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves."""
+    ports: list[int] = []
+
+    async def make() -> RouterProcess:
+        process = RouterProcess(settings)
+        ports.append(serve_metrics(process.metrics.registry, settings.metrics_port))
+        return process
+
+    run_worker(make, lambda: f"ready role=router instance={settings.instance} metrics={ports[0]}")
