@@ -24,6 +24,7 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: 0 <= value < math.inf,
         "be at least 0 and finite",
     ),
+    (("feedback_delay_s",), lambda value: value is None or 0 <= value < math.inf, "be at least 0 and finite, or None"),
     (("repeat_ratio", "label_noise_ratio"), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
     (("linger_s",), lambda value: 0 <= value <= MAX_LINGER_S, "lie in [0, 0.001]"),
 )

@@ -1,0 +1,84 @@
+"""The systems that are compared, each with its topics and processes for the time of a block."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.processes import Cpus, running
+
+from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ModelManifest
+
+HERE = Path(__file__).resolve().parent.parent
+ECHO_MODEL = ModelManifest(name="echo", version="1", uri="none:none")
+"""Only for its requests topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a system runs.
+
+    Attributes:
+        connection: The broker.
+        catalogue: Topics of this run alone.
+        cpus: Who runs on which CPU.
+        logs: Folder of the processes' logs.
+    """
+
+    connection: KafkaConnection
+    catalogue: Catalogue
+    cpus: Cpus
+    logs: Path
+
+
+@contextmanager
+def rival(place: Place, *roles: str) -> Iterator[list[int]]:
+    """`rivals/echo.py` in these roles; the process ids."""
+    asyncio.run(ensure_topics(place.connection, place.catalogue, [ECHO_MODEL]))
+    try:
+        with ExitStack() as stack:
+            yield [stack.enter_context(_echo(place, role)).pid for role in roles]
+    finally:
+        asyncio.run(_remove(place))
+
+
+def _echo(place: Place, role: str) -> AbstractContextManager:
+    script = str(HERE / "rivals" / "echo.py")
+    command = [sys.executable, script, role, place.connection.bootstrap, place.catalogue.prefix]
+    return running(command, place.logs / f"{place.catalogue.prefix}-{role}.log", os.environ, place.cpus.system)
+
+
+@contextmanager
+def pipeline(place: Place, config: str) -> Iterator[list[int]]:
+    """`clipper-stream up` with a configuration of this benchmark; the process id of the supervisor."""
+    program = [sys.executable, "-m", "clipper_agents.cli.main", "up", "--config", str(HERE / "configs" / config)]
+    options = ["--bootstrap", place.connection.bootstrap, "--set", f"kafka.prefix={place.catalogue.prefix}"]
+    folder = place.logs / f"{place.catalogue.prefix}-tables"
+    tables = ["--set", f"router.data_dir={folder}/router", "--set", f"host.data_dir={folder}/host"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    log_file = place.logs / f"{place.catalogue.prefix}-{config}.log"
+    try:
+        with running([*program, *options, *tables], log_file, environ, place.cpus.system) as process:
+            yield [process.pid]
+    finally:
+        asyncio.run(_remove(place))
+
+
+async def _remove(place: Place) -> None:
+    await delete_topics(place.connection, list(await existing_topics(place.connection, place.catalogue.prefix)))
+
+
+SYSTEMS: dict[str, Callable[[Place], AbstractContextManager[list[int]]]] = {
+    "echo": lambda place: rival(place, "echo"),
+    "colocated": lambda place: pipeline(place, "colocated.toml"),
+    "echo-chain": lambda place: rival(place, "router", "host"),
+    "separate": lambda place: pipeline(place, "separate.toml"),
+}
+RIVAL_OF = {"colocated": "echo", "separate": "echo-chain"}
+"""The system that has the same hops and nothing else."""
