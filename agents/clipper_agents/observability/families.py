@@ -1,10 +1,13 @@
 """The metric families of one process, made from their specs."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 from clipper_agents.observability.histogram import BatchHistogram, HistogramSeries
 from clipper_agents.observability.specs import SPECS
+
+# a `_created` series beside every counter would double what is scraped, and nobody reads it
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class MetricFamilies:

@@ -2,30 +2,27 @@
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
-from typing import BinaryIO
 
 LAST_S = 15.0
 """Time to drain after the supervisor is gone. Its embedded broker is gone too then, so most of it would be in vain."""
 
 
-def end_with_stdin(source: BinaryIO | None = None, terminate: Callable[[], None] | None = None) -> threading.Thread:
+def end_with_stdin(descriptor: int = 0, terminate: Callable[[], None] | None = None) -> threading.Thread:
     """Watch standard input from a daemon thread; at its end drain as on SIGTERM, and after `LAST_S` end anyway.
 
     Args:
-        source: Instead of standard input.
+        descriptor: File descriptor to watch. Not `sys.stdin`: a thread that waits in its lock breaks the shutdown.
         terminate: Instead of SIGTERM to this process and, later, a hard exit.
     """
-    watched, end = source or sys.stdin.buffer, terminate or _terminate
-    thread = threading.Thread(target=_watch, args=(watched, end), name="lifeline", daemon=True)
+    thread = threading.Thread(target=_watch, args=(descriptor, terminate or _terminate), name="lifeline", daemon=True)
     thread.start()
     return thread
 
 
-def _watch(source: BinaryIO, terminate: Callable[[], None]) -> None:
-    while source.read(1024):
+def _watch(descriptor: int, terminate: Callable[[], None]) -> None:
+    while os.read(descriptor, 1024):
         pass
     terminate()
 

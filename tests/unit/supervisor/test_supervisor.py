@@ -267,13 +267,24 @@ def test_children_end_when_their_supervisor_is_killed():
     assert ended.is_set()
 
 
+def test_a_child_with_a_lifeline_ends_without_a_word():
+    async def scenario():
+        around = Recorded()
+        lifeline = "from clipper_agents.supervisor.lifeline import end_with_stdin\nend_with_stdin()\n"
+        async with Supervisor(around.all) as supervisor:
+            await supervisor.start([spec(lifeline + SERVING)])
+        assert around.lines == []
+
+    run(scenario())
+
+
 def test_the_lifeline_terminates_at_the_end_of_the_pipe_and_not_before():
     ours, theirs = os.pipe()
     ended = threading.Event()
-    with os.fdopen(ours, "rb", buffering=0) as source:
-        thread = end_with_stdin(source, ended.set)
-        os.write(theirs, b"still here")
-        assert not ended.is_set()
-        os.close(theirs)
-        thread.join(10)
+    thread = end_with_stdin(ours, ended.set)
+    os.write(theirs, b"still here")
+    assert not ended.is_set()
+    os.close(theirs)
+    thread.join(10)
+    os.close(ours)
     assert ended.is_set()
