@@ -57,9 +57,11 @@ class PredictionReader:
         try:
             await self._consumer.start()
             await self._stand_at_the_end([TopicPartition(self._topic, number) for number in range(partitions)])
-        except (KafkaError, OSError) as error:
+        except BaseException as error:
             await self.close()
-            raise BrokerUnavailable(f"cannot read {self._where}: {error!r}") from error
+            if isinstance(error, (KafkaError, OSError)):
+                raise BrokerUnavailable(f"cannot read {self._where}: {error!r}") from error
+            raise
         self._task = asyncio.create_task(self._read(), name=f"read {self._topic}")
         self._task.add_done_callback(self._ended)
 

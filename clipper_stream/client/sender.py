@@ -46,9 +46,11 @@ class RecordSender:
         """
         try:
             await self._producer.start()
-        except (KafkaError, OSError) as error:
+        except BaseException as error:
             await self.close()
-            raise BrokerUnavailable(f"no Kafka at {self._bootstrap}: {error!r}; is it running?") from error
+            if isinstance(error, (KafkaError, OSError)):
+                raise BrokerUnavailable(f"no Kafka at {self._bootstrap}: {error!r}; is it running?") from error
+            raise
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has.

@@ -1,6 +1,7 @@
 """The clients against a real Kafka and a stand-in router."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -59,6 +60,12 @@ async def has_read(router, count):
     """Returns once the router, which runs on this loop, has read so many queries."""
     while len(router.queries) < count:  # noqa: ASYNC110 the stand-in has no event to wait for
         await asyncio.sleep(0.01)
+
+
+async def left_running():
+    """Tasks that go on by themselves; one that was cancelled just now is given the time to end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    return (await asyncio.wait(others, timeout=5))[1] if others else set()
 
 
 def with_router(kafka, catalogue, work, answering=echo, **options):
@@ -278,6 +285,18 @@ def test_when_reading_ends_every_call_fails_and_says_so(kafka, catalogue):
     assert with_router(kafka, catalogue, work, answering=silence)
 
 
+def test_opening_that_is_cancelled_at_any_moment_leaves_nothing_behind(kafka, catalogue):
+    async def work(delay_s):
+        client = Client(kafka, prefix=catalogue.prefix)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(client.open(), delay_s)
+        await client.close()
+        return await left_running()
+
+    for milliseconds in range(0, 40, 4):
+        assert asyncio.run(work(milliseconds / 1000)) == set()
+
+
 def test_topics_that_do_not_exist_are_named(kafka):
     async def work():
         async with Client(kafka, prefix="nowhere", send_timeout_s=0.5):
@@ -341,7 +360,7 @@ def test_a_client_closes_while_kafka_is_down():
                 await client.predict("digits", [1])
         with pytest.raises((BrokerUnavailable, ClientClosed)):
             await call
-        return asyncio.all_tasks() - {asyncio.current_task()}
+        return await left_running()
 
     with EmbeddedBroker() as broker:
         assert asyncio.run(work(broker)) == set()
