@@ -59,7 +59,8 @@ def host(
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
     _prepare(log_level, ends_with_stdin)
     settings = settings_from(config, bootstrap, assignments)
-    manifest = settings.model(model) if settings.models else asyncio.run(_published(settings, model))
+    declared = {each.ref: each for each in settings.models}
+    manifest = declared.get(model) or asyncio.run(_published(settings, model))
     from clipper_agents.host.worker import run
 
     run(settings.host_settings(instance, manifest, settings.connection(os.environ)))
@@ -82,5 +83,7 @@ async def _published(settings: "Settings", ref: str) -> "ModelManifest":
 
     found = (await read_manifests(settings.connection(os.environ), settings.catalogue)).models
     if ref not in found:
-        raise UnknownName(f"model {ref!r} is not published; published: {', '.join(sorted(found)) or 'none'}")
+        raise UnknownName(
+            f"model {ref!r} is neither configured nor published; published: {', '.join(sorted(found)) or 'none'}"
+        )
     return found[ref]

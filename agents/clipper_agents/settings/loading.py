@@ -68,18 +68,6 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         except InvalidConnection as error:
             raise InvalidSetting(str(error)) from error
 
-    def model(self, ref: str) -> ModelManifest:
-        """The model of this reference, `name:version` (or `name` when it has one version only).
-
-        Raises:
-            InvalidSetting: no such model, or several versions.
-        """
-        found = [model for model in self.models if ref in (model.ref, model.name)]
-        if len(found) != 1:
-            known = ", ".join(model.ref for model in self.models) or "none"
-            raise InvalidSetting(f"model {ref!r}: write name:version of one that is declared; declared: {known}")
-        return found[0]
-
     def router_settings(self, instance: str, kafka: KafkaConnection) -> RouterSettings:
         """What the router of this name needs."""
         return RouterSettings(

@@ -5,6 +5,7 @@ Rules of this file:
 - The environment knows `KAFKA_*` for the connection (`clipper_topics.connection.VARIABLES`; an empty one is absent)
   and `CLIPPER_<SECTION>_<KEY>` for every key of a section: `CLIPPER_ROUTER_PROCESSES=2` is `[router] processes = 2`.
   Other `CLIPPER_*` variables are not looked at.
+- TOML has no null, so `objective_ms = "none"` stands for it: an application without a deadline.
 - Text from the environment or the command line is turned into the key's type.
 """
 
@@ -45,7 +46,14 @@ def read_file(path: Path) -> dict[str, Any]:
         raise InvalidSetting(f"{path}: not {path.suffix.lstrip('.') or 'toml'}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidSetting(f"{path}: expected a table of sections")
+    for application in _tables(content.get("application")):
+        if application.get("objective_ms") == "none":
+            application["objective_ms"] = None
     return content
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def overlay(content: dict[str, Any], environ: Mapping[str, str], overrides: Mapping[str, str]) -> dict[str, Any]:

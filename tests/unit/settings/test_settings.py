@@ -155,10 +155,10 @@ def test_a_misspelt_variable_or_option_is_named():
     assert "write section.key" in refused(None, overrides={"processes": "2"})
 
 
-def test_a_model_is_found_by_reference_or_by_name_when_there_is_one_version():
-    models = [ModelManifest(name=name, version=version, uri="m:f") for name, version in ("a1", "a2", "b1")]
-    settings = Settings(models=models)
-    assert settings.model("a:2") is models[1]
-    assert settings.model("b") is models[2]
-    with pytest.raises(InvalidSetting, match="declared: a:1, a:2, b:1"):
-        settings.model("a")
+def test_none_stands_for_the_null_that_toml_has_not(written, tmp_path):
+    settings = load_settings(written(DIGITS + 'objective_ms = "none"\n'), {})
+    assert settings.applications[0].objective_ms is None
+    copy = tmp_path / "settings.json"
+    copy.write_bytes(msgspec.json.encode(settings))
+    assert load_settings(copy, {}) == settings
+    assert "objective_ms = 'never': expected int | null" in refused(written(DIGITS + 'objective_ms = "never"\n'))
