@@ -10,7 +10,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.router.agents import add_agents, gather_frames
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import Carrier
@@ -25,6 +25,7 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
+from clipper_stream.errors import SetupError
 from clipper_stream.routing import Answer, Received, Router
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ class RouterProcess:
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
-        self.colocated = ColocatedModels(self.registry.model, self.metrics, lambda frames: gather_frames(self, frames))
+        self.colocated = ColocatedModels(
+            HostMetrics(self.metrics.families), lambda frames: gather_frames(self, frames), self._ended
+        )
         self.followers = [
             Follower(settings.kafka, catalogue.control, self.registry.take),
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
@@ -258,7 +261,7 @@ class RouterProcess:
                     await self.colocated.load(model)
                 else:
                     await self.sender.open(model.ref)
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, SetupError) as error:
                 logger.warning("model not reachable yet model=%s reason=%s", model.ref, error)
             else:
                 self.registry.reached(model.ref)
