@@ -10,7 +10,7 @@ from clipper_agents.settings.explaining import explained
 from clipper_agents.settings.reading import overlay, read_file
 from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, RouterSection
 from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -67,6 +67,17 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             )
         except InvalidConnection as error:
             raise InvalidSetting(str(error)) from error
+
+    def model(self, ref: str) -> ModelManifest:
+        """The declared model of this reference, `name:version`.
+
+        Raises:
+            UnknownName: it is not declared.
+        """
+        declared = {model.ref: model for model in self.models}
+        if ref not in declared:
+            raise UnknownName(f"model {ref!r} is not declared; declared: {', '.join(declared) or 'none'}")
+        return declared[ref]
 
     def router_settings(self, instance: str, kafka: KafkaConnection) -> RouterSettings:
         """What the router of this name needs."""

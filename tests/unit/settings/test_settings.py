@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from clipper_agents.settings import Settings, load_settings
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -162,3 +162,11 @@ def test_none_stands_for_the_null_that_toml_has_not(written, tmp_path):
     copy.write_bytes(msgspec.json.encode(settings))
     assert load_settings(copy, {}) == settings
     assert "objective_ms = 'never': expected int | null" in refused(written(DIGITS + 'objective_ms = "never"\n'))
+
+
+def test_a_declared_model_is_found_by_its_reference():
+    models = [ModelManifest(name=name, version=version, uri="m:f") for name, version in ("a1", "a2")]
+    settings = Settings(models=models)
+    assert settings.model("a:2") is models[1]
+    with pytest.raises(UnknownName, match="declared: a:1, a:2"):
+        settings.model("a")
