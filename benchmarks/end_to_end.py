@@ -19,6 +19,8 @@ import json
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def main() -> None:
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the blocks below end what they started
     cpus = Cpus.split(pin=options.pin)
-    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    settings = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}
     runs = all_rounds(options, cpus)
     result = {"conditions": conditions(cpus, **settings), "runs": runs, "summary": summary(runs)}
     show(result)
@@ -50,7 +52,7 @@ def all_rounds(options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
     """Every system in every round; each run is printed when it is done, for whoever waits."""
     runs = []
     with (
-        tempfile.TemporaryDirectory(prefix="clipper-benchmark-") as folder,
+        _folder(options.logs) as folder,
         on_cpus(cpus.rig),
         EmbeddedBroker() as broker,
     ):
@@ -58,10 +60,21 @@ def all_rounds(options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
         for number in range(options.rounds):
             for name in rotated(options.systems, number):
                 catalogue = Catalogue(prefix=f"b{number}-{name}", partitions=PARTITIONS)
-                place = Place(broker.connection, catalogue, cpus, Path(folder))
+                place = Place(broker.connection, catalogue, cpus, folder)
                 runs.append({"round": number, **measured(name, place, options, broker.pid)})
                 print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     return runs
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """Where logs and tables go; removed afterwards unless it was asked for."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix="clipper-benchmark-") as temporary:
+            yield Path(temporary)
 
 
 def rotated(names: list[str], by: int) -> list[str]:
@@ -81,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--encoding", choices=["json", "msgpack"], default="json")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")
     parser.add_argument("--json", type=Path, help="write conditions, runs and summary here")
     return parser.parse_args()
 

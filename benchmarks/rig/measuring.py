@@ -7,7 +7,7 @@ from typing import Any
 
 import uvloop
 from rig.conditions import load_average
-from rig.processes import NotServing, cpu_s_by_role
+from rig.processes import NotServing, cpu_s_by_process
 from rig.systems import SYSTEMS, Place
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
@@ -81,7 +81,7 @@ class _Usage:
 
     def __init__(self, roots: list[int], broker: int) -> None:
         self._roots, self._broker = roots, broker
-        self._before = self._now()
+        self._system, self._broker_s = cpu_s_by_process(roots), self._of_broker()
         self._began_s = time.monotonic()
 
     def since(self, queries: int, report: LoadReport, *, shared: bool) -> dict[str, Any]:
@@ -92,21 +92,23 @@ class _Usage:
             report: The generator's own share of a CPU while it sent.
             shared: Broker and generator share one CPU.
         """
-        used_s = self._now()
-        used_s.subtract(self._before)
-        broker_s = used_s.pop("broker")
         took_s = time.monotonic() - self._began_s
+        now, broker_s = cpu_s_by_process(self._roots), self._of_broker() - self._broker_s
+        used_s: Counter[str] = Counter()
+        for (role, pid), seconds in now.items():
+            used_s[role] += seconds - self._system.get((role, pid), 0.0)
         rig_cpu = broker_s / took_s + (report.generator_cpu_ratio or 0.0)
+        notes = [f"{role} {pid} ended during the run" for role, pid in self._system.keys() - now.keys()]
+        if shared and rig_cpu > RIG_LIMIT:
+            notes.append("the rig was at its limit")
         return {
-            "cpu_us": {name: round(seconds * 1e6 / queries, 1) for name, seconds in used_s.items()},
+            "cpu_us": {role: round(seconds * 1e6 / queries, 1) for role, seconds in used_s.items()},
             "system_cpu_us": round(sum(used_s.values()) * 1e6 / queries, 1),
             "broker_cpu_us": round(broker_s * 1e6 / queries, 1),
             "generator_cpu_us": report.generator_cpu_us,
             "rig_cpu": round(rig_cpu, 3),
-            "note": "the rig was at its limit" if shared and rig_cpu > RIG_LIMIT else "",
+            "note": "; ".join(notes),
         }
 
-    def _now(self) -> Counter[str]:
-        used_s = cpu_s_by_role(self._roots)
-        used_s["broker"] = sum(cpu_s_by_role([self._broker]).values())
-        return used_s
+    def _of_broker(self) -> float:
+        return sum(cpu_s_by_process([self._broker]).values())

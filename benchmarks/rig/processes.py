@@ -5,7 +5,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -123,15 +122,13 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def cpu_s_by_role(roots: Sequence[int]) -> Counter[str]:
-    """User and system seconds so far of each process under the roots, added up by what it is."""
-    seconds: Counter[str] = Counter()
+def cpu_s_by_process(roots: Sequence[int]) -> dict[tuple[str, int], float]:
+    """User and system seconds so far of each process under the roots, by (role, process id)."""
+    seconds = {}
     for pid in {pid for root in roots for pid in tree(root)}:
-        try:
+        with suppress(OSError, IndexError):  # it ended between the two looks
             fields = _stat(pid)
-            seconds[role(pid)] += (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-        except (OSError, IndexError):
-            continue  # it ended between the two looks
+            seconds[role(pid), pid] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
     return seconds
 
 
