@@ -237,4 +237,4 @@ def test_nothing_of_the_brokers_own_talk_reaches_the_terminal(capfd):
         assert broker.log_file.exists()
     out, err = capfd.readouterr()
     assert out == ""
-    assert err in ("", "downloading Apache Kafka 4.3.1 (46 jars, 44 MB), once ...\n")
+    assert err in ("", "downloading Apache Kafka 4.3.1 (46 jars, 45 MB), once ...\n")

@@ -95,7 +95,8 @@ async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> No
         return
     async with administration(connection) as admin:
         response = await admin.delete_topics(list(names))
-        for name, code in response.topic_error_codes:
+        for result in response.to_object()["topic_error_codes"]:
+            name, code = result["topic"], result["error_code"]
             if code not in (0, UnknownTopicOrPartitionError.errno):
                 raise TopicRefused(f"topic {name}: the broker does not delete it: {for_code(code).__name__}")
         await _until(admin, "topics to be deleted", lambda counts: counts.keys().isdisjoint(names))
@@ -151,7 +152,8 @@ async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replic
     topics = [_new_topic(spec, replication_factor) for spec in specs]
     response = await admin.create_topics(topics)
     created = []
-    for name, code, message in response.topic_errors:
+    for result in response.to_object()["topic_errors"]:
+        name, code, message = result["topic"], result["error_code"], result["error_message"]
         if code == 0:
             created.append(name)
         elif code != TopicAlreadyExistsError.errno:

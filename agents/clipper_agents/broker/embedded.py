@@ -18,8 +18,8 @@ from clipper_agents.broker.readiness import wait_until_ready
 from clipper_agents.broker.runtime import KAFKA_VERSION, Runtime, find_runtime
 from clipper_topics.connection import KafkaConnection
 
-START_S = 60.0
-"""A start takes two seconds on an idle machine, six on a busy one."""
+START_S = 120.0
+"""A start takes three seconds on an idle machine and twenty on one with ten times the work it can do."""
 ATTEMPTS = 5
 """Starts with new free ports, each of which somebody else can take first."""
 
@@ -36,7 +36,7 @@ JVM = (
 
 
 class EmbeddedBroker:
-    """A real Kafka without Docker; as a context manager it starts and stops.
+    """A real Kafka without Docker; as a context manager it starts and stops. It ends with this object at the latest.
 
         with EmbeddedBroker() as broker:
             ...  # clients connect to broker.bootstrap

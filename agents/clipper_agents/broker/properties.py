@@ -95,8 +95,9 @@ def server_properties(
         "share.coordinator.state.topic.num.partitions": 4,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
-        # how long a broker that was killed cannot come back: until its old registration has expired
-        "broker.session.timeout.ms": 3000,
+        # a broker that was killed comes back when its old registration has expired, after 9 s by default; much shorter,
+        # and a machine that stalls for a moment leaves every partition without a leader
+        "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 500,
         "log.cleaner.dedupe.buffer.size": 16 << 20,
         **(extra or {}),

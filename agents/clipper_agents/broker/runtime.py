@@ -113,7 +113,7 @@ def _listed_jars(listed: Path) -> tuple[Path, ...]:
 
 
 def _resolved_jars(resolver: Resolver, listed: Path) -> tuple[Path, ...]:
-    print(f"downloading Apache Kafka {KAFKA_VERSION} (46 jars, 44 MB), once ...", file=sys.stderr, flush=True)  # noqa: T201 - said to whoever waits, before any logging
+    print(f"downloading Apache Kafka {KAFKA_VERSION} (46 jars, 45 MB), once ...", file=sys.stderr, flush=True)  # noqa: T201 - said to whoever waits, before any logging
     jars = _resolve(resolver)
     broken = [jar for jar in jars if not zipfile.is_zipfile(jar)]
     if broken:  # left behind by a download that was cut off

@@ -38,7 +38,7 @@ def a_java(folder: Path, version: str) -> Path:
 def test_jars_are_resolved_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     jars = [a_jar(tmp_path, "kafka.jar"), a_jar(tmp_path, "clients.jar")]
     assert kafka_jars(lambda: jars, tmp_path / "cache") == tuple(jars)
-    assert capsys.readouterr().err == f"downloading Apache Kafka {KAFKA_VERSION} (46 jars, 44 MB), once ...\n"
+    assert capsys.readouterr().err == f"downloading Apache Kafka {KAFKA_VERSION} (46 jars, 45 MB), once ...\n"
     assert kafka_jars(never, tmp_path / "cache") == tuple(jars)
     assert capsys.readouterr().err == ""
 
