@@ -92,29 +92,31 @@ class HostProcess:
     async def _serve(self, app: ClipperApp, running: asyncio.Task[None]) -> None:
         """Return on SIGTERM; raise what ended the app or the engine."""
         await app.start()
-        self._say_ready()
-        lag = asyncio.create_task(self._observe_lag(app))
+        reading = asyncio.create_task(self._watch(app))
         stopping = asyncio.create_task(self._stopping.wait())
         ended = asyncio.create_task(app.wait_until_stopped())
-        done, _ = await asyncio.wait([running, stopping, ended, lag], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([running, stopping, ended, reading], return_when=asyncio.FIRST_COMPLETED)
         if app.crash_reason is not None:
             raise app.crash_reason
         for task in done:
             task.result()
-        for task in (lag, stopping, ended):
+        for task in (reading, stopping, ended):
             task.cancel()
+
+    async def _watch(self, app: ClipperApp) -> None:
+        """Say that requests are read, once they are; then measure for ever how many are still to be read."""
+        await app.inputs_flow.wait()
+        self._say_ready()
+        while True:
+            lags = {(tp.topic, tp.partition): records for tp, records in app.consumer.lag().items()}
+            self._metrics.set_consumer_lag(lags)
+            await asyncio.sleep(LAG_EVERY_S)
 
     def _say_ready(self) -> None:
         settings = self._settings
         port = serve_metrics(self._metrics.registry, settings.metrics_port)
         line = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
         print(line, flush=True)  # noqa: T201 - the line that a supervisor waits for
-
-    async def _observe_lag(self, app: ClipperApp) -> None:
-        while True:
-            lags = {(tp.topic, tp.partition): records for tp, records in app.consumer.lag().items()}
-            self._metrics.set_consumer_lag(lags)
-            await asyncio.sleep(LAG_EVERY_S)
 
 
 async def _drained(engine: HostEngine[FrameOrigin], running: asyncio.Task[None]) -> bool:

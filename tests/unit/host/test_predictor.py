@@ -81,7 +81,13 @@ def test_a_model_that_is_fast_at_every_size_is_cheap():
 def test_a_row_that_takes_too_long_is_not_cheap_and_larger_batches_are_not_tried():
     model = CountingModel(FunctionOfRow(np.sum))
     assert not is_cheap(model, sample, 100, TickingTimer(0.0003))
-    assert model.sizes == [1, 1, 1]
+    assert model.sizes == [1] * 10
+
+
+def test_a_row_that_takes_far_too_long_is_tried_once():
+    model = CountingModel(FunctionOfRow(np.sum))
+    assert not is_cheap(model, sample, 100, TickingTimer(1.0))
+    assert model.sizes == [1]
 
 
 def test_a_large_batch_that_takes_too_long_ends_the_measuring():
