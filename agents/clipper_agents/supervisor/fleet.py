@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -72,12 +71,13 @@ class Fleet:
         self._changed.set()
 
     async def _try(self, model: ModelManifest) -> None:
-        with suppress(ChildNotReady):
-            event(log, "model declared, starting its hosts", model=model.ref, colocated=model.colocated)
+        event(log, "model declared", model=model.ref, hosts=0 if model.colocated else model.replicas)
+        try:
             await self.start([model])
-            return
-        event(log, "model not hosted until its manifest changes", logging.ERROR, model=model.ref)
-        await self._end(model)
+        except ChildNotReady as error:
+            message = "model has no hosts until its manifest changes"
+            event(log, message, logging.ERROR, model=model.ref, reason=error)
+            await self._end(model)
 
     async def _end(self, model: ModelManifest) -> None:
         prefix = f"host.{model.name}.{model.version}."

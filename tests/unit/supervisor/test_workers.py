@@ -1,0 +1,65 @@
+"""The command lines, files and variables with which workers are started."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipper_agents.settings import load_settings
+from clipper_agents.supervisor.workers import Workers
+from clipper_topics.manifests import ModelManifest
+
+ENVIRON = {
+    "PATH": "/bin",
+    "KAFKA_BOOTSTRAP_SERVERS": "elsewhere:1",
+    "KAFKA_SASL_PASSWORD": "secret",
+    "CLIPPER_ROUTER_PROCESSES": "1",
+    "CLIPPER_LOG_LEVEL": "debug",
+}
+OVERRIDES = {"kafka.bootstrap": "here:1", "kafka.username": "ada", "kafka.security_protocol": "SASL_SSL"}
+
+
+@pytest.fixture
+def workers(tmp_path):
+    def make(**overrides):
+        given = {name.replace("__", "."): value for name, value in overrides.items()}
+        return Workers(load_settings(None, {}, {**OVERRIDES, **given}), tmp_path, ENVIRON)
+
+    return make
+
+
+def test_a_worker_reads_the_resolved_settings_whatever_the_environment_says(workers):
+    (spec,) = workers().routers()
+    assert spec.command[:5] == (sys.executable, "-m", "clipper_agents.cli.main", "worker", "router")
+    config = spec.command[spec.command.index("--config") + 1]
+    settings = load_settings(Path(config), spec.environment)
+    assert settings.connection(spec.environment).bootstrap == "here:1"
+    assert settings.connection(spec.environment).password == "secret"
+    assert set(spec.environment) == {"PATH", "KAFKA_SASL_PASSWORD", "CLIPPER_LOG_LEVEL"}
+
+
+def test_the_password_is_in_no_file_and_on_no_command_line(workers, tmp_path):
+    made = workers()
+    specs = [*made.routers(), *made.hosts(ModelManifest(name="svm", uri="m:f"))]
+    assert not any("secret" in word for spec in specs for word in spec.command)
+    assert not any("secret" in file.read_text() for file in tmp_path.iterdir())
+
+
+def test_each_replica_has_a_host_with_a_stable_name_and_a_colocated_model_has_none(workers):
+    hosts = workers().hosts(ModelManifest(name="svm", version="2", uri="m:f", replicas=2))
+    assert [host.name for host in hosts] == ["host.svm.2.0", "host.svm.2.1"]
+    assert "svm:2" in hosts[0].command
+    assert workers().hosts(ModelManifest(name="svm", uri="m:f", colocated=True)) == []
+
+
+def test_a_metrics_port_is_the_first_of_a_row_of_ports(workers):
+    made = workers(router__processes="2", router__metrics_port="9100", host__metrics_port="9200")
+    models = [ModelManifest(name=name, uri="m:f") for name in ("a", "b")]
+    words = [spec.command for spec in [*made.routers(), *(host for model in models for host in made.hosts(model))]]
+    ports = [word.rpartition("=")[2] for command in words for word in command if ".metrics_port=" in word]
+    assert ports == ["9100", "9101", "9200", "9201"]
+
+
+def test_without_a_metrics_port_every_worker_takes_a_free_one(workers):
+    specs = workers(router__processes="2").routers()
+    assert all("router.metrics_port=0" in spec.command for spec in specs)
