@@ -20,7 +20,7 @@ class Model(Protocol):
     True
     """
 
-    def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
+    def predict_batch(self, inputs: Rows, /) -> Sequence[Any] | NDArray[Any]:
         """One output a row, in the order of the rows.
 
         Args:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,4 +134,4 @@ def _bound(uri: str, function: Any, parameters: Mapping[str, Any]) -> Predict:
         raise ModelNotLoaded(f"{what}; correct the manifest's parameters or the function") from error
     except ValueError:  # a callable of an extension module need not show its signature
         pass
-    return partial(function, **parameters) if parameters else function
+    return cast("Predict", partial(function, **parameters) if parameters else function)
