@@ -114,7 +114,7 @@ class HostProcess:
 
     def _say_ready(self) -> None:
         settings = self._settings
-        port = serve_metrics(self._metrics.registry, settings.metrics_port)
+        port = serve_metrics(self._metrics.registry, settings.metrics_port, settings.metrics_address)
         line = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
         print(line, flush=True)  # noqa: T201 - the line that a supervisor waits for
 

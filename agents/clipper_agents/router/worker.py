@@ -12,7 +12,7 @@ def run(settings: RouterSettings) -> None:
 
     async def make() -> RouterProcess:
         process = RouterProcess(settings)
-        ports.append(serve_metrics(process.metrics.registry, settings.metrics_port))
+        ports.append(serve_metrics(process.metrics.registry, settings.metrics_port, settings.metrics_address))
         return process
 
     run_worker(make, lambda: f"ready role=router instance={settings.instance} metrics={ports[0]}")

@@ -90,6 +90,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             horizon_s=self.router.horizon_s,
             cache_bytes=int(self.router.cache_mib * MIB),
             metrics_port=self.router.metrics_port,
+            metrics_address=self.router.metrics_address,
         )
 
     def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
@@ -101,6 +102,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             data_dir=Path(self.host.data_dir or "data/host") / instance,
             instance=instance,
             metrics_port=self.host.metrics_port,
+            metrics_address=self.host.metrics_address,
         )
 
 

@@ -59,6 +59,7 @@ class RouterSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
     metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
     """Port of the metrics of the first process, the next process has the next port; 0: free ports."""
 
 
@@ -68,4 +69,5 @@ class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     data_dir: str | None = None
     """Folder for what a host keeps; absent: `data/host`, or temporary with a temporary broker."""
     metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""

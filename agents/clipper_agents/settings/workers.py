@@ -22,7 +22,8 @@ class RouterSettings:
         max_in_flight: Queries open at most.
         horizon_s: Seconds after a prediction in which a feedback still counts.
         cache_bytes: Budget of the prediction cache, bytes a partition; 0: no cache.
-        metrics_port: Port of the metrics on 127.0.0.1; 0: a free one.
+        metrics_port: Port of the metrics; 0: a free one.
+        metrics_address: Address that the metrics are served on.
     """
 
     kafka: KafkaConnection
@@ -33,6 +34,7 @@ class RouterSettings:
     horizon_s: float = 3600.0
     cache_bytes: int = 32 * MIB
     metrics_port: int = 0
+    metrics_address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,8 @@ class HostSettings:
         model: The version that it serves.
         data_dir: Folder of this process.
         instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
-        metrics_port: Port of the metrics on 127.0.0.1; 0: a free one.
+        metrics_port: Port of the metrics; 0: a free one.
+        metrics_address: Address that the metrics are served on.
     """
 
     kafka: KafkaConnection
@@ -54,3 +57,4 @@ class HostSettings:
     data_dir: Path
     instance: str
     metrics_port: int = 0
+    metrics_address: str = "127.0.0.1"

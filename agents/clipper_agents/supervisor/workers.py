@@ -20,6 +20,9 @@ from clipper_agents.supervisor.process import ChildSpec
 from clipper_topics.manifests import ModelManifest
 
 PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Several processes share the cores: a numeric library that takes them all for each batch makes the others wait, and
+a batch of a few hundred rows gains nothing by it. A variable that is set already counts."""
 
 
 class Workers:
@@ -43,7 +46,7 @@ class Workers:
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self._settings, self._run_dir, self._program = settings, run_dir, program
-        self._environment = {name: value for name, value in environ.items() if not is_setting(name)}
+        self._environment = ONE_THREAD | {name: value for name, value in environ.items() if not is_setting(name)}
         self._log_level = ("--log-level", log_level) if log_level else ()
         self._router_ports = _ports(settings.router.metrics_port)
         self._host_ports = _ports(settings.host.metrics_port)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipper_agents.settings import load_settings
-from clipper_agents.supervisor.workers import Workers
+from clipper_agents.supervisor.workers import ONE_THREAD, Workers
 from clipper_topics.manifests import ModelManifest
 
 ENVIRON = {
@@ -35,7 +35,15 @@ def test_a_worker_reads_the_resolved_settings_whatever_the_environment_says(work
     settings = load_settings(Path(config), spec.environment)
     assert settings.connection(spec.environment).bootstrap == "here:1"
     assert settings.connection(spec.environment).password == "secret"
-    assert set(spec.environment) == {"PATH", "KAFKA_SASL_PASSWORD", "CLIPPER_LOG_LEVEL"}
+    assert set(spec.environment) == {"PATH", "KAFKA_SASL_PASSWORD", "CLIPPER_LOG_LEVEL", *ONE_THREAD}
+
+
+def test_numeric_libraries_of_a_worker_keep_to_one_thread_unless_the_environment_says_otherwise(workers, tmp_path):
+    (spec,) = workers().routers()
+    assert spec.environment["OMP_NUM_THREADS"] == "1"
+    settings = load_settings(None, {}, OVERRIDES)
+    (spec,) = Workers(settings, tmp_path, {"OMP_NUM_THREADS": "4"}).routers()
+    assert spec.environment["OMP_NUM_THREADS"] == "4"
 
 
 def test_the_password_is_in_no_file_and_on_no_command_line(workers, tmp_path):
