@@ -7,8 +7,26 @@
 
 A `RequestError` is the fault of who asked: the answer is a default output with this message, and the process goes
 on. A `SetupError` is the fault of who configured: the process does not start, or the manifest is refused.
-Each message states the value, the bound and what to do next.
+Each message states the value, the bound and what to do next. A value that came from outside is stated by `shown`.
 """
+
+import reprlib
+from typing import Any
+
+SHOWN_CHARACTERS = 80
+_shown = reprlib.Repr()
+_shown.maxlevel, _shown.maxlist, _shown.maxdict = 4, 20, 20
+_shown.maxstring = _shown.maxother = _shown.maxlong = SHOWN_CHARACTERS
+
+
+def shown(value: Any) -> str:
+    """The value as a message states it: short, however long it is, and whatever its depth, without a RecursionError.
+
+    >>> shown([[[[[[1]]]]]]), shown({"a": 1})
+    ('[[[[[...]]]]]', "{'a': 1}")
+    """
+    text = _shown.repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 
 
 class ClipperError(Exception):

@@ -4,6 +4,7 @@ Rules of this file:
 - One conversion per batch. Rows are looked at one by one only when the batch as a whole does not fit.
 - A row is a (nested) list of numbers, or bytes: the row's elements in C order, little-endian, of the spec's dtype.
 - true and false count as 1 and 0. Text is no number. Integer dtypes refuse what has a point, and overflow.
+- A `json` row is passed on as it is, within what msgpack can hold: integers of 64 bits, text keys, `MAX_DEPTH` levels.
 - Float dtypes refuse NaN and infinity: JSON cannot carry them, and most models answer them with an exception or with
   nonsense.
 """
@@ -11,18 +12,22 @@ Rules of this file:
 import base64
 import binascii
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from clipper_stream.errors import InvalidInput, InvalidSetting
+from clipper_stream.errors import InvalidInput, InvalidSetting, shown
 
 NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
 """Element types of numeric rows."""
 
+MAX_DEPTH = 32
+"""Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
+
 _BINARY = (bytes, bytearray, memoryview)
+_LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +189,7 @@ def _expected(spec: InputSpec) -> str:
 def _described(rows: Sequence[Any]) -> str:
     if len(rows) != 1:
         return f"{len(rows)} rows, not all of the same shape or not all of numbers"
-    text = repr(rows[0])
-    return f"the row {text if len(text) <= 80 else text[:80] + '...'}"  # noqa: PLR2004 (characters of a message)
+    return f"the row {shown(rows[0])}"
 
 
 def _text(row: Any) -> str:
@@ -204,7 +208,32 @@ def _bytes(row: Any) -> bytes:
 
 
 def _json(row: Any) -> Any:
+    _check_json(row, MAX_DEPTH)
     return row
+
+
+def _check_json(value: Any, depth: int) -> None:
+    """Refuse what could not be written down again on the way to a model."""
+    if value is None or isinstance(value, str | float | bool | bytes):
+        return
+    if isinstance(value, int):
+        if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+            raise InvalidInput(f"the integer {shown(value)} has more than 64 bits: give it as text or as a float")
+    elif depth == 0:
+        raise InvalidInput(f"the row is nested deeper than {MAX_DEPTH} levels: give a flatter one")
+    else:
+        for member in _members(value):
+            _check_json(member, depth - 1)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return value.values()
+        raise InvalidInput(f"a map with keys other than text, {shown(value)}: give text")
+    if isinstance(value, list | tuple):
+        return value
+    raise InvalidInput(f"a value of type {type(value).__name__}: give numbers, text, lists or maps")
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {"text": _text, "bytes": _bytes, "json": _json}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clipper_stream.errors import InvalidLabel, UnknownName
+from clipper_stream.errors import InvalidLabel, UnknownName, shown
 
 
 def loss_of(kind: str, label: Any, output: Any) -> float:
@@ -51,7 +51,7 @@ def loss_of_rows(kind: str, labels: Any, outputs: Sequence[Any]) -> float:
         InvalidLabel: the labels are no list of as many as there are outputs, or one of them cannot be compared.
     """
     if not isinstance(labels, list | tuple) or len(labels) != len(outputs) or not outputs:
-        found = f"{len(labels)} labels" if isinstance(labels, list | tuple) else repr(labels)
+        found = f"{len(labels)} labels" if isinstance(labels, list | tuple) else shown(labels)
         raise InvalidLabel(f"{found} for a query of {len(outputs)} rows: give a list with one label a row")
     losses = [loss_of(kind, label, output) for label, output in zip(labels, outputs, strict=True)]
     return sum(losses) / len(losses)
@@ -87,12 +87,14 @@ def _squared(label: Any, output: Any) -> float:
 def _mean_over_elements(label: Any, output: Any, loss: Callable[[float], float]) -> float:
     if isinstance(label, list | tuple) or isinstance(output, list | tuple):
         if not (isinstance(label, list | tuple) and isinstance(output, list | tuple) and len(label) == len(output) > 0):
-            raise InvalidLabel(f"label {label!r} has another shape than output {output!r}: give one of the same shape")
+            what = f"label {shown(label)} has another shape than output {shown(output)}"
+            raise InvalidLabel(f"{what}: give one of the same shape")
         parts = [_mean_over_elements(*pair, loss) for pair in zip(label, output, strict=True)]
         return sum(parts) / len(parts)
     true, said = _as_float(label), _as_float(output)
     if true is None or said is None or not math.isfinite(true):
-        raise InvalidLabel(f"label {label!r} and output {output!r} are no two finite numbers: use the loss zero_one")
+        what = f"label {shown(label)} and output {shown(output)}"
+        raise InvalidLabel(f"{what} are no two finite numbers: use the loss zero_one")
     return loss(true - said) if math.isfinite(said) else 1.0
 
 

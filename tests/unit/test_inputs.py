@@ -1,6 +1,8 @@
 """Inputs of queries as rows of a matrix: what fits, what does not, and what the message says."""
 
+import datetime as dt
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,13 @@ from clipper_stream.errors import InvalidInput, InvalidSetting
 from clipper_stream.inputs import NUMERIC, InputSpec, to_matrix, to_rows
 
 PAIR = InputSpec("float32", (2,))
+
+
+def nested(levels):
+    row = 1
+    for _ in range(levels):
+        row = [row]
+    return row
 
 
 @pytest.mark.parametrize("dtype", NUMERIC)
@@ -141,6 +150,30 @@ def test_what_is_no_base64_is_refused(bad):
 def test_json_is_passed_on_as_it_is():
     rows = [{"a": [1, None]}, "x", None]
     assert to_rows(InputSpec("json"), rows).good == rows
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (2**64, "more than 64 bits"),
+        ({"a": -(2**63) - 1}, "more than 64 bits"),
+        ({1: "a"}, "keys other than text"),
+        ([dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], "a value of type datetime"),
+        (nested(33), "nested deeper than 32 levels"),
+        (nested(900), "nested deeper than 32 levels"),
+    ],
+    ids=["large", "small", "key", "type", "deep", "deeper"],
+)
+def test_json_that_could_not_be_passed_on_is_refused(bad, says):
+    rows = to_rows(InputSpec("json"), [nested(32), bad])
+    assert rows.good == [nested(32)]
+    assert says in str(rows.failed[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "text", "bytes"])
+def test_no_nesting_is_too_deep_for_a_message(dtype):
+    deep = nested(sys.getrecursionlimit() * 2)
+    assert "[[[[" in str(to_rows(InputSpec(dtype), [deep]).failed[0])
 
 
 def test_a_long_row_is_shortened_in_the_message():

@@ -103,3 +103,12 @@ def test_a_query_without_rows_has_no_loss():
 def test_equality_is_symmetric():
     values = [0, 1, "1", "01", 1.0, True, None, "cat", [1], ["1"], [1, 2], {"a": 1}, math.inf, "inf"]
     assert all(same(first, second) == same(second, first) for first in values for second in values)
+
+
+def test_a_label_of_any_depth_is_refused_in_a_short_message():
+    deep = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(InvalidLabel) as caught:
+        loss_of("absolute", deep, 1.0)
+    assert len(str(caught.value)) < 200
