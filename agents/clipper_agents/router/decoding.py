@@ -13,6 +13,8 @@ from clipper_topics.query import Query, check_query
 from clipper_topics.query_ids import offset_id
 
 Record = ConsumerRecord[Any, Any]
+LONGEST_MS = 10**12
+"""Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits is no float."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ def _received(query: Query, record: Record, generation: int) -> Received:
         rows=rows,
         packed=packed,
         context=query.context,
-        deadline_s=None if query.deadline_ms is None else query.deadline_ms / 1000,
+        deadline_s=None if query.deadline_ms is None else max(0, min(query.deadline_ms, LONGEST_MS)) / 1000,
         models=query.models,
         queried_at_s=record.timestamp / 1000,
         partition=record.partition,
