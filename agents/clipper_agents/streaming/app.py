@@ -13,6 +13,7 @@ from faust.types import TP
 
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.stream import ChunkStream
@@ -35,6 +36,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         inputs_flow: Set when the first recovery has ended.
     """
 
+    logger = LIBRARY
+
     log_reader: LogReader
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
@@ -56,6 +59,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
 class SilentMonitor(Monitor):  # type: ignore[misc]
     """Faust's monitor without its work per message: this project's metrics are counted per batch."""
+
+    logger = LIBRARY
 
     def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
         """Nothing."""

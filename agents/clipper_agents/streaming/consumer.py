@@ -19,6 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.producer import StrictProducer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ HIGH_WATER_RECORDS = 8192
 
 class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread without the thread: calls run at once on the app's loop."""
+
+    logger = LIBRARY
 
     def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
         own = loop or asyncio.get_event_loop()
@@ -78,6 +81,8 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
+
+    logger = LIBRARY
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -214,6 +219,8 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
 class BulkTransport(driver.Transport):  # type: ignore[misc]
     """Faust's transport with this project's consumer and producer."""
+
+    logger = LIBRARY
 
     Consumer = BulkConsumer
     Producer = StrictProducer

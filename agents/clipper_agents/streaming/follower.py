@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
+from clipper_agents.streaming.logs import LIBRARY
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ class Follower(Service):  # type: ignore[misc]
     A restart hands over everything again, so the callback is idempotent. `await caught_up.wait()` returns when all
     records that existed at the start have been handed over.
     """
+
+    logger = LIBRARY
 
     def __init__(self, kafka: KafkaConnection, topic: str, on_records: OnRecords, **kwargs: Any) -> None:
         super().__init__(**kwargs)

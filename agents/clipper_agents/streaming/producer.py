@@ -6,6 +6,8 @@ from typing import Any
 import aiokafka
 from faust.transport.drivers import aiokafka as driver
 
+from clipper_agents.streaming.logs import LIBRARY
+
 BATCH_MAX_AGE_S = 3600.0
 """How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves
 a hole in the idempotent sequence, and then every later batch is refused (OutOfOrderSequenceNumber)."""
@@ -13,6 +15,8 @@ a hole in the idempotent sequence, and then every later batch is refused (OutOfO
 
 class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
     """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
+
+    logger = LIBRARY
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}

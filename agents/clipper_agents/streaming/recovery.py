@@ -13,6 +13,7 @@ from typing import Any
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 
+from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.table import StepTable
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ Restore = Callable[[set[int]], Awaitable[None]]
 
 class BulkRecovery(Recovery):  # type: ignore[misc]
     """Restores tables and the app's own state before any input is read."""
+
+    logger = LIBRARY
 
     async def _build_offsets(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
         """Nothing is left for Faust to read: the changelogs are restored in `on_recovery_completed`."""
@@ -81,6 +84,8 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
 
 class BulkTableManager(TableManager):  # type: ignore[misc]
     """Faust's table manager with `BulkRecovery`, and without its second of sleep at the start."""
+
+    logger = LIBRARY
 
     async def on_start(self) -> None:
         """Register the tables' channels and start the recovery service."""

@@ -7,6 +7,8 @@ import faust
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
+from clipper_agents.streaming.logs import LIBRARY
+
 Chunk = list[tuple[TP, list[ConsumerRecord[Any, Any]]]]
 """Records by partition, in log order. A partition may stand in it more than once."""
 
@@ -17,6 +19,8 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
     `async for chunk in stream.chunks(1000)` waits for the first list and takes whatever else is queued, up to the
     number of records. Nothing is acknowledged by iterating: `stream.ack` does, when the work is done.
     """
+
+    logger = LIBRARY
 
     async def chunks(self, max_records: int) -> AsyncIterator[Chunk]:
         """Yield chunks of at most this many records until the agent is stopped."""

@@ -15,6 +15,7 @@ import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 
 Newer = Callable[[bytes, bytes], bool]
@@ -23,6 +24,8 @@ Newer = Callable[[bytes, bytes], bool]
 
 class StepTable(faust.Table):  # type: ignore[misc]
     """A table of raw bytes by partition; `write` is durable when it returns."""
+
+    logger = LIBRARY
 
     def __init__(self, *args: Any, newer: Newer, **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
