@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+LARGEST_RECORD_BYTES = 8 * 1024 * 1024
+"""Of the topics that the pipeline itself writes. A query is bounded by its own topic, at the broker's default of 1 MiB;
+its matrix, its answer with the output of each model, and its dead letter with headers are larger than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,10 @@ class TopicSpec:
 
 def _retained(ms: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(ms)}
+
+
+def _large(ms: int) -> dict[str, str]:
+    return {**_retained(ms), "max.message.bytes": str(LARGEST_RECORD_BYTES)}
 
 
 _COMPACTED = {"cleanup.policy": "compact"}
@@ -94,15 +101,15 @@ class Catalogue:
         shared = self.partitions
         return [
             TopicSpec(name=self.queries, partitions=shared, config=_retained(7 * DAY_MS)),
-            TopicSpec(name=self.predictions, partitions=shared, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.predictions, partitions=shared, config=_large(7 * DAY_MS)),
             TopicSpec(name=self.feedback, partitions=shared, config=_retained(7 * DAY_MS)),
-            TopicSpec(name=self.outputs, partitions=shared, config=_retained(HOUR_MS)),
+            TopicSpec(name=self.outputs, partitions=shared, config=_large(HOUR_MS)),
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.control, partitions=1, config=_COMPACTED),
-            TopicSpec(name=self.dead_letters, partitions=1, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.dead_letters, partitions=1, config=_large(7 * DAY_MS)),
             TopicSpec(name=self.selection_changelog, partitions=shared, config=_COMPACTED),
         ]
 
     def requests_topic(self, model: str, version: str, replicas: int) -> TopicSpec:
         """The requests topic of one model version."""
-        return TopicSpec(name=self.requests(model, version), partitions=replicas, config=_retained(HOUR_MS))
+        return TopicSpec(name=self.requests(model, version), partitions=replicas, config=_large(HOUR_MS))

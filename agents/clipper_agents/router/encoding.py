@@ -1,13 +1,17 @@
 """Answers to prediction records."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from clipper_stream.routing import Answer
 from clipper_topics import codec
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
+MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
+"""Of a prediction; the key, which is the query's, needs room as well."""
 JSON_HEADERS: list[tuple[str, bytes]] = [(codec.CONTENT_TYPE, codec.JSON.encode())]
 
 
@@ -16,9 +20,38 @@ def headers_of(content_type: str) -> list[tuple[str, bytes]]:
     return codec.MSGPACK_HEADERS if content_type == codec.MSGPACK else JSON_HEADERS
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """The prediction as bytes, in the content type of its query."""
+def encode_answer(answer: Answer, most_bytes: int = MOST_BYTES) -> tuple[Answer, bytes]:
+    """The answer, and its prediction as bytes in the content type of its query.
+
+    An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
+
+    Args:
+        answer: What was decided.
+        most_bytes: Size of the prediction at most.
+    """
+    encoded = _encoded(answer)
+    if len(encoded) > most_bytes:
+        answer = _too_large(answer, len(encoded), most_bytes)
+        encoded = _encoded(answer)
+    return answer, encoded
+
+
+def _encoded(answer: Answer) -> bytes:
     return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
+
+
+def _too_large(answer: Answer, size_bytes: int, most_bytes: int) -> Answer:
+    size = f"the answer takes {size_bytes} bytes, a record has at most {most_bytes}"
+    return replace(
+        answer,
+        outputs=[] if answer.query.packed else [answer.application and answer.application.default_output],
+        confidence=0.0,
+        reason="errors",
+        explanation=f"{size}: ask for fewer rows at once",
+        served_propensity=None,
+        used=(),
+        unused=(),
+    )
 
 
 def prediction_of(answer: Answer) -> Prediction:

@@ -97,7 +97,10 @@ class Recorder:
     def put(self, answers: Iterable[Answer]) -> None:
         """Record and send these answers."""
         self._add(
-            [Outgoing(answer.query, encode_answer(answer), answer.query.content_type, answer) for answer in answers]
+            [
+                Outgoing(answer.query, value, answer.query.content_type, answer)
+                for answer, value in map(encode_answer, answers)
+            ]
         )
 
     def repeat(self, query: Received, logged: Logged) -> None:
@@ -123,7 +126,9 @@ class Recorder:
 
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
         """Index what stands in the log behind the index; how many records that were."""
-        starts = {TopicPartition(self._topic, number): self._decisions.of(number).last_offset + 1 for number in partitions}
+        starts = {
+            TopicPartition(self._topic, number): self._decisions.of(number).last_offset + 1 for number in partitions
+        }
         return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
 
     def _add(self, outgoing: list[Outgoing]) -> None:
