@@ -4,6 +4,7 @@
 
 Rules of this file:
 - One record is one line: a traceback is a field with its line breaks escaped.
+- What a new topic or group makes every client say for a moment is written only when it lasts.
 - In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
   `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
 """
@@ -25,6 +26,11 @@ BURST = 3
 PERIOD_S = 10.0
 REMEMBERED = 1_000
 """Different messages kept in mind; beyond that all are forgotten, so that memory is bounded."""
+
+PASSING = ("NotLeaderForPartitionError", "GroupCoordinatorNotAvailableError", "Marking the coordinator dead")
+PASSES_WITHIN_S = 5.0
+"""A topic or a group that was made a moment ago has no leader yet, and the client asks again by itself: an error for the
+library, none for the reader unless it goes on for so long."""
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/,+@%[]()")
 
@@ -66,12 +72,15 @@ class FloodFilter(logging.Filter):
         super().__init__()
         self._clock = clock
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._passing_since_s: float | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written; one that follows suppressed ones says how many they were."""
         if record.name.split(".")[0] not in NOISY:
             return True
         key, now_s = (record.name, str(record.msg)), self._clock()
+        if self._is_passing(record, now_s):
+            return False
         if len(self._seen) >= REMEMBERED:
             self._seen.clear()
         since_s, count = self._seen.get(key, (now_s, 0))
@@ -81,6 +90,15 @@ class FloodFilter(logging.Filter):
             since_s, count = now_s, 0
         self._seen[key] = (since_s, count + 1)
         return count < BURST
+
+    def _is_passing(self, record: logging.LogRecord, now_s: float) -> bool:
+        """Whether it is one of the messages that pass by themselves, and has not lasted yet."""
+        message = record.getMessage()
+        if not any(words in message for words in PASSING):
+            return False
+        if self._passing_since_s is None or now_s - self._passing_since_s > PASSES_WITHIN_S + PERIOD_S:
+            self._passing_since_s = now_s
+        return now_s - self._passing_since_s <= PASSES_WITHIN_S
 
 
 def configure_logging(level: str | None, environ: Mapping[str, str], stream: IO[str] | None = None) -> None:

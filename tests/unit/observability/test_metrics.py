@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from clipper_agents.observability.exposition import Scrape, scrape, serve_metrics
 from clipper_agents.observability.histogram import BatchHistogram
-from clipper_agents.observability.logging import BURST, PERIOD_S, FloodFilter, KeyValueFormatter, event
+from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_S, FloodFilter, KeyValueFormatter, event
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
@@ -168,3 +168,16 @@ def test_a_library_that_repeats_itself_is_cut_short_and_the_count_is_told():
     lines = logged(emit, lambda: next(now))
     assert len(lines) == BURST + 1
     assert lines[-1].endswith(f"suppressed={50 - BURST}")
+
+
+def test_what_passes_by_itself_after_a_topic_is_made_is_written_only_when_it_lasts():
+    now = [0.0]
+    flood = FloodFilter(lambda: now[0])
+    record = logging.LogRecord("aiokafka.x", logging.ERROR, "", 0, "Failed: %s", ("NotLeaderForPartitionError",), None)
+    assert not flood.filter(record)
+    now[0] = PASSES_WITHIN_S
+    assert not flood.filter(record)
+    now[0] = PASSES_WITHIN_S + 1.0
+    assert flood.filter(record)
+    now[0] += 2 * PERIOD_S
+    assert not flood.filter(record)
