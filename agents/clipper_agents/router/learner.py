@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 FORWARDED = "clipper-forwarded"
 """Header of a feedback that was sent on to the partition that its query's id names: it is sent on once."""
+FORWARDED_BYTES = 512 * 1024
+"""Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
 LOOK_AGAIN_S = 0.05
 
 
@@ -178,4 +180,11 @@ def _named_partition(
     named = partition_of(found.query_id)
     if logged is not None or named is None or named == partition or named >= partitions:
         return None
+    if _size_bytes(record) > FORWARDED_BYTES:
+        return None
     return None if any(name == FORWARDED for name, _ in record.headers) else named
+
+
+def _size_bytes(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
