@@ -11,6 +11,7 @@ from clipper_agents import exits
 from clipper_agents.cli.apply import apply
 from clipper_agents.cli.asking import feedback, predict
 from clipper_agents.cli.broker import broker
+from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
@@ -52,6 +53,7 @@ def _add(command: Callable[..., None], short: str, example: str) -> None:
     app.command(short_help=short, epilog=f"Example: clipper-stream {example}")(command)
 
 
+_add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --json result.json")
 _add(up, "Start broker, routers and model hosts on this machine.", "up --config examples/clipper.toml")
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")

@@ -1,0 +1,93 @@
+"""`clipper-stream demo`: everything at once, on this machine, in two minutes."""
+
+import asyncio
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clipper_agents.demo.plan import DemoPlan
+    from clipper_agents.demo.running import Finished
+
+NEEDED = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
+LOG = "processes.log"
+
+
+def demo(
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")] = Path("demo-report"),
+    queries: Annotated[int, typer.Option(help="Queries to both applications together.")] = 20_000,
+    rate: Annotated[float, typer.Option(metavar="Q/S", help="Queries a second.")] = 280.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds data, models, traffic and decisions.")] = 0,
+) -> None:
+    """Five models, two policies and a failure, on a real Kafka (embedded unless KAFKA_BOOTSTRAP_SERVERS is set).
+
+    The best model breaks at a quarter of the queries and is repaired at half. Ends with exit code 0 when every query
+    was answered once, every feedback counted once, and all offsets are committed.
+    """
+    from rich.console import Console
+
+    _check_installed()
+    plan, console = _plan(queries, rate, seed), Console()
+    out.mkdir(parents=True, exist_ok=True)
+    finished = _run(plan, console, out / LOG)
+    _tell(finished, plan, console, out, json_file)
+
+
+def _check_installed() -> None:
+    from clipper_stream.errors import InvalidSetting
+
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if missing:
+        raise InvalidSetting(f"the demo needs {', '.join(missing)}: pip install 'clipper-stream[demo]'")
+
+
+def _plan(queries: int, rate: float, seed: int) -> "DemoPlan":
+    from clipper_agents.demo.plan import DemoPlan
+
+    return DemoPlan(queries=queries, rate_per_s=rate, seed=seed)
+
+
+def _run(plan: "DemoPlan", console: "Console", log: Path) -> "Finished":
+    from clipper_agents.demo.manifests import ONE_THREAD
+
+    os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
+    from clipper_agents.demo.running import run_demo
+    from clipper_agents.demo.view import make_view
+    from clipper_agents.observability.logging import configure_logging
+
+    with log.open("w", encoding="utf-8", buffering=1) as lines, make_view(console) as view:
+        configure_logging("info", os.environ, lines)
+
+        async def run() -> "Finished":
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await run_demo(plan, os.environ, view, lambda line: print(line, file=lines))
+
+        try:
+            return asyncio.run(run())
+        except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
+            raise KeyboardInterrupt from ended
+
+
+def _tell(finished: "Finished", plan: "DemoPlan", console: "Console", out: Path, json_file: Path | None) -> None:
+    from clipper_agents import exits
+    from clipper_agents.demo.result import problems
+    from clipper_agents.demo.summary import print_summary
+    from clipper_agents.demo.writing import write_json, write_report
+
+    failed = problems(finished.result)
+    if json_file is not None:
+        write_json(finished.result, json_file)
+    page = write_report(finished, plan, failed, out)
+    print_summary(console, finished.result, failed)
+    console.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(exits.FAILURE)

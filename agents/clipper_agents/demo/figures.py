@@ -1,0 +1,200 @@
+"""Four figures of a run, as PNG. Imported when the traffic is over: matplotlib takes a second and 60 MB.
+
+Without pyplot, so that there is no window and no global state: a figure is drawn by Agg when it is saved.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clipper_agents.demo.data import FloatArray
+from clipper_agents.demo.plan import DemoPlan
+from clipper_agents.demo.story import Story
+from clipper_agents.demo.watching import Sample
+
+MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+"""Of Okabe and Ito: told apart also by readers who do not see all colours."""
+POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
+FAILURE_COLOUR = "#D55E00"
+WINDOW = 400
+"""Answers of one application that a moving error is about."""
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "figure.dpi": 110,
+    "font.size": 10.5,
+    "grid.color": "#E8E8E8",
+    "legend.frameon": False,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+
+
+def draw_figures(story: Story) -> dict[str, bytes]:
+    """Every figure as PNG, by name."""
+    draw: dict[str, Callable[[Story], Figure]] = {
+        "errors": errors_figure,
+        "weights": weights_figure,
+        "batches": batches_figure,
+        "latency": latency_figure,
+    }
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are any of 300 literals
+        return {name: _png(figure(story)) for name, figure in draw.items()}
+
+
+def errors_figure(story: Story) -> Figure:
+    """Cumulative and moving error, of the policies beside every model alone (Clipper, figure 8)."""
+    figure, (left, right) = _panels(2, 4.6)
+    left.set_title("Cumulative error: a policy follows whoever is good")
+    right.set_title(f"Error of the last {WINDOW} answers")
+    for axes, errors_of in ((left, cumulative), (right, moving)):
+        for ref, outcomes in story.models.items():
+            style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.3, "alpha": 0.9}
+            axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=f"{ref} alone", **style)
+        for policy, outcomes in story.policies.items():
+            style = {"color": POLICY_COLOURS.get(policy, "black"), "lw": 2.6}
+            axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=policy, **style)
+        _shade(axes, story.plan)
+        axes.set_ylabel("wrong answers, %")
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set_yticks([0, 2, 4, 6, 8, 10, 20, 50, 100], labels=["0", "2", "4", "6", "8", "10", "20", "50", "100"])
+        axes.set_ylim(0, 110)
+    right.legend(loc="upper right", fontsize=9, ncols=2)
+    return figure
+
+
+def weights_figure(story: Story) -> Figure:
+    """Share of trust in each model over the run, stacked, a panel a policy."""
+    figure, panels = _panels(len(story.policies), 3.9)
+    answered = np.array([sample.answered for sample in story.samples]) / 1000
+    for axes, policy in zip(panels, story.policies, strict=True):
+        weights = [[sample.weights[policy].get(ref, 0.0) for sample in story.samples] for ref in story.models]
+        colours = [_colour(story, ref) for ref in story.models]
+        axes.stackplot(answered, weights, colors=colours, labels=list(story.models), alpha=0.85, lw=0)
+        for edge in (story.plan.first_failed, story.plan.first_restored):
+            axes.axvline(edge / 1000, color="white", lw=1.6)
+            axes.axvline(edge / 1000, color="black", lw=1.2, ls=(0, (4, 3)))
+        middle = (story.plan.first_failed + story.plan.first_restored) / 2000
+        axes.text(middle, 1.02, f"{story.broken} broken", ha="center", fontsize=9, color=FAILURE_COLOUR)
+        axes.set_title(f"{policy}: share of trust", pad=16)
+        axes.set_ylim(0, 1)
+        _queries_axis(axes, story.plan)
+        axes.set_ylabel("weight")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
+    return figure
+
+
+def batches_figure(story: Story) -> Figure:
+    """Batch limits over time, and rows a batch between two samples."""
+    figure, (left, right) = _panels(2, 3.7)
+    at_s = [sample.at_s for sample in story.samples]
+    left.set_title("Batch limit by AIMD: grows while batches are fast")
+    right.set_title("Rows a batch, as they were")
+    for ref in story.models:
+        style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.7}
+        left.step(at_s, [sample.batches[ref].limit for sample in story.samples], where="post", label=ref, **style)
+        right.plot(at_s, mean_rows(story.samples, ref), **style)
+    for axes, what in ((left, "rows a batch may have"), (right, "rows a batch, mean of a second")):
+        axes.set_xlabel("time, s")
+        axes.set_ylabel(what)
+        axes.set_ylim(bottom=0)
+    left.legend(loc="lower right", fontsize=9)
+    return figure
+
+
+def latency_figure(story: Story) -> Figure:
+    """Median and 99th percentile by second, and the distribution over the whole run."""
+    figure, (left, right) = _panels(2, 3.7)
+    known = np.isfinite(story.latencies_s)
+    latencies_ms, seconds = 1000 * story.latencies_s[known], np.floor(story.due_s[known]).astype(int)
+    left.set_title("Latency by second")
+    times = np.unique(seconds)
+    for share, colour in ((50, "#0072B2"), (99, "#D55E00")):
+        values = [float(np.percentile(latencies_ms[seconds == second], share)) for second in times]
+        left.plot(times, values, color=colour, lw=1.8, label=f"p{share}")
+    right.set_title("All latencies")
+    right.plot(
+        np.sort(latencies_ms), 100 * (np.arange(len(latencies_ms)) + 1) / max(1, len(latencies_ms)), color="#0072B2"
+    )
+    objective = story.plan.objective_ms
+    left.axhline(objective, color="#555555", lw=1, ls=(0, (4, 3)), label=f"objective, {objective} ms")
+    right.axvline(objective, color="#555555", lw=1, ls=(0, (4, 3)))
+    left.set_xlabel("time, s")
+    left.set_ylabel("send to answer, ms")
+    left.set_yscale("log")
+    left.legend(loc="upper right", fontsize=9)
+    right.set_xlabel("send to answer, ms")
+    right.set_ylabel("answers, %")
+    right.set_xscale("log")
+    right.set_ylim(0, 101)
+    for axis in (left.yaxis, right.xaxis):
+        axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+def cumulative(wrong: Any) -> FloatArray:
+    """Share of wrong answers up to each one."""
+    shares: FloatArray = np.cumsum(wrong) / (np.arange(len(wrong)) + 1)
+    return shares
+
+
+def moving(wrong: Any, window: int = WINDOW) -> FloatArray:
+    """Share of wrong answers among the last ones up to each one; of fewer at the beginning.
+
+    >>> moving(np.array([1, 0, 1, 1]), window=2).tolist()
+    [1.0, 0.5, 0.5, 1.0]
+    """
+    sums = np.concatenate([[0.0], np.cumsum(wrong)])
+    ends = np.arange(1, len(wrong) + 1)
+    starts = np.maximum(0, ends - window)
+    shares: FloatArray = (sums[ends] - sums[starts]) / (ends - starts)
+    return shares
+
+
+def mean_rows(samples: Sequence[Sample], ref: str) -> list[float]:
+    """Mean rows of the batches since the sample before; NaN where there were none."""
+    means, rows, count = [], 0.0, 0.0
+    for sample in samples:
+        batches = sample.batches[ref]
+        ran = batches.count - count
+        means.append((batches.rows - rows) / ran if ran > 0 else float("nan"))
+        rows, count = batches.rows, batches.count
+    return means
+
+
+def _colour(story: Story, ref: str) -> str:
+    """The model's colour; the one that fails has the warmest."""
+    others = [model for model in story.models if model != story.broken]
+    return MODEL_COLOURS[0] if ref == story.broken else MODEL_COLOURS[1 + others.index(ref) % 4]
+
+
+def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(11.5, height), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def _shade(axes: Axes, plan: DemoPlan) -> None:
+    axes.axvspan(plan.first_failed / 1000, plan.first_restored / 1000, color=FAILURE_COLOUR, alpha=0.09, lw=0)
+    _queries_axis(axes, plan)
+
+
+def _queries_axis(axes: Axes, plan: DemoPlan) -> None:
+    axes.set_xlim(0, plan.queries / 1000)
+    axes.set_xlabel("queries, thousands")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,75 @@
+"""What the demo does: how many queries, how fast, when a model fails, and which policies choose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from clipper_stream.errors import InvalidSetting
+
+LEAST_QUERIES = 400
+"""Fewer say nothing: a phase of one application would have fewer than 50."""
+
+POLICIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Both must forget, or the repaired model would have to be good for as long as it was broken. A half-life of 100
+        # feedbacks in each of 4 partitions is a memory of about 580. exp3 scores one model a query, so it needs that
+        # much to tell 3 % errors from 4 %; it comes back some 2,000 queries after the repair.
+        "exp3": MappingProxyType({"eta": 0.2, "exploration": 0.05, "half_life": 100.0}),
+        # exp4 scores all five, so a memory of 170 will do, and it comes back after some 900. Shorter still, and bad
+        # luck would pass for a bad model.
+        "exp4": MappingProxyType({"eta": 0.3, "half_life": 30.0}),
+    }
+)
+"""Parameters by policy; each has an application of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPlan:
+    """One run.
+
+    Attributes:
+        queries: Queries to both applications together, alternating.
+        rate_per_s: Queries a second, evenly spaced.
+        seed: Seeds data, models, traffic and decisions.
+        repeat_ratio: Share of queries that repeat a recent input exactly, in [0, 1].
+        recent: How many queries back a repeat reaches.
+        feedback_delay_s: Mean of the exponential delay of a truth after its answer.
+        objective_ms: Latency objective of both applications.
+        fails_at: Share of the stream after which the best model breaks.
+        restored_at: Share of the stream after which it is whole again.
+
+    Raises:
+        InvalidSetting: too few queries, or no rate.
+    """
+
+    queries: int = 20_000
+    rate_per_s: float = 280.0
+    seed: int = 0
+    repeat_ratio: float = 0.1
+    recent: int = 1_000
+    feedback_delay_s: float = 0.075
+    objective_ms: int = 250
+    fails_at: float = 0.25
+    restored_at: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.queries < LEAST_QUERIES:
+            raise InvalidSetting(f"queries is {self.queries}: give at least {LEAST_QUERIES}")
+        if not self.rate_per_s > 0:
+            raise InvalidSetting(f"rate is {self.rate_per_s}: give a number above 0, in queries a second")
+
+    @property
+    def first_failed(self) -> int:
+        """Index of the first query of the failure."""
+        return round(self.queries * self.fails_at)
+
+    @property
+    def first_restored(self) -> int:
+        """Index of the first query after the failure."""
+        return round(self.queries * self.restored_at)
+
+
+def application_of(policy: str) -> str:
+    """Name of the application that a policy has."""
+    return f"digits-{policy}"

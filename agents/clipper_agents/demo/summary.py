@@ -1,0 +1,78 @@
+"""The end of the demo in a terminal: one table, and what to look at."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipper_agents.demo.phases import PHASES, TITLES
+from clipper_agents.demo.result import DemoResult
+
+
+def print_summary(console: Console, result: DemoResult, failed: list[str]) -> None:
+    """Errors by phase, the numbers of the run, and whether all that must hold held."""
+    console.print(errors_table(result))
+    grid = Table.grid(padding=(0, 2))
+    for name, value in numbers(result):
+        grid.add_row(Text(name, style="dim"), value)
+    console.print(grid)
+    for line in statements(result):
+        console.print(line, highlight=False, markup=False)
+    for line in failed:
+        console.print(Text(f"FAILED {line}", style="bold red"), soft_wrap=True)
+
+
+def errors_table(result: DemoResult) -> Table:
+    """Error of each policy and of each model alone, by phase."""
+    table = Table(title="Errors with 95 % intervals", title_justify="left", header_style="bold")
+    table.add_column("who")
+    for phase in PHASES:
+        table.add_column(TITLES[phase], justify="right")
+    for policy, errors in result.policies.items():
+        table.add_row(Text(policy, style="bold"), *_cells(errors))
+    table.add_section()
+    for ref, errors in result.single_models.items():
+        table.add_row(f"{ref} (fails)" if ref == result.broken_model else ref, *_cells(errors))
+    return table
+
+
+def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
+    """Name and value of each number of the run."""
+    latency, cache, feedback = result.latency_ms, result.cache, result.feedback
+    yield (
+        "queries",
+        f"{result.queries:,}, each answered once: {result.distinct_answered:,} of {result.answered:,} answers",
+    )
+    yield "latency", ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items() if value is not None)
+    yield "throughput", f"{result.throughput_per_s or 0:.0f} answers a second"
+    yield "defaults", ", ".join(f"{count} {reason}" for reason, count in result.defaults.items()) or "none"
+    yield "cache", f"{cache['hits']:,} of {cache['lookups']:,} rows were known"
+    yield (
+        "feedback",
+        f"{feedback['sent']:,} sent, {feedback['applied']:,} applied, {feedback['duplicates']:,} duplicates",
+    )
+    yield "offsets", "all committed" if result.committed else f"not committed: {result.uncommitted}"
+    yield "time", f"{result.seconds:.0f} s, of which {result.setup_seconds:.0f} s before the first query"
+
+
+def statements(result: DemoResult) -> Iterator[str]:
+    """What was learned, in sentences."""
+    for phase, compared in result.ensemble_minus_best_model.items():
+        low, high = compared["interval"]
+        holds = "no worse within noise" if low <= 0 else "worse"
+        yield (
+            f"{TITLES[phase]}: exp4 less the best single model ({compared['model']}): "
+            f"{compared['difference']:+.2%}, 95 % interval {low:+.2%} to {high:+.2%} ({holds})"
+        )
+    ways = ", ".join(f"{policy} {way:.0%}" for policy, way in result.way_to_broken_model.items())
+    yield f"failed: of the way from the best whole model to the broken one the errors went: {ways}"
+
+
+def _cells(errors: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for phase in PHASES:
+        low, high = errors[f"interval_{phase}"]
+        cells.append(f"{errors[f'error_{phase}']:.1%} [{low:.1%}, {high:.1%}]".replace("[", r"\["))
+    return cells

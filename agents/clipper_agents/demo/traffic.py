@@ -1,0 +1,182 @@
+"""The demo as an application: queries at their times, answers read, truths sent a while later.
+
+script --> [pacer] --> queries topic          predictions topic --> answers --> delayed truths --> feedback topic
+              +--> fault, where a phase begins
+"""
+
+import asyncio
+import gc
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer
+
+from clipper_agents.demo.answers import Answers, decode_answers
+from clipper_agents.demo.fault import Fault
+from clipper_agents.demo.script import Scripted
+from clipper_loadgen.answers import assigned_consumer
+from clipper_loadgen.feedback import DelayedFeedback
+from clipper_loadgen.pacing import Pacer
+from clipper_loadgen.producing import BatchOutlet, make_producer
+from clipper_loadgen.sending import Gate, send_released
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+HEAD_START_S = 0.2
+PATIENCE_S = 20.0
+"""The run is given up when no answer came for so long, though queries wait: longer than a router needs to restart."""
+LOOK_S = 0.1
+DUPLICATES_S = 0.5
+"""After the last answer, for second answers to arrive and be counted."""
+TICK_S = 0.002
+"""Queries that are due within 2 ms leave together: fewer wake-ups of a driver that shares two cores with all else."""
+RECENT = 500
+"""Answers that the live percentiles are about: two seconds' worth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How far a run is.
+
+    Attributes:
+        sent: Queries sent.
+        answered: Queries answered.
+        truths: Feedback records sent.
+    """
+
+    sent: int
+    answered: int
+    truths: int
+
+
+class Traffic:
+    """One run of the script.
+
+    Args:
+        scripted: What is sent.
+        models: References of the models.
+        fault: Told about every query before it is sent.
+
+    Attributes:
+        answers: What came back.
+        start_s: When the first query is due, by `time.perf_counter`.
+    """
+
+    def __init__(self, scripted: Scripted, models: list[str], fault: Fault) -> None:
+        self._scripted, self._fault = scripted, fault
+        self.start_s = time.perf_counter() + HEAD_START_S
+        self.due_s = [self.start_s + at_s for at_s in scripted.due_s]
+        self.answers = Answers(scripted.script, self.due_s, models)
+        self._recent_s: deque[float] = deque(maxlen=RECENT)
+        self._gate = Gate()
+        self._delayed: DelayedFeedback | None = None
+        self._moved_s = self.start_s
+        self._answered = 0
+
+    async def run(self, connection: KafkaConnection, catalogue: Catalogue, consumer: AIOKafkaConsumer) -> None:
+        """Send everything and read until all is answered and all truths are sent, or nothing has happened for long.
+
+        Raises:
+            KafkaError: Kafka refused, or was gone for too long.
+        """
+        async with _outlet(connection, catalogue.queries) as queries, _outlet(connection, catalogue.feedback) as truths:
+            delays_s = self._scripted.feedback_delays_s
+            delayed = self._delayed = DelayedFeedback(self._scripted.feedback, delays_s, truths, time.perf_counter)
+            with _frozen_garbage(), self._pacer():
+                script, ledger = self._scripted.script, self.answers.ledger
+                await _while(
+                    self._settled(delayed),
+                    self._read(consumer),
+                    send_released(script, self._gate, queries, ledger, time.perf_counter),
+                    delayed.run(),
+                )
+
+    @property
+    def counts(self) -> Counts:
+        """What was sent and answered so far."""
+        ledger = self.answers.ledger
+        truths = self._delayed.sent_count if self._delayed else 0
+        return Counts(sent=ledger.sent_count, answered=ledger.answered_count, truths=truths)
+
+    def recent_ms(self, share: float) -> float | None:
+        """A percentile of the latest latencies, in milliseconds."""
+        return float(np.percentile(self._recent_s, share)) * 1e3 if self._recent_s else None
+
+    def _pacer(self) -> Pacer:
+        loop = asyncio.get_running_loop()
+        return Pacer(self.due_s, lambda released: loop.call_soon_threadsafe(self._release, released), tick_s=TICK_S)
+
+    def _release(self, released: int) -> None:
+        self._fault.before_query(released - 1)
+        self._gate.release(released)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            fetched = await consumer.getmany(timeout_ms=1_000)
+            now_s = time.perf_counter()
+            for records in fetched.values():
+                self._take([record.value for record in records], now_s)
+
+    def _take(self, values: list[bytes | None], now_s: float) -> None:
+        assert self._delayed is not None
+        for answer in decode_answers(values):
+            query = self.answers.take(answer, now_s)
+            if query is not None:
+                self._recent_s.append(now_s - self.due_s[query])
+                self._delayed.answered(query, now_s)
+        self._delayed.arm()
+
+    async def _settled(self, delayed: DelayedFeedback) -> None:
+        ledger = self.answers.ledger
+        while ledger.answered_count < len(ledger) and not self._stalled():  # noqa: ASYNC110 - a stall is no event
+            await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(DUPLICATES_S)
+        await delayed.drained(PATIENCE_S)
+
+    def _stalled(self) -> bool:
+        """Queries are waiting, and for long none of them was answered."""
+        ledger, now_s = self.answers.ledger, time.perf_counter()
+        if ledger.answered_count != self._answered or not ledger.outstanding:
+            self._answered, self._moved_s = ledger.answered_count, now_s
+        return now_s - self._moved_s > PATIENCE_S
+
+
+async def answer_reader(connection: KafkaConnection, catalogue: Catalogue) -> AIOKafkaConsumer:
+    """A consumer of all predictions from now on."""
+    return await assigned_consumer(connection, catalogue.predictions, at_end=True)
+
+
+async def _while(main: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, None]) -> None:
+    """Run some work beside the main work and end it after that; the first error ends everything."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in beside]
+            await main
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+
+
+@asynccontextmanager
+async def _outlet(connection: KafkaConnection, topic: str) -> AsyncIterator[BatchOutlet]:
+    async with make_producer(connection) as producer:
+        outlet = BatchOutlet(producer, topic, "json")
+        yield outlet
+        await outlet.flush()
+
+
+@contextmanager
+def _frozen_garbage() -> Iterator[None]:
+    """Keep the script out of the garbage collector's rounds, which would stall the sender."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
