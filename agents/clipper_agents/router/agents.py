@@ -3,8 +3,11 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from faust.types import TP
+
 from clipper_agents.router.decoding import Record, decode_queries
 from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.stream import Chunk
 from clipper_stream.routing import OutputPiece
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
@@ -40,9 +43,21 @@ def add_agents(process: "RouterProcess") -> None:
     async def learn(stream: Any) -> None:
         async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
             generation = stream.generation
-            for tp, records in chunk:
+            for tp, records in by_partition(chunk).items():
                 if await process.learner.learn(tp.partition, records, generation):
                     stream.ack(tp, [record.offset for record in records], generation)
+
+
+def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
+    """The records of each partition together, in log order.
+
+    A step of learning waits for the broker once, however many records it has: under load a chunk holds hundreds of
+    short lists, and a step for each of them would fall behind for ever.
+    """
+    merged: dict[TP, list[Record]] = {}
+    for tp, records in chunk:
+        merged.setdefault(tp, []).extend(records)
+    return merged
 
 
 async def receive_queries(process: "RouterProcess", partition: int, records: list[Record], generation: int) -> None:
