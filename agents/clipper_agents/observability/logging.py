@@ -29,7 +29,7 @@ REMEMBERED = 1_000
 
 PASSING = ("NotLeaderForPartitionError", "GroupCoordinatorNotAvailableError", "Marking the coordinator dead")
 PASSES_WITHIN_S = 5.0
-"""A topic or a group that was made a moment ago has no leader yet, and the client asks again by itself: an error for the
+"""A topic or a group made a moment ago has no leader yet, and the client asks again by itself: an error for the
 library, none for the reader unless it goes on for so long."""
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/,+@%[]()")
