@@ -1,0 +1,156 @@
+"""An application in any language: confluent-kafka, the standard library, and nothing of this project."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from plain_msgpack import pack, unpack
+
+JSON = {"content-type": b"application/json"}
+MSGPACK = {"content-type": b"application/msgpack"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def content(self) -> Any:
+        """The value, by its content type."""
+        kind = self.headers.get("content-type", b"application/json").decode()
+        return unpack(self.value or b"") if kind == "application/msgpack" else json.loads(self.value or b"")
+
+
+class AnyClient:
+    """Produces and consumes; as a context manager it closes.
+
+    Args:
+        bootstrap: Address of Kafka.
+        settings: More of librdkafka's settings.
+
+    Attributes:
+        bootstrap: As given.
+    """
+
+    def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
+        self.bootstrap = bootstrap
+        self._settings = {"bootstrap.servers": bootstrap, **(settings or {})}
+        # the partitioner of Java's client: librdkafka's own default is another one
+        self._producer = Producer(
+            {**self._settings, "partitioner": "murmur2_random", "linger.ms": 0, "message.max.bytes": 8_000_000}
+        )
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, bytes] | None = None,
+        partition: int = -1,
+        timestamp_ms: int = 0,
+    ) -> Record:
+        """Produce one record and wait until it is stored."""
+        delivered: list[tuple[Any, Message]] = []
+        self._producer.produce(
+            topic,
+            value,
+            key,
+            partition,
+            on_delivery=lambda error, message: delivered.append((error, message)),
+            timestamp=timestamp_ms,
+            headers=list((headers or {}).items()),
+        )
+        self._producer.flush(60)
+        error, message = delivered[0]
+        assert error is None, error
+        stored, offset = message.partition(), message.offset()
+        assert stored is not None
+        assert offset is not None
+        return Record(topic=topic, partition=stored, offset=offset, key=key, value=value, headers=headers or {})
+
+    def send_json(self, topic: str, content: Any, **options: Any) -> Record:
+        """Produce a JSON value."""
+        return self.send(topic, json.dumps(content).encode(), **options)
+
+    def send_msgpack(self, topic: str, content: Any, **options: Any) -> Record:
+        """Produce a msgpack value, and say so in the header."""
+        return self.send(topic, pack(content), headers=MSGPACK, **options)
+
+    def read(self, topic: str) -> list[Record]:
+        """Everything that the topic holds now, by partition in log order."""
+        with Reading(self._settings, topic) as reading:
+            return reading.to_the_end()
+
+    def reading(self, topic: str) -> "Reading":
+        """Read the topic from its beginning on, for as long as it takes."""
+        return Reading(self._settings, topic)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._producer
+
+
+class Reading:
+    """Reads every partition of a topic, without a group.
+
+    Attributes:
+        records: Everything read so far.
+    """
+
+    def __init__(self, settings: Mapping[str, str], topic: str) -> None:
+        self.records: list[Record] = []
+        self._consumer = Consumer({**settings, "group.id": "nobody", "enable.auto.commit": False})
+        found = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
+        self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]
+        self._consumer.assign(self._partitions)
+        self._next = dict.fromkeys(found, 0)
+
+    def more(self, within_s: float = 0.1) -> list[Record]:
+        """What has arrived."""
+        fresh = [_record(message) for message in self._consumer.consume(1000, within_s) if message.error() is None]
+        self.records += fresh
+        self._next |= {record.partition: record.offset + 1 for record in fresh}
+        return fresh
+
+    def to_the_end(self) -> list[Record]:
+        """Read on to where the topic ends now; every record so far."""
+        ends = {tp.partition: self._consumer.get_watermark_offsets(tp, timeout=60)[1] for tp in self._partitions}
+        self.until("the end of the topic", lambda _: all(self._next[number] >= end for number, end in ends.items()))
+        return self.records
+
+    def until(self, what: str, holds: Callable[[Sequence[Record]], Any], within_s: float = 120.0) -> list[Record]:
+        """Read until the records so far fulfil the condition; every record so far."""
+        end_s = time.monotonic() + within_s
+        while not holds(self.records):
+            assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
+            self.more()
+        return self.records
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+
+def _record(message: Message) -> Record:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    headers = {name: bytes(value or b"") for name, value in message.headers() or []}
+    key, value = message.key(), message.value()
+    return Record(topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers)

@@ -1,0 +1,177 @@
+"""Starts `clipper-stream` as a user does, and sees what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+T = TypeVar("T")
+
+CLIPPER_STREAM = Path(sys.executable).with_name("clipper-stream")
+READY_S = 120.0
+"""A start takes three seconds on an idle machine; other people's tests may share it."""
+POLL_S = 0.05
+
+
+def until(what: str, holds: Callable[[], T], within_s: float = READY_S) -> T:
+    """The first true value of a condition in other processes; an AssertionError when there is none in time."""
+    end_s = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+class RunningProcess(NamedTuple):
+    """A process that cannot be mistaken for a later one with the same id."""
+
+    pid: int
+    started: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended; one that nobody waited for has."""
+        stat = _stat(self.pid)
+        return stat is not None and stat[19] == self.started and stat[0] not in "ZX"
+
+    @property
+    def command(self) -> str:
+        """Its command line."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+def descendants(pid: int) -> set[RunningProcess]:
+    """Every process that this one started, and those that they started."""
+    return {process for child in _children(pid) for process in _with_descendants(child)}
+
+
+def _with_descendants(pid: int) -> Iterator[RunningProcess]:
+    stat = _stat(pid)
+    if stat is not None:
+        yield RunningProcess(pid, stat[19])
+        yield from descendants(pid)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
+    return [int(child) for children in lists for child in children.split()]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields behind the command's name: the state comes first."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment without settings of Kafka or of a deployment, and with those that are given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
+    return kept | settings
+
+
+class Program:
+    """A `clipper-stream` command that runs; as a context manager it ends with all that it started.
+
+    Args:
+        arguments: Of the command line.
+        folder: Where it runs, and where its output is kept.
+        environ: Its environment; absent: `environment()`.
+    """
+
+    def __init__(self, *arguments: str, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.glob("*.stdout")))
+        self._stdout, self._stderr = folder / f"{number}.stdout", folder / f"{number}.stderr"
+        self._seen: set[RunningProcess] = set()
+        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+            self._process = subprocess.Popen(
+                [CLIPPER_STREAM, *arguments],
+                cwd=folder,
+                env=dict(environ) if environ is not None else environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed on standard output."""
+        return self._stdout.read_text().splitlines()
+
+    @property
+    def log(self) -> str:
+        """What it printed on standard error."""
+        return self._stderr.read_text(errors="replace")
+
+    def ready(self) -> dict[str, str]:
+        """Wait for its ready line; the fields of that line."""
+        until("a ready line", lambda: self.lines or self._process.poll() is not None)
+        assert self.lines, f"ended with {self._process.returncode}\n{self.log[-4000:]}"
+        word, *fields = self.lines[0].split()
+        assert word == "ready"
+        return dict(field.split("=", 1) for field in fields)
+
+    def children(self) -> set[RunningProcess]:
+        """Every process below it, now."""
+        found = descendants(self.pid)
+        self._seen |= found
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        self.children()
+        self._process.send_signal(number)
+
+    def ended(self, within_s: float = 60.0) -> int:
+        """Wait for its end; the exit code."""
+        return self._process.wait(within_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.signal(signal.SIGKILL)
+        self.ended()
+        for process in self._seen:
+            if process.runs:
+                os.kill(process.pid, signal.SIGKILL)
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: list[str]
+
+
+def run(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None, within_s: float = READY_S) -> Done:
+    """Run a `clipper-stream` command to its end."""
+    done = subprocess.run(
+        [CLIPPER_STREAM, *arguments],
+        cwd=folder,
+        env=dict(environ) if environ is not None else environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr.splitlines())

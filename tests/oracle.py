@@ -1,0 +1,177 @@
+"""What the selection table has to hold, from the logs alone: written apart from the pipeline, and slower and simpler.
+
+Rules of this file:
+- Nothing of the pipeline is imported. The rules are those of the documentation (docs/explanation).
+- Of several predictions about a query the first is the decision. Feedback is folded in log order; the first one about a
+  query that can be used counts.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from plain_msgpack import unpack
+
+FORWARDED = "clipper-forwarded"
+
+RowKey = tuple[str, str | None, int]
+"""Application, context, partition; the empty application holds the partition's position."""
+
+
+class Record(Protocol):
+    """A record of a topic, as `e2e.any_client.Record`."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Mapping[str, bytes]: ...
+    @property
+    def content(self) -> Any: ...
+
+
+@dataclass
+class Row:
+    """Totals of one application and context in one partition."""
+
+    offset: int = -1
+    applied: int = 0
+    totals: dict[str, list[float]] = field(default_factory=dict)
+    """By model: count, loss, weighted loss, weighted count."""
+
+    @property
+    def bits(self) -> tuple[int, int, tuple[tuple[str, bytes], ...]]:
+        """The row with every float as its eight bytes, models in the order in which they were first scored."""
+        return self.offset, self.applied, tuple((m, struct.pack("<4d", *sums)) for m, sums in self.totals.items())
+
+
+def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
+    """The table that a changelog describes: of the rows with one key the one with the highest feedback offset."""
+    rows: dict[RowKey, Row] = {}
+    for record in changelog:
+        application, context, partition = unpack(record.key or b"")
+        _, offset, applied, totals = unpack(record.value or b"")
+        key = (application, context, partition)
+        if key not in rows or offset > rows[key].offset:
+            rows[key] = Row(offset, applied, {model: sums for model, *sums in totals})
+    return rows
+
+
+def positions(rows: Mapping[RowKey, Row]) -> dict[int, int]:
+    """The last feedback offset that is in the rows, by partition."""
+    return {partition: row.offset for (application, _, partition), row in rows.items() if not application}
+
+
+def fold(
+    predictions: Iterable[Record],
+    feedback: Iterable[Record],
+    applications: Mapping[str, Mapping[str, Any]],
+    partitions: int,
+) -> dict[RowKey, Row]:
+    """The table that the logs lead to, positions included.
+
+    Args:
+        predictions: The predictions topic, by partition in log order.
+        feedback: The feedback topic, by partition in log order.
+        applications: Manifests by name, as they stand in a configuration.
+        partitions: Of the deployment.
+    """
+    decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
+    for record in predictions:
+        decisions.setdefault((record.partition, record.content["query_id"]), record.content)
+    rows: dict[RowKey, Row] = {}
+    counted: set[tuple[int, str]] = set()
+    for record in feedback:
+        rows[("", None, record.partition)] = Row(record.offset)
+        found = _readable(record)
+        if found is None:
+            continue
+        about = (record.partition, found["query_id"])
+        decision = decisions.get(about)
+        if decision is None or about in counted or not _agree(found, decision):
+            continue  # an orphan, or for another partition; a repetition; a mistake
+        name, context = decision["application"], decision.get("context")
+        policy = decision.get("policy")
+        if policy is None or policy["name"] == "named" or name not in applications:
+            counted.add(about)
+            continue
+        try:
+            losses = _losses(decision, found, applications[name].get("loss", "zero_one"))
+        except (TypeError, ValueError):  # a label that is no number, or not one a row
+            continue
+        counted.add(about)
+        keep = _keep(applications[name])
+        row = rows.setdefault((name, context, record.partition), Row())
+        row.offset, row.applied = record.offset, row.applied + 1
+        if losses:
+            _add(row.totals, losses, keep)
+    return rows
+
+
+def _readable(record: Record) -> dict[str, Any] | None:
+    try:
+        found = record.content
+    except ValueError:
+        return None
+    truths = [name for name in ("label", "loss", "reward") if name in found]
+    return found if len(truths) == 1 and isinstance(found.get("query_id"), str) else None
+
+
+def _agree(found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
+    return all(found.get(name) in (None, decision.get(name)) for name in ("application", "context"))
+
+
+def _keep(application: Mapping[str, Any]) -> float:
+    half_life = application.get("policy", {}).get("parameters", {}).get("half_life")
+    return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)
+
+
+def _add(totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float]], keep: float) -> None:
+    if keep != 1.0:
+        for sums in totals.values():
+            sums[:] = [value * keep for value in sums]
+    for model, (loss, propensity) in losses.items():
+        sums = totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
+        for index, value in enumerate((1.0, loss, loss / propensity, 1.0 / propensity)):
+            sums[index] += value
+
+
+def _losses(decision: Mapping[str, Any], found: Mapping[str, Any], kind: str) -> dict[str, tuple[float, float]]:
+    """Loss and propensity of each model that the truth scores, as the table in docs/explanation says."""
+    answered = {_ref(one): one for one in decision.get("models", ())}
+    asked = {**answered, **{_ref(one): one for one in decision.get("missing", ())}}
+    served = [ref for ref, one in asked.items() if one.get("served", True)]
+    of_answer = decision["served_propensity"]
+    missing = {served[0]: (1.0, of_answer)} if len(served) == 1 and served[0] not in answered else {}
+    if "label" in found:
+        losses = {ref: (_loss(kind, found["label"], _said(one)), one["propensity"]) for ref, one in answered.items()}
+        return losses | missing
+    given = found["loss"] if "loss" in found else 1.0 - found["reward"]
+    if missing or decision.get("default"):
+        return missing
+    agreeing = [ref for ref in served if ref in answered and _said(answered[ref]) == _said(decision)]
+    return dict.fromkeys(served if len(served) == 1 else agreeing, (given, of_answer))
+
+
+def _ref(one: Mapping[str, Any]) -> str:
+    return f"{one['model']}:{one['version']}"
+
+
+def _said(one: Mapping[str, Any]) -> Any:
+    return one["outputs"] if "outputs" in one else one["output"]
+
+
+def _loss(kind: str, label: Any, output: Any) -> float:
+    if isinstance(output, list):
+        if not isinstance(label, list) or len(label) != len(output):
+            raise ValueError("not one label a row")
+        return sum([_loss(kind, *pair) for pair in zip(label, output, strict=True)]) / len(output)
+    if kind == "zero_one":
+        return 0.0 if label == output else 1.0
+    return min(1.0, abs(label - output)) ** (2 if kind == "squared" else 1)
