@@ -1,10 +1,10 @@
 """The answer to one query, with everything that the decision log wants to know about it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipper_stream.combining.combiner import combine
+from clipper_stream.combining.combiner import Combined, combine
+from clipper_stream.errors import ModelFailed
 from clipper_stream.routing.application import Application
 from clipper_stream.routing.life import Life
 from clipper_stream.routing.pending import Pending
@@ -99,14 +99,10 @@ def conclude(pending: Pending, now_s: float) -> Answer:
     """The answer from what has arrived: combined, or the default with its reason."""
     application, decision = pending.application, pending.decision
     used, unused = _uses(pending)
-    by_row: list[Mapping[str, Any]] = [
-        {use.ref: use.outputs[row] for use in used if use.served} for row in range(pending.count)
-    ]
-    asked = len(decision.served)
-    combined = [combine(application.combiner, row, pending.weights, asked) if row else None for row in by_row]
+    combined, failure = _combined(pending, used)
     confidence = min((one.confidence if one else 0.0) for one in combined)
     outputs = [one.output if one else application.default_output for one in combined]
-    reason, explanation = _why_default(pending, unused, sum(one is None for one in combined), confidence)
+    reason, explanation = failure if failure is not None else _why_default(pending, unused, combined, confidence)
     if reason == "low_confidence":
         outputs = [application.default_output] * pending.count
     return Answer(
@@ -121,6 +117,21 @@ def conclude(pending: Pending, now_s: float) -> Answer:
         unused=unused,
         decided_at_s=now_s,
     )
+
+
+def _combined(pending: Pending, used: tuple[ModelUse, ...]) -> tuple[list[Combined | None], tuple[str, str] | None]:
+    """Each row's answer, None where nobody served it; and why outputs that are here cannot be combined."""
+    kind, asked = pending.application.combiner, len(pending.decision.served)
+    combined: list[Combined | None] = []
+    failure: tuple[str, str] | None = None
+    for row in range(pending.count):
+        outputs = {use.ref: use.outputs[row] for use in used if use.served}
+        try:
+            combined.append(combine(kind, outputs, pending.weights, asked) if outputs else None)
+        except ModelFailed as error:
+            combined.append(None)
+            failure = "errors", str(error)
+    return combined, failure
 
 
 def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
@@ -148,10 +159,10 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
 
 
 def _why_default(
-    pending: Pending, unused: tuple[Unused, ...], missing_rows: int, confidence: float
+    pending: Pending, unused: tuple[Unused, ...], combined: list[Combined | None], confidence: float
 ) -> tuple[str | None, str | None]:
     application = pending.application
-    if missing_rows:
+    if None in combined:
         failures = [model for model in unused if model.served]
         who = ", ".join(model.ref for model in failures)
         if any(model.reason == "late" for model in failures):

@@ -3,38 +3,27 @@
 Rules of this file:
 - Identical rows for one deterministic model version are asked for once; the others wait for the first.
 - A key is in flight no longer than the query that asked for it: at that query's deadline the others ask anew.
-- A request is forgotten `FORGET_AFTER_S` after its last deadline, whether or not it was ever answered.
+- A row of a request is answered once. Whatever comes again (a host that was restarted answers its request anew) is
+  not counted.
+- An output that is late still feeds the cache. So a request is remembered `FORGET_AFTER_S` beyond its last deadline,
+  but of those that are overdue no more than `MAX_OVERDUE_ROWS` rows: hosts that are down cost no memory.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from clipper_stream.caching.coalescing import InFlight
+from clipper_stream.deadlines import DeadlineQueue
 from clipper_stream.routing.application import Candidate
 from clipper_stream.routing.effects import Request
-from clipper_stream.routing.pending import OPEN, Pending
+from clipper_stream.routing.framing import frames_of, stack
+from clipper_stream.routing.pending import Pending, Slot
 
-MAX_FRAME_ROWS = 1024
-MAX_FRAME_BYTES = 512 * 1024
-FORGET_AFTER_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One row of one model of one query."""
-
-    pending: Pending
-    model: int
-    row: int
-
-    @property
-    def wanted(self) -> bool:
-        """Whether an output still changes the answer."""
-        return not self.pending.answered and self.pending.outputs[self.model][self.row] is OPEN
+FORGET_AFTER_S = 10.0
+MAX_OVERDUE_ROWS = 16_384
+"""With some kilobytes a query these take tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +33,18 @@ class Ask:
     slot: Slot
     key: bytes | None
 
+    @property
+    def superseded(self) -> bool:
+        """Whether its query ran out of time, and others who waited for the row have asked anew."""
+        return self.key is not None and self.key not in self.slot.pending.owned
+
 
 @dataclass(slots=True)
 class Frame:
-    """A request that was sent."""
+    """A request that was sent; a row that was answered is None."""
 
     candidate: Candidate
-    asks: list[Ask]
+    asks: list[Ask | None]
     unanswered: int
 
 
@@ -59,13 +53,15 @@ class Asking:
 
     def __init__(self) -> None:
         self._frames: dict[int, Frame] = {}
-        self._forget: deque[tuple[float, int]] = deque()
+        self._in_time: DeadlineQueue[int] = DeadlineQueue()
+        self._overdue: dict[int, float] = {}
+        self._overdue_rows = 0
         self._in_flight: InFlight[bytes, Slot] = InFlight()
         self._number = 0
 
     def __len__(self) -> int:
-        """Requests in flight."""
-        return len(self._frames)
+        """Requests and keys in flight."""
+        return len(self._frames) + len(self._in_flight)
 
     def join(self, key: bytes, slot: Slot) -> bool:
         """Wait for the row of this key; True when the caller is the first, and must ask."""
@@ -76,31 +72,35 @@ class Asking:
 
     def requests(self, candidate: Candidate, asks: Sequence[Ask]) -> list[Request]:
         """Requests for these rows, of one dtype and shape each, none too large."""
-        built: list[Request] = []
-        for group in _same_shape(asks):
-            rows_a_frame = _rows_a_frame(group)
-            built += [
-                self._request(candidate, group[at : at + rows_a_frame]) for at in range(0, len(group), rows_a_frame)
-            ]
-        return built
+        slots = [ask.slot for ask in asks]
+        return [self._request(candidate, [asks[index] for index in frame]) for frame in frames_of(slots)]
 
-    def frame(self, number: int) -> Frame | None:
-        """The request of this number, None when it was answered, or forgotten."""
-        return self._frames.get(number)
+    def candidate(self, number: int) -> Candidate | None:
+        """Whom the request asks; None when all of it was answered, or it was forgotten."""
+        frame = self._frames.get(number)
+        return None if frame is None else frame.candidate
 
-    def answered(self, number: int, rows: int) -> None:
-        """So many more rows of the request have come back."""
-        frame = self._frames[number]
-        frame.unanswered -= rows
-        if frame.unanswered <= 0:
-            del self._frames[number]
+    def answered(self, number: int, row: int) -> Ask | None:
+        """A row of a request has come back; None when it had before, or never was one."""
+        frame = self._frames.get(number)
+        if frame is None or not 0 <= row < len(frame.asks) or (ask := frame.asks[row]) is None:
+            return None
+        frame.asks[row] = None
+        frame.unanswered -= 1
+        if number in self._overdue:
+            self._overdue_rows -= 1
+        if not frame.unanswered:
+            self._drop(number)
+        return ask
 
     def resolve(self, ask: Ask) -> list[Slot]:
         """Everybody who waits for this row; nobody does any more."""
         if ask.key is None:
             return [ask.slot]
-        ask.slot.pending.owned.pop(ask.key, None)
-        return self._in_flight.resolve(ask.key)
+        waiting = self._in_flight.resolve(ask.key)
+        if waiting:
+            waiting[0].pending.owned.pop(ask.key, None)  # who joined first has asked
+        return waiting
 
     def abandon(self, pending: Pending) -> list[tuple[bytes, list[Slot]]]:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
@@ -112,47 +112,37 @@ class Asking:
         pending.owned.clear()
         return orphans
 
-    def forget(self, now_s: float) -> None:
-        """Drop requests whose answer will not come."""
-        while self._forget and self._forget[0][0] <= now_s:
-            self._frames.pop(self._forget.popleft()[1], None)
+    def forget(self, now_s: float) -> list[int]:
+        """Drop requests whose answer will not come; their numbers."""
+        for number in self._in_time.pop_due(now_s):
+            self._overdue[number] = now_s + FORGET_AFTER_S
+            self._overdue_rows += self._frames[number].unanswered
+        forgotten: list[int] = []
+        for number, until_s in self._overdue.items():
+            if until_s > now_s and self._overdue_rows <= MAX_OVERDUE_ROWS:
+                break
+            self._overdue_rows -= self._frames[number].unanswered
+            forgotten.append(number)
+        for number in forgotten:
+            self._drop(number)
+        return forgotten
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop everything; numbers go on, so that late outputs find nothing."""
         self._frames.clear()
-        self._forget.clear()
-        self._in_flight = InFlight()
+        self._overdue.clear()
+        self._overdue_rows = 0
+        self._in_time, self._in_flight = DeadlineQueue(), InFlight()
 
-    def _request(self, candidate: Candidate, asks: Sequence[Ask]) -> Request:
+    def _drop(self, number: int) -> None:
+        del self._frames[number]
+        self._in_time.discard(number)
+        self._overdue.pop(number, None)
+
+    def _request(self, candidate: Candidate, asks: list[Ask]) -> Request:
         self._number += 1
-        deadlines = np.array([ask.slot.pending.deadline_s for ask in asks], dtype=np.float64)
+        slots = [ask.slot for ask in asks]
+        deadlines = np.array([slot.pending.deadline_s for slot in slots], dtype=np.float64)
         self._frames[self._number] = Frame(candidate, list(asks), len(asks))
-        self._forget.append((float(deadlines.max()) + FORGET_AFTER_S, self._number))
-        return Request(candidate.ref, self._number, _stack(asks), deadlines)
-
-
-def _row(ask: Ask) -> Any:
-    return ask.slot.pending.rows[ask.slot.row]
-
-
-def _same_shape(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
-    groups: dict[Any, list[Ask]] = {}
-    for ask in asks:
-        rows = ask.slot.pending.rows
-        shape = (rows.dtype.str, rows.shape[1:]) if isinstance(rows, np.ndarray) else None
-        groups.setdefault(shape, []).append(ask)
-    return groups.values()
-
-
-def _rows_a_frame(asks: Sequence[Ask]) -> int:
-    row = _row(asks[0])
-    if isinstance(row, np.ndarray):
-        size = row.nbytes
-    else:
-        size = max(len(one) if isinstance(one := _row(ask), str | bytes) else 1024 for ask in asks)
-    return max(1, min(MAX_FRAME_ROWS, MAX_FRAME_BYTES // max(1, size)))
-
-
-def _stack(asks: Sequence[Ask]) -> Any:
-    rows = [_row(ask) for ask in asks]
-    return np.stack(rows) if isinstance(asks[0].slot.pending.rows, np.ndarray) else rows
+        self._in_time.push(float(deadlines.max()), self._number)
+        return Request(candidate.ref, self._number, stack(slots), deadlines)

@@ -57,6 +57,7 @@ class Effects:
         lookups: Rows looked up in the cache, by model reference.
         hits: Rows found there.
         coalesced: Rows that joined an identical row in flight.
+        forgotten: Numbers of requests whose answer is awaited no more.
     """
 
     now_s: float
@@ -65,3 +66,4 @@ class Effects:
     lookups: dict[str, int] = field(default_factory=dict)
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0
+    forgotten: list[int] = field(default_factory=list)

@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from clipper_stream.routing.application import Application
@@ -118,3 +119,22 @@ class Pending:
     def _filled(self) -> bool:
         self.open_slots -= 1
         return self.open_slots == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One row of one model of one query."""
+
+    pending: Pending
+    model: int
+    row: int
+
+    @property
+    def wanted(self) -> bool:
+        """Whether an output still changes the answer."""
+        return not self.pending.answered and self.pending.outputs[self.model][self.row] is OPEN
+
+    @property
+    def input(self) -> Any:
+        """The row itself."""
+        return self.pending.rows[self.row]

@@ -3,29 +3,30 @@
 Rules of this file:
 - A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival asks nobody: overload never piles up.
+- A query that is in flight already waits for its own answer; another application's query of the same id is another.
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.keys import row_keys
 from clipper_stream.deadlines import DeadlineQueue
-from clipper_stream.errors import InvalidInput
-from clipper_stream.inputs import Rows, to_matrix, to_rows
 from clipper_stream.query_life import Event
-from clipper_stream.routing.answer import conclude, refusal
+from clipper_stream.routing.answer import conclude
 from clipper_stream.routing.application import Application, Candidate
-from clipper_stream.routing.asking import Ask, Asking, Slot
+from clipper_stream.routing.asking import Ask, Asking
+from clipper_stream.routing.deciding import Deciding, Prepare, refuse_unknown
 from clipper_stream.routing.effects import Effects, OutputPiece
 from clipper_stream.routing.life import Life
-from clipper_stream.routing.pending import THROUGHPUT_WAIT_S, Pending
+from clipper_stream.routing.pending import Pending, Slot
 from clipper_stream.routing.received import Received
-from clipper_stream.selection.decision import Prepared, named
-from clipper_stream.selection.rng import query_rng
+
+Asks = dict[str, tuple[Candidate, list[Ask]]]
+"""Rows to ask for, by model reference."""
+Key = tuple[int, str, str]
+"""Partition, application and query id."""
 
 
 class OutputCodec(Protocol):
@@ -33,10 +34,6 @@ class OutputCodec(Protocol):
 
     def dumps(self, output: Any) -> bytes: ...
     def loads(self, value: bytes) -> Any: ...
-
-
-Prepare = Callable[[Application, int, str | None], Prepared]
-"""The policy's choice for (application, partition, context), from the totals known now."""
 
 
 class Router:
@@ -57,64 +54,61 @@ class Router:
         codec: OutputCodec,
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
-        self._in_flight: dict[tuple[int, str], Life] = {}
+        self._in_flight: dict[Key, Life] = {}
+        self._repeats = 0
         self._deadlines: DeadlineQueue[Pending] = DeadlineQueue()
         self._asking = Asking()
 
     # --- what the agents ask --------------------------------------------------------------------------------------
     @property
     def in_flight(self) -> int:
-        """Queries read and not yet recorded."""
-        return len(self._in_flight)
+        """Queries read and not yet recorded, and records of them that were read again."""
+        return len(self._in_flight) + self._repeats
 
     @property
     def next_deadline_s(self) -> float | None:
         """When `expire` has something to do."""
         return self._deadlines.next_s
 
-    def is_in_flight(self, partition: int, query_id: str) -> bool:
+    def is_in_flight(self, query: Received) -> bool:
         """Whether the query was read, and its prediction is not recorded yet."""
-        return (partition, query_id) in self._in_flight
+        return _key(query) in self._in_flight
 
     def receive(self, queries: Iterable[Received], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer."""
         effects = Effects(now_s=now_s)
         by_application: dict[str, list[Life]] = {}
         for query in queries:
-            key = (query.partition, query.query_id)
-            known = self._in_flight.get(key)
+            known = self._in_flight.get(_key(query))
             if known is not None:
                 known.repeats.append(query)
+                self._repeats += 1
             else:
-                life = self._in_flight[key] = Life(query)
+                life = self._in_flight[_key(query)] = Life(query)
                 by_application.setdefault(query.application, []).append(life)
         for name, group in by_application.items():
-            self._receive_application(name, group, effects)
+            self._decide(name, group, effects)
         return effects
 
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Outputs arrived."""
         effects = Effects(now_s=now_s)
         found: dict[int, list[tuple[bytes, bytes]]] = {}
-        again: dict[str, tuple[Candidate, list[Ask]]] = {}
+        again: Asks = {}
         for piece in pieces:
-            frame = self._asking.frame(piece.frame)
-            if frame is None:
-                continue
-            for index, output in enumerate(piece.outputs, piece.row0):
-                ask = frame.asks[index]
-                failure = piece.failed.get(index)
-                slots = self._asking.resolve(ask)
-                if failure is None:
+            candidate = self._asking.candidate(piece.frame)
+            for row, output in enumerate(piece.outputs, piece.row0):
+                ask = self._asking.answered(piece.frame, row)
+                if ask is None or candidate is None:
+                    continue
+                failure = piece.failed.get(row)
+                if failure is not None:
+                    self._fail(ask, candidate, failure, again, effects)
+                else:
                     if ask.key is not None:
                         value = self._codec.dumps(output)
                         found.setdefault(ask.slot.pending.query.partition, []).append((ask.key, value))
-                    self._fill(slots, output, effects)
-                elif failure[0] == "late":
-                    self._ask_again(frame.candidate, ask.key, slots, now_s, again)
-                else:
-                    self._fail(slots, failure, effects)
-            self._asking.answered(piece.frame, len(piece.outputs))
+                    self._fill(self._asking.resolve(ask), output, effects)
         for partition, pairs in found.items():
             self._cache(partition).put_many(pairs)
         self._send(again, effects)
@@ -123,107 +117,55 @@ class Router:
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         effects = Effects(now_s=now_s)
-        again: dict[str, tuple[Candidate, list[Ask]]] = {}
+        again: Asks = {}
         for pending in self._deadlines.pop_due(now_s):
             self._conclude(pending, Event.PASS_DEADLINE, effects)
             for key, slots in self._asking.abandon(pending):
-                candidate = self._candidate(slots[0])
-                self._ask_again(candidate, key, slots, now_s, again)
-        self._asking.forget(now_s)
+                self._ask_again(_candidate(slots[0]), key, slots, again, effects)
         self._send(again, effects)
+        effects.forgotten = self._asking.forget(now_s)
         return effects
 
-    def recorded(self, partition: int, query_id: str) -> list[Received]:
+    def recorded(self, query: Received) -> list[Received]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
-        life = self._in_flight.pop((partition, query_id), None)
-        return life.repeats if life else []
+        life = self._in_flight.pop(_key(query), None)
+        repeats = life.repeats if life else []
+        self._repeats -= len(repeats)
+        return repeats
 
     def reset(self) -> None:
         """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
         self._in_flight.clear()
+        self._repeats = 0
         self._deadlines = DeadlineQueue()
         self._asking.clear()
 
-    # --- deciding -------------------------------------------------------------------------------------------------
-    def _receive_application(self, name: str, lives: list[Life], effects: Effects) -> None:
+    # --- asking ---------------------------------------------------------------------------------------------------
+    def _decide(self, name: str, lives: list[Life], effects: Effects) -> None:
         application = self._application(name)
         if application is None:
-            for life in lives:
-                self._refuse(life, None, "unknown_application", f"application {name!r} is not registered", effects)
+            effects.answers += refuse_unknown(name, lives, effects.now_s)
             return
-        for life in lives:
-            if life.query.invalid is not None:
-                self._refuse(life, application, "invalid_input", life.query.invalid, effects)
-        lives = [life for life in lives if life.query.invalid is None]
-        in_time = [life for life in lives if not self._refused_as_late(life, application, effects)]
-        pendings = [
-            pending
-            for life, rows in self._converted(application, in_time, effects)
-            if (pending := self._decide(life, application, rows, effects)) is not None
-        ]
-        self._look_up(pendings, effects)
+        decided = Deciding(application, self._prepare, effects.now_s).decide(lives)
+        effects.answers += decided.refusals
+        for pending in decided.pendings:
+            self._deadlines.push(pending.deadline_s, pending)
+            pending.life.move(Event.ASK)
+        self._look_up(decided.pendings, effects)
 
-    def _refused_as_late(self, life: Life, application: Application, effects: Effects) -> bool:
-        late_s = effects.now_s - _deadline_s(life.query, application, effects.now_s)
-        if late_s < 0:
-            return False
-        why = f"read {round(late_s * 1000)} ms after its deadline; nobody was asked"
-        self._refuse(life, application, "arrived_late", why, effects, Event.ARRIVE_LATE)
-        return True
-
-    def _converted(self, application: Application, lives: list[Life], effects: Effects) -> Iterable[tuple[Life, Any]]:
-        single = [life for life in lives if not life.query.packed]
-        rows = to_rows(application.spec, [life.query.rows[0] for life in single])
-        for index, error in rows.failed.items():
-            self._refuse(single[index], application, "invalid_input", str(error), effects)
-        good = [life for index, life in enumerate(single) if index not in rows.failed]
-        yield from zip(good, _each(rows), strict=True)
-        for life in lives:
-            if life.query.packed:
-                try:
-                    yield life, to_matrix(application.spec, life.query.rows)
-                except InvalidInput as error:
-                    self._refuse(life, application, "invalid_input", str(error), effects)
-
-    def _decide(self, life: Life, application: Application, rows: Any, effects: Effects) -> Pending | None:
-        query = life.query
-        if not application.refs:
-            self._refuse(life, application, "no_models", "no model of the application is deployed", effects)
-            return None
-        prepared = self._prepare(application, query.partition, query.context)
-        if query.models is None:
-            decision = prepared.select(query_rng(application.seed, query.query_id))
-        else:
-            refs = [(model, application.named(model)) for model in query.models]
-            unknown = [model for model, ref in refs if ref is None]
-            if unknown:
-                why = f"{unknown} are no candidates of {application.name!r}: {', '.join(application.refs)}"
-                self._refuse(life, application, "unknown_model", why, effects)
-                return None
-            decision = named(tuple(dict.fromkeys(ref for _, ref in refs if ref is not None)))
-        life.move(Event.SELECT)
-        deadline_s = _deadline_s(query, application, effects.now_s)
-        pending = Pending(
-            life, application, decision, prepared.weights, rows, deadline_s=deadline_s, now_s=effects.now_s
-        )
-        self._deadlines.push(deadline_s, pending)
-        return pending
-
-    # --- asking ---------------------------------------------------------------------------------------------------
     def _look_up(self, pendings: Sequence[Pending], effects: Effects) -> None:
         groups: dict[tuple[int, str], list[tuple[Pending, int]]] = {}
         for pending in pendings:
             for model, ref in enumerate(pending.decision.models):
                 groups.setdefault((pending.query.partition, ref), []).append((pending, model))
-        asks: dict[str, tuple[Candidate, list[Ask]]] = {}
-        for pending in pendings:
-            pending.life.move(Event.ASK)
+        asks: Asks = {}
         for (partition, ref), members in groups.items():
             candidate = members[0][0].application.by_ref[ref]
             slots = [Slot(pending, model, row) for pending, model in members for row in range(pending.count)]
-            missed = self._missed(candidate, partition, slots, effects) if candidate.deterministic else [
-                Ask(slot, None) for slot in slots
-            ]  # fmt: skip
+            if candidate.deterministic:
+                missed = self._missed(candidate, partition, slots, effects)
+            else:
+                missed = [Ask(slot, None) for slot in slots]
             if missed:
                 asks.setdefault(ref, (candidate, []))[1].extend(missed)
         self._send(asks, effects)
@@ -244,19 +186,14 @@ class Router:
         return missed
 
     def _ask_again(
-        self,
-        candidate: Candidate,
-        key: bytes | None,
-        slots: list[Slot],
-        now_s: float,
-        again: dict[str, tuple[Candidate, list[Ask]]],
+        self, candidate: Candidate, key: bytes, slots: Iterable[Slot], again: Asks, effects: Effects
     ) -> None:
         """Rows whose first asker ran out of time, for those who still have some."""
         for slot in slots:
-            if slot.wanted and slot.pending.deadline_s > now_s and (key is None or self._asking.join(key, slot)):
+            if slot.wanted and slot.pending.deadline_s > effects.now_s and self._asking.join(key, slot):
                 again.setdefault(candidate.ref, (candidate, []))[1].append(Ask(slot, key))
 
-    def _send(self, asks: dict[str, tuple[Candidate, list[Ask]]], effects: Effects) -> None:
+    def _send(self, asks: Asks, effects: Effects) -> None:
         for candidate, rows in asks.values():
             effects.requests += self._asking.requests(candidate, rows)
 
@@ -266,10 +203,17 @@ class Router:
             if slot.pending.fill(slot.model, slot.row, output, effects.now_s, cached=False):
                 self._conclude(slot.pending, Event.HAVE_ALL, effects)
 
-    def _fail(self, slots: list[Slot], failure: tuple[str, str], effects: Effects) -> None:
-        for slot in slots:
+    def _fail(self, ask: Ask, candidate: Candidate, failure: tuple[str, str], again: Asks, effects: Effects) -> None:
+        """A row has no output: an error is everybody's; lateness is the asker's own, and the others ask anew."""
+        late = failure[0] == "late"
+        if late and ask.superseded:
+            return
+        slots = self._asking.resolve(ask)
+        for slot in [ask.slot] if late else slots:
             if slot.pending.fail(slot.model, slot.row, *failure):
                 self._conclude(slot.pending, Event.HAVE_ALL, effects)
+        if late and ask.key is not None:
+            self._ask_again(candidate, ask.key, slots, again, effects)
 
     def _conclude(self, pending: Pending, event: Event, effects: Effects) -> None:
         pending.life.move(event)
@@ -279,34 +223,13 @@ class Router:
         self._deadlines.discard(pending)
         effects.answers.append(answer)
 
-    def _refuse(
-        self,
-        life: Life,
-        application: Application | None,
-        reason: str,
-        why: str,
-        effects: Effects,
-        event: Event = Event.REFUSE,
-    ) -> None:
-        life.move(event)
-        life.move(Event.DEFAULT)
-        effects.answers.append(refusal(life, application, reason, why, effects.now_s))
 
-    def _candidate(self, slot: Slot) -> Candidate:
-        return slot.pending.application.by_ref[slot.pending.decision.models[slot.model]]
+def _key(query: Received) -> Key:
+    return query.partition, query.application, query.query_id
 
 
-def _deadline_s(query: Received, application: Application, now_s: float) -> float:
-    """By when to answer: within the objective of the record's timestamp; without one, a while from now."""
-    bounds = [bound for bound in (query.deadline_s, application.objective_s) if bound is not None]
-    return query.queried_at_s + min(bounds) if bounds else now_s + THROUGHPUT_WAIT_S
-
-
-def _each(rows: Rows) -> Iterable[Any]:
-    """Each row as a matrix, or list, of one row."""
-    if isinstance(rows.good, np.ndarray):
-        return (rows.good[index : index + 1] for index in range(len(rows.good)))
-    return (row[np.newaxis] if isinstance(row, np.ndarray) else [row] for row in rows.good)
+def _candidate(slot: Slot) -> Candidate:
+    return slot.pending.application.by_ref[slot.pending.decision.models[slot.model]]
 
 
 def _rows_of(slots: list[Slot]) -> Iterable[Any]:

@@ -73,7 +73,7 @@ async def receive_queries(process: "RouterProcess", partition: int, records: lis
     fresh = []
     logged = process.decisions.of(partition).find([query.query_id for query in decoded.queries])
     for query, before in zip(decoded.queries, logged, strict=True):
-        if before is None or process.router.is_in_flight(partition, query.query_id):
+        if before is None or process.router.is_in_flight(query):
             fresh.append(query)
         else:
             process.recorder.repeat(query, before)

@@ -58,7 +58,7 @@ class Outgoing:
 class RecordedCallback(Protocol):
     """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
 
-    def __call__(self, partition: int, query_id: str) -> list[Received]: ...
+    def __call__(self, query: Received) -> list[Received]: ...
 
 
 class Recorder:
@@ -174,7 +174,7 @@ class Recorder:
                 continue
             one.answer.life.move(Event.RECORD)
             one.answer.life.move(Event.ACKNOWLEDGE)
-            for again in self._recorded(partition, one.query.query_id):
+            for again in self._recorded(one.query):
                 if again.offset == one.query.offset:
                     done.append(again.offset)
                 else:

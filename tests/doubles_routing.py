@@ -1,0 +1,63 @@
+"""Applications, queries and a router in memory, for tests of routing."""
+
+import json
+from collections import defaultdict
+
+from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.keys import version_digest
+from clipper_stream.inputs import InputSpec
+from clipper_stream.routing import Application, Candidate, OutputPiece, Received, Router
+from clipper_stream.selection.decision import audited
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import SelectionState
+
+NOW_S = 1_000_000.0
+"""When the tests begin, seconds since the epoch."""
+
+
+class JsonCodec:
+    """Outputs in the cache as JSON."""
+
+    @staticmethod
+    def dumps(output):
+        return json.dumps(output).encode()
+
+    loads = staticmethod(json.loads)
+
+
+def application(name="app", refs=("a:1",), policy="exp4", **changes):
+    """An application of deterministic models over rows of one number, that answers within a second."""
+    volatile = changes.pop("volatile", ())
+    candidates = tuple(
+        Candidate(ref=ref, digest=version_digest(ref, None), deterministic=ref not in volatile) for ref in refs
+    )
+    settings = dict(spec=InputSpec("float32", (1,)), objective_s=1.0, default_output="default")
+    return Application(name=name, candidates=candidates, policy=make_policy(policy, {}), **(settings | changes))
+
+
+def query(query_id, *values, **changes):
+    """A query of one row of one number a value; packed when there are several."""
+    settings = dict(application="app", rows=[[value] for value in values], packed=len(values) > 1, queried_at_s=NOW_S)
+    return Received(query_id=query_id, **(settings | changes))
+
+
+def prepare(app, partition, context):
+    """The choice of an application that has learned nothing."""
+    prepared = app.policy.prepare(SelectionState(), app.refs)
+    return audited(prepared, app.audit_ratio) if app.audit_ratio > 0 else prepared
+
+
+def make_router(*applications, budget_bytes=1_000_000):
+    """A router of these applications, with a cache a partition."""
+    known = {app.name: app for app in applications}
+    caches = defaultdict(lambda: ClockCache(DictStore(), budget_bytes))
+    return Router(known.get, prepare, caches.__getitem__, JsonCodec())
+
+
+def outputs_of(request, model, failed=None, rows=None):
+    """The answer of a host to rows of a request, all of them unless told."""
+    first, last = rows or (0, len(request.rows))
+    failed = failed or {}
+    outputs = [None if row in failed else model(float(request.rows[row][0])) for row in range(first, last)]
+    return OutputPiece(request.frame, first, outputs, failed)

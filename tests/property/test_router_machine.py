@@ -1,0 +1,269 @@
+"""The router against a naive model: every query answered once, in time, and with what the outputs so far say."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from doubles_routing import NOW_S, application, make_router, prepare, query
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from clipper_stream.combining.combiner import combine
+from clipper_stream.routing import OutputPiece
+from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
+from clipper_stream.selection.decision import named
+from clipper_stream.selection.rng import query_rng
+
+OPEN = object()
+MODELS = {"a:1": int, "b:1": lambda x: int(x) % 2, "c:1": lambda x: 7}
+VOLATILE = "c:1"
+APPLICATIONS = {
+    app.name: app
+    for app in (
+        application("all", ("a:1", "b:1", "c:1"), volatile=(VOLATILE,)),
+        application("sure", ("a:1", "b:1"), confidence_threshold=0.9, objective_s=3.0),
+        application("one", ("a:1", "b:1", "c:1"), "exp3", objective_s=None, audit_ratio=0.3, volatile=(VOLATILE,)),
+        application("none", ()),
+    )
+}
+
+
+@dataclass(eq=False)
+class Naive:
+    """One query, and what has arrived for it by model and row."""
+
+    query: object
+    decision: object = None
+    deadline_s: float = 0.0
+    slots: dict = field(default_factory=dict)
+    failures: dict = field(default_factory=dict)
+
+    def open(self, ref, value):
+        return [
+            (ref, row)
+            for row, one in enumerate(self.query.rows)
+            if one[0] == value and self.slots.get((ref, row)) is OPEN
+        ]
+
+    def fill(self, slot, output, failure):
+        self.slots[slot] = output
+        if failure:
+            self.failures.setdefault(slot[0], failure[0])
+
+    @property
+    def complete(self):
+        return OPEN not in self.slots.values()
+
+    def answer(self):
+        """Outputs, reason and models used, by the plainest code."""
+        rows, app = range(len(self.query.rows)), APPLICATIONS.get(self.query.application)
+        if self.decision is None:
+            default = app.default_output if app else None
+            return [default] * len(rows), None, {}
+        used = {ref: [self.slots[ref, row] for row in rows] for ref in self.decision.models if ref not in self.failures}
+        used = {ref: outputs for ref, outputs in used.items() if OPEN not in outputs}
+        served = [ref for ref in self.decision.served if ref in used]
+        if not served:
+            late = any(self.failures.get(ref, "late") == "late" for ref in self.decision.served)
+            return [app.default_output] * len(rows), "late" if late else "errors", used
+        weights, asked = prepare(app, 0, None).weights, len(self.decision.served)
+        combined = [combine("vote", {ref: used[ref][row] for ref in served}, weights, asked) for row in rows]
+        if min(one.confidence for one in combined) < app.confidence_threshold:
+            return [app.default_output] * len(rows), "low_confidence", used
+        return [one.output for one in combined], None, used
+
+
+class RouterMachine(RuleBasedStateMachine):
+    """Queries come, hosts answer in pieces, late, wrongly or never, time passes, partitions are taken away."""
+
+    @initialize(cached=st.booleans())
+    def start(self, cached):
+        self.router = make_router(*APPLICATIONS.values(), budget_bytes=100_000 if cached else 0)
+        self.cache = set() if cached else None
+        self.now_s = NOW_S
+        self.waiting, self.answered, self.repeats = {}, {}, Counter()
+        self.requests, self.askers, self.flying = {}, {}, {}
+        self.count = 0
+
+    # --- what happens -----------------------------------------------------------------------------------------
+    @rule(
+        name=st.sampled_from([*APPLICATIONS, "unknown"]),
+        batch=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), min_size=1, max_size=4),
+        models=st.sampled_from([None, None, None, ["a"], ["b:1", "a"], ["z"]]),
+        age_s=st.sampled_from([0.0, 0.5, 2.0, -100.0]),
+        bound_s=st.sampled_from([None, None, 0.2, 50.0]),
+        partition=st.integers(0, 1),
+    )
+    def queries_come(self, *, name, batch, models, age_s, bound_s, partition):
+        settings = dict(application=name, models=models, deadline_s=bound_s, partition=partition)
+        arriving = []
+        for values in batch:
+            self.count += 1
+            arriving.append(query(f"q{self.count}", *values, queried_at_s=self.now_s - age_s, **settings))
+            self.waiting[f"q{self.count}"] = self.naive(arriving[-1])
+        self.compare(self.router.receive(arriving, self.now_s))
+
+    @rule(random=st.randoms(use_true_random=False))
+    def a_query_is_read_again(self, random):
+        known = list((self.waiting | self.answered).values())
+        if known:
+            again = random.choice(known).query
+            self.repeats[again.query_id] += 1
+            self.compare(self.router.receive([again], self.now_s))
+
+    @rule(random=st.randoms(use_true_random=False), pieces=st.integers(1, 3))
+    def outputs_come(self, random, pieces):
+        sent = []
+        for _ in range(pieces):
+            open_frames = list(dict.fromkeys(frame for frame, _ in self.askers)) or list(self.requests)
+            if open_frames:
+                sent.append(self.piece(self.requests[random.choice(open_frames)], random))
+        for piece in sent:
+            for row, output in enumerate(piece.outputs, piece.row0):
+                self.arrives(piece.frame, row, output, piece.failed.get(row))
+        self.compare(self.router.gather(sent, self.now_s))
+
+    @rule(seconds=st.sampled_from([0.1, 0.2, 0.5, 1.0, 3.0, 70.0]))
+    def time_passes(self, seconds):
+        self.now_s += seconds
+        due = self.router.next_deadline_s
+        if due is not None and due <= self.now_s:
+            self.expire()
+
+    @rule(random=st.randoms(use_true_random=False))
+    def an_answer_is_recorded(self, random):
+        if self.answered:
+            self.record(self.answered.pop(random.choice(list(self.answered))))
+
+    @rule()
+    def partitions_are_taken_away(self):
+        self.router.reset()
+        self.waiting, self.answered, self.repeats = {}, {}, Counter()
+        self.flying, self.askers = {}, {}
+
+    # --- what must hold ---------------------------------------------------------------------------------------
+    @invariant()
+    def every_query_is_in_flight_until_it_is_recorded(self):
+        assert self.router.in_flight == len(self.waiting) + len(self.answered) + self.repeats.total()
+        assert all(one.deadline_s > self.now_s for one in self.waiting.values())
+
+    def teardown(self):
+        if not hasattr(self, "router"):
+            return
+        self.now_s += 1000
+        self.expire()
+        assert not self.waiting
+        for one in self.answered.values():
+            self.record(one)
+        self.now_s += 1000
+        self.router.expire(self.now_s)
+        asking = self.router._asking
+        assert self.router.in_flight == len(asking) == len(asking._overdue) == asking._overdue_rows == 0
+        assert self.router.next_deadline_s is None
+
+    # --- the naive model --------------------------------------------------------------------------------------
+    def naive(self, one):
+        app = APPLICATIONS.get(one.application)
+        found = Naive(one)
+        if app is None or not app.refs or one.models == ["z"]:
+            return found
+        asked_at_s = min(one.queried_at_s, self.now_s)
+        deadline_s = self.now_s + THROUGHPUT_WAIT_S if app.objective_s is None else asked_at_s + app.objective_s
+        found.deadline_s = deadline_s if one.deadline_s is None else min(deadline_s, asked_at_s + one.deadline_s)
+        if found.deadline_s <= self.now_s:
+            return found
+        found.decision = (
+            prepare(app, 0, None).select(query_rng(app.seed, one.query_id))
+            if one.models is None
+            else named([app.named(model) for model in one.models])
+        )
+        for ref in found.decision.models:
+            for row, (value,) in enumerate(one.rows):
+                known = ref != VOLATILE and self.cache and (one.partition, ref, value) in self.cache
+                found.slots[ref, row] = MODELS[ref](value) if known else OPEN
+        return found
+
+    def piece(self, request, random):
+        first = random.randrange(len(request.rows))
+        outputs, failed = [], {}
+        for row in range(first, random.randint(first + 1, len(request.rows) + 1)):  # a row too many sometimes
+            outcome = random.choice(["output", "output", "output", "late", "error"])
+            value = request.rows[row][0] if row < len(request.rows) else 0
+            outputs.append(MODELS[request.ref](value) if outcome == "output" else None)
+            if outcome != "output":
+                failed[row] = (outcome, "because")
+        return OutputPiece(request.frame, first, outputs, failed)
+
+    def arrives(self, frame, row, output, failure):
+        asker = self.askers.pop((frame, row), None)
+        if asker is None:
+            return  # answered before, or never asked
+        request, (query_id, slot, partition) = self.requests[frame], asker
+        key = request.ref, float(request.rows[row][0])
+        current = self.flying.get(key) == (frame, row)
+        late = failure is not None and failure[0] == "late"
+        if current or (key[0] != VOLATILE and not late):
+            self.flying.pop(key, None)
+        if failure is None and key[0] != VOLATILE and self.cache is not None:
+            self.cache.add((partition, *key))
+        if key[0] == VOLATILE or late:
+            own = self.waiting.get(query_id) if current or key[0] == VOLATILE else None
+            slots = [(own, slot)] if own and own.slots[slot] is OPEN else []
+        else:
+            slots = [(one, place) for one in self.waiting.values() for place in one.open(*key)]
+        for one, place in slots:
+            one.fill(place, output, failure)
+        for one in {one for one, _ in slots if one.complete}:
+            self.answered[one.query.query_id] = self.waiting.pop(one.query.query_id)
+
+    def expire(self):
+        for one in [one for one in self.waiting.values() if one.deadline_s <= self.now_s]:
+            self.answered[one.query.query_id] = self.waiting.pop(one.query.query_id)
+        self.flying = {
+            key: (frame, row) for key, (frame, row) in self.flying.items()
+            if self.requests[frame].deadlines_s[row] > self.now_s
+        }  # fmt: skip
+        effects = self.router.expire(self.now_s)
+        for frame in effects.forgotten:
+            assert max(self.requests[frame].deadlines_s) <= self.now_s
+            for row in range(len(self.requests[frame].rows)):
+                self.askers.pop((frame, row), None)
+        self.compare(effects)
+
+    def record(self, one):
+        assert len(self.router.recorded(one.query)) == self.repeats.pop(one.query.query_id, 0)
+
+    # --- comparing --------------------------------------------------------------------------------------------
+    def compare(self, effects):
+        for name in [name for name, one in self.waiting.items() if one.complete]:
+            self.answered[name] = self.waiting.pop(name)
+        told = getattr(self, "told", set()) & self.answered.keys()
+        assert {answer.query.query_id for answer in effects.answers} == self.answered.keys() - told
+        assert len(effects.answers) == len(self.answered.keys() - told)
+        self.told = set(self.answered)
+        for answer in effects.answers:
+            one = self.answered[answer.query.query_id]
+            outputs, reason, used = one.answer()
+            assert (answer.outputs, {use.ref: use.outputs for use in answer.used}) == (outputs, used)
+            assert answer.reason == reason if one.decision else answer.default
+        for request in effects.requests:
+            self.asked(request)
+
+    def asked(self, request):
+        assert request.frame not in self.requests
+        assert min(request.deadlines_s) > self.now_s
+        self.requests[request.frame] = request
+        for row, ask in enumerate(self.router._asking._frames[request.frame].asks):
+            slot, key = ask.slot, (request.ref, float(request.rows[row][0]))
+            assert request.rows[row][0] == slot.pending.query.rows[slot.row][0]
+            assert slot.pending.query.query_id in self.waiting
+            self.askers[request.frame, row] = (
+                slot.pending.query.query_id, (request.ref, slot.row), slot.pending.query.partition,
+            )  # fmt: skip
+            if request.ref != VOLATILE:
+                assert key not in self.flying
+                self.flying[key] = request.frame, row
+
+
+TestRouter = RouterMachine.TestCase
+TestRouter.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
