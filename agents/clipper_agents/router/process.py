@@ -1,9 +1,10 @@
 """One router process: its parts, and what holds them together."""
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
+DRAIN_S = 5.0
+"""Longest wait for queries in flight when the process is told to stop."""
 UNKNOWN_APPLICATION = "unknown"
 """Label of all queries to applications that are not registered, lest a typo adds a metric series."""
 
@@ -76,13 +79,15 @@ class RouterProcess:
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
-            HostMetrics(self.metrics.families), lambda frames: gather_frames(self, frames), self._ended
+            HostMetrics(self.metrics.families), lambda frames: gather_frames(self, frames), self.app.watch
         )
         self.followers = [
             Follower(settings.kafka, catalogue.control, self.registry.take),
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
         ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+        self._drained = asyncio.Event()
         add_agents(self)
 
     async def start(self) -> None:
@@ -118,15 +123,15 @@ class RouterProcess:
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics)
         for work in (self.sender.run(), self.recorder.run(), self._publish(), self._report(), self._reach_models()):
-            self._spawn(work)
+            self._tasks.append(app.watched(work))
         await app.start()
 
     async def stop(self) -> None:
         """Let the queries in flight finish, then stop; what was not acknowledged is read again by the next process."""
-        self.room.clear()
-        deadline = asyncio.get_running_loop().time() + DRAIN_S
-        while self.router.in_flight and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        self._draining = True
+        self.watch_room()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drained.wait(), DRAIN_S)
         await self.recorder.idle()
         await self._publish_totals()
         await self.app.stop()
@@ -149,11 +154,13 @@ class RouterProcess:
         self.watch_room()
 
     def watch_room(self) -> None:
-        """Stop reading queries at `max_in_flight`, and go on below it."""
-        if self.router.in_flight >= self.settings.max_in_flight:
+        """Stop reading queries at `max_in_flight` and while draining, and go on below it."""
+        if self._draining or self.router.in_flight >= self.settings.max_in_flight:
             self.room.clear()
         else:
             self.room.set()
+        if self._draining and not self.router.in_flight:
+            self._drained.set()
 
     def count_queries(self, queries: Iterable[Received]) -> None:
         """Queries were read."""
@@ -214,17 +221,6 @@ class RouterProcess:
         return model.input.dtype if model else "json"
 
     # --- background -------------------------------------------------------------------------------------------------
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A background task that fails ends the process loudly; redelivery follows."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("router stops reason=%r", error, exc_info=error)
-            self._tasks.append(asyncio.get_running_loop().create_task(self.app.crash(error)))
-
     async def _publish(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_EVERY_S)
@@ -265,7 +261,3 @@ class RouterProcess:
                 logger.warning("model not reachable yet model=%s reason=%s", model.ref, error)
             else:
                 self.registry.reached(model.ref)
-
-
-DRAIN_S = 5.0
-"""Longest wait for queries in flight when the process is told to stop."""

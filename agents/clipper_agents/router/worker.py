@@ -10,7 +10,7 @@ def run(settings: RouterSettings) -> None:
     """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves."""
     ports: list[int] = []
 
-    async def make() -> RouterProcess:
+    def make() -> RouterProcess:
         process = RouterProcess(settings)
         ports.append(serve_metrics(process.metrics.registry, settings.metrics_port, settings.metrics_address))
         return process

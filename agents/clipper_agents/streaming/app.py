@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         if self._outbox is None:
             self._outbox = Outbox(self.producer._ensure_producer())
         return self._outbox
+
+    def watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside the agents; when it fails, the app crashes and the process ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self.watch)
+        return task
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Crash with the task's error, if it has one."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""

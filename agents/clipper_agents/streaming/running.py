@@ -1,33 +1,42 @@
-"""The life of a worker process: start, say that it serves, drain when told, end loudly when it cannot go on."""
+"""The life of a worker process: start, say that it serves, drain when told, end loudly when it cannot go on.
+
+    make --> start --> inputs flow --> ready line --> SIGTERM --> drained, stopped --> exit 0
+     | SetupError |                        | app crashed              | not within STOP_WITHIN_S
+     '------------+--> exit 3              '--> exit 4                '--> exit 4
+
+Nothing is lost by any of these ends: what is not acknowledged is read again by the next process.
+"""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import uvloop
 
+from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
 
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 15.0
-"""A stop that hangs (a broker that is gone) ends with the process after so long; nothing is lost by it."""
-EXIT_CRASHED = 4
-"""Exit code of a worker that ended because it could not go on."""
+"""A stop that hangs (a batch in a model, a broker that is gone) ends with the process after so long."""
 
 
 class Worker(Protocol):
-    """What a worker process runs."""
+    """What a worker process runs. A part of it that fails crashes the app, and the process ends."""
 
     app: ClipperApp
 
     async def start(self) -> None:
-        """Start; the app's inputs flow some time after this returns."""
+        """Start the app and all else; inputs flow some time after this returns.
+
+        Raises:
+            SetupError: it cannot start until something is changed.
+        """
         ...
 
     async def stop(self) -> None:
@@ -35,45 +44,40 @@ class Worker(Protocol):
         ...
 
 
-def run_worker(make: Callable[[], Awaitable[Worker]], ready: Callable[[], str]) -> None:
-    """Run a worker until SIGTERM or SIGINT; returns after a clean stop.
+def run_worker(make: Callable[[], Worker], ready: Callable[[], str]) -> None:
+    """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
     Args:
         make: Makes the worker, inside the event loop.
         ready: The line to print on stdout when the worker serves.
 
     Raises:
-        SystemExit: with `EXIT_CRASHED`, when the worker could not go on.
+        SetupError: it cannot start until something is changed.
     """
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    crashed = asyncio.run(_run(make, ready))
+    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready))
     logging.shutdown()
-    os._exit(EXIT_CRASHED if crashed else 0)  # threads of libraries do not outlive their worker
+    os._exit(code)
 
 
-async def _run(make: Callable[[], Awaitable[Worker]], ready: Callable[[], str]) -> bool:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
+    told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    worker = await make()
-    ended = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(worker.app._crashed.wait())]
-    started = asyncio.ensure_future(_start(worker))
-    await asyncio.wait([started, *ended], return_when=asyncio.FIRST_COMPLETED)
-    failed = started.done() and started.exception() is not None
-    if started.done() and not failed:
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    worker = make()
+    ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]
+    starting = asyncio.ensure_future(_start(worker))
+    await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
         print(ready(), flush=True)  # noqa: T201 (what a supervisor waits for)
-        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
-    crashed = failed or worker.app.crashed
-    if failed:
-        logger.error("worker stops reason=%r", started.exception(), exc_info=started.exception())
-    elif worker.app.crashed:
-        logger.error("worker stops reason=%r", worker.app._crash_reason)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if worker.app.crashed:
+        reason = worker.app.crash_reason
+        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
+        return exits.CRASHED
     _end_anyway()
-    with contextlib.suppress(asyncio.CancelledError):
-        if not crashed:
-            await worker.stop()
-    return crashed
+    await worker.stop()
+    return exits.CRASHED if worker.app.crashed else exits.OK
 
 
 async def _start(worker: Worker) -> None:
@@ -82,6 +86,12 @@ async def _start(worker: Worker) -> None:
 
 
 def _end_anyway() -> None:
-    timer = threading.Timer(STOP_WITHIN_S, os._exit, args=(EXIT_CRASHED,))
+    timer = threading.Timer(STOP_WITHIN_S, _give_up)
     timer.daemon = True
     timer.start()
+
+
+def _give_up() -> None:
+    logger.error("worker not drained seconds=%s", STOP_WITHIN_S)
+    logging.shutdown()
+    os._exit(exits.CRASHED)
