@@ -1,5 +1,6 @@
 """The program: its commands, and what an error looks like from outside."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -86,6 +87,8 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
     from clipper_stream.errors import ClipperError, SetupError
     from clipper_topics.connection import InvalidConnection
 
+    # a command that does not configure logging says what is wrong itself, and libraries do not say it fifty times before
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         program(arguments)
     except SystemExit as end:
