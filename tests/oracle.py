@@ -69,10 +69,7 @@ def positions(rows: Mapping[RowKey, Row]) -> dict[int, int]:
 
 
 def fold(
-    predictions: Iterable[Record],
-    feedback: Iterable[Record],
-    applications: Mapping[str, Mapping[str, Any]],
-    partitions: int,
+    predictions: Iterable[Record], feedback: Iterable[Record], applications: Mapping[str, Mapping[str, Any]]
 ) -> dict[RowKey, Row]:
     """The table that the logs lead to, positions included.
 
@@ -80,7 +77,6 @@ def fold(
         predictions: The predictions topic, by partition in log order.
         feedback: The feedback topic, by partition in log order.
         applications: Manifests by name, as they stand in a configuration.
-        partitions: Of the deployment.
     """
     decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
     for record in predictions:
@@ -174,4 +170,4 @@ def _loss(kind: str, label: Any, output: Any) -> float:
         return sum([_loss(kind, *pair) for pair in zip(label, output, strict=True)]) / len(output)
     if kind == "zero_one":
         return 0.0 if label == output else 1.0
-    return min(1.0, abs(label - output)) ** (2 if kind == "squared" else 1)
+    return float(min(1.0, abs(label - output)) ** (2 if kind == "squared" else 1))

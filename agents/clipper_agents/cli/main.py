@@ -87,7 +87,7 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
     from clipper_stream.errors import ClipperError, SetupError
     from clipper_topics.connection import InvalidConnection
 
-    # a command that does not configure logging says what is wrong itself, and libraries do not say it fifty times before
+    # a command that configures no logging says itself what is wrong; libraries do not say it fifty times before
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         program(arguments)

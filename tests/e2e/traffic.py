@@ -1,0 +1,142 @@
+"""Applications that ask at a steady rate, whatever the answers do, and tell the truth about each answer."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import Producer
+from e2e.any_client import MSGPACK, AnyClient, Record
+from plain_msgpack import pack
+
+APPLICATIONS = ("picks", "picks", "blends", "blends", "slow")
+CONTEXTS = (None, None, "ada", "alan", "grace")
+
+
+class Traffic:
+    """One thread asks, another reads the answers and tells; as a context manager it starts and stops them.
+
+    Args:
+        client: Reads the answers.
+        prefix: Of the deployment's topics.
+        partitions: Of the deployment.
+        rate_per_s: Queries a second.
+        seed: Seeds what is asked and told.
+    """
+
+    def __init__(
+        self, client: AnyClient, prefix: str, partitions: int, rate_per_s: float = 80.0, seed: int = 1
+    ) -> None:
+        self.queries, self.predictions, self.feedback = (
+            f"{prefix}.{name}" for name in ("queries", "predictions", "feedback")
+        )
+        self.asked = 0
+        self._client, self._partitions, self._interval_s = client, partitions, 1.0 / rate_per_s
+        self._seed = seed
+        self._enough, self._all_answered = threading.Event(), threading.Event()
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ask, self._tell)]
+        self._answered: set[tuple[int, int]] = set()
+
+    def finish(self) -> None:
+        """Ask no more, and wait until every query is answered and everything has been told."""
+        self._enough.set()
+        self._threads[0].join()
+        every = {(one.partition, one.offset) for one in self._client.read(self.queries)}
+        end_s = time.monotonic() + 120
+        while not every <= self._answered:
+            assert time.monotonic() < end_s, f"{len(every - self._answered)} of {len(every)} queries have no answer"
+            assert not self._failures, self._failures
+            self._all_answered.wait(0.1)
+        self._all_answered.set()
+        self._threads[1].join()
+        assert not self._failures, self._failures
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._enough.set()
+        self._all_answered.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - told to the test by `finish`
+            self._failures.append(error)
+
+    def _producer(self) -> Producer:
+        return Producer({"bootstrap.servers": self._client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+
+    # --- asking -------------------------------------------------------------------------------------------------
+    def _ask(self) -> None:
+        rng, producer = random.Random(self._seed), self._producer()
+        next_s = time.monotonic()
+        while not self._enough.wait(max(0.0, next_s - time.monotonic())):
+            next_s += self._interval_s
+            content = self._query(rng)
+            as_msgpack = rng.random() < 0.2
+            producer.produce(
+                self.queries,
+                pack(content) if as_msgpack else json.dumps(content).encode(),
+                key=content["context"].encode() if "context" in content else None,
+                headers=list(MSGPACK.items()) if as_msgpack else None,
+            )
+            producer.poll(0)
+            self.asked += 1
+        assert producer.flush(60) == 0
+
+    def _query(self, rng: random.Random) -> dict[str, Any]:
+        row = [rng.randrange(4) for _ in range(3)]
+        content: dict[str, Any] = {"application": rng.choice(APPLICATIONS)}
+        content |= {"inputs": [row, [1, 1, 1]]} if rng.random() < 0.2 else {"input": row}
+        context = rng.choice(CONTEXTS)
+        if context:
+            content["context"] = context
+        if rng.random() < 0.5:
+            content["query_id"] = f"order {self.asked}"
+        return content
+
+    # --- telling ------------------------------------------------------------------------------------------------
+    def _tell(self) -> None:
+        rng, producer = random.Random(self._seed + 1), self._producer()
+        with self._client.reading(self.predictions) as reading:
+            while True:
+                last_look = self._all_answered.is_set()
+                for answer in reading.more():
+                    about = (answer.partition, answer.content["query_offset"])
+                    if about not in self._answered:
+                        self._tell_about(answer, rng, producer)
+                        self._answered.add(about)
+                producer.poll(0)
+                if last_look:
+                    break
+        assert producer.flush(60) == 0
+
+    def _tell_about(self, answer: Record, rng: random.Random, producer: Producer) -> None:
+        content = answer.content
+        told = {"query_id": content["query_id"], **_truth(content, rng)}
+        partition = answer.partition
+        if rng.random() < 0.1:
+            producer.produce(self.feedback, b"{" if rng.random() < 0.5 else b'{"query_id": "nobody", "loss": 1}')
+        if "order" not in content["query_id"] and rng.random() < 0.2:
+            partition = (partition + 1) % self._partitions  # the id says where the decision is
+        for _ in range(1 + (rng.random() < 0.1)):
+            producer.produce(self.feedback, json.dumps(told).encode(), key=answer.key, partition=partition)
+
+
+def _truth(content: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+    kind = rng.choice(("label", "label", "loss", "reward"))
+    if kind != "label":
+        return {kind: rng.random()}
+    numbers = [rng.choice((3, 4.25, 6)) for _ in content.get("outputs", [None])]
+    return {"label": numbers if "outputs" in content else numbers[0]}
