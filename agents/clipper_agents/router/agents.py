@@ -1,11 +1,13 @@
 """The router's Faust agents: take a chunk, hand it to whoever knows, acknowledge."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
 
 from clipper_agents.router.decoding import Record, decode_queries
+from clipper_agents.router.recorder import answers
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
 from clipper_stream.routing import OutputPiece
@@ -23,29 +25,38 @@ FEEDBACK_A_CHUNK = 500
 def add_agents(process: "RouterProcess") -> None:
     """Register the agents `route`, `gather` and `learn` with the process's Faust app."""
     app, catalogue = process.app, process.settings.catalogue
+    topics = {"route": catalogue.queries, "gather": catalogue.outputs, "learn": catalogue.feedback}
+    for work in (route, gather, learn):
+        name = work.__name__
+        app.agent(app.raw_topic(topics[name]), name=name)(partial(work, process))
 
-    @app.agent(app.raw_topic(catalogue.queries), name="route")
-    async def route(stream: Any) -> None:
-        async for chunk in stream.chunks(QUERIES_A_CHUNK):
-            await process.room.wait()
-            for tp, records in chunk:
-                await receive_queries(process, tp.partition, records, stream.generation)
 
-    @app.agent(app.raw_topic(catalogue.outputs), name="gather")
-    async def gather(stream: Any) -> None:
-        async for chunk in stream.chunks(FRAMES_A_CHUNK):
-            for tp, records in chunk:
-                frames = await decode_outputs(process, records)
-                gather_frames(process, [frame for frame in frames if frame.router == process.identity])
-                stream.ack(tp, [record.offset for record in records])
+async def route(process: "RouterProcess", stream: Any) -> None:
+    """Decide about queries."""
+    async for chunk in stream.chunks(QUERIES_A_CHUNK):
+        generation = stream.generation
+        await process.room.wait()
+        for tp, records in chunk:
+            await receive_queries(process, tp.partition, records, generation)
 
-    @app.agent(app.raw_topic(catalogue.feedback), name="learn")
-    async def learn(stream: Any) -> None:
-        async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
-            generation = stream.generation
-            for tp, records in by_partition(chunk).items():
-                if await process.learner.learn(tp.partition, records, generation):
-                    stream.ack(tp, [record.offset for record in records], generation)
+
+async def gather(process: "RouterProcess", stream: Any) -> None:
+    """Take the outputs that hosts send to this process."""
+    async for chunk in stream.chunks(FRAMES_A_CHUNK):
+        generation = stream.generation
+        for tp, records in chunk:
+            frames = await decode_outputs(process, records)
+            gather_frames(process, [frame for frame in frames if frame.router == process.identity])
+            stream.ack(tp, [record.offset for record in records], generation)
+
+
+async def learn(process: "RouterProcess", stream: Any) -> None:
+    """Apply feedback."""
+    async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
+        generation = stream.generation
+        for tp, records in by_partition(chunk).items():
+            if await process.learner.learn(tp.partition, records, generation):
+                stream.ack(tp, [record.offset for record in records], generation)
 
 
 def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
@@ -61,19 +72,22 @@ def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
 
 
 async def receive_queries(process: "RouterProcess", partition: int, records: list[Record], generation: int) -> None:
-    """Answer again what was answered before, refuse what cannot be read, decide about the rest."""
+    """Answer again what was answered before, refuse what cannot be read, decide about the rest.
+
+    The records of a generation that has ended are left alone: whoever has their partition now reads them again.
+    """
     decoded = decode_queries(records, generation)
     if decoded.undecodable:
         dead_letters = process.settings.catalogue.dead_letters
         await send_dead_letters(process.app.outbox, dead_letters, decoded.undecodable)
         process.metrics.count_dead_letters(process.settings.catalogue.queries, "undecodable", len(decoded.undecodable))
         process.acknowledge(partition, [record.offset for record, _ in decoded.undecodable], generation)
-        if generation != process.generation():
-            return
+    if generation != process.generation():
+        return
     fresh = []
     logged = process.decisions.of(partition).find([query.query_id for query in decoded.queries])
     for query, before in zip(decoded.queries, logged, strict=True):
-        if before is None or process.router.is_in_flight(query):
+        if before is None or process.router.is_in_flight(query) or not answers(before, query):
             fresh.append(query)
         else:
             process.recorder.repeat(query, before)

@@ -1,7 +1,7 @@
 """Records to queries: what a query says, and what its record says about it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -12,7 +12,7 @@ from clipper_topics.codec import UndecodableRecord, content_type
 from clipper_topics.query import Query, check_query
 from clipper_topics.query_ids import offset_id
 
-Record = ConsumerRecord[Any, Any]
+Record: TypeAlias = ConsumerRecord[Any, Any]
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits is no float."""
 

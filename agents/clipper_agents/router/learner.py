@@ -149,7 +149,7 @@ class Learner:
         return self._app.consumer.finished_upto(tp) >= end
 
     def _current(self, generation: int) -> bool:
-        return self._app.flow_control.is_active() and self._app.consumer_generation_id == generation
+        return self._app.generation == generation
 
     def _count(self, step: Step, forwarded: int) -> None:
         for outcome, count in step.outcomes.items():

@@ -1,13 +1,14 @@
 """What a feedback does to the rows: a pure step over decisions, credits and rows that the caller looked up.
 
 Rules of this file:
-- Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a duplicate.
+- Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a
+  duplicate.
 - Nothing here is sent or stored: the step says what to write.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -22,10 +23,10 @@ from clipper_stream.routing import Application
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
-from clipper_topics.prediction import Prediction
+from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 from clipper_topics.selection_totals import SelectionRow
 
-Record = ConsumerRecord[Any, Any]
+Record: TypeAlias = ConsumerRecord[Any, Any]
 Row = tuple[str, str | None]
 """Application and context."""
 
@@ -90,7 +91,7 @@ def truth_of(found: Feedback) -> Truth:
 def decision_of(prediction: Prediction) -> LoggedDecision:
     """What the log says about a decision, as the library's learning step reads it."""
     packed = prediction.outputs is not msgspec.UNSET
-    asked = [*prediction.models, *prediction.missing]
+    asked: list[ModelAnswer | Missing] = [*prediction.models, *prediction.missing]
     return LoggedDecision(
         outputs={
             f"{answer.model}:{answer.version}": answer.outputs if packed else answer.output

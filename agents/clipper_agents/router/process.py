@@ -144,13 +144,12 @@ class RouterProcess:
 
     # --- what the agents and the recorder need ----------------------------------------------------------------------
     def generation(self) -> int:
-        """Of the consumer; -1 while a rebalance is under way."""
-        return int(self.app.consumer_generation_id) if self.app.flow_control.is_active() else -1
+        """The app's; -1 while a rebalance is under way."""
+        return self.app.generation
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
         """Queries are finished."""
-        if generation == self.generation():
-            self.app.consumer.frontiers[TP(self.settings.catalogue.queries, partition)].finish(offsets)
+        self.app.consumer.acknowledge(TP(self.settings.catalogue.queries, partition), offsets, generation)
         self.watch_room()
 
     def watch_room(self) -> None:

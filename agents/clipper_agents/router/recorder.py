@@ -32,6 +32,7 @@ class Head(msgspec.Struct):
     """The part of a prediction that tells which query it answers."""
 
     query_id: str
+    application: str = ""
     query_offset: int = -1
 
 
@@ -194,6 +195,11 @@ def _record(outgoing: Outgoing) -> Record:
 def head_of(logged: Logged) -> Head:
     """Which query a prediction answers."""
     return _heads.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+
+
+def answers(logged: Logged, query: Received) -> bool:
+    """Whether a prediction with the query's id is about it: another application may use the same ids."""
+    return head_of(logged).application == query.application
 
 
 def read_prediction(record: ConsumerRecord[Any, Any]) -> tuple[Head | None, Logged]:

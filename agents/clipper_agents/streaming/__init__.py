@@ -12,6 +12,6 @@
 | `log_reader`, `follower` | plain consumers | ranges of a log; a compacted topic read whole by every process |
 | `app` | `faust.App` | the settings that the above need |
 
-Checked against faust-streaming 0.15.3, mode-streaming 0.7.1 and aiokafka 0.14.0; docs/explanation/streaming.md tells the
-whole story and tests/unit/streaming pins the versions.
+Checked against faust-streaming 0.15.3, mode-streaming 0.7.1 and aiokafka 0.14.0; docs/explanation/streaming.md tells
+the whole story and tests/unit/streaming pins the versions.
 """

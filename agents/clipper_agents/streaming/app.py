@@ -34,6 +34,10 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         state_positions: Says where inputs whose position belongs to the state go on reading.
         state_lock: Held while state changes: by recovery, and by an agent for one step.
         inputs_flow: Set when the first recovery has ended.
+        generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
+            away until the state of the next ones is restored. Kafka's own generation is not enough: a static member
+            that joins again may get the same one, and it is there before the state is.
+        rebalances: Counts both the beginnings and the ends of rebalances.
     """
 
     logger = LIBRARY
@@ -43,7 +47,20 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
     state_lock: asyncio.Lock
     inputs_flow: asyncio.Event
+    generation: int = -1
+    rebalances: int = 0
+    _generations: int = 0
     _outbox: Outbox | None = None
+
+    def begin_generation(self) -> None:
+        """Partitions are owned and their state is here: what is read from now on counts."""
+        self.generation = self._generations
+        self._generations += 1
+
+    def end_generation(self) -> None:
+        """Partitions are taken away: work on what was read before counts no more, nor does a recovery under way."""
+        self.rebalances += 1
+        self.generation = -1
 
     @property
     def outbox(self) -> Outbox:

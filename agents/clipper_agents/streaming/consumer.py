@@ -5,14 +5,17 @@ Rules of this file:
 - aiokafka is handed a frozen copy of the active partitions. Given Faust's live set, it drains paused partitions too
   when that set empties during the wait, and their records are lost with the read position already moved.
 - What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
-- A jump of the offsets is asked for a second time before it is believed: only a gap that the log itself has (compaction,
-  transaction markers, retention) shows twice.
+- A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
+  what is not delivered is read again, because every generation begins with a seek.
+- A jump of the offsets is asked for a second time before it is believed: only a gap that the log itself has
+  (compaction, transaction markers, retention) shows twice.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -33,7 +36,8 @@ IDLE_WAIT_S = 0.1
 RESUMING_WAIT_S = 0.005
 """Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
 HIGH_WATER_RECORDS = 8192
-"""Records of one partition that may wait for their agent before the partition is held back."""
+HIGH_WATER_BYTES = 16 << 20
+"""What may wait of one partition for its agent, before the partition is held back."""
 
 
 class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -79,6 +83,32 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in partitions))
 
 
+@dataclass(slots=True)
+class Backlog:
+    """What waits for an agent, of one partition."""
+
+    records: int = 0
+    size_bytes: int = 0
+
+    def add(self, records: list[Any]) -> None:
+        """These wait as well."""
+        self.records += len(records)
+        self.size_bytes += _size_bytes(records)
+
+    def remove(self, records: list[Any]) -> None:
+        """These wait no more."""
+        self.records -= len(records)
+        self.size_bytes -= _size_bytes(records)
+
+    def above(self, records: int, size_bytes: int) -> bool:
+        """Whether more waits than that, by one measure or the other."""
+        return self.records > records or self.size_bytes > size_bytes
+
+
+def _size_bytes(records: list[Any]) -> int:
+    return sum(len(record.value or b"") for record in records)
+
+
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
 
@@ -87,7 +117,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.frontiers: dict[TP, Frontier] = defaultdict(Frontier)
-        self._waiting: dict[TP, int] = defaultdict(int)
+        self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
         self._next: dict[TP, int | None] = {}
         self._doubted: dict[TP, int] = {}
         self._fetch_in_flight: asyncio.Future[None] | None = None
@@ -120,20 +150,18 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                records, _ = await self._wait_next_records(1.0)
-                if self.should_stop:
-                    return
-                if self.flow_active:
-                    for tp, found in records.items():
-                        self._deliver(TP(tp[0], tp[1]), found)
-                if not records:
-                    await asyncio.sleep(0)
-        except self.consumer_stopped_errors:
+                await self._drain_once()
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
-        except asyncio.CancelledError:
-            if not self.transport.app.should_stop:
-                raise
+
+    async def _drain_once(self) -> None:
+        records, _ = await self._wait_next_records(1.0)
+        if self.flow_active and self.app.generation >= 0 and not self.should_stop:
+            for tp, found in records.items():
+                self._deliver(TP(tp[0], tp[1]), found)
+        if not records:
+            await asyncio.sleep(0)
 
     def _deliver(self, tp: TP, records: list[Any]) -> None:
         expected = self._next.get(tp)
@@ -146,11 +174,10 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             return
         self._next[tp] = records[-1].offset + 1
         self._read_offset[tp] = records[-1].offset
-        generation = self.app.consumer_generation_id
         for channel in self.app.topics._tp_index[tp]:
-            self._waiting[tp] += len(records)
-            channel.queue.put_nowait((tp, records, generation))
-        if self._waiting[tp] > HIGH_WATER_RECORDS:
+            self._waiting[tp].add(records)
+            channel.queue.put_nowait((tp, records, self.app.generation))
+        if self._waiting[tp].above(HIGH_WATER_RECORDS, HIGH_WATER_BYTES):
             self.on_buffer_full(tp)
 
     def _doubts(self, tp: TP, expected: int, found: int) -> bool:
@@ -165,10 +192,12 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self._thread.seek(tp, expected)
         return True
 
-    def taken(self, tp: TP, count: int) -> None:
-        """An agent took so many records of the partition."""
-        self._waiting[tp] -= count
-        if self._waiting[tp] < HIGH_WATER_RECORDS // 2 and tp in self._buffered_partitions:
+    def taken(self, tp: TP, records: list[Any]) -> None:
+        """An agent took these records of the partition."""
+        self.frontiers[tp].admit([record.offset for record in records])
+        self._waiting[tp].remove(records)
+        low = not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2)
+        if low and tp in self._buffered_partitions:
             self.on_buffer_drop(tp)
 
     # --- positions ------------------------------------------------------------------------------------------------
@@ -189,10 +218,19 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what belonged to the generation that ends."""
+        self.app.end_generation()
         self._buffered_partitions.clear()
         await super().on_partitions_revoked(revoked)
         self.frontiers.clear()
         self._waiting.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begin a recovery; the generation begins when it has ended."""
+        self.app.end_generation()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust would look for its own traces of fetches and streams, which are not there, and complain."""
 
     # --- acks -----------------------------------------------------------------------------------------------------
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
@@ -201,16 +239,33 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def _new_offset(self, tp: TP) -> int | None:
         return self.frontiers[tp].committable
 
+    def acknowledge(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
+        """The work on these records is finished; nothing happens when they belong to another generation than this."""
+        if generation == self.app.generation:
+            self.frontiers[tp].finish(offsets)
+
     def finished_upto(self, tp: TP) -> int:
-        """One past the last offset of the finished prefix, as far as this process knows."""
+        """One past the last offset of which all before are finished, as far as this process knows.
+
+        With nothing under way that is where the consumer reads on: beyond the last record there may be offsets without
+        one (transaction markers, records that compaction or retention has removed).
+        """
         frontier = self.frontiers.get(tp)
-        finished = frontier.committable if frontier is not None else None
-        return finished if finished is not None else self._committed_offset.get(tp) or 0
+        finished = (frontier.committable if frontier is not None else None) or self._committed_offset.get(tp) or 0
+        if (frontier is None or not frontier.unfinished) and not self._waiting[tp].records:
+            return max(finished, self._position(tp))
+        return finished
+
+    def _position(self, tp: TP) -> int:
+        """Where the consumer reads on, 0 when that is not known yet."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment is not None else None
+        return state.position if state is not None and state.has_valid_position else 0
 
     def lag(self) -> dict[TP, int]:
         """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""
         found: dict[TP, int] = {}
-        for tp in list(self.frontiers):
+        for tp in self.assignment() & self.frontiers.keys():
             end = self._thread._ensure_consumer().highwater(tp)
             if end is not None:
                 found[tp] = max(0, end - self.finished_upto(tp))

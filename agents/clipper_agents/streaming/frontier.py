@@ -33,9 +33,9 @@ class Frontier:
         self._open.extend(offsets)
 
     def finish(self, offsets: Iterable[int]) -> None:
-        """Mark admitted offsets as finished."""
+        """Mark admitted offsets as finished; one that is behind the frontier already is no news."""
         waiting, finished = self._open, self._finished
-        finished.update(offsets)
+        finished.update(offset for offset in offsets if waiting and offset >= waiting[0])
         last = None
         while waiting and waiting[0] in finished:
             last = waiting.popleft()

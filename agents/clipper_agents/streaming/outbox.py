@@ -22,10 +22,6 @@ UNKNOWN_OFFSET = -1
 """Given by the broker for a batch that it had already stored when a retry arrived."""
 
 
-class RecordTooLarge(ValueError):
-    """One record does not fit a batch of the producer's maximum size."""
-
-
 class Delivery:
     """A send under way. Await `offsets()` for the broker's acknowledgement."""
 
@@ -56,19 +52,16 @@ class Outbox:
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
         """Queue the records and return before they are acknowledged.
 
-        Raises:
-            RecordTooLarge: one record does not fit a batch; none of the records of its batch or after is queued.
+        A record that is larger than a batch goes in one of its own. Whether the topic takes it is for the caller to
+        know: a record that is refused leaves a hole in the idempotent sequence, and is an error.
         """
         parts: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()
         for key, value, headers in records:
             if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
-                if batch.record_count():
-                    parts.append(await self._queue(topic, partition, batch))
+                parts.append(await self._queue(topic, partition, batch))
                 batch = self._producer.create_batch()
-                if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
-                    size = len(key or b"") + len(value or b"")
-                    raise RecordTooLarge(f"a record of {size} bytes for {topic} is larger than a batch may be")
+                batch.append(key=key, value=value, timestamp=None, headers=list(headers))
         if batch.record_count():
             parts.append(await self._queue(topic, partition, batch))
         return Delivery(parts)

@@ -21,6 +21,13 @@ class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
+    async def flush(self) -> None:
+        """Nothing: whoever needs an acknowledgement awaits that of his own records.
+
+        Faust flushes before each commit and in each rebalance. One partition without a leader would hold up both, and
+        in the end cost this process its membership.
+        """
+
     def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
         producer = super()._new_producer(transactional_id)
         producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S

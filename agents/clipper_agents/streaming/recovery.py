@@ -5,6 +5,7 @@ jumps forward, and the jump is booked as processed. Here inputs stay paused unti
 Changelogs are not read through the group's consumer, record by record, but in bulk by a plain one.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,13 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
 
     logger = LIBRARY
 
+    _rebalance = -1
+
+    async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
+        """Note for which rebalance the next recovery is: Kafka's generation may be the same for two of them."""
+        self._rebalance = self.app.rebalances
+        await super().on_rebalance(*args, **kwargs)
+
     async def _build_offsets(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
         """Nothing is left for Faust to read: the changelogs are restored in `on_recovery_completed`."""
         await super()._build_offsets(consumer, tps, destination, title)
@@ -34,7 +42,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
             for tp in tps:  # a Counter: its update() adds
                 destination[tp] = self.active_highwaters[tp]
 
-    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:  # noqa: ARG002 (Faust's signature)
         """Restore, then let the inputs flow; ends early when another rebalance has begun."""
         app, consumer = self.app, self.app.consumer
         assignment = consumer.assignment()
@@ -47,13 +55,14 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         self._set_recovery_ended()
         for table in self.tables.values():
             await table.on_recovery_completed(self.actives_for_table[table], self.standbys_for_table[table])
-        if app.consumer_generation_id != generation_id:
+        if app.rebalances != self._rebalance:
             return
         await consumer.settle()
         if assignment:
-            await self._wait(consumer.perform_seek(), timeout=app.conf.broker_request_timeout)
-        if app.consumer_generation_id != generation_id:
+            await asyncio.wait_for(consumer.perform_seek(), app.conf.broker_request_timeout)
+        if app.rebalances != self._rebalance:
             return
+        app.begin_generation()
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()
@@ -97,5 +106,5 @@ class BulkTableManager(TableManager):  # type: ignore[misc]
     def recovery(self) -> BulkRecovery:
         """The recovery service."""
         if self._recovery is None:
-            self._recovery = BulkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+            self._recovery: BulkRecovery | None = BulkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery

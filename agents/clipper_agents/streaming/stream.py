@@ -1,5 +1,6 @@
 """A stream of chunks: everything that is queued, in log order per partition, acknowledged by offsets."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -40,16 +41,16 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                         except StopAsyncIteration:
                             return
                     tp, records, generation = rest
-                    if generation != self.app.consumer_generation_id or not self.app.flow_control.is_active():
+                    if generation != self.app.generation:
                         rest = None
                         continue
                     part, later = records[:room], records[room:]
                     rest = (tp, later, generation) if later else None
                     room -= len(part)
-                    consumer.frontiers[tp].admit([record.offset for record in part])
-                    consumer.taken(tp, len(part))
+                    consumer.taken(tp, part)
                     chunk.append((tp, part))
                 yield chunk
+                await asyncio.sleep(0)  # with a backlog nothing else waits here, and answers want to be sent
         finally:
             self._channel_stop_iteration(self.channel)
             if started:
@@ -58,10 +59,9 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
 
     @property
     def generation(self) -> int:
-        """The consumer's generation; acks of an older one are ignored."""
-        return int(self.app.consumer_generation_id)
+        """The app's generation, to which the chunk just yielded belongs; look at it before the first wait."""
+        return int(self.app.generation)
 
-    def ack(self, tp: TP, offsets: Iterable[int], generation: int | None = None) -> None:
+    def ack(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
         """The work on these offsets is finished; the commit timer commits the contiguous prefix."""
-        if generation is None or generation == self.generation:
-            self.app.consumer.frontiers[tp].finish(offsets)
+        self.app.consumer.acknowledge(tp, offsets, generation)

@@ -78,7 +78,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
 
     def _clear(self, partition: int) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key in self._db(partition).keys():
+        for key in self._db(partition).keys():  # noqa: SIM118 (no dictionary: it iterates over items)
             batch.delete(key)
         self._db(partition).write(batch)
 

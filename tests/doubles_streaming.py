@@ -1,0 +1,118 @@
+"""Stand-ins for Kafka's clients and for Faust, for tests of what is put on Faust's plug points."""
+
+import asyncio
+import struct
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
+
+
+def record(offset, value=b"value", key=b"key", topic="topic", partition=0, headers=(), timestamp=1_000_000_000_000):
+    """A record as aiokafka's consumer gives it."""
+    size = len(value or b"")
+    return ConsumerRecord(
+        topic, partition, offset, timestamp, 0, key, value, None, len(key or b""), size, tuple(headers)
+    )
+
+
+class FakeBatch:
+    """A batch that holds records up to a number of bytes, and one of any size, as aiokafka's does."""
+
+    def __init__(self, size_bytes):
+        self._left, self.records, self.closed = size_bytes, [], False
+
+    def append(self, *, key, value, timestamp, headers):
+        size = len(key or b"") + len(value or b"")
+        if self.records and size > self._left:
+            return None
+        self._left -= size
+        self.records.append((key, value, headers))
+        return struct.Struct("q")
+
+    def record_count(self):
+        return len(self.records)
+
+    def close(self):
+        self.closed = True
+
+
+class FakeMetadata:
+    def __init__(self, offset):
+        self.offset = offset
+
+
+class FakeProducer:
+    """Appends batches to logs in memory.
+
+    Attributes:
+        logs: Records by topic and partition.
+        away: So many offers time out first.
+        hide_offsets: Acknowledge without saying where the batch stands.
+        hold: When set, batches are acknowledged only once `release` is called.
+    """
+
+    def __init__(self, batch_bytes=1000):
+        self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
+        self.failure = None
+        self._batch_bytes, self._held = batch_bytes, []
+
+    def create_batch(self):
+        return FakeBatch(self._batch_bytes)
+
+    async def send_batch(self, batch, topic, *, partition):
+        assert batch.closed
+        if self.away:
+            self.away -= 1
+            raise KafkaTimeoutError
+        future = asyncio.get_running_loop().create_future()
+        if self.failure is not None:
+            future.set_exception(self.failure)
+            return future
+        log = self.logs.setdefault((topic, partition), [])
+        offset = len(log)
+        log += batch.records
+        found = FakeMetadata(-1 if self.hide_offsets else offset)
+        if self.hold:
+            self._held.append((future, found))
+        else:
+            future.set_result(found)
+        return future
+
+    def release(self):
+        for future, found in self._held:
+            future.set_result(found)
+        self._held.clear()
+
+    def append(self, topic, partition, key, value, headers=()):
+        """Somebody else writes."""
+        log = self.logs.setdefault((topic, partition), [])
+        log.append((key, value, list(headers)))
+        return len(log) - 1
+
+
+class FakeLogReader:
+    """Reads the logs of a `FakeProducer`."""
+
+    def __init__(self, producer, timestamp_ms=1_000_000_000_000):
+        self._logs, self._timestamp_ms = producer.logs, timestamp_ms
+        self.reads = 0
+
+    async def end_offsets(self, partitions):
+        return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in partitions}
+
+    async def read(self, starts, apply, ends=None, horizon_s=None):
+        await asyncio.sleep(0)
+        self.reads += 1
+        total = 0
+        for tp, start in starts.items():
+            end = (ends or {}).get(tp)
+            log = self._logs.get((tp.topic, tp.partition), [])[: end if end is not None else None]
+            found = [
+                record(offset, value, key, tp.topic, tp.partition, headers, self._timestamp_ms)
+                for offset, (key, value, headers) in enumerate(log)
+                if offset >= (start or 0)
+            ]
+            total += len(found)
+            if found:
+                apply(TopicPartition(tp.topic, tp.partition), found)
+        return total

@@ -1,0 +1,69 @@
+"""Batches reach their partition in order, and a broker that is away delays them and no more."""
+
+import asyncio
+
+import pytest
+from aiokafka.errors import OutOfOrderSequenceNumber
+from doubles_streaming import FakeProducer
+
+from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Outbox
+
+
+def send(producer, records, topic="topic", partition=0):
+    return asyncio.run(Outbox(producer).send(topic, partition, records))
+
+
+def records_of(count, size_bytes=300):
+    return [(b"%d" % number, b"x" * size_bytes, ()) for number in range(count)]
+
+
+def test_records_of_several_batches_stand_in_the_log_in_order_with_their_offsets():
+    producer = FakeProducer(batch_bytes=1000)
+    producer.append("topic", 0, b"before", b"")
+    assert send(producer, records_of(10)) == list(range(1, 11))
+    assert [key for key, *_ in producer.logs["topic", 0][1:]] == [b"%d" % number for number in range(10)]
+
+
+def test_nothing_is_sent_for_no_records():
+    producer = FakeProducer()
+    assert send(producer, []) == []
+    assert producer.logs == {}
+
+
+def test_a_record_larger_than_a_batch_goes_in_one_of_its_own():
+    producer = FakeProducer(batch_bytes=100)
+    assert send(producer, [(None, b"a", ()), (None, b"x" * 500, ()), (None, b"b", ())]) == [0, 1, 2]
+
+
+def test_a_batch_that_cannot_be_queued_is_offered_again():
+    producer = FakeProducer()
+    producer.away = 3
+    assert send(producer, records_of(2)) == [0, 1]
+    assert len(producer.logs["topic", 0]) == 2
+
+
+def test_offsets_that_the_broker_does_not_tell_are_unknown():
+    producer = FakeProducer()
+    producer.hide_offsets = True
+    assert send(producer, records_of(2)) == [UNKNOWN_OFFSET, UNKNOWN_OFFSET]
+
+
+def test_a_batch_that_was_lost_raises():
+    producer = FakeProducer()
+    producer.failure = OutOfOrderSequenceNumber()
+    with pytest.raises(OutOfOrderSequenceNumber):
+        send(producer, records_of(1))
+
+
+def test_a_submitted_batch_is_acknowledged_later():
+    async def submit():
+        producer = FakeProducer()
+        producer.hold = True
+        delivery = await Outbox(producer).submit("topic", 0, records_of(1))
+        waiting = asyncio.ensure_future(delivery.offsets())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        producer.release()
+        assert await waiting == [0]
+
+    asyncio.run(submit())
