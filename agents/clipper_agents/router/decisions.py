@@ -1,11 +1,13 @@
 """The decisions that feedback may still be about: an index of the predictions topic, by query id.
 
 Rules of this file:
-- A decision enters only from a record that is in the predictions topic. Of two for one query the lowest offset wins.
+- A decision enters only from a record that is in the predictions topic, in log order: of two for one query the first
+  stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
 - A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
 - Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
-  disk is bounded by two horizons of decisions, and nothing is deleted one by one.
+  disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
+  that a crash left behind is not opened again.
 """
 
 import shutil
@@ -24,6 +26,7 @@ _LAST_OFFSET = b"\0offset"
 _CREDITED_UPTO = b"\0credited"
 _DECISION = b"d"
 _CREDIT = b"c"
+_DROPPED = ".dropped"
 NONE = -1
 
 
@@ -54,8 +57,10 @@ class PartitionDecisions:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, rocksdict.Rdict] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.iterdir(), key=lambda path: int(path.name)):
-            self._ages[int(path.name)] = open_database(path)
+        for path in list(folder.glob(f"*{_DROPPED}")):
+            shutil.rmtree(path)
+        for age in sorted(int(path.name) for path in folder.iterdir()):
+            self._ages[age] = open_database(folder / str(age))
         self.last_offset = self._highest(_LAST_OFFSET)
         self.credited_upto = self._highest(_CREDITED_UPTO)
 
@@ -77,11 +82,11 @@ class PartitionDecisions:
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
         """
-        fresh = {query_id: logged for query_id, logged in reversed(records)}
+        fresh = dict(reversed(records))
         known = self._find([_DECISION + query_id.encode() for query_id in fresh])
         batch = rocksdict.WriteBatch(raw_mode=True)
         for (query_id, logged), old in zip(fresh.items(), known, strict=True):
-            if old is None or _unpack(old).offset > logged.offset:
+            if old is None:
                 batch.put(_DECISION + query_id.encode(), _HEAD.pack(logged.offset, logged.msgpack) + logged.value)
         self.last_offset = max(self.last_offset, upto)
         batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
@@ -91,19 +96,25 @@ class PartitionDecisions:
         """Note which feedback was counted for which query.
 
         Args:
-            counted: Query id and feedback offset of each; of two for one query the lower offset stays.
+            counted: Query id and feedback offset of each, in log order; the first of a query stays.
             upto: Every feedback up to this offset is noted now.
             at_s: Now, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
         before = self.credits([query_id for query_id, _ in noted])
-        for (query_id, offset), old in zip(noted, before, strict=True):
-            if old is None or offset < old:
+        for (query_id, offset), old in zip(reversed(noted), reversed(before), strict=True):
+            if old is None:
                 batch.put(_CREDIT + query_id.encode(), _OFFSET.pack(offset))
         self.credited_upto = max(self.credited_upto, upto)
         batch.put(_CREDITED_UPTO, _OFFSET.pack(self.credited_upto))
         self._age_of(at_s).write(batch)
+
+    def clear(self) -> None:
+        """Forget everything: the log is another than the one that was indexed."""
+        for age in list(self._ages):
+            self._drop(age)
+        self.last_offset = self.credited_upto = NONE
 
     def close(self) -> None:
         """Close the databases."""
@@ -113,12 +124,12 @@ class PartitionDecisions:
 
     def _find(self, keys: list[bytes]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(keys)
-        for age in sorted(self._ages):  # the oldest first: of two entries it has the lower offset
-            missing = [index for index, value in enumerate(found) if value is None]
-            if not missing:
-                break
-            for index, value in zip(missing, self._ages[age].get([keys[index] for index in missing]), strict=True):
+        missing = list(range(len(keys)))
+        for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
+            values = self._ages[age].get([keys[index] for index in missing]) or []
+            for index, value in zip(missing, values, strict=True):
                 found[index] = value
+            missing = [index for index in missing if found[index] is None]
         return found
 
     def _age_of(self, at_s: float) -> rocksdict.Rdict:
@@ -127,9 +138,13 @@ class PartitionDecisions:
         if age not in self._ages:
             self._ages[age] = open_database(self._folder / str(age))
             for old in [old for old in self._ages if old < age - 1]:
-                self._ages.pop(old).close()
-                shutil.rmtree(self._folder / str(old), ignore_errors=True)
+                self._drop(old)
         return self._ages[age]
+
+    def _drop(self, age: int) -> None:
+        self._ages.pop(age).close()
+        dropped = (self._folder / str(age)).rename(self._folder / f"{age}{_DROPPED}")
+        shutil.rmtree(dropped)
 
     def _highest(self, key: bytes) -> int:
         values = [database.get(key) for database in self._ages.values()]

@@ -70,6 +70,8 @@ class Learner:
             await self._forward(elsewhere)
             await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
             last = records[-1].offset
+            if not self._current(generation):
+                return False
             if last > position:
                 await self._selection.write(self._app.outbox, partition, step.rows, last)
                 self._decisions.of(partition).credit(step.credited.items(), last, time.time())
@@ -125,7 +127,7 @@ class Learner:
 
     async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
         """Wait for decisions that are still to come; False when the generation ended meanwhile."""
-        unknown = self._unknown(partition, [found.query_id for _, found in feedback])
+        unknown = self._unknown(partition, feedback)
         if not unknown:
             return True
         queries = TopicPartition(self._catalogue.queries, partition)
@@ -139,14 +141,18 @@ class Learner:
             await self._recorder.catch_up([partition])
         return self._current(generation)
 
-    def _unknown(self, partition: int, query_ids: list[str]) -> list[str]:
-        found = self._decisions.of(partition).find(query_ids)
-        here = [one for one, logged in zip(query_ids, found, strict=True) if logged is None]
-        return [one for one in here if partition_of(one) in {None, partition}]
+    def _unknown(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> list[tuple[Record, Feedback]]:
+        """Feedback that belongs here, and whose decision is not known yet."""
+        known = self._decisions.of(partition).find([found.query_id for _, found in feedback])
+        return [
+            (record, found)
+            for (record, found), logged in zip(feedback, known, strict=True)
+            if logged is None and _named_partition(record, found, None, partition, self._catalogue.partitions) is None
+        ]
 
     def _answered_upto(self, partition: int, end: int) -> bool:
         tp = TP(self._catalogue.queries, partition)
-        return self._app.consumer.finished_upto(tp) >= end
+        return bool(self._app.consumer.finished_upto(tp) >= end)
 
     def _current(self, generation: int) -> bool:
         return self._app.generation == generation

@@ -3,6 +3,8 @@
 Rules of this file:
 - Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a
   duplicate.
+- A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
+  two (rows that are stored, and a position that is not) is finished by doing it again.
 - Nothing here is sent or stored: the step says what to write.
 """
 
@@ -162,7 +164,8 @@ def _apply(
         return
     step.credited[found.query_id] = record.offset
     step.count("applied")
-    step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+    if record.offset > before.offset:
+        step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
 
 
 def decode_prediction(logged: Logged) -> Prediction:

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -18,6 +18,7 @@ from clipper_agents.router.carrying import Carrier
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
+from clipper_agents.router.reaching import Reaching
 from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.registry import Registry
 from clipper_agents.router.requests import RequestSender
@@ -26,8 +27,7 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
-from clipper_stream.errors import SetupError
-from clipper_stream.routing import Answer, Received, Router
+from clipper_stream.routing import Answer, OutputPiece, Received, Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,13 @@ class RouterProcess:
             app.producer._ensure_producer(),  # noqa: SLF001 (Faust gives no other way to its client)
             settings.catalogue,
             self.identity,
-            self._reply_partitions,
-            self._dtype_of,
+            reply_partitions=self._reply_partitions,
+            dtype_of=self._dtype_of,
+            spawn=app.watched,
+            watch=app.watch,
+            unsent=self._unsent,
         )
+        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load)
         self.recorder = Recorder(
             app.outbox,
             app.log_reader,
@@ -121,19 +125,22 @@ class RouterProcess:
             self.recorder,
             self.metrics,
         )
-        self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics)
-        for work in (self.sender.run(), self.recorder.run(), self._publish(), self._report(), self._reach_models()):
+        self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
+        for work in (self.recorder.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
         await app.start()
 
     async def stop(self) -> None:
         """Let the queries in flight finish, then stop; what was not acknowledged is read again by the next process."""
+        if self.generation() < 0:
+            return  # nothing is owned, so nothing is under way
         self._draining = True
         self.watch_room()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), DRAIN_S)
         await self.recorder.idle()
         await self._publish_totals()
+        self.carrier.stop()
         await self.app.stop()
         for task in self._tasks:
             task.cancel()
@@ -187,12 +194,12 @@ class RouterProcess:
                 await self.app.add_runtime_dependency(follower)
         for follower in self.followers:
             await follower.caught_up.wait()
-        await self._reach_known_models()
+        await self.reaching.reach()
         await self.recorder.idle()
         self.decisions.keep_only(owned)
         self.caches.keep_only(owned)
         self.selection.own(owned)
-        await self.recorder.catch_up(owned, self.settings.horizon_s)
+        await self.recorder.restore(owned, self.settings.horizon_s)
         await self.learner.rebuild_credits(owned, self.settings.horizon_s)
         self.router.reset()
         self.sender.forget_all()
@@ -204,10 +211,16 @@ class RouterProcess:
         positions = {number: self.selection.position(number) for number in self._owned_partitions(feedback)}
         return {TP(feedback, number): position + 1 for number, position in positions.items() if position >= 0}
 
-    async def _revoked(self, _app: Any, revoked: Any, **_: Any) -> None:
+    async def _revoked(self, *_: Any, **__: Any) -> None:
         """What is in flight is read again by whoever owns the partitions next."""
         self.router.reset()
         self.watch_room()
+
+    def _unsent(self, request: Request, why: str) -> None:
+        """A request could not be sent: its rows have failed."""
+        rows = len(request.rows)
+        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), ("error", why)))
+        self.carrier.carry_out(self.router.gather([piece], time.time()))
 
     def _owned_partitions(self, topic: str) -> list[int]:
         return sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == topic)
@@ -245,18 +258,5 @@ class RouterProcess:
 
     async def _reach_models(self) -> None:
         while True:
-            await self._reach_known_models()
+            await self.reaching.reach()
             await asyncio.sleep(PUBLISH_EVERY_S)
-
-    async def _reach_known_models(self) -> None:
-        """Find the requests topics of models, and load colocated ones; from then on they are asked."""
-        for model in self.registry.unreached:
-            try:
-                if model.colocated:
-                    await self.colocated.load(model)
-                else:
-                    await self.sender.open(model.ref)
-            except (KafkaError, OSError, SetupError) as error:
-                logger.warning("model not reachable yet model=%s reason=%s", model.ref, error)
-            else:
-                self.registry.reached(model.ref)

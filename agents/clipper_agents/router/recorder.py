@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from clipper_stream.query_life import Event
 from clipper_stream.routing import Answer, Received
 from clipper_topics import codec
 from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
+
+logger = logging.getLogger(__name__)
 
 
 class Head(msgspec.Struct):
@@ -125,6 +128,20 @@ class Recorder:
             if not self._waiting:
                 self._idle.set()
 
+    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+        """Index what stands in the log behind the index, or all of it when the index is of another log.
+
+        Args:
+            partitions: Those that this process owns now.
+            horizon_s: Older records are not needed.
+        """
+        ends = await self._reader.end_offsets([TopicPartition(self._topic, number) for number in partitions])
+        for tp, end in ends.items():
+            if self._decisions.of(tp.partition).last_offset >= end:
+                logger.warning("decisions are ahead of their log partition=%d: rebuilding", tp.partition)
+                self._decisions.of(tp.partition).clear()
+        return await self.catch_up(partitions, horizon_s)
+
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
         """Index what stands in the log behind the index; how many records that were."""
         starts = {
@@ -144,10 +161,12 @@ class Recorder:
         for one in waiting:
             if one.query.generation == generation:
                 by_partition.setdefault(one.query.partition, []).append(one)
-        deliveries = [
-            (partition, outgoing, await self._outbox.submit(self._topic, partition, map(_record, outgoing)))
-            for partition, outgoing in by_partition.items()
-        ]
+        deliveries = []
+        for partition, outgoing in by_partition.items():
+            if self._generation() != generation:
+                return
+            delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
+            deliveries.append((partition, outgoing, delivery))
         for partition, outgoing, delivery in deliveries:
             await self._finish(partition, outgoing, await delivery.offsets(), generation)
 
@@ -155,7 +174,8 @@ class Recorder:
         if self._generation() != generation:
             return
         decisions = self._decisions.of(partition)
-        if offsets[0] != decisions.last_offset + 1 or offsets[-1] - offsets[0] != len(offsets) - 1:
+        first = decisions.last_offset + 1
+        if offsets != [*range(first, first + len(offsets))]:
             await self.catch_up([partition])
             if self._generation() != generation:
                 return
@@ -185,7 +205,8 @@ class Recorder:
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]
-        self._decisions.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
+        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
+        self._decisions.of(tp.partition).index(found, records[-1].offset, at_s)
 
 
 def _record(outgoing: Outgoing) -> Record:

@@ -1,9 +1,17 @@
-"""Requests to model hosts: one frame a model and batch, to the replica that has the fewest rows before it."""
+"""Requests to model hosts: one frame a model and batch, to the replica that has the fewest rows before it.
+
+Rules of this file:
+- Nobody who decides ever waits for a broker, and no model waits for another: each has a lane of its own.
+- A request that cannot be sent fails at once, so that its queries are answered; one that was queued and then lost is an
+  error, because it leaves a hole in the producer's sequence.
+- What is counted as outstanding comes back, or is forgotten by the router; so counts end at zero.
+"""
 
 import asyncio
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiokafka
@@ -14,7 +22,8 @@ from clipper_stream.routing import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import RequestFrame, encode_frame
 
-logger = logging.getLogger(__name__)
+OPEN_WITHIN_S = 2.0
+"""aiokafka waits for the request timeout, and asks for a missing topic all that time."""
 
 
 def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> bytes:
@@ -42,10 +51,18 @@ def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> b
     )
 
 
-class RequestSender:
-    """Sends requests from a task of its own, so that nobody who decides ever waits for a broker.
+@dataclass(slots=True)
+class Lane:
+    """Requests to one model version, in order, and the rows that each of its replicas has yet to answer."""
 
-    A request whose send fails is not sent again: its queries are answered at their deadlines, and that is counted.
+    topic: str
+    waiting: deque[Request] = field(default_factory=deque)
+    outstanding: Counter[int] = field(default_factory=Counter)
+    sending: asyncio.Task[None] | None = None
+
+
+class RequestSender:
+    """Sends requests, from a task for each model that has any.
 
     Args:
         producer: An aiokafka producer.
@@ -53,6 +70,10 @@ class RequestSender:
         router: Identity of this process, in every frame.
         reply_partitions: The partitions of the outputs topic that this process reads now.
         dtype_of: Element type of non-numeric rows, by model reference.
+        spawn: Runs a coroutine beside everything else; its failure ends the process.
+        watch: Looks at a future when it is done; its failure ends the process.
+        unsent: Called with a request that cannot be sent, and the reason.
+        clock: The time, seconds since the epoch.
     """
 
     def __init__(
@@ -60,88 +81,96 @@ class RequestSender:
         producer: aiokafka.AIOKafkaProducer,
         catalogue: Catalogue,
         router: bytes,
+        *,
         reply_partitions: Callable[[], Sequence[int]],
         dtype_of: Callable[[str], str],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        watch: Callable[[asyncio.Future[Any]], None],
+        unsent: Callable[[Request, str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._producer, self._catalogue, self._router = producer, catalogue, router
         self._reply_partitions, self._dtype_of = reply_partitions, dtype_of
-        self._waiting: list[Request] = []
-        self._work = asyncio.Event()
-        self._partitions: dict[str, list[int]] = {}
-        self._outstanding: dict[str, dict[int, int]] = defaultdict(dict)
-        self._asked: dict[int, tuple[str, int, int]] = {}
+        self._spawn, self._watch, self._unsent, self._clock = spawn, watch, unsent, clock
+        self._lanes: dict[str, Lane] = {}
+        self._asked: dict[int, tuple[Lane, int, int]] = {}
 
     async def open(self, ref: str) -> None:
-        """Learn the partitions of a model's requests topic.
+        """Find the requests topic of a model.
 
         Raises:
-            KafkaError: there is no such topic yet, or no broker to ask.
+            KafkaError: there is no broker to ask.
+            TimeoutError: there is no such topic yet.
         """
-        found = await self._producer.partitions_for(self._topic(ref))
-        if not found:
-            raise KafkaError(f"no partitions of {self._topic(ref)}")
-        self._partitions[ref] = sorted(found)
+        await asyncio.wait_for(self._producer.partitions_for(self._topic(ref)), OPEN_WITHIN_S)
 
     def put(self, requests: Iterable[Request]) -> None:
         """Send these as soon as possible."""
-        self._waiting.extend(requests)
-        if self._waiting:
-            self._work.set()
+        for request in requests:
+            lane = self._lanes.get(request.ref)
+            if lane is None:
+                lane = self._lanes[request.ref] = Lane(self._topic(request.ref))
+            while lane.waiting and self._overdue(lane.waiting[0]):
+                lane.waiting.popleft()  # so that a replica without a leader costs no memory
+            lane.waiting.append(request)
+            if lane.sending is None:
+                lane.sending = self._spawn(self._send_all(lane))
 
     def came_back(self, frame: int, rows: int) -> None:
         """So many rows of a request are answered."""
         asked = self._asked.get(frame)
         if asked is None:
             return
-        ref, partition, left = asked
-        self._outstanding[ref][partition] = max(0, self._outstanding[ref].get(partition, 0) - rows)
+        lane, partition, left = asked
+        lane.outstanding[partition] -= min(rows, left)
         if left <= rows:
             del self._asked[frame]
         else:
-            self._asked[frame] = ref, partition, left - rows
+            self._asked[frame] = lane, partition, left - rows
+
+    def forget(self, frames: Iterable[int]) -> None:
+        """Answers to these requests are awaited no more."""
+        for frame in frames:
+            if frame in self._asked:
+                self.came_back(frame, self._asked[frame][2])
 
     def forget_all(self) -> None:
         """Nothing is outstanding any more: the queries were dropped."""
-        self._waiting.clear()
-        self._outstanding.clear()
         self._asked.clear()
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+            lane.outstanding.clear()
 
-    async def run(self) -> None:
-        """Send until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            requests, self._waiting = self._waiting, []
-            for request in requests:
-                await self._send(request)
+    async def _send_all(self, lane: Lane) -> None:
+        while lane.waiting:
+            request = lane.waiting.popleft()
+            if not self._overdue(request):
+                await self._send(lane, request)
+        lane.sending = None
 
-    async def _send(self, request: Request) -> None:
+    async def _send(self, lane: Lane, request: Request) -> None:
         replies = self._reply_partitions()
-        if not replies:
+        replicas = self._producer.client.cluster.partitions_for_topic(lane.topic)
+        if not replies or not replicas:
+            self._unsent(request, f"{request.ref} has no requests topic any more: deploy it again")
             return
-        reply = replies[request.frame % len(replies)]
-        partition = self._least_loaded(request)
-        value = encode_request(request, self._router, reply, self._dtype_of(request.ref))
+        value = encode_request(
+            request, self._router, replies[request.frame % len(replies)], self._dtype_of(request.ref)
+        )
+        partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
+        lane.outstanding[partition] += len(request.rows)
+        self._asked[request.frame] = lane, partition, len(request.rows)
         try:
-            future = await self._producer.send(self._topic(request.ref), value, partition=partition)
+            future = await self._producer.send(lane.topic, value, partition=partition)
         except KafkaError as error:
-            logger.warning("request not sent model=%s rows=%d reason=%r", request.ref, len(request.rows), error)
+            self.forget([request.frame])
+            self._unsent(request, f"the request to {request.ref} could not be sent: {error!r}")
         else:
-            future.add_done_callback(_note_failure)
+            future.add_done_callback(self._watch)
 
-    def _least_loaded(self, request: Request) -> int:
-        outstanding = self._outstanding[request.ref]
-        partition = min(self._partitions[request.ref], key=lambda number: outstanding.get(number, 0))
-        rows = len(request.rows)
-        outstanding[partition] = outstanding.get(partition, 0) + rows
-        self._asked[request.frame] = request.ref, partition, rows
-        return partition
+    def _overdue(self, request: Request) -> bool:
+        return float(request.deadlines_s.max()) <= self._clock()
 
     def _topic(self, ref: str) -> str:
         name, _, version = ref.partition(":")
         return self._catalogue.requests(name, version)
-
-
-def _note_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        logger.warning("request lost reason=%r: its queries are answered at their deadlines", error)

@@ -7,6 +7,7 @@ Rules of this file:
 - The row with the empty application is the partition's position: the last feedback offset that is in the rows.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from clipper_stream.routing import Application
 from clipper_stream.selection.decision import Prepared, audited
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+
+logger = logging.getLogger(__name__)
 
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
@@ -70,7 +73,7 @@ class Selection:
         self._owned: set[int] = set()
         self._published: dict[RowKey, SelectionState] = {}
         self._unpublished: dict[RowKey, bytes] = {}
-        self._prepared: OrderedDict[tuple[str, int, int | None, str | None], Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[str, int | None, str | None], Prepared] = OrderedDict()
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def own(self, partitions: Iterable[int]) -> None:
@@ -104,22 +107,26 @@ class Selection:
         return NO_ROW if value is None else _rows.decode(value)
 
     def _note(self, key: RowKey, value: bytes) -> None:
-        if key.application:
-            self._forget_prepared(key.application, key.context)
-            if key.context is None:
-                self._unpublished[key] = value
+        if key.application and key.context is None:
+            self._prepared.pop((key.application, None, None), None)
+            self._unpublished[key] = value
+        elif key.application:
+            self._prepared.pop((key.application, key.partition, key.context), None)
 
     # --- totals of other routers ------------------------------------------------------------------------------------
     def take_published(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Totals that a router published; our own come back too, and are ignored in favour of the table."""
         for record in records:
-            key = _keys.decode(record.key)
-            if record.value is None:
-                self._published.pop(key, None)
-            else:
-                self._published[key] = state_of(_rows.decode(record.value))
+            try:
+                key = _keys.decode(record.key or b"")
+                row = _rows.decode(record.value) if record.value is not None else NO_ROW
+            except ValueError as error:  # a topic that anybody can write to must not stop every router
+                logger.error("totals ignored offset=%d reason=%s", record.offset, error)  # noqa: TRY400
+                continue
+            if row.version == ROW_VERSION:
+                self._published[key] = state_of(row)
             if key.partition not in self._owned:
-                self._forget_prepared(key.application, None)
+                self._prepared.pop((key.application, None, None), None)
 
     def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
         """Records for the selection topic: the rows that changed since this was asked last."""
@@ -129,7 +136,7 @@ class Selection:
     # --- choices ----------------------------------------------------------------------------------------------------
     def prepare(self, application: Application, partition: int, context: str | None) -> Prepared:
         """The policy's choice, from the totals known now."""
-        key = (application.name, application.revision, None if context is None else partition, context)
+        key = (application.name, None if context is None else partition, context)
         found = self._prepared.get(key)
         if found is None:
             state = self.state(application.name, partition, context)
@@ -156,10 +163,6 @@ class Selection:
         if partition in self._owned:
             return state_of(self.row(application, None, partition))
         return self._published.get(RowKey(application, None, partition), _NO_STATE)
-
-    def _forget_prepared(self, application: str, context: str | None) -> None:
-        for key in [key for key in self._prepared if key[0] == application and key[3] == context]:
-            del self._prepared[key]
 
 
 _NO_STATE = SelectionState()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -106,5 +106,5 @@ class BulkTableManager(TableManager):  # type: ignore[misc]
     def recovery(self) -> BulkRecovery:
         """The recovery service."""
         if self._recovery is None:
-            self._recovery: BulkRecovery | None = BulkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery
+            self._recovery: Recovery | None = BulkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return cast("BulkRecovery", self._recovery)
