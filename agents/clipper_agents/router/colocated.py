@@ -1,7 +1,7 @@
 """Cheap models inside the router process: two hops of Kafka instead of four.
 
 The engine is the hosts' own; only the way is another. Rows are handed over and outputs handed back in this process, so
-there is no frame to encode, no topic and nothing to acknowledge: a crash loses what is in flight, and its queries, which
+there is no frame to encode and nothing to acknowledge: a crash loses what is in flight, and its queries, which
 are not acknowledged either, are read again.
 """
 
