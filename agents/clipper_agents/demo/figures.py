@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
@@ -70,7 +71,9 @@ def errors_figure(story: Story) -> Figure:
         axes.set_yscale("symlog", linthresh=10)
         axes.set_yticks([0, 2, 4, 6, 8, 10, 20, 50, 100], labels=["0", "2", "4", "6", "8", "10", "20", "50", "100"])
         axes.set_ylim(0, 110)
-    right.legend(loc="upper right", fontsize=9, ncols=2)
+    handles, names = left.get_legend_handles_labels()
+    order = [*range(len(story.models), len(handles)), *range(len(story.models))]
+    figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside right center", fontsize=9)
     return figure
 
 
@@ -103,7 +106,8 @@ def batches_figure(story: Story) -> Figure:
     right.set_title("Rows a batch, as they were")
     for ref in story.models:
         style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.7}
-        left.step(at_s, [sample.batches[ref].limit for sample in story.samples], where="post", label=ref, **style)
+        limits = [sample.batches[ref].limit or float("nan") for sample in story.samples]  # 0: none said yet
+        left.step(at_s, limits, where="post", label=ref, **style)
         right.plot(at_s, mean_rows(story.samples, ref), **style)
     for axes, what in ((left, "rows a batch may have"), (right, "rows a batch, mean of a second")):
         axes.set_xlabel("time, s")
@@ -139,7 +143,9 @@ def latency_figure(story: Story) -> Figure:
     right.set_xscale("log")
     right.set_ylim(0, 101)
     for axis in (left.yaxis, right.xaxis):
-        axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     return figure
 
 

@@ -96,10 +96,10 @@ class LiveView:
     """Progress, weights as bars, batches, and the numbers of the last second."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render)
         self._stage = "starting"
         self._run: tuple[DemoPlan, Sequence[TrainedModel], str, Traffic] | None = None
         self._samples: list[Sample] = []
+        self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render)
 
     def stage(self, text: str) -> None:
         self._stage = text

@@ -1,0 +1,71 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
+from clipper_agents.demo.models import CANDIDATES, best_of, train
+from clipper_stream.models.loading import load_model
+
+pytest.importorskip("skops")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return load_digits(seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    return train(digits, tmp_path_factory.mktemp("models"), seed=0)
+
+
+def test_the_three_parts_are_the_whole_data_set_and_share_no_row(digits):
+    parts = (digits.train, digits.validation, digits.traffic)
+    assert [len(part.labels) for part in parts] == [700, 200, 1797 - TRAIN_ROWS]
+    assert len(np.unique(np.concatenate([part.rows for part in parts]), axis=0)) == 1797
+
+
+def test_a_seed_gives_the_same_data_and_another_seed_another_order(digits):
+    assert np.array_equal(load_digits(0).traffic.rows, digits.traffic.rows)
+    assert not np.array_equal(load_digits(1).traffic.labels, digits.traffic.labels)
+
+
+def test_distortion_moves_the_picture_by_one_pixel():
+    picture = np.zeros((1, 64))
+    picture[0, 27] = 1000.0  # row 3, column 3; far above the noise, clipped to full ink
+    (places,) = np.nonzero(distort(np.repeat(picture, 50, axis=0), np.random.default_rng(0)).max(axis=0) == INK)
+    assert {19, 26, 28, 35} <= set(places.tolist())
+
+
+def test_traffic_is_distinct_and_repeatable_and_has_every_picture_in_turn(digits):
+    asked = draw_traffic(digits, 2_000, seed=0)
+    assert len(np.unique(asked.rows, axis=0)) == 2_000
+    assert np.array_equal(asked.rows, draw_traffic(digits, 2_000, seed=0).rows)
+    pool = len(digits.traffic.labels)
+    assert sorted(asked.labels[:pool].tolist()) == sorted(digits.traffic.labels.tolist())
+
+
+def test_each_file_loads_by_its_digest_without_pickle_and_gives_digits(trained, digits):
+    rows = draw_traffic(digits, 20, seed=0).rows.astype(np.float32)
+    for model in trained:
+        assert hashlib.sha256(model.path.read_bytes()).hexdigest() == model.sha256
+        loaded = load_model("sklearn", str(model.path), model.sha256, {"trusted": list(model.trusted)})
+        assert set(np.asarray(loaded.predict_batch(rows)).tolist()) <= set(range(10))
+
+
+def test_the_five_models_err_at_different_rates_and_the_best_is_the_least(trained):
+    errors = {model.name: model.validation_error for model in trained}
+    assert list(errors) == [candidate.name for candidate in CANDIDATES]
+    assert all(0.01 < error < 0.2 for error in errors.values())
+    assert len(set(errors.values())) == len(errors)
+    assert best_of(trained).validation_error == min(errors.values())
+
+
+def test_the_best_model_leads_on_the_traffic_too(trained, digits):
+    asked = draw_traffic(digits, 1_500, seed=0)
+    errors = {}
+    for model in trained:
+        loaded = load_model("sklearn", str(model.path), model.sha256, {"trusted": list(model.trusted)})
+        errors[model] = float((np.asarray(loaded.predict_batch(asked.rows.astype(np.float32))) != asked.labels).mean())
+    assert min(errors, key=errors.__getitem__) is best_of(trained)

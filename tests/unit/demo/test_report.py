@@ -1,0 +1,138 @@
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from doubles_demo import MODELS, PLAN, REFS, fabricate, sample
+from rich.console import Console
+
+from clipper_agents.demo.fault import Fault
+from clipper_agents.demo.report import CAPTIONS, render_report
+from clipper_agents.demo.running import Finished
+from clipper_agents.demo.summary import print_summary
+from clipper_agents.demo.traffic import Traffic
+from clipper_agents.demo.view import LiveView, PlainView, dashboard, make_view
+from clipper_agents.demo.writing import write_json, write_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return fabricate()
+
+
+@pytest.fixture(scope="module")
+def figures(run):
+    pytest.importorskip("matplotlib")
+    from clipper_agents.demo.figures import draw_figures
+
+    return draw_figures(run.story)
+
+
+class Balance(HTMLParser):
+    """Whether every element that begins also ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_there_is_a_figure_for_each_caption(figures):
+    assert set(figures) == set(CAPTIONS)
+    assert all(png.startswith(PNG) and len(png) > 10_000 for png in figures.values())
+
+
+def test_the_report_needs_nothing_but_itself(run, figures):
+    page = render_report(run.result, PLAN, MODELS, figures, failed=[])
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+
+
+def test_the_report_is_well_formed_and_says_what_happened(run, figures):
+    page = render_report(run.result, PLAN, MODELS, figures, failed=[])
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert "good:1, began to answer wrong digits" in page
+    assert "Every query was answered exactly once" in page
+
+
+def test_the_report_says_what_failed_and_escapes_it(run, figures):
+    page = render_report(run.result, PLAN, MODELS, figures, failed=["answers: 1 < 2"])
+    assert "answers: 1 &lt; 2" in page
+    assert "Every query was answered exactly once" not in page
+
+
+def test_a_run_without_any_answer_can_still_be_reported(tmp_path):
+    pytest.importorskip("matplotlib")
+    empty = fabricate(skipped=frozenset(range(PLAN.queries)))
+    finished = Finished(result=empty.result, story=empty.story, models=MODELS)
+    assert write_report(finished, PLAN, ["answers"], tmp_path).exists()
+
+
+def test_a_folder_holds_the_page_the_figures_and_the_result(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = write_report(Finished(result=run.result, story=run.story, models=MODELS), PLAN, [], tmp_path)
+    assert page == tmp_path / "report.html"
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "result.json", *(f"{n}.png" for n in CAPTIONS)}
+    write_json(run.result, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "result.json").read_bytes()
+
+
+# --- in a terminal -----------------------------------------------------------------------------------------------
+def recorded() -> Console:
+    return Console(record=True, width=140, force_terminal=False, file=io.StringIO())
+
+
+def test_the_summary_has_every_error_and_what_failed(run):
+    console = recorded()
+    print_summary(console, run.result, ["offsets: not committed"])
+    text = console.export_text()
+    assert "exp3" in text
+    assert "good:1 (fails)" in text
+    assert "100.0% [92.9%, 100.0%]" in text
+    assert "FAILED offsets: not committed" in text
+
+
+def test_the_live_view_shows_phase_weights_batches_and_numbers(run, tmp_path):
+    traffic = Traffic(run.scripted, REFS, Fault(tmp_path / "broken", PLAN))
+    console = recorded()
+    console.print(
+        dashboard(PLAN, MODELS, "good:1", traffic, [sample(1.0, 100, {}), sample(2.0, 150, {"applied": 90.0})])
+    )
+    text = console.export_text()
+    assert "failed: good:1 answers wrong digits" in text
+    assert "62%" in text
+    assert "50 /s" in text
+    assert "90 of 150 learned" in text
+
+
+def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal(run, tmp_path):
+    console = recorded()
+    view = make_view(console)
+    assert isinstance(view, PlainView)
+    with view:
+        view.stage("starting")
+        view.begin(PLAN, MODELS, "good:1", Traffic(run.scripted, REFS, Fault(tmp_path / "broken", PLAN)))
+        view.sample(sample(1.0, 300, {}))
+        view.sample(sample(1.1, 301, {}))
+    lines = console.export_text().splitlines()
+    assert lines[0] == "starting"
+    assert [line for line in lines if line.startswith("30")] == [lines[2]]
+    assert "300/400 restored exp3=fair:75%" in lines[2]
+
+
+def test_a_terminal_gets_the_live_view():
+    assert isinstance(make_view(Console(force_terminal=True)), LiveView)
