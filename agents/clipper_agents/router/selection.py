@@ -67,8 +67,8 @@ def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
 class Selection:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
-    def __init__(self, table: StepTable, partitions: int) -> None:
-        self._table = table
+    def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
+        self._table, self._max_prepared = table, max_prepared
         self._partitions = range(partitions)
         self._owned: set[int] = set()
         self._published: dict[RowKey, SelectionState] = {}
@@ -144,7 +144,7 @@ class Selection:
             if application.audit_ratio > 0:
                 found = audited(found, application.audit_ratio)
             self._prepared[key] = found
-            if len(self._prepared) > MAX_PREPARED:
+            if len(self._prepared) > self._max_prepared:
                 self._prepared.popitem(last=False)
         return found
 

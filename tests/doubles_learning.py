@@ -1,0 +1,40 @@
+"""Predictions, feedback and the parts of a router that learning needs, in memory."""
+
+import msgspec
+from doubles_streaming import record
+
+from clipper_agents.router.decisions import Logged
+from clipper_agents.router.selection import NO_ROW
+from clipper_topics import codec
+from clipper_topics.feedback import Feedback
+from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+
+
+def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):
+    """A prediction by models that were asked with certainty."""
+    models = [
+        ModelAnswer(model=ref.partition(":")[0], version=ref.partition(":")[2], propensity=1.0, output=output)
+        for ref, output in outputs
+    ]
+    settings = dict(output=outputs[0][1] if outputs else None, policy=PolicyRef(name="exp4"), served_propensity=1.0)
+    return Prediction(query_id=query_id, application=application, models=models, **(settings | changes))
+
+
+def logged(offset, query_id, application="app", **changes):
+    """The same as it stands in the log."""
+    return Logged(offset, codec.predictions.encode(prediction(query_id, application, **changes)), msgpack=False)
+
+
+def feedback(offset, query_id, label=1, partition=0, headers=(), **changes):
+    """A record of the feedback topic, and what it says."""
+    settings = {} if {"loss", "reward"} & changes.keys() else {"label": label}
+    found = Feedback(query_id=query_id, **(settings | changes))
+    value = msgspec.json.encode(found)
+    return record(offset, value, query_id.encode(), "clipper.feedback", partition, headers), found
+
+
+class Rows(dict):
+    """Selection rows by application and context."""
+
+    def __call__(self, key):
+        return self.get(key, NO_ROW)

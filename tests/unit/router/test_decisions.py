@@ -1,0 +1,112 @@
+"""The index of decisions: the first of a query stays, disk is bounded, and nothing half deleted is opened again."""
+
+import pytest
+
+from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "0"
+
+
+@pytest.fixture
+def decisions(folder):
+    found = PartitionDecisions(folder, HOUR_S)
+    yield found
+    found.close()
+
+
+def value(offset, text=b"{}"):
+    return Logged(offset, text, msgpack=False)
+
+
+def test_decisions_are_found_by_query_id(decisions):
+    decisions.index([("q1", value(0, b"one")), ("q2", Logged(1, b"two", msgpack=True))], 1, HOUR_S)
+    assert decisions.find(["q2", "unknown", "q1"]) == [Logged(1, b"two", msgpack=True), None, value(0, b"one")]
+    assert decisions.last_offset == 1
+
+
+def test_the_first_of_two_decisions_about_a_query_stays(decisions):
+    decisions.index([("q", value(3, b"first")), ("q", value(4, b"second"))], 4, HOUR_S)
+    decisions.index([("q", value(5, b"third"))], 5, HOUR_S)
+    decisions.index([("q", value(6, b"an hour later"))], 6, 2.5 * HOUR_S)
+    assert decisions.find(["q"]) == [value(3, b"first")]
+
+
+def test_the_first_of_two_credits_of_a_query_stays(decisions):
+    decisions.credit([("q", 3), ("q", 4)], 4, HOUR_S)
+    decisions.credit([("q", 5)], 5, 2.5 * HOUR_S)
+    assert decisions.credits(["q", "unknown"]) == [3, None]
+    assert decisions.credited_upto == 5
+
+
+def test_records_that_hold_no_decision_count_as_read(decisions):
+    decisions.index([], 7, HOUR_S)
+    decisions.credit([], 9, HOUR_S)
+    assert (decisions.last_offset, decisions.credited_upto) == (7, 9)
+
+
+def test_a_query_and_a_credit_of_any_name_do_not_meet(decisions):
+    decisions.index([("\0offset", value(0)), ("dq", value(1)), ("", value(2))], 2, HOUR_S)
+    decisions.credit([("q", 0)], 0, HOUR_S)
+    assert decisions.find(["\0offset", "dq", "", "q"]) == [value(0), value(1), value(2), None]
+
+
+def test_everything_is_there_after_a_restart(folder, decisions):
+    decisions.index([("q1", value(0))], 0, HOUR_S)
+    decisions.index([("q2", value(1))], 1, 2.5 * HOUR_S)
+    decisions.credit([("q1", 5)], 6, 2.5 * HOUR_S)
+    decisions.close()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert (again.find(["q1", "q2"]), again.credits(["q1"])) == ([value(0), value(1)], [5])
+    assert (again.last_offset, again.credited_upto) == (1, 6)
+    again.close()
+
+
+def test_decisions_are_kept_for_one_horizon_and_dropped_after_two(folder, decisions):
+    decisions.index([("old", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("new", value(1))], 1, 11.4 * HOUR_S)
+    assert decisions.find(["old", "new"]) == [value(0), value(1)]
+    decisions.index([("newest", value(2))], 2, 12.4 * HOUR_S)
+    assert decisions.find(["old", "new", "newest"]) == [None, value(1), value(2)]
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
+
+
+def test_a_clock_that_goes_back_opens_no_older_age(folder, decisions):
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("q2", value(1))], 1, 9.5 * HOUR_S)
+    assert [path.name for path in folder.iterdir()] == ["10"]
+
+
+def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions):
+    decisions.index([("q", value(0))], 0, 10.5 * HOUR_S)
+    (folder / "8.dropped").mkdir()
+    (folder / "8.dropped" / "000012.sst").write_bytes(b"half")
+    decisions.close()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert [path.name for path in folder.iterdir()] == ["10"]
+    assert again.find(["q"]) == [value(0)]
+    again.close()
+
+
+def test_an_index_of_another_log_is_forgotten(folder, decisions):
+    decisions.index([("q", value(100))], 100, HOUR_S)
+    decisions.credit([("q", 90)], 90, HOUR_S)
+    decisions.clear()
+    assert (decisions.find(["q"]), decisions.credits(["q"])) == ([None], [None])
+    assert (decisions.last_offset, decisions.credited_upto) == (-1, -1)
+    decisions.index([("q", value(0))], 0, HOUR_S)
+    assert decisions.find(["q"]) == [value(0)]
+
+
+def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):
+    decisions = Decisions(tmp_path, HOUR_S)
+    decisions.of(0).index([("q", value(0))], 0, HOUR_S)
+    decisions.of(1).index([("q", value(5))], 5, HOUR_S)
+    decisions.keep_only([1])
+    assert decisions.of(1).find(["q"]) == [value(5)]
+    assert decisions.of(0).find(["q"]) == [value(0)]
+    decisions.keep_only([])

@@ -1,0 +1,242 @@
+"""Feedback waits for its decision, finds its partition, is stored before it counts, and belongs to one generation."""
+
+import asyncio
+from collections import Counter
+from types import SimpleNamespace
+
+from doubles_learning import feedback, logged
+from doubles_routing import application
+from doubles_streaming import FakeLogReader, FakeProducer
+
+from clipper_agents.router.decisions import Decisions
+from clipper_agents.router.learner import FORWARDED, Learner
+from clipper_agents.router.selection import NO_ROW
+from clipper_agents.streaming.outbox import Outbox
+from clipper_topics.catalogue import Catalogue
+
+CATALOGUE = Catalogue(partitions=3)
+
+
+class FakeSelection:
+    """Rows in memory; each step is noted."""
+
+    def __init__(self):
+        self.rows, self.positions, self.on_write = {}, {}, lambda: None
+
+    def position(self, partition):
+        return self.positions.get(partition, -1)
+
+    def row(self, name, context, partition):
+        return self.rows.get((name, context, partition), NO_ROW)
+
+    async def write(self, outbox, partition, rows, position):
+        await asyncio.sleep(0)
+        self.on_write()
+        self.rows |= {(*key, partition): row for key, row in rows.items()}
+        self.positions[partition] = position
+
+
+class FakeMetrics:
+    def __init__(self):
+        self.feedback, self.dead = Counter(), Counter()
+
+    def count_feedback(self, outcome, count):
+        self.feedback[outcome] += count
+
+    def count_dead_letters(self, topic, kind, count=1):
+        self.dead[kind] += count
+
+
+class Fixture:
+    """A learner; queries are answered up to `answered`, and decisions in `late` come when the log is read again."""
+
+    def __init__(self, folder):
+        self.producer = FakeProducer()
+        self.reader = FakeLogReader(self.producer)
+        self.decisions, self.selection, self.metrics = Decisions(folder, 3600.0), FakeSelection(), FakeMetrics()
+        self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
+        self.app = SimpleNamespace(
+            generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
+        )
+        registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
+        self.learner = Learner(self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics)
+
+    def finished_upto(self, tp):
+        self.looked += 1
+        self.on_look()
+        return self.answered
+
+    def on_look(self):
+        pass
+
+    async def catch_up(self, partitions):
+        self.caught_up += 1
+        for query_id in self.late:
+            self.decide(query_id)
+
+    def decide(self, *query_ids, partition=0):
+        index = self.decisions.of(partition)
+        for query_id in query_ids:
+            index.index([(query_id, logged(index.last_offset + 1, query_id))], index.last_offset + 1, 1e9)
+
+    async def learn(self, *records, partition=0, generation=0):
+        return await self.learner.learn(partition, list(records), generation)
+
+    def count(self, partition=0):
+        return self.selection.row("app", None, partition).applied
+
+    def log(self, topic, partition=0):
+        return self.producer.logs.get((topic, partition), [])
+
+    @property
+    def credits(self):
+        return self.decisions.of(0).credits(["q1", "q2"])
+
+
+def learning(test):
+    def run(tmp_path):
+        async def body():
+            fixture = Fixture(tmp_path)
+            await asyncio.wait_for(test(fixture), 30)
+            fixture.decisions.keep_only(())
+
+        asyncio.run(body())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def one(offset, query_id, **changes):
+    return feedback(offset, query_id, **changes)[0]
+
+
+@learning
+async def test_feedback_is_stored_and_credited(fixture):
+    fixture.decide("q1", "q2")
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
+    assert (fixture.count(), fixture.selection.position(0), fixture.credits) == (2, 2, [0, 1])
+    assert fixture.metrics.feedback == {"applied": 2, "duplicate": 1}
+    assert fixture.looked == 0
+
+
+@learning
+async def test_feedback_up_to_the_position_is_skipped(fixture):
+    fixture.decide("q1", "q2")
+    fixture.selection.positions[0] = 5
+    assert await fixture.learn(one(4, "q1"), one(5, "q2"))
+    assert (fixture.count(), fixture.selection.position(0)) == (0, 5)
+    assert await fixture.learn(one(5, "q1"), one(6, "q2"))
+    assert (fixture.count(), fixture.selection.position(0)) == (1, 6)
+
+
+@learning
+async def test_feedback_before_its_prediction_waits_for_it(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+
+    def answer_at_the_third_look():
+        if fixture.looked == 3:
+            fixture.decide("q1")
+
+    fixture.on_look = answer_at_the_third_look
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.count(), fixture.looked, fixture.caught_up) == (1, 3, 0)
+
+
+@learning
+async def test_a_decision_that_another_process_wrote_is_read_from_the_log(fixture):
+    fixture.late = ["q1"]
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.count(), fixture.caught_up) == (1, 1)
+
+
+@learning
+async def test_feedback_without_a_decision_becomes_a_dead_letter_once_all_queries_are_answered(fixture):
+    fixture.decide("q2")
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"))
+    assert (fixture.count(), fixture.caught_up, fixture.metrics.dead) == (1, 1, {"OrphanFeedback": 1})
+    ((_, value, headers),) = fixture.log(CATALOGUE.dead_letters)
+    assert b'"q1"' in value
+    assert "no decision about query 'q1'" in dict(headers)["__streams.errors.message"].decode()
+
+
+@learning
+async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_position(fixture):
+    broken = one(0, "q1")
+    for number, value in enumerate((b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b"")):
+        assert await fixture.learn(type(broken)(**{**vars_of(broken), "value": value, "offset": number}))
+    assert (len(fixture.log(CATALOGUE.dead_letters)), fixture.selection.position(0)) == (4, 3)
+    assert fixture.metrics.feedback == {"invalid": 4}
+
+
+@learning
+async def test_feedback_for_another_partition_is_sent_on_once(fixture):
+    assert await fixture.learn(one(0, "2-77"), one(1, "0-5", partition=0))
+    ((key, value, headers),) = fixture.log(CATALOGUE.feedback, 2)
+    assert (key, dict(headers)[FORWARDED]) == (b"2-77", b"0")
+    assert b"2-77" in value
+    assert fixture.metrics.feedback == {"forwarded": 1, "orphan": 1}
+    assert await fixture.learn(one(9, "1-77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
+    assert fixture.log(CATALOGUE.feedback, 1) == []
+
+
+@learning
+async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_seems_to_say(fixture):
+    fixture.decide("2-order")
+    assert await fixture.learn(one(0, "2-order"))
+    assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
+
+
+@learning
+async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture):
+    fixture.late = ["77-order"]
+    assert await fixture.learn(one(0, "77-order"))
+    assert (fixture.count(), fixture.caught_up) == (1, 1)
+
+
+@learning
+async def test_nothing_is_learned_in_another_generation(fixture):
+    fixture.decide("q1")
+    fixture.app.generation = 1
+    assert not await fixture.learn(one(0, "q1"), generation=0)
+    assert (fixture.count(), fixture.selection.position(0)) == (0, -1)
+
+
+@learning
+async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_step(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+
+    def lose():
+        fixture.app.generation = -1
+
+    fixture.on_look = lose
+    assert not await fixture.learn(one(0, "q1"))
+    assert fixture.selection.position(0) == -1
+    assert fixture.log(CATALOGUE.dead_letters) == []
+    assert not fixture.app.state_lock.locked()
+
+
+@learning
+async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
+    fixture.decide("q1")
+    fixture.selection.on_write = lambda: locked.append(fixture.app.state_lock.locked())
+    locked = []
+    assert await fixture.learn(one(0, "q1"))
+    assert locked == [True]
+
+
+@learning
+async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
+    fixture.decide("q1", "q2")
+    for record in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
+        fixture.producer.append(CATALOGUE.feedback, 0, record.key, record.value)
+    fixture.selection.positions[0] = 1
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, None], 1)
+    assert fixture.count() == 0
+    fixture.selection.positions[0] = 3
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 3)
+
+
+def vars_of(record):
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}

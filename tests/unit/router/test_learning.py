@@ -1,0 +1,147 @@
+"""One step of learning: what counts, what is a duplicate, what is refused, and that doing it again changes nothing."""
+
+import pytest
+from doubles_learning import Rows, feedback, logged, prediction
+from doubles_routing import application
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_agents.router.decisions import Logged
+from clipper_agents.router.encoding import NAMED
+from clipper_agents.router.learning import OrphanFeedback, UnusableFeedback, learn
+from clipper_stream.errors import InvalidLabel
+from clipper_topics import codec
+from clipper_topics.prediction import Missing, PolicyRef
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, SelectionRow
+
+APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
+KEY = ("app", None)
+
+
+def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS):
+    ids = [found.query_id for _, found in feedbacks]
+    known = {name: decisions.get(name) for name in ids}
+    counted = {name: (credited or {}).get(name) for name in ids}
+    return learn(feedbacks, known, counted, rows if rows is not None else Rows(), applications.get)
+
+
+def losses(row):
+    return {totals.model: (totals.count, totals.loss) for totals in row.totals}
+
+
+def test_a_label_scores_every_model_that_answered():
+    decision = logged(0, "q", outputs=(("a:1", 1), ("b:1", 2)))
+    step = step_of([feedback(7, "q", label=1)], {"q": decision})
+    assert losses(step.rows[KEY]) == {"a:1": (1.0, 0.0), "b:1": (1.0, 1.0)}
+    assert (step.rows[KEY].offset, step.rows[KEY].applied) == (7, 1)
+    assert (step.credited, step.outcomes, step.refused) == ({"q": 7}, {"applied": 1}, [])
+
+
+def test_feedback_is_added_to_the_row_as_it_is_stored():
+    stored = SelectionRow(
+        version=ROW_VERSION, offset=5, applied=4, totals=[ModelTotalsRecord("a:1", 4.0, 2.0, 2.0, 4.0)]
+    )
+    step = step_of([feedback(7, "q", label=0)], {"q": logged(0, "q")}, rows=Rows({KEY: stored}))
+    assert (losses(step.rows[KEY]), step.rows[KEY].applied) == ({"a:1": (5.0, 3.0)}, 5)
+
+
+def test_the_second_feedback_of_a_query_is_a_duplicate_in_the_same_step_and_later():
+    decisions = {"q": logged(0, "q")}
+    same = step_of([feedback(7, "q", label=0), feedback(8, "q", label=1)], decisions)
+    assert same.outcomes == {"applied": 1, "duplicate": 1}
+    later = step_of([feedback(9, "q", label=1)], decisions, credited=same.credited)
+    assert (later.outcomes, later.rows, later.credited) == ({"duplicate": 1}, {}, {})
+
+
+def test_a_feedback_that_cannot_be_used_does_not_use_up_its_query():
+    decisions = {"q": logged(0, "q", outputs=(("a:1", 1.5),))}
+    applications = {"app": application("app", loss="absolute")}
+    step = step_of([feedback(7, "q", label="cat"), feedback(8, "q", label=1.5)], decisions, applications=applications)
+    assert step.outcomes == {"invalid": 1, "applied": 1}
+    assert step.credited == {"q": 8}
+    assert isinstance(step.refused[0][1], InvalidLabel)
+
+
+def test_feedback_without_a_decision_is_an_orphan():
+    step = step_of([feedback(7, "q")], {})
+    assert (step.outcomes, step.credited) == ({"orphan": 1}, {})
+    assert isinstance(step.refused[0][1], OrphanFeedback)
+
+
+@pytest.mark.parametrize("changes", [{"application": "other"}, {"context": "somebody"}])
+def test_feedback_that_disagrees_with_its_decision_is_refused(changes):
+    step = step_of([feedback(7, "q", **changes)], {"q": logged(0, "q")})
+    assert (step.outcomes, step.rows, step.credited) == ({"invalid": 1}, {}, {})
+    assert isinstance(step.refused[0][1], UnusableFeedback)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        logged(0, "q", policy=PolicyRef(name=NAMED)),
+        logged(0, "q", outputs=(), policy=None, default=True, reason="arrived_late"),
+        logged(0, "q", application="gone"),
+    ],
+    ids=["models were named", "nothing was decided", "the application is gone"],
+)
+def test_feedback_that_teaches_nothing_is_credited_all_the_same(decision):
+    step = step_of([feedback(7, "q")], {"q": decision})
+    assert (step.outcomes, step.rows, step.credited) == ({"unlearned": 1}, {}, {"q": 7})
+
+
+def test_a_default_answer_teaches_that_its_lone_model_did_not_answer():
+    missing = [Missing(model="a", version="1", propensity=0.5, reason="late")]
+    decision = logged(
+        0, "q", outputs=(), output=None, default=True, reason="late", missing=missing, served_propensity=0.5
+    )
+    step = step_of([feedback(7, "q", loss=0.25)], {"q": decision})
+    (totals,) = step.rows[KEY].totals
+    assert (totals.model, totals.loss, totals.weighted_loss) == ("a:1", 1.0, 2.0)
+
+
+def test_contexts_have_rows_of_their_own():
+    decisions = {name: logged(0, name, context=name) for name in ("x", "y")}
+    step = step_of([feedback(7, "x"), feedback(8, "y")], decisions)
+    assert {key: row.offset for key, row in step.rows.items()} == {("app", "x"): 7, ("app", "y"): 8}
+
+
+def test_a_query_of_several_rows_is_scored_by_the_mean_of_its_rows():
+    several = prediction("q", output=None)
+    several.outputs, several.models[0].outputs, several.models[0].output = [1, 2], [1, 2], None
+    step = step_of([feedback(7, "q", label=[1, 3])], {"q": Logged(0, codec.predictions.encode(several), msgpack=False)})
+    assert losses(step.rows[KEY]) == {"a:1": (1.0, 0.5)}
+
+
+feedbacks = st.lists(
+    st.tuples(st.sampled_from(["q1", "q2", "q3", "q4", "q5", "none"]), st.integers(0, 1)), min_size=1, max_size=20
+)
+DECISIONS = {
+    f"q{number}": logged(
+        number, f"q{number}", context=None if number < 3 else f"c{number % 2}", outputs=(("a:1", 0), ("b:1", 1))
+    )
+    for number in range(1, 6)
+}
+
+
+@given(given_=feedbacks, data=st.data())
+def test_a_step_that_was_cut_in_two_and_is_done_again_leaves_the_same_rows(given_, data):
+    """Some of its rows were stored, its position was not: the next process folds the same feedback again."""
+    records = [feedback(offset, name, label=label) for offset, (name, label) in enumerate(given_)]
+    whole = step_of(records, DECISIONS)
+    stored = Rows({key: row for key, row in whole.rows.items() if data.draw(st.booleans())})
+    again = step_of(records, DECISIONS, rows=stored)
+    assert {**stored, **again.rows} == whole.rows
+    assert again.credited == whole.credited
+
+
+@given(given_=feedbacks, data=st.data())
+def test_steps_of_any_length_fold_like_one(given_, data):
+    records = [feedback(offset, name, label=label) for offset, (name, label) in enumerate(given_)]
+    whole, rows, credited, at = step_of(records, DECISIONS), Rows(), {}, 0
+    while at < len(records):
+        size = data.draw(st.integers(1, len(records) - at))
+        step = step_of(records[at : at + size], DECISIONS, credited, rows)
+        rows.update(step.rows)
+        credited |= step.credited
+        at += size
+    assert (rows, credited) == (whole.rows, whole.credited)
