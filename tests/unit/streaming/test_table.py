@@ -1,0 +1,132 @@
+"""Rows count once their changelog record is stored, and a restore keeps the newest of each."""
+
+import asyncio
+
+import pytest
+from doubles_streaming import FakeLogReader, FakeProducer
+
+from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.table import StepTable
+from clipper_topics.connection import KafkaConnection
+
+
+def newer(candidate, current):
+    return int(candidate) > int(current)
+
+
+@pytest.fixture
+def producer():
+    return FakeProducer(batch_bytes=60)
+
+
+@pytest.fixture
+def make_table(tmp_path, producer):
+    def make(name="data"):
+        app = make_app("app", KafkaConnection("localhost:1"), tmp_path / name, "instance")
+        table = StepTable(app, name="rows", partitions=2, newer=newer)
+        app.tables.add(table)
+        return table
+
+    return make
+
+
+def changelog(table):
+    return table.changelog_topic.get_topic_name()
+
+
+def write(table, producer, partition=0, **rows):
+    encoded = {key.encode(): b"%d" % value for key, value in rows.items()}
+    asyncio.run(table.write(Outbox(producer), partition, encoded))
+
+
+def restore(table, producer, partitions=(0, 1)):
+    return asyncio.run(table.restore(FakeLogReader(producer), partitions))
+
+
+def rows(table, partition=0):
+    return {key.decode(): int(value) for key, value in table.rows(partition).items()}
+
+
+def test_a_row_is_in_the_changelog_and_in_the_table(make_table, producer):
+    table = make_table()
+    write(table, producer, a=1, b=2)
+    write(table, producer, partition=1, a=7)
+    assert (rows(table), rows(table, 1)) == ({"a": 1, "b": 2}, {"a": 7})
+    assert table.get_row(0, b"a") == b"1"
+    assert table.get_row(0, b"unknown") is None
+    assert [key for key, *_ in producer.logs[changelog(table), 0]] == [b"a", b"b"]
+
+
+def test_a_row_that_the_broker_does_not_store_is_not_in_the_table(make_table, producer):
+    table = make_table()
+    producer.failure = RuntimeError("refused")
+    with pytest.raises(RuntimeError):
+        write(table, producer, a=1)
+    assert rows(table) == {}
+
+
+def test_an_empty_table_is_restored_from_its_changelog(make_table, producer):
+    table = make_table()
+    write(table, producer, a=1, b=2)
+    write(table, producer, a=3)
+    other = make_table("wiped")
+    assert restore(other, producer) == 3
+    assert rows(other) == {"a": 3, "b": 2}
+
+
+def test_a_restore_reads_only_what_is_not_here(make_table, producer):
+    table = make_table()
+    write(table, producer, a=1)
+    producer.append(changelog(table), 0, b"a", b"5")
+    assert restore(table, producer) == 1
+    assert rows(table) == {"a": 5}
+    assert restore(table, producer) == 0
+
+
+def test_of_two_rows_with_one_key_the_newer_stays_in_whatever_order_they_were_written(make_table, producer):
+    """A process that lost its partition without knowing has appended an older row."""
+    table = make_table()
+    for value in (b"1", b"9", b"4"):
+        producer.append(changelog(table), 0, b"a", value)
+    restore(table, producer)
+    assert rows(table) == {"a": 9}
+    producer.append(changelog(table), 0, b"a", b"6")
+    restore(table, producer)
+    assert rows(table) == {"a": 9}
+
+
+def test_a_table_that_is_ahead_of_its_changelog_is_built_anew(make_table, producer):
+    """The broker's folder was wiped, the router's was not."""
+    table = make_table()
+    write(table, producer, a=1, b=2, c=3)
+    producer.logs.clear()
+    producer.append(changelog(table), 0, b"z", b"1")
+    restore(table, producer)
+    assert rows(table) == {"z": 1}
+
+
+def test_rows_whose_offset_the_broker_did_not_tell_are_read_again(make_table, producer):
+    table = make_table()
+    producer.hide_offsets = True
+    write(table, producer, a=1)
+    assert rows(table) == {"a": 1}
+    assert restore(table, producer) == 1
+    assert rows(table) == {"a": 1}
+
+
+def test_a_step_of_several_batches_is_written_in_order(make_table, producer):
+    table = make_table()
+    many = {f"row {number:03}": number for number in range(50)}
+    write(table, producer, **many)
+    assert [key.decode() for key, *_ in producer.logs[changelog(table), 0]] == list(many)
+    assert rows(table) == many
+
+
+def test_records_without_key_or_value_are_passed_over(make_table, producer):
+    table = make_table()
+    producer.append(changelog(table), 0, None, b"1")
+    producer.append(changelog(table), 0, b"a", None)
+    producer.append(changelog(table), 0, b"b", b"2")
+    restore(table, producer)
+    assert rows(table) == {"b": 2}
