@@ -112,7 +112,7 @@ class Pending:
         """Why the model does not count: (`late` or `error`, explanation); None when it does."""
         if model in self.failures:
             return self.failures[model]
-        if any(slot is OPEN for slot in self.outputs[model]):
+        if self.open_slots and any(slot is OPEN for slot in self.outputs[model]):
             return "late", "no output by the deadline"
         return None
 
