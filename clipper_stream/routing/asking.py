@@ -102,6 +102,17 @@ class Asking:
             waiting[0].pending.owned.pop(ask.key, None)  # who joined first has asked
         return waiting
 
+    def inherit(self, ask: Ask) -> Slot | None:
+        """The asker of this row, which was not sent yet, has its answer: who asks now; None when nobody waits."""
+        key, pending = ask.key, ask.slot.pending
+        if key is None or key not in pending.owned:
+            return None
+        del pending.owned[key]
+        waiting = [slot for slot in self._in_flight.resolve(key) if slot.wanted]
+        for slot in waiting:
+            self.join(key, slot)
+        return waiting[0] if waiting else None
+
     def abandon(self, pending: Pending) -> list[tuple[bytes, list[Slot]]]:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
         orphans = []

@@ -111,7 +111,7 @@ class Router:
                     self._fill(self._asking.resolve(ask), output, effects)
         for partition, pairs in found.items():
             self._cache(partition).put_many(pairs)
-        self._send(again, effects)
+        self._send(self._still_wanted(again), effects)
         return effects
 
     def expire(self, now_s: float) -> Effects:
@@ -192,6 +192,16 @@ class Router:
         for slot in slots:
             if slot.wanted and slot.pending.deadline_s > effects.now_s and self._asking.join(key, slot):
                 again.setdefault(candidate.ref, (candidate, []))[1].append(Ask(slot, key))
+
+    def _still_wanted(self, again: Asks) -> Asks:
+        """Rows to ask for anew, after all that came in the same call: what nobody waits for any more is not asked."""
+        wanted: Asks = {}
+        for ref, (candidate, asks) in again.items():
+            for ask in asks:
+                heir = ask.slot if ask.slot.wanted else self._asking.inherit(ask)
+                if heir is not None:
+                    wanted.setdefault(ref, (candidate, []))[1].append(Ask(heir, ask.key))
+        return wanted
 
     def _send(self, asks: Asks, effects: Effects) -> None:
         for candidate, rows in asks.values():
