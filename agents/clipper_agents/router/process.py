@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
+HAND_OVER_S = 3.0
+"""Longest wait for the broker before partitions are given away."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 UNKNOWN_APPLICATION = "unknown"
@@ -212,9 +214,16 @@ class RouterProcess:
         return {TP(feedback, number): position + 1 for number, position in positions.items() if position >= 0}
 
     async def _revoked(self, *_: Any, **__: Any) -> None:
-        """What is in flight is read again by whoever owns the partitions next."""
+        """What is in flight is read again by whoever owns the partitions next.
+
+        Kafka gives them away when this returns. What is on its way to the broker then would come after the next owner
+        has read the log; so it is waited for, as long as that cannot cost the membership.
+        """
         self.router.reset()
         self.watch_room()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S), self.app.state_lock:
+                await self.recorder.idle()
 
     def _unsent(self, request: Request, why: str) -> None:
         """A request could not be sent: its rows have failed."""
