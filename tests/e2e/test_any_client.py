@@ -265,7 +265,7 @@ def test_an_answer_says_who_was_asked_and_how_probable_that_was(deployment, sent
 
 
 def test_a_query_is_answered_at_its_deadline_by_default(deployment):
-    value = query(input=[30.5, 41], models=["slow-sum"], deadline_ms=300)  # one batch takes a second, and none is cached
+    value = query(input=[30.5, 41], models=["slow-sum"], deadline_ms=300)  # a batch takes a second
     answer = deployment.answer(deployment.client.send(QUERIES, value)).content
     assert (answer["output"], answer["default"]) == (-1, True)
     assert answer["reason"] in {"late", "arrived_late"}
