@@ -1,0 +1,37 @@
+"""Caches on disk, one a partition: rebuilt after a restart, closed with their partition."""
+
+from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
+
+KEYS = [b"k" * 24, b"l" * 24]
+
+
+def test_entries_are_kept_over_a_restart(tmp_path):
+    caches = PartitionCaches(tmp_path, budget_bytes=10_000)
+    caches.of(0).put_many([(KEYS[0], b"1"), (KEYS[1], b"2")])
+    assert caches.of(1).get_many(KEYS) == [None, None]
+    size_bytes = caches.size_bytes
+    caches.keep_only([])
+    again = PartitionCaches(tmp_path, budget_bytes=10_000)
+    assert again.of(0).get_many([*KEYS, b"unknown"]) == [b"1", b"2", None]
+    assert again.size_bytes == size_bytes
+    again.keep_only([])
+
+
+def test_only_caches_of_partitions_that_are_lost_are_closed(tmp_path):
+    caches = PartitionCaches(tmp_path, budget_bytes=10_000)
+    caches.of(0).put_many([(KEYS[0], b"1")])
+    kept = caches.of(1)
+    caches.keep_only([1])
+    assert caches.of(1) is kept
+    assert caches.of(0).get_many(KEYS[:1]) == [b"1"]
+    caches.keep_only([])
+
+
+def test_a_store_gives_what_was_written_and_not_deleted(tmp_path):
+    store = RocksCacheStore(tmp_path / "store")
+    store.write([(b"a", b"1"), (b"b", b"2")], [])
+    store.write([(b"c", b"3")], [b"a"])
+    assert list(store.get_many([b"a", b"b", b"c"])) == [None, b"2", b"3"]
+    assert list(store.get_many([])) == []
+    assert sorted(store.items()) == [(b"b", b"2"), (b"c", b"3")]
+    store.close()
