@@ -25,14 +25,15 @@ class ChildSpec:
         name: Unique name, for example `router-0`.
         command: Program and arguments.
         environment: The child's whole environment; None: the supervisor's.
-        ready_s: It must print its ready line within so many seconds.
+        ready_s: It must print its ready line within so many seconds: five hosts that import scikit-learn at once on two
+            busy cores take one minute.
         drain_s: After SIGTERM it has so many seconds before SIGKILL; more than a worker gives itself.
     """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] | None = None
-    ready_s: float = 60.0
+    ready_s: float = 150.0
     drain_s: float = 25.0
 
 
