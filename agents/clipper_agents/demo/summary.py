@@ -19,17 +19,17 @@ def print_summary(console: Console, result: DemoResult, failed: list[str]) -> No
         grid.add_row(Text(name, style="dim"), value)
     console.print(grid)
     for line in statements(result):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in failed:
         console.print(Text(f"FAILED {line}", style="bold red"), soft_wrap=True)
 
 
 def errors_table(result: DemoResult) -> Table:
     """Error of each policy and of each model alone, by phase."""
-    table = Table(title="Errors with 95 % intervals", title_justify="left", header_style="bold")
+    table = Table(title="Errors in %, with 95 % intervals", title_justify="left", header_style="bold")
     table.add_column("who")
     for phase in PHASES:
-        table.add_column(TITLES[phase], justify="right")
+        table.add_column(TITLES[phase], justify="right", no_wrap=True)
     for policy, errors in result.policies.items():
         table.add_row(Text(policy, style="bold"), *_cells(errors))
     table.add_section()
@@ -74,5 +74,5 @@ def _cells(errors: Mapping[str, Any]) -> list[str]:
     cells = []
     for phase in PHASES:
         low, high = errors[f"interval_{phase}"]
-        cells.append(f"{errors[f'error_{phase}']:.1%} [{low:.1%}, {high:.1%}]".replace("[", r"\["))
+        cells.append(f"{errors[f'error_{phase}']:.1%} ({100 * low:.1f} to {100 * high:.1f})")
     return cells
