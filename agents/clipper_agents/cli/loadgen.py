@@ -13,6 +13,7 @@ from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 if TYPE_CHECKING:
     from clipper_agents.settings import Settings
     from clipper_loadgen import LoadPlan, LoadReport
+    from clipper_topics.connection import KafkaConnection
 
 
 def loadgen(
@@ -89,12 +90,18 @@ def _run(plan: "LoadPlan", settings: "Settings") -> "LoadReport":
     from clipper_loadgen import run_load
     from clipper_loadgen.progress import progress_bar
 
+    kafka = settings.connection(os.environ)
     with progress_bar(f"{plan.application}, {plan.mode}") as progress:
-        return _fast_runner()(run_load(plan, settings.connection(os.environ), settings.catalogue, progress))
+        return _runner(kafka)(run_load(plan, kafka, settings.catalogue, progress))
 
 
-def _fast_runner() -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":
-    """On uvloop where there is one: less CPU a query in the generator, so more of the machine for the pipeline."""
+def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":
+    """On uvloop where there is one: less CPU a query in the generator, so more of the machine for the pipeline.
+
+    Not with TLS: closing a connection with a fetch under way takes uvloop 30 s, its time limit for a TLS shutdown.
+    """
+    if kafka.security_protocol.endswith("SSL"):
+        return asyncio.run
     try:
         from uvloop import run
     except ImportError:
