@@ -55,7 +55,7 @@ def _plan(queries: int, rate: float, seed: int) -> "DemoPlan":
 
 
 def _run(plan: "DemoPlan", console: "Console", log: Path) -> "Finished":
-    from clipper_agents.demo.manifests import ONE_THREAD
+    from clipper_agents.threads import ONE_THREAD
 
     os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
     from clipper_agents.demo.running import run_demo

@@ -19,11 +19,6 @@ NO_DIGIT = -1
 # 4 ms for company halves the number of calls. The objective leaves room for it.
 BATCH = BatchSpec(limit="aimd", target_ms=25.0, max_rows=256, max_delay_ms=4.0)
 
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
-"""For the environment of every process: seven of them share the machine, and a batch is a few rows."""
-
 
 def applications(plan: DemoPlan, models: Sequence[TrainedModel]) -> list[ApplicationManifest]:
     """One application a policy, over the same models."""

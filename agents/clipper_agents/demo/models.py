@@ -66,7 +66,7 @@ class TrainedModel:
 def _svm(seed: int) -> Any:
     from sklearn.svm import SVC  # noqa: PLC0415 - an optional extra, and slow to import; so below
 
-    return SVC(gamma=0.001, C=10.0, random_state=seed)
+    return SVC(gamma=0.001, C=10.0, random_state=seed)  # pyright: ignore[reportArgumentType] (inferred from a default)
 
 
 def _neighbors(seed: int) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from clipper_agents.demo.data import Digits, load_digits
 from clipper_agents.demo.fault import Fault
 from clipper_agents.demo.ground import kafka_ground, work_folder
-from clipper_agents.demo.manifests import ONE_THREAD, demo_settings
+from clipper_agents.demo.manifests import demo_settings
 from clipper_agents.demo.models import TrainedModel, best_of, train
 from clipper_agents.demo.offsets import input_topics, wait_committed
 from clipper_agents.demo.plan import DemoPlan
@@ -81,7 +81,7 @@ async def run_demo(plan: DemoPlan, environ: Mapping[str, str], view: View, echo:
             around = Surroundings(echo=echo)
             async with (
                 _ended(scripting),
-                Deployment(settings, {**environ, **ONE_THREAD}, log_level="info", surroundings=around) as deployment,
+                Deployment(settings, environ, log_level="info", surroundings=around) as deployment,
             ):
                 show = _Show(plan, settings, models, broken, await scripting, started_s)
                 return await show.run(deployment, Fault(flag, plan), view, versions(embedded=ground.embedded))

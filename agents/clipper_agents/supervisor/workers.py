@@ -17,12 +17,10 @@ import msgspec
 from clipper_agents.settings import Settings
 from clipper_agents.settings.reading import is_setting
 from clipper_agents.supervisor.process import ChildSpec
+from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
 
 PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main")
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Several processes share the cores: a numeric library that takes them all for each batch makes the others wait, and
-a batch of a few hundred rows gains nothing by it. A variable that is set already counts."""
 
 
 class Workers:

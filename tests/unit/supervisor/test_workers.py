@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from clipper_agents.settings import load_settings
-from clipper_agents.supervisor.workers import ONE_THREAD, Workers
+from clipper_agents.supervisor.workers import Workers
+from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
 
 ENVIRON = {
