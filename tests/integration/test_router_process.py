@@ -246,8 +246,9 @@ async def test_routers_that_come_and_go_share_the_partitions(at):
     async with at.host(HOSTS), at.router("router-0") as first:
         asking = asyncio.create_task(traffic.ask())
         await traffic.reaches(100)
-        async with at.router("router-1") as second:
+        async with at.router("router-1") as second, at.router("router-2") as idle:
             await traffic.reaches(300)
+            assert await idle.ended(signal.SIGTERM) == 0, idle.log  # there are two partitions
             assert await second.ended(signal.SIGTERM) == 0, second.log
         await traffic.reaches(300)
         traffic.done.set()

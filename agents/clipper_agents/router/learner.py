@@ -24,6 +24,7 @@ from clipper_agents.router.registry import Registry
 from clipper_agents.router.selection import Selection
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback
@@ -120,10 +121,12 @@ class Learner:
         return here, elsewhere
 
     async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
-        topic = self._catalogue.feedback
+        by_target: dict[int, list[Outgoing]] = {}
         for record, target in elsewhere:
             headers = [*record.headers, (FORWARDED, str(record.partition).encode())]
-            await self._app.outbox.send(topic, target, [(record.key, record.value, headers)])
+            by_target.setdefault(target, []).append((record.key, record.value, headers))
+        for target, records in by_target.items():
+            await self._app.outbox.send(self._catalogue.feedback, target, records)
 
     async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
         """Wait for decisions that are still to come; False when the generation ended meanwhile."""

@@ -143,7 +143,7 @@ class RouterProcess:
         await self.recorder.idle()
         await self._publish_totals()
         self.carrier.stop()
-        await self.app.stop()
+        await self.app.leave()
         for task in self._tasks:
             task.cancel()
         await self.colocated.stop()

@@ -25,6 +25,9 @@ MAX_BATCH_BYTES = 900 * 1024
 """Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
 
 
+LEAVE_S = 5.0
+
+
 class ClipperApp(faust.App):  # type: ignore[misc]
     """A Faust app that restores its state in bulk and sends in prepared batches.
 
@@ -79,6 +82,19 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Crash with the task's error, if it has one."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
+
+    async def leave(self) -> None:
+        """Stop, once our own work is finished; a broker that does not let go within `LEAVE_S` is left alone.
+
+        In the middle of a rebalance, or just after an outage, the last commit may be tried again and again. Nothing
+        depends on it: what is not committed is read again, and recognised.
+        """
+        stopping = asyncio.ensure_future(self.stop())
+        await asyncio.wait([stopping], timeout=LEAVE_S)
+        if stopping.done():
+            stopping.result()
+        else:
+            logger.warning("left without a last commit seconds=%.0f", LEAVE_S)
 
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""

@@ -13,7 +13,8 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ PREFETCH_BACKOFF_S = 0.005
 IDLE_WAIT_S = 0.1
 RESUMING_WAIT_S = 0.005
 """Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
+RESTLESS_TIMES, RESTLESS_S = 10, 30.0
+"""More rebalances in this time than a group that grows or shrinks explains. Two processes with one instance name throw
+each other out for ever: Kafka takes each for the other, restarted."""
 HIGH_WATER_RECORDS = 8192
 HIGH_WATER_BYTES = 16 << 20
 """What may wait of one partition for its agent, before the partition is held back."""
@@ -120,6 +124,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
         self._next: dict[TP, int | None] = {}
         self._doubted: dict[TP, int] = {}
+        self._assigned_s: deque[float] = deque(maxlen=RESTLESS_TIMES)
         self._fetch_in_flight: asyncio.Future[None] | None = None
 
     def _new_consumer_thread(self) -> InlineConsumerThread:
@@ -227,7 +232,17 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin a recovery; the generation begins when it has ended."""
         self.app.end_generation()
+        self._note_assignment(time.monotonic())
         await super().on_partitions_assigned(assigned, generation_id)
+
+    def _note_assignment(self, now_s: float) -> None:
+        self._assigned_s.append(now_s)
+        if len(self._assigned_s) == RESTLESS_TIMES and now_s - self._assigned_s[0] < RESTLESS_S:
+            self._assigned_s.clear()
+            logger.error(
+                "partitions given and taken %d times in %.0f s group=%s: does another process run as instance=%s?",
+                RESTLESS_TIMES, RESTLESS_S, self.app.conf.id, self.app.conf.consumer_group_instance_id,
+            )  # fmt: skip
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust would look for its own traces of fetches and streams, which are not there, and complain."""

@@ -81,7 +81,11 @@ class LogReader:
                 fetch_max_wait_ms=10,
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
-            await consumer.start()
+            try:
+                await consumer.start()
+            except BaseException:  # a rebalance may cancel this
+                await consumer.stop()
+                raise
             self._consumer = consumer
         return self._consumer
 

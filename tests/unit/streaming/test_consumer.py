@@ -1,7 +1,7 @@
 """What the consumer delivers and commits: whole lists, no record twice, no jump believed at once, one generation."""
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +9,13 @@ from doubles_streaming import record
 from faust.types import TP
 
 from clipper_agents.streaming.app import ClipperApp
-from clipper_agents.streaming.consumer import HIGH_WATER_BYTES, HIGH_WATER_RECORDS, Backlog, BulkConsumer
+from clipper_agents.streaming.consumer import (
+    HIGH_WATER_BYTES,
+    HIGH_WATER_RECORDS,
+    RESTLESS_TIMES,
+    Backlog,
+    BulkConsumer,
+)
 from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.stream import ChunkStream
 
@@ -157,6 +163,15 @@ def test_a_partition_that_nobody_reads_yet_is_finished_as_far_as_it_was_committe
     consumer._committed_offset[P0] = 7
     assert consumer.finished_upto(P0) == 7
     assert consumer.finished_upto(P1) == 0
+
+
+@pytest.mark.parametrize(("every_s", "complaints"), [(0.6, 2), (5.0, 0)])
+def test_a_group_that_does_not_come_to_rest_is_complained_about(consumer, caplog, every_s, complaints):
+    consumer.app.conf = SimpleNamespace(id="group", consumer_group_instance_id="router-0")
+    consumer._assigned_s = deque(maxlen=RESTLESS_TIMES)
+    for number in range(25):
+        consumer._note_assignment(number * every_s)
+    assert [one.getMessage().count("instance=router-0?") for one in caplog.records] == [1] * complaints
 
 
 # --- the stream ---------------------------------------------------------------------------------------------------
