@@ -40,19 +40,13 @@ def errors_table(result: DemoResult) -> Table:
 
 def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
     """Name and value of each number of the run."""
-    latency, cache, feedback = result.latency_ms, result.cache, result.feedback
-    yield (
-        "queries",
-        f"{result.queries:,}, each answered once: {result.distinct_answered:,} of {result.answered:,} answers",
-    )
+    latency, cache = result.latency_ms, result.cache
+    yield "queries", f"{result.queries:,} sent, {result.distinct_answered:,} answered, by {result.answered:,} answers"
     yield "latency", ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items() if value is not None)
     yield "throughput", f"{result.throughput_per_s or 0:.0f} answers a second"
     yield "defaults", ", ".join(f"{count} {reason}" for reason, count in result.defaults.items()) or "none"
     yield "cache", f"{cache['hits']:,} of {cache['lookups']:,} rows were known"
-    yield (
-        "feedback",
-        f"{feedback['sent']:,} sent, {feedback['applied']:,} applied, {feedback['duplicates']:,} duplicates",
-    )
+    yield "feedback", ", ".join(f"{count:,} {what}" for what, count in result.feedback.items())
     yield "offsets", "all committed" if result.committed else f"not committed: {result.uncommitted}"
     yield "time", f"{result.seconds:.0f} s, of which {result.setup_seconds:.0f} s before the first query"
 

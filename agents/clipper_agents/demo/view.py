@@ -96,16 +96,17 @@ class LiveView:
     """Progress, weights as bars, batches, and the numbers of the last second."""
 
     def __init__(self, console: Console) -> None:
-        self._stage = "starting"
+        self._stage, self._since_s = "starting", time.monotonic()
         self._run: tuple[DemoPlan, Sequence[TrainedModel], str, Traffic] | None = None
         self._samples: list[Sample] = []
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render)
 
     def stage(self, text: str) -> None:
-        self._stage = text
+        self._stage, self._since_s = text, time.monotonic()
 
     def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str, traffic: Traffic) -> None:
         self._run = plan, models, broken, traffic
+        self.stage(f"{plan.rate_per_s:g} queries a second to two applications; Ctrl-C ends everything")
 
     def sample(self, sample: Sample) -> None:
         self._samples = [*self._samples[-4:], sample]
@@ -118,10 +119,10 @@ class LiveView:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        body: RenderableType = Text(self._stage)
+        body: RenderableType = Text(f"{self._stage}, {time.monotonic() - self._since_s:.0f} s")
         if self._run is not None and self._samples:
             plan, models, broken, traffic = self._run
-            body = dashboard(plan, models, broken, traffic, self._samples)
+            body = Group(dashboard(plan, models, broken, traffic, self._samples), Text(f"\n{self._stage}", style="dim"))
         return Panel(body, title="clipper-stream demo", title_align="left", border_style="dim", padding=(1, 2))
 
 
@@ -191,7 +192,7 @@ def _numbers(traffic: Traffic, samples: Sequence[Sample]) -> RenderableType:
         "p99": _ms(traffic.recent_ms(99)),
         "cache hits": f"{now.hit_ratio:.1%}",
         "defaults": f"{now.defaults:,.0f}",
-        "feedback": f"{sum(now.feedback.values()):,.0f} of {now.truths:,} learned",
+        "learned": f"{sum(now.feedback.values()):,.0f}/{now.truths:,}",
     }
     grid = Table.grid(padding=(0, 3))
     grid.add_row(*(Text.assemble((f"{name} ", "dim"), value) for name, value in cells.items()))

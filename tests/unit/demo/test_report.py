@@ -116,7 +116,7 @@ def test_the_live_view_shows_phase_weights_batches_and_numbers(run, tmp_path):
     assert "failed: good:1 answers wrong digits" in text
     assert "62%" in text
     assert "50 /s" in text
-    assert "90 of 150 learned" in text
+    assert "learned 90/150" in text
 
 
 def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal(run, tmp_path):
