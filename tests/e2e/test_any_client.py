@@ -317,9 +317,18 @@ TRUTHS = {
     "a model that was named": Truth(({"label": 3.5},), None, {"input": [1, 2], "models": ["sum"]}),
     "no answer": Truth(({"label": 3.5},), None, {"input": "1, 2"}),
 }
+
+
+def huge(query_id: str) -> bytes:
+    """Feedback that one header more would make too large for the broker."""
+    return json.dumps({"query_id": query_id, "label": "x" * 1_048_400}).encode()
+
+
 REFUSED = {
     "nobody's query": (b'{"query_id": "never asked", "label": 1}', "no decision about query 'never asked'"),
     "nobody's partition": (b'{"query_id": "99-1", "label": 1}', "no decision about query '99-1'"),
+    "a megabyte for partition 0": (huge("0-999999"), "no decision about query '0-999999'"),
+    "a megabyte for partition 1": (huge("1-999999"), "no decision about query '1-999999'"),
     "no JSON": (b"{query_id: 1}", "malformed"),
     "nothing": (b"", "the value is empty"),
     "no truth": (b'{"query_id": "again"}', "the feedback has no truth"),
