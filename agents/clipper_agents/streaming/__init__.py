@@ -3,6 +3,7 @@
 | module | plug point | why |
 |---|---|---|
 | `consumer` | `Transport.Consumer` | whole fetched lists instead of one task a record; nothing is lost in a rebalance |
+| `inline` | the consumer's thread | none: one event loop, no hand-over of the interpreter lock |
 | `frontier` | the consumer's acks | only the contiguous finished prefix of a partition is ever committed |
 | `producer` | `Transport.Producer` | idempotent, outlives an outage, and never goes on after a lost record |
 | `outbox` | beside `Topic.send` | prepared batches a partition, acknowledged as a batch |
