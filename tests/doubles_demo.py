@@ -71,7 +71,7 @@ def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = fro
         twice: Queries with two answers.
     """
     scripted = write_scripted(PLAN, load_digits(0), partitions=2)
-    answers = Answers(scripted.script, scripted.due_s, REFS)
+    answers = Answers(scripted.script, REFS)
     for query, due_s in enumerate(scripted.due_s):
         answers.ledger.sent(query, began_s=due_s, now_s=due_s)
         if query not in skipped:
@@ -96,7 +96,7 @@ def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = fro
         policies=policies,
         models=models,
         samples=samples,
-        due_s=np.asarray(scripted.due_s),
+        sent_s=np.asarray(scripted.due_s),
         latencies_s=answers.ledger.latencies_s(),
     )
     return Fabricated(scripted, answers, result, story)

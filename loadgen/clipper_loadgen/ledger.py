@@ -82,6 +82,11 @@ class Ledger:
         latencies_s: FloatArray = np.array(self._answered_s[first:]) - np.nan_to_num(np.array(self._due_s[first:]))
         return latencies_s
 
+    def due_times_s(self, first: int = 0) -> FloatArray:
+        """When each query was meant to be sent; NaN in saturation mode for one that was not sent."""
+        times: FloatArray = np.array(self._due_s[first:])
+        return times
+
     def lateness_s(self, first: int = 0) -> FloatArray:
         """How late the sender itself was, of the queries that were sent."""
         late: FloatArray = np.array(self._sent_s[first:]) - np.array(self._due_s[first:])

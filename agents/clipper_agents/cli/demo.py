@@ -23,7 +23,9 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")] = Path("demo-report"),
     queries: Annotated[int, typer.Option(help="Queries to both applications together.")] = 20_000,
-    rate: Annotated[float, typer.Option(metavar="Q/S", help="Queries a second.")] = 250.0,
+    rate: Annotated[
+        float, typer.Option(metavar="Q/S", help="Queries a second, where the machine can carry them.")
+    ] = 250.0,
     seed: Annotated[int, typer.Option(min=0, help="Seeds data, models, traffic and decisions.")] = 0,
 ) -> None:
     """Five models, two policies and a failure, on a real Kafka (embedded unless KAFKA_BOOTSTRAP_SERVERS is set).

@@ -1,5 +1,6 @@
 """What came back, query by query: the answer, and what each model had said."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -53,19 +54,18 @@ class Answers:
 
     Args:
         script: The queries.
-        due_s: When each is meant to be sent, in seconds of the run's clock.
         models: References of the models, `name:version`.
 
     Attributes:
-        ledger: When each query was due, sent and answered.
+        ledger: When each query was sent and answered.
         outputs: The digit of each answer, -1 where there is none.
         said: The digit that each model said, a row a model, -1 where it was not asked or not heard.
         models: References of the models, in the order of the rows of `said`.
     """
 
-    def __init__(self, script: Script, due_s: Sequence[float], models: Sequence[str]) -> None:
+    def __init__(self, script: Script, models: Sequence[str]) -> None:
         self._script = script
-        self.ledger = Ledger(due_s)
+        self.ledger = Ledger([math.nan] * len(script))  # latencies count from when a query was sent
         self.models = tuple(models)
         self.outputs: DigitArray = np.full(len(script), NOTHING, np.int8)
         self.said: DigitArray = np.full((len(models), len(script)), NOTHING, np.int8)

@@ -121,7 +121,7 @@ def latency_figure(story: Story) -> Figure:
     """Median and 99th percentile by second, and the distribution over the whole run."""
     figure, (left, right) = _panels(2, 3.7)
     known = np.isfinite(story.latencies_s)
-    latencies_ms, seconds = 1000 * story.latencies_s[known], np.floor(story.due_s[known]).astype(int)
+    latencies_ms, seconds = 1000 * story.latencies_s[known], np.floor(story.sent_s[known]).astype(int)
     left.set_title("Latency by second")
     times = np.unique(seconds)
     for share, colour in ((50, "#0072B2"), (99, "#D55E00")):

@@ -32,7 +32,7 @@ class DemoPlan:
 
     Attributes:
         queries: Queries to both applications together, alternating.
-        rate_per_s: Queries a second, evenly spaced.
+        rate_per_s: Queries a second, evenly spaced; fewer where the machine cannot carry them.
         seed: Seeds data, models, traffic and decisions.
         repeat_ratio: Share of queries that repeat a recent input exactly, in [0, 1].
         recent: How many queries back a repeat reaches.

@@ -24,8 +24,8 @@ true digits, which come back some time after each answer. Both forget, so that t
 Each model has a process of its own, which adapts the largest batch to a latency target: two rows more after a fast
 batch that was full, a tenth less after a slow one (AIMD, as in TCP).""",
     "latency": """How long answers took
-From the moment at which a query was meant to be sent until its answer was read: through Kafka to the router, to the
-hosts, back to the router, and back.""",
+From the moment at which a query was sent until its answer was read: through Kafka to the router, to the hosts, back to
+the router, and back.""",
 }
 """Title, in the first line, and text of each figure."""
 

@@ -32,7 +32,7 @@ class DemoResult(msgspec.Struct, kw_only=True):
     feedback: dict[str, int]
     """`sent` by the demo; as the router counted them `applied`, `duplicates`, `unlearned` and so on."""
     latency_ms: dict[str, float | None]
-    """Percentiles, from the time at which a query was meant to be sent until its answer was read."""
+    """Percentiles, from the time at which a query was sent until its answer was read."""
     throughput_per_s: float | None
     """Answers a second between the 5 % and the 95 % mark."""
     cache: dict[str, int]

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clipper_agents.demo.data import Digits, load_digits
 from clipper_agents.demo.fault import Fault
 from clipper_agents.demo.ground import kafka_ground, work_folder
@@ -174,7 +172,7 @@ class _Show:
             policies=policies,
             models=models,
             samples=watcher.samples,
-            due_s=np.asarray(self._scripted.due_s),
+            sent_s=answers.ledger.due_times_s() - traffic.start_s,
             latencies_s=answers.ledger.latencies_s(),
         )
         return Finished(result=result, story=story, models=self._models)

@@ -19,7 +19,7 @@ class Story:
         policies: Outcomes by policy.
         models: Outcomes of each model alone.
         samples: Metrics over time.
-        due_s: When each query was due, in seconds from the start.
+        sent_s: When each query was sent, in seconds from the start; NaN where it was not.
         latencies_s: Of each query, infinite without an answer.
     """
 
@@ -28,5 +28,5 @@ class Story:
     policies: dict[str, Outcomes]
     models: dict[str, Outcomes]
     samples: Sequence[Sample]
-    due_s: FloatArray
+    sent_s: FloatArray
     latencies_s: FloatArray

@@ -27,14 +27,14 @@ def print_summary(console: Console, result: DemoResult, failed: list[str]) -> No
 def errors_table(result: DemoResult) -> Table:
     """Error of each policy and of each model alone, by phase."""
     table = Table(title="Errors in %, with 95 % intervals", title_justify="left", header_style="bold")
-    table.add_column("who")
+    table.add_column("who", no_wrap=True)
     for phase in PHASES:
         table.add_column(TITLES[phase], justify="right", no_wrap=True)
     for policy, errors in result.policies.items():
         table.add_row(Text(policy, style="bold"), *_cells(errors))
     table.add_section()
     for ref, errors in result.single_models.items():
-        table.add_row(f"{ref} (fails)" if ref == result.broken_model else ref, *_cells(errors))
+        table.add_row(f"{ref} broke" if ref == result.broken_model else ref, *_cells(errors))
     return table
 
 
@@ -68,5 +68,5 @@ def _cells(errors: Mapping[str, Any]) -> list[str]:
     cells = []
     for phase in PHASES:
         low, high = errors[f"interval_{phase}"]
-        cells.append(f"{errors[f'error_{phase}']:.1%} ({100 * low:.1f} to {100 * high:.1f})")
+        cells.append(f"{100 * errors[f'error_{phase}']:.1f} ({100 * low:.1f}-{100 * high:.1f})")
     return cells

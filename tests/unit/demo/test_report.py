@@ -101,8 +101,8 @@ def test_the_summary_has_every_error_and_what_failed(run):
     print_summary(console, run.result, ["offsets: not committed"])
     text = console.export_text()
     assert "exp3" in text
-    assert "good:1 (fails)" in text
-    assert "100.0% (92.9 to 100.0)" in text
+    assert "good:1 broke" in text
+    assert "100.0 (92.9-100.0)" in text
     assert "FAILED offsets: not committed" in text
 
 

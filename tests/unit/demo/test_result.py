@@ -48,7 +48,7 @@ def test_a_prediction_is_read_with_what_each_model_said():
 
 
 def test_answers_to_others_queries_are_passed_over_and_second_ones_do_not_count(run):
-    answers = Answers(run.scripted.script, run.scripted.due_s, ["good:1", "fair:1"])
+    answers = Answers(run.scripted.script, ["good:1", "fair:1"])
     assert answers.take(Answer("0-somebody-else", output=1), 1.0) is None
     assert answers.take(answer_to(run.scripted, 3), 1.0) == 3
     assert answers.take(answer_to(run.scripted, 3), 1.1) is None
@@ -56,7 +56,7 @@ def test_answers_to_others_queries_are_passed_over_and_second_ones_do_not_count(
 
 
 def test_what_is_no_digit_is_no_answer(run):
-    answers = Answers(run.scripted.script, run.scripted.due_s, [])
+    answers = Answers(run.scripted.script, [])
     for query, output in enumerate([-1, None, "x", 11, 4]):
         answers.take(Answer(run.scripted.script.query_id(query), output=output), 1.0)
     assert answers.outputs[:5].tolist() == [NOTHING] * 4 + [4]
