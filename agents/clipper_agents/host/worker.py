@@ -65,7 +65,7 @@ class HostProcess:
         """Finish the rows that are in the process, then leave."""
         self._engine.drain()
         await asyncio.wait([self._running])
-        await self.app.stop()
+        await self.app.leave()
         for task in self._tasks:
             task.cancel()
 
