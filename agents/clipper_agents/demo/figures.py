@@ -57,7 +57,7 @@ def draw_figures(story: Story) -> dict[str, bytes]:
 def errors_figure(story: Story) -> Figure:
     """Cumulative and moving error, of the policies beside every model alone (Clipper, figure 8)."""
     figure, (left, right) = _panels(2, 4.6)
-    left.set_title("Cumulative error: a policy follows whoever is good")
+    left.set_title("Cumulative error")
     right.set_title(f"Error of the last {WINDOW} answers")
     for axes, errors_of in ((left, cumulative), (right, moving)):
         for ref, outcomes in story.models.items():
@@ -137,6 +137,7 @@ def latency_figure(story: Story) -> Figure:
     left.set_xlabel("time, s")
     left.set_ylabel("send to answer, ms")
     left.set_yscale("log")
+    left.set_ylim(top=3 * objective)
     left.legend(loc="upper right", fontsize=9)
     right.set_xlabel("send to answer, ms")
     right.set_ylabel("answers, %")
