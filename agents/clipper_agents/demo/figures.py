@@ -5,6 +5,7 @@ Without pyplot, so that there is no window and no global state: a figure is draw
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -22,8 +23,8 @@ MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 """Of Okabe and Ito: told apart also by readers who do not see all colours."""
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
 FAILURE_COLOUR = "#D55E00"
-WINDOW = 400
-"""Answers of one application that a moving error is about."""
+WINDOW_SHARE, LEAST_WINDOW = 0.04, 50
+"""A moving error is about this share of an application's answers: 400 of 10,000."""
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#B0B0B0",
@@ -58,8 +59,9 @@ def errors_figure(story: Story) -> Figure:
     """Cumulative and moving error, of the policies beside every model alone (Clipper, figure 8)."""
     figure, (left, right) = _panels(2, 4.6)
     left.set_title("Cumulative error")
-    right.set_title(f"Error of the last {WINDOW} answers")
-    for axes, errors_of in ((left, cumulative), (right, moving)):
+    window = max(LEAST_WINDOW, round(WINDOW_SHARE * min(len(each.wrong) for each in story.policies.values())))
+    right.set_title(f"Error of the last {window} answers")
+    for axes, errors_of in ((left, cumulative), (right, partial(moving, window=window))):
         for ref, outcomes in story.models.items():
             style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.3, "alpha": 0.9}
             axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=f"{ref} alone", **style)
@@ -156,7 +158,7 @@ def cumulative(wrong: Any) -> FloatArray:
     return shares
 
 
-def moving(wrong: Any, window: int = WINDOW) -> FloatArray:
+def moving(wrong: Any, window: int) -> FloatArray:
     """Share of wrong answers among the last ones up to each one; of fewer at the beginning.
 
     >>> moving(np.array([1, 0, 1, 1]), window=2).tolist()
