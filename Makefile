@@ -19,10 +19,11 @@ demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--
 	$(BIN)/clipper-stream demo $(ARGS)
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
-	$(BIN)/pytest -m "not faults" -q $(ARGS)
+	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
+	$(BIN)/pytest -m "integration or e2e" -q $(ARGS) || test $$? = 5
 
 test-fast: $(STAMP) ## Tests that need no Kafka
-	$(BIN)/pytest -m "not integration and not e2e and not faults" -q $(ARGS)
+	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS)
 
 faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
 	$(BIN)/pytest -m faults -q $(ARGS)

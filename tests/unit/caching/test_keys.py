@@ -72,7 +72,11 @@ def test_keys_are_the_same_in_another_process():
     assert other == here.hex()
 
 
-@pytest.mark.parametrize("rows", [[object()], [{1, object()}], np.array(3.0), np.array([object()])], ids=repr)
+@pytest.mark.parametrize(
+    "rows",
+    [[object()], [{1, object()}], np.array(3.0), np.array([object()])],
+    ids=["object", "set", "scalar", "objects"],
+)
 def test_what_is_no_plain_value_is_refused(rows):
     with pytest.raises(InvalidInput):
         row_keys(DIGEST, rows)
