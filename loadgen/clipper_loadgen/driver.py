@@ -9,10 +9,8 @@ report <── ledger <── answers <────────── prediction
 """
 
 import asyncio
-import gc
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import nullcontext
 
 from aiokafka import AIOKafkaConsumer
 
@@ -22,7 +20,7 @@ from clipper_loadgen.datasets import random_dataset
 from clipper_loadgen.pacing import Pacer
 from clipper_loadgen.plan import LoadPlan
 from clipper_loadgen.preparation import Prepared, draw_origin, intended_times, prepare
-from clipper_loadgen.producing import BatchOutlet, make_producer
+from clipper_loadgen.producing import BatchOutlet, frozen_garbage, open_outlet
 from clipper_loadgen.progress import ProgressSink
 from clipper_loadgen.report import LoadReport
 from clipper_loadgen.running import Run
@@ -77,10 +75,10 @@ async def _carry_out(
 ) -> LoadReport:
     connection, catalogue = deployment
     async with (
-        _outlet(connection, catalogue.queries, plan.encoding) as queries,
-        _outlet(connection, catalogue.feedback, plan.encoding) as feedback,
+        open_outlet(connection, catalogue.queries, plan.encoding) as queries,
+        open_outlet(connection, catalogue.feedback, plan.encoding) as feedback,
     ):
-        with _frozen_garbage():
+        with frozen_garbage():
             start_s = time.perf_counter() + HEAD_START_S
             run = Run(plan, prepared, start_s, feedback, time.perf_counter)
             cpu_s = time.process_time()
@@ -116,23 +114,3 @@ def _gate_keeper(plan: LoadPlan, run: Run) -> "Pacer | nullcontext[None]":
     return Pacer(
         run.due_s, lambda released: loop.call_soon_threadsafe(run.gate.release, released), tick_s=plan.linger_s
     )
-
-
-@asynccontextmanager
-async def _outlet(connection: KafkaConnection, topic: str, encoding: str) -> AsyncIterator[BatchOutlet]:
-    """Queries and feedback have a producer each, so that neither waits for the other's request."""
-    async with make_producer(connection) as producer:
-        outlet = BatchOutlet(producer, topic, encoding)
-        yield outlet
-        await outlet.flush()
-
-
-@contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Keep the prepared queries out of the garbage collector's rounds, which would stall the sender."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

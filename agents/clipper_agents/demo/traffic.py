@@ -5,10 +5,8 @@ script --> [pacer] --> queries topic          predictions topic --> answers --> 
 """
 
 import asyncio
-import gc
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,7 @@ from clipper_agents.demo.script import Scripted
 from clipper_loadgen.answers import assigned_consumer
 from clipper_loadgen.feedback import DelayedFeedback
 from clipper_loadgen.pacing import Pacer
-from clipper_loadgen.producing import BatchOutlet, make_producer
+from clipper_loadgen.producing import frozen_garbage, open_outlet
 from clipper_loadgen.sending import Gate, send_released
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -86,10 +84,13 @@ class Traffic:
         Raises:
             KafkaError: Kafka refused, or was gone for too long.
         """
-        async with _outlet(connection, catalogue.queries) as queries, _outlet(connection, catalogue.feedback) as truths:
+        async with (
+            open_outlet(connection, catalogue.queries, "json") as queries,
+            open_outlet(connection, catalogue.feedback, "json") as truths,
+        ):
             delays_s = self._scripted.feedback_delays_s
             delayed = self._delayed = DelayedFeedback(self._scripted.feedback, delays_s, truths, time.perf_counter)
-            with _frozen_garbage(), self._pacer():
+            with frozen_garbage(), self._pacer():
                 script, ledger = self._scripted.script, self.answers.ledger
                 await _while(
                     self._settled(delayed),
@@ -169,22 +170,3 @@ async def _while(main: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, N
                 task.cancel()
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-
-
-@asynccontextmanager
-async def _outlet(connection: KafkaConnection, topic: str) -> AsyncIterator[BatchOutlet]:
-    async with make_producer(connection) as producer:
-        outlet = BatchOutlet(producer, topic, "json")
-        yield outlet
-        await outlet.flush()
-
-
-@contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Keep the script out of the garbage collector's rounds, which would stall the sender."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
