@@ -27,10 +27,12 @@ class Cpus:
     Attributes:
         rig: CPUs of broker and generator.
         system: CPUs of the system under measurement.
+        hosts: CPUs of its model hosts; empty: those of the system.
     """
 
     rig: frozenset[int]
     system: frozenset[int]
+    hosts: frozenset[int] = frozenset()
 
     @classmethod
     def split(cls, *, pin: bool) -> "Cpus":
@@ -40,6 +42,15 @@ class Cpus:
             return cls(frozenset(allowed), frozenset(allowed))
         rig = allowed[: 2 if len(allowed) >= 4 else 1]
         return cls(frozenset(rig), frozenset(allowed) - frozenset(rig))
+
+    @classmethod
+    def single(cls, *, pin: bool) -> "Cpus":
+        """The last CPU for the process under measurement; hosts have one of their own, or share the rig's of two."""
+        allowed = sorted(os.sched_getaffinity(0))
+        if not pin or len(allowed) < 2:
+            return cls(frozenset(allowed), frozenset(allowed))
+        rig = allowed[: 2 if len(allowed) >= 4 else 1]
+        return cls(frozenset(rig), frozenset(allowed[-1:]), frozenset(allowed[len(rig) : -1] or rig))
 
 
 @contextmanager
@@ -120,6 +131,15 @@ def tree(root: int) -> list[int]:
         found.append(pid)
         waiting += [child for child, parent in parents.items() if parent == str(pid)]
     return found
+
+
+def pin_hosts(root: int, cpus: frozenset[int]) -> None:
+    """Move all threads of the model hosts under the root to these CPUs; threads that they start later stay there."""
+    for pid in tree(root) if cpus else []:
+        with suppress(OSError):  # it ended between the two looks
+            if role(pid) == "host":
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), cpus)
 
 
 def cpu_s_by_process(roots: Sequence[int]) -> dict[tuple[str, int], float]:
