@@ -1,68 +1,105 @@
-"""Additive increase, multiplicative decrease of the batch limit (Clipper, section 4.3.1).
+"""Additive increase, multiplicative decrease of the batch limit (Clipper, section 4.3.1), aimed at the 99th percentile.
 
-Rules of this file, for a batch of `rows` that took `latency_s` under the limit in force. A batch is *full* when it has
-at least as many rows as the limit, else *thin*.
+Rules of this file. A batch is *full* when it has at least as many rows as the limit, else *thin*; *late* when it took
+the target or longer. A *round* is some full batches in a row under one limit, none of them late.
 
-| latency            | full batch            | thin batch                                                  |
-|--------------------|-----------------------|-------------------------------------------------------------|
-| below 0.9 target   | rows + 2              | unchanged                                                   |
-| 0.9 target, target | unchanged             | unchanged                                                   |
-| target or more     | floor(0.9 rows)       | unchanged; floor(0.9 limit) when the batch before was late  |
+| what happens                                         | the limit becomes                          |
+|------------------------------------------------------|--------------------------------------------|
+| a full batch is late                                 | floor(0.9 limit)                           |
+| a thin batch is late, and so was the batch before    | floor(0.9 limit)                           |
+| a round's slowest batch is below the ceiling         | limit + limit/30, by at least 1 row        |
+| the same, and the limit is being probed              | limit * ceiling / slowest, at most 2 limit |
+| anything else                                        | unchanged                                  |
 
-- Only a full batch raises the limit, because only it shows that so many rows are fast: no running away when idle.
-- A fast thin batch says nothing about a full one. Clipper's prototype sets the limit to its rows + 2, so that a quiet
-  minute costs the whole climb; here it changes nothing.
+- A limit is probed from its start to its first late batch, and again from a round below half the ceiling on. So many
+  times the rows take at most so many times as long, so that growth in proportion does not overshoot.
+- The ceiling is a share of the target, learned so that 1 full batch in 200 is late: each one in time raises it a
+  little, a late one lowers it 199 times as much. A model whose latency varies by 2 % works close to the target, one
+  whose latency varies by 30 % far from it; both keep their 99th percentile.
+- Only full batches raise the limit, because only they show that so many rows are fast: no running away when idle.
 - A late thin batch alone is a pause of the host (garbage collection, scheduling), not a limit that is too high. Two in
   a row are a model that has become slower, and each further one takes 10 % off the limit, never more.
 
-Two rows are a large step for a model that takes the whole target for a handful: the limit then goes up and down between
-a fast and a late size. `quantile` settles there.
+The reasons, and what was tried besides: docs/explanation/batching.md.
 """
 
 from clipper_stream.batching.bounds import checked_rows, checked_target
 
-INCREASE_ROWS = 2
-"""As in the authors' prototype: small, so that the overshoot past the target is at most two rows."""
-DEAD_BAND_RATIO = 0.9
-"""Between this share of the target and the target nothing changes, so that a limit at its optimum stays there."""
+ROUND_BATCHES = 8
+"""The slowest of 8 is about the 90th percentile: growth is judged by slow batches, not by a lucky one."""
+PROBE_BATCHES = 2
+"""A round before the first late batch: the way up is short, and one late batch ends it."""
+STEP_SHARE = 30
+"""A step is a thirtieth of the limit, a third of a back-off: three good rounds win a late batch back."""
+LATE_RATIO = 0.005
+"""Late full batches aimed at: half of what the 99th percentile allows, the rest is for pauses that no limit avoids."""
+CEILING_STEP = 0.02
+"""A late batch lowers the ceiling by so much of the target; 200 in time, some seconds, raise it by as much."""
+FIRST_CEILING, LOWEST_CEILING, HIGHEST_CEILING = 0.9, 0.5, 0.95
+"""A step above the highest is still below the target. Below the lowest it is not the batch size that makes it late."""
+PAUSE_RATIO = 2.0
+"""A batch of so many targets is a pause or another model: no ceiling would have helped."""
 
 
 class Aimd:
-    """Climbs by 2 rows while full batches are fast, falls by 10 % when they miss the target.
+    """Grows in steps while full batches are fast, falls by 10 % when one misses the target.
 
     Args:
-        target_s: Latency in seconds that a batch should stay below, above 0.
+        target_s: Latency in seconds that 99 of 100 batches should stay below, above 0.
         max_rows: The limit never exceeds it, at least 1.
         start_rows: The limit before the first batch, in [1, max_rows].
 
     Raises:
         InvalidSetting: an argument lies outside its bound.
 
-    >>> limit = Aimd(target_s=0.02, max_rows=100, start_rows=10)
-    >>> limit.observe(rows=10, latency_s=0.012)
+    >>> limit = Aimd(target_s=0.02, max_rows=100, start_rows=60)
+    >>> for _ in range(PROBE_BATCHES):
+    ...     limit.observe(rows=60, latency_s=0.012)
     >>> limit.rows
-    12
-    >>> limit.observe(rows=12, latency_s=0.021)
+    90
+    >>> limit.observe(rows=90, latency_s=0.021)
     >>> limit.rows
-    10
+    81
+    >>> for _ in range(ROUND_BATCHES):
+    ...     limit.observe(rows=81, latency_s=0.017)
+    >>> limit.rows
+    83
 
     Source: Crankshaw et al., Clipper, NSDI 2017, section 4.3.1: the batch size is increased by a fixed amount until the
-    latency exceeds the objective, then reduced by 10 %.
+    latency exceeds the objective, then reduced by 10 %. The ceiling is a quantile tracker after Robbins and Monro, A
+    Stochastic Approximation Method, Annals of Mathematical Statistics 22 (1951).
     """
 
-    __slots__ = ("_fast_below_s", "_late_before", "_max_rows", "_rows", "_target_s")
+    __slots__ = (
+        "_ceiling_ratio",
+        "_in_time",
+        "_late_before",
+        "_max_rows",
+        "_probing",
+        "_rows",
+        "_slowest_s",
+        "_target_s",
+    )
 
     def __init__(self, target_s: float, max_rows: int, start_rows: int = 1) -> None:
         self._target_s = checked_target(target_s)
-        self._fast_below_s = DEAD_BAND_RATIO * target_s
         self._max_rows = checked_rows("max_rows", max_rows)
         self._rows = checked_rows("start_rows", start_rows, most=max_rows)
+        self._ceiling_ratio = FIRST_CEILING
+        self._probing = True
         self._late_before = False
+        self._in_time = 0
+        self._slowest_s = 0.0
 
     @property
     def rows(self) -> int:
         """The largest batch to send now, in [1, max_rows]."""
         return self._rows
+
+    @property
+    def ceiling_ratio(self) -> float:
+        """The share of the target above which the limit does not grow, as learned."""
+        return self._ceiling_ratio
 
     def observe(self, rows: int, latency_s: float) -> None:
         """Learn from one batch.
@@ -71,11 +108,50 @@ class Aimd:
             rows: Rows in the batch that was sent, at least 1.
             latency_s: Seconds from sending the batch until its outputs were there.
         """
+        if not latency_s >= 0.0:
+            return  # no latency: a clock was set back
         full = rows >= self._rows
         late = latency_s >= self._target_s
         if late and (full or self._late_before):
-            # in whole numbers: 0.9 is no binary fraction
-            self._rows = min(self._rows, max(1, max(rows, self._rows) * 9 // 10))
-        elif full and latency_s < self._fast_below_s:
-            self._rows = min(self._max_rows, rows + INCREASE_ROWS)
+            self._back_off(rows, latency_s)
+        elif full and not late:
+            self._in_time_by(latency_s)
         self._late_before = late
+
+    def _back_off(self, rows: int, latency_s: float) -> None:
+        lone = rows >= self._rows and not self._late_before
+        if lone and not self._probing and latency_s < PAUSE_RATIO * self._target_s:
+            self._move_ceiling(-CEILING_STEP * (1 - LATE_RATIO))
+        # in whole numbers: 0.9 is no binary fraction
+        self._rows = min(self._rows, max(1, max(rows, self._rows) * 9 // 10))
+        self._probing = False
+        self._begin_round()
+
+    def _in_time_by(self, latency_s: float) -> None:
+        self._move_ceiling(CEILING_STEP * LATE_RATIO)
+        self._in_time += 1
+        self._slowest_s = max(self._slowest_s, latency_s)
+        if self._in_time >= (PROBE_BATCHES if self._probing else ROUND_BATCHES):
+            self._end_round()
+
+    def _end_round(self) -> None:
+        ceiling_s = self._ceiling_ratio * self._target_s
+        self._probing = self._probing or self._slowest_s < ceiling_s / 2
+        if self._slowest_s < ceiling_s:
+            self._rows = min(self._max_rows, self._rows + max(1, self._growth(ceiling_s)))
+        self._begin_round()
+
+    def _growth(self, ceiling_s: float) -> int:
+        step = self._rows // STEP_SHARE
+        if not self._probing:
+            return step
+        if self._slowest_s < ceiling_s / 2:
+            return self._rows
+        return max(step, int(self._rows * (ceiling_s / self._slowest_s - 1)))
+
+    def _begin_round(self) -> None:
+        self._in_time = 0
+        self._slowest_s = 0.0
+
+    def _move_ceiling(self, by_ratio: float) -> None:
+        self._ceiling_ratio = min(HIGHEST_CEILING, max(LOWEST_CEILING, self._ceiling_ratio + by_ratio))

@@ -8,7 +8,8 @@ Rules of this file:
 - AIMD explores until 8 sizes (or 64 batches) are seen, and while the line of one row is over the target already.
 - Only a full or a late batch changes the limit. A fast batch of fewer rows is remembered for the next fit; a late one
   alone is a pause of the host, as in `aimd`, and is not.
-- Growth follows batches really sent: by at most a quarter past the batch, however far the line reaches.
+- Growth follows batches really sent: by at most a quarter past the batch, however far the line reaches; while
+  exploring by what AIMD allows, at most twice the batch.
 """
 
 import math
@@ -23,7 +24,7 @@ from clipper_stream.batching.latency_line import fit_line
 LEVEL = 0.99
 """One batch in a hundred may miss the target, as in the paper."""
 MIN_SIZES = 8
-"""Distinct sizes before the first line: AIMD's first eight, 1 to 15, span four octaves."""
+"""Distinct sizes before the first line: AIMD's first eight, where rows are cheap, are 1, 2, 4, ..., 128."""
 EXPLORED_BATCHES = 64
 """Enough for the first line whatever the sizes: a model that takes the whole target for 4 rows never shows eight."""
 REFRESH_BATCHES = 16

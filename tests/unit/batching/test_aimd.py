@@ -2,23 +2,102 @@
 
 import pytest
 
-from clipper_stream.batching.aimd import Aimd
+from clipper_stream.batching.aimd import (
+    FIRST_CEILING,
+    HIGHEST_CEILING,
+    LOWEST_CEILING,
+    PROBE_BATCHES,
+    ROUND_BATCHES,
+    Aimd,
+)
 from clipper_stream.errors import InvalidSetting
 
-FAST_S, DEAD_BAND_S, LATE_S = 0.0179, 0.0181, 0.020
+FAST_S, ABOVE_CEILING_S, LATE_S = 0.0179, 0.0191, 0.020
 
 
-def aimd(start_rows: int = 100) -> Aimd:
-    return Aimd(target_s=0.02, max_rows=1000, start_rows=start_rows)
+def aimd(start_rows: int = 100, max_rows: int = 1000) -> Aimd:
+    return Aimd(target_s=0.02, max_rows=max_rows, start_rows=start_rows)
+
+
+def settled(start_rows: int = 100) -> Aimd:
+    """One that has met its first late batch, and has 90 % of these rows."""
+    limit = aimd(start_rows)
+    limit.observe(start_rows, LATE_S)
+    return limit
+
+
+def observe_full(limit: Aimd, *latencies_s: float) -> Aimd:
+    for latency_s in latencies_s:
+        limit.observe(limit.rows, latency_s)
+    return limit
 
 
 @pytest.mark.parametrize(
-    ("latency_s", "expected"), [(FAST_S, 102), (DEAD_BAND_S, 100), (LATE_S, 90), (1.0, 90)], ids=str
+    ("latency_s", "expected"),
+    [(0.0089, 200), (0.0092, 195), (0.0120, 150), (FAST_S, 103), (ABOVE_CEILING_S, 100), (LATE_S, 90), (1.0, 90)],
+    ids=str,
 )
-def test_a_full_batch_moves_the_limit_by_its_latency(latency_s, expected):
-    limit = aimd()
-    limit.observe(100, latency_s)
-    assert limit.rows == expected
+def test_full_batches_move_the_limit_by_their_latency(latency_s, expected):
+    batches = PROBE_BATCHES if latency_s < LATE_S else 1
+    assert observe_full(aimd(), *[latency_s] * batches).rows == expected
+
+
+def test_a_settled_limit_takes_one_step_a_round():
+    limit = settled()
+    seen = [observe_full(limit, FAST_S).rows for _ in range(2 * ROUND_BATCHES)]
+    assert seen == [90] * (ROUND_BATCHES - 1) + [93] * ROUND_BATCHES + [96]
+
+
+def test_one_slow_batch_in_a_round_keeps_the_limit_from_growing():
+    limit = settled()
+    assert observe_full(limit, *[FAST_S] * (ROUND_BATCHES - 1), ABOVE_CEILING_S).rows == 90
+
+
+def test_three_steps_win_a_late_batch_back():
+    limit = observe_full(settled(1000), *[FAST_S] * (3 * ROUND_BATCHES))
+    assert limit.rows == 993
+
+
+def test_small_limits_grow_by_single_rows():
+    assert observe_full(settled(4), *[FAST_S] * ROUND_BATCHES).rows == 4
+
+
+def test_a_model_that_became_fast_is_probed_again_by_doubling():
+    limit = observe_full(settled(), *[0.001] * ROUND_BATCHES)
+    assert limit.rows == 180
+    assert observe_full(limit, *[0.002] * PROBE_BATCHES).rows == 360
+
+
+def test_late_batches_lower_the_ceiling_and_batches_in_time_raise_it():
+    limit = settled()
+    start = limit.ceiling_ratio
+    lowered = observe_full(limit, ABOVE_CEILING_S, LATE_S).ceiling_ratio
+    assert lowered == pytest.approx(start - 0.0198)
+    assert observe_full(limit, *[ABOVE_CEILING_S] * 198).ceiling_ratio == pytest.approx(start)
+
+
+def test_the_ceiling_stays_within_its_bounds():
+    limit = settled()
+    for _ in range(100):
+        observe_full(limit, ABOVE_CEILING_S, LATE_S)
+    assert limit.ceiling_ratio == pytest.approx(LOWEST_CEILING)
+    assert observe_full(limit, *[ABOVE_CEILING_S] * 10_000).ceiling_ratio == HIGHEST_CEILING
+
+
+@pytest.mark.parametrize("latencies_s", [(ABOVE_CEILING_S, 0.5), (LATE_S, LATE_S)], ids=["a pause", "a slower model"])
+def test_what_no_ceiling_avoids_does_not_lower_it(latencies_s):
+    limit = settled()
+    observe_full(limit, *latencies_s)
+    assert limit.ceiling_ratio >= FIRST_CEILING
+
+
+def test_the_first_late_batch_ends_the_probing_and_teaches_the_ceiling_nothing():
+    assert settled().ceiling_ratio == FIRST_CEILING
+
+
+@pytest.mark.parametrize("latency_s", [float("nan"), -1.0], ids=str)
+def test_a_latency_that_no_clock_can_measure_is_ignored(latency_s):
+    assert observe_full(aimd(), *[latency_s] * 20).rows == 100
 
 
 def test_the_limit_starts_at_one_row():
@@ -33,9 +112,8 @@ def test_back_off_ends_at_one_row():
 
 
 def test_growth_ends_at_max_rows():
-    limit = aimd(start_rows=999)
-    limit.observe(999, FAST_S)
-    assert limit.rows == 1000
+    assert observe_full(aimd(start_rows=999), FAST_S, FAST_S).rows == 1000
+    assert observe_full(aimd(start_rows=999), 0.001, 0.001).rows == 1000
 
 
 def test_ten_thousand_fast_single_rows_leave_the_limit_where_it_is():

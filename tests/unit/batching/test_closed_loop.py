@@ -1,8 +1,8 @@
-"""A limit and a simulated host: latency = (fixed + per_row * rows) * (1 + noise), noise uniform in [-5 %, 5 %].
+"""A limit and a simulated host: latency = (fixed + per_row * rows) * noise, uniform in [-5 %, 5 %] unless said.
 
-The bounds follow from the rules. AIMD surely grows while the cost is below 0.9 / 1.05 of the target, and cannot grow
-above 0.9 / 0.95 of it, beyond the two rows of the last step. Quantile regression aims at the 99th percentile, 1.049
-times the cost: within a tenth of the size there.
+AIMD aims at 1 late batch in 200 and is held to the 99th percentile. Over 4000 batches 20 late ones are expected, with a
+standard deviation of about 4.5 if they came independently: 40 (the 99th percentile) is 4.4 of them away. Quantile
+regression aims at the 99th percentile, 1.049 times the cost: within a tenth of the size there.
 """
 
 import random
@@ -41,13 +41,42 @@ def limits_seen(limit: BatchLimit, host: Host, batches: int) -> list[int]:
     return seen
 
 
+NOISES = {
+    "even": lambda rng: 1 + rng.uniform(-NOISE, NOISE),
+    "wide": lambda rng: rng.lognormvariate(0, 0.15),
+    "two kinds of rows": lambda rng: rng.choice([0.4, 1.0, 1.0]) * rng.lognormvariate(0, 0.03),
+    "a slow tail": lambda rng: rng.lognormvariate(0, 0.03) * (1 + (rng.random() < 0.02) * rng.expovariate(4)),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("model", [*MODELS, "three rows"])
+def test_aimd_keeps_the_99th_percentile_of_batch_latency_within_the_target(model, noise):
+    rng = random.Random(5)
+    fixed_s, per_row_s = MODELS.get(model, (0.001, 0.004))
+    limit = make_limit("aimd", TARGET_S, 4096)
+    latencies_s = []
+    for _ in range(5000):
+        latencies_s.append((fixed_s + per_row_s * limit.rows) * NOISES[noise](rng))
+        limit.observe(limit.rows, latencies_s[-1])
+    assert sorted(latencies_s[1000:])[round(0.99 * 4000)] < TARGET_S
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("model", MODELS)
-def test_aimd_stays_between_the_ends_of_its_dead_band(model, seed):
+def test_aimd_serves_nearly_as_much_as_the_best_size_that_is_never_late(model, seed):
     host = Host(*MODELS[model], seed)
-    tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 2000)[1000:]
-    assert host.rows_at(0.9 * TARGET_S / (1 + NOISE)) - 1 <= min(tail)
-    assert max(tail) <= host.rows_at(0.9 * TARGET_S / (1 - NOISE)) + 2
+    best = host.rows_at(TARGET_S / (1 + NOISE))
+    tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 3000)[300:]
+    served_per_s = sum(tail) / sum(host.fixed_s + host.per_row_s * rows for rows in tail)
+    assert served_per_s > 0.97 * best / (host.fixed_s + host.per_row_s * best)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_aimd_is_near_its_final_size_within_a_hundred_batches(model):
+    host = Host(*MODELS[model], seed=6)
+    first = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 100)
+    assert max(first) > 0.85 * host.rows_at(TARGET_S)
 
 
 @pytest.mark.parametrize("seed", range(3))
