@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 ARGS   ?=
-BENCH  ?= end_to_end
+BENCH  ?= all
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -39,7 +39,7 @@ format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: $(STAMP) ## Measure (BENCH=end_to_end is benchmarks/end_to_end.py, ARGS="--help" lists its options)
+bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone, ARGS="--help" lists options)
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
 ci: lint test ## What the continuous integration runs

@@ -1,14 +1,13 @@
-"""One system, once: latency at a fixed rate, then throughput at saturation, with the CPU that each took."""
+"""One load on a running system, with the CPU that each process took meanwhile."""
 
-import argparse
 import time
 from collections import Counter
 from typing import Any
 
 import uvloop
 from rig.conditions import load_average
-from rig.processes import NotServing, cpu_s_by_process
-from rig.systems import SYSTEMS, Place
+from rig.processes import cpu_s_by_process
+from rig.systems import Place
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_loadgen.datasets import random_dataset
@@ -17,66 +16,36 @@ from clipper_topics.manifests import InputSpec
 RIG_LIMIT = 0.8
 """Of a CPU that broker and generator share; above it their own queue is measured."""
 INPUT = InputSpec(dtype="float32", shape=[64])
+KEPT = ("queries", "missing", "duplicates", "throughput_per_s", "default_ratio", "defaults", "late_p99_ms")
+"""Of the generator's report."""
 
 
-def measured(name: str, place: Place, options: argparse.Namespace, broker: int) -> dict[str, Any]:
-    """One run of one system, ready for JSON; with `failed` instead of numbers when it did not start or answer."""
-    found: dict[str, Any] = {"system": name, "load_before": load_average()}
-    try:
-        with SYSTEMS[name](place) as roots:
-            for mode, plan in plans(options).items():
-                found[mode] = _loaded(plan, place, roots, broker)
-    except NotServing as error:
-        found["failed"] = str(error)
-    return found
+def rows(count: int, seed: int, spec: InputSpec = INPUT) -> Dataset:
+    """Inputs, none twice, so no cache is measured."""
+    return random_dataset(spec, count, seed)
 
 
-def plans(options: argparse.Namespace) -> dict[str, LoadPlan]:
-    """What is sent in each mode; no input comes twice, so no cache is measured."""
-    paced = round(options.rate * (options.warmup + options.seconds))
-    return {
-        "latency": LoadPlan(
-            "digits",
-            rate_per_s=options.rate,
-            duration_s=options.seconds,
-            warmup_s=options.warmup,
-            arrivals="constant",
-            dataset=_rows(paced, seed=1),
-            encoding=options.encoding,
-        ),
-        "throughput": LoadPlan(
-            "digits-backlog",
-            mode="saturation",
-            queries=options.queries,
-            outstanding=options.outstanding,
-            dataset=_rows(options.queries, seed=2),
-            encoding=options.encoding,
-        ),
-    }
+def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: int) -> dict[str, Any]:
+    """What became of a load, ready for JSON.
 
-
-def _rows(count: int, seed: int) -> Dataset:
-    return random_dataset(INPUT, count, seed)
-
-
-def _loaded(plan: LoadPlan, place: Place, roots: list[int], broker: int) -> dict[str, Any]:
-    used = _Usage(roots, broker)
+    Args:
+        plan: The load.
+        place: Where the system runs.
+        roots: Process ids of the system; their descendants are counted too.
+        broker: Process id of the broker.
+    """
+    load_before, used = load_average(), Usage(roots, broker)
     report = uvloop.run(run_load(plan, place.connection, place.catalogue))
-    queries = round(plan.expected_queries)
-    return {
-        **_figures(report),
-        "load_after": load_average(),
-        **used.since(queries, report, shared=len(place.cpus.rig) == 1),
-    }
+    spent = used.since(round(plan.expected_queries), report, shared=len(place.cpus.rig) == 1)
+    return {**_figures(report), "load_before": load_before, "load_after": load_average(), **spent}
 
 
 def _figures(report: LoadReport) -> dict[str, Any]:
-    kept = ("queries", "missing", "duplicates", "throughput_per_s", "default_ratio", "defaults", "late_p99_ms")
     figures = report.as_dict()
-    return {**figures["latency"], **{name: figures[name] for name in kept}}
+    return {**figures["latency"], **{name: figures[name] for name in KEPT}}
 
 
-class _Usage:
+class Usage:
     """CPU used by the system's processes, the broker and this process from now on."""
 
     def __init__(self, roots: list[int], broker: int) -> None:
@@ -97,16 +66,18 @@ class _Usage:
         used_s: Counter[str] = Counter()
         for (role, pid), seconds in now.items():
             used_s[role] += seconds - self._system.get((role, pid), 0.0)
-        rig_cpu = broker_s / took_s + (report.generator_cpu_ratio or 0.0)
+        broker_cpu, generator_cpu = broker_s / took_s, report.generator_cpu_ratio or 0.0
         notes = [f"{role} {pid} ended during the run" for role, pid in self._system.keys() - now.keys()]
-        if shared and rig_cpu > RIG_LIMIT:
-            notes.append("the rig was at its limit")
+        if shared and broker_cpu + generator_cpu > RIG_LIMIT:
+            notes.append("broker and generator were at the limit of their CPU: the queue before them was measured")
         return {
             "cpu_us": {role: round(seconds * 1e6 / queries, 1) for role, seconds in used_s.items()},
             "system_cpu_us": round(sum(used_s.values()) * 1e6 / queries, 1),
             "broker_cpu_us": round(broker_s * 1e6 / queries, 1),
             "generator_cpu_us": report.generator_cpu_us,
-            "rig_cpu": round(rig_cpu, 3),
+            "broker_cpu": round(broker_cpu, 3),
+            "generator_cpu": round(generator_cpu, 3),
+            "rig_cpu": round(broker_cpu + generator_cpu, 3),
             "note": "; ".join(notes),
         }
 

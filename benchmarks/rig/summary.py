@@ -1,40 +1,56 @@
-"""Medians with their range over the rounds, and ratios to the rival with the same hops."""
+"""Medians with their range over the rounds, and ratios to a rival."""
 
 import statistics
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rig.systems import RIVAL_OF
 
 Run = dict[str, Any]
-MEASURES: dict[str, Callable[[Run], float | None]] = {
-    "latency p50 ms": lambda run: run["latency"]["p50_ms"],
-    "latency p99 ms": lambda run: run["latency"]["p99_ms"],
-    "CPU µs a query at the rate": lambda run: run["latency"]["system_cpu_us"],
-    "queries/s at saturation": lambda run: run["throughput"]["throughput_per_s"],
-    "CPU µs a query at saturation": lambda run: run["throughput"]["system_cpu_us"],
-}
+Measures = Mapping[str, Callable[[Run], float | None]]
+"""What a column is called, and where its value stands in a run."""
+Summary = dict[str, dict[str, Any]]
+"""By row and measure."""
+DOUBTS = ("missing", "duplicates", "default_ratio", "note")
 
 
-def summary(runs: list[Run]) -> dict[str, dict[str, Any]]:
-    """By system and measure: median, least and most over the rounds, and the ratio to the rival's median.
+def row_of(run: Run) -> str:
+    """Name of the row that a run belongs to: its system, and its load where there are several."""
+    return ", ".join(str(run[name]) for name in ("system", "load") if run.get(name))
+
+
+def summary(runs: list[Run], measures: Measures, rivals: Mapping[str, str] | None = None) -> Summary:
+    """By row and measure: median, least and most over the rounds, and the ratio to the rival's median.
 
     A round in which a percentile fell on a lost query has no value; `rounds` says how many had one.
+
+    Args:
+        runs: With `system`, and `load` where each system has several.
+        measures: The columns.
+        rivals: Row with which a row is compared.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(run["system"] for run in runs):
-        good = [run for run in runs if run["system"] == name and "failed" not in run]
-        found[name] = {measure: _spread(value(run) for run in good) for measure, value in MEASURES.items()}
-    for name, rival in RIVAL_OF.items():
-        for measure, spread in found.get(name, {}).items():
+    good = [run for run in runs if "failed" not in run]
+    found: Summary = {}
+    for name in dict.fromkeys(map(row_of, good)):
+        mine = [run for run in good if row_of(run) == name]
+        found[name] = {measure: spread(value(run) for run in mine) for measure, value in measures.items()}
+    for name, rival in (rivals or {}).items():
+        for measure, one in found.get(name, {}).items():
             base = found.get(rival, {}).get(measure, {}).get("median")
-            spread["ratio"] = round(spread["median"] / base, 2) if base and spread["median"] is not None else None
+            one["ratio"] = round(one["median"] / base, 2) if base and one["median"] is not None else None
     return found
 
 
-def _spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
+def median_of(found: Summary, row: str, measure: str, part: str = "median") -> float | None:
+    """One figure of a summary; None where there is none."""
+    value: float | None = found.get(row, {}).get(measure, {}).get(part)
+    return value
+
+
+def spread(values: Iterable[float | None]) -> dict[str, Any]:
+    """Median, least and most of the values that are known."""
     known = [value for value in values if value is not None]
     if not known:
         return {"median": None, "least": None, "most": None, "rounds": 0}
@@ -46,43 +62,42 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
     }
 
 
-def show(result: dict[str, Any]) -> None:
+def show(title: str, found: Summary, runs: list[Run]) -> None:
     """The summary as a table, and below it what makes single runs doubtful."""
-    console = Console()
-    table = Table(title="median (least to most), x: times the echo with the same hops", title_justify="left")
-    table.add_column("system")
-    for measure in MEASURES:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for measure in next(iter(found.values()), {}):
         table.add_column(measure, justify="right")
-    for name, measures in result["summary"].items():
-        table.add_row(name, *(_cell(spread) for spread in measures.values()))
+    for name, measures in found.items():
+        table.add_row(name, *(_cell(one) for one in measures.values()))
     console.print(table)
-    for line in doubts(result["runs"]):
+    for line in doubts(runs):
         console.print(f"note: {line}", highlight=False)
 
 
-def _cell(spread: dict[str, Any]) -> str:
-    if spread["median"] is None:
+def _cell(one: dict[str, Any]) -> str:
+    if one["median"] is None:
         return "-"
-    lines = [f"{spread['median']:,.1f}"]
-    if spread["rounds"] > 1:
-        lines.append(f"({spread['least']:,.1f} to {spread['most']:,.1f})")
-    if spread.get("ratio") is not None:
-        lines.append(f"{spread['ratio']:.2f} x")
+    lines = [_number(one["median"])]
+    if one["rounds"] > 1:
+        lines.append(f"({_number(one['least'])} to {_number(one['most'])})")
+    if one.get("ratio") is not None:
+        lines.append(f"{one['ratio']:.2f} x")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """Three digits that say something."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def doubts(runs: list[Run]) -> list[str]:
     """Lost queries, duplicates, defaults, a rig at its limit, systems that did not start."""
     found = []
     for run in runs:
-        where = f"round {run['round']}, {run['system']}"
+        where = f"round {run.get('round', 0)}, {row_of(run)}"
         if "failed" in run:
             found.append(f"{where}: {run['failed'].splitlines()[0]}")
-        for mode in ("latency", "throughput"):
-            figures = run.get(mode, {})
-            found += [
-                f"{where}, {mode}: {name} {figures[name]}"
-                for name in ("missing", "duplicates", "default_ratio", "note")
-                if figures.get(name)
-            ]
+        found += [f"{where}: {name} {run[name]}" for name in DOUBTS if run.get(name)]
     return found

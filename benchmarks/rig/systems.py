@@ -55,19 +55,44 @@ def _echo(place: Place, role: str) -> AbstractContextManager:
 
 
 @contextmanager
-def pipeline(place: Place, config: str) -> Iterator[list[int]]:
-    """`clipper-stream up` with a configuration of this benchmark; the process id of the supervisor."""
-    program = [sys.executable, "-m", "clipper_agents.cli.main", "up", "--config", str(HERE / "configs" / config)]
-    options = ["--bootstrap", place.connection.bootstrap, "--set", f"kafka.prefix={place.catalogue.prefix}"]
-    folder = place.logs / f"{place.catalogue.prefix}-tables"
-    tables = ["--set", f"router.data_dir={folder}/router", "--set", f"host.data_dir={folder}/host"]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    log_file = place.logs / f"{place.catalogue.prefix}-{config}.log"
+def pipeline(place: Place, config: str, *assignments: str) -> Iterator[list[int]]:
+    """`served`, with topics that are removed afterwards."""
     try:
-        with running([*program, *options, *tables], log_file, environ, place.cpus.system) as process:
-            yield [process.pid]
+        with served(place, config, *assignments) as roots:
+            yield roots
     finally:
         asyncio.run(_remove(place))
+
+
+@contextmanager
+def served(place: Place, config: str, *assignments: str) -> Iterator[list[int]]:
+    """`clipper-stream up` with a configuration of this benchmark; the process id of the supervisor.
+
+    Args:
+        place: Where it runs; its tables are in `tables_of(place)`, and stay.
+        config: A file in `configs/`, or the path of another one.
+        assignments: More settings, as `router.cache_mib=0`.
+    """
+    program = [sys.executable, "-m", "clipper_agents.cli.main", "up", "--config", str(HERE / "configs" / config)]
+    folder, catalogue = tables_of(place), place.catalogue
+    settings = [
+        f"kafka.prefix={catalogue.prefix}",
+        f"kafka.partitions={catalogue.partitions}",
+        f"router.data_dir={folder}/router",
+        f"host.data_dir={folder}/host",
+        *assignments,
+    ]
+    options = [word for setting in settings for word in ("--set", setting)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    log_file = place.logs / f"{catalogue.prefix}-{Path(config).name}.log"
+    command = [*program, "--bootstrap", place.connection.bootstrap, *options]
+    with running(command, log_file, environ, place.cpus.system) as process:
+        yield [process.pid]
+
+
+def tables_of(place: Place) -> Path:
+    """Folder of what the system's processes keep."""
+    return place.logs / f"{place.catalogue.prefix}-tables"
 
 
 async def _remove(place: Place) -> None:

@@ -1,0 +1,161 @@
+"""How long does a prediction take from topic to topic, and how much of that is Kafka?
+
+    python benchmarks/latency.py --json results/latency.json        # about eight minutes
+    python benchmarks/latency.py --quick
+
+Four systems on one broker, the same queries, in rounds that rotate their order: the pipeline with its model inside the
+router (`colocated`, two hops) beside a bare aiokafka echo with two hops (`echo`), and the pipeline with its model in a
+host process (`separate`, four hops) beside an echo of four hops (`echo-chain`). Each gets new topics and new processes.
+
+An open loop at fixed rates, each latency counted from the intended send time (no coordinated omission); `half` is half
+of the rate at which the same pipeline, in the same round, answered when a bounded number of queries was always
+outstanding. The echoes run at the fixed rates only: half of what they saturate at would be another load.
+
+Then the same rates on an application with an objective of 50 ms: how many answers are the default?
+
+CPU by process from /proc. Where broker and generator share a CPU and use more than 0.8 of it, the queue before them is
+what was measured; a note says so.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from rig.measuring import loaded, rows
+from rig.processes import NotServing
+from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.summary import Measures, Summary, median_of, show, summary
+from rig.systems import RIVAL_OF, SYSTEMS
+from rig.targets import Target
+from rig.warming import warm_broker
+
+from clipper_loadgen import LoadPlan
+
+HALF, SATURATION = "half", "saturation"
+IN_A_HURRY = "50 ms objective"
+MEASURES: Measures = {
+    "p50 ms": lambda run: run["p50_ms"],
+    "p99 ms": lambda run: run["p99_ms"],
+    "p99.9 ms": lambda run: run["p99.9_ms"],
+    "answers/s": lambda run: run["throughput_per_s"],
+    "defaults, share": lambda run: run["default_ratio"],
+    "CPU µs a query": lambda run: run["system_cpu_us"],
+    "broker CPU": lambda run: run["broker_cpu"],
+    "generator CPU": lambda run: run["generator_cpu"],
+}
+QUICK = {"rounds": 1, "queries": 8_000, "outstanding": 2_000, "seconds": 1.5, "warmup": 0.5, "rates": ["200", HALF]}
+
+
+def main() -> None:
+    options = arguments()
+    runs: list[dict[str, Any]] = []
+    with session(options) as here:
+        warm_broker(here)
+        for number in range(options.rounds):
+            for name in rotated(options.systems, number):
+                runs += [
+                    said({"round": number, "system": name, **run}) for run in measured(name, number, here, options)
+                ]
+    rivals = {f"{mine}, {rate}": f"{rival}, {rate}" for mine, rival in RIVAL_OF.items() for rate in loads(options)}
+    found = summary(runs, MEASURES, rivals)
+    show("median (least to most), x: times the echo with the same hops at the same rate", found, runs)
+    finish(options, runs, found, targets(found))
+
+
+def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every load on one system; `failed` instead of numbers when it did not start or ended."""
+    runs: list[dict[str, Any]] = []
+    place = here.place(f"b{number}-{name}")
+    try:
+        with SYSTEMS[name](place) as roots:
+            for load, plan in plans(name, options, runs):
+                runs.append({"load": load, **loaded(plan, place, roots, here.broker)})
+    except NotServing as error:
+        runs.append({"failed": str(error)})
+    return runs
+
+
+def plans(name: str, options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator[tuple[str, LoadPlan]]:
+    """What is sent, one after the other; the first of `runs` says what half of saturation is.
+
+    Each load has its own seed: an input that came before would be answered from the cache.
+    """
+    rates = {load_name(rate): float(rate) for rate in options.rates if rate != HALF}
+    if name in RIVAL_OF:
+        yield SATURATION, saturating(options)
+        if HALF in options.rates:
+            rates[load_name(HALF)] = (runs[0]["throughput_per_s"] or 0.0) / 2 or 1.0
+    for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
+        yield load, paced("digits", rate_per_s, seed, options)
+    hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
+    for seed, load in enumerate(hurried, 12):
+        if load in rates:
+            yield f"{load}, {IN_A_HURRY}", paced("digits-50ms", rates[load], seed, options)
+
+
+def load_name(rate: str) -> str:
+    return "half of saturation" if rate == HALF else f"{rate}/s"
+
+
+def loads(options: argparse.Namespace) -> list[str]:
+    return [load_name(rate) for rate in options.rates]
+
+
+def saturating(options: argparse.Namespace) -> LoadPlan:
+    return LoadPlan(
+        "digits-backlog",
+        mode="saturation",
+        queries=options.queries,
+        outstanding=options.outstanding,
+        dataset=rows(options.queries, seed=1),
+        encoding=options.encoding,
+    )
+
+
+def paced(application: str, rate_per_s: float, seed: int, options: argparse.Namespace) -> LoadPlan:
+    return LoadPlan(
+        application,
+        rate_per_s=rate_per_s,
+        duration_s=options.seconds,
+        warmup_s=options.warmup,
+        arrivals="constant",
+        dataset=rows(round(rate_per_s * (options.warmup + options.seconds)), seed),
+        encoding=options.encoding,
+    )
+
+
+def targets(found: Summary) -> list[Target]:
+    slow, half = load_name("200"), load_name(HALF)
+    expected: list[Target] = []
+    for name in RIVAL_OF:
+        expected += [
+            _target(found, name, slow, "p50 ms", 2.5, part="ratio"),
+            _target(found, name, slow, "p99 ms", 10.0),
+            _target(found, name, half, "p99 ms", 20.0),
+            _target(found, name, f"{slow}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
+            _target(found, name, f"{half}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
+        ]
+    return [_target(found, "colocated", slow, "p50 ms", 3.0), *expected]
+
+
+def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str = "median") -> Target:
+    value = median_of(found, f"{name}, {load}", measure, part)
+    words = f"{measure}, x the echo with the same hops" if part == "ratio" else measure
+    return Target(benchmark="B", what=f"{name}, {load}: {words}", value=value, sense="<=", bound=bound)
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_options(__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rates", nargs="+", default=["200", "500", HALF], help="queries a second, or `half`")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each rate")
+    parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
+    parser.add_argument("--queries", type=int, default=80_000, help="to find saturation")
+    parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer, at saturation")
+    parser.add_argument("--encoding", choices=["json", "msgpack"], default="json")
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    return parsed(parser, QUICK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What every benchmark has around it: options, a broker, a folder for logs, and an end that leaves nothing behind."""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rig.conditions import conditions
+from rig.processes import Cpus, on_cpus
+from rig.systems import Place
+from rig.targets import Target, show_targets
+
+from clipper_agents.broker import EmbeddedBroker
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+PARTITIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A broker of our own, and where things run.
+
+    Attributes:
+        connection: The broker.
+        broker: Its process id.
+        cpus: Who runs on which CPU.
+        folder: Of logs and tables.
+    """
+
+    connection: KafkaConnection
+    broker: int
+    cpus: Cpus
+    folder: Path
+
+    def place(self, prefix: str, partitions: int = PARTITIONS) -> Place:
+        """Topics for one system alone."""
+        return Place(self.connection, Catalogue(prefix=prefix, partitions=partitions), self.cpus, self.folder)
+
+
+@contextmanager
+def session(options: argparse.Namespace) -> Iterator[Session]:
+    """A broker and a folder for the time of the block; SIGTERM ends the block, and so everything in it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    cpus = Cpus.split(pin=options.pin)
+    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker() as broker:
+        assert broker.pid is not None
+        yield Session(broker.connection, broker.pid, cpus, folder)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """Where logs and tables go; removed afterwards unless it was asked for."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix="clipper-benchmark-") as temporary:
+            yield Path(temporary)
+
+
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """The names in their order, beginning with another one in each round."""
+    first = by % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def common_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=question, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of at most a minute: its numbers say nothing")
+    parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, runs, summary and targets here")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, quick: Mapping[str, Any]) -> argparse.Namespace:
+    """The options; with `--quick` those in `quick` have other defaults."""
+    if parser.parse_args().quick:
+        parser.set_defaults(**quick)
+    return parser.parse_args()
+
+
+def said(run: dict[str, Any]) -> dict[str, Any]:
+    """The run, printed for whoever waits."""
+    print(json.dumps(run), file=sys.stderr, flush=True)
+    return run
+
+
+def finish(
+    options: argparse.Namespace, runs: list[dict[str, Any]], summary: Mapping[str, Any], targets: list[Target]
+) -> None:
+    """Show the targets, and write everything where it was asked for."""
+    show_targets(targets)
+    if options.json is None:
+        return
+    settings = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}
+    result = {
+        "conditions": conditions(Cpus.split(pin=options.pin), **settings),
+        "runs": runs,
+        "summary": summary,
+        "targets": [target.as_dict() for target in targets],
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=2) + "\n")
