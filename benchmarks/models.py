@@ -14,3 +14,9 @@ def digits(rows: NDArray[np.float32]) -> NDArray[np.int64]:
     """The most probable label of each row; the softmax itself would not change which one that is."""
     labels: NDArray[np.int64] = (rows @ _WEIGHTS).argmax(axis=1)
     return labels
+
+
+def largest(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Where each row's largest number is: for rows of any length."""
+    places: NDArray[np.int64] = rows.argmax(axis=1)
+    return places

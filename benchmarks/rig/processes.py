@@ -170,3 +170,15 @@ def _all_stats() -> Iterator[tuple[int, list[str]]]:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/<pid>/stat after the command's name (proc(5)): state, parent, ...; 11 and 12 are the CPU."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def memory_mib_by_process(roots: Sequence[int]) -> dict[tuple[str, int], dict[str, float]]:
+    """Resident memory (`rss`) and what of it is no file's (`anonymous`), by (role, process id), in MiB."""
+    sizes = {}
+    for pid in {pid for root in roots for pid in tree(root)}:
+        with suppress(OSError, KeyError):  # it ended between the two looks
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            fields = {name: value for name, _, value in (line.partition(":") for line in lines)}
+            kib = {"rss": fields["VmRSS"], "anonymous": fields["RssAnon"]}
+            sizes[role(pid), pid] = {name: int(value.split()[0]) / 1024 for name, value in kib.items()}
+    return sizes

@@ -1,0 +1,150 @@
+"""Millions of queries, as fast as they are answered: a librdkafka producer that counts answers without reading them.
+
+Rules of this file:
+- Predictions are counted by where their topic ends; so a second answer to a query would count as another query's.
+- A bounded number of queries is outstanding. The driver does nothing else, and keeps nothing about a query.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from clipper_loadgen.answers import decode_answer
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+LOOK_S = 0.02
+"""Between two looks at the end of the predictions."""
+STALLED_S = 30.0
+PRODUCER = {"linger.ms": 2, "batch.size": 524_288, "queue.buffering.max.messages": 1_000_000, "acks": "all"}
+
+Record = tuple[int, bytes | None, bytes]
+"""Partition, key and value."""
+
+
+class Stalled(RuntimeError):
+    """Queries were outstanding and no answer came for `STALLED_S`."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a flood is.
+
+    Attributes:
+        sent: Queries.
+        answered: Predictions in the log since the flood began.
+    """
+
+    sent: int = 0
+    answered: int = 0
+
+
+class TopicEnd:
+    """How many records a topic has got since this was made."""
+
+    def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
+        self._consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
+        self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
+        self._first = self._end()
+
+    def grown(self) -> int:
+        """Records since then."""
+        return self._end() - self._first
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _end(self) -> int:
+        return sum(self._consumer.get_watermark_offsets(one, timeout=10.0)[1] for one in self._partitions)
+
+
+def produce_all(connection: KafkaConnection, topic: str, records: Iterator[Record], headers: list | None = None) -> int:
+    """Write records as fast as the broker takes them; returns when all are acknowledged, with their number."""
+    producer, count = Producer({**connection.librdkafka(), **PRODUCER}), 0
+    for partition, key, value in records:
+        while True:
+            try:
+                producer.produce(topic, value, key, partition, headers=headers or [])
+            except BufferError:
+                producer.poll(0.05)
+            else:
+                break
+        count += 1
+        if count % 1_000 == 0:
+            producer.poll(0)
+    assert producer.flush(60.0) == 0, "the broker did not take everything"
+    return count
+
+
+def flood(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    queries: Iterator[Record],
+    headers: list[tuple[str, bytes]],
+    *,
+    outstanding: int,
+    until_s: float,
+    look: Callable[[Progress], None],
+) -> Progress:
+    """Send queries while fewer than `outstanding` wait for an answer.
+
+    Args:
+        connection: The broker.
+        catalogue: The topics.
+        queries: Each query's partition, key and value.
+        headers: Of every query.
+        outstanding: Most queries without an answer.
+        until_s: Send nothing after this time of `time.monotonic`.
+        look: Called about fifty times a second.
+
+    Raises:
+        Stalled: no answer came for long.
+    """
+    producer = Producer({**connection.librdkafka(), **PRODUCER})
+    progress, ended, moved_s = Progress(), False, time.monotonic()
+    with closing(TopicEnd(connection, catalogue.predictions, catalogue.partitions)) as end:
+        while not ended or progress.answered < progress.sent:
+            if not ended:
+                ended = _send(producer, catalogue.queries, queries, headers, progress, outstanding)
+            producer.poll(LOOK_S)
+            now_s, answered = time.monotonic(), end.grown()
+            if answered > progress.answered:
+                progress.answered, moved_s = answered, now_s
+            elif now_s - moved_s > STALLED_S:
+                raise Stalled(f"no answer for {STALLED_S:.0f} s: {progress.sent} sent, {progress.answered} answered")
+            look(progress)
+            ended = ended or now_s > until_s
+    return progress
+
+
+def _send(
+    producer: Producer, topic: str, queries: Iterator[Record], headers: list, progress: Progress, outstanding: int
+) -> bool:
+    """Fill up to `outstanding`; True when there are no more queries."""
+    for _ in range(progress.answered + outstanding - progress.sent):
+        record = next(queries, None)
+        if record is None:
+            return True
+        partition, key, value = record
+        producer.produce(topic, value, key, partition, headers=headers)
+        progress.sent += 1
+    return False
+
+
+def default_ratio_of_last(connection: KafkaConnection, topic: str, count: int = 1_000) -> float:
+    """Share of defaults among the last answers of partition 0: what was counted is to be predictions."""
+    consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
+    try:
+        first, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10.0)
+        consumer.assign([TopicPartition(topic, 0, max(first, end - count))])
+        wanted = min(count, end - first)
+        records = consumer.consume(wanted, timeout=10.0)
+    finally:
+        consumer.close()
+    answers = [decode_answer(record.value(), record.headers() or ()) for record in records]
+    assert len(answers) == wanted, f"{len(answers)} of {wanted} answers could be read"
+    return sum(answer is None or answer.default for answer in answers) / max(1, wanted)
