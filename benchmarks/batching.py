@@ -1,0 +1,172 @@
+"""Does a batch limit that is learned serve as much as the best one that is known, and stay within its target?
+
+    python benchmarks/batching.py --json results/batching.json        # about six minutes
+    python benchmarks/batching.py --quick
+
+Clipper's figure 4: five scikit-learn models (`rig/digit_models.py`) and a target of 20 ms for the 99th percentile of
+batch latency. Each runs under the host's own engine, in this process and without Kafka, on a backlog that never ends:
+
+- `no batching`: one row a batch;
+- `static`: sizes from 1 up by doubling, then finer around the largest that is in time; the two that serve most while
+  their 99th percentile is within the target compete in the rounds, and the better one of those that keep it counts;
+- `quantile` and `aimd`: the first run begins at one row and shows how long it takes until the limit is within 10 % of
+  where it ends; the same limit then goes on in the rounds, as in a host that is up.
+
+Rounds rotate the order of the configurations. Throughput: rows answered a second of wall time. Latency of a batch: in
+the model's thread, from the call to its outputs, as the limit sees it; its 99th percentile is that of all rounds.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+from typing import Any
+
+import rig.one_thread  # noqa: F401 - before numpy is there
+from rig.conditions import load_average
+from rig.digit_models import DIGIT_MODELS, images
+from rig.engines import EngineRun, Feed, backlog, run_engine
+from rig.session import common_options, finish, parsed, rotated, said
+from rig.static_sweep import best_sizes, percentile_ms
+from rig.summary import Measures, Summary, median_of, show, summary
+from rig.targets import Target
+
+from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.limit import BatchLimit, make_limit
+
+MAX_ROWS = 16_384
+OPEN_ROWS = 2 * MAX_ROWS
+LEARNED = ("quantile", "aimd")
+NONE, STATIC = "no batching", "static"
+NEAR_RATIO = 0.9
+QUICK = {"rounds": 1, "seconds": 0.8, "probe": 0.1, "first": 1.5}
+MEASURES: Measures = {
+    "rows/s": lambda run: run["rows_per_s"],
+    "rows a batch": lambda run: run["mean_rows"],
+    "batch p50 ms": lambda run: run["p50_ms"],
+    "batch p99 ms": lambda run: run["p99_ms"],
+    "late batches, share": lambda run: run["late_ratio"],
+}
+CONVERGENCE: Measures = {
+    "batches": lambda run: run["batches"],
+    "seconds": lambda run: run["seconds"],
+    "rows at the end": lambda run: run["limit"],
+}
+Run = dict[str, Any]
+Latencies = dict[str, list[EngineRun]]
+
+
+def main() -> None:
+    options = arguments()
+    feed = backlog(images()[0])
+    converged: list[Run] = []
+    runs: list[Run] = []
+    kept: Latencies = defaultdict(list)
+    for name in options.models:
+        model = DIGIT_MODELS[name]()
+        limits = configurations(name, model, feed, options, converged)
+        for number in range(options.rounds):
+            runs += [
+                measured(number, name, kind, model, limits[kind], feed, options, kept)
+                for kind in rotated(list(limits), number)
+            ]
+    found = summary(runs, MEASURES)
+    for row, several in kept.items():
+        found[row]["p99 of all rounds, ms"] = pooled(several)
+    speed = summary(converged, CONVERGENCE)
+    show("from one row to 90 % of the limit that is reached", speed, converged)
+    show("median (least to most) of the rounds", found, runs)
+    finish(options, [*converged, *runs], {"rounds": found, "convergence": speed}, targets(found, options))
+
+
+def configurations(
+    name: str, model: Any, feed: Feed, options: argparse.Namespace, converged: list[Run]
+) -> dict[str, BatchLimit]:
+    """What is compared, learned limits after their first run."""
+    limits: dict[str, BatchLimit] = {NONE: Fixed(1)}
+    for best in best_sizes(model, feed, options.target, options.probe, MAX_ROWS, OPEN_ROWS):
+        limits[f"{STATIC} {best['size']}"] = Fixed(best["size"])
+    for kind in LEARNED:
+        limits[kind] = make_limit(kind, options.target, MAX_ROWS)
+        run = run_engine(model, limits[kind], feed, options.first, open_rows=OPEN_ROWS)
+        converged.append(said({"system": name, "load": kind, **convergence(run)}))
+    return limits
+
+
+def convergence(run: EngineRun) -> Run:
+    """How long until the limit was for the first time at 90 % of its median over the last third."""
+    tail = sorted(batch.limit_rows for batch in run.batches[-max(1, len(run.batches) // 3) :])
+    final = tail[len(tail) // 2]
+    first = next(number for number, batch in enumerate(run.batches) if batch.limit_rows >= NEAR_RATIO * final)
+    return {"batches": first + 1, "seconds": round(run.batches[first].at_s, 3), "limit": final}
+
+
+def measured(
+    number: int,
+    name: str,
+    kind: str,
+    model: Any,
+    limit: BatchLimit,
+    feed: Feed,
+    options: argparse.Namespace,
+    kept: Latencies,
+) -> Run:
+    """One configuration for some seconds."""
+    before = load_average()
+    run = run_engine(model, limit, feed, options.seconds, open_rows=OPEN_ROWS)
+    kept[f"{name}, {kind}"].append(run)
+    late = sum(batch.latency_s > options.target for batch in run.batches)
+    figures = {
+        "rows_per_s": run.rows_per_s,
+        "mean_rows": round(statistics.fmean(batch.rows for batch in run.batches), 1),
+        "p50_ms": percentile_ms(run, 50),
+        "p99_ms": percentile_ms(run, 99),
+        "late_ratio": round(late / len(run.batches), 5),
+        "batches": len(run.batches),
+    }
+    return said({"round": number, "system": name, "load": kind, "load_before": before, **figures})
+
+
+def pooled(several: list[EngineRun]) -> dict[str, Any]:
+    """The 99th percentile over the batches of all rounds, as one value of a summary."""
+    every = EngineRun([batch for run in several for batch in run.batches])
+    p99_ms = percentile_ms(every, 99)
+    return {"median": p99_ms, "least": p99_ms, "most": p99_ms, "rounds": 1}
+
+
+def targets(found: Summary, options: argparse.Namespace) -> list[Target]:
+    expected = []
+    for name in options.models:
+        aimd, static = median_of(found, f"{name}, aimd", "rows/s"), best_static(found, name, options)
+        ratio = round(aimd / static, 3) if aimd and static else None
+        expected.append(target(f"{name}: rows/s of aimd, x the best static in time", ratio, ">=", 0.95))
+        p99_ms = median_of(found, f"{name}, aimd", "p99 of all rounds, ms")
+        expected.append(target(f"{name}: p99 of batch latency with aimd, ms", p99_ms, "<=", 1000 * options.target))
+    aimd, none = (median_of(found, f"linear SVM, {kind}", "rows/s") for kind in ("aimd", NONE))
+    times = round(aimd / none, 2) if aimd and none else None
+    return [*expected, target("linear SVM: rows/s of aimd, x no batching", times, ">=", 26.0)]
+
+
+def target(what: str, value: float | None, sense: Any, bound: float) -> Target:
+    return Target(benchmark="C", what=what, value=value, sense=sense, bound=bound)
+
+
+def best_static(found: Summary, name: str, options: argparse.Namespace) -> float | None:
+    """Rows a second of the best static size, no batching among them, that was in time; None when none was."""
+    fixed = [row for row in found if row.startswith((f"{name}, {STATIC}", f"{name}, {NONE}"))]
+    in_time = [row for row in fixed if found[row]["p99 of all rounds, ms"]["median"] <= 1000 * options.target]
+    return max((found[row]["rows/s"]["median"] for row in in_time), default=None)
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_options(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.5, help="of each configuration in each round")
+    parser.add_argument("--first", type=float, default=4.0, help="seconds for a learned limit to find its place")
+    parser.add_argument("--probe", type=float, default=0.25, help="seconds for each static size in the sweep")
+    parser.add_argument("--target", type=float, default=0.02, help="seconds a batch should take at most")
+    parser.add_argument("--models", nargs="+", choices=list(DIGIT_MODELS), default=list(DIGIT_MODELS))
+    return parsed(parser, QUICK)
+
+
+if __name__ == "__main__":
+    main()
