@@ -1,7 +1,7 @@
 """How many queries a second does a pipeline answer, and for how much CPU, beside other ways to do it with Kafka?
 
     python benchmarks/throughput.py --json throughput.json
-    python benchmarks/throughput.py --quick                       # seven systems, 10,000 queries, about a minute
+    python benchmarks/throughput.py --quick                       # seven systems, about a minute
     python benchmarks/throughput.py --systems aiokafka separate-msgpack --rounds 3
 
 Every system reads the same queries (64 numbers as JSON, some also as msgpack) from a topic of four partitions, calls
@@ -41,7 +41,7 @@ from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue
 
 QUICK = ("aiokafka", "aiokafka-msgpack", "bytewax", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
-QUICK_RECORDS, LEAST_RECORDS = 10_000, 2_000
+QUICK_RECORDS, LEAST_RECORDS = 20_000, 2_000
 
 
 def main() -> None:
@@ -108,11 +108,11 @@ def arguments() -> argparse.Namespace:
     names = list(contenders("msgpack"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--records", type=int, default=100_000, help="largest backlog; slow systems get a share")
+    parser.add_argument("--records", type=int, default=200_000, help="largest backlog; slow systems get a share")
     parser.add_argument("--systems", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--msgpack", choices=["msgpack", "msgpack-bytes"], default="msgpack", help="numbers, or bytes")
     parser.add_argument("--limit", type=float, default=40.0, help="seconds after which a system is stopped")
-    parser.add_argument("--quick", action="store_true", help="a few systems and 10,000 queries, about a minute")
+    parser.add_argument("--quick", action="store_true", help=f"{len(QUICK)} systems, {QUICK_RECORDS:,} queries")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")

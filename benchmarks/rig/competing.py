@@ -63,11 +63,10 @@ def _measured(
         if checked["missing"] and not span.note:  # duplicates, or records that are no answers: wait for the rest
             span.watch(expected + checked["missing"], limit_s / 2)
             checked = ends.check(backlog)
-    note = span.note
-    if process.returncode is not None and span.note.startswith("ended"):
-        note += f": {_last_words(place)}"
+    if span.note.startswith("ended"):
+        span.note += f": {_last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
-    return {**span.figures(backlog.rows_each), **checked, "complete": complete, "note": note}
+    return {**span.figures(backlog.rows_each), **checked, "complete": complete, "note": span.note.removeprefix("; ")}
 
 
 @contextmanager

@@ -39,8 +39,10 @@ class Contender:
     reads_from_end: bool = False
 
 
-def rival(name: str, script: str, *, share: float, leaves_out: str, encoding: str = "json") -> Contender:
-    return Contender(name=name, script=(str(RIVALS / script),), share=share, leaves_out=leaves_out, shape=Shape(encoding))
+def rival(name: str, script: str, *words: str, share: float, leaves_out: str, encoding: str = "json") -> Contender:
+    return Contender(
+        name=name, script=(str(RIVALS / script), *words), share=share, leaves_out=leaves_out, shape=Shape(encoding)
+    )
 
 
 def contenders(msgpack: str) -> dict[str, Contender]:
@@ -63,9 +65,9 @@ def _rivals(msgpack: str) -> list[Contender]:
     )
     mlserver = Contender(
         name="mlserver",
-        script=("-m", "mlserver.cli", "start", str(RIVALS / "mlserver_digits")),
+        script=("-c", "from mlserver.cli import main; main()", "start", str(RIVALS / "mlserver_digits")),
         environment="-mlserver",
-        share=0.05,
+        share=0.025,
         leaves_out=f"{FRAMEWORK}; at most once: no group, no commits; other messages (V2)",
         shape=Shape("v2"),
         reads_from_end=True,
@@ -73,11 +75,12 @@ def _rivals(msgpack: str) -> list[Contender]:
     return [
         rival("confluent", "confluent_loop.py", share=1.0, leaves_out=BARE),
         rival("aiokafka", "aiokafka_loop.py", share=1.0, leaves_out=BARE),
+        rival("aiokafka-send", "aiokafka_loop.py", "send", share=0.5, leaves_out=BARE),
         rival("aiokafka-msgpack", "aiokafka_loop.py", share=1.0, leaves_out=BARE, encoding=msgpack),
         rival(
             "bytewax", "bytewax_flow.py", share=1.0, leaves_out=f"{FRAMEWORK}; offsets in its own store, not in Kafka"
         ),
-        rival("quix", "quix_app.py", share=0.2, leaves_out=f"{FRAMEWORK}; one row a model call"),
+        rival("quix", "quix_app.py", share=0.25, leaves_out=f"{FRAMEWORK}; one row a model call"),
         take,
         rival("faststream", "faststream_app.py", share=0.4, leaves_out=f"{FRAMEWORK}; a batch goes to one partition"),
         mlserver,
@@ -88,11 +91,11 @@ def _ours(encoding: str) -> list[Contender]:
     short = encoding.removesuffix("-bytes")
     separate = "separate.toml"
     return [
-        Contender(name=f"colocated-{short}", config="colocated.toml", shape=Shape(encoding)),
-        Contender(name=f"separate-{short}", config=separate, shape=Shape(encoding)),
-        Contender(name=f"cached-50-{short}", config=separate, shape=Shape(encoding, repeat_ratio=0.5)),
-        Contender(name=f"cached-90-{short}", config=separate, shape=Shape(encoding, repeat_ratio=0.9)),
-        Contender(name=f"packed-{short}", config=separate, share=0.125, shape=Shape(encoding, rows_each=16)),
+        Contender(name=f"colocated-{short}", share=0.5, config="colocated.toml", shape=Shape(encoding)),
+        Contender(name=f"separate-{short}", config=separate, share=0.5, shape=Shape(encoding)),
+        Contender(name=f"cached-50-{short}", config=separate, share=0.5, shape=Shape(encoding, repeat_ratio=0.5)),
+        Contender(name=f"cached-90-{short}", config=separate, share=0.5, shape=Shape(encoding, repeat_ratio=0.9)),
+        Contender(name=f"packed-{short}", config=separate, shape=Shape(encoding, rows_each=16)),
     ]
 
 

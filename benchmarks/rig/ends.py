@@ -75,9 +75,19 @@ class Ends:
             raise KafkaException(f"not written: {len(producer)} queries")
 
     def predictions(self) -> int:
-        """Records on the predictions topic: its end offsets, summed."""
+        """Records on the predictions topic: its end offsets, summed.
+
+        Raises:
+            KafkaException: the broker does not know the topic, `TIMEOUT_S` long.
+        """
         latest = {TopicPartition(self._predictions, partition): OffsetSpec.latest() for partition in range(PARTITIONS)}
-        return sum(found.result().offset for found in self._admin.list_offsets(latest).values())
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                return sum(found.result().offset for found in self._admin.list_offsets(latest).values())
+            except KafkaException:  # of a topic made a moment ago
+                if time.monotonic() > give_up_s:
+                    raise
 
     def check(self, backlog: Backlog) -> dict[str, Any]:
         """Read all predictions: missing, duplicates, wrong labels, default outputs, share answered from a cache."""

@@ -89,6 +89,8 @@ class Span:
         if len(self.looks) < 2 or self.looks[-1].count == self.looks[0].count:
             return {}
         first, last = self.looks[0], self.looks[-1]
+        for role, pid in first.system.keys() - last.system.keys():
+            self.note += f"; {role} {pid} ended in the run"
         span_s, records = last.at_s - first.at_s, last.count - first.count
         by_role = _spent(first, last)
         rig_s = last.broker_s - first.broker_s + last.driver_s - first.driver_s
