@@ -1,7 +1,8 @@
 """Five scikit-learn models whose costs differ as in Clipper's figure 3, trained on scikit-learn's handwritten digits.
 
-The images are enlarged from 8 by 8 to 16 by 16 pixels, so that a row costs something. The support vector machine with a
-kernel learns from four noisy copies: its cost a row is its number of support vectors.
+64 numbers a row make a plain linear model so cheap (0.2 µs a row) that the engine around it would be measured. So the
+linear models work on random Fourier features of the image, which brings a row to some microseconds, as in the paper.
+The support vector machine with a kernel learns from noisy copies too: its cost a row is its number of support vectors.
 """
 
 import warnings
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_approximation import RBFSampler
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 
-INPUTS = 256
+SVM_FEATURES, REGRESSION_FEATURES = 1_000, 500
 NOISE, COPIES = 0.2, 4
 
 
@@ -39,17 +42,16 @@ class NoOp:
 
 
 def images() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """1797 images of shape [256], in [0, 1], and their digits."""
+    """1797 images of shape [64], in [0, 1], and their digits."""
     pixels, digits = load_digits(return_X_y=True)
-    large = np.kron(pixels.reshape(-1, 8, 8) / 16, np.ones((2, 2)))
-    return large.reshape(-1, INPUTS).astype(np.float32), digits
+    return (pixels / 16).astype(np.float32), digits
 
 
 def _copies() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     rows, digits = images()
     rng = np.random.default_rng(0)
     noise = rng.normal(scale=NOISE, size=(COPIES, *rows.shape))
-    return (rows + noise).reshape(-1, INPUTS).astype(np.float32), np.tile(digits, COPIES)
+    return (rows + noise).reshape(-1, rows.shape[1]).astype(np.float32), np.tile(digits, COPIES)
 
 
 def _fitted(estimator: Any, rows: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Fitted:
@@ -58,10 +60,15 @@ def _fitted(estimator: Any, rows: tuple[NDArray[np.float32], NDArray[np.int64]])
         return Fitted(estimator.fit(*rows))
 
 
+def _on_features(count: int, estimator: Any) -> Fitted:
+    features = RBFSampler(gamma=0.05, n_components=count, random_state=0)
+    return _fitted(make_pipeline(features, estimator), images())
+
+
 DIGIT_MODELS: Mapping[str, Callable[[], Any]] = {
     "no-op": NoOp,
-    "linear SVM": lambda: _fitted(LinearSVC(max_iter=50, random_state=0), images()),
-    "logistic regression": lambda: _fitted(LogisticRegression(max_iter=50), images()),
+    "linear SVM": lambda: _on_features(SVM_FEATURES, LinearSVC(max_iter=50, random_state=0)),
+    "logistic regression": lambda: _on_features(REGRESSION_FEATURES, LogisticRegression(max_iter=50)),
     "random forest": lambda: _fitted(RandomForestClassifier(50, max_depth=16, random_state=0), images()),
-    "kernel SVM": lambda: _fitted(SVC(gamma=0.02), _copies()),
+    "kernel SVM": lambda: _fitted(SVC(gamma=0.05), _copies()),
 }
