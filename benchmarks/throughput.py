@@ -12,7 +12,8 @@ go into environments of their own, made on first use. Ours: the model in the rou
 (`packed`).
 
 The backlog is written first and the system started then, so that no generator is part of what is measured. Rate: from
-the end offsets of the predictions between the 5 % and the 95 % mark. CPU: from /proc over the same span, by process.
+the end offsets of the predictions between the 5 % and the 95 % mark; where a system works on many queries at once, so
+many are left out at both ends. CPU: from /proc over the same span, by process.
 One CPU for the process under measurement, one for broker and benchmark, and for the host of `separate`; more where
 there are more. Afterwards every prediction is read: missing, duplicate and wrong ones are told.
 """
@@ -42,6 +43,8 @@ from clipper_topics.catalogue import Catalogue
 
 QUICK = ("aiokafka", "aiokafka-msgpack", "bytewax", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 20_000, 2_000
+LEAST_AHEAD = 2.5
+"""A backlog has at least so many times the queries that are left out at each end."""
 
 
 def main() -> None:
@@ -75,10 +78,15 @@ def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus)
             for each in chosen[:: -1 if number % 2 else 1]:
                 catalogue = Catalogue(prefix=f"t{number}-{each.name}", partitions=PARTITIONS)
                 place = Place(broker.connection, catalogue, cpus, folder)
-                records = max(LEAST_RECORDS, round(options.records * each.share))
+                records = records_of(each, options.records)
                 runs.append({"round": number, **competed(each, place, broker.pid, records, options)})
                 print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     return runs
+
+
+def records_of(contender: Contender, most: int) -> int:
+    """Length of a system's backlog."""
+    return max(LEAST_RECORDS, round(most * contender.share), round(LEAST_AHEAD * contender.reads_ahead))
 
 
 def stated(options: argparse.Namespace, cpus: Cpus, chosen: list[Contender]) -> dict[str, Any]:

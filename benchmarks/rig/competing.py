@@ -57,12 +57,12 @@ def _measured(
     expected = len(backlog.values)
     with _started(*command, place) as process:
         probes = _probed(ends, backlog, process) if contender.reads_from_end else 0
-        span = Span(process, broker, place.cpus, lambda: ends.predictions() - probes)
+        span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - probes)
         span.watch(expected, limit_s)
-        checked = ends.check(backlog)
+        checked = ends.check(backlog, contender.reads_ahead)
         if checked["missing"] and not span.note:  # duplicates, or records that are no answers: wait for the rest
             span.watch(expected + checked["missing"], limit_s / 2)
-            checked = ends.check(backlog)
+            checked = ends.check(backlog, contender.reads_ahead)
     if span.note.startswith("ended"):
         span.note += f": {_last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
@@ -129,4 +129,4 @@ def warm_up(place: Place, records: int) -> None:
     with _topics(place) as ends:
         for _ in range(2):
             ends.fill(backlog)
-        ends.check(backlog)
+        ends.predictions()

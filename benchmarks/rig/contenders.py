@@ -10,6 +10,12 @@ from rig.backlog import Shape
 from rig.environments import RIVALS, rival_python
 from rig.systems import HERE, Place
 
+from clipper_agents.settings import RouterSection
+
+IN_FLIGHT = RouterSection().max_in_flight
+PACK = 16
+LOOP_AHEAD = 16_000
+"""16 rounds of 1,000, see `rivals/aiokafka_loop.py`."""
 BARE = "no dedupe, deadlines, selection, cache, log of decisions, or care for rebalances"
 FRAMEWORK = "no dedupe, deadlines, selection, cache, or log of decisions"
 
@@ -26,6 +32,9 @@ class Contender:
         script: Words after the interpreter of a rival's environment; empty for ours.
         environment: Suffix of that environment.
         config: File in `configs/`; empty for rivals.
+        settings: More of them, as for `clipper-stream up --set`.
+        reads_ahead: Queries that it may have worked on beyond those answered: so many are left out at both ends of the
+            span, as the work for the first was done before it and the work for the last would be missing in it.
         reads_from_end: It only reads what comes after its start.
     """
 
@@ -36,13 +45,25 @@ class Contender:
     script: tuple[str, ...] = ()
     environment: str = ""
     config: str = ""
+    settings: tuple[str, ...] = ()
+    reads_ahead: int = 0
     reads_from_end: bool = False
 
 
-def rival(name: str, script: str, *words: str, share: float, leaves_out: str, encoding: str = "json") -> Contender:
+def _loop(name: str, script: str, *words: str, share: float, encoding: str = "json", reads_ahead: int = 0) -> Contender:
     return Contender(
-        name=name, script=(str(RIVALS / script), *words), share=share, leaves_out=leaves_out, shape=Shape(encoding)
+        name=name,
+        script=(str(RIVALS / script), *words),
+        share=share,
+        leaves_out=BARE,
+        shape=Shape(encoding),
+        reads_ahead=reads_ahead,
     )
+
+
+def _framework(name: str, script: str, share: float, leaves_out: str) -> Contender:
+    left_out = f"{FRAMEWORK}; {leaves_out}"
+    return Contender(name=name, script=(str(RIVALS / script),), share=share, leaves_out=left_out, shape=Shape())
 
 
 def contenders(msgpack: str) -> dict[str, Contender]:
@@ -73,30 +94,33 @@ def _rivals(msgpack: str) -> list[Contender]:
         reads_from_end=True,
     )
     return [
-        rival("confluent", "confluent_loop.py", share=1.0, leaves_out=BARE),
-        rival("aiokafka", "aiokafka_loop.py", share=1.0, leaves_out=BARE),
-        rival("aiokafka-send", "aiokafka_loop.py", "send", share=0.5, leaves_out=BARE),
-        rival("aiokafka-msgpack", "aiokafka_loop.py", share=1.0, leaves_out=BARE, encoding=msgpack),
-        rival(
-            "bytewax", "bytewax_flow.py", share=1.0, leaves_out=f"{FRAMEWORK}; offsets in its own store, not in Kafka"
-        ),
-        rival("quix", "quix_app.py", share=0.25, leaves_out=f"{FRAMEWORK}; one row a model call"),
+        _loop("confluent", "confluent_loop.py", share=1.0),
+        _loop("aiokafka", "aiokafka_loop.py", share=1.0, reads_ahead=LOOP_AHEAD),
+        _loop("aiokafka-send", "aiokafka_loop.py", "send", share=0.5, reads_ahead=LOOP_AHEAD),
+        _loop("aiokafka-msgpack", "aiokafka_loop.py", share=1.0, encoding=msgpack, reads_ahead=LOOP_AHEAD),
+        _framework("bytewax", "bytewax_flow.py", 1.0, "offsets in its own store, not in Kafka"),
+        _framework("quix", "quix_app.py", 0.25, "one row a model call"),
         take,
-        rival("faststream", "faststream_app.py", share=0.4, leaves_out=f"{FRAMEWORK}; a batch goes to one partition"),
+        _framework("faststream", "faststream_app.py", 0.4, "a batch goes to one partition, whatever the keys"),
         mlserver,
     ]
 
 
 def _ours(encoding: str) -> list[Contender]:
     short = encoding.removesuffix("-bytes")
-    separate = "separate.toml"
+    packed = IN_FLIGHT // PACK  # as many rows in flight as the others have
     return [
-        Contender(name=f"colocated-{short}", share=0.5, config="colocated.toml", shape=Shape(encoding)),
-        Contender(name=f"separate-{short}", config=separate, share=0.5, shape=Shape(encoding)),
-        Contender(name=f"cached-50-{short}", config=separate, share=0.5, shape=Shape(encoding, repeat_ratio=0.5)),
-        Contender(name=f"cached-90-{short}", config=separate, share=0.5, shape=Shape(encoding, repeat_ratio=0.9)),
-        Contender(name=f"packed-{short}", config=separate, shape=Shape(encoding, rows_each=16)),
+        _ours_one(f"colocated-{short}", "colocated.toml", Shape(encoding)),
+        _ours_one(f"separate-{short}", "separate.toml", Shape(encoding)),
+        _ours_one(f"cached-50-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.5)),
+        _ours_one(f"cached-90-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.9)),
+        _ours_one(f"packed-{short}", "separate.toml", Shape(encoding, rows_each=PACK), in_flight=packed, share=0.1),
     ]
+
+
+def _ours_one(name: str, config: str, shape: Shape, in_flight: int = IN_FLIGHT, share: float = 0.75) -> Contender:
+    settings = (f"router.max_in_flight={in_flight}",)
+    return Contender(name=name, config=config, shape=shape, share=share, settings=settings, reads_ahead=in_flight)
 
 
 def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[list[str], dict[str, str]]:
@@ -108,7 +132,7 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if contender.config:
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-        return _up(contender.config, place), {**environ, "PYTHONPATH": path}
+        return _up(contender, place), {**environ, "PYTHONPATH": path}
     python = rival_python(contender.environment, install=install)
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         environ.pop(name, None)
@@ -116,16 +140,24 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
     return command, {**environ, "PYTHONPATH": str(RIVALS), **_rival_settings(contender, place)}
 
 
-def _up(config: str, place: Place) -> list[str]:
+def _up(contender: Contender, place: Place) -> list[str]:
     tables, prefix = place.logs / f"{place.catalogue.prefix}-tables", place.catalogue.prefix
-    settings = {
-        "kafka.prefix": prefix,
-        "kafka.partitions": place.catalogue.partitions,
-        "router.data_dir": tables / "router",
-        "host.data_dir": tables / "host",
-    }
-    program = [sys.executable, "-m", "clipper_agents.cli.main", "up", "--config", str(HERE / "configs" / config)]
-    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    settings = [
+        f"kafka.prefix={prefix}",
+        f"kafka.partitions={place.catalogue.partitions}",
+        f"router.data_dir={tables}/router",
+        f"host.data_dir={tables}/host",
+        *contender.settings,
+    ]
+    program = [
+        sys.executable,
+        "-m",
+        "clipper_agents.cli.main",
+        "up",
+        "--config",
+        str(HERE / "configs" / contender.config),
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
     return [*program, "--bootstrap", place.connection.bootstrap, *words]
 
 

@@ -89,28 +89,35 @@ class Ends:
                 if time.monotonic() > give_up_s:
                     raise
 
-    def check(self, backlog: Backlog) -> dict[str, Any]:
-        """Read all predictions: missing, duplicates, wrong labels, default outputs, share answered from a cache."""
+    def check(self, backlog: Backlog, cold: int) -> dict[str, Any]:
+        """Read all predictions: missing, duplicates, wrong labels, default outputs, share answered from a cache.
+
+        Args:
+            backlog: What was asked.
+            cold: So many predictions at the beginning do not count for the cache: what they ask again is in flight.
+        """
         label_of = dict(zip(backlog.ids, backlog.labels, strict=True))
         seen: Counter[str] = Counter()
         tally: Counter[str] = Counter()
-        for found in self._read():
+        for offset, found in self._read():
             query_id = found.query_id or found.id
             if query_id not in label_of:  # a probe
                 continue
             seen[query_id] += 1
             tally["defaults"] += found.reason is not None
             tally["wrong"] += found.labels != label_of[query_id]
-            tally["hits"] += bool(found.models) and all(model.cached for model in found.models)
+            if offset >= cold // PARTITIONS:
+                tally["warm"] += 1
+                tally["hits"] += bool(found.models) and all(model.cached for model in found.models)
         return {
             "missing": len(backlog.ids) - len(seen),
             "duplicates": seen.total() - len(seen),
             "wrong": tally["wrong"],
             "defaults": tally["defaults"],
-            "hit_ratio": round(tally["hits"] / max(1, seen.total()), 4),
+            "hit_ratio": round(tally["hits"] / max(1, tally["warm"]), 4),
         }
 
-    def _read(self) -> Iterable[Found]:
+    def _read(self) -> Iterable[tuple[int, Found]]:
         consumer = Consumer({**self._client, "group.id": "check", "enable.partition.eof": True})
         consumer.assign([TopicPartition(self._predictions, partition, 0) for partition in range(PARTITIONS)])
         still_open, give_up_s = PARTITIONS, time.monotonic() + TIMEOUT_S
@@ -120,5 +127,6 @@ class Ends:
                     still_open -= 1
                     continue
                 value = record.value() or b""
-                yield (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
+                found = (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
+                yield record.offset() or 0, found
         consumer.close()

@@ -37,26 +37,30 @@ class Span:
         process: Root of the system.
         broker: Process id of the broker.
         cpus: Where hosts belong.
+        reads_ahead: Queries left out at both ends where that is more than the marks leave out.
         count: Predictions so far.
     """
 
     process: subprocess.Popen[str]
     broker: int
     cpus: Cpus
+    reads_ahead: int
     count: Callable[[], int]
     looks: list[Look] = field(default_factory=list)
     note: str = ""
 
     def watch(self, expected: int, limit_s: float) -> None:
         """Until so many predictions are there, the process ends, nothing moves any more, or the time is over."""
+        low = max(LOW * expected, self.reads_ahead)
+        high = min(HIGH * expected, expected - self.reads_ahead)
         for at_s, count in self._counts(expected, limit_s):
-            if count < LOW * expected:
+            if count < low:
                 pin_hosts(self.process.pid, self.cpus.hosts)
-            elif not self.looks or (self.looks[-1].count < HIGH * expected and self._due(at_s, count, expected)):
+            elif not self.looks or (self.looks[-1].count < high and self._due(at_s, count >= high)):
                 self.looks.append(self._look(count))
 
-    def _due(self, at_s: float, count: int, expected: int) -> bool:
-        return count >= HIGH * expected or at_s - self.looks[-1].at_s > LOOK_S
+    def _due(self, at_s: float, at_mark: bool) -> bool:
+        return at_mark or at_s - self.looks[-1].at_s > LOOK_S
 
     def _counts(self, expected: int, limit_s: float) -> Iterator[tuple[float, int]]:
         began_s = moved_s = time.monotonic()
