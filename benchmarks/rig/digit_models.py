@@ -72,3 +72,8 @@ DIGIT_MODELS: Mapping[str, Callable[[], Any]] = {
     "random forest": lambda: _fitted(RandomForestClassifier(50, max_depth=16, random_state=0), images()),
     "kernel SVM": lambda: _fitted(SVC(gamma=0.05), _copies()),
 }
+
+
+def plain_linear_svm() -> Fitted:
+    """On the 64 numbers themselves: a call costs as much as some hundred rows."""
+    return _fitted(LinearSVC(max_iter=50, random_state=0), images())
