@@ -21,8 +21,8 @@ best model; after the repair it returns. (The scale is logarithmic above 10 %.)"
 exp3 asks one model a query and learns from that one; exp4 asks all and weighs their votes. Both learn only from the
 true digits, which come back some time after each answer. Both forget, so that the repaired model is trusted again.""",
     "batches": """How the hosts batched
-Each model has a process of its own, which adapts the largest batch to a latency target: two rows more after a fast
-batch that was full, a tenth less after a slow one (AIMD, as in TCP).""",
+Each model has a process of its own, which adapts the largest batch to a latency target: a step up after a few full
+batches that were all fast, a tenth less after a slow one (AIMD, as in TCP).""",
     "latency": """How long answers took
 From the moment at which a query was sent until its answer was read: through Kafka to the router, to the hosts, back to
 the router, and back.""",
