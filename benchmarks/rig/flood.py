@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from clipper_loadgen.answers import decode_answer
 from clipper_topics.catalogue import Catalogue
@@ -19,6 +19,8 @@ from clipper_topics.connection import KafkaConnection
 LOOK_S = 0.02
 """Between two looks at the end of the predictions."""
 STALLED_S = 30.0
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+LEADERLESS_S = 10.0
 PRODUCER = {"linger.ms": 2, "batch.size": 524_288, "queue.buffering.max.messages": 1_000_000, "acks": "all"}
 
 Record = tuple[int, bytes | None, bytes]
@@ -59,7 +61,18 @@ class TopicEnd:
         self._consumer.close()
 
     def _end(self) -> int:
-        return sum(self._consumer.get_watermark_offsets(one, timeout=10.0)[1] for one in self._partitions)
+        return sum(self._end_of(one) for one in self._partitions)
+
+    def _end_of(self, partition: TopicPartition) -> int:
+        give_up_s = time.monotonic() + LEADERLESS_S
+        while True:
+            try:
+                end: int = self._consumer.get_watermark_offsets(partition, timeout=10.0)[1]
+                return end
+            except KafkaException as error:  # a topic that was made a moment ago
+                if error.args[0].code() not in LEADERLESS or time.monotonic() > give_up_s:
+                    raise
+                time.sleep(LOOK_S)
 
 
 def produce_all(connection: KafkaConnection, topic: str, records: Iterator[Record], headers: list | None = None) -> int:

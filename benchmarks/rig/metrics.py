@@ -29,11 +29,12 @@ class Growth:
     Args:
         count: The counters now.
         every_s: Seconds between two looks, and so the error of every time.
+        base: What growth is counted from; absent: what the counters are now.
     """
 
-    def __init__(self, count: Callable[[], dict[str, float]], every_s: float = 0.1) -> None:
+    def __init__(self, count: Callable[[], dict[str, float]], every_s: float = 0.1, base: float | None = None) -> None:
         self._count, self._every_s = count, every_s
-        self._first = count()
+        self._first = count() if base is None else dict.fromkeys(count(), base)
         self._seen: list[tuple[float, dict[str, float]]] = [(time.monotonic(), dict.fromkeys(self._first, 0.0))]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -61,10 +62,14 @@ class Growth:
             time.sleep(self._every_s)
         return True
 
+    def when(self, name: str, count: float) -> float:
+        """The first look at which it had grown by so much, by `time.monotonic`; it must have."""
+        return min(at_s for at_s, grown in self._seen if grown[name] >= count)
+
     def per_s(self, name: str, since: str) -> float | None:
         """Growth a second, from the first growth of `since` to the last of `name`; None where it did not grow."""
         began_s = max((at_s for at_s, grown in self._seen if not grown[since]), default=0.0)
-        ended_s = min(at_s for at_s, grown in self._seen if grown[name] == self.grown(name))
+        ended_s = self.when(name, self.grown(name))
         return round(self.grown(name) / (ended_s - began_s), 1) if ended_s > began_s else None
 
     def _look(self) -> None:

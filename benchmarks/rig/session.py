@@ -98,7 +98,8 @@ def finish(
     options: argparse.Namespace, runs: list[dict[str, Any]], summary: Mapping[str, Any], targets: list[Target]
 ) -> None:
     """Show the targets, and write everything where it was asked for."""
-    show_targets(targets)
+    if targets:
+        show_targets(targets)
     if options.json is None:
         return
     settings = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}
