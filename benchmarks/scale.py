@@ -1,0 +1,166 @@
+"""How does a router's CPU a query grow with contexts, with partitions and with models?
+
+    python benchmarks/scale.py --json results/scale.json            # about six minutes
+    python benchmarks/scale.py --quick
+
+One router with its models inside (rows of four numbers, a cheap model), at saturation, its CPU from /proc. One thing
+grows at a time:
+
+- contexts: 10, 100 and 1,000 thousand, each with a selection row that a restarted router has read from its changelog
+  (`rig/contexts.py`: the rows are written there, not learned from feedback one by one). Every query draws a context
+  uniformly; two models, exp3. The share of answers of the model that the rows say is right is checked. A load touches as
+  many contexts as it has queries at most, and the router keeps some thousand choices prepared: with few contexts most
+  queries find theirs, with many each has to read its row.
+- partitions: 1, 4, 16, 64; one model.
+- models: 1, 2, 4, 8, 16, all of them asked (exp4).
+
+Each system gets `--repeats` loads; how it grows is the exponent b of CPU ~ size ** b by least squares over the medians
+(0: not at all, 1: in proportion), and the CPU at the largest size as a multiple of that at the smallest.
+"""
+
+import argparse
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rig.contexts import asked_ratio, learned_rows
+from rig.flood import produce_all
+from rig.measuring import loaded, rows
+from rig.processes import NotServing
+from rig.session import PARTITIONS, Session, common_options, finish, parsed, said, session
+from rig.summary import Measures, Summary, median_of, row_of, show, summary
+from rig.systems import Place, pipeline
+
+from clipper_agents.admin import ensure_topics
+from clipper_loadgen import LoadPlan
+from clipper_topics.manifests import InputSpec
+
+SHORT = InputSpec(dtype="float32", shape=[4])
+ROUTER_CPU = "router CPU µs a query"
+MEASURES: Measures = {
+    ROUTER_CPU: lambda run: run["cpu_us"]["router"],
+    "queries/s": lambda run: run["throughput_per_s"],
+    "start, s": lambda run: run["start_s"],
+}
+QUICK = {"repeats": 1, "queries": 6_000, "contexts": [10, 20], "partitions": [1, 4], "models": [1, 4]}
+RIGHT_RATIO = 0.8
+"""Of the answers, at least, from the model that the rows say is right; exp3 asks the others now and then."""
+
+
+def main() -> None:
+    options = arguments()
+    sweeps = {"contexts": options.contexts, "partitions": options.partitions, "models": options.models}
+    runs: list[dict[str, Any]] = []
+    with session(options) as here:
+        for what, sizes in sweeps.items():
+            for size in sizes:
+                runs += [
+                    said({"system": what, "load": named(what, size), **run})
+                    for run in measured(what, size, here, options)
+                ]
+    found = summary(runs, MEASURES)
+    show("median (least to most) over the loads", found, runs)
+    growth = {what: growth_of(what, sizes, found) for what, sizes in sweeps.items()}
+    for what, how in growth.items():
+        print(f"{what}: CPU ~ {what} ** {how['exponent']}, at the largest {how['ratio']} x the smallest")
+    finish(options, runs, {**found, "growth": growth}, [])
+
+
+def named(what: str, size: int) -> str:
+    return f"{size * 1_000:,}" if what == "contexts" else str(size)
+
+
+def measured(what: str, size: int, here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The loads on one system."""
+    runs: list[dict[str, Any]] = []
+    place = here.place(f"i-{what}-{size}", partitions=size if what == "partitions" else PARTITIONS)
+    contexts = size * 1_000 if what == "contexts" else 0
+    models = size if what == "models" else 2 if contexts else 1
+    try:
+        config = written(place, models, "exp3" if contexts else "exp4")
+        if contexts:
+            learned(place, contexts)
+        began_s = time.monotonic()
+        with pipeline(place, str(config)) as roots:
+            start_s = round(time.monotonic() - began_s, 2)
+            for number, plan in enumerate(plans(options, contexts)):
+                run = {"round": number, **loaded(plan, place, roots, here.broker), "start_s": start_s}
+                if number:  # the first is the warm-up
+                    runs.append({**run, **checked(place, contexts)})
+    except NotServing as error:
+        runs.append({"failed": str(error)})
+    return runs
+
+
+def plans(options: argparse.Namespace, contexts: int) -> Iterator[LoadPlan]:
+    """A short one to warm up, and the others; no input twice."""
+    for seed, queries in enumerate([options.queries // 5, *[options.queries] * options.repeats]):
+        yield LoadPlan(
+            "short",
+            mode="saturation",
+            queries=queries,
+            outstanding=options.outstanding,
+            dataset=rows(queries, seed, SHORT),
+            contexts=contexts,
+            encoding="msgpack",
+            seed=seed,
+            drain_s=30.0,
+        )
+
+
+def learned(place: Place, contexts: int) -> None:
+    asyncio.run(ensure_topics(place.connection, place.catalogue))
+    records = learned_rows("short", "m0:1", "m1:1", contexts, place.catalogue.partitions)
+    produce_all(place.connection, place.catalogue.selection_changelog, records)
+
+
+def checked(place: Place, contexts: int) -> dict[str, Any]:
+    """Whether decisions follow the rows."""
+    if not contexts:
+        return {}
+    right = asked_ratio(place.connection, place.catalogue, "m0")
+    note = {} if right >= RIGHT_RATIO else {"note": f"rows were not used: the better model was asked in {right}"}
+    return {"right_ratio": right, **note}
+
+
+def written(place: Place, models: int, policy: str) -> Path:
+    """A configuration with so many colocated models."""
+    shape = 'input = { dtype = "float32", shape = [4] }'
+    refs = ", ".join(f'"m{number}:1"' for number in range(models))
+    parts = [
+        f'[[application]]\nname = "short"\n{shape}\nmodels = [{refs}]\npolicy = {{ name = "{policy}" }}',
+        "objective_ms = 600000\ndefault_output = -1\n",
+        *(f'[[model]]\nname = "m{n}"\nuri = "models:largest"\n{shape}\ncolocated = true\n' for n in range(models)),
+    ]
+    path = place.logs / f"{place.catalogue.prefix}.toml"
+    path.write_text("\n".join(parts))
+    return path
+
+
+def growth_of(what: str, sizes: list[int], found: Summary) -> dict[str, float | None]:
+    """Exponent, and the largest size's CPU as a multiple of the smallest's."""
+    cpu = {size: median_of(found, row_of({"system": what, "load": named(what, size)}), ROUTER_CPU) for size in sizes}
+    points = [(math.log(size), math.log(value)) for size, value in cpu.items() if value]
+    if len(points) < 2:
+        return {"exponent": None, "ratio": None}
+    exponent, _ = np.polyfit(*np.array(points).T, 1)
+    return {"exponent": round(float(exponent), 3), "ratio": round(math.exp(points[-1][1] - points[0][1]), 3)}
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_options(__doc__)
+    parser.add_argument("--contexts", type=int, nargs="*", default=[10, 100, 1_000], help="thousands")
+    parser.add_argument("--partitions", type=int, nargs="*", default=[1, 4, 16, 64])
+    parser.add_argument("--models", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--repeats", type=int, default=2, help="loads on each system")
+    parser.add_argument("--queries", type=int, default=30_000, help="of each load")
+    parser.add_argument("--outstanding", type=int, default=5_000, help="queries without an answer")
+    return parsed(parser, QUICK)
+
+
+if __name__ == "__main__":
+    main()
