@@ -8,19 +8,19 @@ grows at a time:
 
 - contexts: 10, 100 and 1,000 thousand, each with a selection row that a restarted router has read from its changelog
   (`rig/contexts.py`: the rows are written there, not learned from feedback one by one). Every query draws a context
-  uniformly; two models, exp3. The share of answers of the model that the rows say is right is checked. A load touches as
-  many contexts as it has queries at most, and the router keeps some thousand choices prepared: with few contexts most
-  queries find theirs, with many each has to read its row.
+  uniformly; two models, exp3. The share of answers of the model that the rows say is right is checked. A load touches
+  as many contexts as it has queries at most, and the router keeps some thousand choices prepared: with few contexts
+  most queries find theirs, with many each has to read its row.
 - partitions: 1, 4, 16, 64; one model.
 - models: 1, 2, 4, 8, 16, all of them asked (exp4).
 
 Each system gets `--repeats` loads; how it grows is the exponent b of CPU ~ size ** b by least squares over the medians
-(0: not at all, 1: in proportion), and the CPU at the largest size as a multiple of that at the smallest.
+(0: not at all, 1: in proportion), the CPU at the largest size as a multiple of that at the smallest, and what one more
+adds, by a straight line.
 """
 
 import argparse
 import asyncio
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +66,9 @@ def main() -> None:
     show("median (least to most) over the loads", found, runs)
     growth = {what: growth_of(what, sizes, found) for what, sizes in sweeps.items()}
     for what, how in growth.items():
-        print(f"{what}: CPU ~ {what} ** {how['exponent']}, at the largest {how['ratio']} x the smallest")
+        more = "a thousand more add" if what == "contexts" else "one more adds"
+        print(f"{what}: CPU ~ {what} ** {how['exponent']}, at the largest {how['ratio']} x the smallest, ", end="")
+        print(f"{more} {how['one_more_us']} µs")
     finish(options, runs, {**found, "growth": growth}, [])
 
 
@@ -142,13 +144,18 @@ def written(place: Place, models: int, policy: str) -> Path:
 
 
 def growth_of(what: str, sizes: list[int], found: Summary) -> dict[str, float | None]:
-    """Exponent, and the largest size's CPU as a multiple of the smallest's."""
+    """Exponent, the largest size's CPU as a multiple of the smallest's, and what one more adds."""
     cpu = {size: median_of(found, row_of({"system": what, "load": named(what, size)}), ROUTER_CPU) for size in sizes}
-    points = [(math.log(size), math.log(value)) for size, value in cpu.items() if value]
+    points = np.array([(size, value) for size, value in cpu.items() if value])
     if len(points) < 2:
-        return {"exponent": None, "ratio": None}
-    exponent, _ = np.polyfit(*np.array(points).T, 1)
-    return {"exponent": round(float(exponent), 3), "ratio": round(math.exp(points[-1][1] - points[0][1]), 3)}
+        return {"exponent": None, "ratio": None, "one_more_us": None}
+    exponent, one_more_us = (np.polyfit(*axes.T, 1)[0] for axes in (np.log(points), points))
+    ratio = points[-1][1] / points[0][1]
+    return {"exponent": _digits(exponent), "ratio": _digits(ratio), "one_more_us": _digits(one_more_us)}
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def arguments() -> argparse.Namespace:
