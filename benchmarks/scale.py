@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rig.contexts import asked_ratio, learned_rows
 from rig.flood import produce_all
 from rig.measuring import loaded, rows
@@ -149,9 +150,14 @@ def growth_of(what: str, sizes: list[int], found: Summary) -> dict[str, float | 
     points = np.array([(size, value) for size, value in cpu.items() if value])
     if len(points) < 2:
         return {"exponent": None, "ratio": None, "one_more_us": None}
-    exponent, one_more_us = (np.polyfit(*axes.T, 1)[0] for axes in (np.log(points), points))
     ratio = points[-1][1] / points[0][1]
+    exponent, one_more_us = _slope(np.log(points)), _slope(points)
     return {"exponent": _digits(exponent), "ratio": _digits(ratio), "one_more_us": _digits(one_more_us)}
+
+
+def _slope(points: NDArray[np.float64]) -> float:
+    """Of the straight line through points of shape [n, 2], by least squares."""
+    return float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
 
 
 def _digits(value: float) -> float:
