@@ -66,7 +66,10 @@ def _measured(
     if span.note.startswith("ended"):
         span.note += f": {_last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
-    return {**span.figures(backlog.rows_each), **checked, "complete": complete, "note": span.note.removeprefix("; ")}
+    figures = span.figures(backlog.rows_each)
+    if figures and not contender.config:
+        figures["cpu_us"] = {"rival": figures["system_cpu_us"]}
+    return {**figures, **checked, "complete": complete, "note": span.note.removeprefix("; ")}
 
 
 @contextmanager

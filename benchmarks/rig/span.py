@@ -47,6 +47,7 @@ class Span:
     reads_ahead: int
     count: Callable[[], int]
     looks: list[Look] = field(default_factory=list)
+    end: Look | None = None
     note: str = ""
 
     def watch(self, expected: int, limit_s: float) -> None:
@@ -58,6 +59,8 @@ class Span:
                 pin_hosts(self.process.pid, self.cpus.hosts)
             elif not self.looks or (self.looks[-1].count < high and self._due(at_s, count >= high)):
                 self.looks.append(self._look(count))
+            if count >= expected:
+                self.end = self._look(count)
 
     def _due(self, at_s: float, at_mark: bool) -> bool:
         return at_mark or at_s - self.looks[-1].at_s > LOOK_S
@@ -111,8 +114,15 @@ class Span:
             "system_cpu": round(sum(by_role.values()) / span_s, 3),
             "span_s": round(span_s, 2),
             "span_records": records,
+            "whole_cpu_us": self._whole_cpu_us(rows_each),
             "load": os.getloadavg()[0],
         }
+
+    def _whole_cpu_us(self, rows_each: int) -> float | None:
+        """CPU a row from the first instruction to the last answer, start-up included."""
+        if self.end is None:
+            return None
+        return round(sum(self.end.system.values()) * 1e6 / (self.end.count * rows_each), 2)
 
 
 def _spent(first: Look, last: Look) -> Counter[str]:
