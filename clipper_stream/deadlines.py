@@ -1,9 +1,11 @@
-"""Which deadlines have passed: a heap that forgets finished items without searching for them.
+"""Which deadlines have passed: a heap of points in time, each with the items that are due then.
 
 Rules of this file:
 - An item is in the queue once; pushed again, it moves to the new deadline.
-- Items that are discarded stay in the heap as dead entries, dropped when they reach the front. When they are more than
-  the live ones the heap is built anew, so that memory follows the live items although most finish early.
+- Kafka's timestamps are whole milliseconds, so many items share a deadline: the heap has one entry for all of them, and
+  an item costs a dictionary entry.
+- A deadline whose items have all been discarded stays in the heap as a dead entry. When these are more than the live
+  ones the heap is built anew, so that memory follows the live items although most finish early.
 """
 
 import heapq
@@ -30,24 +32,24 @@ class DeadlineQueue(Generic[T]):
     ['fast']
     """
 
-    __slots__ = ("_heap", "_live", "_pushed")
+    __slots__ = ("_deadlines", "_heap", "_items")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
-        self._live: dict[T, int] = {}
-        self._pushed = 0
+        self._heap: list[float] = []
+        self._items: dict[float, dict[T, None]] = {}
+        self._deadlines: dict[T, float] = {}
 
     def __len__(self) -> int:
         """Items that are neither due nor discarded."""
-        return len(self._live)
+        return len(self._deadlines)
 
     @property
     def next_s(self) -> float | None:
         """The earliest deadline, seconds since the epoch; None when the queue is empty."""
-        heap, live = self._heap, self._live
-        while heap and live.get(heap[0][2]) != heap[0][1]:
+        heap, items = self._heap, self._items
+        while heap and heap[0] not in items:
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return heap[0] if heap else None
 
     def push(self, deadline_s: float, item: T) -> None:
         """Add the item, or move it.
@@ -56,28 +58,38 @@ class DeadlineQueue(Generic[T]):
             deadline_s: Seconds since the epoch, not NaN. Without a deadline, do not push.
             item: Anything hashable, for example a query id.
         """
-        self._pushed += 1
-        self._live[item] = self._pushed
-        heapq.heappush(self._heap, (deadline_s, self._pushed, item))
-        self._purge()
+        if item in self._deadlines:
+            self.discard(item)
+        self._deadlines[item] = deadline_s
+        due = self._items.get(deadline_s)
+        if due is None:
+            self._items[deadline_s] = {item: None}
+            heapq.heappush(self._heap, deadline_s)
+        else:
+            due[item] = None
 
     def discard(self, item: T) -> None:
         """Forget an item that is finished. No error when it is not there."""
-        if self._live.pop(item, None) is not None:
+        deadline_s = self._deadlines.pop(item, None)
+        if deadline_s is None:
+            return
+        due = self._items[deadline_s]
+        del due[item]
+        if not due:
+            del self._items[deadline_s]
             self._purge()
 
     def pop_due(self, now_s: float) -> list[T]:
         """Take out the items whose deadline is at `now_s` or before, earliest first."""
-        heap, live, due = self._heap, self._live, list[T]()
-        while heap and heap[0][0] <= now_s:
-            _, number, item = heapq.heappop(heap)
-            if live.get(item) == number:
-                del live[item]
-                due.append(item)
+        heap, due = self._heap, list[T]()
+        while heap and heap[0] <= now_s:
+            due += self._items.pop(heapq.heappop(heap), ())
+        for item in due:
+            del self._deadlines[item]
         return due
 
     def _purge(self) -> None:
         """Build the heap anew when it is mostly dead: a cost spread over the discards that made it so."""
-        if len(self._heap) > 2 * len(self._live) + DEAD_ENTRIES:
-            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[1]]
+        if len(self._heap) > 2 * len(self._items) + DEAD_ENTRIES:
+            self._heap = list(self._items)
             heapq.heapify(self._heap)

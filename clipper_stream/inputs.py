@@ -91,7 +91,7 @@ def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
         inputs: One decoded row each.
     """
     try:
-        return Rows(_convert(spec, inputs))
+        return Rows(convert(spec, inputs))
     except InvalidInput:
         return _one_by_one(spec, inputs)
 
@@ -110,14 +110,27 @@ def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
         InvalidInput: a row does not fit; or their lengths differ, where the spec leaves the length open.
     """
     try:
-        return _convert(spec, rows)
+        return convert(spec, rows)
     except InvalidInput as error:
         for index, reason in _one_by_one(spec, rows).failed.items():
             raise InvalidInput(f"row {index}: {reason}") from error
         raise
 
 
-def _convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+    """Rows that all fit, in one conversion.
+
+    Args:
+        spec: What each row looks like.
+        rows: Decoded rows.
+
+    Returns:
+        As `to_matrix`.
+
+    Raises:
+        InvalidInput: one of them does not fit, or their lengths differ; `to_rows` says which, at the cost of looking at
+            each.
+    """
     if not spec.numeric:
         read = _READERS[spec.dtype]
         return [read(row) for row in rows]
@@ -134,7 +147,7 @@ def _one_by_one(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
     failed: dict[int, InvalidInput] = {}
     for index, row in enumerate(inputs):
         try:
-            good.append(_convert(spec, [row])[0])
+            good.append(convert(spec, [row])[0])
         except InvalidInput as error:
             failed[index] = error
     if spec.numeric and len({row.shape for row in good}) == 1:

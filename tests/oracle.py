@@ -168,6 +168,10 @@ def _loss(kind: str, label: Any, output: Any) -> float:
         if not isinstance(label, list) or len(label) != len(output):
             raise ValueError("not one label a row")
         return sum([_loss(kind, *pair) for pair in zip(label, output, strict=True)]) / len(output)
+    if label is None:
+        raise ValueError("no label")
+    if output is None:  # a row that the model did not answer
+        return 1.0
     if kind == "zero_one":
         return 0.0 if label == output else 1.0
     return float(min(1.0, abs(label - output)) ** (2 if kind == "squared" else 1))

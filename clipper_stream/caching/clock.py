@@ -92,10 +92,17 @@ class ClockCache:
     def put_many(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Remember values; of two with one key the later counts. A pair larger than the budget is not kept."""
         puts = dict(pairs)
+        sizes, ring, most_bytes = self._sizes, self._ring, self._budget_bytes
         gone: list[bytes] = []
         for key, value in puts.items():
-            self._enter(key, len(value), gone)
-        self._write([pair for pair in puts.items() if pair[0] in self._sizes], gone)
+            size = len(key) + len(value) + self._entry_bytes
+            if key in sizes or self._size_bytes + size > most_bytes:
+                self._enter(key, len(value), gone)
+            else:
+                ring.append(key)
+                sizes[key] = size
+                self._size_bytes += size
+        self._write([pair for pair in puts.items() if pair[0] in sizes], gone)
 
     def _rebuild(self) -> None:
         gone: list[bytes] = []

@@ -10,15 +10,17 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-W = TypeVar("W", bound=Hashable)
+W = TypeVar("W")
 
 
 class InFlight(Generic[K, W]):
-    """Who waits for which key. Waiters are hashable and unique within a key, for example (query id, row).
+    """Who waits for which key. Waiters are unique within a key, for example (query id, row).
 
     >>> flight = InFlight[bytes, str]()
     >>> flight.join(b"row", "first"), flight.join(b"row", "second")
     (True, False)
+    >>> flight.first(b"row")
+    'first'
     >>> flight.resolve(b"row")
     ['first', 'second']
     >>> flight.resolve(b"row")
@@ -28,7 +30,7 @@ class InFlight(Generic[K, W]):
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[K, dict[W, None]] = {}
+        self._waiting: dict[K, list[W]] = {}
 
     def __len__(self) -> int:
         """Keys in flight."""
@@ -42,20 +44,26 @@ class InFlight(Generic[K, W]):
         """Wait for the key; True when nobody did before: ask for it now."""
         waiters = self._waiting.get(key)
         if waiters is None:
-            self._waiting[key] = {waiter: None}
+            self._waiting[key] = [waiter]
             return True
-        waiters[waiter] = None
+        if waiter not in waiters:
+            waiters.append(waiter)
         return False
+
+    def first(self, key: K) -> W | None:
+        """Who of those that wait joined first; None when nobody waits."""
+        waiters = self._waiting.get(key)
+        return waiters[0] if waiters else None
 
     def leave(self, key: K, waiter: W) -> None:
         """Wait no longer, for example at the query's deadline. No error when the waiter does not wait."""
         waiters = self._waiting.get(key)
-        if waiters is None:
+        if waiters is None or waiter not in waiters:
             return
-        waiters.pop(waiter, None)
+        waiters.remove(waiter)
         if not waiters:
             del self._waiting[key]
 
     def resolve(self, key: K) -> list[W]:
         """Everybody who waited for the key, in the order they joined; the key is in flight no longer."""
-        return list(self._waiting.pop(key, ()))
+        return self._waiting.pop(key, [])

@@ -52,12 +52,21 @@ def row_keys(digest: bytes, rows: NDArray[np.generic] | Sequence[Any]) -> list[b
 
     Source: XXH3, https://github.com/Cyan4973/xxHash; not keyed against an adversary who searches for collisions.
     """
+    return [digest + hashed for hashed in row_hashes(rows)]
+
+
+def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
+    """The part of `row_keys` that does not depend on the model version: 16 bytes a row.
+
+    Raises:
+        InvalidInput: as `row_keys`.
+    """
     if isinstance(rows, np.ndarray):
-        return _matrix_keys(digest, rows)
-    return [_row_key(digest, row) for row in rows]
+        return _matrix_hashes(rows)
+    return [_row_hash(row) for row in rows]
 
 
-def _matrix_keys(digest: bytes, matrix: NDArray[np.generic]) -> list[bytes]:
+def _matrix_hashes(matrix: NDArray[np.generic]) -> list[bytes]:
     """Hash the bytes of each row, seeded by dtype and row shape."""
     if matrix.ndim == 0 or matrix.dtype.hasobject:
         raise InvalidInput(
@@ -66,10 +75,10 @@ def _matrix_keys(digest: bytes, matrix: NDArray[np.generic]) -> list[bytes]:
         )
     count = len(matrix)
     seed = _seed(matrix.dtype, matrix.shape[1:])
-    data = memoryview(matrix.tobytes())
+    data = matrix.tobytes()
     width = len(data) // max(1, count)
     hashed = xxhash.xxh3_128_digest
-    return [digest + hashed(data[row * width : (row + 1) * width], seed) for row in range(count)]
+    return [hashed(data[row * width : (row + 1) * width], seed) for row in range(count)]
 
 
 @lru_cache(maxsize=256)  # as many input specs at a time; computing it costs more than hashing a small row
@@ -77,11 +86,11 @@ def _seed(dtype: np.dtype[np.generic], row_shape: tuple[int, ...]) -> int:
     return xxhash.xxh3_64_intdigest(f"{dtype.str}{row_shape}".encode())
 
 
-def _row_key(digest: bytes, row: Any) -> bytes:
+def _row_hash(row: Any) -> bytes:
     """Hash the row's value and types: 1, 1.0, True and "1" are four keys."""
     if isinstance(row, np.ndarray):
-        return _matrix_keys(digest, row[np.newaxis])[0]
+        return _matrix_hashes(row[np.newaxis])[0]
     try:
-        return digest + xxhash.xxh3_128_digest(marshal.dumps(row, _MARSHAL_FORMAT))
+        return xxhash.xxh3_128_digest(marshal.dumps(row, _MARSHAL_FORMAT))
     except ValueError as error:
         raise InvalidInput(f"a row of type {type(row).__name__} is no JSON value: {error}") from error

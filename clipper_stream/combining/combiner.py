@@ -1,8 +1,7 @@
 """Combining by name: `vote` for labels, `mean` for numbers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipper_stream.combining.mean import mean
 from clipper_stream.combining.shares import shares_of
@@ -16,8 +15,7 @@ COMBINERS: Mapping[str, Combiner] = {"vote": vote, "mean": mean}
 """Every combiner by its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Combined:
+class Combined(NamedTuple):
     """The answer to one row.
 
     Attributes:

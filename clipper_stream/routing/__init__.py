@@ -3,9 +3,10 @@
 `Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
 """
 
-from clipper_stream.routing.answer import Answer, ModelUse, Unused
+from clipper_stream.routing.answer import Answer, MissingRow, ModelUse, Unused
 from clipper_stream.routing.application import Application, Candidate
 from clipper_stream.routing.effects import Effects, OutputPiece, Request
+from clipper_stream.routing.pending import Pending
 from clipper_stream.routing.received import Received
 from clipper_stream.routing.router import Router
 
@@ -14,8 +15,10 @@ __all__ = [
     "Application",
     "Candidate",
     "Effects",
+    "MissingRow",
     "ModelUse",
     "OutputPiece",
+    "Pending",
     "Received",
     "Request",
     "Router",

@@ -7,120 +7,147 @@ Rules of this file:
   not counted.
 - An output that is late still feeds the cache. So a request is remembered `FORGET_AFTER_S` beyond its last deadline,
   but of those that are overdue no more than `MAX_OVERDUE_ROWS` rows: hosts that are down cost no memory.
+- Everything is kept in columns, one entry a row: owner, place and key stand in lists of one length.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from clipper_stream.caching.coalescing import InFlight
 from clipper_stream.deadlines import DeadlineQueue
 from clipper_stream.routing.application import Candidate
-from clipper_stream.routing.effects import Request
-from clipper_stream.routing.framing import frames_of, stack
-from clipper_stream.routing.pending import Pending, Slot
+from clipper_stream.routing.effects import OutputPiece, Request
+from clipper_stream.routing.framing import frames_of
+from clipper_stream.routing.pending import Failure, Pending
 
 FORGET_AFTER_S = 10.0
 MAX_OVERDUE_ROWS = 16_384
 """With some kilobytes a query these take tens of megabytes."""
 
+Waiter = tuple[Pending, int]
+"""A query and its place."""
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A row to ask for: whose it is, and under which key identical rows wait; None: nobody may share it."""
 
-    slot: Slot
-    key: bytes | None
+@dataclass(slots=True)
+class Asks:
+    """Rows to ask one model version for: whose each is, for which place, and under which key identical rows wait.
 
-    @property
-    def superseded(self) -> bool:
-        """Whether its query ran out of time, and others who waited for the row have asked anew."""
-        return self.key is not None and self.key not in self.slot.pending.owned
+    Attributes:
+        candidate: The model version.
+        owners: The queries.
+        places: Of the rows in their queries.
+        keys: None where nobody may share the row.
+    """
+
+    candidate: Candidate
+    owners: list[Pending] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+
+    def add(self, owner: Pending, place: int, key: bytes | None) -> None:
+        """One more."""
+        self.owners.append(owner)
+        self.places.append(place)
+        self.keys.append(key)
+
+    def extend(self, more: "Asks") -> None:
+        """These too."""
+        self.owners += more.owners
+        self.places += more.places
+        self.keys += more.keys
 
 
 @dataclass(slots=True)
 class Frame:
-    """A request that was sent; a row that was answered is None."""
+    """A request that was sent; the owner of a row that was answered is None."""
 
     candidate: Candidate
-    asks: list[Ask | None]
+    owners: list[Pending | None]
+    places: list[int]
+    keys: list[bytes | None]
     unanswered: int
 
 
+@dataclass(slots=True)
+class Arrived:
+    """What came of rows of one request, each for the first time.
+
+    Attributes:
+        asks: The rows that have an output.
+        outputs: One each.
+        failed: The rows that have none: owner, place, key and why.
+    """
+
+    asks: Asks
+    outputs: Sequence[Any]
+    failed: list[tuple[Pending, int, bytes | None, Failure]] = field(default_factory=list)
+
+
 class Asking:
-    """Builds requests, and finds the slots that an output belongs to."""
+    """Builds requests, and finds the places that an output belongs to."""
 
     def __init__(self) -> None:
         self._frames: dict[int, Frame] = {}
         self._in_time: DeadlineQueue[int] = DeadlineQueue()
         self._overdue: dict[int, float] = {}
         self._overdue_rows = 0
-        self._in_flight: InFlight[bytes, Slot] = InFlight()
+        self._in_flight: InFlight[bytes, Waiter] = InFlight()
         self._number = 0
 
     def __len__(self) -> int:
         """Requests and keys in flight."""
         return len(self._frames) + len(self._in_flight)
 
-    def join(self, key: bytes, slot: Slot) -> bool:
+    def join(self, key: bytes, owner: Pending, place: int) -> bool:
         """Wait for the row of this key; True when the caller is the first, and must ask."""
-        first = self._in_flight.join(key, slot)
+        first = self._in_flight.join(key, (owner, place))
         if first:
-            slot.pending.owned[key] = None
+            owner.own(key)
         return first
 
-    def requests(self, candidate: Candidate, asks: Sequence[Ask]) -> list[Request]:
+    def requests(self, asks: Asks) -> list[Request]:
         """Requests for these rows, of one dtype and shape each, none too large."""
-        slots = [ask.slot for ask in asks]
-        return [self._request(candidate, [asks[index] for index in frame]) for frame in frames_of(slots)]
+        return [self._request(asks, frame, rows) for frame, rows in frames_of(asks.owners, asks.places)]
 
-    def candidate(self, number: int) -> Candidate | None:
-        """Whom the request asks; None when all of it was answered, or it was forgotten."""
-        frame = self._frames.get(number)
-        return None if frame is None else frame.candidate
-
-    def answered(self, number: int, row: int) -> Ask | None:
-        """A row of a request has come back; None when it had before, or never was one."""
-        frame = self._frames.get(number)
-        if frame is None or not 0 <= row < len(frame.asks) or (ask := frame.asks[row]) is None:
+    def take(self, piece: OutputPiece) -> Arrived | None:
+        """Which rows a piece answers; None when it is of a request that was answered wholly, or forgotten."""
+        frame = self._frames.get(piece.frame)
+        if frame is None:
             return None
-        frame.asks[row] = None
-        frame.unanswered -= 1
-        if number in self._overdue:
-            self._overdue_rows -= 1
-        if not frame.unanswered:
-            self._drop(number)
-        return ask
+        rows = len(frame.owners)
+        if not piece.failed and piece.row0 == 0 and len(piece.outputs) == rows == frame.unanswered:
+            self._answer(piece.frame, frame, rows)
+            return Arrived(Asks(frame.candidate, frame.owners, frame.places, frame.keys), piece.outputs)  # type: ignore[arg-type]  # nobody is None in a frame that is wholly unanswered
+        return self._take_some(frame, piece)
 
-    def resolve(self, ask: Ask) -> list[Slot]:
-        """Everybody who waits for this row; nobody does any more."""
-        if ask.key is None:
-            return [ask.slot]
-        waiting = self._in_flight.resolve(ask.key)
-        if waiting:
-            waiting[0].pending.owned.pop(ask.key, None)  # who joined first has asked
-        return waiting
+    def resolve(self, key: bytes) -> list[Waiter]:
+        """Everybody who waits for the row of this key; nobody does any more."""
+        return self._in_flight.resolve(key)
 
-    def inherit(self, ask: Ask) -> Slot | None:
+    def superseded(self, owner: Pending, key: bytes | None) -> bool:
+        """Whether others who waited for the row have asked anew, because this query ran out of time."""
+        return key is not None and not self._owns(owner, key)
+
+    def inherit(self, owner: Pending, key: bytes | None) -> Waiter | None:
         """The asker of this row, which was not sent yet, has its answer: who asks now; None when nobody waits."""
-        key, pending = ask.key, ask.slot.pending
-        if key is None or key not in pending.owned:
+        if key is None or not self._owns(owner, key):
             return None
-        del pending.owned[key]
-        waiting = [slot for slot in self._in_flight.resolve(key) if slot.wanted]
-        for slot in waiting:
-            self.join(key, slot)
+        waiting = _wanted(self._in_flight.resolve(key))
+        for heir, place in waiting:
+            self.join(key, heir, place)
         return waiting[0] if waiting else None
 
-    def abandon(self, pending: Pending) -> list[tuple[bytes, list[Slot]]]:
+    def abandon(self, pending: Pending) -> list[tuple[bytes, list[Waiter]]]:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
         orphans = []
-        for key in pending.owned:
-            waiting = [slot for slot in self._in_flight.resolve(key) if slot.wanted]
+        for key in pending.owned or ():
+            waiting = _wanted(self._in_flight.resolve(key)) if self._owns(pending, key) else []
             if waiting:
                 orphans.append((key, waiting))
-        pending.owned.clear()
+        pending.owned = None
         return orphans
 
     def forget(self, now_s: float) -> list[int]:
@@ -145,15 +172,51 @@ class Asking:
         self._overdue_rows = 0
         self._in_time, self._in_flight = DeadlineQueue(), InFlight()
 
+    def _owns(self, owner: Pending, key: bytes) -> bool:
+        first = self._in_flight.first(key)
+        return first is not None and first[0] is owner
+
+    def _take_some(self, frame: Frame, piece: OutputPiece) -> Arrived:
+        outputs: list[Any] = []
+        arrived = Arrived(Asks(frame.candidate), outputs)
+        before = frame.unanswered
+        for row, output in enumerate(piece.outputs, piece.row0):
+            owner = frame.owners[row] if 0 <= row < len(frame.owners) else None
+            if owner is None:
+                continue
+            frame.owners[row] = None
+            failure = piece.failed.get(row)
+            if failure is not None:
+                arrived.failed.append((owner, frame.places[row], frame.keys[row], failure))
+            else:
+                arrived.asks.add(owner, frame.places[row], frame.keys[row])
+                outputs.append(output)
+            before -= 1
+        self._answer(piece.frame, frame, frame.unanswered - before)
+        return arrived
+
+    def _answer(self, number: int, frame: Frame, rows: int) -> None:
+        frame.unanswered -= rows
+        if number in self._overdue:
+            self._overdue_rows -= rows
+        if not frame.unanswered:
+            self._drop(number)
+
     def _drop(self, number: int) -> None:
         del self._frames[number]
         self._in_time.discard(number)
         self._overdue.pop(number, None)
 
-    def _request(self, candidate: Candidate, asks: list[Ask]) -> Request:
+    def _request(self, asks: Asks, frame: Sequence[int], rows: Any) -> Request:
         self._number += 1
-        slots = [ask.slot for ask in asks]
-        deadlines = np.array([slot.pending.deadline_s for slot in slots], dtype=np.float64)
-        self._frames[self._number] = Frame(candidate, list(asks), len(asks))
+        owners, places, keys = asks.owners, asks.places, asks.keys
+        if len(frame) < len(owners):
+            owners, places, keys = ([column[index] for index in frame] for column in (owners, places, keys))  # type: ignore[assignment]
+        deadlines = np.array([owner.deadline_s for owner in owners], dtype=np.float64)
+        self._frames[self._number] = Frame(asks.candidate, owners, places, keys, len(owners))  # type: ignore[arg-type]
         self._in_time.push(float(deadlines.max()), self._number)
-        return Request(candidate.ref, self._number, stack(slots), deadlines)
+        return Request(asks.candidate.ref, self._number, rows, deadlines)
+
+
+def _wanted(waiting: list[Waiter]) -> list[Waiter]:
+    return [(owner, place) for owner, place in waiting if owner.wants(place)]

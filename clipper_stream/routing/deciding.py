@@ -4,14 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from clipper_stream.errors import InvalidInput
-from clipper_stream.inputs import Rows, to_matrix, to_rows
-from clipper_stream.query_life import Event
+from clipper_stream.inputs import convert, to_matrix, to_rows
+from clipper_stream.query_life import Event, Way
 from clipper_stream.routing.answer import Answer, refusal
 from clipper_stream.routing.application import Application
-from clipper_stream.routing.life import Life
 from clipper_stream.routing.pending import THROUGHPUT_WAIT_S, Pending
 from clipper_stream.routing.received import Received
 from clipper_stream.selection.decision import Decision, Prepared, named
@@ -19,6 +16,9 @@ from clipper_stream.selection.rng import query_rng
 
 Prepare = Callable[[Application, int, str | None], Prepared]
 """The policy's choice for (application, partition, context), from the totals known now."""
+REFUSED, ARRIVED_LATE = Way(Event.REFUSE, Event.DEFAULT), Way(Event.ARRIVE_LATE, Event.DEFAULT)
+Converted = Iterable[tuple[Pending, Any, int]]
+"""A query, the block that its rows are in, and the index of the first of them."""
 
 
 @dataclass(slots=True)
@@ -29,10 +29,10 @@ class Decided:
     refusals: list[Answer] = field(default_factory=list)
 
 
-def refuse_unknown(name: str, lives: Iterable[Life], now_s: float) -> list[Answer]:
+def refuse_unknown(name: str, pendings: Iterable[Pending], now_s: float) -> list[Answer]:
     """Answers to queries of an application that is not registered."""
     why = f"application {name!r} is not registered"
-    return [_refused(life, None, "unknown_application", why, now_s) for life in lives]
+    return [_refused(pending, None, "unknown_application", why, now_s) for pending in pendings]
 
 
 class Deciding:
@@ -40,69 +40,87 @@ class Deciding:
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self._application, self._prepare, self._now_s = application, prepare, now_s
+        self._prepared: dict[tuple[int, str | None], Prepared] = {}
         self._decided = Decided()
 
-    def decide(self, lives: Iterable[Life]) -> Decided:
+    def decide(self, pendings: Iterable[Pending]) -> Decided:
         """Decide about these queries."""
-        asking = [life for life in lives if self._may_ask(life)]
-        for life, rows in self._converted(asking):
-            self._choose(life, rows)
+        asking = [pending for pending in pendings if self._may_ask(pending)]
+        if asking:
+            for pending, block, first in self._converted(asking):
+                self._choose(pending, block, first)
         return self._decided
 
-    def _may_ask(self, life: Life) -> bool:
-        late_s = self._now_s - deadline_s(life.query, self._application, self._now_s)
-        if life.query.invalid is not None:
-            self._refuse(life, "invalid_input", life.query.invalid)
-        elif not self._application.refs:
-            self._refuse(life, "no_models", "no model of the application is deployed")
-        elif late_s >= 0:
-            why = f"read {round(late_s * 1000)} ms after its deadline; nobody was asked"
-            self._refuse(life, "arrived_late", why, Event.ARRIVE_LATE)
-        else:
+    def _may_ask(self, pending: Pending) -> bool:
+        query, now_s = pending.query, self._now_s
+        pending.deadline_s = due_s = deadline_s(query, self._application, now_s)
+        if query.invalid is None and due_s > now_s and self._application.refs:
             return True
+        if query.invalid is not None:
+            self._refuse(pending, "invalid_input", query.invalid)
+        elif not self._application.refs:
+            self._refuse(pending, "no_models", "no model of the application is deployed")
+        else:
+            why = f"read {round((now_s - due_s) * 1000)} ms after its deadline; nobody was asked"
+            self._refuse(pending, "arrived_late", why, ARRIVED_LATE)
         return False
 
-    def _converted(self, lives: list[Life]) -> Iterable[tuple[Life, Any]]:
-        """Inputs as rows: those of single-row queries together, those of packed ones each by itself."""
-        single = [life for life in lives if not life.query.packed]
-        rows = to_rows(self._application.spec, [life.query.rows[0] for life in single])
+    def _converted(self, pendings: list[Pending]) -> Converted:
+        """All rows together; only when they do not fit together, by query."""
+        try:
+            block = convert(self._application.spec, [row for pending in pendings for row in pending.query.rows])
+        except InvalidInput:
+            yield from self._converted_apart(pendings)
+            return
+        first = 0
+        for pending in pendings:
+            yield pending, block, first
+            first += pending.count
+
+    def _converted_apart(self, pendings: list[Pending]) -> Converted:
+        """Inputs of single-row queries together, those of packed ones each by itself."""
+        single = [pending for pending in pendings if not pending.query.packed]
+        rows = to_rows(self._application.spec, [pending.query.rows[0] for pending in single])
         for index, error in rows.failed.items():
             self._refuse(single[index], "invalid_input", str(error))
-        good = [life for index, life in enumerate(single) if index not in rows.failed]
-        yield from zip(good, _each(rows), strict=True)
-        for life in lives:
-            if life.query.packed:
+        good = (pending for index, pending in enumerate(single) if index not in rows.failed)
+        yield from ((pending, rows.good, index) for index, pending in enumerate(good))
+        for pending in pendings:
+            if pending.query.packed:
                 try:
-                    yield life, to_matrix(self._application.spec, life.query.rows)
+                    yield pending, to_matrix(self._application.spec, pending.query.rows), 0
                 except InvalidInput as error:
-                    self._refuse(life, "invalid_input", str(error))
+                    self._refuse(pending, "invalid_input", str(error))
 
-    def _choose(self, life: Life, rows: Any) -> None:
-        application, query = self._application, life.query
-        prepared = self._prepare(application, query.partition, query.context)
-        if query.models is None:
-            decision: Decision | None = prepared.select(query_rng(application.seed, query.query_id))
+    def _choose(self, pending: Pending, block: Any, first: int) -> None:
+        application, query = self._application, pending.query
+        prepared = self._prepared.get((query.partition, query.context))
+        if prepared is None:
+            prepared = self._prepare(application, query.partition, query.context)
+            self._prepared[query.partition, query.context] = prepared
+        if query.models is not None:
+            decision = self._as_named(pending, query.models)
+            if decision is None:
+                return
+        elif prepared.certain is not None:
+            decision = prepared.certain
         else:
-            decision = self._as_named(life, query.models)
-        if decision is not None:
-            life.move(Event.SELECT)
-            due_s = deadline_s(query, application, self._now_s)
-            self._decided.pendings.append(
-                Pending(life, application, decision, prepared.weights, rows, deadline_s=due_s, now_s=self._now_s)
-            )
+            decision = prepared.select(query_rng(application.seed, query.query_id))
+        pending.ask(application, decision, prepared.weights, block, first, self._now_s)
+        self._decided.pendings.append(pending)
 
-    def _as_named(self, life: Life, models: list[str]) -> Decision | None:
+    def _as_named(self, pending: Pending, models: list[str]) -> Decision | None:
         application = self._application
         refs = {model: application.named(model) for model in models}
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
             why = f"{unknown} are no candidates of {application.name!r}: {', '.join(application.refs)}"
-            self._refuse(life, "unknown_model", why)
+            self._refuse(pending, "unknown_model", why)
             return None
         return named(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
-    def _refuse(self, life: Life, reason: str, why: str, event: Event = Event.REFUSE) -> None:
-        self._decided.refusals.append(_refused(life, self._application, reason, why, self._now_s, event))
+    def _refuse(self, pending: Pending, reason: str, why: str, way: Way = REFUSED) -> None:
+        self._decided.refusals.append(_refused(pending, self._application, reason, why, self._now_s, way))
 
 
 def deadline_s(query: Received, application: Application, now_s: float) -> float:
@@ -117,15 +135,7 @@ def deadline_s(query: Received, application: Application, now_s: float) -> float
 
 
 def _refused(
-    life: Life, application: Application | None, reason: str, why: str, now_s: float, event: Event = Event.REFUSE
+    pending: Pending, application: Application | None, reason: str, why: str, now_s: float, way: Way = REFUSED
 ) -> Answer:
-    life.move(event)
-    life.move(Event.DEFAULT)
-    return refusal(life, application, reason, why, now_s)
-
-
-def _each(rows: Rows) -> Iterable[Any]:
-    """Each row as a matrix, or list, of one row."""
-    if isinstance(rows.good, np.ndarray):
-        return (rows.good[index : index + 1] for index in range(len(rows.good)))
-    return (row[np.newaxis] if isinstance(row, np.ndarray) else [row] for row in rows.good)
+    pending.move(way)
+    return refusal(pending, application, reason, why, now_s)

@@ -58,6 +58,7 @@ class Effects:
         hits: Rows found there.
         coalesced: Rows that joined an identical row in flight.
         forgotten: Numbers of requests whose answer is awaited no more.
+        queries: Queries that were new, by application; None: it is not registered.
     """
 
     now_s: float
@@ -67,3 +68,14 @@ class Effects:
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0
     forgotten: list[int] = field(default_factory=list)
+    queries: dict[str | None, int] = field(default_factory=dict)
+
+    def count_queries(self, application: str | None, count: int) -> None:
+        """So many queries were new."""
+        self.queries[application] = self.queries.get(application, 0) + count
+
+    def count_lookups(self, ref: str, rows: int, hits: int, coalesced: int) -> None:
+        """So many rows were looked up in the cache; some were there, some are in flight already."""
+        self.lookups[ref] = self.lookups.get(ref, 0) + rows
+        self.hits[ref] = self.hits.get(ref, 0) + hits
+        self.coalesced += coalesced

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clipper_stream.routing.pending import Slot
+from clipper_stream.routing.pending import Pending
 
 MAX_FRAME_ROWS = 1024
 MAX_FRAME_BYTES = 512 * 1024
@@ -15,33 +15,46 @@ UTF8_BYTES = 4
 """Most bytes of a character."""
 _MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
 
-
-def frames_of(slots: Sequence[Slot]) -> Iterable[list[int]]:
-    """Which slots go together, by index; a row that is larger than a frame may be goes alone."""
-    for group in _same_shape(slots):
-        yield from _not_too_large(group, slots)
+Framed = tuple[Sequence[int], Any]
+"""Which of the rows asked for go together, by index, and the rows: a matrix or a list."""
 
 
-def stack(slots: Sequence[Slot]) -> Any:
-    """The rows of slots of one dtype and shape: a matrix, or a list."""
-    rows = [slot.input for slot in slots]
-    return np.stack(rows) if isinstance(slots[0].pending.rows, np.ndarray) else rows
+def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Framed]:
+    """The rows that these places of these queries are about, in frames; a row larger than a frame may be goes alone."""
+    block = owners[0].block
+    if isinstance(block, np.ndarray) and all(owner.block is block for owner in owners):
+        yield from _of_one_matrix(block, [owner.row(place) for owner, place in zip(owners, places, strict=True)])
+        return
+    rows = [owner.block[owner.row(place)] for owner, place in zip(owners, places, strict=True)]
+    for group in _same_shape(rows):
+        for frame in _not_too_large(group, rows):
+            chosen = [rows[index] for index in frame]
+            yield frame, np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen
 
 
-def _same_shape(slots: Sequence[Slot]) -> Iterable[list[int]]:
+def _of_one_matrix(matrix: Any, rows: list[int]) -> Iterable[Framed]:
+    most = max(1, min(MAX_FRAME_ROWS, MAX_FRAME_BYTES // max(1, matrix[0].nbytes)))
+    if len(rows) <= most and rows == list(range(len(matrix))):
+        yield range(len(rows)), matrix
+        return
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        yield range(start, start + len(part)), matrix[part]
+
+
+def _same_shape(rows: Sequence[Any]) -> Iterable[list[int]]:
     groups: dict[Any, list[int]] = {}
-    for index, slot in enumerate(slots):
-        rows = slot.pending.rows
-        shape = (rows.dtype.str, rows.shape[1:]) if isinstance(rows, np.ndarray) else None
+    for index, row in enumerate(rows):
+        shape = (row.dtype.str, row.shape) if isinstance(row, np.ndarray) else None
         groups.setdefault(shape, []).append(index)
     return groups.values()
 
 
-def _not_too_large(group: list[int], slots: Sequence[Slot]) -> Iterable[list[int]]:
+def _not_too_large(group: list[int], rows: Sequence[Any]) -> Iterable[list[int]]:
     frame: list[int] = []
     size_bytes = 0
     for index in group:
-        row_bytes = _row_bytes(slots[index].input)
+        row_bytes = _row_bytes(rows[index])
         if frame and (len(frame) >= MAX_FRAME_ROWS or size_bytes + row_bytes > MAX_FRAME_BYTES):
             yield frame
             frame, size_bytes = [], 0

@@ -1,21 +1,22 @@
-"""A query in flight: one slot for each row of each model asked.
+"""A query in flight: where it is in its life, whom it asked, and what has arrived.
 
 Rules of this file:
-- A slot is filled once, by an output or by a failure; `open_slots` counts those that are not.
-- A model counts in the answer only when all its rows have outputs.
+- A query has one place for each row of each model asked: `model * count + row`. A place is filled once, by an output or
+  by a failure; `open_places` counts those that are not.
+- Rows of many queries are converted together, into one block; a query has `count` of them, from `first` on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from clipper_stream.query_life import Event, State, Way
 from clipper_stream.routing.application import Application
-from clipper_stream.routing.life import Life
+from clipper_stream.routing.received import Received
 from clipper_stream.selection.decision import Decision
 
 
 class _Open:
-    """An unfilled slot."""
+    """A place without an output."""
 
     def __repr__(self) -> str:
         return "OPEN"
@@ -25,116 +26,142 @@ OPEN = _Open()
 THROUGHPUT_WAIT_S = 60.0
 """How long a query without a deadline waits for a model: long for any batch, and short enough to bound memory."""
 
+ASKED = Way(Event.SELECT, Event.ASK)
+
+Failure = tuple[str, str]
+"""Reason (`late` or `error`) and explanation."""
+
 
 class Pending:
-    """One query, its decision, and what has arrived of it.
+    """One query in flight.
 
     Attributes:
         query: The query.
+        state: Where it is in its life (`query_life`).
+        repeats: Records of the same query read again before it was recorded: answered with the same prediction.
         application: As it was when the decision was made.
         decision: Whom to ask.
         weights: Trust in each candidate at the decision.
-        rows: The query's rows, converted.
-        outputs: Output or OPEN, by model index and row.
-        latency_s: Seconds from the decision to the last output, by model index.
-        cached: Whether all outputs so far came from the cache, by model index.
-        open_slots: How many slots are unfilled.
-        answered: Whether the answer was given; what arrives later only feeds the cache.
+        block: Rows of this and other queries, converted.
+        first: Index of the query's first row in the block.
+        count: How many rows it has.
+        outputs: Output or OPEN, by place.
+        failures: Why there is no output, by place.
+        arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
+        open_places: How many places are neither filled nor failed.
+        asked_at_s: When the decision was made, seconds since the epoch.
         deadline_s: When to answer with what is there, seconds since the epoch.
-        owned: Cache keys that this query was the first to ask for, and that are still in flight.
-        life: Where the query is in its life.
+        answered: Whether the answer was given; what arrives later only feeds the cache.
+        owned: Cache keys that this query was the first to ask for.
+        shares_id: Whether another application's query with the same id was in flight when this one came.
+
+    >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
+    >>> pending.move(Way(Event.REFUSE, Event.DEFAULT)); pending.state.name
+    'DEFAULTED'
     """
 
     __slots__ = (
         "answered",
         "application",
+        "arrived_s",
         "asked_at_s",
-        "cached",
+        "block",
         "count",
         "deadline_s",
         "decision",
         "failures",
-        "latency_s",
-        "life",
-        "open_slots",
+        "first",
+        "open_places",
         "outputs",
         "owned",
         "query",
-        "rows",
+        "repeats",
+        "shares_id",
+        "state",
         "weights",
     )
 
-    def __init__(
-        self,
-        life: Life,
-        application: Application,
-        decision: Decision,
-        weights: Mapping[str, float],
-        rows: Any,
-        *,
-        deadline_s: float,
+    application: Application
+    decision: Decision
+    weights: Mapping[str, float]
+    block: Any
+    first: int
+    outputs: list[Any]
+    failures: dict[int, Failure] | None
+    arrived_s: list[float]
+    open_places: int
+    asked_at_s: float
+    owned: list[bytes] | None
+
+    def __init__(self, query: Received) -> None:
+        self.query = query
+        self.state = State.RECEIVED
+        self.repeats: list[Received] | None = None
+        self.count = len(query.rows)
+        self.deadline_s = 0.0
+        self.answered = self.shares_id = False
+
+    def ask(
+        self, application: Application, decision: Decision, weights: Mapping[str, float], block: Any, first: int,
         now_s: float,
-    ) -> None:
+    ) -> None:  # fmt: skip
+        """The decision is made: these models are to answer."""
         models = len(decision.models)
-        self.life, self.query = life, life.query
         self.application, self.decision, self.weights = application, decision, weights
-        self.rows, self.deadline_s, self.asked_at_s = rows, deadline_s, now_s
-        self.count = len(self.query.rows)
-        self.outputs: list[list[Any]] = [[OPEN] * self.count for _ in range(models)]
-        self.latency_s = [0.0] * models
-        self.cached = [True] * models
-        self.failures: dict[int, tuple[str, str]] = {}
-        self.open_slots = models * self.count
-        self.answered = False
-        self.owned: dict[bytes, None] = {}
+        self.block, self.first, self.asked_at_s = block, first, now_s
+        self.open_places = models * self.count
+        self.outputs = [OPEN] * self.open_places
+        self.arrived_s = [0.0] * models
+        self.failures = self.owned = None
+        self.state = ASKED.end(self.state)
 
-    def fill(self, model: int, row: int, output: Any, now_s: float, *, cached: bool) -> bool:
-        """Put an output into its slot; True when that was the last open one."""
-        slots = self.outputs[model]
-        if slots[row] is not OPEN or self.answered:
+    def move(self, way: Way) -> None:
+        """Go where the events lead.
+
+        Raises:
+            IllegalMove: an event cannot happen in the state in which it finds the query.
+        """
+        self.state = way.end(self.state)
+
+    def fill(self, place: int, output: Any, now_s: float) -> bool:
+        """Put a model's output into its place; True when that was the last open one."""
+        if self.answered or self.outputs[place] is not OPEN or self._failed(place):
             return False
-        slots[row] = output
-        if not cached:
-            self.cached[model] = False
-            self.latency_s[model] = now_s - self.asked_at_s
-        return self._filled()
+        self.outputs[place] = output
+        self.arrived_s[place // self.count] = now_s
+        self.open_places -= 1
+        return self.open_places == 0
 
-    def fail(self, model: int, row: int, reason: str, explanation: str) -> bool:
-        """Mark a slot as failed; True when that was the last open one."""
-        slots = self.outputs[model]
-        if slots[row] is not OPEN or self.answered:
+    def fill_cached(self, place: int, output: Any) -> bool:
+        """Put an output from the cache into its place; True when that was the last open one."""
+        self.outputs[place] = output
+        self.open_places -= 1
+        return self.open_places == 0
+
+    def fail(self, place: int, failure: Failure) -> bool:
+        """There will be no output; True when that was the last open place."""
+        if self.answered or self.outputs[place] is not OPEN or self._failed(place):
             return False
-        slots[row] = None
-        self.failures.setdefault(model, (reason, explanation))
-        return self._filled()
+        if self.failures is None:
+            self.failures = {}
+        self.failures[place] = failure
+        self.open_places -= 1
+        return self.open_places == 0
 
-    def failure(self, model: int) -> tuple[str, str] | None:
-        """Why the model does not count: (`late` or `error`, explanation); None when it does."""
-        if model in self.failures:
-            return self.failures[model]
-        if self.open_slots and any(slot is OPEN for slot in self.outputs[model]):
-            return "late", "no output by the deadline"
-        return None
-
-    def _filled(self) -> bool:
-        self.open_slots -= 1
-        return self.open_slots == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One row of one model of one query."""
-
-    pending: Pending
-    model: int
-    row: int
-
-    @property
-    def wanted(self) -> bool:
+    def wants(self, place: int) -> bool:
         """Whether an output still changes the answer."""
-        return not self.pending.answered and self.pending.outputs[self.model][self.row] is OPEN
+        return not self.answered and self.outputs[place] is OPEN and not self._failed(place)
 
-    @property
-    def input(self) -> Any:
-        """The row itself."""
-        return self.pending.rows[self.row]
+    def own(self, key: bytes) -> None:
+        """This query is the first to ask for the row of this key."""
+        if self.owned is None:
+            self.owned = [key]
+        else:
+            self.owned.append(key)
+
+    def row(self, place: int) -> int:
+        """Index in the block of the row that a place is about."""
+        return self.first + place % self.count
+
+    def _failed(self, place: int) -> bool:
+        return self.failures is not None and place in self.failures

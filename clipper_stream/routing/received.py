@@ -1,25 +1,23 @@
 """A query as it was read, before anything is decided."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """One decoded query.
+class Received(NamedTuple):
+    """One decoded query. A tuple, because one is made for every query, four times as cheaply as a frozen dataclass.
 
     Attributes:
         query_id: Its id.
         application: Name of its application.
         rows: Its rows as they were decoded; one for a query with `input`.
-        packed: Whether it came with `inputs`, and wants `outputs`.
-        context: Whose weights to use.
-        deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
-        models: Ask exactly these, when given.
         queried_at_s: Timestamp of its record, seconds since the epoch.
         partition: Of its record, and of everything about it.
         offset: Of its record.
         generation: Of the consumer when it was read; an acknowledgement of an older generation is void.
+        packed: Whether it came with `inputs`, and wants `outputs`.
+        context: Whose weights to use.
+        deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
+        models: Ask exactly these, when given.
         key: Of its record; the prediction has the same.
         content_type: Of its value; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.

@@ -11,22 +11,26 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.keys import row_keys
+from clipper_stream.caching.keys import row_hashes
 from clipper_stream.deadlines import DeadlineQueue
-from clipper_stream.query_life import Event
+from clipper_stream.query_life import Event, Way
 from clipper_stream.routing.answer import conclude
 from clipper_stream.routing.application import Application, Candidate
-from clipper_stream.routing.asking import Ask, Asking
+from clipper_stream.routing.asking import Arrived, Asking, Asks, Waiter
 from clipper_stream.routing.deciding import Deciding, Prepare, refuse_unknown
 from clipper_stream.routing.effects import Effects, OutputPiece
-from clipper_stream.routing.life import Life
-from clipper_stream.routing.pending import Pending, Slot
+from clipper_stream.routing.pending import Failure, Pending
 from clipper_stream.routing.received import Received
 
-Asks = dict[str, tuple[Candidate, list[Ask]]]
+AsksByRef = dict[str, Asks]
 """Rows to ask for, by model reference."""
-Key = tuple[int, str, str]
-"""Partition, application and query id."""
+Key = tuple[int, str] | tuple[int, str, str]
+"""Partition and query id; and the application, of a query whose id another application's query in flight has too."""
+COMPLETE = Way(Event.HAVE_ALL, Event.COMBINE), Way(Event.HAVE_ALL, Event.DEFAULT)
+EXPIRED = Way(Event.PASS_DEADLINE, Event.COMBINE), Way(Event.PASS_DEADLINE, Event.DEFAULT)
+"""How a query ends: with the combined outputs, or with the default."""
+Pairs = dict[int, list[tuple[bytes, bytes]]]
+"""Entries for the cache, by partition."""
 
 
 class OutputCodec(Protocol):
@@ -54,7 +58,7 @@ class Router:
         codec: OutputCodec,
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
-        self._in_flight: dict[Key, Life] = {}
+        self._in_flight: dict[Key, Pending] = {}
         self._repeats = 0
         self._deadlines: DeadlineQueue[Pending] = DeadlineQueue()
         self._asking = Asking()
@@ -72,20 +76,31 @@ class Router:
 
     def is_in_flight(self, query: Received) -> bool:
         """Whether the query was read, and its prediction is not recorded yet."""
-        return _key(query) in self._in_flight
+        return self._key(query) in self._in_flight
 
     def receive(self, queries: Iterable[Received], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer."""
         effects = Effects(now_s=now_s)
-        by_application: dict[str, list[Life]] = {}
+        by_application: dict[str, list[Pending]] = {}
+        in_flight = self._in_flight
         for query in queries:
-            known = self._in_flight.get(_key(query))
-            if known is not None:
-                known.repeats.append(query)
-                self._repeats += 1
+            key: Key = (query.partition, query.query_id)
+            if key in in_flight:
+                shared, key = True, self._key(query)
+                known = in_flight.get(key)
+                if known is not None:
+                    known.repeats = [*(known.repeats or ()), query]
+                    self._repeats += 1
+                    continue
             else:
-                life = self._in_flight[_key(query)] = Life(query)
-                by_application.setdefault(query.application, []).append(life)
+                shared = False
+            pending = in_flight[key] = Pending(query)
+            pending.shares_id = shared
+            group = by_application.get(query.application)
+            if group is None:
+                by_application[query.application] = [pending]
+            else:
+                group.append(pending)
         for name, group in by_application.items():
             self._decide(name, group, effects)
         return effects
@@ -93,22 +108,14 @@ class Router:
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Outputs arrived."""
         effects = Effects(now_s=now_s)
-        found: dict[int, list[tuple[bytes, bytes]]] = {}
-        again: Asks = {}
+        found: Pairs = {}
+        again: AsksByRef = {}
         for piece in pieces:
-            candidate = self._asking.candidate(piece.frame)
-            for row, output in enumerate(piece.outputs, piece.row0):
-                ask = self._asking.answered(piece.frame, row)
-                if ask is None or candidate is None:
-                    continue
-                failure = piece.failed.get(row)
-                if failure is not None:
-                    self._fail(ask, candidate, failure, again, effects)
-                else:
-                    if ask.key is not None:
-                        value = self._codec.dumps(output)
-                        found.setdefault(ask.slot.pending.query.partition, []).append((ask.key, value))
-                    self._fill(self._asking.resolve(ask), output, effects)
+            arrived = self._asking.take(piece)
+            if arrived is not None:
+                for owner, place, key, failure in arrived.failed:
+                    self._fail(arrived.asks.candidate, owner, place, key, failure, again, effects)
+                self._fill(arrived, found, effects)
         for partition, pairs in found.items():
             self._cache(partition).put_many(pairs)
         self._send(self._still_wanted(again), effects)
@@ -117,21 +124,22 @@ class Router:
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         effects = Effects(now_s=now_s)
-        again: Asks = {}
+        again: AsksByRef = {}
         for pending in self._deadlines.pop_due(now_s):
-            self._conclude(pending, Event.PASS_DEADLINE, effects)
-            for key, slots in self._asking.abandon(pending):
-                self._ask_again(_candidate(slots[0]), key, slots, again, effects)
+            self._conclude(pending, EXPIRED, effects)
+            for key, waiting in self._asking.abandon(pending):
+                self._ask_again(_candidate(*waiting[0]), key, waiting, again, effects)
         self._send(again, effects)
         effects.forgotten = self._asking.forget(now_s)
         return effects
 
-    def recorded(self, query: Received) -> list[Received]:
+    def recorded(self, query: Received) -> Sequence[Received]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
-        life = self._in_flight.pop(_key(query), None)
-        repeats = life.repeats if life else []
-        self._repeats -= len(repeats)
-        return repeats
+        pending = self._in_flight.pop(self._key(query), None)
+        if pending is None or pending.repeats is None:
+            return ()
+        self._repeats -= len(pending.repeats)
+        return pending.repeats
 
     def reset(self) -> None:
         """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
@@ -140,112 +148,171 @@ class Router:
         self._deadlines = DeadlineQueue()
         self._asking.clear()
 
+    def _key(self, query: Received) -> Key:
+        """Under which a query is in flight, if it is."""
+        key = (query.partition, query.query_id)
+        holder = self._in_flight.get(key)
+        return key if holder is None or holder.query.application == query.application else (*key, query.application)
+
     # --- asking ---------------------------------------------------------------------------------------------------
-    def _decide(self, name: str, lives: list[Life], effects: Effects) -> None:
+    def _decide(self, name: str, pendings: list[Pending], effects: Effects) -> None:
         application = self._application(name)
         if application is None:
-            effects.answers += refuse_unknown(name, lives, effects.now_s)
+            effects.count_queries(None, len(pendings))
+            effects.answers += refuse_unknown(name, pendings, effects.now_s)
             return
-        decided = Deciding(application, self._prepare, effects.now_s).decide(lives)
+        effects.count_queries(name, len(pendings))
+        decided = Deciding(application, self._prepare, effects.now_s).decide(pendings)
         effects.answers += decided.refusals
+        push = self._deadlines.push
         for pending in decided.pendings:
-            self._deadlines.push(pending.deadline_s, pending)
-            pending.life.move(Event.ASK)
-        self._look_up(decided.pendings, effects)
+            push(pending.deadline_s, pending)
+        self._look_up(application, decided.pendings, effects)
 
-    def _look_up(self, pendings: Sequence[Pending], effects: Effects) -> None:
-        groups: dict[tuple[int, str], list[tuple[Pending, int]]] = {}
-        for pending in pendings:
-            for model, ref in enumerate(pending.decision.models):
-                groups.setdefault((pending.query.partition, ref), []).append((pending, model))
-        asks: Asks = {}
-        for (partition, ref), members in groups.items():
-            candidate = members[0][0].application.by_ref[ref]
-            slots = [Slot(pending, model, row) for pending, model in members for row in range(pending.count)]
+    def _look_up(self, application: Application, pendings: Sequence[Pending], effects: Effects) -> None:
+        """Look for the outputs in the caches, and ask for those that are not there."""
+        asks: AsksByRef = {}
+        hashes = _Hashes()
+        for (partition, ref), (owners, places) in _by_cache(pendings).items():
+            candidate = application.by_ref[ref]
             if candidate.deterministic:
-                missed = self._missed(candidate, partition, slots, effects)
+                keys = hashes.keys(candidate.digest, owners, places)
+                missed = self._missed(candidate, partition, owners, places, keys, effects)
             else:
-                missed = [Ask(slot, None) for slot in slots]
-            if missed:
-                asks.setdefault(ref, (candidate, []))[1].extend(missed)
+                missed = Asks(candidate, owners, places, [None] * len(owners))
+            known = asks.get(ref)
+            if known is None:
+                asks[ref] = missed
+            else:
+                known.extend(missed)
         self._send(asks, effects)
 
-    def _missed(self, candidate: Candidate, partition: int, slots: list[Slot], effects: Effects) -> list[Ask]:
-        keys = [key for rows in _rows_of(slots) for key in row_keys(candidate.digest, rows)]
-        effects.lookups[candidate.ref] = effects.lookups.get(candidate.ref, 0) + len(slots)
-        missed: list[Ask] = []
-        for slot, key, value in zip(slots, keys, self._cache(partition).get_many(keys), strict=True):
+    def _missed(
+        self, candidate: Candidate, partition: int, owners: list[Pending], places: list[int], keys: list[bytes],
+        effects: Effects,
+    ) -> Asks:  # fmt: skip
+        missed = Asks(candidate)
+        values = self._cache(partition).get_many(keys)
+        hits = coalesced = 0
+        for owner, place, key, value in zip(owners, places, keys, values, strict=True):
             if value is not None:
-                effects.hits[candidate.ref] = effects.hits.get(candidate.ref, 0) + 1
-                if slot.pending.fill(slot.model, slot.row, self._codec.loads(value), effects.now_s, cached=True):
-                    self._conclude(slot.pending, Event.HAVE_ALL, effects)
-            elif self._asking.join(key, slot):
-                missed.append(Ask(slot, key))
+                hits += 1
+                if owner.fill_cached(place, self._codec.loads(value)):
+                    self._conclude(owner, COMPLETE, effects)
+            elif self._asking.join(key, owner, place):
+                missed.add(owner, place, key)
             else:
-                effects.coalesced += 1
+                coalesced += 1
+        effects.count_lookups(candidate.ref, len(keys), hits, coalesced)
         return missed
 
     def _ask_again(
-        self, candidate: Candidate, key: bytes, slots: Iterable[Slot], again: Asks, effects: Effects
+        self, candidate: Candidate, key: bytes, waiting: Iterable[Waiter], again: AsksByRef, effects: Effects
     ) -> None:
         """Rows whose first asker ran out of time, for those who still have some."""
-        for slot in slots:
-            if slot.wanted and slot.pending.deadline_s > effects.now_s and self._asking.join(key, slot):
-                again.setdefault(candidate.ref, (candidate, []))[1].append(Ask(slot, key))
+        for owner, place in waiting:
+            in_time = owner.wants(place) and owner.deadline_s > effects.now_s
+            if in_time and self._asking.join(key, owner, place):
+                again.setdefault(candidate.ref, Asks(candidate)).add(owner, place, key)
 
-    def _still_wanted(self, again: Asks) -> Asks:
+    def _still_wanted(self, again: AsksByRef) -> AsksByRef:
         """Rows to ask for anew, after all that came in the same call: what nobody waits for any more is not asked."""
-        wanted: Asks = {}
-        for ref, (candidate, asks) in again.items():
-            for ask in asks:
-                heir = ask.slot if ask.slot.wanted else self._asking.inherit(ask)
+        wanted: AsksByRef = {}
+        for ref, asks in again.items():
+            for owner, place, key in zip(asks.owners, asks.places, asks.keys, strict=True):
+                heir = (owner, place) if owner.wants(place) else self._asking.inherit(owner, key)
                 if heir is not None:
-                    wanted.setdefault(ref, (candidate, []))[1].append(Ask(heir, ask.key))
+                    wanted.setdefault(ref, Asks(asks.candidate)).add(*heir, key)
         return wanted
 
-    def _send(self, asks: Asks, effects: Effects) -> None:
-        for candidate, rows in asks.values():
-            effects.requests += self._asking.requests(candidate, rows)
+    def _send(self, asks: AsksByRef, effects: Effects) -> None:
+        for rows in asks.values():
+            if rows.owners:
+                effects.requests += self._asking.requests(rows)
 
     # --- answering ------------------------------------------------------------------------------------------------
-    def _fill(self, slots: list[Slot], output: Any, effects: Effects) -> None:
-        for slot in slots:
-            if slot.pending.fill(slot.model, slot.row, output, effects.now_s, cached=False):
-                self._conclude(slot.pending, Event.HAVE_ALL, effects)
+    def _fill(self, arrived: Arrived, found: Pairs, effects: Effects) -> None:
+        """Outputs go to everybody who waits for them, and those that may be shared into the cache."""
+        asks, outputs, now_s = arrived.asks, arrived.outputs, effects.now_s
+        dumps, resolve = self._codec.dumps, self._asking.resolve
+        for owner, place, key, output in zip(asks.owners, asks.places, asks.keys, outputs, strict=True):
+            if key is None:
+                if owner.fill(place, output, now_s):
+                    self._conclude(owner, COMPLETE, effects)
+                continue
+            pairs = found.get(owner.query.partition)
+            if pairs is None:
+                pairs = found[owner.query.partition] = []
+            pairs.append((key, dumps(output)))
+            for waiter, where in resolve(key):
+                if waiter.fill(where, output, now_s):
+                    self._conclude(waiter, COMPLETE, effects)
 
-    def _fail(self, ask: Ask, candidate: Candidate, failure: tuple[str, str], again: Asks, effects: Effects) -> None:
+    def _fail(
+        self, candidate: Candidate, owner: Pending, place: int, key: bytes | None, failure: Failure, again: AsksByRef,
+        effects: Effects,
+    ) -> None:  # fmt: skip
         """A row has no output: an error is everybody's; lateness is the asker's own, and the others ask anew."""
         late = failure[0] == "late"
-        if late and ask.superseded:
+        if late and self._asking.superseded(owner, key):
             return
-        slots = self._asking.resolve(ask)
-        for slot in [ask.slot] if late else slots:
-            if slot.pending.fail(slot.model, slot.row, *failure):
-                self._conclude(slot.pending, Event.HAVE_ALL, effects)
-        if late and ask.key is not None:
-            self._ask_again(candidate, ask.key, slots, again, effects)
+        waiting = [(owner, place)] if key is None else self._asking.resolve(key)
+        for waiter, where in [(owner, place)] if late else waiting:
+            if waiter.fail(where, failure):
+                self._conclude(waiter, COMPLETE, effects)
+        if late and key is not None:
+            self._ask_again(candidate, key, waiting, again, effects)
 
-    def _conclude(self, pending: Pending, event: Event, effects: Effects) -> None:
-        pending.life.move(event)
+    def _conclude(self, pending: Pending, ways: tuple[Way, Way], effects: Effects) -> None:
         answer = conclude(pending, effects.now_s)
-        pending.life.move(Event.DEFAULT if answer.default else Event.COMBINE)
+        combined, defaulted = ways
+        pending.move(combined if answer.reason is None else defaulted)
         pending.answered = True
         self._deadlines.discard(pending)
         effects.answers.append(answer)
 
 
-def _key(query: Received) -> Key:
-    return query.partition, query.application, query.query_id
+class _Hashes:
+    """The hashes of rows, computed once for each block, whichever models are asked."""
+
+    def __init__(self) -> None:
+        self._by_block: dict[int, list[bytes]] = {}
+
+    def keys(self, digest: bytes, owners: Sequence[Pending], places: Sequence[int]) -> list[bytes]:
+        """The key of each row for one model version."""
+        block, hashes = None, list[bytes]()
+        keys = []
+        for owner, place in zip(owners, places, strict=True):
+            if owner.block is not block:
+                block = owner.block
+                hashes = self._of(block)
+            keys.append(digest + hashes[owner.first + place % owner.count])
+        return keys
+
+    def _of(self, block: Any) -> list[bytes]:
+        found = self._by_block.get(id(block))
+        if found is None:
+            found = self._by_block[id(block)] = row_hashes(block)
+        return found
 
 
-def _candidate(slot: Slot) -> Candidate:
-    return slot.pending.application.by_ref[slot.pending.decision.models[slot.model]]
+def _by_cache(pendings: Iterable[Pending]) -> dict[tuple[int, str], tuple[list[Pending], list[int]]]:
+    """Owners and places of all rows, by partition and model."""
+    groups: dict[tuple[int, str], tuple[list[Pending], list[int]]] = {}
+    for pending in pendings:
+        partition, count = pending.query.partition, pending.count
+        for model, ref in enumerate(pending.decision.models):
+            group = groups.get((partition, ref))
+            if group is None:
+                group = groups[partition, ref] = [], []
+            if count == 1:
+                group[0].append(pending)
+                group[1].append(model)
+            else:
+                group[0].extend([pending] * count)
+                group[1].extend(range(model * count, (model + 1) * count))
+    return groups
 
 
-def _rows_of(slots: list[Slot]) -> Iterable[Any]:
-    """The rows of consecutive slots, query by query."""
-    last: Pending | None = None
-    for slot in slots:
-        if slot.pending is not last:
-            last = slot.pending
-            yield slot.pending.rows
+def _candidate(owner: Pending, place: int) -> Candidate:
+    return owner.application.by_ref[owner.decision.models[place // owner.count]]

@@ -64,6 +64,11 @@ class Prepared:
     decisions: tuple[Decision, ...]
     bounds: tuple[float, ...]
 
+    @property
+    def certain(self) -> Decision | None:
+        """The decision, when there is only one: nothing has to be drawn."""
+        return None if self.bounds else self.decisions[0]
+
     def select(self, rng: RandomSource) -> Decision:
         """Draw a decision, with one number of the source."""
         return self.decisions[bisect_right(self.bounds, rng.random())]

@@ -48,11 +48,16 @@ class Naive:
     def fill(self, slot, output, failure):
         self.slots[slot] = output
         if failure:
-            self.failures.setdefault(slot[0], failure[0])
+            self.failures[slot] = failure[0]
 
     @property
     def complete(self):
         return OPEN not in self.slots.values()
+
+    def said(self, ref, row):
+        """The output, None where there is none."""
+        output = self.slots[ref, row]
+        return None if output is OPEN or (ref, row) in self.failures else output
 
     def answer(self):
         """Outputs, reason and models used, by the plainest code."""
@@ -60,14 +65,19 @@ class Naive:
         if self.decision is None:
             default = app.default_output if app else None
             return [default] * len(rows), None, {}
-        used = {ref: [self.slots[ref, row] for row in rows] for ref in self.decision.models if ref not in self.failures}
-        used = {ref: outputs for ref, outputs in used.items() if OPEN not in outputs}
+        used = {ref: [self.said(ref, row) for row in rows] for ref in self.decision.models}
+        used = {ref: outputs for ref, outputs in used.items() if any(one is not None for one in outputs)}
         served = [ref for ref in self.decision.served if ref in used]
-        if not served:
-            late = any(self.failures.get(ref, "late") == "late" for ref in self.decision.served)
-            return [app.default_output] * len(rows), "late" if late else "errors", used
         weights, asked = prepare(app, 0, None).weights, len(self.decision.served)
-        combined = [combine("vote", {ref: used[ref][row] for ref in served}, weights, asked) for row in rows]
+        combined = []
+        for row in rows:
+            outputs = {ref: used[ref][row] for ref in served if used[ref][row] is not None}
+            combined.append(combine("vote", outputs, weights, asked) if outputs else None)
+        if None in combined:
+            empty = [row for row in rows if combined[row] is None]
+            late = any(self.failures.get((ref, row), "late") == "late" for ref in self.decision.served for row in empty)
+            outputs = [one.output if one else app.default_output for one in combined]
+            return outputs, "late" if late else "errors", used
         if min(one.confidence for one in combined) < app.confidence_threshold:
             return [app.default_output] * len(rows), "low_confidence", used
         return [one.output for one in combined], None, used
@@ -253,13 +263,12 @@ class RouterMachine(RuleBasedStateMachine):
         assert request.frame not in self.requests
         assert min(request.deadlines_s) > self.now_s
         self.requests[request.frame] = request
-        for row, ask in enumerate(self.router._asking._frames[request.frame].asks):
-            slot, key = ask.slot, (request.ref, float(request.rows[row][0]))
-            assert request.rows[row][0] == slot.pending.query.rows[slot.row][0]
-            assert slot.pending.query.query_id in self.waiting
-            self.askers[request.frame, row] = (
-                slot.pending.query.query_id, (request.ref, slot.row), slot.pending.query.partition,
-            )  # fmt: skip
+        frame = self.router._asking._frames[request.frame]
+        for row, (owner, place) in enumerate(zip(frame.owners, frame.places, strict=True)):
+            key, in_query = (request.ref, float(request.rows[row][0])), place % owner.count
+            assert request.rows[row][0] == owner.query.rows[in_query][0]
+            assert owner.query.query_id in self.waiting
+            self.askers[request.frame, row] = owner.query.query_id, (request.ref, in_query), owner.query.partition
             if request.ref != VOLATILE:
                 assert key not in self.flying
                 self.flying[key] = request.frame, row

@@ -29,8 +29,13 @@ class UndecodableRecord(ValueError):
     """The bytes are no record of the topic's kind; the message says where and why."""
 
 
+_USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, ((CONTENT_TYPE, JSON.encode()),): JSON}
+
+
 def content_type(headers: Headers) -> str:
     """The content type that the headers state, without parameters; JSON when they state none."""
+    if type(headers) is tuple and (usual := _USUAL.get(headers)):
+        return usual
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
             return (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
@@ -75,9 +80,16 @@ class Codec(Generic[T]):
         Raises:
             UndecodableRecord: an empty value, an unknown content type, or bytes that are no such record.
         """
+        return self.decode_as(content_type(headers) if headers else JSON, value)
+
+    def decode_as(self, kind: str, value: bytes | None) -> T:
+        """The record, of a content type that is known already.
+
+        Raises:
+            UndecodableRecord: as `decode`.
+        """
         if not value:
             raise UndecodableRecord("the value is empty")
-        kind = content_type(headers) if headers else JSON
         decoder = self._decoders.get(kind)
         if decoder is None:
             raise UndecodableRecord(f"content-type {kind!r}: use {JSON} (the default) or {MSGPACK}")

@@ -37,8 +37,19 @@ class PolicyRef(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Revision of the application's manifest under which the decision was made."""
 
 
+class MissingRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One row of a query of several rows that a model did not answer."""
+
+    row: int
+    """Index of the row in the query."""
+    reason: str
+    """`late` (nothing arrived by the deadline) or `error` (the model failed on this row)."""
+    explanation: str = ""
+    """What the model said, when it failed."""
+
+
 class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One model that was asked and answered in time."""
+    """One model that was asked and answered in time, at least for one row."""
 
     model: str
     """Name of the model."""
@@ -49,7 +60,9 @@ class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     output: Any = msgspec.UNSET
     """The model's output for a query of one row."""
     outputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
-    """The model's outputs, one a row, for a query of several rows."""
+    """The model's outputs, one a row, for a query of several rows; null for a row that it did not answer."""
+    missing_rows: list[MissingRow] = []
+    """The rows that it did not answer, for a query of several rows."""
     latency_ms: float = 0.0
     """From the decision until the output was here, in milliseconds."""
     cached: bool = False

@@ -1,7 +1,10 @@
 """The router's Faust agents: take a chunk, hand it to whoever knows, acknowledge."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
@@ -10,7 +13,7 @@ from clipper_agents.router.decoding import Record, decode_queries
 from clipper_agents.router.recorder import answers
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
-from clipper_stream.routing import OutputPiece
+from clipper_stream.routing import OutputPiece, Received
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
 if TYPE_CHECKING:
@@ -36,17 +39,16 @@ async def route(process: "RouterProcess", stream: Any) -> None:
     async for chunk in stream.chunks(QUERIES_A_CHUNK):
         generation = stream.generation
         await process.room.wait()
-        for tp, records in chunk:
-            await receive_queries(process, tp.partition, records, generation)
+        await receive_queries(process, by_partition(chunk), generation)
 
 
 async def gather(process: "RouterProcess", stream: Any) -> None:
     """Take the outputs that hosts send to this process."""
     async for chunk in stream.chunks(FRAMES_A_CHUNK):
         generation = stream.generation
+        frames = await decode_outputs(process, [record for _, records in chunk for record in records])
+        gather_frames(process, [frame for frame in frames if frame.router == process.identity])
         for tp, records in chunk:
-            frames = await decode_outputs(process, records)
-            gather_frames(process, [frame for frame in frames if frame.router == process.identity])
             stream.ack(tp, [record.offset for record in records], generation)
 
 
@@ -62,8 +64,8 @@ async def learn(process: "RouterProcess", stream: Any) -> None:
 def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
     """The records of each partition together, in log order.
 
-    A step of learning waits for the broker once, however many records it has: under load a chunk holds hundreds of
-    short lists, and a step for each of them would fall behind for ever.
+    Under load a chunk holds hundreds of short lists: a step of learning, which waits for the broker, or a look into the
+    index of decisions for each of them would fall behind for ever.
     """
     merged: dict[TP, list[Record]] = {}
     for tp, records in chunk:
@@ -71,29 +73,44 @@ def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
     return merged
 
 
-async def receive_queries(process: "RouterProcess", partition: int, records: list[Record], generation: int) -> None:
-    """Answer again what was answered before, refuse what cannot be read, decide about the rest.
+async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]], generation: int) -> None:
+    """Answer again what was answered before, refuse what cannot be read, decide about the rest together.
 
     The records of a generation that has ended are left alone: whoever has their partition now reads them again.
     """
-    decoded = decode_queries(records, generation)
-    if decoded.undecodable:
-        dead_letters = process.settings.catalogue.dead_letters
-        await send_dead_letters(process.app.outbox, dead_letters, decoded.undecodable)
-        process.metrics.count_dead_letters(process.settings.catalogue.queries, "undecodable", len(decoded.undecodable))
-        process.acknowledge(partition, [record.offset for record, _ in decoded.undecodable], generation)
-    if generation != process.generation():
-        return
-    fresh = []
-    logged = process.decisions.of(partition).find([query.query_id for query in decoded.queries])
-    for query, before in zip(decoded.queries, logged, strict=True):
-        if before is None or process.router.is_in_flight(query) or not answers(before, query):
-            fresh.append(query)
-        else:
-            process.recorder.repeat(query, before)
-    process.count_queries(fresh)
-    process.carrier.carry_out(process.router.receive(fresh, time.time()))
-    process.watch_room()
+    queries: list[Received] = []
+    for tp, records in chunk.items():
+        decoded = decode_queries(records, generation)
+        if decoded.undecodable:
+            await refuse_queries(process, tp.partition, decoded.undecodable, generation)
+        queries += decoded.queries
+    if generation == process.generation():
+        process.carrier.carry_out(process.router.receive(not_answered(process, queries), time.time()))
+        process.watch_room()
+
+
+def not_answered(process: "RouterProcess", queries: list[Received]) -> list[Received]:
+    """The queries that no decision is known of; the others are answered again."""
+    fresh: list[Received] = []
+    for partition, group in groupby(queries, key=attrgetter("partition")):
+        asked = list(group)
+        logged = process.decisions.of(partition).find([query.query_id for query in asked])
+        for query, before in zip(asked, logged, strict=True):
+            if before is None or process.router.is_in_flight(query) or not answers(before, query):
+                fresh.append(query)
+            else:
+                process.recorder.repeat(query, before)
+    return fresh
+
+
+async def refuse_queries(
+    process: "RouterProcess", partition: int, undecodable: Sequence[tuple[Record, Exception]], generation: int
+) -> None:
+    """What is no query goes to the dead letters, and is done."""
+    catalogue = process.settings.catalogue
+    await send_dead_letters(process.app.outbox, catalogue.dead_letters, undecodable)
+    process.metrics.count_dead_letters(catalogue.queries, "undecodable", len(undecodable))
+    process.acknowledge(partition, [record.offset for record, _ in undecodable], generation)
 
 
 async def decode_outputs(process: "RouterProcess", records: list[Record]) -> list[OutputFrame]:

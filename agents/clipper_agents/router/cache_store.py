@@ -5,17 +5,16 @@ from pathlib import Path
 
 import rocksdict
 
-from clipper_agents.router.rocks import open_database
+from clipper_agents.router.rocks import open_database, unlogged
 from clipper_stream.caching.clock import ClockCache
 
 
 class RocksCacheStore:
-    """A `CacheStore` without a write-ahead log: after a crash of the machine entries may be missing, never wrong."""
+    """A `CacheStore` without a write-ahead log: after a crash entries may be missing, never wrong."""
 
     def __init__(self, path: Path) -> None:
         self._database = open_database(path)
-        self._unlogged = rocksdict.WriteOptions()
-        self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # its stub takes it for a method
+        self._unlogged = unlogged()
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """One multi-get."""

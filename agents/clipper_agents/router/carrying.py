@@ -10,6 +10,9 @@ from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.requests import RequestSender
 from clipper_stream.routing import Effects, Request, Router
 
+UNKNOWN_APPLICATION = "unknown"
+"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+
 
 class Carrier:
     """Sends requests and answers; keeps one timer, at the earliest deadline.
@@ -43,6 +46,8 @@ class Carrier:
         self._recorder.put(effects.answers)
         self._sender.put(request for request in effects.requests if not self._colocated(request))
         self._sender.forget(effects.forgotten)
+        for application, queries in effects.queries.items():
+            self._metrics.count_queries(application or UNKNOWN_APPLICATION, queries)
         for ref, lookups in effects.lookups.items():
             self._metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
         if effects.coalesced:

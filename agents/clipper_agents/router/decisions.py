@@ -5,6 +5,8 @@ Rules of this file:
   stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
 - A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
+- Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
+  all of one database is on disk before the next one is begun.
 - Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
   disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
   that a crash left behind is not opened again.
@@ -13,12 +15,12 @@ Rules of this file:
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import rocksdict
 
-from clipper_agents.router.rocks import open_database
+from clipper_agents.router.rocks import open_database, unlogged
 
 _HEAD = struct.Struct("<qB")
 _OFFSET = struct.Struct("<q")
@@ -30,8 +32,7 @@ _DROPPED = ".dropped"
 NONE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """One prediction in the log.
 
     Attributes:
@@ -56,6 +57,7 @@ class PartitionDecisions:
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, rocksdict.Rdict] = {}
+        self._unlogged = unlogged()
         folder.mkdir(parents=True, exist_ok=True)
         for path in list(folder.glob(f"*{_DROPPED}")):
             shutil.rmtree(path)
@@ -74,23 +76,24 @@ class PartitionDecisions:
         values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
-    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float) -> None:
+    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float, *, surely_new: bool = False) -> None:
         """Take in predictions of one partition, in log order.
 
         Args:
             records: Query id and record of each.
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
+            surely_new: The caller knows that no two records have one id, and that no id is known: nothing is looked up.
         """
-        fresh = dict(reversed(records))
-        known = self._find([_DECISION + query_id.encode() for query_id in fresh])
+        if not surely_new:
+            records = self._new_of(records)
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for (query_id, logged), old in zip(fresh.items(), known, strict=True):
-            if old is None:
-                batch.put(_DECISION + query_id.encode(), _HEAD.pack(logged.offset, logged.msgpack) + logged.value)
+        put, pack = batch.put, _HEAD.pack
+        for query_id, (offset, value, msgpack) in records:
+            put(_DECISION + query_id.encode(), pack(offset, msgpack) + value)
         self.last_offset = max(self.last_offset, upto)
-        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
-        self._age_of(at_s).write(batch)
+        put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
+        self._age_of(at_s).write(batch, self._unlogged)
 
     def credit(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
         """Note which feedback was counted for which query.
@@ -108,7 +111,7 @@ class PartitionDecisions:
                 batch.put(_CREDIT + query_id.encode(), _OFFSET.pack(offset))
         self.credited_upto = max(self.credited_upto, upto)
         batch.put(_CREDITED_UPTO, _OFFSET.pack(self.credited_upto))
-        self._age_of(at_s).write(batch)
+        self._age_of(at_s).write(batch, self._unlogged)
 
     def clear(self) -> None:
         """Forget everything: the log is another than the one that was indexed."""
@@ -122,9 +125,18 @@ class PartitionDecisions:
             database.close()
         self._ages.clear()
 
-    def _find(self, keys: list[bytes]) -> list[bytes | None]:
+    def _new_of(self, records: Sequence[tuple[str, Logged]]) -> list[tuple[str, Logged]]:
+        """The first record of each query that has none yet."""
+        first = dict(reversed(records))
+        known = self._find([_DECISION + query_id.encode() for query_id in first])
+        return [record for record, old in zip(first.items(), known, strict=True) if old is None]
+
+    def _find(self, keys: list[Any]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(keys)
         missing = list(range(len(keys)))
+        if len(self._ages) == 1:
+            (database,) = self._ages.values()
+            return database.get(list(keys)) or found
         for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
             values = self._ages[age].get([keys[index] for index in missing]) or []
             for index, value in zip(missing, values, strict=True):
@@ -136,6 +148,8 @@ class PartitionDecisions:
         """The database that takes writes of this time; databases older than a horizon before it are dropped."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
+            for database in self._ages.values():
+                database.flush()
             self._ages[age] = open_database(self._folder / str(age))
             for old in [old for old in self._ages if old < age - 1]:
                 self._drop(old)

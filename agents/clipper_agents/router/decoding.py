@@ -32,32 +32,34 @@ def decode_queries(records: list[Record], generation: int) -> Decoded:
     carries the reason as `invalid`, and gets an answer.
     """
     decoded = Decoded()
+    queries, decode = decoded.queries, codec.queries.decode_as
     for record in records:
+        kind = content_type(record.headers) if record.headers else codec.JSON
         try:
-            query = codec.queries.decode(record.value, record.headers)
+            query = decode(kind, record.value)
         except UndecodableRecord as error:
             decoded.undecodable.append((record, error))
         else:
-            decoded.queries.append(_received(query, record, generation))
+            queries.append(_received(query, record, generation, kind))
     return decoded
 
 
-def _received(query: Query, record: Record, generation: int) -> Received:
+def _received(query: Query, record: Record, generation: int, kind: str) -> Received:
     packed = query.inputs is not msgspec.UNSET
-    rows = query.inputs if isinstance(query.inputs, list) else [query.input]
+    partition, offset = record.partition, record.offset
     return Received(
-        query_id=query.query_id or offset_id(record.partition, record.offset),
-        application=query.application,
-        rows=rows,
-        packed=packed,
-        context=query.context,
-        deadline_s=None if query.deadline_ms is None else max(0, min(query.deadline_ms, LONGEST_MS)) / 1000,
-        models=query.models,
-        queried_at_s=record.timestamp / 1000,
-        partition=record.partition,
-        offset=record.offset,
-        generation=generation,
-        key=record.key,
-        content_type=content_type(record.headers) if record.headers else codec.JSON,
-        invalid=check_query(query),
+        query.query_id or offset_id(partition, offset),
+        query.application,
+        query.inputs if isinstance(query.inputs, list) else [query.input],
+        record.timestamp / 1000,
+        partition,
+        offset,
+        generation,
+        packed,
+        query.context,
+        None if query.deadline_ms is None else max(0, min(query.deadline_ms, LONGEST_MS)) / 1000,
+        query.models,
+        record.key,
+        kind,
+        check_query(query),
     )

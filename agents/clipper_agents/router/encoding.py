@@ -1,14 +1,13 @@
 """Answers to prediction records."""
 
-from dataclasses import replace
-from typing import Any
+from functools import lru_cache
 
-import msgspec
+from msgspec import UNSET
 
-from clipper_stream.routing import Answer
+from clipper_stream.routing import Answer, Application, ModelUse, Received, Unused
 from clipper_topics import codec
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 """Of a prediction; the key, which is the query's, needs room as well."""
@@ -42,8 +41,7 @@ def _encoded(answer: Answer) -> bytes:
 
 def _too_large(answer: Answer, size_bytes: int, most_bytes: int) -> Answer:
     size = f"the answer takes {size_bytes} bytes, a record has at most {most_bytes}"
-    return replace(
-        answer,
+    return answer._replace(
         outputs=[] if answer.query.packed else [answer.application and answer.application.default_output],
         confidence=0.0,
         reason="errors",
@@ -56,65 +54,76 @@ def _too_large(answer: Answer, size_bytes: int, most_bytes: int) -> Answer:
 
 def prediction_of(answer: Answer) -> Prediction:
     """The prediction record of an answer."""
-    query, application = answer.query, answer.application
-    decided = answer.used or answer.unused
-    output, outputs = _one_or_many(answer.outputs, query.packed)
+    pending, application, outputs, at_s, confidence, reason, explanation, served_propensity, used, unused = answer
+    query = pending.query
+    packed, queried_at_s, decided = query.packed, query.queried_at_s, bool(used or unused)
     return Prediction(
         query_id=query.query_id,
         application=query.application,
         context=query.context,
-        output=output,
-        outputs=outputs,
-        confidence=answer.confidence,
-        default=answer.default,
-        reason=answer.reason,
-        explanation=answer.explanation,
-        policy=_policy(answer) if application is not None and decided else None,
-        served_propensity=answer.served_propensity if decided else None,
-        models=[_model_answer(use, query.packed) for use in answer.used],
-        missing=[
-            Missing(
-                model=(name := model.ref.partition(":"))[0],
-                version=name[2],
-                propensity=model.propensity,
-                reason=model.reason,
-                explanation=model.explanation,
-                served=model.served,
-            )
-            for model in answer.unused
-        ],
+        output=UNSET if packed else outputs[0],
+        outputs=list(outputs) if packed else UNSET,
+        confidence=confidence,
+        default=reason is not None,
+        reason=reason,
+        explanation=explanation,
+        policy=_policy(query, application) if application is not None and decided else None,
+        served_propensity=served_propensity if decided else None,
+        models=[_model_answer(use, packed) for use in used],
+        missing=list(map(_missing, unused)) if unused else [],
         query_offset=query.offset,
-        queried_at_ms=round(query.queried_at_s * 1000),
-        predicted_at_ms=round(answer.decided_at_s * 1000),
-        latency_ms=round((answer.decided_at_s - query.queried_at_s) * 1000, 3),
+        queried_at_ms=round(queried_at_s * 1000),
+        predicted_at_ms=round(at_s * 1000),
+        latency_ms=round((at_s - queried_at_s) * 1e6) / 1e3,  # to microseconds; round(x, 3) takes four times as long
     )
 
 
-def _policy(answer: Answer) -> PolicyRef:
-    application = answer.application
-    assert application is not None
-    name = application.policy.name if answer.query.models is None else NAMED
-    return PolicyRef(name=name, version=application.revision)
+def _policy(query: Received, application: Application) -> PolicyRef:
+    return policy_ref(application.policy.name if query.models is None else NAMED, application.revision)
+
+
+@lru_cache(maxsize=1024)
+def policy_ref(name: str, version: int) -> PolicyRef:
+    """One record for all decisions of a policy and revision."""
+    return PolicyRef(name=name, version=version)
+
+
+@lru_cache(maxsize=4096)
+def name_and_version(ref: str) -> tuple[str, str]:
+    """The two halves of a model reference."""
+    name, _, version = ref.partition(":")
+    return name, version
 
 
 NAMED = "named"
 """Stands for the policy in the decision about a query that named its models: such a decision is not learned from."""
 
 
-def _model_answer(use: Any, packed: bool) -> ModelAnswer:
-    name, _, version = use.ref.partition(":")
-    output, outputs = _one_or_many(use.outputs, packed)
+def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
+    ref, propensity, served, outputs, latency_s, cached, missing = use
+    name, version = name_and_version(ref)
     return ModelAnswer(
         model=name,
         version=version,
-        propensity=use.propensity,
-        output=output,
-        outputs=outputs,
-        latency_ms=round(use.latency_s * 1000, 3),
-        cached=use.cached,
-        served=use.served,
+        propensity=propensity,
+        output=UNSET if packed else outputs[0],
+        outputs=list(outputs) if packed else UNSET,
+        missing_rows=[MissingRow(row=row, reason=reason, explanation=why) for row, reason, why in missing]
+        if missing
+        else [],
+        latency_ms=round(latency_s * 1e6) / 1e3,
+        cached=cached,
+        served=served,
     )
 
 
-def _one_or_many(outputs: list[Any], packed: bool) -> tuple[Any, Any]:
-    return (msgspec.UNSET, outputs) if packed else (outputs[0], msgspec.UNSET)
+def _missing(model: Unused) -> Missing:
+    name, version = name_and_version(model.ref)
+    return Missing(
+        model=name,
+        version=version,
+        propensity=model.propensity,
+        reason=model.reason,
+        explanation=model.explanation,
+        served=model.served,
+    )

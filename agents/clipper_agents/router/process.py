@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from faust.types import TP
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.router.agents import add_agents, gather_frames
 from clipper_agents.router.cache_store import PartitionCaches
-from clipper_agents.router.carrying import Carrier
+from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
@@ -27,7 +26,7 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
-from clipper_stream.routing import Answer, OutputPiece, Received, Request, Router
+from clipper_stream.routing import Answer, OutputPiece, Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +37,6 @@ HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
-UNKNOWN_APPLICATION = "unknown"
-"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
 
 
 class _OutputCodec:
@@ -169,15 +166,6 @@ class RouterProcess:
             self.room.set()
         if self._draining and not self.router.in_flight:
             self._drained.set()
-
-    def count_queries(self, queries: Iterable[Received]) -> None:
-        """Queries were read."""
-        counts: dict[str, int] = {}
-        for query in queries:
-            name = query.application if self.registry.application(query.application) else UNKNOWN_APPLICATION
-            counts[name] = counts.get(name, 0) + 1
-        for name, count in counts.items():
-            self.metrics.count_queries(name, count)
 
     def _sent(self, answers: list[Answer]) -> None:
         groups: dict[tuple[str, str | None], list[float]] = {}

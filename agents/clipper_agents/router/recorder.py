@@ -12,9 +12,8 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
@@ -23,12 +22,15 @@ from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.encoding import encode_answer, headers_of
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.outbox import Outbox, Record
-from clipper_stream.query_life import Event
+from clipper_stream.query_life import Event, Way
 from clipper_stream.routing import Answer, Received
 from clipper_topics import codec
 from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
 
 logger = logging.getLogger(__name__)
+
+
+RECORDED = Way(Event.RECORD, Event.ACKNOWLEDGE)
 
 
 class Head(msgspec.Struct):
@@ -42,8 +44,7 @@ class Head(msgspec.Struct):
 _heads = Codec(Head)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One prediction to send.
 
     Attributes:
@@ -62,7 +63,7 @@ class Outgoing:
 class RecordedCallback(Protocol):
     """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
 
-    def __call__(self, query: Received) -> list[Received]: ...
+    def __call__(self, query: Received) -> Sequence[Received]: ...
 
 
 class Recorder:
@@ -102,7 +103,7 @@ class Recorder:
         """Record and send these answers."""
         self._add(
             [
-                Outgoing(answer.query, value, answer.query.content_type, answer)
+                Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
             ]
         )
@@ -180,26 +181,23 @@ class Recorder:
             if self._generation() != generation:
                 return
         else:
-            records = [
-                (one.query.query_id, Logged(offset, one.value, one.content_type == codec.MSGPACK))
-                for one, offset in zip(outgoing, offsets, strict=True)
-            ]
-            decisions.index(records, offsets[-1], time.time())
+            records, surely_new = _decided(outgoing, first)
+            decisions.index(records, offsets[-1], time.time(), surely_new=surely_new)
         self._conclude(partition, outgoing, generation)
 
     def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int) -> None:
         done: list[int] = []
         for one in outgoing:
-            done.append(one.query.offset)
-            if one.answer is None:
+            query, value, kind, answer = one
+            done.append(query.offset)
+            if answer is None:
                 continue
-            one.answer.life.move(Event.RECORD)
-            one.answer.life.move(Event.ACKNOWLEDGE)
-            for again in self._recorded(one.query):
-                if again.offset == one.query.offset:
+            answer.pending.move(RECORDED)
+            for again in self._recorded(query):
+                if again.offset == query.offset:
                     done.append(again.offset)
                 else:
-                    self._add([Outgoing(again, one.value, one.content_type)])
+                    self._add([Outgoing(again, value, kind)])
         self._acknowledge(partition, done, generation)
         self._sent([one.answer for one in outgoing if one.answer is not None])
 
@@ -207,6 +205,21 @@ class Recorder:
         found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self._decisions.of(tp.partition).index(found, records[-1].offset, at_s)
+
+
+def _decided(outgoing: Iterable[Outgoing], first_offset: int) -> tuple[list[tuple[str, Logged]], bool]:
+    """What to index of a batch that stands in the log from an offset on; and whether all of it is surely new.
+
+    A query is decided about when nothing is known of its id, and once; only another application's query with the same
+    id can have been recorded meanwhile. A repetition is never new.
+    """
+    records: list[tuple[str, Logged]] = []
+    surely_new = True
+    for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset):
+        if answer is not None:
+            records.append((query.query_id, Logged(offset, value, kind == codec.MSGPACK)))
+            surely_new = surely_new and not answer.pending.shares_id
+    return records, surely_new
 
 
 def _record(outgoing: Outgoing) -> Record:

@@ -15,11 +15,17 @@ from aiokafka.errors import KafkaTimeoutError
 
 logger = logging.getLogger(__name__)
 
-Record = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+Headers = Sequence[tuple[str, bytes]]
+Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
 UNKNOWN_OFFSET = -1
 """Given by the broker for a batch that it had already stored when a retry arrived."""
+
+
+def _as_list(headers: Headers) -> list[tuple[str, bytes]]:
+    """What aiokafka takes; the headers that most records share are one list already."""
+    return headers if type(headers) is list else list(headers)
 
 
 class Delivery:
@@ -57,11 +63,13 @@ class Outbox:
         """
         parts: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()
+        append = batch.append
         for key, value, headers in records:
-            if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+            if append(key=key, value=value, timestamp=None, headers=_as_list(headers)) is None:
                 parts.append(await self._queue(topic, partition, batch))
                 batch = self._producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+                append = batch.append
+                append(key=key, value=value, timestamp=None, headers=_as_list(headers))
         if batch.record_count():
             parts.append(await self._queue(topic, partition, batch))
         return Delivery(parts)

@@ -3,14 +3,13 @@
 import pytest
 
 from clipper_agents.router.encoding import encode_answer
-from clipper_stream.routing import Answer, Received
-from clipper_stream.routing.life import Life
+from clipper_stream.routing import Answer, Pending, Received
 from clipper_topics import codec
 
 
 def answer_of(outputs, *, packed):
     query = Received(query_id="0-1", application="digits", rows=outputs, queried_at_s=1.0, packed=packed)
-    return Answer(life=Life(query), application=None, outputs=outputs, decided_at_s=1.5, confidence=1.0)
+    return Answer(Pending(query), None, outputs, 1.5, confidence=1.0)
 
 
 def test_an_answer_that_fits_is_written_as_it_is():

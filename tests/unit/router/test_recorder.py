@@ -11,18 +11,17 @@ from doubles_streaming import FakeLogReader, FakeProducer
 from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.recorder import Recorder, answers, head_of
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query_life import Event
+from clipper_stream.query_life import Event, Way
 from clipper_stream.routing.answer import refusal
-from clipper_stream.routing.life import Life
+from clipper_stream.routing.pending import Pending
 
 TOPIC = "predictions"
 
 
 def answer_to(one):
-    life = Life(one)
-    life.move(Event.REFUSE)
-    life.move(Event.DEFAULT)
-    return refusal(life, application(), "invalid_input", "for the test", NOW_S)
+    pending = Pending(one)
+    pending.move(Way(Event.REFUSE, Event.DEFAULT))
+    return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
 
 
 class Fixture:

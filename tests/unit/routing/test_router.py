@@ -180,7 +180,7 @@ def test_requests_that_nobody_answers_take_bounded_memory():
     assert MAX_OVERDUE_ROWS - 1024 <= kept <= MAX_OVERDUE_ROWS
 
 
-def test_one_row_that_fails_costs_a_packed_query_only_that_model():
+def test_one_row_that_fails_costs_a_packed_query_only_that_row_of_that_model():
     router = make_router(application(refs=("a:1", "b:1")))
     requests = {request.ref: request for request in router.receive([query("q1", 1, 2)], NOW_S).requests}
     pieces = [
@@ -189,7 +189,30 @@ def test_one_row_that_fails_costs_a_packed_query_only_that_model():
     ]
     answer = answer_of(router.gather(pieces, NOW_S))
     assert (answer.outputs, answer.confidence, answer.default) == ([2.0, 4.0], 0.5, False)
-    assert [(one.ref, one.explanation) for one in answer.unused] == [("b:1", "bad row")]
+    assert [use.outputs for use in answer.used] == [[2.0, 4.0], [2.0, None]]
+    assert answer.used[1].missing == ((1, "error", "bad row"),)
+    assert answer.unused == ()
+
+
+def test_only_the_rows_of_a_packed_query_that_nobody_answered_get_the_default():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1, 2, 3)], NOW_S).requests
+    router.gather([outputs_of(request, double, rows=(0, 1)), outputs_of(request, double, rows=(2, 3))], NOW_S)
+    answer = answer_of(router.expire(NOW_S + 1.0))
+    assert (answer.outputs, answer.reason, answer.confidence) == ([2.0, "default", 6.0], "late", 0.0)
+    assert "for rows [1]" in answer.explanation
+    (use,) = answer.used
+    assert (use.outputs, [row for row, *_ in use.missing]) == ([2.0, None, 6.0], [1])
+
+
+def test_rows_of_a_packed_query_that_are_cached_are_not_asked_for():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1, 2)], NOW_S).requests
+    router.gather([outputs_of(request, double)], NOW_S)
+    asked = router.receive([query("q2", 2, 3, 1)], NOW_S)
+    assert (asked.hits, asked.requests[0].rows.tolist()) == ({"a:1": 2}, [[3.0]])
+    answer = answer_of(router.gather([outputs_of(asked.requests[0], double)], NOW_S))
+    assert (answer.outputs, answer.used[0].cached) == ([4.0, 6.0, 2.0], False)
 
 
 def test_outputs_of_a_model_that_is_not_deterministic_are_neither_shared_nor_cached():
