@@ -14,6 +14,7 @@ RIG_LIMIT = 0.8
 MEASURES: dict[str, Callable[[Run], float | None]] = {
     "rows/s": lambda run: run.get("rows_per_s"),
     "CPU µs a row": lambda run: run.get("system_cpu_us"),
+    "whole run µs": lambda run: run.get("whole_cpu_us"),
     "router µs": lambda run: run.get("cpu_us", {}).get("router"),
     "host µs": lambda run: run.get("cpu_us", {}).get("host"),
     "rows per CPU s": lambda run: run.get("rows_per_cpu_s"),
