@@ -14,6 +14,8 @@ from clipper_topics.codec import MSGPACK_HEADERS
 
 APPLICATION = "digits-backlog"
 PARTITIONS = 4
+INDEX_DIGITS = 8
+"""A query id ends with the index of the query, in so many hexadecimal digits."""
 HOT_ROWS = 1_000
 """Rows that repeats are drawn from; each comes once before, so that a repeat finds it in a cache."""
 V2_HEADERS = [("mlserver-model", b"digits")]

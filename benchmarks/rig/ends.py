@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from rig.backlog import PARTITIONS, Backlog
+from rig.backlog import INDEX_DIGITS, PARTITIONS, Backlog
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -94,19 +94,19 @@ class Ends:
 
         Args:
             backlog: What was asked.
-            cold: So many predictions at the beginning do not count for the cache: what they ask again is in flight.
+            cold: So many queries at the beginning do not count for the cache: what they ask again is in flight.
         """
         label_of = dict(zip(backlog.ids, backlog.labels, strict=True))
         seen: Counter[str] = Counter()
         tally: Counter[str] = Counter()
-        for offset, found in self._read():
+        for found in self._read():
             query_id = found.query_id or found.id
             if query_id not in label_of:  # a probe
                 continue
             seen[query_id] += 1
             tally["defaults"] += found.reason is not None
             tally["wrong"] += found.labels != label_of[query_id]
-            if offset >= cold // PARTITIONS:
+            if int(query_id[-INDEX_DIGITS:], 16) >= cold:
                 tally["warm"] += 1
                 tally["hits"] += bool(found.models) and all(model.cached for model in found.models)
         return {
@@ -117,7 +117,7 @@ class Ends:
             "hit_ratio": round(tally["hits"] / max(1, tally["warm"]), 4),
         }
 
-    def _read(self) -> Iterable[tuple[int, Found]]:
+    def _read(self) -> Iterable[Found]:
         consumer = Consumer({**self._client, "group.id": "check", "enable.partition.eof": True})
         consumer.assign([TopicPartition(self._predictions, partition, 0) for partition in range(PARTITIONS)])
         still_open, give_up_s = PARTITIONS, time.monotonic() + TIMEOUT_S
@@ -127,6 +127,5 @@ class Ends:
                     still_open -= 1
                     continue
                 value = record.value() or b""
-                found = (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
-                yield record.offset() or 0, found
+                yield (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
         consumer.close()
