@@ -52,7 +52,7 @@ COUNTED: dict[str, Counter] = {
     "hits": ("clipper_cache_hits_total",),
     "coalesced": ("clipper_coalesced_total",),
 }
-QUICK = {"rounds": 1, "queries": 2_000, "recent": 1_000, "outstanding": 200}
+QUICK = {"rounds": 1, "queries": 2_000, "recent": 1_000, "outstanding": 500}
 
 
 def main() -> None:
