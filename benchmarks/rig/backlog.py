@@ -16,8 +16,8 @@ APPLICATION = "digits-backlog"
 PARTITIONS = 4
 INDEX_DIGITS = 8
 """A query id ends with the index of the query, in so many hexadecimal digits."""
-HOT_ROWS = 1_000
-"""Rows that repeats are drawn from; each comes once before, so that a repeat finds it in a cache."""
+HOT_ROWS, REPEATS_FROM = 1_000, 20_000
+"""Repeats are drawn from so many first rows, and begin so late: then these are answered, no longer in flight."""
 V2_HEADERS = [("mlserver-model", b"digits")]
 _json = msgspec.json.encode
 _msgpack = msgspec.msgpack.encode
@@ -31,7 +31,7 @@ class Shape:
         encoding: `json`, `msgpack` (numbers as float32 arrays), `msgpack-bytes` (a row as its 256 bytes), or `v2`
             (inference requests as MLServer reads them).
         rows_each: Rows in a record; 1: `input`, more: `inputs`.
-        repeat_ratio: Share of queries whose row is one of `HOT_ROWS`.
+        repeat_ratio: Share of queries from `REPEATS_FROM` on whose row is one of `HOT_ROWS`.
     """
 
     encoding: str = "json"
@@ -65,8 +65,9 @@ def make_backlog(shape: Shape, records: int) -> Backlog:
     rows = rng.integers(0, 1_000, (records * shape.rows_each, INPUTS)) / 1_000.0
     if shape.repeat_ratio:
         hot = np.flatnonzero(rng.random(len(rows)) < shape.repeat_ratio)
-        hot = hot[hot >= HOT_ROWS]
-        rows[hot] = rows[rng.integers(0, min(HOT_ROWS, len(rows)), len(hot))]
+        hot = hot[hot >= REPEATS_FROM]
+        # of the same partition: clients send an input always to the same one, where its output is cached
+        rows[hot] = rows[rng.integers(0, HOT_ROWS // PARTITIONS, len(hot)) * PARTITIONS + hot % PARTITIONS]
     ids = [f"{index % PARTITIONS}-00c1a55e{index:08x}" for index in range(records)]
     packs = rows.reshape(records, shape.rows_each, INPUTS)
     encode = ENCODERS[shape.encoding]

@@ -63,7 +63,7 @@ class Ends:
         """Write these queries, by index.
 
         Raises:
-            KafkaException: not all were acknowledged in time.
+            TimeoutError: not all were acknowledged in time.
         """
         producer = Producer({**self._client, **FILLING})
         for query in queries:
@@ -72,7 +72,7 @@ class Ends:
             if query % 1_000 == 0:
                 producer.poll(0)
         if producer.flush(TIMEOUT_S):
-            raise KafkaException(f"not written: {len(producer)} queries")
+            raise TimeoutError(f"not written: {len(producer)} queries")
 
     def predictions(self) -> int:
         """Records on the predictions topic: its end offsets, summed.
