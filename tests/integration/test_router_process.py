@@ -81,7 +81,10 @@ async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
     assert found["rows"].outputs == [3, 7]
     assert (found["a row fails"].outputs, found["a row fails"].confidence) == ([13, 7], 0.5)
     (partly,) = [use for use in found["a row fails"].models if use.model == "n"]
-    assert (partly.outputs, [(one.row, one.explanation) for one in partly.missing_rows]) == ([None, 7], [(0, "thirteen")])
+    assert (partly.outputs, [(one.row, one.explanation) for one in partly.missing_rows]) == (
+        [None, 7],
+        [(0, "thirteen")],
+    )
     assert [use.model for use in found["named"].models] == ["n"]
     assert found["packed"].output == 3
     reasons = {query_id: one.reason for query_id, one in found.items() if one.default}

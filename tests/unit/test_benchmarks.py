@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def test_a_configuration_of_the_benchmarks_is_valid_and_places_its_model(name, colocated):
     settings = load_settings(BENCHMARKS / "configs" / name, {})
     assert settings.model("digits:1").colocated is colocated
-    assert {application.name for application in settings.applications} == {"digits", "digits-backlog"}
+    assert {application.name for application in settings.applications} == {"digits", "digits-50ms", "digits-backlog"}
 
 
 def test_the_model_of_the_benchmarks_gives_a_label_a_row():

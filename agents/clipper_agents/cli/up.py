@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from clipper_agents.cli.options import Bootstrap, ConfigFile, LogLevel, Set, settings_from
 
 if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
 
+Profile = Annotated[bool, typer.Option("--profile", help="As --set router.profile=true: routers time their stages.")]
 WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
 
@@ -20,6 +23,7 @@ def up(
     bootstrap: Bootstrap = None,
     assignments: Set = None,
     log_level: LogLevel = None,
+    profile: Profile = False,
 ) -> None:
     """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
 
@@ -30,7 +34,8 @@ def up(
     from clipper_agents.supervisor.deployment import Deployment
 
     configure_logging(log_level, os.environ)
-    settings = settings_from(config, bootstrap, assignments)
+    profiled = ["router.profile=true"] if profile else []
+    settings = settings_from(config, bootstrap, [*(assignments or ()), *profiled])
     asyncio.run(serve(Deployment(settings, log_level=log_level)))
 
 

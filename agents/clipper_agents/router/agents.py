@@ -80,12 +80,17 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
     """
     queries: list[Received] = []
     for tp, records in chunk.items():
-        decoded = decode_queries(records, generation)
+        with process.stage("decode", len(records)):
+            decoded = decode_queries(records, generation)
         if decoded.undecodable:
             await refuse_queries(process, tp.partition, decoded.undecodable, generation)
         queries += decoded.queries
     if generation == process.generation():
-        process.carrier.carry_out(process.router.receive(not_answered(process, queries), time.time()))
+        with process.stage("known", len(queries)):
+            fresh = not_answered(process, queries)
+        with process.stage("decide", len(fresh)):
+            effects = process.router.receive(fresh, time.time())
+        process.carrier.carry_out(effects)
         process.watch_room()
 
 
@@ -135,4 +140,6 @@ def gather_frames(process: "RouterProcess", frames: list[OutputFrame]) -> None:
         process.sender.came_back(frame.frame, len(frame.outputs))
         failed = {row.row: (row.reason, row.explanation) for row in frame.failed}
         pieces.append(OutputPiece(frame.frame, frame.row0, frame.outputs, failed))
-    process.carrier.carry_out(process.router.gather(pieces, time.time()))
+    with process.stage("gather", sum(len(piece.outputs) for piece in pieces)):
+        effects = process.router.gather(pieces, time.time())
+    process.carrier.carry_out(effects)

@@ -11,6 +11,7 @@ import msgspec
 from faust.types import TP
 
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
@@ -52,6 +53,7 @@ class RouterProcess:
     Attributes:
         identity: Of this process, new at each start: outputs for another are somebody else's.
         room: Set while there is room for more queries in flight.
+        stage: Times what the process does, when it was told to.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
@@ -59,6 +61,8 @@ class RouterProcess:
         self.settings = settings
         self.identity = os.urandom(8)
         self.metrics = RouterMetrics()
+        self._timers = StageTimers() if settings.profile else None
+        self.stage: Stages = self._timers or untimed
         self.room = asyncio.Event()
         self.room.set()
         self.app = make_app(catalogue.router_group, settings.kafka, settings.data_dir, settings.instance)
@@ -114,6 +118,7 @@ class RouterProcess:
             recorded=self.router.recorded,
             acknowledge=self.acknowledge,
             sent=self._sent,
+            stage=self.stage,
         )
         self.learner = Learner(
             app,
@@ -135,6 +140,8 @@ class RouterProcess:
             return  # nothing is owned, so nothing is under way
         self._draining = True
         self.watch_room()
+        if self._timers is not None:
+            self._timers.report(now=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), DRAIN_S)
         await self.recorder.idle()
@@ -244,6 +251,8 @@ class RouterProcess:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             self.metrics.set_in_flight(self.router.in_flight)
+            if self._timers is not None:
+                self._timers.report()
             self.metrics.set_cache_bytes(self.caches.size_bytes)
             if self.generation() < 0:
                 continue

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
+from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.encoding import encode_answer, headers_of
 from clipper_agents.streaming.log_reader import LogReader
@@ -78,6 +79,7 @@ class Recorder:
         recorded: Called for each answer when it is in the log.
         acknowledge: Called with partition, offsets and generation when queries are finished.
         sent: Called with the answers of a round, for metrics.
+        stage: Times the parts of a round.
     """
 
     def __init__(
@@ -91,22 +93,24 @@ class Recorder:
         recorded: RecordedCallback,
         acknowledge: Callable[[int, list[int], int], None],
         sent: Callable[[list[Answer]], None],
+        stage: Stages = untimed,
     ) -> None:
         self._outbox, self._reader, self._topic, self._decisions = outbox, reader, topic, decisions
         self._generation, self._recorded, self._acknowledge, self._sent = generation, recorded, acknowledge, sent
+        self._stage = stage
         self._waiting: list[Outgoing] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def put(self, answers: Iterable[Answer]) -> None:
+    def put(self, answers: Sequence[Answer]) -> None:
         """Record and send these answers."""
-        self._add(
-            [
+        with self._stage("encode", len(answers)):
+            outgoing = [
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
             ]
-        )
+        self._add(outgoing)
 
     def repeat(self, query: Received, logged: Logged) -> None:
         """The query was answered before: the same record read again is done, another record is answered again."""
@@ -181,9 +185,11 @@ class Recorder:
             if self._generation() != generation:
                 return
         else:
-            records, surely_new = _decided(outgoing, first)
-            decisions.index(records, offsets[-1], time.time(), surely_new=surely_new)
-        self._conclude(partition, outgoing, generation)
+            with self._stage("index", len(outgoing)):
+                records, surely_new = _decided(outgoing, first)
+                decisions.index(records, offsets[-1], time.time(), surely_new=surely_new)
+        with self._stage("acknowledge", len(outgoing)):
+            self._conclude(partition, outgoing, generation)
 
     def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int) -> None:
         done: list[int] = []

@@ -91,6 +91,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             cache_bytes=int(self.router.cache_mib * MIB),
             metrics_port=self.router.metrics_port,
             metrics_address=self.router.metrics_address,
+            profile=self.router.profile,
         )
 
     def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:

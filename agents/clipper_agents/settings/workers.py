@@ -24,6 +24,7 @@ class RouterSettings:
         cache_bytes: Budget of the prediction cache, bytes a partition; 0: no cache.
         metrics_port: Port of the metrics; 0: a free one.
         metrics_address: Address that the metrics are served on.
+        profile: Whether stages are timed.
     """
 
     kafka: KafkaConnection
@@ -35,6 +36,7 @@ class RouterSettings:
     cache_bytes: int = 32 * MIB
     metrics_port: int = 0
     metrics_address: str = "127.0.0.1"
+    profile: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
