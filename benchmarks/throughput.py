@@ -1,7 +1,7 @@
 """How many queries a second does a pipeline answer, and for how much CPU, beside other ways to do it with Kafka?
 
     python benchmarks/throughput.py --json throughput.json
-    python benchmarks/throughput.py --quick                       # seven systems, about a minute
+    python benchmarks/throughput.py --quick                       # six systems, about a minute
     python benchmarks/throughput.py --systems aiokafka separate-msgpack --rounds 3
 
 Every system reads the same queries (64 numbers as JSON, some also as msgpack) from a topic of four partitions, calls
@@ -41,7 +41,7 @@ from rig.targets import show_targets
 from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue
 
-QUICK = ("aiokafka", "aiokafka-msgpack", "bytewax", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
+QUICK = ("aiokafka", "aiokafka-msgpack", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 20_000, 2_000
 LEAST_AHEAD = 2.5
 """A backlog has at least so many times the queries that are left out at each end."""
