@@ -22,6 +22,8 @@ from rig.systems import Place
 from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
 
 LAST_WORDS = 300
+SPAN_AHEAD = 3
+"""A span has at least so many times the queries that a system works on at once, or one burst of answers decides it."""
 
 
 def competed(contender: Contender, place: Place, broker: int, records: int, options: Any) -> dict[str, Any]:
@@ -67,7 +69,10 @@ def _measured(
         span.note += f": {_last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
     figures = span.figures(backlog.rows_each)
-    if figures and not contender.config:
+    if figures and figures["span_records"] < SPAN_AHEAD * contender.reads_ahead:
+        figures = {"too_short": figures}
+        span.note += "; the span is too short to tell: answers come in bursts as large as what is worked on at once"
+    elif figures and not contender.config:
         figures["cpu_us"] = {"rival": figures["system_cpu_us"]}
     return {**figures, **checked, "complete": complete, "note": span.note.removeprefix("; ")}
 

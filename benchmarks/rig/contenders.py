@@ -118,7 +118,7 @@ def _ours(encoding: str) -> list[Contender]:
     ]
 
 
-def _ours_one(name: str, config: str, shape: Shape, in_flight: int = IN_FLIGHT, share: float = 0.75) -> Contender:
+def _ours_one(name: str, config: str, shape: Shape, in_flight: int = IN_FLIGHT, share: float = 1.0) -> Contender:
     settings = (f"router.max_in_flight={in_flight}",)
     return Contender(name=name, config=config, shape=shape, share=share, settings=settings, reads_ahead=in_flight)
 
