@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from clipper_stream.caching.coalescing import InFlight
+from clipper_stream.caching.keys import row_keys
 from clipper_stream.deadlines import DeadlineQueue
 from clipper_stream.routing.application import Candidate
 from clipper_stream.routing.effects import OutputPiece, Request
 from clipper_stream.routing.framing import frames_of
-from clipper_stream.routing.pending import Failure, Pending
+from clipper_stream.routing.pending import OPEN, Failure, Pending
 
 FORGET_AFTER_S = 10.0
 MAX_OVERDUE_ROWS = 16_384
@@ -103,10 +104,7 @@ class Asking:
 
     def join(self, key: bytes, owner: Pending, place: int) -> bool:
         """Wait for the row of this key; True when the caller is the first, and must ask."""
-        first = self._in_flight.join(key, (owner, place))
-        if first:
-            owner.own(key)
-        return first
+        return self._in_flight.join(key, (owner, place))
 
     def requests(self, asks: Asks) -> list[Request]:
         """Requests for these rows, of one dtype and shape each, none too large."""
@@ -143,11 +141,10 @@ class Asking:
     def abandon(self, pending: Pending) -> list[tuple[bytes, list[Waiter]]]:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
         orphans = []
-        for key in pending.owned or ():
+        for key in _open_keys(pending):
             waiting = _wanted(self._in_flight.resolve(key)) if self._owns(pending, key) else []
             if waiting:
                 orphans.append((key, waiting))
-        pending.owned = None
         return orphans
 
     def forget(self, now_s: float) -> list[int]:
@@ -216,6 +213,17 @@ class Asking:
         self._frames[self._number] = Frame(asks.candidate, owners, places, keys, len(owners))  # type: ignore[arg-type]
         self._in_time.push(float(deadlines.max()), self._number)
         return Request(asks.candidate.ref, self._number, rows, deadlines)
+
+
+def _open_keys(pending: Pending) -> list[bytes]:
+    """Under which keys a query still waits; its rows are hashed anew, because few queries run out of time."""
+    count, keys = pending.count, []
+    for model, ref in enumerate(pending.decision.models):
+        candidate = pending.application.by_ref[ref]
+        rows = [row for row in range(count) if pending.outputs[model * count + row] is OPEN]
+        if candidate.deterministic and rows:
+            keys += row_keys(candidate.digest, [pending.block[pending.first + row] for row in rows])
+    return keys
 
 
 def _wanted(waiting: list[Waiter]) -> list[Waiter]:

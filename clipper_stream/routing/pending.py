@@ -52,7 +52,6 @@ class Pending:
         asked_at_s: When the decision was made, seconds since the epoch.
         deadline_s: When to answer with what is there, seconds since the epoch.
         answered: Whether the answer was given; what arrives later only feeds the cache.
-        owned: Cache keys that this query was the first to ask for.
         shares_id: Whether another application's query with the same id was in flight when this one came.
 
     >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
@@ -73,7 +72,6 @@ class Pending:
         "first",
         "open_places",
         "outputs",
-        "owned",
         "query",
         "repeats",
         "shares_id",
@@ -91,7 +89,6 @@ class Pending:
     arrived_s: list[float]
     open_places: int
     asked_at_s: float
-    owned: list[bytes] | None
 
     def __init__(self, query: Received) -> None:
         self.query = query
@@ -112,7 +109,7 @@ class Pending:
         self.open_places = models * self.count
         self.outputs = [OPEN] * self.open_places
         self.arrived_s = [0.0] * models
-        self.failures = self.owned = None
+        self.failures = None
         self.state = ASKED.end(self.state)
 
     def move(self, way: Way) -> None:
@@ -151,13 +148,6 @@ class Pending:
     def wants(self, place: int) -> bool:
         """Whether an output still changes the answer."""
         return not self.answered and self.outputs[place] is OPEN and not self._failed(place)
-
-    def own(self, key: bytes) -> None:
-        """This query is the first to ask for the row of this key."""
-        if self.owned is None:
-            self.owned = [key]
-        else:
-            self.owned.append(key)
 
     def row(self, place: int) -> int:
         """Index in the block of the row that a place is about."""

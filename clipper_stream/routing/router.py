@@ -135,7 +135,11 @@ class Router:
 
     def recorded(self, query: Received) -> Sequence[Received]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
-        pending = self._in_flight.pop(self._key(query), None)
+        key: Key = (query.partition, query.query_id)
+        pending = self._in_flight.get(key)
+        if pending is not None and pending.query is not query:
+            key = self._key(query)
+        pending = self._in_flight.pop(key, None)
         if pending is None or pending.repeats is None:
             return ()
         self._repeats -= len(pending.repeats)

@@ -76,20 +76,27 @@ class PartitionDecisions:
         values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
-    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float, *, surely_new: bool = False) -> None:
+    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float) -> None:
         """Take in predictions of one partition, in log order.
 
         Args:
             records: Query id and record of each.
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
-            surely_new: The caller knows that no two records have one id, and that no id is known: nothing is looked up.
         """
-        if not surely_new:
-            records = self._new_of(records)
+        self.index_new(((query_id, *logged) for query_id, logged in self._new_of(records)), upto, at_s)
+
+    def index_new(self, records: Iterable[tuple[str, int, bytes, bool]], upto: int, at_s: float) -> None:
+        """Take in predictions of queries of which none is known, each once: nothing is looked up.
+
+        Args:
+            records: Query id, offset, value and whether the value is msgpack, of each.
+            upto: As in `index`.
+            at_s: As in `index`.
+        """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
-        for query_id, (offset, value, msgpack) in records:
+        for query_id, offset, value, msgpack in records:
             put(_DECISION + query_id.encode(), pack(offset, msgpack) + value)
         self.last_offset = max(self.last_offset, upto)
         put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))

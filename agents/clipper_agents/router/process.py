@@ -5,6 +5,8 @@ import contextlib
 import logging
 import os
 import time
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -38,6 +40,9 @@ HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
+
+
+_application_and_reason = attrgetter("application", "reason")
 
 
 class _OutputCodec:
@@ -175,12 +180,9 @@ class RouterProcess:
             self._drained.set()
 
     def _sent(self, answers: list[Answer]) -> None:
-        groups: dict[tuple[str, str | None], list[float]] = {}
-        for answer in answers:
-            name = answer.application.name if answer.application else UNKNOWN_APPLICATION
-            latency_s = max(0.0, answer.decided_at_s - answer.query.queried_at_s)
-            groups.setdefault((name, answer.reason), []).append(latency_s)
-        for (name, reason), latencies_s in groups.items():
+        for (application, reason), group in groupby(answers, key=_application_and_reason):
+            latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
+            name = application.name if application else UNKNOWN_APPLICATION
             self.metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
 
     # --- state ------------------------------------------------------------------------------------------------------

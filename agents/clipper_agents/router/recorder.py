@@ -19,7 +19,7 @@ import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.decisions import Decisions, Logged
+from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
 from clipper_agents.router.encoding import encode_answer, headers_of
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.outbox import Outbox, Record
@@ -186,8 +186,7 @@ class Recorder:
                 return
         else:
             with self._stage("index", len(outgoing)):
-                records, surely_new = _decided(outgoing, first)
-                decisions.index(records, offsets[-1], time.time(), surely_new=surely_new)
+                _index(decisions, outgoing, first)
         with self._stage("acknowledge", len(outgoing)):
             self._conclude(partition, outgoing, generation)
 
@@ -213,19 +212,22 @@ class Recorder:
         self._decisions.of(tp.partition).index(found, records[-1].offset, at_s)
 
 
-def _decided(outgoing: Iterable[Outgoing], first_offset: int) -> tuple[list[tuple[str, Logged]], bool]:
-    """What to index of a batch that stands in the log from an offset on; and whether all of it is surely new.
+def _index(decisions: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int) -> None:
+    """Index a batch that stands in the log from an offset on.
 
     A query is decided about when nothing is known of its id, and once; only another application's query with the same
     id can have been recorded meanwhile. A repetition is never new.
     """
-    records: list[tuple[str, Logged]] = []
-    surely_new = True
-    for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset):
-        if answer is not None:
-            records.append((query.query_id, Logged(offset, value, kind == codec.MSGPACK)))
-            surely_new = surely_new and not answer.pending.shares_id
-    return records, surely_new
+    upto, now_s = first_offset + len(outgoing) - 1, time.time()
+    decided = [
+        (query.query_id, offset, value, kind == codec.MSGPACK)
+        for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
+        if answer is not None
+    ]
+    if any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
+        decisions.index([(one[0], Logged(*one[1:])) for one in decided], upto, now_s)
+    else:
+        decisions.index_new(decided, upto, now_s)
 
 
 def _record(outgoing: Outgoing) -> Record:
