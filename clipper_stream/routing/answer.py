@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.errors import ModelFailed
 from clipper_stream.routing.application import Application
-from clipper_stream.routing.pending import OPEN, Failure, Pending
+from clipper_stream.routing.pending import Failure, NoOutput, Pending
 from clipper_stream.routing.received import Received
 
 LATE: Failure = ("late", "no output by the deadline")
@@ -150,16 +150,17 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
     used: list[ModelUse] = []
     unused: list[Unused] = []
     decision, count = pending.decision, pending.count
+    incomplete = pending.open_places > 0 or pending.failures is not None
     for model, (ref, propensity) in enumerate(zip(decision.models, decision.propensities, strict=True)):
         served = ref in decision.served
         outputs = pending.outputs[model * count : (model + 1) * count]
-        missing = tuple(_missing_rows(pending, model, outputs)) if OPEN in outputs else ()
+        missing = tuple(_missing_rows(pending, model, outputs)) if incomplete else ()
         if len(missing) == count:
             unused.append(Unused(ref, propensity, served, missing[0].reason, missing[0].explanation))
         else:
             arrived_s = pending.arrived_s[model]
             latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
-            answered = [None if output is OPEN else output for output in outputs] if missing else outputs
+            answered = [None if isinstance(output, NoOutput) else output for output in outputs] if missing else outputs
             used.append(ModelUse(ref, propensity, served, answered, latency_s, not arrived_s, missing))
     return tuple(used), tuple(unused)
 
@@ -167,7 +168,7 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
 def _missing_rows(pending: Pending, model: int, outputs: list[Any]) -> Iterator[MissingRow]:
     failures = pending.failures or {}
     for row, output in enumerate(outputs):
-        if output is OPEN:
+        if isinstance(output, NoOutput):
             yield MissingRow(row, *failures.get(model * pending.count + row, LATE))
 
 

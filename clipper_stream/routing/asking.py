@@ -142,7 +142,8 @@ class Asking:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
         orphans = []
         for key in _open_keys(pending):
-            waiting = _wanted(self._in_flight.resolve(key)) if self._owns(pending, key) else []
+            waiting = self._in_flight.resolve(key) if self._owns(pending, key) else []
+            waiting = [(owner, place) for owner, place in waiting if owner is not pending and owner.wants(place)]
             if waiting:
                 orphans.append((key, waiting))
         return orphans

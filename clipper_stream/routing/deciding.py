@@ -74,6 +74,7 @@ class Deciding:
             return
         first = 0
         for pending in pendings:
+            pending.query.rows.clear()
             yield pending, block, first
             first += pending.count
 

@@ -3,10 +3,12 @@
 Rules of this file:
 - A query has one place for each row of each model asked: `model * count + row`. A place is filled once, by an output or
   by a failure; `open_places` counts those that are not.
+- When the query is answered its open places are closed: what arrives later finds none.
 - Rows of many queries are converted together, into one block; a query has `count` of them, from `first` on.
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 from clipper_stream.query_life import Event, State, Way
@@ -15,14 +17,14 @@ from clipper_stream.routing.received import Received
 from clipper_stream.selection.decision import Decision
 
 
-class _Open:
-    """A place without an output."""
+class NoOutput(Enum):
+    """What stands in a place without an output: it is waited for, or it will not come."""
 
-    def __repr__(self) -> str:
-        return "OPEN"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
-OPEN = _Open()
+OPEN, CLOSED = NoOutput.OPEN, NoOutput.CLOSED
 THROUGHPUT_WAIT_S = 60.0
 """How long a query without a deadline waits for a model: long for any batch, and short enough to bound memory."""
 
@@ -45,13 +47,12 @@ class Pending:
         block: Rows of this and other queries, converted.
         first: Index of the query's first row in the block.
         count: How many rows it has.
-        outputs: Output or OPEN, by place.
-        failures: Why there is no output, by place.
+        outputs: Output, OPEN or CLOSED, by place.
+        failures: Why there is no output, by place; None when all is well.
         arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
         open_places: How many places are neither filled nor failed.
         asked_at_s: When the decision was made, seconds since the epoch.
         deadline_s: When to answer with what is there, seconds since the epoch.
-        answered: Whether the answer was given; what arrives later only feeds the cache.
         shares_id: Whether another application's query with the same id was in flight when this one came.
 
     >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
@@ -60,7 +61,6 @@ class Pending:
     """
 
     __slots__ = (
-        "answered",
         "application",
         "arrived_s",
         "asked_at_s",
@@ -96,7 +96,7 @@ class Pending:
         self.repeats: list[Received] | None = None
         self.count = len(query.rows)
         self.deadline_s = 0.0
-        self.answered = self.shares_id = False
+        self.shares_id = False
 
     def ask(
         self, application: Application, decision: Decision, weights: Mapping[str, float], block: Any, first: int,
@@ -122,9 +122,10 @@ class Pending:
 
     def fill(self, place: int, output: Any, now_s: float) -> bool:
         """Put a model's output into its place; True when that was the last open one."""
-        if self.answered or self.outputs[place] is not OPEN or self._failed(place):
+        outputs = self.outputs
+        if outputs[place] is not OPEN:
             return False
-        self.outputs[place] = output
+        outputs[place] = output
         self.arrived_s[place // self.count] = now_s
         self.open_places -= 1
         return self.open_places == 0
@@ -137,8 +138,9 @@ class Pending:
 
     def fail(self, place: int, failure: Failure) -> bool:
         """There will be no output; True when that was the last open place."""
-        if self.answered or self.outputs[place] is not OPEN or self._failed(place):
+        if self.outputs[place] is not OPEN:
             return False
+        self.outputs[place] = CLOSED
         if self.failures is None:
             self.failures = {}
         self.failures[place] = failure
@@ -147,11 +149,13 @@ class Pending:
 
     def wants(self, place: int) -> bool:
         """Whether an output still changes the answer."""
-        return not self.answered and self.outputs[place] is OPEN and not self._failed(place)
+        return self.outputs[place] is OPEN
+
+    def close(self) -> None:
+        """The answer is given: nothing is waited for any more."""
+        if self.open_places:
+            self.outputs = [CLOSED if output is OPEN else output for output in self.outputs]
 
     def row(self, place: int) -> int:
         """Index in the block of the row that a place is about."""
         return self.first + place % self.count
-
-    def _failed(self, place: int) -> bool:
-        return self.failures is not None and place in self.failures

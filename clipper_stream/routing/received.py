@@ -9,7 +9,8 @@ class Received(NamedTuple):
     Attributes:
         query_id: Its id.
         application: Name of its application.
-        rows: Its rows as they were decoded; one for a query with `input`.
+        rows: Its rows as they were decoded; one for a query with `input`. The router empties the list once it has
+            converted them: thousands of queries in flight would hold a Python object for each of their numbers.
         queried_at_s: Timestamp of its record, seconds since the epoch.
         partition: Of its record, and of everything about it.
         offset: Of its record.

@@ -126,8 +126,9 @@ class Router:
         effects = Effects(now_s=now_s)
         again: AsksByRef = {}
         for pending in self._deadlines.pop_due(now_s):
+            orphans = self._asking.abandon(pending)
             self._conclude(pending, EXPIRED, effects)
-            for key, waiting in self._asking.abandon(pending):
+            for key, waiting in orphans:
                 self._ask_again(_candidate(*waiting[0]), key, waiting, again, effects)
         self._send(again, effects)
         effects.forgotten = self._asking.forget(now_s)
@@ -271,7 +272,7 @@ class Router:
         answer = conclude(pending, effects.now_s)
         combined, defaulted = ways
         pending.move(combined if answer.reason is None else defaulted)
-        pending.answered = True
+        pending.close()
         self._deadlines.discard(pending)
         effects.answers.append(answer)
 

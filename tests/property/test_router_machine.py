@@ -33,6 +33,8 @@ class Naive:
     """One query, and what has arrived for it by model and row."""
 
     query: object
+    rows: list
+    """Of the query: the router empties its list."""
     decision: object = None
     deadline_s: float = 0.0
     slots: dict = field(default_factory=dict)
@@ -40,9 +42,7 @@ class Naive:
 
     def open(self, ref, value):
         return [
-            (ref, row)
-            for row, one in enumerate(self.query.rows)
-            if one[0] == value and self.slots.get((ref, row)) is OPEN
+            (ref, row) for row, one in enumerate(self.rows) if one[0] == value and self.slots.get((ref, row)) is OPEN
         ]
 
     def fill(self, slot, output, failure):
@@ -61,7 +61,7 @@ class Naive:
 
     def answer(self):
         """Outputs, reason and models used, by the plainest code."""
-        rows, app = range(len(self.query.rows)), APPLICATIONS.get(self.query.application)
+        rows, app = range(len(self.rows)), APPLICATIONS.get(self.query.application)
         if self.decision is None:
             default = app.default_output if app else None
             return [default] * len(rows), None, {}
@@ -174,7 +174,7 @@ class RouterMachine(RuleBasedStateMachine):
     # --- the naive model --------------------------------------------------------------------------------------
     def naive(self, one):
         app = APPLICATIONS.get(one.application)
-        found = Naive(one)
+        found = Naive(one, list(one.rows))
         if app is None or not app.refs or one.models == ["z"]:
             return found
         asked_at_s = min(one.queried_at_s, self.now_s)
@@ -188,7 +188,7 @@ class RouterMachine(RuleBasedStateMachine):
             else named([app.named(model) for model in one.models])
         )
         for ref in found.decision.models:
-            for row, (value,) in enumerate(one.rows):
+            for row, (value,) in enumerate(found.rows):
                 known = ref != VOLATILE and self.cache and (one.partition, ref, value) in self.cache
                 found.slots[ref, row] = MODELS[ref](value) if known else OPEN
         return found
@@ -266,7 +266,7 @@ class RouterMachine(RuleBasedStateMachine):
         frame = self.router._asking._frames[request.frame]
         for row, (owner, place) in enumerate(zip(frame.owners, frame.places, strict=True)):
             key, in_query = (request.ref, float(request.rows[row][0])), place % owner.count
-            assert request.rows[row][0] == owner.query.rows[in_query][0]
+            assert request.rows[row][0] == owner.block[owner.first + in_query][0]
             assert owner.query.query_id in self.waiting
             self.askers[request.frame, row] = owner.query.query_id, (request.ref, in_query), owner.query.partition
             if request.ref != VOLATILE:

@@ -53,29 +53,34 @@ def _too_large(answer: Answer, size_bytes: int, most_bytes: int) -> Answer:
 
 
 def prediction_of(answer: Answer) -> Prediction:
-    """The prediction record of an answer."""
+    """The prediction record of an answer; what is as in most answers is left at its default, which costs nothing."""
     pending, application, outputs, at_s, confidence, reason, explanation, served_propensity, used, unused = answer
     query = pending.query
-    packed, queried_at_s, decided = query.packed, query.queried_at_s, bool(used or unused)
-    return Prediction(
+    packed, queried_at_s = query.packed, query.queried_at_s
+    prediction = Prediction(
         query_id=query.query_id,
         application=query.application,
-        context=query.context,
         output=UNSET if packed else outputs[0],
-        outputs=list(outputs) if packed else UNSET,
         confidence=confidence,
-        default=reason is not None,
-        reason=reason,
-        explanation=explanation,
-        policy=_policy(query, application) if application is not None and decided else None,
-        served_propensity=served_propensity if decided else None,
         models=[_model_answer(use, packed) for use in used],
-        missing=list(map(_missing, unused)) if unused else [],
         query_offset=query.offset,
-        queried_at_ms=round(queried_at_s * 1000),
-        predicted_at_ms=round(at_s * 1000),
+        queried_at_ms=round(queried_at_s * 1e3),
+        predicted_at_ms=round(at_s * 1e3),
         latency_ms=round((at_s - queried_at_s) * 1e6) / 1e3,  # to microseconds; round(x, 3) takes four times as long
     )
+    if used or unused:
+        prediction.served_propensity = served_propensity
+        if application is not None:
+            prediction.policy = _policy(query, application)
+        if unused:
+            prediction.missing = [_missing(model) for model in unused]
+    if packed:
+        prediction.outputs = list(outputs)
+    if query.context is not None:
+        prediction.context = query.context
+    if reason is not None:
+        prediction.default, prediction.reason, prediction.explanation = True, reason, explanation
+    return prediction
 
 
 def _policy(query: Received, application: Application) -> PolicyRef:
@@ -102,19 +107,19 @@ NAMED = "named"
 def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
     ref, propensity, served, outputs, latency_s, cached, missing = use
     name, version = name_and_version(ref)
-    return ModelAnswer(
+    answer = ModelAnswer(
         model=name,
         version=version,
         propensity=propensity,
         output=UNSET if packed else outputs[0],
-        outputs=list(outputs) if packed else UNSET,
-        missing_rows=[MissingRow(row=row, reason=reason, explanation=why) for row, reason, why in missing]
-        if missing
-        else [],
         latency_ms=round(latency_s * 1e6) / 1e3,
         cached=cached,
         served=served,
     )
+    if packed:
+        answer.outputs = list(outputs)
+        answer.missing_rows = [MissingRow(row=row, reason=reason, explanation=why) for row, reason, why in missing]
+    return answer
 
 
 def _missing(model: Unused) -> Missing:
