@@ -115,11 +115,14 @@ class Asking:
         frame = self._frames.get(piece.frame)
         if frame is None:
             return None
-        rows = len(frame.owners)
-        if not piece.failed and piece.row0 == 0 and len(piece.outputs) == rows == frame.unanswered:
-            self._answer(piece.frame, frame, rows)
-            return Arrived(Asks(frame.candidate, frame.owners, frame.places, frame.keys), piece.outputs)  # type: ignore[arg-type]  # nobody is None in a frame that is wholly unanswered
-        return self._take_some(frame, piece)
+        first, last = piece.row0, piece.row0 + len(piece.outputs)
+        owners = frame.owners[first:last] if first >= 0 else []
+        if piece.failed or len(owners) < last - first or None in owners:
+            return self._take_some(frame, piece)
+        frame.owners[first:last] = [None] * len(owners)
+        self._answer(piece.frame, frame, len(owners))
+        asks = Asks(frame.candidate, owners, frame.places[first:last], frame.keys[first:last])  # type: ignore[arg-type]
+        return Arrived(asks, piece.outputs)
 
     def resolve(self, key: bytes) -> list[Waiter]:
         """Everybody who waits for the row of this key; nobody does any more."""

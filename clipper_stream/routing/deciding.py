@@ -21,6 +21,11 @@ Converted = Iterable[tuple[Pending, Any, int]]
 """A query, the block that its rows are in, and the index of the first of them."""
 
 
+CONVERTED_TOGETHER = 128
+"""So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
+in the processor's cache, and is freed before the next ones are decoded."""
+
+
 @dataclass(slots=True)
 class Decided:
     """What became of queries: waiting for models, or answered at once."""
@@ -29,36 +34,54 @@ class Decided:
     refusals: list[Answer] = field(default_factory=list)
 
 
-def refuse_unknown(name: str, pendings: Iterable[Pending], now_s: float) -> list[Answer]:
-    """Answers to queries of an application that is not registered."""
-    why = f"application {name!r} is not registered"
-    return [_refused(pending, None, "unknown_application", why, now_s) for pending in pendings]
+def refuse_unknown(pending: Pending, now_s: float) -> Answer:
+    """The answer to a query of an application that is not registered."""
+    why = f"application {pending.query.application!r} is not registered"
+    return _refused(pending, None, "unknown_application", why, now_s)
 
 
 class Deciding:
-    """Decides about queries of one application, all at one time."""
+    """Decides about queries of one application, all at one time.
+
+    Attributes:
+        application: The application.
+        count: How many queries were added.
+    """
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
-        self._application, self._prepare, self._now_s = application, prepare, now_s
+        self.application, self._prepare, self._now_s = application, prepare, now_s
         self._prepared: dict[tuple[int, str | None], Prepared] = {}
+        self._unconverted: list[Pending] = []
         self._decided = Decided()
+        self.count = 0
 
-    def decide(self, pendings: Iterable[Pending]) -> Decided:
-        """Decide about these queries."""
-        asking = [pending for pending in pendings if self._may_ask(pending)]
-        if asking:
-            for pending, block, first in self._converted(asking):
-                self._choose(pending, block, first)
+    def add(self, pending: Pending) -> None:
+        """Decide about this query too, now or with the next ones."""
+        self.count += 1
+        if self._may_ask(pending):
+            self._unconverted.append(pending)
+            if len(self._unconverted) == CONVERTED_TOGETHER:
+                self._convert()
+
+    def decided(self) -> Decided:
+        """What became of all of them."""
+        if self._unconverted:
+            self._convert()
         return self._decided
+
+    def _convert(self) -> None:
+        pendings, self._unconverted = self._unconverted, []
+        for pending, block, first in self._converted(pendings):
+            self._choose(pending, block, first)
 
     def _may_ask(self, pending: Pending) -> bool:
         query, now_s = pending.query, self._now_s
-        pending.deadline_s = due_s = deadline_s(query, self._application, now_s)
-        if query.invalid is None and due_s > now_s and self._application.refs:
+        pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
+        if query.invalid is None and due_s > now_s and self.application.refs:
             return True
         if query.invalid is not None:
             self._refuse(pending, "invalid_input", query.invalid)
-        elif not self._application.refs:
+        elif not self.application.refs:
             self._refuse(pending, "no_models", "no model of the application is deployed")
         else:
             why = f"read {round((now_s - due_s) * 1000)} ms after its deadline; nobody was asked"
@@ -68,7 +91,7 @@ class Deciding:
     def _converted(self, pendings: list[Pending]) -> Converted:
         """All rows together; only when they do not fit together, by query."""
         try:
-            block = convert(self._application.spec, [row for pending in pendings for row in pending.query.rows])
+            block = convert(self.application.spec, [row for pending in pendings for row in pending.query.rows])
         except InvalidInput:
             yield from self._converted_apart(pendings)
             return
@@ -81,7 +104,7 @@ class Deciding:
     def _converted_apart(self, pendings: list[Pending]) -> Converted:
         """Inputs of single-row queries together, those of packed ones each by itself."""
         single = [pending for pending in pendings if not pending.query.packed]
-        rows = to_rows(self._application.spec, [pending.query.rows[0] for pending in single])
+        rows = to_rows(self.application.spec, [pending.query.rows[0] for pending in single])
         for index, error in rows.failed.items():
             self._refuse(single[index], "invalid_input", str(error))
         good = (pending for index, pending in enumerate(single) if index not in rows.failed)
@@ -89,12 +112,12 @@ class Deciding:
         for pending in pendings:
             if pending.query.packed:
                 try:
-                    yield pending, to_matrix(self._application.spec, pending.query.rows), 0
+                    yield pending, to_matrix(self.application.spec, pending.query.rows), 0
                 except InvalidInput as error:
                     self._refuse(pending, "invalid_input", str(error))
 
     def _choose(self, pending: Pending, block: Any, first: int) -> None:
-        application, query = self._application, pending.query
+        application, query = self.application, pending.query
         prepared = self._prepared.get((query.partition, query.context))
         if prepared is None:
             prepared = self._prepare(application, query.partition, query.context)
@@ -111,7 +134,7 @@ class Deciding:
         self._decided.pendings.append(pending)
 
     def _as_named(self, pending: Pending, models: list[str]) -> Decision | None:
-        application = self._application
+        application = self.application
         refs = {model: application.named(model) for model in models}
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
@@ -121,7 +144,7 @@ class Deciding:
         return named(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
     def _refuse(self, pending: Pending, reason: str, why: str, way: Way = REFUSED) -> None:
-        self._decided.refusals.append(_refused(pending, self._application, reason, why, self._now_s, way))
+        self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, way))
 
 
 def deadline_s(query: Received, application: Application, now_s: float) -> float:

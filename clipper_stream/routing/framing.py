@@ -2,9 +2,11 @@
 
 import marshal
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipper_stream.routing.pending import Pending
 
@@ -21,9 +23,9 @@ Framed = tuple[Sequence[int], Any]
 
 def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Framed]:
     """The rows that these places of these queries are about, in frames; a row larger than a frame may be goes alone."""
-    block = owners[0].block
-    if isinstance(block, np.ndarray) and all(owner.block is block for owner in owners):
-        yield from _of_one_matrix(block, [owner.row(place) for owner, place in zip(owners, places, strict=True)])
+    matrix = _as_one_matrix(owners, places)
+    if matrix is not None:
+        yield from _of_one_matrix(matrix)
         return
     rows = [owner.block[owner.row(place)] for owner, place in zip(owners, places, strict=True)]
     for group in _same_shape(rows):
@@ -32,14 +34,31 @@ def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Fram
             yield frame, np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen
 
 
-def _of_one_matrix(matrix: Any, rows: list[int]) -> Iterable[Framed]:
+def _as_one_matrix(owners: Sequence[Pending], places: Sequence[int]) -> NDArray[Any] | None:
+    """All rows together, where they are of one dtype and shape: cut from the blocks, which are few."""
+    parts: list[NDArray[Any]] = []
+    for _, run in groupby(zip(owners, places, strict=True), key=_block_of):
+        asked = list(run)
+        block = asked[0][0].block
+        if not isinstance(block, np.ndarray):
+            return None
+        rows = [owner.first + place % owner.count for owner, place in asked]
+        parts.append(block if rows == list(range(len(block))) else block[rows])
+    if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _block_of(asked: tuple[Pending, int]) -> int:
+    return id(asked[0].block)
+
+
+def _of_one_matrix(matrix: NDArray[Any]) -> Iterable[Framed]:
+    count = len(matrix)
     most = max(1, min(MAX_FRAME_ROWS, MAX_FRAME_BYTES // max(1, matrix[0].nbytes)))
-    if len(rows) <= most and rows == list(range(len(matrix))):
-        yield range(len(rows)), matrix
-        return
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most]
-        yield range(start, start + len(part)), matrix[part]
+    for start in range(0, count, most):
+        stop = min(count, start + most)
+        yield range(start, stop), matrix[start:stop]
 
 
 def _same_shape(rows: Sequence[Any]) -> Iterable[list[int]]:

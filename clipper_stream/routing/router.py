@@ -79,30 +79,32 @@ class Router:
         return self._key(query) in self._in_flight
 
     def receive(self, queries: Iterable[Received], now_s: float) -> Effects:
-        """Decide about queries; a query that is in flight already waits for its own answer."""
+        """Decide about queries; a query that is in flight already waits for its own answer.
+
+        Args:
+            queries: Taken one by one, so that an iterator that decodes them keeps few in memory at a time.
+            now_s: The time, seconds since the epoch.
+        """
         effects = Effects(now_s=now_s)
-        by_application: dict[str, list[Pending]] = {}
-        in_flight = self._in_flight
+        by_application: dict[str, Deciding | None] = {}
         for query in queries:
-            key: Key = (query.partition, query.query_id)
-            if key in in_flight:
-                shared, key = True, self._key(query)
-                known = in_flight.get(key)
-                if known is not None:
-                    known.repeats = [*(known.repeats or ()), query]
-                    self._repeats += 1
-                    continue
+            pending = self._enter(query)
+            if pending is None:
+                continue
+            name = query.application
+            if name not in by_application:
+                application = self._application(name)
+                known = application is not None
+                by_application[name] = Deciding(application, self._prepare, now_s) if known else None  # type: ignore[arg-type]
+            deciding = by_application[name]
+            if deciding is not None:
+                deciding.add(pending)
             else:
-                shared = False
-            pending = in_flight[key] = Pending(query)
-            pending.shares_id = shared
-            group = by_application.get(query.application)
-            if group is None:
-                by_application[query.application] = [pending]
-            else:
-                group.append(pending)
-        for name, group in by_application.items():
-            self._decide(name, group, effects)
+                effects.count_queries(None, 1)
+                effects.answers.append(refuse_unknown(pending, now_s))
+        for deciding in by_application.values():
+            if deciding is not None:
+                self._ask(deciding, effects)
         return effects
 
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
@@ -160,14 +162,25 @@ class Router:
         return key if holder is None or holder.query.application == query.application else (*key, query.application)
 
     # --- asking ---------------------------------------------------------------------------------------------------
-    def _decide(self, name: str, pendings: list[Pending], effects: Effects) -> None:
-        application = self._application(name)
-        if application is None:
-            effects.count_queries(None, len(pendings))
-            effects.answers += refuse_unknown(name, pendings, effects.now_s)
-            return
-        effects.count_queries(name, len(pendings))
-        decided = Deciding(application, self._prepare, effects.now_s).decide(pendings)
+    def _enter(self, query: Received) -> Pending | None:
+        """The query is in flight from now on; None when it was already."""
+        key: Key = (query.partition, query.query_id)
+        in_flight = self._in_flight
+        shares_id = key in in_flight
+        if shares_id:
+            key = self._key(query)
+            known = in_flight.get(key)
+            if known is not None:
+                known.repeats = [*(known.repeats or ()), query]
+                self._repeats += 1
+                return None
+        pending = in_flight[key] = Pending(query)
+        pending.shares_id = shares_id
+        return pending
+
+    def _ask(self, deciding: Deciding, effects: Effects) -> None:
+        application, decided = deciding.application, deciding.decided()
+        effects.count_queries(application.name, deciding.count)
         effects.answers += decided.refusals
         push = self._deadlines.push
         for pending in decided.pendings:

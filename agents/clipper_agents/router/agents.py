@@ -1,11 +1,10 @@
 """The router's Faust agents: take a chunk, hand it to whoever knows, acknowledge."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faust.types import TP
 
@@ -14,15 +13,24 @@ from clipper_agents.router.recorder import answers
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
 from clipper_stream.routing import OutputPiece, Received
+from clipper_stream.routing.deciding import CONVERTED_TOGETHER
+from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
 if TYPE_CHECKING:
     from clipper_agents.router.process import RouterProcess
 
 QUERIES_A_CHUNK = 1000
+DECODED_TOGETHER = CONVERTED_TOGETHER
 FRAMES_A_CHUNK = 256
+ROWS_GATHERED_TOGETHER = 256
+"""What an output completes is encoded at once, while it is in the processor's cache."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
+
+
+Undecodable: TypeAlias = list[tuple[Record, UndecodableRecord]]
+"""Records that hold no query, each with the reason."""
 
 
 def add_agents(process: "RouterProcess") -> None:
@@ -78,39 +86,37 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
 
     The records of a generation that has ended are left alone: whoever has their partition now reads them again.
     """
-    queries: list[Received] = []
+    if generation != process.generation():
+        return
+    undecodable: Undecodable = []
+    with process.stage("decide", sum(map(len, chunk.values()))):
+        effects = process.router.receive(fresh_queries(process, chunk, generation, undecodable), time.time())
+    process.carrier.carry_out(effects)
+    process.watch_room()
+    for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
+        await refuse_queries(process, partition, list(group), generation)
+
+
+def fresh_queries(
+    process: "RouterProcess", chunk: dict[TP, list[Record]], generation: int, undecodable: Undecodable
+) -> Iterator[Received]:
+    """The queries that no decision is known of, decoded a few at a time; the others are answered again."""
     for tp, records in chunk.items():
-        with process.stage("decode", len(records)):
-            decoded = decode_queries(records, generation)
-        if decoded.undecodable:
-            await refuse_queries(process, tp.partition, decoded.undecodable, generation)
-        queries += decoded.queries
-    if generation == process.generation():
-        with process.stage("known", len(queries)):
-            fresh = not_answered(process, queries)
-        with process.stage("decide", len(fresh)):
-            effects = process.router.receive(fresh, time.time())
-        process.carrier.carry_out(effects)
-        process.watch_room()
+        for start in range(0, len(records), DECODED_TOGETHER):
+            some = records[start : start + DECODED_TOGETHER]
+            with process.stage("decode", len(some)):
+                decoded = decode_queries(some, generation)
+            undecodable += decoded.undecodable
+            with process.stage("known", len(decoded.queries)):
+                logged = process.decisions.of(tp.partition).find([query.query_id for query in decoded.queries])
+            for query, before in zip(decoded.queries, logged, strict=True):
+                if before is None or process.router.is_in_flight(query) or not answers(before, query):
+                    yield query
+                else:
+                    process.recorder.repeat(query, before)
 
 
-def not_answered(process: "RouterProcess", queries: list[Received]) -> list[Received]:
-    """The queries that no decision is known of; the others are answered again."""
-    fresh: list[Received] = []
-    for partition, group in groupby(queries, key=attrgetter("partition")):
-        asked = list(group)
-        logged = process.decisions.of(partition).find([query.query_id for query in asked])
-        for query, before in zip(asked, logged, strict=True):
-            if before is None or process.router.is_in_flight(query) or not answers(before, query):
-                fresh.append(query)
-            else:
-                process.recorder.repeat(query, before)
-    return fresh
-
-
-async def refuse_queries(
-    process: "RouterProcess", partition: int, undecodable: Sequence[tuple[Record, Exception]], generation: int
-) -> None:
+async def refuse_queries(process: "RouterProcess", partition: int, undecodable: Undecodable, generation: int) -> None:
     """What is no query goes to the dead letters, and is done."""
     catalogue = process.settings.catalogue
     await send_dead_letters(process.app.outbox, catalogue.dead_letters, undecodable)
@@ -135,11 +141,24 @@ async def decode_outputs(process: "RouterProcess", records: list[Record]) -> lis
 
 def gather_frames(process: "RouterProcess", frames: list[OutputFrame]) -> None:
     """Outputs for this process have arrived, from hosts or from colocated models."""
-    pieces = []
+    pieces: list[OutputPiece] = []
+    rows = 0
     for frame in frames:
         process.sender.came_back(frame.frame, len(frame.outputs))
         failed = {row.row: (row.reason, row.explanation) for row in frame.failed}
-        pieces.append(OutputPiece(frame.frame, frame.row0, frame.outputs, failed))
-    with process.stage("gather", sum(len(piece.outputs) for piece in pieces)):
-        effects = process.router.gather(pieces, time.time())
-    process.carrier.carry_out(effects)
+        for start in range(0, len(frame.outputs), ROWS_GATHERED_TOGETHER):
+            outputs = frame.outputs[start : start + ROWS_GATHERED_TOGETHER]
+            pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failed))
+            rows += len(outputs)
+            if rows >= ROWS_GATHERED_TOGETHER:
+                gather_pieces(process, pieces, rows)
+                pieces, rows = [], 0
+    gather_pieces(process, pieces, rows)
+
+
+def gather_pieces(process: "RouterProcess", pieces: list[OutputPiece], rows: int) -> None:
+    """Fill what waits for these rows, and answer what is complete."""
+    if pieces:
+        with process.stage("gather", rows):
+            effects = process.router.gather(pieces, time.time())
+        process.carrier.carry_out(effects)

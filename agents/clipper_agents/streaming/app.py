@@ -11,6 +11,7 @@ import mode
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
+from clipper_agents.streaming import lean_records
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
@@ -140,6 +141,7 @@ def make_app(
         commit_interval_s: How often finished prefixes are committed; the length of a redelivery after a crash.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
+    lean_records.install()
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],

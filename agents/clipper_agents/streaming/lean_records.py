@@ -1,0 +1,49 @@
+"""Fetched records as small objects: aiokafka's own cost more to make than everything else that it does with a record.
+
+Rules of this file:
+- A lean record has the attributes of aiokafka's `ConsumerRecord` that this project reads, and no others.
+- aiokafka looks its `PartitionRecords` up by name when a fetch arrives; there is no other place to give it a class. So
+  `install` is for worker processes, which run nothing but this project, and never for a client in somebody's program.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from aiokafka.consumer import fetcher
+
+
+class LeanRecord(msgspec.Struct, gc=False):
+    """One record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    """Milliseconds since the epoch."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    """The records of one partition in a fetch, unpacked by aiokafka's generator."""
+
+    def __iter__(self) -> Iterator[LeanRecord]:
+        return self._records_iterator or iter(())
+
+    def _consumer_record(self, tp: Any, record: Any) -> LeanRecord:
+        return LeanRecord(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            tuple(record.headers),
+        )
+
+
+def install() -> None:
+    """Have every consumer of this process make lean records."""
+    fetcher.PartitionRecords = LeanPartitionRecords
