@@ -41,6 +41,13 @@ def check_query(query: Query) -> str | None:
     >>> check_query(Query(application="digits"))
     'the query has neither input nor inputs: give one of them'
     """
+    if (
+        query.inputs is msgspec.UNSET
+        and query.input is not msgspec.UNSET
+        and query.deadline_ms is query.models is query.context is None
+        and (query.query_id is None or 1 <= len(query.query_id) <= ID_CHARACTERS)
+    ):
+        return None  # as most queries are
     if query.input is msgspec.UNSET and query.inputs is msgspec.UNSET:
         return "the query has neither input nor inputs: give one of them"
     if query.input is not msgspec.UNSET and query.inputs is not msgspec.UNSET:

@@ -35,8 +35,12 @@ class Frontier:
     def finish(self, offsets: Iterable[int]) -> None:
         """Mark admitted offsets as finished; one that is behind the frontier already is no news."""
         waiting, finished = self._open, self._finished
-        finished.update(offset for offset in offsets if waiting and offset >= waiting[0])
         last = None
+        for offset in offsets:
+            if waiting and offset == waiting[0]:
+                last = waiting.popleft()
+            elif waiting and offset > waiting[0]:
+                finished.add(offset)
         while waiting and waiting[0] in finished:
             last = waiting.popleft()
             finished.discard(last)
