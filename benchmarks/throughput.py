@@ -71,7 +71,7 @@ def main() -> None:
 def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
     """Every system in every round, in an order that turns; each run is told when it is done, for whoever waits."""
     runs = []
-    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker() as broker:
+    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker(for_long=True) as broker:
         assert broker.pid is not None
         warm_up(Place(broker.connection, Catalogue(prefix="warm-up", partitions=PARTITIONS), cpus, folder), 20_000)
         for number in range(options.rounds):

@@ -49,7 +49,7 @@ def session(options: argparse.Namespace) -> Iterator[Session]:
     """A broker and a folder for the time of the block; SIGTERM ends the block, and so everything in it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cpus = Cpus.split(pin=options.pin)
-    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker() as broker:
+    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker(for_long=True) as broker:
         assert broker.pid is not None
         yield Session(broker.connection, broker.pid, cpus, folder)
 

@@ -39,6 +39,7 @@ class Frontier:
         for offset in offsets:
             if waiting and offset == waiting[0]:
                 last = waiting.popleft()
+                finished.discard(last)
             elif waiting and offset > waiting[0]:
                 finished.add(offset)
         while waiting and waiting[0] in finished:
