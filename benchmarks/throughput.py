@@ -118,7 +118,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--records", type=int, default=200_000, help="largest backlog; slow systems get a share")
     parser.add_argument("--systems", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--msgpack", choices=["msgpack", "msgpack-bytes"], default="msgpack", help="numbers, or bytes")
+    help_text = "a row as its bytes, or as numbers"
+    parser.add_argument("--msgpack", choices=["msgpack-bytes", "msgpack"], default="msgpack-bytes", help=help_text)
     parser.add_argument("--limit", type=float, default=40.0, help="seconds after which a system is stopped")
     parser.add_argument("--quick", action="store_true", help=f"{len(QUICK)} systems, {QUICK_RECORDS:,} queries")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")

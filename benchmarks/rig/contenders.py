@@ -36,6 +36,7 @@ class Contender:
         reads_ahead: Queries that it may have worked on beyond those answered: so many are left out at both ends of the
             span, as the work for the first was done before it and the work for the last would be missing in it.
         reads_from_end: It only reads what comes after its start.
+        yardstick: Our own router without Faust, by our own interpreter.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Contender:
     settings: tuple[str, ...] = ()
     reads_ahead: int = 0
     reads_from_end: bool = False
+    yardstick: bool = False
 
 
 def _loop(name: str, script: str, *words: str, share: float, encoding: str = "json", reads_ahead: int = 0) -> Contender:
@@ -72,7 +74,7 @@ def contenders(msgpack: str) -> dict[str, Contender]:
     Args:
         msgpack: How msgpack queries carry a row: `msgpack` (numbers) or `msgpack-bytes`.
     """
-    found = [*_rivals(msgpack), *(each for encoding in ("json", msgpack) for each in _ours(encoding))]
+    found = [*_rivals(msgpack), _yardstick(), *(each for encoding in ("json", msgpack) for each in _ours(encoding))]
     return {each.name: each for each in found}
 
 
@@ -106,6 +108,17 @@ def _rivals(msgpack: str) -> list[Contender]:
     ]
 
 
+def _yardstick() -> Contender:
+    return Contender(
+        name="bare-router-json",
+        script=(str(RIVALS / "bare_router.py"), str(HERE / "configs" / "colocated.toml")),
+        leaves_out="rebalances, feedback, recovery, followers; to be compared with colocated-json",
+        shape=Shape(),
+        reads_ahead=IN_FLIGHT,
+        yardstick=True,
+    )
+
+
 def _ours(encoding: str) -> list[Contender]:
     short = encoding.removesuffix("-bytes")
     packed = IN_FLIGHT // PACK  # as many rows in flight as the others have
@@ -133,6 +146,11 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
     if contender.config:
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         return _up(contender, place), {**environ, "PYTHONPATH": path}
+    if contender.yardstick:
+        folder = place.logs / f"{place.catalogue.prefix}-tables"
+        words = [place.connection.bootstrap, place.catalogue.prefix, str(folder), str(contender.reads_ahead)]
+        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        return [sys.executable, *contender.script, *words], {**environ, "PYTHONPATH": path}
     python = rival_python(contender.environment, install=install)
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         environ.pop(name, None)

@@ -115,6 +115,12 @@ def throughput_targets(summary: dict[str, Any]) -> list[Target]:
             at_least,
             1.0,
         ),
+        _target(
+            "colocated, JSON: CPU a query, x the same router without Faust",
+            ratio("colocated-json", "bare-router-json", "CPU µs a row"),
+            most,
+            1.15,
+        ),
         *(_target(f"slowest of ours: x {rival}", least(rival), at_least, 5.0) for rival in SLOW),
         _target("slowest of ours: x faststream", least("faststream"), at_least, 1.5),
     ]

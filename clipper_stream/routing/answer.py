@@ -154,14 +154,14 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
     for model, (ref, propensity) in enumerate(zip(decision.models, decision.propensities, strict=True)):
         served = ref in decision.served
         outputs = pending.outputs[model * count : (model + 1) * count]
-        missing = tuple(_missing_rows(pending, model, outputs)) if incomplete else ()
+        missing = list(_missing_rows(pending, model, outputs)) if incomplete else []
         if len(missing) == count:
             unused.append(Unused(ref, propensity, served, missing[0].reason, missing[0].explanation))
         else:
             arrived_s = pending.arrived_s[model]
             latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
             answered = [None if isinstance(output, NoOutput) else output for output in outputs] if missing else outputs
-            used.append(ModelUse(ref, propensity, served, answered, latency_s, not arrived_s, missing))
+            used.append(ModelUse(ref, propensity, served, answered, latency_s, not arrived_s, tuple(missing)))
     return tuple(used), tuple(unused)
 
 

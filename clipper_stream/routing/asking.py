@@ -54,6 +54,15 @@ class Asks:
         self.places.append(place)
         self.keys.append(key)
 
+    def some(self, indices: Sequence[int]) -> "Asks":
+        """These of them."""
+        return Asks(
+            self.candidate,
+            [self.owners[index] for index in indices],
+            [self.places[index] for index in indices],
+            [self.keys[index] for index in indices],
+        )
+
     def extend(self, more: "Asks") -> None:
         """These too."""
         self.owners += more.owners
@@ -210,11 +219,9 @@ class Asking:
 
     def _request(self, asks: Asks, frame: Sequence[int], rows: Any) -> Request:
         self._number += 1
-        owners, places, keys = asks.owners, asks.places, asks.keys
-        if len(frame) < len(owners):
-            owners, places, keys = ([column[index] for index in frame] for column in (owners, places, keys))  # type: ignore[assignment]
-        deadlines = np.array([owner.deadline_s for owner in owners], dtype=np.float64)
-        self._frames[self._number] = Frame(asks.candidate, owners, places, keys, len(owners))  # type: ignore[arg-type]
+        asked = asks if len(frame) == len(asks.owners) else asks.some(frame)
+        deadlines = np.array([owner.deadline_s for owner in asked.owners], dtype=np.float64)
+        self._frames[self._number] = Frame(asks.candidate, [*asked.owners], asked.places, asked.keys, len(frame))
         self._in_time.push(float(deadlines.max()), self._number)
         return Request(asks.candidate.ref, self._number, rows, deadlines)
 

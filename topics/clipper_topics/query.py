@@ -41,19 +41,20 @@ def check_query(query: Query) -> str | None:
     >>> check_query(Query(application="digits"))
     'the query has neither input nor inputs: give one of them'
     """
-    if (
-        query.inputs is msgspec.UNSET
-        and query.input is not msgspec.UNSET
-        and query.deadline_ms is query.models is query.context is None
-        and (query.query_id is None or 1 <= len(query.query_id) <= ID_CHARACTERS)
-    ):
-        return None  # as most queries are
+    return _check_rows(query) or _check_options(query)
+
+
+def _check_rows(query: Query) -> str | None:
     if query.input is msgspec.UNSET and query.inputs is msgspec.UNSET:
         return "the query has neither input nor inputs: give one of them"
     if query.input is not msgspec.UNSET and query.inputs is not msgspec.UNSET:
         return "the query has both input (one row) and inputs (several rows): leave one of them out"
     if query.inputs is not msgspec.UNSET and not query.inputs:
         return "inputs is empty: give at least one row"
+    return None
+
+
+def _check_options(query: Query) -> str | None:
     if query.deadline_ms is not None and query.deadline_ms < 1:
         return f"deadline_ms is {query.deadline_ms}: give at least 1, or leave it out for the application's objective"
     if query.models is not None and not query.models:

@@ -84,7 +84,9 @@ class PartitionDecisions:
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
         """
-        self.index_new(((query_id, *logged) for query_id, logged in self._new_of(records)), upto, at_s)
+        self.index_new(
+            ((query_id, one.offset, one.value, one.msgpack) for query_id, one in self._new_of(records)), upto, at_s
+        )
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool]], upto: int, at_s: float) -> None:
         """Take in predictions of queries of which none is known, each once: nothing is looked up.

@@ -1,5 +1,7 @@
 """The index of decisions: the first of a query stays, disk is bounded, and nothing half deleted is opened again."""
 
+import shutil
+
 import pytest
 
 from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
@@ -110,3 +112,36 @@ def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tm
     assert decisions.of(1).find(["q"]) == [value(5)]
     assert decisions.of(0).find(["q"]) == [value(0)]
     decisions.keep_only([])
+
+
+def crashed(folder):
+    """What a process finds that starts after another was killed: the files as they are, and nothing from its memory."""
+    copy = folder.parent / "after the crash"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
+    return PartitionDecisions(copy, HOUR_S)
+
+
+def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
+    """Nothing is written ahead: the log is read again from where the index says that it ends."""
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.credit([("q1", 3)], 3, 10.5 * HOUR_S)
+    again = crashed(folder)
+    assert (again.find(["q1"]), again.last_offset) == ([None], -1)
+    assert (again.credits(["q1"]), again.credited_upto) == ([None], -1)
+    again.close()
+
+
+def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, decisions):
+    """Otherwise the offset in the newer one would vouch for decisions that the older one has lost."""
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("q2", value(1))], 1, 11.5 * HOUR_S)
+    again = crashed(folder)
+    assert (again.find(["q1", "q2"]), again.last_offset) == ([value(0), None], 0)
+    again.close()
+
+
+def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
+    decisions.index_new([("q1", 0, b"one", False), ("q2", 1, b"two", True)], 5, HOUR_S)
+    assert decisions.find(["q1", "q2"]) == [Logged(0, b"one", msgpack=False), Logged(1, b"two", msgpack=True)]
+    assert decisions.last_offset == 5

@@ -1,0 +1,154 @@
+"""The yardstick: the router of this project on bare aiokafka, without Faust. What is cheaper here is Faust's tax.
+
+    bare_router.py CONFIG BOOTSTRAP PREFIX FOLDER MAX_IN_FLIGHT
+
+The decisions, the cache, the index, the recorder and the colocated model are the project's own objects; only what reads
+and what commits is another: `getmany`, and the frontier of each partition once a quarter of a second. It has no
+rebalances, no feedback, no followers and no recovery: it is no router to run, it only shows what the rest costs.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.stages import untimed
+from clipper_agents.router.agents import fresh_queries, gather_frames
+from clipper_agents.router.cache_store import PartitionCaches
+from clipper_agents.router.carrying import Carrier
+from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.decisions import Decisions
+from clipper_agents.router.process import _OutputCodec
+from clipper_agents.router.recorder import Recorder
+from clipper_agents.router.registry import Registry
+from clipper_agents.settings import Settings, load_settings
+from clipper_agents.streaming import lean_records
+from clipper_agents.streaming.app import MAX_BATCH_BYTES
+from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.running import settle_memory
+from clipper_stream.routing import Router
+from clipper_stream.selection.state import SelectionState
+from clipper_topics import codec
+from clipper_topics.control import key_of
+
+QUERIES_A_ROUND = 1000
+COMMIT_EVERY_S = 0.25
+
+
+class BareRouter:
+    """The parts of a router process that its hot path touches, and a loop that feeds them."""
+
+    def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
+        self.settings, self._max_in_flight = settings, max_in_flight
+        self.stage, self.metrics = untimed, RouterMetrics()
+        self.registry = Registry()
+        self.caches = PartitionCaches(folder / "cache", 32 << 20)
+        self.decisions = Decisions(folder / "decisions", 3600.0)
+        self.router = Router(self.registry.application, _choice, self.caches.of, _OutputCodec())
+        self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
+        self.room = asyncio.Event()
+        self.colocated = ColocatedModels(
+            HostMetrics(self.metrics.families),
+            lambda frames: gather_frames(self, frames),
+            _fail,  # type: ignore[arg-type]
+        )
+        self.recorder = Recorder(
+            Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
+            generation=lambda: 0, recorded=self.router.recorded, acknowledge=self._acknowledge, sent=lambda _: None,
+        )  # fmt: skip
+        self.sender: Any = SimpleNamespace(put=list, forget=list, came_back=lambda *_: None)
+        self.carrier = Carrier(
+            self.router, self.recorder, self.sender, self.colocated.take, self.metrics, asyncio.create_task
+        )
+
+    async def declare(self) -> None:
+        """Know the applications and load the models."""
+        models, applications = self.settings.models, self.settings.applications
+        self.registry.take(_record(key_of(each), codec.models.encode(each)) for each in models)
+        self.registry.take(_record(key_of(each), codec.applications.encode(each)) for each in applications)
+        for model in self.settings.models:
+            await self.colocated.load(model)
+            self.registry.reached(model.ref)
+
+    async def serve(self, consumer: AIOKafkaConsumer) -> None:
+        """Route until cancelled."""
+        recording = asyncio.create_task(self.recorder.run())
+        recording.add_done_callback(_fail)
+        loop = asyncio.get_running_loop()
+        committed_s = loop.time()
+        while True:
+            fetched = await consumer.getmany(timeout_ms=100, max_records=QUERIES_A_ROUND)
+            for part, records in fetched.items():
+                self.frontiers[part.partition].admit([record.offset for record in records])
+            effects = self.router.receive(fresh_queries(self, fetched, 0, []), time.time())  # type: ignore[arg-type]
+            self.carrier.carry_out(effects)
+            if loop.time() - committed_s > COMMIT_EVERY_S:
+                await self._commit(consumer)
+                committed_s = loop.time()
+            while self.router.in_flight >= self._max_in_flight:
+                self.room.clear()
+                await self.room.wait()
+            await asyncio.sleep(0)
+
+    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
+        queries = self.settings.catalogue.queries
+        offsets = {TopicPartition(queries, number): each.committable for number, each in self.frontiers.items()}
+        done = {part: offset for part, offset in offsets.items() if offset is not None}
+        if done:
+            await consumer.commit(done)
+
+    def _acknowledge(self, partition: int, offsets: list[int], _generation: int) -> None:
+        self.frontiers[partition].finish(offsets)
+        self.room.set()
+
+
+def _choice(application: Any, _partition: int, _context: str | None) -> Any:
+    return application.policy.prepare(SelectionState(), application.refs)
+
+
+def _record(key: bytes, value: bytes) -> Any:
+    return SimpleNamespace(key=key, value=value, headers=())
+
+
+def _fail(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        print(repr(task.exception()), file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+async def main(config: Path, bootstrap: str, prefix: str, folder: Path, max_in_flight: int) -> None:
+    lean_records.install()
+    settings = load_settings(config, {}, {"kafka.bootstrap": bootstrap, "kafka.prefix": prefix})
+    consumer = AIOKafkaConsumer(
+        settings.catalogue.queries, bootstrap_servers=bootstrap, group_id=f"{prefix}-yardstick",
+        auto_offset_reset="earliest", enable_auto_commit=False,
+    )  # fmt: skip
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES,
+        max_request_size=8 << 20,
+    )  # fmt: skip
+    async with consumer, producer:
+        router = BareRouter(settings, folder, producer, max_in_flight)
+        await router.declare()
+        settle_memory()
+        serving = asyncio.create_task(router.serve(consumer))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+        await asyncio.wait([serving])
+        if not serving.cancelled():
+            serving.result()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    uvloop.run(main(Path(words[0]), words[1], words[2], Path(words[3]), int(words[4])))

@@ -1,0 +1,47 @@
+"""Lean records say what aiokafka's own say."""
+
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from clipper_agents.streaming.lean_records import LeanPartitionRecords
+
+TP = TopicPartition("queries", 3)
+ATTRIBUTES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
+
+
+def fetched(kind, first_offset):
+    """Two batches of two records each, from an offset on, as a consumer of this kind unpacks them."""
+    batches = b""
+    for base in (0, 2):
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+        for place in range(2):
+            headers = [("content-type", b"application/json")] if place else []
+            builder.append(place, 1_000 + place, b"key" if place else None, b"value %d" % (base + place), headers)
+        batch = bytearray(builder.build())
+        batch[:8] = base.to_bytes(8, "big")
+        batches += bytes(batch)
+    return kind(TP, MemoryRecords(batches), [], first_offset, None, None, 0, READ_UNCOMMITTED)
+
+
+def test_they_have_the_same_attributes_with_the_same_values():
+    theirs = [tuple(getattr(one, name) for name in ATTRIBUTES) for one in fetched(PartitionRecords, 0)]
+    ours = [tuple(getattr(one, name) for name in ATTRIBUTES) for one in fetched(LeanPartitionRecords, 0)]
+    assert ours == theirs
+    assert [offset for _, _, offset, *_ in ours] == [0, 1, 2, 3]
+
+
+def test_records_before_the_offset_asked_for_are_left_out_and_the_next_offset_is_known():
+    records = fetched(LeanPartitionRecords, 1)
+    assert [one.offset for one in records] == [1, 2, 3]
+    assert records.next_fetch_offset == 4
+
+
+def test_what_was_not_taken_yet_is_there_when_they_are_taken_again():
+    """A consumer that takes at most so many at once comes back for the rest."""
+    records = fetched(LeanPartitionRecords, 0)
+    for one in records:
+        if one.offset == 1:
+            break
+    assert [one.offset for one in records] == [2, 3]
