@@ -1,7 +1,6 @@
 """The host's own engine without Kafka: frames come from memory, answers are safe at once."""
 
 import asyncio
-import gc
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from clipper_agents.host.asked import AskedRows
 from clipper_agents.host.core import HostCore
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
+from clipper_agents.streaming.running import settle_memory
 from clipper_stream.batching.limit import BatchLimit
 from clipper_stream.batching.window import Window
 
@@ -88,8 +88,7 @@ def run_engine(
         max_delay_s: Of the window.
         open_rows: Most rows in the engine.
     """
-    gc.collect()
-    gc.freeze()  # of the libraries' half a million objects none is garbage; to look through them takes 100 ms
+    settle_memory()  # as a host does when its model is loaded
     return uvloop.run(_run_engine(model, limit, feed, seconds, max_delay_s, open_rows))
 
 

@@ -29,6 +29,7 @@ Key = tuple[int, str] | tuple[int, str, str]
 COMPLETE = Way(Event.HAVE_ALL, Event.COMBINE), Way(Event.HAVE_ALL, Event.DEFAULT)
 EXPIRED = Way(Event.PASS_DEADLINE, Event.COMBINE), Way(Event.PASS_DEADLINE, Event.DEFAULT)
 """How a query ends: with the combined outputs, or with the default."""
+MOST_LEAD_RATIO = 0.1
 Pairs = dict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
 
@@ -48,7 +49,13 @@ class Router:
         prepare: Gives the policy's choice.
         cache: Gives a partition's cache.
         codec: Turns outputs into bytes for the cache.
+
+    Attributes:
+        lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
+            then; at most `MOST_LEAD_RATIO` of the time that the query has. Whoever sends the answers measures it.
     """
+
+    lead_s: float = 0.0
 
     def __init__(
         self,
@@ -182,9 +189,10 @@ class Router:
         application, decided = deciding.application, deciding.decided()
         effects.count_queries(application.name, deciding.count)
         effects.answers += decided.refusals
-        push = self._deadlines.push
+        push, lead_s, now_s = self._deadlines.push, self.lead_s, effects.now_s
         for pending in decided.pendings:
-            push(pending.deadline_s, pending)
+            due_s = pending.deadline_s
+            push(due_s - min(lead_s, MOST_LEAD_RATIO * (due_s - now_s)) if lead_s else due_s, pending)
         self._look_up(application, decided.pendings, effects)
 
     def _look_up(self, application: Application, pendings: Sequence[Pending], effects: Effects) -> None:

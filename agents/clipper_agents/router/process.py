@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
+MOST_LEAD_S = 0.010
+"""A broker that hesitates must not make the router give up on its models."""
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
 DRAIN_S = 5.0
@@ -180,6 +182,7 @@ class RouterProcess:
             self._drained.set()
 
     def _sent(self, answers: list[Answer]) -> None:
+        self.router.lead_s = min(MOST_LEAD_S, 2 * self.recorder.delivery_s)  # to the broker, and from there to be read
         for (application, reason), group in groupby(answers, key=_application_and_reason):
             latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
             name = application.name if application else UNKNOWN_APPLICATION

@@ -31,6 +31,7 @@ from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, cont
 logger = logging.getLogger(__name__)
 
 
+MEMORY_ROUNDS = 10
 RECORDED = Way(Event.RECORD, Event.ACKNOWLEDGE)
 
 
@@ -102,6 +103,8 @@ class Recorder:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.delivery_s = 0.0
+        """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
     def put(self, answers: Sequence[Answer]) -> None:
         """Record and send these answers."""
@@ -167,6 +170,7 @@ class Recorder:
             if one.query.generation == generation:
                 by_partition.setdefault(one.query.partition, []).append(one)
         deliveries = []
+        began_s = time.monotonic()
         for partition, outgoing in by_partition.items():
             if self._generation() != generation:
                 return
@@ -174,6 +178,7 @@ class Recorder:
             deliveries.append((partition, outgoing, delivery))
         for partition, outgoing, delivery in deliveries:
             await self._finish(partition, outgoing, await delivery.offsets(), generation)
+        self.delivery_s += (time.monotonic() - began_s - self.delivery_s) / MEMORY_ROUNDS
 
     async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> None:
         if self._generation() != generation:

@@ -128,6 +128,17 @@ def test_a_query_is_answered_within_its_own_bound_where_that_is_nearer_than_the_
     assert router.next_deadline_s == NOW_S + 60.0
 
 
+def test_a_query_is_answered_so_early_that_the_answer_arrives_by_the_deadline():
+    router = make_router(application())
+    router.lead_s = 0.02
+    router.receive([query("q1", 1)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 0.98
+    router.receive([query("q2", 2, deadline_s=0.05)], NOW_S)  # of a short time only a tenth is given up
+    assert router.next_deadline_s == pytest.approx(NOW_S + 0.045)
+    answer = answer_of(router.expire(NOW_S + 0.045))
+    assert (answer.query.query_id, answer.reason) == ("q2", "late")
+
+
 def test_a_query_past_its_deadline_asks_nobody():
     router = make_router(application())
     effects = router.receive([query("q1", 1, queried_at_s=NOW_S - 1)], NOW_S)
