@@ -6,8 +6,8 @@ from rig.systems import SYSTEMS
 
 from clipper_loadgen import LoadPlan
 
-QUERIES, OUTSTANDING = 20_000, 100
-"""A few hundred requests of each kind; few queries outstanding makes many requests of them."""
+QUERIES, OUTSTANDING = 20_000, 4
+"""Some ten thousand requests of each kind: few queries outstanding make many requests of them."""
 
 
 def warm_broker(here: Session) -> None:
