@@ -162,8 +162,8 @@ def best_static(found: Summary, name: str, options: argparse.Namespace) -> float
 
 def arguments() -> argparse.Namespace:
     parser = common_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each configuration in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each configuration in each round")
     parser.add_argument("--first", type=float, default=4.0, help="seconds for a learned limit to find its place")
     parser.add_argument("--probe", type=float, default=0.25, help="seconds for each static size in the sweep")
     parser.add_argument("--target", type=float, default=0.02, help="seconds a batch should take at most")

@@ -53,7 +53,7 @@ class Pending:
         open_places: How many places are neither filled nor failed.
         asked_at_s: When the decision was made, seconds since the epoch.
         deadline_s: When to answer with what is there, seconds since the epoch.
-        shares_id: Whether another application's query with the same id was in flight when this one came.
+        shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
 
     >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
     >>> pending.move(Way(Event.REFUSE, Event.DEFAULT)); pending.state.name
@@ -96,7 +96,7 @@ class Pending:
         self.repeats: list[Received] | None = None
         self.count = len(query.rows)
         self.deadline_s = 0.0
-        self.shares_id = False
+        self.shares_id = query.shares_id
 
     def ask(
         self, application: Application, decision: Decision, weights: Mapping[str, float], block: Any, first: int,

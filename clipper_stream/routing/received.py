@@ -22,6 +22,7 @@ class Received(NamedTuple):
         key: Of its record; the prediction has the same.
         content_type: Of its value; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.
+        shares_id: Whether another application's query with the same id was answered before.
     """
 
     query_id: str
@@ -38,3 +39,4 @@ class Received(NamedTuple):
     key: bytes | None = None
     content_type: str = "application/json"
     invalid: str | None = None
+    shares_id: bool = False

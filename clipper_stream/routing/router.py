@@ -66,7 +66,7 @@ class Router:
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
         self._in_flight: dict[Key, Pending] = {}
-        self._repeats = 0
+        self._repeats = self._sharing = 0
         self._deadlines: DeadlineQueue[Pending] = DeadlineQueue()
         self._asking = Asking()
 
@@ -147,9 +147,10 @@ class Router:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
         key: Key = (query.partition, query.query_id)
         pending = self._in_flight.get(key)
-        if pending is not None and pending.query is not query:
+        if pending is None or pending.query is not query:
             key = self._key(query)
         pending = self._in_flight.pop(key, None)
+        self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
         if pending is None or pending.repeats is None:
             return ()
         self._repeats -= len(pending.repeats)
@@ -158,31 +159,38 @@ class Router:
     def reset(self) -> None:
         """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
         self._in_flight.clear()
-        self._repeats = 0
+        self._repeats = self._sharing = 0
         self._deadlines = DeadlineQueue()
         self._asking.clear()
 
     def _key(self, query: Received) -> Key:
-        """Under which a query is in flight, if it is."""
+        """Under which a query is in flight, or would be."""
         key = (query.partition, query.query_id)
+        own = (*key, query.application)
         holder = self._in_flight.get(key)
-        return key if holder is None or holder.query.application == query.application else (*key, query.application)
+        other = holder is not None and holder.query.application != query.application
+        return own if other or (self._sharing and own in self._in_flight) else key
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def _enter(self, query: Received) -> Pending | None:
         """The query is in flight from now on; None when it was already."""
         key: Key = (query.partition, query.query_id)
-        in_flight = self._in_flight
-        shares_id = key in in_flight
-        if shares_id:
-            key = self._key(query)
-            known = in_flight.get(key)
-            if known is not None:
-                known.repeats = [*(known.repeats or ()), query]
-                self._repeats += 1
-                return None
-        pending = in_flight[key] = Pending(query)
-        pending.shares_id = shares_id
+        if key in self._in_flight or self._sharing:
+            return self._enter_beside(query, self._key(query))
+        pending = self._in_flight[key] = Pending(query)
+        return pending
+
+    def _enter_beside(self, query: Received, key: Key) -> Pending | None:
+        """The same, where a query with the same id is in flight: this one again, or another application's."""
+        known = self._in_flight.get(key)
+        if known is not None:
+            known.repeats = [*(known.repeats or ()), query]
+            self._repeats += 1
+            return None
+        pending = self._in_flight[key] = Pending(query)
+        if len(key) > 2:  # noqa: PLR2004 (with the application)
+            self._in_flight[key[:2]].shares_id = pending.shares_id = True
+            self._sharing += 1
         return pending
 
     def _ask(self, deciding: Deciding, effects: Effects) -> None:

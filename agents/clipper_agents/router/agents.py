@@ -110,8 +110,10 @@ def fresh_queries(
             with process.stage("known", len(decoded.queries)):
                 logged = process.decisions.of(tp.partition).find([query.query_id for query in decoded.queries])
             for query, before in zip(decoded.queries, logged, strict=True):
-                if before is None or process.router.is_in_flight(query) or not answers(before, query):
+                if before is None or process.router.is_in_flight(query):
                     yield query
+                elif not answers(before, query):
+                    yield query._replace(shares_id=True)
                 else:
                     process.recorder.repeat(query, before)
 

@@ -12,7 +12,7 @@ from clipper_stream.batching.aimd import (
 )
 from clipper_stream.errors import InvalidSetting
 
-FAST_S, ABOVE_CEILING_S, LATE_S = 0.0179, 0.0191, 0.020
+FAST_S, ABOVE_CEILING_S, LATE_S = 0.0159, 0.0191, 0.020
 
 
 def aimd(start_rows: int = 100, max_rows: int = 1000) -> Aimd:
@@ -34,7 +34,7 @@ def observe_full(limit: Aimd, *latencies_s: float) -> Aimd:
 
 @pytest.mark.parametrize(
     ("latency_s", "expected"),
-    [(0.0089, 200), (0.0092, 195), (0.0120, 150), (FAST_S, 103), (ABOVE_CEILING_S, 100), (LATE_S, 90), (1.0, 90)],
+    [(0.0079, 200), (0.0082, 195), (0.0120, 133), (FAST_S, 103), (ABOVE_CEILING_S, 100), (LATE_S, 90), (1.0, 90)],
     ids=str,
 )
 def test_full_batches_move_the_limit_by_their_latency(latency_s, expected):

@@ -149,6 +149,16 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixtu
 
 
 @recording
+async def test_a_query_that_shares_its_id_with_another_application_takes_no_decision_away(fixture):
+    fixture.recorder.put([answer_to(query("q", 1, offset=4, application="other"))])
+    await fixture.recorder.idle()
+    fixture.recorder.put([answer_to(query("q", 1, offset=5, shares_id=True))])
+    await fixture.recorder.idle()
+    assert (fixture.ids(), fixture.found("q")) == (["q", "q"], [0])
+    assert fixture.decisions.of(0).last_offset == 1
+
+
+@recording
 async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(fixture):
     fixture.producer.hide_offsets = True
     fixture.recorder.put([answer_to(query(f"q{number}", 1, offset=number)) for number in range(8)])

@@ -153,6 +153,20 @@ def test_the_same_id_of_another_application_is_another_query():
     assert router.in_flight == 2
 
 
+def test_queries_of_two_applications_with_one_id_are_told_apart_to_their_end():
+    router = make_router(application(), application("other"))
+    one, two = query("1", 3), query("1", 5, application="other")
+    first, second = router.receive([one], NOW_S), router.receive([two], NOW_S)
+    answers = [answer_of(router.gather([outputs_of(each.requests[0], double)], NOW_S)) for each in (first, second)]
+    assert all(answer.pending.shares_id for answer in answers)  # whichever is recorded first is the decision of the id
+    router.recorded(one)
+    assert router.receive([query("1", 5, application="other", offset=9)], NOW_S).requests == []  # read again
+    assert [again.offset for again in router.recorded(query("1", 5, application="other"))] == [9]
+    assert router.in_flight == 0
+    (pending,) = [answer.pending for answer in router.receive([query("1", 3, offset=10)], NOW_S).answers]
+    assert not pending.shares_id
+
+
 def test_records_of_a_query_that_is_in_flight_are_given_back_when_it_is_recorded():
     router = make_router(application())
     (request,) = router.receive([query("q1", 3, offset=1)], NOW_S).requests
