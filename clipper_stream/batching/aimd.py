@@ -17,6 +17,9 @@ the target or longer. A *round* is some full batches in a row under one limit, n
   little, a late one lowers it 199 times as much. A model whose latency varies by 2 % works close to the target, one
   whose latency varies by 30 % far from it; both keep their 99th percentile.
 - Only full batches raise the limit, because only they show that so many rows are fast: no running away when idle.
+- A round of late batches of one row says that no size keeps the target: rows are slow, or the host's processor is busy
+  with others. Shrinking does not help then, it only makes every row pay a whole call. So twice what one row took is the
+  target in force, for `RELAXED_ROUNDS` rounds or until a round keeps the target again.
 - A late thin batch alone is a pause of the host (garbage collection, scheduling), not a limit that is too high. Two in
   a row are a model that has become slower, and each further one takes 10 % off the limit, never more.
 
@@ -38,6 +41,10 @@ CEILING_STEP = 0.02
 FIRST_CEILING, LOWEST_CEILING, HIGHEST_CEILING = 0.8, 0.5, 0.95
 """The first suits models whose latency varies by a fifth, as most do; to learn another takes hundreds of batches.
 A step above the highest is still below the target; below the lowest it is not the batch size that makes it late."""
+RELAXED_RATIO = 2.0
+"""Batches may take twice as long as one row alone: so many rows share the call that a row costs half, or much less."""
+RELAXED_ROUNDS = 100
+"""Some ten seconds; then it is tried again whether smaller batches keep the target."""
 PAUSE_RATIO = 2.0
 """A batch of so many targets is a pause or another model: no ceiling would have helped."""
 
@@ -72,18 +79,22 @@ class Aimd:
     """
 
     __slots__ = (
+        "_asked_s",
         "_ceiling_ratio",
         "_in_time",
         "_late_before",
+        "_lone_late",
+        "_lone_s",
         "_max_rows",
         "_probing",
+        "_relaxed_rounds",
         "_rows",
         "_slowest_s",
         "_target_s",
     )
 
     def __init__(self, target_s: float, max_rows: int, start_rows: int = 1) -> None:
-        self._target_s = checked_target(target_s)
+        self._asked_s = self._target_s = checked_target(target_s)
         self._max_rows = checked_rows("max_rows", max_rows)
         self._rows = checked_rows("start_rows", start_rows, most=max_rows)
         self._ceiling_ratio = FIRST_CEILING
@@ -91,6 +102,12 @@ class Aimd:
         self._late_before = False
         self._in_time = 0
         self._slowest_s = 0.0
+        self._lone_late, self._lone_s, self._relaxed_rounds = 0, 0.0, 0
+
+    @property
+    def target_s(self) -> float:
+        """The target in force: the one asked for, or a longer one while even one row alone misses that."""
+        return self._target_s
 
     @property
     def rows(self) -> int:
@@ -113,11 +130,31 @@ class Aimd:
             return  # no latency: a clock was set back
         full = rows >= self._rows
         late = latency_s >= self._target_s
-        if late and (full or self._late_before):
+        if late and full and self._rows == 1:
+            self._lone_late_by(latency_s)
+        elif late and (full or self._late_before):
             self._back_off(rows, latency_s)
         elif full and not late:
             self._in_time_by(latency_s)
         self._late_before = late
+
+    def _lone_late_by(self, latency_s: float) -> None:
+        """One row alone is late: after a round of that, the target is one that can be kept."""
+        self._probing = False
+        self._begin_round()
+        self._lone_late += 1
+        self._lone_s += latency_s
+        if self._lone_late == ROUND_BATCHES:
+            self._target_s = RELAXED_RATIO * self._lone_s / ROUND_BATCHES
+            self._relaxed_rounds = RELAXED_ROUNDS
+            self._probing = True
+            self._lone_late, self._lone_s = 0, 0.0
+
+    def _maybe_tighten(self) -> None:
+        """At the end of a round: the target that was asked for is in force again when it is kept, or after a while."""
+        self._relaxed_rounds -= 1
+        if self._slowest_s < FIRST_CEILING * self._asked_s or self._relaxed_rounds == 0:
+            self._target_s, self._relaxed_rounds = self._asked_s, 0
 
     def _back_off(self, rows: int, latency_s: float) -> None:
         lone = rows >= self._rows and not self._late_before
@@ -130,12 +167,15 @@ class Aimd:
 
     def _in_time_by(self, latency_s: float) -> None:
         self._move_ceiling(CEILING_STEP * LATE_RATIO)
+        self._lone_late, self._lone_s = 0, 0.0
         self._in_time += 1
         self._slowest_s = max(self._slowest_s, latency_s)
         if self._in_time >= (PROBE_BATCHES if self._probing else ROUND_BATCHES):
             self._end_round()
 
     def _end_round(self) -> None:
+        if self._relaxed_rounds:
+            self._maybe_tighten()
         ceiling_s = self._ceiling_ratio * self._target_s
         self._probing = self._probing or self._slowest_s < ceiling_s / 2
         if self._slowest_s < ceiling_s:

@@ -2,7 +2,6 @@
 
 import marshal
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -37,20 +36,20 @@ def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Fram
 def _as_one_matrix(owners: Sequence[Pending], places: Sequence[int]) -> NDArray[Any] | None:
     """All rows together, where they are of one dtype and shape: cut from the blocks, which are few."""
     parts: list[NDArray[Any]] = []
-    for _, run in groupby(zip(owners, places, strict=True), key=_block_of):
-        asked = list(run)
-        block = asked[0][0].block
+    start, count = 0, len(owners)
+    while start < count:
+        block, stop = owners[start].block, start + 1
         if not isinstance(block, np.ndarray):
             return None
+        while stop < count and owners[stop].block is block:
+            stop += 1
+        asked = zip(owners[start:stop], places[start:stop], strict=True)
         rows = [owner.first + place % owner.count for owner, place in asked]
         parts.append(block if rows == list(range(len(block))) else block[rows])
+        start = stop
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
         return None
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _block_of(asked: tuple[Pending, int]) -> int:
-    return id(asked[0].block)
 
 
 def _of_one_matrix(matrix: NDArray[Any]) -> Iterable[Framed]:

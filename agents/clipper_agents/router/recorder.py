@@ -176,24 +176,29 @@ class Recorder:
                 return
             delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
             deliveries.append((partition, outgoing, delivery))
+        answers: list[Answer] = []
         for partition, outgoing, delivery in deliveries:
-            await self._finish(partition, outgoing, await delivery.offsets(), generation)
+            if await self._finish(partition, outgoing, await delivery.offsets(), generation):
+                answers += [one.answer for one in outgoing if one.answer is not None]
+        self._sent(answers)
         self.delivery_s += (time.monotonic() - began_s - self.delivery_s) / MEMORY_ROUNDS
 
-    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> None:
+    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
+        """Index and acknowledge what the broker has; False when the generation has ended."""
         if self._generation() != generation:
-            return
+            return False
         decisions = self._decisions.of(partition)
         first = decisions.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             await self.catch_up([partition])
             if self._generation() != generation:
-                return
+                return False
         else:
             with self._stage("index", len(outgoing)):
                 _index(decisions, outgoing, first)
         with self._stage("acknowledge", len(outgoing)):
             self._conclude(partition, outgoing, generation)
+        return True
 
     def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int) -> None:
         done: list[int] = []
@@ -209,7 +214,6 @@ class Recorder:
                 else:
                     self._add([Outgoing(again, value, kind)])
         self._acknowledge(partition, done, generation)
-        self._sent([one.answer for one in outgoing if one.answer is not None])
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]

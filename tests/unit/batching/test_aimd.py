@@ -7,6 +7,7 @@ from clipper_stream.batching.aimd import (
     HIGHEST_CEILING,
     LOWEST_CEILING,
     PROBE_BATCHES,
+    RELAXED_ROUNDS,
     ROUND_BATCHES,
     Aimd,
 )
@@ -77,8 +78,8 @@ def test_late_batches_lower_the_ceiling_and_batches_in_time_raise_it():
 
 
 def test_the_ceiling_stays_within_its_bounds():
-    limit = settled()
-    for _ in range(100):
+    limit = settled(1000)
+    for _ in range(30):
         observe_full(limit, ABOVE_CEILING_S, LATE_S)
     assert limit.ceiling_ratio == pytest.approx(LOWEST_CEILING)
     assert observe_full(limit, *[ABOVE_CEILING_S] * 10_000).ceiling_ratio == HIGHEST_CEILING
@@ -147,3 +148,40 @@ def test_a_batch_sent_under_an_older_larger_limit_does_not_raise_a_lowered_one_w
 def test_a_start_outside_its_bound_is_refused_with_the_value(arguments):
     with pytest.raises(InvalidSetting, match=str(arguments["start_rows"])):
         aimd(**arguments)
+
+
+def hopeless(one_row_s: float = 0.030) -> Aimd:
+    """One whose model takes longer than the target for one row."""
+    return observe_full(aimd(start_rows=1), *[one_row_s] * ROUND_BATCHES)
+
+
+def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_a_row_takes():
+    limit = hopeless()
+    assert (limit.rows, limit.target_s) == (1, pytest.approx(0.060))
+    seen = [observe_full(limit, 0.031).rows for _ in range(2 * PROBE_BATCHES)]
+    assert seen[-1] > 1  # a call of two rows takes as long, so rows share it from now on
+    assert observe_full(limit, 0.060).rows < seen[-1] + 1
+
+
+def test_one_row_in_time_keeps_the_target():
+    limit = observe_full(aimd(start_rows=1), *[0.030] * (ROUND_BATCHES - 1), FAST_S, *[0.030] * (ROUND_BATCHES - 1))
+    assert limit.target_s == pytest.approx(0.020)
+
+
+def test_the_target_is_in_force_again_when_a_round_keeps_it():
+    limit = observe_full(hopeless(), *[0.031] * 6)
+    rows = limit.rows
+    assert rows > 1
+    observe_full(limit, *[0.010] * ROUND_BATCHES)
+    assert limit.target_s == pytest.approx(0.020)
+    assert limit.rows >= rows
+
+
+def test_the_target_is_tried_again_after_a_while():
+    limit = hopeless()
+    in_force = []
+    for _ in range(ROUND_BATCHES * RELAXED_ROUNDS):
+        limit.observe(limit.rows, 0.045)  # within the longer target, and not within the one asked for
+        in_force.append(round(limit.target_s, 3))
+    assert in_force[0] == 0.060
+    assert 0.020 in in_force

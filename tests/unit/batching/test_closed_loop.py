@@ -114,3 +114,11 @@ def test_thin_traffic_between_bursts_keeps_the_limit_for_the_next_burst(kind):
         rows = 1 + batch % 20
         limit.observe(rows, 0.5 if batch % 200 == 0 else host.latency_s(rows))
     assert limit.rows == pytest.approx(before, rel=0.1)
+
+
+def test_aimd_on_a_processor_that_is_busy_with_others_shares_the_calls_cost_among_many_rows():
+    """A call alone misses the target: with one row a batch it would serve 30 rows a second."""
+    host = Host(0.030, 5e-5, seed=3)
+    tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 2000)[200:]
+    served_per_s = sum(tail) / sum(host.fixed_s + host.per_row_s * rows for rows in tail)
+    assert served_per_s > 20 / host.latency_s(1)

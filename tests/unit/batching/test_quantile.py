@@ -39,8 +39,15 @@ def test_a_flat_latency_leads_to_max_rows():
     assert after([0.005] * 100, QuantileRegression(target_s=0.02, max_rows=512)).rows == 512
 
 
-def test_a_model_that_misses_the_target_with_one_row_is_sent_single_rows():
-    assert after([0.05] * 300, QuantileRegression(target_s=0.02, max_rows=512)).rows == 1
+def test_a_model_whose_single_rows_miss_the_target_is_sent_few_rows_when_rows_are_what_takes_time():
+    limit = QuantileRegression(target_s=0.02, max_rows=512)
+    for _ in range(300):
+        limit.observe(limit.rows, 0.05 * limit.rows)
+        assert limit.rows <= 2
+
+
+def test_a_call_that_misses_the_target_whatever_is_in_it_is_shared_by_many_rows():
+    assert after([0.05] * 300, QuantileRegression(target_s=0.02, max_rows=512)).rows > 100
 
 
 def test_a_latency_that_no_clock_can_measure_is_ignored():
