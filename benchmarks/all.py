@@ -24,6 +24,7 @@ BENCHMARKS = {
     "A": "throughput",
     "B": "latency",
     "C": "batching",
+    "C simulated": "batching_quality",
     "D": "delayed_batching",
     "E": "feedback",
     "F": "replicas",
