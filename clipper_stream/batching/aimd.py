@@ -17,9 +17,9 @@ the target or longer. A *round* is some full batches in a row under one limit, n
   little, a late one lowers it 199 times as much. A model whose latency varies by 2 % works close to the target, one
   whose latency varies by 30 % far from it; both keep their 99th percentile.
 - Only full batches raise the limit, because only they show that so many rows are fast: no running away when idle.
-- A round of late batches of one row says that no size keeps the target: rows are slow, or the host's processor is busy
-  with others. Shrinking does not help then, it only makes every row pay a whole call. So twice what one row took is the
-  target in force, for `RELAXED_ROUNDS` rounds or until a round keeps the target again.
+- Eight late batches of at most four rows, before the limit has left these sizes, say that no size keeps the target:
+  rows are slow, or the host's processor is busy with others. Shrinking does not help then, it only makes every row pay
+  a whole call. So twice what they took is the target in force, for `RELAXED_ROUNDS` rounds or until a round keeps it.
 - A late thin batch alone is a pause of the host (garbage collection, scheduling), not a limit that is too high. Two in
   a row are a model that has become slower, and each further one takes 10 % off the limit, never more.
 
@@ -41,8 +41,9 @@ CEILING_STEP = 0.02
 FIRST_CEILING, LOWEST_CEILING, HIGHEST_CEILING = 0.8, 0.5, 0.95
 """The first suits models whose latency varies by a fifth, as most do; to learn another takes hundreds of batches.
 A step above the highest is still below the target; below the lowest it is not the batch size that makes it late."""
+FEW_ROWS = 4
 RELAXED_RATIO = 2.0
-"""Batches may take twice as long as one row alone: so many rows share the call that a row costs half, or much less."""
+"""Batches may take twice as long as a few rows: so many rows share the call that a row costs half, or much less."""
 RELAXED_ROUNDS = 100
 """Some ten seconds; then it is tried again whether smaller batches keep the target."""
 PAUSE_RATIO = 2.0
@@ -81,10 +82,10 @@ class Aimd:
     __slots__ = (
         "_asked_s",
         "_ceiling_ratio",
+        "_few_late",
+        "_few_s",
         "_in_time",
         "_late_before",
-        "_lone_late",
-        "_lone_s",
         "_max_rows",
         "_probing",
         "_relaxed_rounds",
@@ -102,11 +103,11 @@ class Aimd:
         self._late_before = False
         self._in_time = 0
         self._slowest_s = 0.0
-        self._lone_late, self._lone_s, self._relaxed_rounds = 0, 0.0, 0
+        self._few_late, self._few_s, self._relaxed_rounds = 0, 0.0, 0
 
     @property
     def target_s(self) -> float:
-        """The target in force: the one asked for, or a longer one while even one row alone misses that."""
+        """The target in force: the one asked for, or a longer one while even a few rows miss that."""
         return self._target_s
 
     @property
@@ -130,25 +131,24 @@ class Aimd:
             return  # no latency: a clock was set back
         full = rows >= self._rows
         late = latency_s >= self._target_s
-        if late and full and self._rows == 1:
-            self._lone_late_by(latency_s)
+        if late and full and self._rows <= FEW_ROWS:
+            self._few_late_by(rows, latency_s)
         elif late and (full or self._late_before):
             self._back_off(rows, latency_s)
         elif full and not late:
             self._in_time_by(latency_s)
         self._late_before = late
 
-    def _lone_late_by(self, latency_s: float) -> None:
-        """One row alone is late: after a round of that, the target is one that can be kept."""
-        self._probing = False
-        self._begin_round()
-        self._lone_late += 1
-        self._lone_s += latency_s
-        if self._lone_late == ROUND_BATCHES:
-            self._target_s = RELAXED_RATIO * self._lone_s / ROUND_BATCHES
+    def _few_late_by(self, rows: int, latency_s: float) -> None:
+        """A few rows are late: after eight times of that, the target is one that can be kept."""
+        self._back_off(rows, latency_s)
+        self._few_late += 1
+        self._few_s += latency_s
+        if self._few_late == ROUND_BATCHES:
+            self._target_s = RELAXED_RATIO * self._few_s / ROUND_BATCHES
             self._relaxed_rounds = RELAXED_ROUNDS
             self._probing = True
-            self._lone_late, self._lone_s = 0, 0.0
+            self._few_late, self._few_s = 0, 0.0
 
     def _maybe_tighten(self) -> None:
         """At the end of a round: the target that was asked for is in force again when it is kept, or after a while."""
@@ -167,7 +167,8 @@ class Aimd:
 
     def _in_time_by(self, latency_s: float) -> None:
         self._move_ceiling(CEILING_STEP * LATE_RATIO)
-        self._lone_late, self._lone_s = 0, 0.0
+        if self._rows > FEW_ROWS:
+            self._few_late, self._few_s = 0, 0.0
         self._in_time += 1
         self._slowest_s = max(self._slowest_s, latency_s)
         if self._in_time >= (PROBE_BATCHES if self._probing else ROUND_BATCHES):

@@ -69,6 +69,11 @@ class QuantileRegression:
         self._unfitted = 0
 
     @property
+    def target_s(self) -> float:
+        """The target in force: that of the exploration, as long as there is no line."""
+        return self._explorer.target_s if self._line_rows is None else self._target_s
+
+    @property
     def rows(self) -> int:
         """The largest batch to send now, in [1, max_rows]."""
         return self._rows

@@ -3,6 +3,7 @@
 import pytest
 
 from clipper_stream.batching.aimd import (
+    FEW_ROWS,
     FIRST_CEILING,
     HIGHEST_CEILING,
     LOWEST_CEILING,
@@ -155,7 +156,7 @@ def hopeless(one_row_s: float = 0.030) -> Aimd:
     return observe_full(aimd(start_rows=1), *[one_row_s] * ROUND_BATCHES)
 
 
-def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_a_row_takes():
+def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_it_takes():
     limit = hopeless()
     assert (limit.rows, limit.target_s) == (1, pytest.approx(0.060))
     seen = [observe_full(limit, 0.031).rows for _ in range(2 * PROBE_BATCHES)]
@@ -163,9 +164,18 @@ def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_a_row_takes(
     assert observe_full(limit, 0.060).rows < seen[-1] + 1
 
 
-def test_one_row_in_time_keeps_the_target():
-    limit = observe_full(aimd(start_rows=1), *[0.030] * (ROUND_BATCHES - 1), FAST_S, *[0.030] * (ROUND_BATCHES - 1))
+def test_few_rows_that_are_late_now_and_then_do_not_relax_the_target():
+    limit = aimd(start_rows=1)
+    for _ in range(20):
+        observe_full(limit, *[0.010] * 2 * ROUND_BATCHES, LATE_S)
     assert limit.target_s == pytest.approx(0.020)
+    assert limit.rows > FEW_ROWS
+
+
+def test_few_rows_that_are_late_every_third_time_do():
+    """On a busy processor single rows take anything; eight in time in a row are rare then, and growth with them."""
+    limit = observe_full(aimd(start_rows=1), *[FAST_S, 0.030, FAST_S] * ROUND_BATCHES)
+    assert limit.target_s == pytest.approx(0.060)
 
 
 def test_the_target_is_in_force_again_when_a_round_keeps_it():
