@@ -20,11 +20,6 @@ there are more. Afterwards every prediction is read: missing, duplicate and wron
 
 import argparse
 import json
-import signal
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +28,10 @@ from rig.competing import competed, warm_up
 from rig.conditions import conditions
 from rig.contenders import Contender, contenders
 from rig.environments import RIVALS
-from rig.processes import Cpus, on_cpus
+from rig.processes import Cpus
+from rig.session import said, session
 from rig.standing import show_standing, standing, throughput_targets
-from rig.systems import Place
 from rig.targets import show_targets
-
-from clipper_agents.broker import EmbeddedBroker
-from clipper_topics.catalogue import Catalogue
 
 QUICK = ("aiokafka", "aiokafka-msgpack", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 20_000, 2_000
@@ -49,7 +41,6 @@ LEAST_AHEAD = 2.5
 
 def main() -> None:
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the blocks below end what they started
     cpus = Cpus.single(pin=options.pin)
     known = contenders(options.msgpack)
     chosen = [known[name] for name in options.systems or known]
@@ -71,16 +62,13 @@ def main() -> None:
 def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
     """Every system in every round, in an order that turns; each run is told when it is done, for whoever waits."""
     runs = []
-    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker(for_long=True) as broker:
-        assert broker.pid is not None
-        warm_up(Place(broker.connection, Catalogue(prefix="warm-up", partitions=PARTITIONS), cpus, folder), 20_000)
+    with session(options, cpus) as here:
+        warm_up(here.place("warm-up", PARTITIONS), 20_000)
         for number in range(options.rounds):
             for each in chosen[:: -1 if number % 2 else 1]:
-                catalogue = Catalogue(prefix=f"t{number}-{each.name}", partitions=PARTITIONS)
-                place = Place(broker.connection, catalogue, cpus, folder)
+                place = here.place(f"t{number}-{each.name}", PARTITIONS)
                 records = records_of(each, options.records)
-                runs.append({"round": number, **competed(each, place, broker.pid, records, options)})
-                print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+                runs.append(said({"round": number, **competed(each, place, here.broker, records, options)}))
     return runs
 
 
@@ -99,17 +87,6 @@ def stated(options: argparse.Namespace, cpus: Cpus, chosen: list[Contender]) -> 
         "rivals": [line for name in files for line in (RIVALS / name).read_text().split()],
         "leaves_out": {each.name: each.leaves_out for each in chosen if each.leaves_out},
     }
-
-
-@contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    """Where logs and tables go; removed afterwards unless it was asked for."""
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept.resolve()
-    else:
-        with tempfile.TemporaryDirectory(prefix="clipper-benchmark-") as temporary:
-            yield Path(temporary)
 
 
 def arguments() -> argparse.Namespace:

@@ -45,10 +45,15 @@ class Session:
 
 
 @contextmanager
-def session(options: argparse.Namespace) -> Iterator[Session]:
-    """A broker and a folder for the time of the block; SIGTERM ends the block, and so everything in it."""
+def session(options: argparse.Namespace, cpus: Cpus | None = None) -> Iterator[Session]:
+    """A broker and a folder for the time of the block; SIGTERM ends the block, and so everything in it.
+
+    Args:
+        options: With `pin` and `logs`.
+        cpus: Who runs on which CPU; absent: broker and benchmark apart from the system.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    cpus = Cpus.split(pin=options.pin)
+    cpus = cpus or Cpus.split(pin=options.pin)
     with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker(for_long=True) as broker:
         assert broker.pid is not None
         yield Session(broker.connection, broker.pid, cpus, folder)

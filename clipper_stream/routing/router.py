@@ -1,7 +1,7 @@
 """The router's decisions, from a batch of queries to requests and answers.
 
 Rules of this file:
-- A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
+- A query is answered exactly once: when its last place is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival asks nobody: overload never piles up.
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
@@ -101,8 +101,7 @@ class Router:
             name = query.application
             if name not in by_application:
                 application = self._application(name)
-                known = application is not None
-                by_application[name] = Deciding(application, self._prepare, now_s) if known else None  # type: ignore[arg-type]
+                by_application[name] = None if application is None else Deciding(application, self._prepare, now_s)
             deciding = by_application[name]
             if deciding is not None:
                 deciding.add(pending)
