@@ -20,7 +20,7 @@ demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "integration or e2e" -q $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "integration or e2e or short" --short -q $(ARGS) || test $$? = 5
 
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS)
@@ -45,7 +45,7 @@ bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone,
 ci: lint test ## What the continuous integration runs
 
 clean: ## Remove the environment, caches and local state
-	rm -rf $(VENV) data demo-report dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) data demo-report fault-report dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml uv.lock .ci/install

@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="where the tests' Kafka comes from (auto: Docker if it answers, KAFKA_BOOTSTRAP_SERVERS, embedded)",
     )
+    parser.addoption("--short", action="store_true", help="the fault suite in the form that `make test` runs")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,117 @@
+"""What the topics say when everything has come to rest: what was lost, what differs, what was counted wrongly."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import oracle
+from e2e.any_client import AnyClient, Record
+from e2e.programs import until
+
+Place = tuple[int, int]
+"""Partition and offset of a query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The end of a case, as the logs tell it.
+
+    Attributes:
+        queries: How many records the queries topic has.
+        answers: Every prediction, repeated ones too.
+        lost: Queries without a prediction and without a dead letter.
+        differing: Queries with two predictions that are not the same bytes.
+        double_counted: Feedbacks that the table counts and the serial fold does not.
+        uncounted: Feedbacks that the serial fold counts and the table does not.
+        rows_differing: Rows of which not every bit is what the serial fold gives.
+        applied: Feedbacks in the table, by application.
+    """
+
+    queries: int
+    answers: Sequence[Record]
+    lost: frozenset[Place]
+    differing: frozenset[Place]
+    double_counted: int
+    uncounted: int
+    rows_differing: frozenset[oracle.RowKey]
+    applied: Counter[str]
+
+    @property
+    def repeated(self) -> int:
+        """Predictions beyond the first of their query: allowed, because they equal it."""
+        return len(self.answers) - len({_about(one) for one in self.answers})
+
+    @property
+    def defaults(self) -> Counter[str]:
+        """Default answers by reason, each query once."""
+        first = {_about(one): one.content for one in reversed(self.answers)}
+        return Counter(content["reason"] for content in first.values() if content.get("default"))
+
+    def check(self, least_applied: int = 10) -> None:
+        """Nothing lost, nothing said twice and differently, nothing counted twice; and enough was learned to say so."""
+        owed = (self.lost, self.differing, self.double_counted, self.uncounted, self.rows_differing)
+        assert not any(owed), self
+        assert min(self.applied.values(), default=0) >= least_applied, self.applied
+
+    def __repr__(self) -> str:
+        return (
+            f"Verdict(queries={self.queries}, lost={sorted(self.lost)[:5]}, differing={sorted(self.differing)[:5]}, "
+            f"double_counted={self.double_counted}, uncounted={self.uncounted}, "
+            f"rows_differing={list(self.rows_differing)[:5]})"
+        )
+
+
+def judge(
+    client: AnyClient, prefix: str, applications: Mapping[str, Mapping[str, Any]], within_s: float = 120.0
+) -> Verdict:
+    """Read the topics of a deployment that is asked nothing more, once all its feedback is in the table.
+
+    Args:
+        client: Reads.
+        prefix: Of the topics.
+        applications: The manifests by name, as the configuration declares them.
+        within_s: How long the last feedback may take.
+    """
+    table, feedback = until("all feedback is in the table", lambda: _settled(client, prefix), within_s)
+    answers = client.read(f"{prefix}.predictions")
+    by_query: dict[Place, set[bytes | None]] = {}
+    for one in answers:
+        by_query.setdefault(_about(one), set()).add(one.value)
+    queries = {(one.partition, one.offset) for one in client.read(f"{prefix}.queries")}
+    expected = oracle.fold(answers, feedback, applications)
+    pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
+    applied = Counter({name: 0 for name in applications})
+    for (application, _, _), row in table.items():
+        if application:
+            applied[application] += row.applied
+    return Verdict(
+        queries=len(queries),
+        answers=answers,
+        lost=frozenset(queries - by_query.keys() - _refused(client, prefix)),
+        differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
+        double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
+        uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
+        rows_differing=frozenset(key for key, (row, fold) in pairs.items() if row.bits != fold.bits),
+        applied=applied,
+    )
+
+
+def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle.Row], list[Record]] | None:
+    feedback = client.read(f"{prefix}.feedback")
+    table = oracle.table(client.read(f"{prefix}.router-selection-changelog"))
+    return (table, feedback) if oracle.positions(table) == {one.partition: one.offset for one in feedback} else None
+
+
+def _refused(client: AnyClient, prefix: str) -> set[Place]:
+    """Queries that are among the dead letters."""
+    places = set()
+    for one in client.read(f"{prefix}.dead-letters"):
+        said = {name.removeprefix("__streams.errors."): value.decode() for name, value in one.headers.items()}
+        if said["topic"] == f"{prefix}.queries":
+            places.add((int(said["partition"]), int(said["offset"])))
+    return places
+
+
+def _about(answer: Record) -> Place:
+    return answer.partition, answer.content["query_offset"]

@@ -1,0 +1,67 @@
+"""What a process takes, and how long nobody is answered, seen from outside."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from e2e.any_client import AnyClient
+
+POLL_S = 0.02
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory of a process, MiB; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
+
+
+class Watch:
+    """Notes when answers arrive, and the most memory that processes have; as a context manager it starts and ends.
+
+    Args:
+        client: Reads the predictions.
+        topic: The predictions topic.
+        pids: The processes to look at, asked again and again.
+    """
+
+    def __init__(self, client: AnyClient, topic: str, pids: Callable[[], Iterable[int]] = tuple) -> None:
+        self.arrivals_s: list[float] = []
+        self.most_mib = 0.0
+        self._client, self._topic, self._pids = client, topic, pids
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def stalls_s(self, faults_s: Iterable[float]) -> list[float]:
+        """The longest time without an answer between each fault (by `time.monotonic`) and the next one."""
+        faults = [*faults_s]
+        arrivals = sorted(self.arrivals_s)
+        found = []
+        for since_s, until_s in zip(faults, [*faults[1:], float("inf")], strict=True):
+            seen = [since_s, *(at_s for at_s in arrivals if since_s < at_s < until_s)]
+            if until_s != float("inf"):
+                seen.append(min(until_s, next((at_s for at_s in arrivals if at_s >= until_s), until_s)))
+            found.append(max((later - earlier for earlier, later in zip(seen, seen[1:], strict=False)), default=0.0))
+        return found
+
+    def _look(self) -> None:
+        with self._client.reading(self._topic) as reading:
+            while not self._over.is_set():
+                if reading.more(POLL_S):
+                    self.arrivals_s.append(time.monotonic())
+                self.most_mib = max([self.most_mib, *map(memory_mib, self._pids())])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
