@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults lint format bench ci clean
+.PHONY: help demo test test-fast faults soak lint format bench ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -27,6 +27,9 @@ test-fast: $(STAMP) ## Tests that need no Kafka
 
 faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
 	$(BIN)/pytest -m faults -q $(ARGS)
+
+soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes docs/reference/soak.md
+	$(BIN)/python benchmarks/soak.py --json benchmarks/results/soak.json --page docs/reference/soak.md $(ARGS)
 
 lint: $(STAMP) ## Formatting, lint, import directions, types
 	$(BIN)/ruff format --check .

@@ -107,7 +107,7 @@ def finish(
         show_targets(targets)
     if options.json is None:
         return
-    settings = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}
+    settings = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
     result = {
         "conditions": conditions(Cpus.split(pin=options.pin), **settings),
         "runs": runs,

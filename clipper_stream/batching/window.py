@@ -5,7 +5,9 @@ Rules of this file:
 - A batch has rows of one shape, at most `limit_rows` of them, and none whose deadline has passed.
 - Rows wait at most `max_delay_s`, counted from the oldest, for a full batch. One row that cannot afford the wait
   (its deadline would pass meanwhile) makes the batch go at once.
-- Every row that was added comes out exactly once, in a batch or as late. At its deadline a row is late.
+- Every row that was added comes out exactly once, in a batch or as late. At its deadline a row is late; after a long
+  wait it is when its answer could not come in time any more, because first come, first served would spend a model that
+  has too much to do on answers that nobody waits for.
 """
 
 from collections import deque
@@ -97,40 +99,43 @@ class Window(Generic[T]):
         if deadline_s <= now_s + self._max_delay_s:
             lane.urgent += 1
 
-    def take(self, now_s: float, limit_rows: int) -> Taken[T]:
+    def take(self, now_s: float, limit_rows: int, needed_s: float = 0.0) -> Taken[T]:
         """The next batch, if one may go.
 
         Args:
             now_s: Seconds since the epoch.
             limit_rows: Most rows in the batch, at least 1: `rows` of a `BatchLimit`.
+            needed_s: How long an answer takes from now on, in seconds: a row that has waited longer than that, and has
+                less time left, is late already. One that has just come is given its chance, so that a wrong number
+                here never keeps every row away.
         """
         batch: list[T] = []
         late: list[T] = []
-        self._drop_late_heads(now_s, late)
+        self._drop_late_heads(now_s, needed_s, late)
         while not batch:
             ready = [lane for lane in self._lanes.values() if self._go_at_s(lane, limit_rows) <= now_s]
             if not ready:
                 break
-            self._move(min(ready, key=_first), limit_rows, now_s, batch, late)
+            self._move(min(ready, key=_first), limit_rows, now_s, needed_s, batch, late)
             self._forget_empty_lanes()
         self._waiting -= len(batch) + len(late)
         return Taken(batch=batch, late=late, wake_at_s=self._wake_at_s(limit_rows))
 
-    def _drop_late_heads(self, now_s: float, late: list[T]) -> None:
+    def _drop_late_heads(self, now_s: float, needed_s: float, late: list[T]) -> None:
         """Take out the rows in front that are late, so that they make no batch go early."""
         for lane in self._lanes.values():
-            while lane.rows and lane.rows[0][2] <= now_s:
-                self._move(lane, 1, now_s, late, late)
+            while lane.rows and _is_late(lane.rows[0][1], lane.rows[0][2], now_s, needed_s):
+                self._move(lane, 1, now_s, needed_s, late, late)
         self._forget_empty_lanes()
 
-    def _move(self, lane: _Lane[T], most: int, now_s: float, batch: list[T], late: list[T]) -> None:
+    def _move(self, lane: _Lane[T], most: int, now_s: float, needed_s: float, batch: list[T], late: list[T]) -> None:
         """Move rows of the lane out, in order: at most so many into the batch, late ones on the way aside."""
         popleft, delay_s, taken = lane.rows.popleft, self._max_delay_s, len(batch)
         while lane.rows and len(batch) - taken < most:
             _, came_s, deadline_s, item = popleft()
             if deadline_s <= came_s + delay_s:
                 lane.urgent -= 1
-            (late if deadline_s <= now_s else batch).append(item)
+            (late if _is_late(came_s, deadline_s, now_s, needed_s) else batch).append(item)
 
     def _go_at_s(self, lane: _Lane[T], limit_rows: int) -> float:
         """From when on a batch of the lane may go; in the past when it is full or cannot wait."""
@@ -143,6 +148,10 @@ class Window(Generic[T]):
     def _forget_empty_lanes(self) -> None:
         for shape in [shape for shape, lane in self._lanes.items() if not lane.rows]:
             del self._lanes[shape]
+
+
+def _is_late(came_s: float, deadline_s: float, now_s: float, needed_s: float) -> bool:
+    return deadline_s <= now_s or (deadline_s <= now_s + needed_s and came_s < now_s - needed_s)
 
 
 def _first(lane: _Lane[T]) -> int:

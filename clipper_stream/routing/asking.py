@@ -70,6 +70,10 @@ class Asks:
         self.keys += more.keys
 
 
+MOST_RETURN_RATIO = 0.25
+"""Of the time that a row has left when it is asked: a wrong measurement may cost no more."""
+
+
 @dataclass(slots=True)
 class Frame:
     """A request that was sent; the owner of a row that was answered is None."""
@@ -115,9 +119,17 @@ class Asking:
         """Wait for the row of this key; True when the caller is the first, and must ask."""
         return self._in_flight.join(key, (owner, place))
 
-    def requests(self, asks: Asks) -> list[Request]:
-        """Requests for these rows, of one dtype and shape each, none too large."""
-        return [self._request(asks, frame, rows) for frame, rows in frames_of(asks.owners, asks.places)]
+    def requests(self, asks: Asks, now_s: float = 0.0, return_s: float = 0.0) -> list[Request]:
+        """Requests for these rows, of one dtype and shape each, none too large.
+
+        Args:
+            asks: The rows.
+            now_s: Seconds since the epoch.
+            return_s: How long outputs are on their way back, in seconds: so much earlier they must leave the host, but
+                no earlier than after `1 - MOST_RETURN_RATIO` of the time that is left.
+        """
+        frames = frames_of(asks.owners, asks.places)
+        return [self._request(asks, frame, rows, now_s, return_s) for frame, rows in frames]
 
     def take(self, piece: OutputPiece) -> Arrived | None:
         """Which rows a piece answers; None when it is of a request that was answered wholly, or forgotten."""
@@ -217,12 +229,14 @@ class Asking:
         self._in_time.discard(number)
         self._overdue.pop(number, None)
 
-    def _request(self, asks: Asks, frame: Sequence[int], rows: Any) -> Request:
+    def _request(self, asks: Asks, frame: Sequence[int], rows: Any, now_s: float, return_s: float) -> Request:
         self._number += 1
         asked = asks if len(frame) == len(asks.owners) else asks.some(frame)
         deadlines = np.array([owner.deadline_s for owner in asked.owners], dtype=np.float64)
         self._frames[self._number] = Frame(asks.candidate, [*asked.owners], asked.places, asked.keys, len(frame))
         self._in_time.push(float(deadlines.max()), self._number)
+        if return_s:
+            deadlines -= np.clip(return_s, 0.0, np.maximum(0.0, MOST_RETURN_RATIO * (deadlines - now_s)))
         return Request(asks.candidate.ref, self._number, rows, deadlines)
 
 

@@ -53,9 +53,12 @@ class Router:
     Attributes:
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
             then; at most `MOST_LEAD_RATIO` of the time that the query has. Whoever sends the answers measures it.
+        return_s: How long outputs are on their way back from a host, in seconds: hosts are told deadlines that are so
+            much earlier, so that no model works on rows that nobody waits for. Whoever reads the outputs measures it.
     """
 
     lead_s: float = 0.0
+    return_s: float = 0.0
 
     def __init__(
         self,
@@ -261,7 +264,7 @@ class Router:
     def _send(self, asks: AsksByRef, effects: Effects) -> None:
         for rows in asks.values():
             if rows.owners:
-                effects.requests += self._asking.requests(rows)
+                effects.requests += self._asking.requests(rows, effects.now_s, self.lead_s + self.return_s)
 
     # --- answering ------------------------------------------------------------------------------------------------
     def _fill(self, arrived: Arrived, found: Pairs, effects: Effects) -> None:

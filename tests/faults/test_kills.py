@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from e2e.any_client import AnyClient
+from e2e.any_client import AnyClient, Record
 from e2e.programs import Program, RunningProcess, environment, run, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, CONFIGURATION
@@ -121,6 +121,11 @@ def test_routers(deployment: Deployment, short: bool, fault_report: FaultReport)
     assert committed(client, catalogue.router_group, traffic.queries, catalogue.partitions) == ends
 
 
+def by_the_hosted_model(answer: Record) -> bool:
+    """Whether only a host can have given this answer."""
+    return answer.content["application"] == "slow" and "default" not in answer.content
+
+
 def test_hosts(deployment: Deployment, short: bool, fault_report: FaultReport):
     """kill -9 of a host: its queries are answered by the default in time, later ones by the model again."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20172)
@@ -128,7 +133,7 @@ def test_hosts(deployment: Deployment, short: bool, fault_report: FaultReport):
     kills = 6 if short else 30
     with (
         deployment.worker("router") as router,
-        Watch(client, catalogue.predictions) as watch,
+        Watch(client, catalogue.predictions, counts=by_the_hosted_model) as watch,
         Traffic(client, catalogue.prefix, catalogue.partitions) as traffic,
         client.reading(traffic.predictions) as reading,
     ):
@@ -143,9 +148,7 @@ def test_hosts(deployment: Deployment, short: bool, fault_report: FaultReport):
             before = len(reading.to_the_end())
             reading.until(
                 "the slow model answers again",
-                lambda records: any(
-                    one.content["application"] == "slow" and "default" not in one.content for one in records[before:]
-                ),
+                lambda records: any(map(by_the_hosted_model, records[before:])),
             )
             traffic.finish()
             verdict = judge(client, catalogue.prefix, APPLICATIONS)
@@ -180,7 +183,7 @@ def test_supervisors(deployment: Deployment, short: bool, fault_report: FaultRep
             left += up.children()
             kills_s.append(killed(up, traffic, rng))
             if wipe:  # another machine: the old process cannot touch the new one's files
-                until("the old workers are gone", lambda: not any(process.runs for process in left))
+                until("the old are gone", lambda left=left: not any(process.runs for process in left))
                 shutil.rmtree(deployment.data, ignore_errors=True)
         up = stack.enter_context(deployment.start("up"))
         up.ready()

@@ -81,7 +81,7 @@ def judge(
     queries = {(one.partition, one.offset) for one in client.read(f"{prefix}.queries")}
     expected = oracle.fold(answers, feedback, applications)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
-    applied = Counter({name: 0 for name in applications})
+    applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():
         if application:
             applied[application] += row.applied

@@ -1,5 +1,8 @@
 """What a process takes, and how long nobody is answered, seen from outside."""
 
+import bisect
+import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -7,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from e2e.any_client import AnyClient
+from e2e.any_client import AnyClient, Record
 
 POLL_S = 0.02
 
@@ -28,31 +31,36 @@ class Watch:
         client: Reads the predictions.
         topic: The predictions topic.
         pids: The processes to look at, asked again and again.
+        counts: Which answers count.
     """
 
-    def __init__(self, client: AnyClient, topic: str, pids: Callable[[], Iterable[int]] = tuple) -> None:
+    def __init__(
+        self,
+        client: AnyClient,
+        topic: str,
+        pids: Callable[[], Iterable[int]] = tuple,
+        counts: Callable[[Record], bool] = lambda _: True,
+    ) -> None:
         self.arrivals_s: list[float] = []
         self.most_mib = 0.0
-        self._client, self._topic, self._pids = client, topic, pids
+        self._client, self._topic, self._pids, self._counts = client, topic, pids, counts
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
     def stalls_s(self, faults_s: Iterable[float]) -> list[float]:
-        """The longest time without an answer between each fault (by `time.monotonic`) and the next one."""
-        faults = [*faults_s]
-        arrivals = sorted(self.arrivals_s)
-        found = []
-        for since_s, until_s in zip(faults, [*faults[1:], float("inf")], strict=True):
-            seen = [since_s, *(at_s for at_s in arrivals if since_s < at_s < until_s)]
-            if until_s != float("inf"):
-                seen.append(min(until_s, next((at_s for at_s in arrivals if at_s >= until_s), until_s)))
-            found.append(max((later - earlier for earlier, later in zip(seen, seen[1:], strict=False)), default=0.0))
+        """The longest time without an answer after each fault (by `time.monotonic`), up to the first after the next."""
+        faults, found = [*faults_s], []
+        for since_s, until_s in zip(faults, [*faults[1:], math.inf], strict=True):
+            after = [at_s for at_s in self.arrivals_s if at_s > since_s]
+            before_next = bisect.bisect_left(after, until_s)
+            seen = [since_s, *after[: before_next + 1]]
+            found.append(max((later - earlier for earlier, later in itertools.pairwise(seen)), default=0.0))
         return found
 
     def _look(self) -> None:
         with self._client.reading(self._topic) as reading:
             while not self._over.is_set():
-                if reading.more(POLL_S):
+                if any(map(self._counts, reading.more(POLL_S))):
                     self.arrivals_s.append(time.monotonic())
                 self.most_mib = max([self.most_mib, *map(memory_mib, self._pids())])
 

@@ -11,6 +11,11 @@ from clipper_stream.batching.window import Window
 DELAY_S = 4.0  # whole seconds, so that sums of times are exact
 
 
+def is_late(row, now_s, needed_s):
+    _, _, deadline_s, came_s = row
+    return now_s >= deadline_s or (now_s + needed_s >= deadline_s and now_s - came_s > needed_s)
+
+
 class NaiveWindow:
     """Rows (number, shape, deadline_s, came_s) in the order they came."""
 
@@ -25,8 +30,8 @@ class NaiveWindow:
     def shapes(self):
         return list(dict.fromkeys(row[1] for row in self.rows))  # oldest row first
 
-    def take(self, now_s, limit_rows):
-        late = [row for shape in self.shapes() for row in self.late_heads(shape, now_s)]
+    def take(self, now_s, limit_rows, needed_s=0.0):
+        late = [row for shape in self.shapes() for row in self.late_heads(shape, now_s, needed_s)]
         self.rows = [row for row in self.rows if row not in late]
         batch = []
         while not batch:
@@ -36,15 +41,15 @@ class NaiveWindow:
             for row in [row for row in self.rows if row[1] == ready[0]]:
                 if len(batch) == limit_rows:
                     break
-                (late if row[2] <= now_s else batch).append(row)
+                (late if is_late(row, now_s, needed_s) else batch).append(row)
                 self.rows.remove(row)
         return batch, late
 
-    def late_heads(self, shape, now_s):
+    def late_heads(self, shape, now_s, needed_s):
         heads = []
         for row in self.rows:
             if row[1] == shape:
-                if row[2] > now_s:
+                if not is_late(row, now_s, needed_s):
                     break
                 heads.append(row)
         return heads
@@ -72,15 +77,15 @@ class WindowMachine(RuleBasedStateMachine):
     def let_time_pass(self, passed_s):
         self.now_s += passed_s
 
-    @rule(limit_rows=st.integers(1, 6))
-    def take(self, limit_rows):
-        taken = self.window.take(self.now_s, limit_rows)
-        batch, late = self.naive.take(self.now_s, limit_rows)
+    @rule(limit_rows=st.integers(1, 6), needed_s=st.integers(0, 5))
+    def take(self, limit_rows, needed_s):
+        taken = self.window.take(self.now_s, limit_rows, needed_s)
+        batch, late = self.naive.take(self.now_s, limit_rows, needed_s)
         assert taken.batch == batch
         assert sorted(taken.late) == sorted(late)
         assert len({row[1] for row in taken.batch}) <= 1
         assert all(row[2] > self.now_s for row in taken.batch)
-        assert all(row[2] <= self.now_s for row in taken.late)
+        assert all(row[2] <= self.now_s + needed_s for row in taken.late)
         shapes = self.naive.shapes()
         expected = min((self.naive.go_at_s(shape, limit_rows) for shape in shapes), default=None)
         assert taken.wake_at_s == expected

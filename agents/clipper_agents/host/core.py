@@ -19,6 +19,9 @@ from clipper_stream.models.runner import BatchOutcome
 
 Origin = TypeVar("Origin")
 
+MEMORY_BATCHES = 10
+"""How long a row needs is smoothed over about so many batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Origin]):
@@ -63,6 +66,7 @@ class HostCore(Generic[Origin]):
         self._limit = limit
         self._now_s = 0.0
         self._open_rows = 0
+        self._needed_s = 0.0
 
     @property
     def queued_rows(self) -> int:
@@ -95,7 +99,7 @@ class HostCore(Generic[Origin]):
     def step(self, now_s: float) -> Step[Origin]:
         """The next batch, if one may go, and the rows that are too late for any."""
         now_s = self._forward(now_s)
-        taken = self._window.take(now_s, self._limit.rows)
+        taken = self._window.take(now_s, self._limit.rows, self._needed_s)
         runs = runs_of(taken.batch)
         batch = Batch(inputs_of(runs), runs) if runs else None
         late = given_up(runs_of(taken.late), now_s) if taken.late else []
@@ -109,6 +113,10 @@ class HostCore(Generic[Origin]):
         if outcome.calls == 1:
             self._limit.observe(len(batch.inputs), latency_s)
         return answered(batch.runs, outcome)
+
+    def delivered(self, took_s: float) -> None:
+        """A batch's answers were safe so many seconds after it was taken: so long a row needs, from the window on."""
+        self._needed_s += (took_s - self._needed_s) / MEMORY_BATCHES
 
     def acknowledge(self, reply: Reply[Origin]) -> list[Origin]:
         """A reply is safe; the origins of the frames that are now finished, each once."""

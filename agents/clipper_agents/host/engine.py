@@ -129,8 +129,9 @@ class HostEngine(Generic[Origin]):
             self._dispatch(step.late)
         if step.batch is None:
             return await self._wait(step.wake_at_s)
+        taken_at_s = time.monotonic()
         timed = await self._predictor.predict(step.batch.inputs)
-        self._dispatch(self._core.complete(step.batch, timed.outcome, timed.latency_s))
+        self._dispatch(self._core.complete(step.batch, timed.outcome, timed.latency_s), taken_at_s)
         self._observer.batch(
             rows=len(step.batch.inputs),
             failed=len(timed.outcome.failed),
@@ -152,15 +153,17 @@ class HostEngine(Generic[Origin]):
             alarm.cancel()
         return True
 
-    def _dispatch(self, replies: list[Reply[Origin]]) -> None:
+    def _dispatch(self, replies: list[Reply[Origin]], taken_at_s: float | None = None) -> None:
         for reply in replies:
-            task = asyncio.get_running_loop().create_task(self._deliver(reply))
+            task = asyncio.get_running_loop().create_task(self._deliver(reply, taken_at_s))
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, reply: Reply[Origin]) -> None:
+    async def _deliver(self, reply: Reply[Origin], taken_at_s: float | None) -> None:
         try:
             await self._send(reply.partition, reply.pieces)
+            if taken_at_s is not None:
+                self._core.delivered(time.monotonic() - taken_at_s)
             finished = self._core.acknowledge(reply)
             if finished:
                 self._finished(finished)

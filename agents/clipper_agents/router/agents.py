@@ -25,6 +25,7 @@ DECODED_TOGETHER = CONVERTED_TOGETHER
 FRAMES_A_CHUNK = 256
 ROWS_GATHERED_TOGETHER = 256
 """What an output completes is encoded at once, while it is in the processor's cache."""
+WAY_BACK_CHUNKS = 10
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -56,6 +57,7 @@ async def gather(process: "RouterProcess", stream: Any) -> None:
         generation = stream.generation
         frames = await decode_outputs(process, [record for _, records in chunk for record in records])
         gather_frames(process, [frame for frame in frames if frame.router == process.identity])
+        note_way_back(process, chunk)
         for tp, records in chunk:
             stream.ack(tp, [record.offset for record in records], generation)
 
@@ -67,6 +69,12 @@ async def learn(process: "RouterProcess", stream: Any) -> None:
         for tp, records in by_partition(chunk).items():
             if await process.learner.learn(tp.partition, records, generation):
                 stream.ack(tp, [record.offset for record in records], generation)
+
+
+def note_way_back(process: "RouterProcess", chunk: Chunk) -> None:
+    """How long outputs take from the host's clock to here, smoothed over about ten chunks."""
+    took_s = max(0.0, time.time() - max(records[0].timestamp for _, records in chunk) / 1000)
+    process.router.return_s += (took_s - process.router.return_s) / WAY_BACK_CHUNKS
 
 
 def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:

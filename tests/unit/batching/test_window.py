@@ -68,6 +68,15 @@ def test_a_row_is_late_at_its_deadline_and_not_before():
     assert filled("a", deadline_s=1.0).take(1.0, 8) == Taken(batch=[], late=["a"], wake_at_s=None)
 
 
+def test_a_row_that_has_waited_long_and_cannot_be_answered_in_time_is_late_before_its_deadline():
+    assert filled("a", deadline_s=1.0).take(0.7, 8, needed_s=0.3).late == ["a"]
+    assert filled("a", deadline_s=1.0).take(0.6, 8, needed_s=0.3).batch == ["a"]
+
+
+def test_a_row_that_has_just_come_is_tried_however_little_time_it_has():
+    assert filled("a", deadline_s=0.1).take(0.05, 8, needed_s=5.0).batch == ["a"]
+
+
 def test_late_rows_take_no_place_in_the_batch():
     window = Window(0.0)
     for item, deadline_s in (("a", NEVER), ("b", 1.0), ("c", NEVER), ("d", NEVER)):

@@ -163,3 +163,12 @@ def test_the_limit_learns_from_whole_batches_only():
     step = core.step(0.0)
     core.complete(step.batch, BatchOutcome([1] * 10, {}), latency_s=10.0)
     assert core.limit_rows == 9
+
+
+def test_a_host_with_too_much_to_do_spends_no_batch_on_rows_whose_answers_would_come_too_late():
+    core = core_of(rows=1)
+    for _ in range(100):
+        core.delivered(0.2)
+    core.admit("a", asked([1, 2], deadline_s=[1.0, 2.0]), 0.0)
+    step = core.step(0.9)
+    assert (step.late_rows, step.batch.inputs) == (1, [2])

@@ -290,3 +290,17 @@ def test_outputs_after_a_reset_find_nothing():
     assert router.gather([outputs_of(request, double)], NOW_S).answers == []
     (again,) = router.receive([query("q1", 3)], NOW_S).requests
     assert again.frame != request.frame
+
+
+def test_a_host_is_told_to_be_ready_before_the_deadline_by_the_time_that_outputs_take_to_come_back():
+    router = make_router(application())
+    router.return_s = 0.1
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.9])
+
+
+def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the_time():
+    router = make_router(application())
+    router.return_s = 1e6
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.75])

@@ -1,0 +1,141 @@
+"""Five times more than it can do, for a minute: memory is bounded, everybody is answered, and it recovers by itself."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from e2e.any_client import AnyClient
+from e2e.programs import Program, environment
+from faults.report import FaultReport
+from faults.tally import Tally
+from faults.watching import Watch
+
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
+
+CONFIGURATION = Path(__file__).with_name("overload.toml")
+TIMES = 5
+HOST_ROWS_PER_S = 800
+"""Sixteen rows in twenty milliseconds, one batch at a time."""
+QUIET_PER_S, QUIET_S = 100, 10.0
+SLICE_S = 0.01
+MEMORY_MIB = 1_024
+"""A router under the heaviest load; five thousand queries are open at most, the rest is what Kafka delivers at once."""
+NORMAL_AGAIN_S = 10.0
+
+
+@pytest.fixture
+def up(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Iterator[Program]:
+    environ = environment(
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
+        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+    )
+    settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
+    with Program("up", *settings, folder=tmp_path, environ=environ) as program:
+        program.ready()
+        yield program
+
+
+class Asking:
+    """Asks at a rate, in a thread of its own, for the time of the block.
+
+    Args:
+        bootstrap: Of the Kafka.
+        topic: The queries topic.
+        application: Who asks.
+        rate_per_s: Queries a second.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, application: str, rate_per_s: float) -> None:
+        self.asked = 0
+        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "partitioner": "murmur2_random"})
+        self._topic, self._rate_per_s = topic, rate_per_s
+        self._value = b'{"application": "%s", "input": [1, 2, 3]}' % application.encode()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        began_s = time.monotonic()
+        while not self._over.wait(SLICE_S):
+            due = int((time.monotonic() - began_s) * self._rate_per_s)
+            while self.asked < due:
+                try:
+                    self._producer.produce(self._topic, self._value)
+                except BufferError:  # the broker is slower than we are: so be it
+                    self._producer.poll(0.1)
+                else:
+                    self.asked += 1
+            self._producer.poll(0)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        assert self._producer.flush(60) == 0
+
+
+def sustained_per_s(client: AnyClient, catalogue: Catalogue, queries: int) -> float:
+    """What the router answers a second of a backlog, all of it by the model."""
+    producer = Producer({"bootstrap.servers": client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
+    for _ in range(queries):
+        producer.produce(catalogue.queries, b'{"application": "colocated", "input": [1, 2, 3], "deadline_ms": 600000}')
+        producer.poll(0)
+    producer.flush(60)
+    began_s = time.monotonic()
+    Tally(client.bootstrap, catalogue.predictions).read_to(queries)
+    return queries / (time.monotonic() - began_s)
+
+
+@pytest.mark.parametrize("application", ["hosted", "colocated"])
+def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, short, fault_report: FaultReport):
+    client, burst_s = AnyClient(kafka.bootstrap), 5.0 if short else 60.0
+    sustained = HOST_ROWS_PER_S if application == "hosted" else sustained_per_s(client, catalogue, 50_000)
+    pids = [up.pid, *(process.pid for process in up.children())]
+    ask = (kafka.bootstrap, catalogue.queries, application)
+    tally = Tally(kafka.bootstrap, catalogue.predictions)
+    with Watch(client, catalogue.dead_letters, lambda: pids) as watch:
+        with Asking(*ask, QUIET_PER_S):
+            time.sleep(QUIET_S)
+            began_s = time.time()
+            with Asking(*ask, TIMES * sustained) as burst:
+                time.sleep(burst_s)
+            ended_s = time.time()
+            tally.read_to(burst.asked)  # a backlog takes its time, but every query in it is answered
+            time.sleep(QUIET_S)
+            drained_s = time.time() - QUIET_S
+        tally.read_all(catalogue.queries)
+    offered_per_s = burst.asked / (ended_s - began_s)
+    normal_ms = tally.p99_ms(began_s - QUIET_S / 2, began_s)
+    again_s = tally.normal_again_s(ended_s, 2 * normal_ms + 50)
+    by_model = float(np.sum(~tally.is_default(began_s, ended_s)))
+    fault_report.add(
+        f"overload of the {'host' if application == 'hosted' else 'router'}",
+        tally.verdict(),
+        memory_mib=watch.most_mib,
+        note=f"{burst_s:.0f} s of {offered_per_s:,.0f}/s for what sustains {sustained:,.0f}/s: "
+        f"{by_model / burst_s:,.0f}/s by the model, defaults {dict(tally.reasons)}; p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after",
+    )
+    assert not tally.lost
+    assert not tally.differing
+    assert tally.reasons.keys() <= {"late", "arrived_late"}
+    assert tally.explained, "no default without an explanation"
+    assert watch.most_mib < MEMORY_MIB
+    assert again_s < NORMAL_AGAIN_S + (0 if application == "hosted" else offered_per_s / sustained * burst_s)
+    assert not np.any(tally.is_default(drained_s + NORMAL_AGAIN_S / 2, time.time()))
+    assert {process.pid for process in up.children()} <= {*pids}, "nobody was restarted"
+    if application == "hosted":
+        assert by_model > 0.3 * sustained * burst_s, "a model that has too much to do still does what it can"
