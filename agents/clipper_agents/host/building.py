@@ -1,7 +1,7 @@
 """From a manifest to a running engine, in a host process or in a router's for a colocated model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -37,18 +37,22 @@ class PreparedModel:
     inline: bool
 
 
-def prepare(manifest: ModelManifest) -> PreparedModel:
+def prepare(manifest: ModelManifest, allowed: Sequence[str]) -> PreparedModel:
     """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
+
+    Args:
+        manifest: Of the model version; it may come from the control topic.
+        allowed: Packages, modules and directories that this process may load models from.
 
     Raises:
         SetupError: the manifest names no runtime, or a model that cannot be loaded; the message says what to do.
 
     >>> from clipper_topics.manifests import InputSpec
     >>> uri = "clipper_agents.examples.models:slow"
-    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4]))).inline
+    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4])), ["clipper_agents.examples"]).inline
     False
     """
-    model = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    model = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, allowed=allowed)
     sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
     refused = warm_up(model, sample(1))
     if refused is not None:

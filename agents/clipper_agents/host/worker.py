@@ -25,7 +25,7 @@ def run(settings: HostSettings) -> None:
     Raises:
         SetupError: the model cannot be loaded; the message says what to do.
     """
-    prepared = prepare(settings.model)
+    prepared = prepare(settings.model, settings.allowed)
     metrics = HostMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"

@@ -7,7 +7,7 @@ are not acknowledged either, are read again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
@@ -28,6 +28,7 @@ class ColocatedModels:
         metrics: Counts their batches.
         gather: Takes output frames.
         ended: Called with a task that runs an engine when it has ended; it should never end by itself.
+        allowed: Packages, modules and directories that this process may load models from.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class ColocatedModels:
         metrics: HostMetrics,
         gather: Callable[[list[OutputFrame]], None],
         ended: Callable[["asyncio.Task[None]"], None],
+        allowed: Sequence[str],
     ) -> None:
-        self._metrics, self._gather, self._ended = metrics, gather, ended
+        self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
         self._models: dict[str, ColocatedModel] = {}
 
     async def load(self, manifest: ModelManifest) -> None:
@@ -47,7 +49,7 @@ class ColocatedModels:
         """
         if manifest.ref in self._models:
             return
-        prepared = await asyncio.get_running_loop().run_in_executor(None, prepare, manifest)
+        prepared = await asyncio.get_running_loop().run_in_executor(None, prepare, manifest, self._allowed)
         model = ColocatedModel(self._gather)
         model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics), self._ended)
         self._models[manifest.ref] = model
