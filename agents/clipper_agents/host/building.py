@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from clipper_agents.host.core import HostCore
 from clipper_agents.host.engine import HostEngine, Send
+from clipper_agents.host.guarding import Guard
 from clipper_agents.host.metering import BatchMeter
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
@@ -68,6 +69,7 @@ def make_engine(
     send: Send,
     finished: Callable[[list[Origin]], None],
     metrics: HostMetrics,
+    guard: Guard,
 ) -> HostEngine[Origin]:
     """An engine with the batching that the manifest says.
 
@@ -77,6 +79,7 @@ def make_engine(
         send: Sends pieces to a partition, or hands them to who asked.
         finished: Called with the origins of frames whose answers are all safe.
         metrics: Counts the batches.
+        guard: Stands around each batch.
 
     Raises:
         SetupError: the manifest's batch settings lie outside their bounds.
@@ -85,4 +88,4 @@ def make_engine(
     limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
     core: HostCore[Origin] = HostCore(Window(batch.max_delay_ms / 1000), limit)
     meter = BatchMeter(metrics, manifest.name, manifest.version)
-    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter)
+    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter, guard=guard)

@@ -15,6 +15,8 @@ import numpy as np
 from clipper_agents.host.asked import AskedRows
 from clipper_agents.host.building import make_engine, prepare
 from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.guarding import Guard
+from clipper_agents.host.watching import ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.routing import Request
 from clipper_topics.frames import OutputFrame
@@ -40,6 +42,7 @@ class ColocatedModels:
     ) -> None:
         self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
         self._models: dict[str, ColocatedModel] = {}
+        self._watch = ModelWatch()
 
     async def load(self, manifest: ModelManifest) -> None:
         """Load a model, off the event loop, and run it from now on.
@@ -51,7 +54,8 @@ class ColocatedModels:
             return
         prepared = await asyncio.get_running_loop().run_in_executor(None, prepare, manifest, self._allowed)
         model = ColocatedModel(self._gather)
-        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics), self._ended)
+        guard = Guard(self._watch.add(manifest.ref, manifest.batch.hang_s))
+        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
         self._models[manifest.ref] = model
 
     def take(self, request: Request) -> bool:
