@@ -4,7 +4,8 @@ Rules of this file:
 - No code of a model file runs before its digest was compared.
 - A manifest may come from anybody who can write to the control topic: `allowed` says which modules and directories this
   process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
-- A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was meant.
+- A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
+  meant.
 - No runtime reads pickle, which runs whatever the file says.
 """
 
@@ -42,9 +43,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(
-        self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /
-    ) -> Model:
+    def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
         """The model.
 
         Args:
@@ -139,7 +138,7 @@ def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIM
 def _check_digest(uri: str, content: bytes, expected: str | None, *, required: bool) -> None:
     actual = hashlib.sha256(content).hexdigest()
     if expected is None and required:
-        message = f"model file {uri!r} needs a digest in its manifest: if this is the file, add sha256 = \"{actual}\""
+        message = f'model file {uri!r} needs a digest in its manifest: if this is the file, add sha256 = "{actual}"'
         raise ModelNotLoaded(message)
     if expected is not None and actual != expected.strip().lower():
         message = f"model {uri!r} has sha256 {actual}, its manifest says {expected}: deploy it as another version"

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Escape(BaseException):
     """No Exception."""
 
 
-def wild(rows):
+def wild(rows):  # noqa: C901 - a list of misdeeds
     """The sum of each row, and a misdeed for each row that asks for one."""
     kinds = rows[:, 0].astype(int).tolist()
     if RAISES in kinds:
@@ -33,7 +34,7 @@ def wild(rows):
         raise ValueError("after writing into the rows")
     if SHOUTS in kinds:
         for number in range(2000):
-            print("ready metrics=1", "shout" * 20, number)
+            print("ready metrics=1", "shout" * 20, number)  # noqa: T201 - what a model does
     if SLOW in kinds:
         time.sleep(10)
     outputs = [float(total) for total in rows.sum(axis=1)]
@@ -75,10 +76,7 @@ def steady(rows):
     return rows.sum(axis=1)
 
 
-if os.environ.get("MOODY_FILE") and os.path.exists(os.environ["MOODY_FILE"]):
-    MOOD = "bad"
-else:
-    MOOD = "good"
+MOOD = "bad" if Path(os.environ.get("MOODY_FILE", "nowhere")).exists() else "good"
 
 
 class Moody:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from e2e.any_client import AnyClient
@@ -67,10 +67,12 @@ class Deployment:
         """The host of a model, once there is one."""
         return until(
             f"a host of {name}",
-            lambda: next((one for one in self.program.children() if f"host {name}:1 " in one.command and one.runs), None),
+            lambda: next(
+                (one for one in self.program.children() if f"host {name}:1 " in one.command and one.runs), None
+            ),
         )
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -192,14 +194,16 @@ def plant_pickles(running: Deployment, path: Path) -> None:
     evil = {"name": "wild", "uri": "pickle:loads", "parameters": {"data": payload.decode("latin1")}}
     running.client.send_json(catalogue.control, evil, key=b"model/wild:1")
     running.client.send_json(catalogue.control, {**evil, "uri": "os:mkdir", "name": "new"}, key=b"model/new:1")
-    until("the manifests to be refused", lambda: running.program.log.count('msg="manifest refused" key=model/new:1') >= 1)
+    until(
+        "the manifests to be refused", lambda: running.program.log.count('msg="manifest refused" key=model/new:1') >= 1
+    )
 
 
-def test_memory_and_moods(
-    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, fault_report: FaultReport
-):
+def test_memory_and_moods(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, fault_report: FaultReport):
     """A model that leaks is drained and started again; one that starts no more is tried again, ever more seldom."""
-    hoarder = model("hoarder", "hoarder", "memory_mib = 300\ndeterministic = false\n") + application("hoarder", "hoarder")
+    hoarder = model("hoarder", "hoarder", "memory_mib = 300\ndeterministic = false\n") + application(
+        "hoarder", "hoarder"
+    )
     moody = model("moody", "Moody") + application("moody", "moody", objective="2000")
     steady = model("steady", "steady", "deterministic = false\n") + application("steady", "steady", objective="30000")
     with Deployment(kafka, catalogue, tmp_path, hoarder + moody + steady) as running:

@@ -159,7 +159,11 @@ def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_a
             kafka, catalogue = deployment.connection, deployment.catalogue
             before = {name: child.pid for name, child in deployment.children.items()}
             slow = ModelManifest(name="slow", uri="os:system", replicas=2)
-            evil = [slow, ModelManifest(name="evil", uri="subprocess:run"), ModelManifest(name="file", uri="/x", runtime="sklearn")]
+            evil = [
+                slow,
+                ModelManifest(name="evil", uri="subprocess:run"),
+                ModelManifest(name="file", uri="/x", runtime="sklearn"),
+            ]
             await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
             await until(lambda: "host.good.1.0" in deployment.children)
             await deployment.wait_ready("host.good.1.0")

@@ -133,9 +133,16 @@ def test_a_pickle_in_a_skops_file_is_not_loaded(payload, canary, tmp_path):
         {"__class__": "mkdir", "__module__": "posix", "__loader__": "FunctionNode", "__id__": 1, "content": {}},
         {"__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "__id__": 1, "content": {}},
         {"__class__": "Popen", "__module__": "subprocess", "__loader__": "TypeNode", "__id__": 1, "content": {}},
-        {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "__id__": 1, "content": "\"x\"", "is_json": True},
+        {
+            "__class__": "str",
+            "__module__": "builtins",
+            "__loader__": "JsonNode",
+            "__id__": 1,
+            "content": '"x"',
+            "is_json": True,
+        },
     ],
-)  # fmt: skip
+)
 def test_a_skops_file_that_names_a_function_of_the_system_is_not_loaded(tmp_path, node):
     schema = json.dumps({**node, "protocol": 2, "_skops_version": skops.__version__}).encode()
     with pytest.raises(ModelNotLoaded):

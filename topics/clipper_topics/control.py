@@ -53,4 +53,6 @@ def kind_and_name(key: bytes | None) -> tuple[Kind, str]:
             return "application", name
         if kind == "model":
             return "model", name
-    raise UnknownControlKey(f"control key {(key or b'')[:_SHOWN_BYTES]!r}: expected application/<name> or model/<name>:<version>")
+    raise UnknownControlKey(
+        f"control key {(key or b'')[:_SHOWN_BYTES]!r}: expected application/<name> or model/<name>:<version>"
+    )

@@ -19,7 +19,6 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import Kind, Manifest, UnknownControlKey, key_of, kind_and_name
 from clipper_topics.manifests import MAX_MANIFEST_BYTES, ApplicationManifest, ModelManifest
 
-
 REASON_CHARACTERS = 500
 SHOWN_KEY_BYTES = 200
 """Of a key: the longest that a manifest has are `application/` and 64 characters."""
@@ -48,9 +47,7 @@ class Manifests:
     unreadable: dict[str, str] = field(default_factory=dict)
     accept: Callable[[Manifest], None] = accept_all
 
-    def apply(
-        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> str | None:
+    def apply(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> str | None:
         """Take one record in; an empty value takes the manifest away.
 
         Returns:
@@ -98,7 +95,9 @@ def _decoded(kind: Kind, name: str, value: bytes, headers: Sequence[tuple[str, b
     manifest: Manifest = (codec.applications if kind == "application" else codec.models).decode(value, headers)
     named = manifest.ref if isinstance(manifest, ModelManifest) else manifest.name
     if named != name:
-        raise UndecodableRecord(f"the key names {kind} {shown(name)}, the value {named!r}: publish it under its own name")
+        raise UndecodableRecord(
+            f"the key names {kind} {shown(name)}, the value {named!r}: publish it under its own name"
+        )
     return manifest
 
 

@@ -79,7 +79,11 @@ class Suspects:
         asked, row = runs[0].frame.asked, runs[0].start
         suspects = self._by_frame.get((asked.router, asked.frame), ())
         deaths = max((one.deaths for one in suspects if one.start <= row < one.stop), default=0)
-        return f"the model's process died {deaths} times with this row in it: not asked again" if deaths >= DEATHS else None
+        return (
+            f"the model's process died {deaths} times with this row in it: not asked again"
+            if deaths >= DEATHS
+            else None
+        )
 
     def note(self, runs: Iterable[Run[Any]]) -> None:
         """These rows go into the model."""

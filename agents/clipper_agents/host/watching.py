@@ -32,6 +32,11 @@ ALARM_SPARE_S = 2.0
 MIB = 1024 * 1024
 
 
+def drain_self() -> None:
+    """As a supervisor would tell this process to drain."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class BatchWatch:
     """The batch that one model runs now. `begin` and `end` cost a store each.
 
@@ -68,9 +73,7 @@ class ModelWatch:
         outgrown: Called once when the process has more memory than it may: drains it.
     """
 
-    def __init__(
-        self, end: Callable[[int], None] = os._exit, outgrown: Callable[[], None] = lambda: drain_self()
-    ) -> None:
+    def __init__(self, end: Callable[[int], None] = os._exit, outgrown: Callable[[], None] = drain_self) -> None:
         self._end, self._outgrown = end, outgrown
         self._batches: list[BatchWatch] = []
         self._memory: tuple[str, int] | None = None
@@ -148,8 +151,3 @@ def bound_allocations(mib: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (mapped + mib * MIB, hard))
     except (OSError, ValueError):
         logger.warning("allocations are not bounded: this system has no such limit")
-
-
-def drain_self() -> None:
-    """As a supervisor would tell this process to drain."""
-    os.kill(os.getpid(), signal.SIGTERM)

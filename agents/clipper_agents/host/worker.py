@@ -92,7 +92,9 @@ class HostProcess:
 
     def _tell_deaths(self, model: ModelManifest, suspects: Suspects) -> None:
         if suspects.found:
-            text = "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
+            text = (
+                "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
+            )
             rows = sum(one.stop - one.start for one in suspects.found)
             deaths = max(one.deaths for one in suspects.found)
             event(logger, text, logging.WARNING, model=model.ref, rows=rows, deaths=deaths)

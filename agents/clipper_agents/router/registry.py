@@ -24,9 +24,10 @@ logger = logging.getLogger(__name__)
 class Registry:
     """Keeps the newest manifests, and resolves applications from them.
 
-    A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with a
-    log line, and what was there before stays. A model counts as a candidate once its manifest is here and `reached` was called for it. Outputs of a model
-    without a `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
+    A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
+    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and `reached`
+    was called for it. Outputs of a model without a `sha256` are cached for the life of this process only: nobody can
+    tell whether its code has changed.
 
     Args:
         changed: Called with the name of an application that is another than before.

@@ -63,9 +63,7 @@ async def apply_manifests(
     # a record that everybody refuses is replaced, though what was there before it is in force and the same
     broken = before.unreadable.keys()
     changed_models = [
-        model
-        for model in models
-        if before.models.get(model.ref) != model or model_key(model.ref).decode() in broken
+        model for model in models if before.models.get(model.ref) != model or model_key(model.ref).decode() in broken
     ]
     candidates = (
         revised(each, before.applications.get(each.name))

@@ -102,8 +102,15 @@ def test_an_application_manifest_that_must_not_be_followed_leaves_the_one_before
     assert manifests.applications == {"app": ApplicationManifest(**APP)}
 
 
-@pytest.mark.parametrize("content", [{"default_output": float("nan")}, {"default_output": [float("inf")]},
-                                     {"confidence_threshold": float("nan")}, {"policy": {"parameters": {"eta": float("nan")}}}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"default_output": float("nan")},
+        {"default_output": [float("inf")]},
+        {"confidence_threshold": float("nan")},
+        {"policy": {"parameters": {"eta": float("nan")}}},
+    ],
+)
 def test_a_number_that_json_has_not_is_refused_in_msgpack_too(content):
     manifests = Manifests()
     value = msgspec.msgpack.encode({**APP, **content})
@@ -114,7 +121,14 @@ def test_a_number_that_json_has_not_is_refused_in_msgpack_too(content):
 def test_a_key_that_names_something_else_than_the_value_takes_nothing_over():
     manifests = Manifests()
     manifests.apply(b"model/b:2", codec.models.encode(ModelManifest(name="b", version="2", uri="acme:g")))
-    for key in (b"model/a:1", b"model/b:2/", b"model/b:2\xff", b"model/", b"application/b:2", b"model/" + b"b" * 100_000):
+    for key in (
+        b"model/a:1",
+        b"model/b:2/",
+        b"model/b:2\xff",
+        b"model/",
+        b"application/b:2",
+        b"model/" + b"b" * 100_000,
+    ):
         reason = manifests.apply(key, codec.models.encode(ModelManifest(name="b", version="2", uri="evil:g")))
         assert reason, key
         assert len(reason) <= 500
@@ -122,7 +136,9 @@ def test_a_key_that_names_something_else_than_the_value_takes_nothing_over():
     assert all(len(key) <= 200 for key in manifests.unreadable)
 
 
-@pytest.mark.parametrize("value", [b"[" * 1_000_000, b"{" * 100_000, b"\x91" * 100_000, b"\xff" * 1000, b'{"name":' * 20_000])
+@pytest.mark.parametrize(
+    "value", [b"[" * 1_000_000, b"{" * 100_000, b"\x91" * 100_000, b"\xff" * 1000, b'{"name":' * 20_000]
+)
 def test_bytes_of_any_form_are_refused_at_once(value):
     manifests = Manifests()
     began_s = time.monotonic()

@@ -63,7 +63,9 @@ def module(tmp_path, monkeypatch):
     (folder / "other").mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "models.py").write_text(SOURCE)
-    (folder / "other" / "__init__.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\ndef f(rows): return rows")
+    (folder / "other" / "__init__.py").write_text(
+        f"open({str(tmp_path / 'imported')!r}, 'w')\ndef f(rows): return rows"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield f"{package}.models"
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
@@ -71,7 +73,8 @@ def module(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "attribute", ["double", "cached", "Times", "Times.made", "instance", "instance.predict_batch", "Nested.Inner", "tripled"]
+    "attribute",
+    ["double", "cached", "Times", "Times.made", "instance", "instance.predict_batch", "Nested.Inner", "tripled"],
 )
 def test_what_an_allowed_module_defines_is_a_model(module, attribute):
     assert load_model("python", f"{module}:{attribute}", allowed=[f"{module}:"])
@@ -80,13 +83,40 @@ def test_what_an_allowed_module_defines_is_a_model(module, attribute):
 @pytest.mark.parametrize(
     "attribute",
     [
-        "os", "subprocess", "os.system", "subprocess.run", "os.path.exists", "system", "there", "File", "File.unlink", "Popen",
-        "run", "partial", "functools.partial", "Times.helper", "Times.helper.system", "Times.shell", "Times.popen", "shell",
-        "nested_shell", "cached_shell", "getter", "environ", "environ.clear", "Command.unlink", "Command.write_bytes",
-        "instance.helper.system", "instance_with_module.os.system", "instance.lazy", "double.fget", "tripled.func.missing",
-        "Times.mro", "cached.cache_clear",
+        "os",
+        "subprocess",
+        "os.system",
+        "subprocess.run",
+        "os.path.exists",
+        "system",
+        "there",
+        "File",
+        "File.unlink",
+        "Popen",
+        "run",
+        "partial",
+        "functools.partial",
+        "Times.helper",
+        "Times.helper.system",
+        "Times.shell",
+        "Times.popen",
+        "shell",
+        "nested_shell",
+        "cached_shell",
+        "getter",
+        "environ",
+        "environ.clear",
+        "Command.unlink",
+        "Command.write_bytes",
+        "instance.helper.system",
+        "instance_with_module.os.system",
+        "instance.lazy",
+        "double.fget",
+        "tripled.func.missing",
+        "Times.mro",
+        "cached.cache_clear",
     ],
-)  # fmt: skip
+)
 def test_what_an_allowed_module_has_imported_is_none(module, attribute):
     with pytest.raises(ModelNotLoaded):
         load_model("python", f"{module}:{attribute}", allowed=[module])
@@ -95,11 +125,22 @@ def test_what_an_allowed_module_has_imported_is_none(module, attribute):
 @pytest.mark.parametrize(
     "attribute",
     [
-        "_hidden", "__builtins__", "__loader__.load_module", "double.__globals__", "double.__globals__.get",
-        "double.__class__", "Times.__init__", "Times.__init__.__globals__", "Times.__subclasses__", "Times.__base__",
-        "instance.__class__.__base__.__subclasses__", "instance.__reduce__", "__spec__.loader", "double.__code__",
+        "_hidden",
+        "__builtins__",
+        "__loader__.load_module",
+        "double.__globals__",
+        "double.__globals__.get",
+        "double.__class__",
+        "Times.__init__",
+        "Times.__init__.__globals__",
+        "Times.__subclasses__",
+        "Times.__base__",
+        "instance.__class__.__base__.__subclasses__",
+        "instance.__reduce__",
+        "__spec__.loader",
+        "double.__code__",
     ],
-)  # fmt: skip
+)
 def test_a_private_name_is_none_before_anything_is_imported(module, attribute):
     with pytest.raises(ModelNotLoaded, match="is a private name"):
         load_model("python", f"{module}:{attribute}", allowed=[module])
@@ -108,9 +149,20 @@ def test_a_private_name_is_none_before_anything_is_imported(module, attribute):
 
 @pytest.mark.parametrize(
     "uri",
-    ["os:system", "subprocess:run", "builtins:eval", "builtins:exec", "importlib:import_module", "pickle:loads", "sys:exit",
-     "runpy:run_path", "webbrowser:open", "clipper_agents.supervisor.process:ChildProcess.start", "antigravity:x"],
-)  # fmt: skip
+    [
+        "os:system",
+        "subprocess:run",
+        "builtins:eval",
+        "builtins:exec",
+        "importlib:import_module",
+        "pickle:loads",
+        "sys:exit",
+        "runpy:run_path",
+        "webbrowser:open",
+        "clipper_agents.supervisor.process:ChildProcess.start",
+        "antigravity:x",
+    ],
+)
 def test_a_module_that_is_not_allowed_is_not_imported(module, uri):
     before = set(sys.modules)
     with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):

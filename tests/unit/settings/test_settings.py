@@ -137,7 +137,10 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         ('[[model]]\nname = "a"\nuri = "m:f"\nreplicas = 1000000000', "replicas = 1000000000: expected int <= 256"),
         (DIGITS.replace("[64]", "[4096, 4096]"), "a row has at most 1048576"),
         ('[models]\nallowed = ["acme"]\n' + DIGITS, "model 'svm:1': model file "),
-        ('[models]\nallowed = ["acme"]\n[[model]]\nname = "a"\nuri = "os:system"', "model 'os:system' is outside of what"),
+        (
+            '[models]\nallowed = ["acme"]\n[[model]]\nname = "a"\nuri = "os:system"',
+            "model 'os:system' is outside of what",
+        ),
         ('[[model]]\nname = "a"\nuri = "m:_f"', "_f is a private name"),
         ('[models]\nallowed = "acme"', "models.allowed = 'acme': expected array | null"),
         ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),

@@ -24,5 +24,7 @@ def test_a_model_file_is_published_with_the_digest_that_it_has_here(tmp_path):
 
 
 def test_a_model_file_that_is_not_here_needs_its_digest_stated(tmp_path):
-    with pytest.raises(InvalidSetting, match=r"model 'forest:1' has no sha256, and its file cannot .*: state the digest"):
+    with pytest.raises(
+        InvalidSetting, match=r"model 'forest:1' has no sha256, and its file cannot .*: state the digest"
+    ):
         pinned([forest(tmp_path / "forest.skops")])
