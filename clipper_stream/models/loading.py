@@ -123,6 +123,20 @@ def check_allowed(
         found.check_allowed(uri, parameters or {}, allowed)
 
 
+def check_declared(
+    runtime: str, uri: str, sha256: str | None, parameters: Mapping[str, Any], allowed: Sequence[str]
+) -> None:
+    """Nothing, when a process may follow a manifest that says this: allowed, and with the digest that it needs.
+
+    Raises:
+        UnknownName: no such runtime.
+        ModelNotLoaded: names what is outside, or missing.
+    """
+    check_allowed(runtime, uri, parameters, allowed)
+    if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
+        raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
+
+
 def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> str | None:
     """The digest that a manifest of this model must state; None when it need not.
 

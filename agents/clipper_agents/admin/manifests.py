@@ -20,6 +20,8 @@ from clipper_topics.control import Kind, Manifest, UnknownControlKey, key_of, ki
 from clipper_topics.manifests import MAX_MANIFEST_BYTES, ApplicationManifest, ModelManifest
 
 REASON_CHARACTERS = 500
+KEPT_REASONS = 1_000
+"""Keys that nobody reads can be invented without end."""
 SHOWN_KEY_BYTES = 200
 """Of a key: the longest that a manifest has are `application/` and 64 characters."""
 
@@ -38,7 +40,7 @@ class Manifests:
     Attributes:
         applications: By name.
         models: By reference, `name:version`.
-        unreadable: Keys of records that were refused, with the reason.
+        unreadable: Keys of records that were refused, with the reason; the newest thousand.
         accept: Raises a SetupError for a manifest that fits the schema and that this process must not follow.
     """
 
@@ -62,8 +64,10 @@ class Manifests:
             else:
                 (self.applications if kind == "application" else self.models).pop(name, None)
         except (UnknownControlKey, UndecodableRecord, SetupError) as error:
-            self.unreadable[known] = str(error)[:REASON_CHARACTERS]
-            return self.unreadable[known]
+            reason = self.unreadable[known] = str(error)[:REASON_CHARACTERS]
+            while len(self.unreadable) > KEPT_REASONS:
+                del self.unreadable[next(iter(self.unreadable))]
+            return reason
         return None
 
     def _put(self, kind: Kind, name: str, manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
-from clipper_stream.models.loading import check_allowed
+from clipper_stream.models.loading import check_declared
 from clipper_stream.routing import Application, Candidate
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control import Manifest
@@ -87,7 +87,7 @@ class Registry:
         if isinstance(manifest, ApplicationManifest):
             make_policy(manifest.policy.name, manifest.policy.parameters)
         elif manifest.colocated:
-            check_allowed(manifest.runtime, manifest.uri, manifest.parameters, self._allowed)
+            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._allowed)
 
     def _resolve(self) -> None:
         for name in self._applications.keys() - self._manifests.applications.keys():

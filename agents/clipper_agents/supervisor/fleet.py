@@ -16,7 +16,7 @@ from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import Workers
-from clipper_stream.models.loading import check_allowed
+from clipper_stream.models.loading import check_declared
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import Manifest
 from clipper_topics.manifests import ModelManifest
@@ -79,7 +79,7 @@ class Fleet:
 
     def _accept(self, manifest: Manifest) -> None:
         if isinstance(manifest, ModelManifest):
-            check_allowed(manifest.runtime, manifest.uri, manifest.parameters, self._workers.allowed)
+            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._workers.allowed)
 
     async def _try(self, model: ModelManifest) -> None:
         event(log, "model declared", model=model.ref, hosts=0 if model.colocated else model.replicas)

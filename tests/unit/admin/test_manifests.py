@@ -148,6 +148,13 @@ def test_bytes_of_any_form_are_refused_at_once(value):
     assert manifests.models == {}
 
 
+def test_refused_keys_without_end_take_no_memory_without_end():
+    manifests = Manifests()
+    for number in range(3000):
+        assert manifests.apply(b"model/%d" % number, b"{")
+    assert list(manifests.unreadable) == [f"model/{number}" for number in range(2000, 3000)]
+
+
 def test_what_a_process_must_not_follow_is_refused_as_what_nobody_must():
     def accept(manifest):
         if manifest.name == "app":
