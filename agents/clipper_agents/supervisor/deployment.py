@@ -35,11 +35,13 @@ class ServingChild:
         name: For example `router-0` or `host.svm.2.0`.
         pid: Its process id, None between two runs.
         metrics_port: Port of its metrics on 127.0.0.1, None while it does not serve.
+        reason: Why it does not serve, once it has ended by itself.
     """
 
     name: str
     pid: int | None
     metrics_port: int | None
+    reason: str | None = None
 
 
 class Deployment:
@@ -93,6 +95,7 @@ class Deployment:
                 name=name,
                 pid=child.pid,
                 metrics_port=int(child.fields["metrics"]) if "metrics" in child.fields else None,
+                reason=child.reason,
             )
             for name, child in self._supervisor.children.items()
         }
