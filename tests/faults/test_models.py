@@ -126,6 +126,11 @@ def test_misdeeds(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, 
             assert "not asked again" in str(dead[query_id]), dead[query_id]
             assert answer(running, name, (0, 7))["outputs"] == [7], name
         assert answer(running, "wild", (0, 3))["outputs"] == [3]
+        if not short:
+            slow = running.ask("wild", (misdeeds.SLOW, 1))
+            behind = running.ask("wild", (0, 11))
+            late = answers(running, slow, behind)
+            assert [late[one]["outputs"] for one in (slow, behind)] == [[misdeeds.SLOW + 1], [11]]
         assert not (tmp_path / "canary").exists()
         log = running.program.log
         if "hangs" in deadly:
