@@ -17,7 +17,6 @@ is not looked at.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -107,7 +106,7 @@ def load(place: Place, rate: float, seconds: float, seed: int) -> dict[str, Any]
     words += ["--repeats", 0.2, "--feedback-delay-ms", 50, "--seed", seed, "--bootstrap", place.connection.bootstrap]
     words += ["--set", f"kafka.prefix={place.catalogue.prefix}", "--set", f"kafka.partitions={PARTITIONS}"]
     command = [sys.executable, "-m", "clipper_agents.cli.main", "loadgen", *map(str, words), "--json", "-"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"loadgen ended with exit code {done.returncode}: {done.stderr[-2_000:]}")
     report: dict[str, Any] = json.loads(done.stdout)
@@ -146,7 +145,7 @@ def sample(place: Place, roots: Sequence[int], port: int) -> Sample:
 
 def _open_files(pid: int) -> int | None:
     with suppress(OSError):
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return None
 
 
@@ -191,8 +190,8 @@ def summary(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for name in names(run):
         values = series(run, name)
         middle, last = thirds(values)
-        found[name] = {key: one(value) for key, value in
-                       {"at first": values[0], "most, middle third": middle, "most, last third": last}.items()}  # fmt: skip
+        columns = {"at first": values[0], "most, middle third": middle, "most, last third": last}
+        found[name] = {key: one(value) for key, value in columns.items()}
     return found
 
 
@@ -210,7 +209,7 @@ def targets(run: dict[str, Any]) -> list[Target]:
     found = [_target("queries without an answer", run["missing"], 0)]
     for name in names(run):
         middle, last = thirds(series(run, name))
-        found.append(_target(f"{name}: the last third's most", last, round(1.1 * middle + slack(name), 1)))
+        found += [_target(f"{name}: the last third's most", last, round(1.1 * middle + slack(name), 1))]
     found.append(_target("cache, MiB", max(series(run, "cached MiB")), CACHE_MIB * PARTITIONS))
     found.append(_target("decisions on disk, MiB", max(series(run, "decisions MiB")), round(decisions_bound(run), 1)))
     return found

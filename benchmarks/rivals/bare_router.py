@@ -61,6 +61,7 @@ class BareRouter:
             HostMetrics(self.metrics.families),
             lambda frames: gather_frames(self, frames),
             _fail,  # type: ignore[arg-type]
+            settings.allowed,
         )
         self.recorder = Recorder(
             Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]

@@ -2,8 +2,10 @@
 
 Rules of this file:
 - No code of a model file runs before its digest was compared.
-- A manifest may come from anybody who can write to the control topic: `allowed_prefixes` says which modules and
-  directories this process lets it name.
+- A manifest may come from anybody who can write to the control topic: `allowed` says which modules and directories this
+  process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
+- A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
+  meant.
 - No runtime reads pickle, which runs whatever the file says.
 """
 
@@ -12,13 +14,26 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from clipper_stream.errors import ModelNotLoaded, UnknownName
+from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models import python_function, sklearn_skops
 from clipper_stream.models.model import Model
 
 
 class Runtime(Protocol):
-    """One way to load models. A module with these three functions is one."""
+    """One way to load models. A module with these functions is one."""
+
+    @property
+    def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether what the runtime reads is a file that anything may have been put into."""
+        ...
+
+    def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str], /) -> None:
+        """Nothing, when the allowed modules and directories hold all that the URI and the parameters name.
+
+        Raises:
+            ModelNotLoaded: names what is outside.
+        """
+        ...
 
     def read(self, uri: str, /) -> bytes:
         """The bytes whose digest the manifest states, empty when the model has no file.
@@ -28,21 +43,18 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], /) -> Model:
+    def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
         """The model.
 
         Args:
             uri: As in the manifest.
             content: What `read` gave.
             parameters: As in the manifest.
+            allowed: As for `check_allowed`, which was called before; None: all.
 
         Raises:
             ModelNotLoaded: with what to do about it.
         """
-        ...
-
-    def is_within(self, uri: str, prefix: str, /) -> bool:
-        """Whether the URI names something inside the prefix: a package, or a directory."""
         ...
 
 
@@ -56,7 +68,7 @@ def load_model(
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
-    allowed_prefixes: Sequence[str] | None = None,
+    allowed: Sequence[str] | None = None,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
 ) -> Model:
     """Load a model.
@@ -66,29 +78,82 @@ def load_model(
         uri: What the runtime loads: `package.module:attribute`, or the path of a file.
         sha256: Hexadecimal digest that the model's file (for a Python function: its module's file) must have.
         parameters: Keyword arguments for the runtime.
-        allowed_prefixes: Packages and directories, of which one must hold the URI; None allows all.
+        allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
+            loads what it names itself.
         runtimes: Which runtimes there are.
 
     Raises:
         UnknownName: no such runtime.
-        ModelNotLoaded: not allowed, not found, another digest, or not loadable; the message says what to do.
+        ModelNotLoaded: not allowed, not found, another digest or none, or not loadable; the message says what to do.
 
     >>> load_model("python", "clipper_agents.examples.models:most_common_digit").predict_batch(["an image", "another"])
     [3, 3]
     """
+    check_allowed(runtime, uri, parameters, allowed, runtimes)
+    found = runtimes[runtime]
+    content = found.read(uri)
+    _check_digest(uri, content, sha256, required=found.NEEDS_DIGEST)
+    return found.load(uri, content, parameters or {}, allowed)
+
+
+def check_allowed(
+    runtime: str,
+    uri: str,
+    parameters: Mapping[str, Any] | None,
+    allowed: Sequence[str] | None,
+    runtimes: Mapping[str, Runtime] = RUNTIMES,
+) -> None:
+    """Nothing, when a process may load such a model; nothing is imported or read for it.
+
+    Args:
+        runtime: A name in `runtimes`.
+        uri: As in the manifest.
+        parameters: As in the manifest.
+        allowed: What the process may load; None: all.
+        runtimes: Which runtimes there are.
+
+    Raises:
+        UnknownName: no such runtime.
+        ModelNotLoaded: names what is outside of what the process may load.
+    """
     found = runtimes.get(runtime)
     if found is None:
-        raise UnknownName(f"runtime {runtime!r}: use one of {', '.join(sorted(runtimes))}")
-    if allowed_prefixes is not None and not any(found.is_within(uri, prefix) for prefix in allowed_prefixes):
-        allowed = ", ".join(allowed_prefixes) or "nothing"
-        raise ModelNotLoaded(f"model {uri!r} is outside of what this process may load ({allowed}): allow its prefix")
-    content = found.read(uri)
-    _check_digest(uri, content, sha256)
-    return found.load(uri, content, parameters or {})
+        raise UnknownName(f"runtime {shown(runtime)}: use one of {', '.join(sorted(runtimes))}")
+    if allowed is not None:
+        found.check_allowed(uri, parameters or {}, allowed)
 
 
-def _check_digest(uri: str, content: bytes, expected: str | None) -> None:
+def check_declared(
+    runtime: str, uri: str, sha256: str | None, parameters: Mapping[str, Any], allowed: Sequence[str]
+) -> None:
+    """Nothing, when a process may follow a manifest that says this: allowed, and with the digest that it needs.
+
+    Raises:
+        UnknownName: no such runtime.
+        ModelNotLoaded: names what is outside, or missing.
+    """
+    check_allowed(runtime, uri, parameters, allowed)
+    if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
+        raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
+
+
+def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> str | None:
+    """The digest that a manifest of this model must state; None when it need not.
+
+    Raises:
+        UnknownName: no such runtime.
+        ModelNotLoaded: the file cannot be read.
+    """
+    check_allowed(runtime, uri, None, None, runtimes)
+    found = runtimes[runtime]
+    return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
+
+
+def _check_digest(uri: str, content: bytes, expected: str | None, *, required: bool) -> None:
     actual = hashlib.sha256(content).hexdigest()
+    if expected is None and required:
+        message = f'model file {uri!r} needs a digest in its manifest: if this is the file, add sha256 = "{actual}"'
+        raise ModelNotLoaded(message)
     if expected is not None and actual != expected.strip().lower():
         message = f"model {uri!r} has sha256 {actual}, its manifest says {expected}: deploy it as another version"
         raise ModelNotLoaded(message)

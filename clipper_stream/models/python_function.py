@@ -1,17 +1,26 @@
-"""The runtime `python`: a function, a class or an instance named `package.module:attribute`."""
+"""The runtime `python`: a function, a class or an instance named `package.module:attribute`.
+
+Rules of this file, where only some modules are allowed:
+- The module is one of them, and is all that is imported, with the packages that it is in.
+- The way from the module to the attribute meets nothing that was defined elsewhere: no module, no imported function or
+  class, no object of an imported class. A module that imports `os` does not offer `os.system`.
+- No name on the way begins with an underscore: behind `__class__` and `__globals__` is the whole interpreter.
+"""
 
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models.allowed import allows_module, not_allowed
 from clipper_stream.models.model import Model, Rows
 
 Predict = Callable[[Rows], Sequence[Any] | NDArray[Any]]
@@ -31,14 +40,24 @@ class FunctionModel:
     predict_batch: Predict
 
 
-def is_within(uri: str, package: str) -> bool:
-    """Whether the URI's module is the package or inside it.
+NEEDS_DIGEST = False
+"""Whoever may change an allowed module's file may change what it imports as well: its digest says little, and is only
+compared when there is one."""
 
-    >>> is_within("acme.models.svm:Svm", "acme.models"), is_within("acme.models2:Svm", "acme.models")
-    (True, False)
+
+def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Nothing, when the URI's module is allowed and no part of the attribute begins with an underscore.
+
+    Raises:
+        ModelNotLoaded: not allowed.
     """
-    module = uri.partition(":")[0]
-    return module == package or module.startswith(package + ".")
+    del parameters
+    module, attribute = _parts(uri)
+    if not allows_module(allowed, module):
+        raise not_allowed(f"model {uri!r}", allowed)
+    hidden = [name for name in attribute.split(".") if name.startswith("_")]
+    if hidden:
+        raise ModelNotLoaded(f"model {uri!r}: {hidden[0]} is a private name: give the model a public one")
 
 
 def read(uri: str) -> bytes:
@@ -50,7 +69,7 @@ def read(uri: str) -> bytes:
     module, _ = _parts(uri)
     try:
         spec = importlib.util.find_spec(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # the packages that it is in may raise anything
         raise _not_imported(uri, module, error) from error
     if spec is None:
         raise _not_imported(uri, module, ModuleNotFoundError(f"No module named {module!r}"))
@@ -59,20 +78,22 @@ def read(uri: str) -> bytes:
     return content
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any]) -> Model:
+def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
     """The model that the attribute is or makes.
 
     Args:
         uri: `package.module:attribute`; the attribute may be dotted.
         content: Unused: Python imports the module itself.
         parameters: Keyword arguments for the class, or for each call of the function.
+        allowed: Modules in which all must be defined that is on the way to the attribute; None: all.
 
     Raises:
-        ModelNotLoaded: it cannot be imported, cannot be made with these parameters, or is no model.
+        ModelNotLoaded: it cannot be imported, was defined elsewhere, cannot be made with these parameters, or is no
+            model.
     """
     del content
     module, attribute = _parts(uri)
-    target = _imported(uri, module, attribute)
+    target = _imported(uri, module, attribute, allowed)
     if inspect.isclass(target):
         target = _instantiated(uri, target, parameters)
         parameters = {}
@@ -90,16 +111,45 @@ def _parts(uri: str) -> tuple[str, str]:
     return module, attribute
 
 
-def _imported(uri: str, module: str, attribute: str) -> Any:
+def _imported(uri: str, module: str, attribute: str, allowed: Sequence[str] | None) -> Any:
     try:
         found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+    except BaseException as error:  # a module may raise anything while it is imported
         raise _not_imported(uri, module, error) from error
+    target: Any = found
+    for name in attribute.split("."):
+        target = _attribute(uri, found, target, name)
+        if allowed is not None:
+            _check_defined(uri, target, name, allowed)
+    return target
+
+
+def _attribute(uri: str, module: ModuleType, owner: Any, name: str) -> Any:
     try:
-        return reduce(getattr, attribute.split("."), found)
-    except AttributeError as error:
-        public = ", ".join(name for name in vars(found) if not name.startswith("_")) or "nothing"
-        raise ModelNotLoaded(f"model {uri!r}: {module} has no {attribute}; it has {public}") from error
+        return getattr(owner, name)
+    except BaseException as error:  # an attribute may be computed
+        public = ", ".join(each for each in vars(module) if not each.startswith("_")) or "nothing"
+        raise ModelNotLoaded(f"model {uri!r}: there is no {name}; {module.__name__} has {public}") from error
+
+
+def _check_defined(uri: str, target: Any, name: str, allowed: Sequence[str]) -> None:
+    """The target was defined in an allowed module; of an object that is no function or class, its class was."""
+    if isinstance(target, ModuleType):
+        raise ModelNotLoaded(f"model {uri!r}: {name} is a module, name it before the colon: {target.__name__}:...")
+    home = _home(target)
+    if not isinstance(home, str) or not allows_module(allowed, home):
+        what = f"model {uri!r}: {name} was defined in {home}, which"
+        raise not_allowed(f"{what} (wrap it in a function of your module, or deploy it from there)", allowed)
+
+
+def _home(target: Any) -> Any:
+    """The module in which a function, a class, or the class of an instance was defined."""
+    while type(target) is partial:  # is what it calls
+        target = target.func
+    try:
+        return getattr(target, "__module__", None)
+    except BaseException:  # noqa: BLE001 - an attribute may be computed
+        return None
 
 
 def _not_imported(uri: str, module: str, error: BaseException) -> ModelNotLoaded:
@@ -110,7 +160,7 @@ def _not_imported(uri: str, module: str, error: BaseException) -> ModelNotLoaded
 def _instantiated(uri: str, target: type, parameters: Mapping[str, Any]) -> Any:
     try:
         return target(**parameters)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         what = f"model {uri!r}: {target.__name__}(**{dict(parameters)}) failed with {type(error).__name__}: {error}"
         raise ModelNotLoaded(f"{what}; correct the manifest's parameters or the class") from error
 

@@ -2,7 +2,8 @@
 
 A skops file is a zip of a JSON description and arrays; loading it makes objects of the types that the description
 names, and nothing else. Types of numpy and scikit-learn that are known to be harmless are trusted; for every other
-one the operator says so in the manifest, `parameters = {"trusted": ["package.module.Type"]}`.
+one the operator says so in the manifest, `parameters = {"trusted": ["package.module.Type"]}`. To trust a type is to run
+its code, so where only some modules are allowed it must be in one of them.
 
 Source: skops documentation, "Secure persistence with skops".
 """
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models.allowed import allows_file, allows_module, not_allowed
 from clipper_stream.models.model import Model, Rows
 
 _PARAMETERS = frozenset({"trusted"})
@@ -43,13 +45,20 @@ class EstimatorModel:
         return self.estimator.predict(inputs)
 
 
-def is_within(uri: str, directory: str) -> bool:
-    """Whether the file is inside the directory, symbolic links and `..` followed.
+NEEDS_DIGEST = True
 
-    >>> is_within("/models/a.skops", "/models"), is_within("/models/../etc/a.skops", "/models")
-    (True, False)
+
+def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Nothing, when the file is in an allowed directory and every trusted type in an allowed module.
+
+    Raises:
+        ModelNotLoaded: names what is outside.
     """
-    return Path(uri).resolve().is_relative_to(Path(directory).resolve())
+    if not allows_file(allowed, uri):
+        raise not_allowed(f"model file {uri!r}", allowed)
+    for name in sorted(_trusted(uri, parameters)):
+        if not allows_module(allowed, name):
+            raise not_allowed(f"model file {uri!r}: trusted type {name!r}", allowed)
 
 
 def read(uri: str) -> bytes:
@@ -65,18 +74,20 @@ def read(uri: str) -> bytes:
         raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any]) -> Model:
+def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
     """The estimator in the file.
 
     Args:
         uri: Path of the file, for messages.
         content: Bytes of the file.
         parameters: `trusted`: names of further types that the file may hold.
+        allowed: Where the trusted types may be, which `check_allowed` has looked at.
 
     Raises:
         ModelNotLoaded: scikit-learn is missing, the file is no skops file, holds a type that is not trusted, or
             something that cannot predict.
     """
+    del allowed
     trusted = _trusted(uri, parameters)
     skops = _skops(uri)
     try:
@@ -85,7 +96,7 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any]) -> Model:
         estimator = skops.loads(content, trusted=sorted(untrusted))
     except ModelNotLoaded:
         raise
-    except Exception as error:  # skops raises what zipfile, json and each type's constructor raise
+    except BaseException as error:  # skops raises what zipfile, json and each type's constructor raise
         what = f"model file {uri!r} cannot be loaded, {type(error).__name__}: {error}"
         raise ModelNotLoaded(f"{what}; write it with skops.io.dump") from error
     if not callable(getattr(estimator, "predict", None)):

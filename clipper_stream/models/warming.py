@@ -47,6 +47,6 @@ def warm_up(model: Model, sample: Rows | None) -> str | None:
 def _own_warm_up(model: WarmsUp) -> None:
     try:
         model.warm_up()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         what = f"{type(model).__name__}.warm_up() failed, {explain(error)}"
         raise ModelNotLoaded(f"{what}; correct the model, or deploy the version before it") from error

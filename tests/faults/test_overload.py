@@ -126,8 +126,11 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
         f"overload of the {'host' if application == 'hosted' else 'router'}",
         tally.verdict(),
         memory_mib=watch.most_mib,
-        note=f"{burst_s:.0f} s of {offered_per_s:,.0f}/s for what sustains {sustained:,.0f}/s: "
-        f"{by_model / burst_s:,.0f}/s by the model, defaults {dict(tally.reasons)}; p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after",
+        note=(
+            f"{burst_s:.0f} s of {offered_per_s:,.0f}/s for what sustains {sustained:,.0f}/s: "
+            f"{by_model / burst_s:,.0f}/s by the model, defaults {dict(tally.reasons)}; "
+            f"p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after"
+        ),
     )
     assert not tally.lost
     assert not tally.differing

@@ -13,6 +13,7 @@ import pytest
 
 from clipper_agents.admin import existing_topics, publish_manifests, read_manifests, withdraw_manifests
 from clipper_agents.settings import load_settings
+from clipper_agents.supervisor.applying import apply_manifests
 from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.errors import ChildNotReady
@@ -148,6 +149,28 @@ def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration
             assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
             await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
             await until(lambda: set(deployment.children) == {"router-0", "router-1"})
+
+    asyncio.run(scenario())
+
+
+def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(configuration, worker, temporary):
+    async def scenario():
+        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
+            kafka, catalogue = deployment.connection, deployment.catalogue
+            before = {name: child.pid for name, child in deployment.children.items()}
+            slow = ModelManifest(name="slow", uri="os:system", replicas=2)
+            evil = [
+                slow,
+                ModelManifest(name="evil", uri="subprocess:run"),
+                ModelManifest(name="file", uri="/x", runtime="sklearn"),
+            ]
+            await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
+            await until(lambda: "host.good.1.0" in deployment.children)
+            await deployment.wait_ready("host.good.1.0")
+            after = {name: child.pid for name, child in deployment.children.items() if name != "host.good.1.0"}
+            assert after == before
+            changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
+            assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
 
     asyncio.run(scenario())
 

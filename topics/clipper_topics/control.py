@@ -5,6 +5,7 @@ from typing import Literal
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 Kind = Literal["application", "model"]
+_SHOWN_BYTES = 200
 Manifest = ApplicationManifest | ModelManifest
 
 
@@ -52,4 +53,6 @@ def kind_and_name(key: bytes | None) -> tuple[Kind, str]:
             return "application", name
         if kind == "model":
             return "model", name
-    raise UnknownControlKey(f"control key {key!r}: expected application/<name> or model/<name>:<version>")
+    raise UnknownControlKey(
+        f"control key {(key or b'')[:_SHOWN_BYTES]!r}: expected application/<name> or model/<name>:<version>"
+    )

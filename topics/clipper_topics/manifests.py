@@ -3,10 +3,14 @@
 Rules of this file:
 - A bound that holds for one value alone stands on the field: then every reader of the topic and of a configuration
   file refuses the same manifests. What must hold between fields or manifests is checked where they come together.
+- Everything has an upper bound: whoever can write to the topic must not be able to have 10**9 processes started, or to
+  have a number so large that arithmetic fails. The bounds lie far above what makes sense.
+- A value of any form (`parameters`, `default_output`) is plain: bounded in depth, and without NaN or infinity.
 - The records forbid unknown fields, so that an operator's misspelt key is found in his file. On the topic such a field
   is ignored (`clipper_topics.codec`), so that an older router reads what a newer command line wrote.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -26,9 +30,39 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 ModelRef = Annotated[str, Meta(pattern=REF_PATTERN)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
-Text = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(min_length=1, max_length=2048)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**53)]
+Replicas = Annotated[int, Meta(ge=1, le=256)]
+BatchRows = Annotated[int, Meta(ge=1, le=65_536)]
+ObjectiveMs = Annotated[int, Meta(ge=1, le=86_400_000)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+MAX_MANIFEST_BYTES = 256 * 1024
+"""Of a record on the control topic: every process holds all of them."""
+MAX_ROW_ELEMENTS = 2**20
+"""Of a numeric row: a query's record has at most a mebibyte by the brokers' default."""
+MAX_DEPTH = 32
+"""Levels of a value of any form: far below any encoder's recursion limit, and as deep as an output may be."""
+
+
+def check_plain(name: str, value: Any, depth: int = MAX_DEPTH) -> None:
+    """Nothing, when a value can be written down in JSON and read by anybody.
+
+    >>> check_plain("default_output", [1.0, {"a": None}])
+
+    Raises:
+        ValueError: nested too deeply, or not a finite number.
+    """
+    if depth == 0:
+        raise ValueError(f"{name} is nested deeper than {MAX_DEPTH} levels: give a flatter value")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} has the number {value}: give a finite one")
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"{name} has an integer of more than 64 bits: give it as text")
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            check_plain(name, member, depth - 1)
 
 
 class InputSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -36,8 +70,13 @@ class InputSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown
 
     dtype: Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json"] = "float32"
     """Element type of a numeric row, or `text`, `bytes` (base64 in JSON) or `json` (anything, passed on as it is)."""
-    shape: list[Count] | None = None
+    shape: Annotated[list[Count], Meta(max_length=16)] | None = None
     """Shape of a numeric row, for example `[64]`; absent: any one-dimensional length, the same in a batch."""
+
+    def __post_init__(self) -> None:
+        elements = math.prod(self.shape or ())
+        if elements > MAX_ROW_ELEMENTS:
+            raise ValueError(f"shape {self.shape} has {elements} elements: a row has at most {MAX_ROW_ELEMENTS}")
 
 
 class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -47,6 +86,9 @@ class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknow
     """A registered policy: `single`, `split`, `epsilon_greedy`, `exp3`, `exp4`."""
     parameters: dict[str, Any] = {}
     """Its parameters, for example `{"eta": 0.1}`."""
+
+    def __post_init__(self) -> None:
+        check_plain("policy.parameters", self.parameters)
 
 
 class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -58,7 +100,7 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Counts up with every change; logged with each decision."""
     input: InputSpec = msgspec.field(default_factory=InputSpec)
     """What one row of input looks like."""
-    models: list[ModelRef]
+    models: Annotated[list[ModelRef], Meta(max_length=64)]
     """Candidates, `name:version`."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
@@ -66,7 +108,7 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """`vote` for labels, `mean` for numbers."""
     loss: Literal["zero_one", "absolute", "squared"] = "zero_one"
     """How a label is compared with an output."""
-    objective_ms: Count | None = 100
+    objective_ms: ObjectiveMs | None = 100
     """Answer within so many milliseconds of the query's timestamp; null: throughput mode, no deadline."""
     default_output: Any = None
     """Given when no model answered in time, or when they agreed too little."""
@@ -74,8 +116,11 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Below this confidence the default output is given, in [0, 1]."""
     audit_ratio: Ratio = 0.0
     """Share of queries that are sent to all candidates, for full information in the log, in [0, 1]."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds, with the query's id, every random choice."""
+
+    def __post_init__(self) -> None:
+        check_plain("default_output", self.default_output)
 
 
 class BatchSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -83,12 +128,14 @@ class BatchSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown
 
     limit: Literal["aimd", "fixed", "quantile"] = "aimd"
     """Which controller sets the largest batch."""
-    target_ms: Annotated[float, Meta(gt=0.0)] = 20.0
+    target_ms: Annotated[float, Meta(gt=0.0, le=3_600_000.0)] = 20.0
     """Latency that a batch should stay below, in milliseconds."""
-    max_rows: Count = 4096
+    max_rows: BatchRows = 4096
     """No batch is larger; the batch size of the `fixed` limit."""
-    max_delay_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    max_delay_ms: Annotated[float, Meta(ge=0.0, le=3_600_000.0)] = 0.0
     """Wait at most so long, from the oldest row on, for a batch to fill."""
+    hang_s: Annotated[float, Meta(ge=0.1, le=86_400.0)] = 60.0
+    """A batch that runs longer is taken for one that never ends, and ends the process that runs it, in seconds."""
 
 
 class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -103,19 +150,24 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     uri: Text
     """`package.module:attribute` for `python`, the path of a `.skops` file for `sklearn`."""
     sha256: Sha256 | None = None
-    """Digest of the model file, checked before it is loaded."""
+    """Digest of the model file, checked before it is loaded; `sklearn` needs one (`up` and `apply` fill it in)."""
     parameters: dict[str, Any] = {}
     """Keyword arguments for the runtime."""
     input: InputSpec = msgspec.field(default_factory=InputSpec)
     """What one row of input looks like."""
     batch: BatchSpec = msgspec.field(default_factory=BatchSpec)
     """How it batches."""
-    replicas: Count = 1
+    replicas: Replicas = 1
     """How many hosts serve this version; the number of partitions of its requests topic."""
     colocated: bool = False
     """Run inside each router process instead of in hosts of its own: two hops instead of four, for cheap models."""
     deterministic: bool = True
     """Whether the same input always has the same output; only then are outputs cached."""
+    memory_mib: Annotated[int, Meta(ge=64, le=2**24)] | None = None
+    """Resident memory above which a host drains and is started again, in MiB; absent: no limit."""
+
+    def __post_init__(self) -> None:
+        check_plain("parameters", self.parameters)
 
     @property
     def ref(self) -> str:

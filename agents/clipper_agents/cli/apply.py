@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def apply(config: ConfigFile = Path("clipper.toml"), bootstrap: Bootstrap = None, assignments: Set = None) -> None:
     """Publish the applications and models of a configuration; running routers follow at once.
 
-    Prints a line for each manifest that changed. What the configuration does not name stays as it is.
+    Prints a line for each manifest that changed. What the configuration does not name stays as it is. A model file
+    without a digest gets the one that it has here.
     """
     for line in asyncio.run(_applied(settings_from(config, bootstrap, assignments))):
         print(line)
@@ -22,12 +23,13 @@ def apply(config: ConfigFile = Path("clipper.toml"), bootstrap: Bootstrap = None
 
 async def _applied(settings: "Settings") -> list[str]:
     from clipper_agents.admin import ensure_topics
-    from clipper_agents.supervisor.applying import apply_manifests
+    from clipper_agents.supervisor.applying import apply_manifests, pinned
     from clipper_topics.manifests import ApplicationManifest
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    await ensure_topics(kafka, catalogue, settings.models, replication_factor=settings.kafka.replication)
-    changed = await apply_manifests(kafka, catalogue, settings.applications, settings.models)
+    models = pinned(settings.models)
+    await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)
+    changed = await apply_manifests(kafka, catalogue, settings.applications, models)
     return [
         f"application {each.name} revision {each.revision}"
         if isinstance(each, ApplicationManifest)

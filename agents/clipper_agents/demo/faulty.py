@@ -1,13 +1,13 @@
 """A model that can be broken while it serves: what the demo does to the best one."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper_agents.demo.models import TRUSTED
 from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Rows
 
@@ -21,14 +21,14 @@ class FaultyModel:
         uri: Path of the skops file.
         sha256: Digest of that file.
         flag: Path of the file whose existence breaks the model.
-        trusted: Types in the skops file that are trusted by name.
 
     Raises:
         ModelNotLoaded: the skops file is missing, or has another digest.
     """
 
-    def __init__(self, uri: str, sha256: str, flag: str, trusted: Sequence[str] = ()) -> None:
-        self._model = load_model("sklearn", uri, sha256, {"trusted": list(trusted)})
+    def __init__(self, uri: str, sha256: str, flag: str) -> None:
+        # a manifest may give any parameters: which types are trusted must not be one of them
+        self._model = load_model("sklearn", uri, sha256, {"trusted": list(TRUSTED)})
         self._flag = Path(flag)
         self._rng = np.random.default_rng(list(hashlib.sha256(uri.encode()).digest()))
 

@@ -45,7 +45,7 @@ def model_manifest(model: TrainedModel, flag: Path | None = None) -> ModelManife
         return msgspec.convert(
             {**common, **file, "runtime": "sklearn", "parameters": trusted}, ModelManifest, from_attributes=True
         )
-    parameters = {**file, **trusted, "flag": str(flag)}
+    parameters = {**file, "flag": str(flag)}
     uri = "clipper_agents.demo.faulty:FaultyModel"
     return msgspec.convert({**common, "uri": uri, "parameters": parameters}, ModelManifest, from_attributes=True)
 

@@ -99,12 +99,15 @@ def _forest(seed: int) -> Any:
     return RandomForestClassifier(24, random_state=seed)
 
 
+TRUSTED = ("sklearn.tree._tree.Tree",)
+"""Types in the demo's files that skops does not know to be harmless."""
+
 CANDIDATES = (
     Candidate("svm", "support vectors, RBF kernel", 4, _svm),
     Candidate("neighbors", "3 nearest neighbours", 5, _neighbors),
     Candidate("bayes", "Gaussian Bayes on 28 principal components", 5, _bayes),
     Candidate("logistic", "logistic regression on kernel features", 3, _logistic),
-    Candidate("forest", "random forest of 24 trees", 4, _forest, ("sklearn.tree._tree.Tree",)),
+    Candidate("forest", "random forest of 24 trees", 4, _forest, TRUSTED),
 )
 
 

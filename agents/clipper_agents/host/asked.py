@@ -26,6 +26,7 @@ class AskedRows:
         kind: dtype and row shape: only rows of one kind are batched together.
         rows: The rows.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.
+        apart: Places of rows that are asked alone, because the process died with them (`suspects`).
 
     >>> rows = np.zeros((2, 3), np.float32)
     >>> asked = AskedRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
@@ -39,6 +40,7 @@ class AskedRows:
     kind: Hashable
     rows: Rows
     deadlines_s: tuple[float, ...]
+    apart: frozenset[int] = frozenset()
 
 
 def read_request(value: bytes | None, partitions: int) -> AskedRows:

@@ -1,13 +1,14 @@
 """From a manifest to a running engine, in a host process or in a router's for a colocated model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from clipper_agents.host.core import HostCore
 from clipper_agents.host.engine import HostEngine, Send
+from clipper_agents.host.guarding import Guard
 from clipper_agents.host.metering import BatchMeter
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
@@ -37,18 +38,22 @@ class PreparedModel:
     inline: bool
 
 
-def prepare(manifest: ModelManifest) -> PreparedModel:
+def prepare(manifest: ModelManifest, allowed: Sequence[str]) -> PreparedModel:
     """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
+
+    Args:
+        manifest: Of the model version; it may come from the control topic.
+        allowed: Packages, modules and directories that this process may load models from.
 
     Raises:
         SetupError: the manifest names no runtime, or a model that cannot be loaded; the message says what to do.
 
     >>> from clipper_topics.manifests import InputSpec
     >>> uri = "clipper_agents.examples.models:slow"
-    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4]))).inline
+    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4])), ["clipper_agents.examples"]).inline
     False
     """
-    model = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    model = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, allowed=allowed)
     sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
     refused = warm_up(model, sample(1))
     if refused is not None:
@@ -64,6 +69,7 @@ def make_engine(
     send: Send,
     finished: Callable[[list[Origin]], None],
     metrics: HostMetrics,
+    guard: Guard,
 ) -> HostEngine[Origin]:
     """An engine with the batching that the manifest says.
 
@@ -73,6 +79,7 @@ def make_engine(
         send: Sends pieces to a partition, or hands them to who asked.
         finished: Called with the origins of frames whose answers are all safe.
         metrics: Counts the batches.
+        guard: Stands around each batch.
 
     Raises:
         SetupError: the manifest's batch settings lie outside their bounds.
@@ -81,4 +88,4 @@ def make_engine(
     limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
     core: HostCore[Origin] = HostCore(Window(batch.max_delay_ms / 1000), limit)
     meter = BatchMeter(metrics, manifest.name, manifest.version)
-    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter)
+    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter, guard=guard)

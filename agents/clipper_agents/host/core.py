@@ -92,7 +92,8 @@ class HostCore(Generic[Origin]):
         now_s = self._forward(now_s)
         frame = OpenFrame(origin, asked, len(asked.rows))
         for row, deadline_s in enumerate(asked.deadlines_s):
-            self._window.add((frame, row), asked.kind, deadline_s, now_s)
+            kind = asked.kind if row not in asked.apart else (asked.kind, asked.router, asked.frame, row)
+            self._window.add((frame, row), kind, deadline_s, now_s)
         self._open_rows += frame.unanswered
         return frame.unanswered == 0
 

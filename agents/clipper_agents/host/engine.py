@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from clipper_agents.host.asked import AskedRows
-from clipper_agents.host.core import HostCore
+from clipper_agents.host.core import Batch, HostCore
+from clipper_agents.host.guarding import Guard
 from clipper_agents.host.pieces import Reply
-from clipper_agents.host.predictor import Predictor
+from clipper_agents.host.predictor import Predictor, TimedOutcome
+from clipper_stream.models.runner import BatchOutcome
 from clipper_topics.frames import OutputFrame
 
 Origin = TypeVar("Origin")
@@ -55,6 +57,7 @@ class HostEngine(Generic[Origin]):
         send: Called once for all pieces that a batch has for one partition.
         finished: Called with the origins of frames whose answers are all safe.
         observer: Hears what happens.
+        guard: Stands around each batch.
         max_open_rows: Rows in the process at most, at least 1.
         clock: Seconds since the epoch.
     """
@@ -67,6 +70,7 @@ class HostEngine(Generic[Origin]):
         finished: Callable[[list[Origin]], None],
         observer: HostObserver,
         *,
+        guard: Guard | None = None,
         max_open_rows: int = MAX_OPEN_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +79,7 @@ class HostEngine(Generic[Origin]):
         self._send = send
         self._finished = finished
         self._observer = observer
+        self._guard = guard or Guard()
         self._max_open_rows = max_open_rows
         self._clock = clock
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -130,7 +135,7 @@ class HostEngine(Generic[Origin]):
         if step.batch is None:
             return await self._wait(step.wake_at_s)
         taken_at_s = time.monotonic()
-        timed = await self._predictor.predict(step.batch.inputs)
+        timed = await self._predicted(step.batch)
         self._dispatch(self._core.complete(step.batch, timed.outcome, timed.latency_s), taken_at_s)
         self._observer.batch(
             rows=len(step.batch.inputs),
@@ -139,6 +144,16 @@ class HostEngine(Generic[Origin]):
             limit_rows=self._core.limit_rows,
         )
         return True
+
+    async def _predicted(self, batch: Batch[Origin]) -> TimedOutcome:
+        refusal = self._guard.begin(batch.runs)
+        if refusal is not None:
+            rows = len(batch.inputs)
+            return TimedOutcome(BatchOutcome([None] * rows, dict.fromkeys(range(rows), refusal), calls=0), 0.0)
+        try:
+            return await self._predictor.predict(batch.inputs)
+        finally:
+            self._guard.end()
 
     async def _wait(self, wake_at_s: float | None) -> bool:
         if self._draining and wake_at_s is None:

@@ -88,9 +88,12 @@ def is_cheap(model: Model, sample: Sample, max_rows: int, timer: Timer = time.pe
         timer: Seconds that never go back.
     """
     sizes = [*takewhile(lambda rows: rows < max_rows, (2**power for power in range(1, 32))), max_rows]
-    return _within(model, sample(1), ONE_ROW_MAX_S, timer) and all(
-        _within(model, sample(rows), FULL_BATCH_MAX_S, timer) for rows in sizes
-    )
+    try:
+        return _within(model, sample(1), ONE_ROW_MAX_S, timer) and all(
+            _within(model, sample(rows), FULL_BATCH_MAX_S, timer) for rows in sizes
+        )
+    except MemoryError:  # a full batch of such rows does not fit: whatever it is, it is not cheap
+        return False
 
 
 def _within(model: Model, inputs: Rows | None, bound_s: float, timer: Timer) -> bool:

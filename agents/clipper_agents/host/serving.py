@@ -15,6 +15,7 @@ from faust.types import TP
 from clipper_agents.host.asked import AskedRows, read_request
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.fitting import records_of
+from clipper_agents.host.suspects import Suspects
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -41,9 +42,11 @@ class RequestServer:
         app: Of the process.
         catalogue: The topics.
         metrics: Counts dead letters.
+        suspects: Rows with which the process died.
     """
 
-    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics) -> None:
+    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, suspects: Suspects) -> None:
+        self._suspects = suspects
         self._app = app
         self._catalogue = catalogue
         self._metrics = metrics
@@ -77,7 +80,8 @@ class RequestServer:
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                frames.append((origin, read_request(record.value, self._catalogue.partitions)))
+                asked = read_request(record.value, self._catalogue.partitions)
+                frames.append((origin, self._suspects.marked(asked)))
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)

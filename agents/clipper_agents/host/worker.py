@@ -5,16 +5,24 @@ start --> model loaded, warm, measured --> joined the group --> `ready` line -->
 """
 
 import asyncio
+import logging
 from typing import Any
 
 from clipper_agents.host.building import PreparedModel, make_engine, prepare
 from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.guarding import Guard
 from clipper_agents.host.serving import FrameOrigin, RequestServer
+from clipper_agents.host.suspects import Suspects
+from clipper_agents.host.watching import ModelWatch, bound_allocations, drain_self
 from clipper_agents.observability.exposition import serve_metrics
+from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.settings.workers import HostSettings
 from clipper_agents.streaming.app import make_app
-from clipper_agents.streaming.running import run_worker
+from clipper_agents.streaming.running import keep_ready_line, run_worker
+from clipper_topics.manifests import ModelManifest
+
+logger = logging.getLogger(__name__)
 
 LAG_EVERY_S = 1.0
 
@@ -25,7 +33,8 @@ def run(settings: HostSettings) -> None:
     Raises:
         SetupError: the model cannot be loaded; the message says what to do.
     """
-    prepared = prepare(settings.model)
+    keep_ready_line()
+    prepared = prepare(settings.model, settings.allowed)
     metrics = HostMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
@@ -46,8 +55,16 @@ class HostProcess:
         self._metrics = metrics
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
-        server = RequestServer(self.app, catalogue, metrics)
-        self._engine: HostEngine[FrameOrigin] = make_engine(model, prepared, server.send, server.finished, metrics)
+        suspects = Suspects(settings.data_dir / "model")
+        server = RequestServer(self.app, catalogue, metrics, suspects)
+        self._tell_deaths(model, suspects)
+        watch = ModelWatch(outgrown=self._outgrown)
+        guard = Guard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), suspects)
+        self._engine: HostEngine[FrameOrigin] = make_engine(
+            model, prepared, server.send, server.finished, metrics, guard
+        )
+        if model.memory_mib is not None:
+            bound_allocations(2 * model.memory_mib)
         self._tasks: list[asyncio.Task[None]] = []
 
         async def requests(stream: Any) -> None:
@@ -68,6 +85,19 @@ class HostProcess:
         await self.app.leave()
         for task in self._tasks:
             task.cancel()
+
+    def _outgrown(self) -> None:
+        self.app.outgrown = True
+        drain_self()
+
+    def _tell_deaths(self, model: ModelManifest, suspects: Suspects) -> None:
+        if suspects.found:
+            text = (
+                "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
+            )
+            rows = sum(one.stop - one.start for one in suspects.found)
+            deaths = max(one.deaths for one in suspects.found)
+            event(logger, text, logging.WARNING, model=model.ref, rows=rows, deaths=deaths)
 
     async def _observe_lag(self) -> None:
         while True:

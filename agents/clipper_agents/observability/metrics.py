@@ -73,6 +73,10 @@ class RouterMetrics:
             self.families.gauge("clipper_selection_weight", application, model).set(weight)
         self._weighted[application] = set(weights)
 
+    def count_refused_manifest(self) -> None:
+        """A record of the control topic was refused."""
+        self.families.counter("clipper_manifests_refused_total").inc()
+
     def set_in_flight(self, queries: int) -> None:
         """So many queries are open."""
         self.families.gauge("clipper_in_flight").set(queries)

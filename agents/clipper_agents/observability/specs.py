@@ -81,6 +81,13 @@ SPECS = (
         "Share of trust in a candidate (without context), in [0, 1]; the model is `name:version`.",
         "router",
     ),
+    MetricSpec(
+        "clipper_manifests_refused_total",
+        "counter",
+        (),
+        "Records of the control topic that were refused; the log says which and why.",
+        "router",
+    ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
     MetricSpec(
         "clipper_consumer_lag",

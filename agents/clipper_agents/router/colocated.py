@@ -7,18 +7,24 @@ are not acknowledged either, are read again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
 
 from clipper_agents.host.asked import AskedRows
-from clipper_agents.host.building import make_engine, prepare
+from clipper_agents.host.building import PreparedModel, make_engine, prepare
 from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.guarding import Guard
+from clipper_agents.host.watching import ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.routing import Request
 from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
+
+LOAD_WITHIN_S = 30.0
+"""scikit-learn takes some seconds to import on a busy machine; a router that starts waits for its models so long."""
 
 
 class ColocatedModels:
@@ -28,6 +34,8 @@ class ColocatedModels:
         metrics: Counts their batches.
         gather: Takes output frames.
         ended: Called with a task that runs an engine when it has ended; it should never end by itself.
+        allowed: Packages, modules and directories that this process may load models from.
+        load_within_s: So long others wait for one that is being loaded.
     """
 
     def __init__(
@@ -35,9 +43,14 @@ class ColocatedModels:
         metrics: HostMetrics,
         gather: Callable[[list[OutputFrame]], None],
         ended: Callable[["asyncio.Task[None]"], None],
+        allowed: Sequence[str],
+        load_within_s: float = LOAD_WITHIN_S,
     ) -> None:
-        self._metrics, self._gather, self._ended = metrics, gather, ended
+        self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
         self._models: dict[str, ColocatedModel] = {}
+        self._watch = ModelWatch()
+        self._loading: dict[str, asyncio.Future[PreparedModel]] = {}
+        self._load_within_s = load_within_s
 
     async def load(self, manifest: ModelManifest) -> None:
         """Load a model, off the event loop, and run it from now on.
@@ -47,10 +60,29 @@ class ColocatedModels:
         """
         if manifest.ref in self._models:
             return
-        prepared = await asyncio.get_running_loop().run_in_executor(None, prepare, manifest)
+        prepared = await self._prepared(manifest)
         model = ColocatedModel(self._gather)
-        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics), self._ended)
+        guard = Guard(self._watch.add(manifest.ref, manifest.batch.hang_s))
+        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
         self._models[manifest.ref] = model
+
+    async def _prepared(self, manifest: ModelManifest) -> PreparedModel:
+        """Load it; a load that takes long goes on, and the next call waits for the same one.
+
+        No thread can be ended: a model that never loads has one, and holds up no other model.
+        """
+        loading = self._loading.get(manifest.ref)
+        if loading is None:
+            loop = asyncio.get_running_loop()
+            loading = self._loading[manifest.ref] = loop.run_in_executor(None, prepare, manifest, self._allowed)
+        done, _ = await asyncio.wait({loading}, timeout=self._load_within_s)
+        if not done:
+            raise ModelNotLoaded(
+                f"model {manifest.ref!r} has not loaded within {self._load_within_s:.0f} s, and is waited for: "
+                "look at what it does while it is imported, made and warmed up"
+            )
+        del self._loading[manifest.ref]
+        return loading.result()
 
     def take(self, request: Request) -> bool:
         """Take a request for a model that runs here; False when it does not."""

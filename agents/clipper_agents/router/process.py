@@ -84,12 +84,17 @@ class RouterProcess:
         )
         self.app.tables.add(table)
         self.selection = Selection(table, catalogue.partitions)
-        self.registry = Registry(changed=self.selection.forget)
+        self.registry = Registry(
+            changed=self.selection.forget, refused=self.metrics.count_refused_manifest, allowed=settings.allowed
+        )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
-            HostMetrics(self.metrics.families), lambda frames: gather_frames(self, frames), self.app.watch
+            HostMetrics(self.metrics.families),
+            lambda frames: gather_frames(self, frames),
+            self.app.watch,
+            settings.allowed,
         )
         self.followers = [
             Follower(settings.kafka, catalogue.control, self.registry.take),

@@ -2,17 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.admin.manifests import Manifests
+from clipper_agents.admin.manifests import Manifests, refusal
+from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
+from clipper_stream.models.loading import check_declared
 from clipper_stream.routing import Application, Candidate
 from clipper_stream.selection.registry import make_policy
+from clipper_topics.control import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 logger = logging.getLogger(__name__)
@@ -21,17 +24,28 @@ logger = logging.getLogger(__name__)
 class Registry:
     """Keeps the newest manifests, and resolves applications from them.
 
-    A manifest that cannot be resolved (an unknown policy, say) is refused with a log line, and what was there before
-    stays. A model counts as a candidate once its manifest is here and `reached` was called for it. Outputs of a model
-    without a `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
+    A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
+    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and `reached`
+    was called for it. Outputs of a model without a `sha256` are cached for the life of this process only: nobody can
+    tell whether its code has changed.
 
     Args:
         changed: Called with the name of an application that is another than before.
+        refused: Called once for each record that is refused.
+        allowed: Packages, modules and directories that this process may load models from.
     """
 
-    def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
-        self._manifests = Manifests()
+    def __init__(
+        self,
+        changed: Callable[[str], None] = lambda _: None,
+        *,
+        refused: Callable[[], None] = lambda: None,
+        allowed: Sequence[str] = (),
+    ) -> None:
+        self._manifests = Manifests(accept=self._accept)
         self._changed = changed
+        self._refused = refused
+        self._allowed = allowed
         self._applications: dict[str, Application] = {}
         self._reachable: set[str] = set()
         self._salt = os.urandom(8).hex()
@@ -39,10 +53,10 @@ class Registry:
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
         for record in records:
-            self._manifests.apply(record.key, record.value, record.headers)
-            shown = (record.key or b"").decode("utf-8", "replace")
-            if shown in self._manifests.unreadable:
-                logger.error("manifest refused key=%s reason=%s", shown, self._manifests.unreadable[shown])
+            reason = self._manifests.apply(record.key, record.value, record.headers)
+            if reason is not None:
+                event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
+                self._refused()
         self._resolve()
 
     def application(self, name: str) -> Application | None:
@@ -67,6 +81,13 @@ class Registry:
         """The model can be asked from now on."""
         self._reachable.add(ref)
         self._resolve()
+
+    def _accept(self, manifest: Manifest) -> None:
+        """What a host loads is the host's to accept; this process may run elsewhere."""
+        if isinstance(manifest, ApplicationManifest):
+            make_policy(manifest.policy.name, manifest.policy.parameters)
+        elif manifest.colocated:
+            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._allowed)
 
     def _resolve(self) -> None:
         for name in self._applications.keys() - self._manifests.applications.keys():

@@ -3,11 +3,12 @@
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.router.process import RouterProcess
 from clipper_agents.settings.workers import RouterSettings
-from clipper_agents.streaming.running import run_worker
+from clipper_agents.streaming.running import keep_ready_line, run_worker
 
 
 def run(settings: RouterSettings) -> None:
     """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves."""
+    keep_ready_line()
     ports: list[int] = []
 
     def make() -> RouterProcess:

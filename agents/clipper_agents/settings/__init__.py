@@ -8,7 +8,7 @@ Precedence: command line, then environment, then file, then default (`reading`).
 """
 
 from clipper_agents.settings.loading import Settings, load_settings
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, RouterSection
+from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
 from clipper_agents.settings.workers import HostSettings, RouterSettings
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "HostSection",
     "HostSettings",
     "KafkaSection",
+    "ModelsSection",
     "RouterSection",
     "RouterSettings",
     "Settings",

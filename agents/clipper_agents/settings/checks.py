@@ -5,9 +5,10 @@ Each check yields one sentence that states the place, the value and what is allo
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from clipper_stream.errors import SetupError
-from clipper_stream.models.loading import RUNTIMES
+from clipper_stream.models.loading import RUNTIMES, check_allowed
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
@@ -29,6 +30,26 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _repeated(f"{place}: model", application.models)
         yield from _reference_problems(place, application, known)
         yield from _policy_problems(place, application)
+
+
+def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
+    """What these models load: exact modules, exact files, and the types in them that are trusted by name."""
+    for model in models:
+        if model.runtime == "python":
+            yield f"{model.uri.partition(':')[0]}:"
+            continue
+        yield str(Path(model.uri).resolve())
+        trusted = model.parameters.get("trusted")
+        yield from (str(name) for name in trusted) if isinstance(trusted, list) else ()
+
+
+def outside_problems(models: Iterable[ModelManifest], allowed: Sequence[str]) -> Iterator[str]:
+    """Models that a process with this configuration could not load."""
+    for model in models:
+        try:
+            check_allowed(model.runtime, model.uri, model.parameters, allowed)
+        except SetupError as error:
+            yield f"model {model.ref!r}: {error}"
 
 
 def _reference_problems(

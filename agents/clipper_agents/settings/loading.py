@@ -5,12 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from clipper_agents.settings.checks import manifest_problems
+from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
 from clipper_agents.settings.explaining import explained
 from clipper_agents.settings.reading import overlay, read_file
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, RouterSection
+from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
 from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.models.allowed import is_path
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -27,6 +28,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     broker: BrokerSection = BrokerSection()
     router: RouterSection = RouterSection()
     host: HostSection = HostSection()
+    loading: ModelsSection = msgspec.field(default_factory=ModelsSection, name="models")
     applications: list[ApplicationManifest] = msgspec.field(default_factory=list, name="application")
     models: list[ModelManifest] = msgspec.field(default_factory=list, name="model")
 
@@ -68,6 +70,15 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         except InvalidConnection as error:
             raise InvalidSetting(str(error)) from error
 
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """What a process may load: what is said, or else what this configuration itself declares, and nothing else.
+
+        To be asked of a configuration that an operator wrote, never of one with models from the control topic.
+        """
+        said = self.loading.allowed
+        return tuple(said) if said is not None else tuple(dict.fromkeys(declared_code(self.models)))
+
     def model(self, ref: str) -> ModelManifest:
         """The declared model of this reference, `name:version`.
 
@@ -86,6 +97,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             catalogue=self.catalogue,
             data_dir=Path(self.router.data_dir or "data/router") / instance,
             instance=instance,
+            allowed=self.allowed,
             max_in_flight=self.router.max_in_flight,
             horizon_s=self.router.horizon_s,
             cache_bytes=int(self.router.cache_mib * MIB),
@@ -100,6 +112,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             kafka=kafka,
             catalogue=self.catalogue,
             model=model,
+            allowed=self.allowed,
             data_dir=Path(self.host.data_dir or "data/host") / instance,
             instance=instance,
             metrics_port=self.host.metrics_port,
@@ -129,7 +142,10 @@ def load_settings(
     problems = [*_section_problems(settings), *manifest_problems(settings.applications, settings.models)]
     if problems:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
-    return _with_paths_from(path.parent, settings) if path else settings
+    settings = _with_paths_from(path.parent, settings) if path else settings
+    if outside := [*outside_problems(settings.models, settings.allowed)]:
+        raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
+    return settings
 
 
 def _section_problems(settings: Settings) -> list[str]:
@@ -146,12 +162,15 @@ def _section_problems(settings: Settings) -> list[str]:
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:
-    """Model files are named relative to the configuration's folder, so that it can be used from anywhere."""
+    """Model files and directories are named relative to the configuration's folder: it can be used from anywhere."""
     models = [
         msgspec.structs.replace(model, uri=str((folder / model.uri).resolve())) if _is_relative_file(model) else model
         for model in settings.models
     ]
-    return msgspec.structs.replace(settings, models=models)
+    allowed = settings.loading.allowed
+    if allowed is not None:
+        allowed = [str((folder / entry).resolve()) if is_path(entry) else entry for entry in allowed]
+    return msgspec.structs.replace(settings, models=models, loading=ModelsSection(allowed=allowed))
 
 
 def _is_relative_file(model: ModelManifest) -> bool:

@@ -6,7 +6,7 @@ Rules of this file:
   and `CLIPPER_<SECTION>_<KEY>` for every key of a section: `CLIPPER_ROUTER_PROCESSES=2` is `[router] processes = 2`.
   Other `CLIPPER_*` variables are not looked at.
 - TOML has no null, so `objective_ms = "none"` stands for it: an application without a deadline.
-- Text from the environment or the command line is turned into the key's type.
+- Text from the environment or the command line is turned into the key's type; a list is separated by commas.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, RouterSection
+from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.connection import VARIABLES
 
@@ -26,7 +26,9 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "broker": BrokerSection,
     "router": RouterSection,
     "host": HostSection,
+    "models": ModelsSection,
 }
+_LISTS = {("models", "allowed")}
 KAFKA_VARIABLES = {variable: key for key, variable in VARIABLES.items() if key != "password"}
 """The connection's variables and their keys; the password is read where the connection is made, and kept nowhere."""
 
@@ -103,7 +105,8 @@ def _typed(source: str, section: str, key: str, text: str) -> Any:
     fields = {field.name: field for field in msgspec.structs.fields(SECTIONS[section])}
     if key not in fields:
         raise InvalidSetting(f"{source}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
+    value = [part for part in map(str.strip, text.split(",")) if part] if (section, key) in _LISTS else text
     try:
-        return msgspec.convert(text, fields[key].type, strict=False)
+        return msgspec.convert(value, fields[key].type, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidSetting(f"{source}={text!r}: {error}".replace("`", "")) from error

@@ -73,3 +73,11 @@ class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     metrics_port: Port = 0
     metrics_address: str = "127.0.0.1"
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
+
+
+class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which models a process may load, whoever declares them."""
+
+    allowed: list[str] | None = None
+    """Packages (`acme.models`), exact modules (`acme.models:`) and directories or files (`/srv/models`, with a slash);
+    absent: the modules, files and trusted types of this file's own `[[model]]` tables, and nothing else."""

@@ -19,6 +19,7 @@ class RouterSettings:
         catalogue: The topics.
         data_dir: Folder of this process's tables.
         instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
+        allowed: Packages, modules and directories that it may load models from.
         max_in_flight: Queries open at most.
         horizon_s: Seconds after a prediction in which a feedback still counts.
         cache_bytes: Budget of the prediction cache, bytes a partition; 0: no cache.
@@ -31,6 +32,7 @@ class RouterSettings:
     catalogue: Catalogue
     data_dir: Path
     instance: str
+    allowed: tuple[str, ...] = ()
     max_in_flight: int = 20_000
     horizon_s: float = 3600.0
     cache_bytes: int = 32 * MIB
@@ -49,6 +51,7 @@ class HostSettings:
         model: The version that it serves.
         data_dir: Folder of this process.
         instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
+        allowed: Packages, modules and directories that it may load models from.
         metrics_port: Port of the metrics; 0: a free one.
         metrics_address: Address that the metrics are served on.
     """
@@ -58,5 +61,6 @@ class HostSettings:
     model: ModelManifest
     data_dir: Path
     instance: str
+    allowed: tuple[str, ...] = ()
     metrics_port: int = 0
     metrics_address: str = "127.0.0.1"

@@ -41,6 +41,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
             away until the state of the next ones is restored. Kafka's own generation is not enough: a static member
             that joins again may get the same one, and it is there before the state is.
+        outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
     """
 
@@ -52,6 +53,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     state_lock: asyncio.Lock
     inputs_flow: asyncio.Event
     generation: int = -1
+    outgrown: bool = False
     rebalances: int = 0
     _generations: int = 0
     _outbox: Outbox | None = None

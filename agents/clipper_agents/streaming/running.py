@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 YOUNG_OBJECTS = 200_000
 """Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
 looked so often that it took 8 % of a router's time under load."""
+_ready_line: int | None = None
+"""Descriptor of the standard output that the process was started with, once a model may print."""
 STOP_WITHIN_S = 15.0
 """A stop that hangs (a batch in a model, a broker that is gone) ends with the process after so long."""
 
@@ -74,7 +77,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
     if starting.done():
         starting.result()
         settle_memory()
-        print(ready(), flush=True)  # noqa: T201 (what a supervisor waits for)
+        _say(ready())
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
         reason = worker.app.crash_reason
@@ -82,7 +85,23 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
-    return exits.CRASHED if worker.app.crashed else exits.OK
+    return exits.CRASHED if worker.app.crashed or worker.app.outgrown else exits.OK
+
+
+def keep_ready_line() -> None:
+    """From now on standard output is the ready line's alone: what a model prints goes to standard error.
+
+    A supervisor takes a line that begins with `ready` for the sign that the process serves, whoever wrote it.
+    """
+    global _ready_line  # noqa: PLW0603 - there is one standard output
+    if _ready_line is None:
+        sys.stdout.flush()
+        _ready_line = os.dup(1)
+        os.dup2(2, 1)
+
+
+def _say(line: str) -> None:
+    os.write(1 if _ready_line is None else _ready_line, f"{line}\n".encode())
 
 
 def settle_memory() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.settings import Settings
-from clipper_agents.supervisor.applying import apply_manifests
+from clipper_agents.supervisor.applying import apply_manifests, pinned
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.kept import Surroundings
 from clipper_agents.supervisor.supervisor import Supervisor
@@ -35,11 +35,13 @@ class ServingChild:
         name: For example `router-0` or `host.svm.2.0`.
         pid: Its process id, None between two runs.
         metrics_port: Port of its metrics on 127.0.0.1, None while it does not serve.
+        reason: Why it does not serve, once it has ended by itself.
     """
 
     name: str
     pid: int | None
     metrics_port: int | None
+    reason: str | None = None
 
 
 class Deployment:
@@ -93,6 +95,7 @@ class Deployment:
                 name=name,
                 pid=child.pid,
                 metrics_port=int(child.fields["metrics"]) if "metrics" in child.fields else None,
+                reason=child.reason,
             )
             for name, child in self._supervisor.children.items()
         }
@@ -147,11 +150,11 @@ class Deployment:
         await self.stop()
 
     async def _start(self) -> None:
+        models, applications = pinned(self.settings.models), self.settings.applications
         run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         if self.settings.kafka.bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
-        models, applications = self.settings.models, self.settings.applications
         replication = self.settings.kafka.replication
         await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         await apply_manifests(self.connection, self.catalogue, applications, models)

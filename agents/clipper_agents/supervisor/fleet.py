@@ -1,4 +1,7 @@
-"""The hosts of all models that the control topic declares: started, replaced and ended while traffic flows."""
+"""The hosts of all models that the control topic declares: started, replaced and ended while traffic flows.
+
+A manifest that is none, or names a model that this deployment may not load, is refused: what it replaced goes on.
+"""
 
 import asyncio
 import logging
@@ -7,13 +10,15 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.admin import Manifests
+from clipper_agents.admin.manifests import Manifests, refusal
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import Workers
+from clipper_stream.models.loading import check_declared
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import Manifest
 from clipper_topics.manifests import ModelManifest
 
 log = logging.getLogger(__name__)
@@ -30,7 +35,7 @@ class Fleet:
     def __init__(self, supervisor: Supervisor, workers: Workers) -> None:
         self._supervisor, self._workers = supervisor, workers
         self._hosted: dict[str, ModelManifest] = {}
-        self._published = Manifests()
+        self._published = Manifests(accept=self._accept)
         self._changed = asyncio.Event()
 
     async def start(self, models: Iterable[ModelManifest]) -> None:
@@ -67,8 +72,14 @@ class Fleet:
 
     def _take(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         for record in records:
-            self._published.apply(record.key, record.value, record.headers)
+            reason = self._published.apply(record.key, record.value, record.headers)
+            if reason is not None:
+                event(log, "manifest refused", logging.ERROR, **refusal(record, reason))
         self._changed.set()
+
+    def _accept(self, manifest: Manifest) -> None:
+        if isinstance(manifest, ModelManifest):
+            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._workers.allowed)
 
     async def _try(self, model: ModelManifest) -> None:
         event(log, "model declared", model=model.ref, hosts=0 if model.colocated else model.replicas)

@@ -47,12 +47,15 @@ class KeptChild:
         spec: What is started.
         process: The present run, None before the first and between two.
         starts: Number of starts so far.
+        reason: Why it does not serve: how it ended, how often in a row, and when it is tried again; None while it does,
+            and before its first end.
     """
 
     def __init__(self, spec: ChildSpec, surroundings: Surroundings) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
+        self.reason: str | None = None
         self._around = surroundings
         self._failures = 0
         self._stopping = asyncio.Event()
@@ -141,6 +144,7 @@ class KeptChild:
     async def _serve(self, ended: "asyncio.Task[int]") -> None:
         self._was_ready = True
         self._serves.set()
+        self.reason = None
         since_s = self._around.clock()
         await asyncio.wait({ended})
         if self._around.clock() - since_s >= self._around.backoff.calm_s:
@@ -148,6 +152,7 @@ class KeptChild:
 
     async def _pause(self, end: "_End") -> None:
         delay_s = self._around.backoff.delay_s(self._failures)
+        self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
         event(
             log,
             "child ended, restarting",

@@ -3,6 +3,8 @@
 Rules of this file:
 - A worker reads a settings file of its own, written here: what `up` has resolved (file, environment, command line,
   the embedded broker's address) counts, and its command line can be repeated by hand.
+- Which models a worker may load is what the operator's configuration says, resolved here once. A worker must not derive
+  it from its own file: the model in there may come from the control topic.
 - Of the connection only the password is handed on by the environment; it is in no file and on no command line.
 - Names are stable from one start to the next: `router-0`, `host.svm.2.0` (static membership, KIP-345).
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from clipper_agents.settings import Settings
+from clipper_agents.settings import ModelsSection, Settings
 from clipper_agents.settings.reading import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
@@ -43,7 +45,11 @@ class Workers:
         log_level: str | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
-        self._settings, self._run_dir, self._program = settings, run_dir, program
+        self.allowed = settings.allowed
+        """Packages, modules and directories that the workers may load models from."""
+        loading = ModelsSection(allowed=list(self.allowed))
+        self._settings = msgspec.structs.replace(settings, loading=loading)
+        self._run_dir, self._program = run_dir, program
         self._environment = ONE_THREAD | {name: value for name, value in environ.items() if not is_setting(name)}
         self._log_level = ("--log-level", log_level) if log_level else ()
         self._router_ports = _ports(settings.router.metrics_port)

@@ -16,13 +16,13 @@ def test_an_unknown_runtime_is_answered_with_those_that_exist():
 
 @pytest.mark.parametrize("prefix", ["clipper_agents", "clipper_agents.examples", "clipper_agents.examples.models"])
 def test_a_module_inside_an_allowed_package_is_loaded(prefix):
-    assert load_model("python", SUM, allowed_prefixes=["other", prefix])
+    assert load_model("python", SUM, allowed=["other", prefix])
 
 
 @pytest.mark.parametrize("prefixes", [[], ["os"], ["clipper_agents.example"], ["clipper_agents.examples.models.sum"]])
 def test_a_module_outside_is_refused(prefixes):
     with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-        load_model("python", SUM, allowed_prefixes=prefixes)
+        load_model("python", SUM, allowed=prefixes)
 
 
 def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
@@ -32,19 +32,21 @@ def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
     (inside / "link.skops").symlink_to(outside)
     for uri in (inside / ".." / "secret.skops", inside / "link.skops", outside):
         with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-            load_model("sklearn", str(uri), allowed_prefixes=[str(inside)])
+            load_model("sklearn", str(uri), allowed=[str(inside)])
 
 
 def test_a_runtime_can_be_added():
     class Constant:
+        NEEDS_DIGEST = False
+
+        def check_allowed(self, uri, parameters, allowed):
+            raise AssertionError("all is allowed")
+
         def read(self, uri):
             return uri.encode()
 
-        def load(self, uri, content, parameters):
+        def load(self, uri, content, parameters, allowed):
             return FunctionOfRow(lambda row: (content, parameters))
-
-        def is_within(self, uri, prefix):
-            return True
 
     model = load_model("constant", "uri", None, {"a": 1}, runtimes={"constant": Constant()})
     assert model.predict_batch([0]) == [(b"uri", {"a": 1})]

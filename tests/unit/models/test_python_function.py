@@ -73,7 +73,7 @@ def test_functions_classes_and_instances_are_models(module, attribute, parameter
 @pytest.mark.parametrize(
     ("attribute", "parameters", "words"),
     [
-        ("missing", {}, "has no missing; it has"),
+        ("missing", {}, "there is no missing; written_"),
         ("double", {"factor": 1}, "correct the manifest's parameters"),
         ("times", {}, "missing a required argument: 'factor'"),
         ("no_rows", {}, "too many positional arguments"),

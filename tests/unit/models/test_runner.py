@@ -115,3 +115,45 @@ def test_an_error_without_a_readable_text_is_explained_by_its_name():
             raise RuntimeError
 
     assert explain(Mute()) == "Mute"
+
+
+class Writes:
+    """Writes into its rows before it fails over one of them."""
+
+    def predict_batch(self, inputs):
+        bad = [row for row in inputs if np.any(np.asarray(row) == 9)]
+        if isinstance(inputs, list):
+            for row in inputs:
+                row.append(100)
+            if len(inputs) > 2:
+                inputs.clear()
+        else:
+            inputs += 100
+        if bad:
+            raise ValueError("nine")
+        return [sum(row) for row in inputs]
+
+
+@pytest.mark.parametrize("rows", [np.array([[1], [9], [2], [3]]), [[1], [9], [2], [3]]])
+def test_a_batch_is_asked_again_with_the_rows_as_they_came_whatever_the_model_wrote_into_them(rows):
+    outcome = predict_rows(Writes(), rows)
+    assert outcome.outputs == [101, None, 102, 103]
+    assert list(outcome.failed) == [1]
+
+
+class Escape(BaseException):
+    def __str__(self):
+        raise Escape
+
+
+@pytest.mark.parametrize("error", [Escape, KeyboardInterrupt, GeneratorExit, SystemExit, RecursionError])
+def test_a_model_that_raises_no_exception_but_something_else_fails_its_row_too(error):
+    class Raises:
+        def predict_batch(self, inputs):
+            if 9 in inputs:
+                raise error
+            return inputs
+
+    outcome = predict_rows(Raises(), [1, 9, 2])
+    assert outcome.outputs == [1, None, 2]
+    assert outcome.failed == {1: error.__name__}

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import load_model
+from clipper_stream.models import loading
 from clipper_stream.models.runner import predict_rows
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [5.0, 5.0], [5.0, 6.0]])
 Y = np.array([0, 0, 1, 1])
+
+
+def load_model(runtime, path, sha256=None, parameters=None, **how):
+    """Load, with the digest that the file has unless another is given."""
+    digest = sha256 or (hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).exists() else None)
+    return loading.load_model(runtime, path, digest, parameters, **how)
 
 
 def dumped(tmp_path, estimator):
@@ -83,6 +90,30 @@ def test_the_digest_is_compared_before_anything_is_read_from_the_file(tmp_path):
     digest = hashlib.sha256(b"no zip at all").hexdigest()
     with pytest.raises(ModelNotLoaded, match=r"write it with skops.io.dump"):
         load_model("sklearn", str(path), sha256=digest)
+
+
+def test_a_file_without_a_digest_is_refused_with_the_one_it_has(tmp_path):
+    path = dumped(tmp_path, LogisticRegression().fit(X, Y))
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with pytest.raises(ModelNotLoaded, match=f'add sha256 = "{digest}"'):
+        loading.load_model("sklearn", path)
+
+
+def test_a_trusted_type_lies_in_an_allowed_module(tmp_path, foreign_type):
+    path, trusted = foreign_pipeline(tmp_path), {"trusted": [foreign_type]}
+    for allowed in (["examples_of_types"], ["examples_of_types.Shift"]):
+        assert load_model("sklearn", path, parameters=trusted, allowed=[str(tmp_path), *allowed])
+    for allowed in ([], ["examples_of_type"], ["examples_of_types.Shift2"], [str(tmp_path)]):
+        with pytest.raises(ModelNotLoaded, match=f"trusted type '{foreign_type}' is outside"):
+            load_model("sklearn", path, parameters=trusted, allowed=[str(tmp_path), *allowed])
+    assert "examples_of_types" in sys.modules, "by the dump"
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "functools.partial"])
+def test_a_function_of_the_system_cannot_be_trusted_by_a_manifest(tmp_path, name):
+    path = dumped(tmp_path, LogisticRegression().fit(X, Y))
+    with pytest.raises(ModelNotLoaded, match=f"trusted type '{name}' is outside"):
+        load_model("sklearn", path, parameters={"trusted": [name]}, allowed=[str(tmp_path)])
 
 
 def test_a_pickle_is_refused(tmp_path):

@@ -129,3 +129,36 @@ def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
             one.reached("m:1")
             digests[known].add(one.application("app").candidates[0].digest)
     assert {known: len(found) for known, found in digests.items()} == {True: 1, False: 2}
+
+
+def test_an_unknown_policy_or_a_colocated_model_that_is_not_allowed_leaves_the_one_before_in_force(changed, caplog):
+    refused = []
+    one = Registry(changed.append, refused=lambda: refused.append(1), allowed=["acme.models:", "/models"])
+    take(one, app(models=["m:1"]), ModelManifest(name="m", uri="acme.models:f", colocated=True))
+    one.reached("m:1")
+    before = one.application("app")
+    take(one, app(models=["m:1"], policy=PolicySpec(name="best")))
+    take(one, ModelManifest(name="m", uri="os:system", colocated=True))
+    take(one, ModelManifest(name="m", uri="/etc/passwd", runtime="pickle", colocated=True))
+    take(one, ModelManifest(name="m", uri="/models/a.skops", runtime="sklearn", colocated=True))
+    assert one.application("app") == before
+    assert one.model("m:1").uri == "acme.models:f"
+    assert len(refused) == 4
+    lines = [each.fields for each in caplog.records if each.getMessage() == "manifest refused"]
+    assert [line["key"] for line in lines] == ["application/app", *["model/m:1"] * 3]
+    assert all(line["offset"] == 0 and line["reason"] for line in lines)
+    assert "has no sha256" in lines[-1]["reason"]
+
+
+def test_a_refused_manifest_is_told_once_however_many_records_follow(changed):
+    refused = []
+    one = Registry(changed.append, refused=lambda: refused.append(1))
+    take(one, app(policy=PolicySpec(name="best")))
+    for number in range(3):
+        take(one, app(f"other{number}", models=()))
+    assert refused == [1]
+
+
+def test_which_model_a_host_loads_is_the_hosts_to_refuse(registry):
+    take(registry, model("m", runtime="of-a-later-version"))
+    assert registry.model("m:1").runtime == "of-a-later-version"

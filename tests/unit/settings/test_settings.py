@@ -108,7 +108,7 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
     ("text", "said"),
     [
         ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
-        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, application, model"),
+        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, models, application, model"),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
@@ -134,6 +134,15 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         (DIGITS + "policy = {parameters = {eta = -1.0}}", "application 'digits': "),
         (DIGITS + DIGITS, "application 'digits' is given 2 times"),
         (DIGITS.replace("[64]", "[8]", 1), "takes input float32[8], the application takes float32[64]"),
+        ('[[model]]\nname = "a"\nuri = "m:f"\nreplicas = 1000000000', "replicas = 1000000000: expected int <= 256"),
+        (DIGITS.replace("[64]", "[4096, 4096]"), "a row has at most 1048576"),
+        ('[models]\nallowed = ["acme"]\n' + DIGITS, "model 'svm:1': model file "),
+        (
+            '[models]\nallowed = ["acme"]\n[[model]]\nname = "a"\nuri = "os:system"',
+            "model 'os:system' is outside of what",
+        ),
+        ('[[model]]\nname = "a"\nuri = "m:_f"', "_f is a private name"),
+        ('[models]\nallowed = "acme"', "models.allowed = 'acme': expected array | null"),
         ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
         ("router =", "not toml"),
     ],
@@ -170,3 +179,22 @@ def test_a_declared_model_is_found_by_its_reference():
     assert settings.model("a:2") is models[1]
     with pytest.raises(UnknownName, match="declared: a:1, a:2"):
         settings.model("a")
+
+
+def test_a_process_may_load_exactly_what_its_own_configuration_declares(written, tmp_path):
+    trusted = 'parameters = {trusted = ["acme.features.Scaler"]}\n'
+    python = '[[model]]\nname = "a"\nuri = "acme.models:f"\n'
+    settings = load_settings(written(python + DIGITS.replace("input", trusted + "input", 1)), {})
+    allowed = ("acme.models:", str(tmp_path / "models/svm.skops"), "acme.features.Scaler")
+    assert settings.allowed == allowed
+    assert settings.router_settings("r", KafkaConnection("a:1")).allowed == allowed
+    assert load_settings(None, {}).allowed == ()
+
+
+def test_what_is_said_to_be_allowed_is_all_that_is(written, tmp_path):
+    said = '[models]\nallowed = ["acme", "models/", "/srv/models"]\n'
+    settings = load_settings(written(said + DIGITS), {})
+    assert settings.allowed == ("acme", str(tmp_path / "models"), "/srv/models")
+    assert load_settings(None, {"CLIPPER_MODELS_ALLOWED": "acme, /srv"}).allowed == ("acme", "/srv")
+    assert load_settings(None, {}, {"models.allowed": "acme"}).allowed == ("acme",)
+    assert load_settings(written("[models]\nallowed = []"), {}).allowed == ()

@@ -110,6 +110,32 @@ def test_a_killed_child_is_started_again_after_a_wait_that_grows_up_to_its_bound
     run(scenario())
 
 
+def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(tmp_path):
+    """It serves once, and then fails at each start, more often than a child that never served is tried."""
+    flag = tmp_path / "served"
+    code = (
+        f"import os, pathlib, signal\nflag = pathlib.Path({str(flag)!r})\nif flag.exists(): os._exit(7)\nflag.touch()\n"
+    )
+
+    async def scenario():
+        around = Recorded()
+        async with Supervisor(around.all) as supervisor:
+            await supervisor.start([spec(code + READY)])
+            child = supervisor.child("a")
+            assert child.reason is None
+            supervisor.kill("a")
+            while len(around.delays) < 6:  # noqa: ASYNC110 - the child is another process
+                await asyncio.sleep(0)
+            assert "ended with exit code 7, failures in a row: " in child.reason
+            assert ", next start after 4.0 s" in child.reason
+            flag.unlink()
+            await child.wait_ready()
+            assert child.reason is None
+        assert around.delays[:6] == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+
+    run(scenario())
+
+
 def test_a_long_calm_run_resets_the_wait():
     async def scenario():
         around = Recorded(calm_s=60.0)

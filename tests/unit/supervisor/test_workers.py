@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
+from clipper_stream.errors import InvalidSetting
 from clipper_topics.manifests import ModelManifest
 
 ENVIRON = {
@@ -72,3 +74,16 @@ def test_a_metrics_port_is_the_first_of_a_row_of_ports(workers):
 def test_without_a_metrics_port_every_worker_takes_a_free_one(workers):
     specs = workers(router__processes="2").routers()
     assert all("router.metrics_port=0" in spec.command for spec in specs)
+
+
+def test_a_worker_may_load_what_the_operators_file_says_and_not_what_a_manifest_brought_into_its_own(tmp_path):
+    declared = ModelManifest(name="mine", uri="acme.models:f")
+    operators = msgspec.structs.replace(load_settings(None, {}, OVERRIDES), models=[declared])
+    made = Workers(operators, tmp_path, ENVIRON)
+    for spec in (*made.routers(), *made.hosts(declared)):
+        assert load_settings(Path(spec.command[spec.command.index("--config") + 1]), {}).allowed == ("acme.models:",)
+    (spec,) = made.hosts(ModelManifest(name="theirs", uri="os:system"))
+    with pytest.raises(InvalidSetting, match="model 'os:system' is outside"):
+        load_settings(Path(spec.command[spec.command.index("--config") + 1]), {})
+    nothing = Workers(load_settings(None, {}, OVERRIDES), tmp_path, ENVIRON).routers()[0]
+    assert load_settings(Path(nothing.command[nothing.command.index("--config") + 1]), {}).loading.allowed == []

@@ -1,0 +1,64 @@
+"""What a process may load: packages, modules and directories, and how a name is held against them.
+
+Rules of this file:
+- A manifest may come from anybody who can write to the control topic. What it names is data until it was found here.
+- An entry is one of three: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
+  module, and what has a slash is a directory and all inside it, or one file.
+- The list says who is trusted, not what is harmless: a public function of an allowed module can be asked for with any
+  parameters, and a class of it made with any.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from clipper_stream.errors import ModelNotLoaded, shown
+
+
+def allows_module(entries: Iterable[str], module: str) -> bool:
+    """Whether a module, or a type by its full name, is one of the entries or inside one.
+
+    >>> allows_module(["acme.models"], "acme.models.svm"), allows_module(["acme.models:"], "acme.models.svm")
+    (True, False)
+    >>> allows_module(["acme.models"], "acme.models2"), allows_module(["acme.models:"], "acme.models")
+    (False, True)
+    """
+    return any(module == entry.removesuffix(":") or module.startswith(f"{entry}.") for entry in entries)
+
+
+def allows_file(entries: Iterable[str], path: str) -> bool:
+    """Whether a file is one of the entries or inside one, symbolic links and `..` followed.
+
+    >>> allows_file(["/models"], "/models/a.skops"), allows_file(["/models"], "/models/../etc/a.skops")
+    (True, False)
+    """
+    try:
+        resolved = Path(path).resolve()
+        return any(resolved.is_relative_to(Path(entry).resolve()) for entry in entries if is_path(entry))
+    except (OSError, ValueError, RuntimeError):  # a name that no file system takes, or links that go round in a circle
+        return False
+
+
+def is_path(entry: str) -> bool:
+    """Whether an entry is a file or directory, not a module.
+
+    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models")
+    (True, True, False)
+    """
+    return "/" in entry
+
+
+def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:
+    """The error that says what may be loaded, and where more is allowed."""
+    allowed = ", ".join(entries) or "nothing"
+    return ModelNotLoaded(
+        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module or "
+        "directory to [models] allowed of the process that loads it"
+    )
+
+
+def shown_list(text: str) -> str:
+    """The list, short enough for a line."""
+    return shown(text)[1:-1] if len(text) > _SHOWN else text
+
+
+_SHOWN = 300

@@ -1,0 +1,93 @@
+"""Models that do whatever a model can do; what they do to a row is said by its first number."""
+
+import ctypes
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+FINE, RAISES, NAN, INFINITE, A_SET, TOO_FEW, LEAVES, ESCAPES, WRITES, SHOUTS, NESTED, SLOW = range(12)
+EXITS, CRASHES, HANGS, LOCKS = range(101, 105)
+KEPT = []
+
+
+class Escape(BaseException):
+    """No Exception."""
+
+
+def wild(rows):  # noqa: C901 - a list of misdeeds
+    """The sum of each row, and a misdeed for each row that asks for one."""
+    kinds = rows[:, 0].astype(int).tolist()
+    if RAISES in kinds:
+        raise ValueError("a row that this model cannot stand")
+    if LEAVES in kinds:
+        sys.exit(0)
+    if ESCAPES in kinds:
+        raise Escape
+    if TOO_FEW in kinds:
+        return [0.0] * (len(rows) - 1)
+    if WRITES in kinds:
+        rows += 1000
+        raise ValueError("after writing into the rows")
+    if SHOUTS in kinds:
+        for number in range(2000):
+            print("ready metrics=1", "shout" * 20, number)  # noqa: T201 - what a model does
+    if SLOW in kinds:
+        time.sleep(10)
+    outputs = [float(total) for total in rows.sum(axis=1)]
+    odd = {NAN: float("nan"), INFINITE: float("inf"), A_SET: {1, 2}, NESTED: nested(1000)}
+    return [odd.get(kind, output) for kind, output in zip(kinds, outputs, strict=True)]
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def deadly(rows):
+    """The sum of each row; some rows end the process, and some its threads."""
+    kinds = rows[:, 0].astype(int).tolist()
+    if EXITS in kinds:
+        os._exit(0)
+    if CRASHES in kinds:
+        ctypes.string_at(0)
+    if HANGS in kinds:
+        threading.Event().wait()
+    if LOCKS in kinds:
+        ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter lock
+    return rows.sum(axis=1)
+
+
+def hoarder(rows):
+    """The sum of each row, and 30 MiB that are never given back."""
+    KEPT.append(np.ones(30 << 17))
+    if rows[0, 0] == RAISES:
+        KEPT.append(np.ones(4 << 27))  # 4 GiB
+    return rows.sum(axis=1)
+
+
+def steady(rows):
+    """The sum of each row."""
+    return rows.sum(axis=1)
+
+
+MOOD = "bad" if Path(os.environ.get("MOODY_FILE", "nowhere")).exists() else "good"
+
+
+class Moody:
+    """Starts only while a file does not exist."""
+
+    def __init__(self):
+        if MOOD == "bad":
+            os._exit(7)
+
+    def predict_batch(self, rows):
+        """The sum of each row, unless it ends the process."""
+        if EXITS in rows[:, 0].astype(int).tolist():
+            os._exit(0)
+        return rows.sum(axis=1)

@@ -1,0 +1,68 @@
+"""Models in the router's own process: loaded beside each other, and only those that are allowed."""
+
+import asyncio
+import sys
+import threading
+
+import pytest
+
+from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.router.colocated import ColocatedModels
+from clipper_stream.errors import ModelNotLoaded
+from clipper_topics.manifests import ModelManifest
+
+EXAMPLES = "clipper_agents.examples.models"
+
+
+def models(allowed, load_within_s=20.0):
+    return ColocatedModels(HostMetrics(), lambda _: None, lambda _: None, allowed, load_within_s)
+
+
+def test_a_model_that_is_not_allowed_is_not_loaded():
+    async def check():
+        colocated = models([f"{EXAMPLES}:"])
+        with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
+            await colocated.load(ModelManifest(name="m", uri="os:system", colocated=True))
+        await colocated.load(ModelManifest(name="m", uri=f"{EXAMPLES}:sum_of_row", colocated=True))
+        await colocated.stop()
+
+    asyncio.run(check())
+
+
+@pytest.fixture
+def gate(tmp_path, monkeypatch):
+    """A module that is imported only once the gate is open."""
+    name = f"gate_{tmp_path.name}".replace("-", "_")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import sys\nsys.modules['the_gate'].opened.wait(20)\ndef f(rows): return [0 for _ in rows]\n"
+    (tmp_path / f"{name}.py").write_text(source)
+    module = type(sys)("the_gate")
+    module.opened = threading.Event()
+    monkeypatch.setitem(sys.modules, "the_gate", module)
+    yield name, module.opened
+    module.opened.set()
+    sys.modules.pop(name, None)
+
+
+def test_a_model_that_does_not_load_holds_up_no_other_and_is_waited_for_in_one_thread(gate):
+    name, opened = gate
+
+    async def check():
+        colocated = models([name, EXAMPLES], load_within_s=0.05)
+        slow = ModelManifest(name="slow", uri=f"{name}:f", colocated=True)
+        threads = set()
+        for _ in range(3):
+            with pytest.raises(ModelNotLoaded, match=r"'slow:1' has not loaded within 0 s, and is waited for"):
+                await colocated.load(slow)
+            threads.add(threading.active_count())
+        assert len(threads) == 1
+        opened.set()
+        while True:
+            try:
+                await colocated.load(slow)
+                break
+            except ModelNotLoaded:
+                continue
+        await colocated.stop()
+
+    asyncio.run(check())

@@ -1,0 +1,161 @@
+"""Bytes from outside are never unpickled: wherever some are taken, a pickle that would make a file makes none."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rocksdict
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+from clipper_agents.admin.manifests import Manifests
+from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
+from clipper_agents.router.process import _OutputCodec
+from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models.loading import file_digest, load_model
+from clipper_topics import codec
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.frames import UnknownFrame, decode_output, decode_request
+
+KINDS = ["application/json", "application/msgpack", "application/x-python-pickle", "application/python-pickle", ""]
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """The path of a folder that is not there as long as nothing is unpickled."""
+    path = tmp_path / "canary"
+    pickle.loads(pickle.dumps(Canary(path)))
+    assert path.exists(), "the payload works"
+    path.rmdir()
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture(params=[0, 2, pickle.HIGHEST_PROTOCOL])
+def payload(canary, request):
+    return pickle.dumps(Canary(canary), protocol=request.param)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["queries", "feedback", "predictions", "applications", "models"])
+def test_a_record_is_not_unpickled(payload, name, kind):
+    headers = [("content-type", kind.encode()), ("serializer", b"pickle")]
+    with pytest.raises(UndecodableRecord):
+        getattr(codec, name).decode(payload, headers)
+
+
+def test_a_frame_between_our_own_processes_is_not_unpickled(payload):
+    for decode in (decode_request, decode_output):
+        for value in (payload, b"\x01" + payload):
+            with pytest.raises(UnknownFrame):
+                decode(value)
+
+
+def test_a_manifest_and_what_it_carries_are_not_unpickled(payload):
+    manifests = Manifests()
+    assert manifests.apply(b"model/a:1", payload)
+    assert manifests.apply(payload, payload)
+    text = payload.decode("latin1")
+    content = {"name": "a", "uri": "acme:f", "parameters": {"trusted": [text], "x": text}}
+    assert manifests.apply(b"model/a:1", json.dumps(content).encode()) is None
+    with pytest.raises(ModelNotLoaded):
+        load_model("python", "acme:f", None, manifests.models["a:1"].parameters, allowed=["acme"])
+
+
+def test_a_value_in_the_cache_is_not_unpickled(payload, tmp_path):
+    caches = PartitionCaches(tmp_path / "cache", 1 << 20)
+    caches.of(0).put_many([(b"k" * 32, payload)])
+    (value,) = caches.of(0).get_many([b"k" * 32])
+    assert value == payload
+    with pytest.raises(Exception, match="MessagePack"):
+        _OutputCodec.loads(value)
+    caches.keep_only(())
+
+
+def test_a_database_that_was_written_with_pickled_objects_is_not_read_as_such(canary, tmp_path):
+    written = rocksdict.Rdict(str(tmp_path / "cache"))
+    written[b"key"] = Canary(canary)
+    written.close()
+    store = RocksCacheStore(tmp_path / "cache")
+    ((key, value),) = store.items()
+    assert type(key) is bytes
+    assert type(value) is bytes
+    assert b"mkdir" in value, "the pickle, as it was written"
+    store.close()
+
+
+def loaded(path):
+    return load_model("sklearn", str(path), file_digest("sklearn", str(path)), {}, allowed=[str(path)])
+
+
+def test_a_pickle_with_the_name_of_a_skops_file_is_not_loaded(payload, tmp_path):
+    (tmp_path / "model.skops").write_bytes(payload)
+    with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
+        loaded(tmp_path / "model.skops")
+
+
+def archive(path, **members):
+    """A working skops file, with members replaced or added."""
+    content = zipfile.ZipFile(io.BytesIO(skops.io.dumps(LogisticRegression().fit([[0.0], [1.0]], [0, 1]))))
+    with zipfile.ZipFile(path, "w") as out:
+        for name in content.namelist():
+            kept = members.get("arrays", content.read(name)) if name.endswith(".npy") else content.read(name)
+            out.writestr(name, members.get("schema", kept) if name == "schema.json" else kept)
+        for name in members.get("added", {}):
+            out.writestr(name, members["added"][name])
+    return path
+
+
+def test_a_pickle_in_a_skops_file_is_not_loaded(payload, canary, tmp_path):
+    objects = io.BytesIO()
+    np.save(objects, np.array([Canary(canary)], dtype=object), allow_pickle=True)
+    for members in ({"arrays": payload}, {"arrays": objects.getvalue()}, {"schema": payload}):
+        with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
+            loaded(archive(tmp_path / "model.skops", **members))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"__class__": "mkdir", "__module__": "posix", "__loader__": "FunctionNode", "__id__": 1, "content": {}},
+        {"__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "__id__": 1, "content": {}},
+        {"__class__": "Popen", "__module__": "subprocess", "__loader__": "TypeNode", "__id__": 1, "content": {}},
+        {
+            "__class__": "str",
+            "__module__": "builtins",
+            "__loader__": "JsonNode",
+            "__id__": 1,
+            "content": '"x"',
+            "is_json": True,
+        },
+    ],
+)
+def test_a_skops_file_that_names_a_function_of_the_system_is_not_loaded(tmp_path, node):
+    schema = json.dumps({**node, "protocol": 2, "_skops_version": skops.__version__}).encode()
+    with pytest.raises(ModelNotLoaded):
+        loaded(archive(tmp_path / "model.skops", schema=schema))
+
+
+def test_a_skops_file_with_names_that_lead_out_of_it_writes_nothing(tmp_path):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    outside = [f"{'../' * levels}evil" for levels in range(4)] + [str(tmp_path / "evil"), "/evil"]
+    before = set(Path(tmp_path).rglob("*"))
+    path = archive(folder / "model.skops", added=dict.fromkeys(outside, b"evil"))
+    assert loaded(path).predict_batch(np.array([[0.0], [1.0]])).tolist() == [0, 1]
+    assert set(Path(tmp_path).rglob("*")) - before == {path}
+    assert not Path("/evil").exists()
+    assert not Path("evil").exists()
