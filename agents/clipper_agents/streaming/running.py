@@ -20,6 +20,7 @@ import uvloop
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
+from clipper_stream.errors import ClipperError
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +78,19 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         print(ready(), flush=True)  # noqa: T201 (what a supervisor waits for)
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
-        reason = worker.app.crash_reason
-        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
+        _tell(worker.app.crash_reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
     return exits.CRASHED if worker.app.crashed else exits.OK
+
+
+def _tell(reason: BaseException | None) -> None:
+    """Say why: in one line what somebody has to know who looks after the machine, with the traceback what we have to."""
+    if isinstance(reason, ClipperError):
+        logger.error("worker cannot go on: %s", reason)
+    else:
+        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
 
 
 def settle_memory() -> None:
