@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ async def _applied(settings: "Settings") -> list[str]:
     from clipper_topics.manifests import ApplicationManifest
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    await ensure_topics(kafka, catalogue, settings.models, replication_factor=settings.kafka.replication)
+    report = await ensure_topics(kafka, catalogue, settings.models, replication_factor=settings.kafka.replication)
+    for line in report.advice:
+        print(f"warning: {line}", file=sys.stderr)
     changed = await apply_manifests(kafka, catalogue, settings.applications, settings.models)
     return [
         f"application {each.name} revision {each.revision}"

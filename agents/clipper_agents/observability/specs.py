@@ -81,6 +81,14 @@ SPECS = (
         "Share of trust in a candidate (without context), in [0, 1]; the model is `name:version`.",
         "router",
     ),
+    MetricSpec(
+        "clipper_clock_skew_seconds",
+        "gauge",
+        (),
+        "How far the process's clock is ahead of the broker's, as far as that is sure; above the objectives, or far below "
+        "0, deadlines are wrong.",
+        "router",
+    ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
     MetricSpec(
         "clipper_consumer_lag",

@@ -105,7 +105,7 @@ def fresh_queries(
         for start in range(0, len(records), DECODED_TOGETHER):
             some = records[start : start + DECODED_TOGETHER]
             with process.stage("decode", len(some)):
-                decoded = decode_queries(some, generation)
+                decoded = decode_queries(some, generation, time.time())
             undecodable += decoded.undecodable
             with process.stage("known", len(decoded.queries)):
                 logged = process.decisions.of(tp.partition).find([query.query_id for query in decoded.queries])
