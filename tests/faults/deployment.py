@@ -25,7 +25,9 @@ class OwnDeployment(NamedTuple):
     environ: dict[str, str]
 
     @classmethod
-    def on(cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, data: Path | None = None) -> "OwnDeployment":
+    def on(
+        cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, data: Path | None = None
+    ) -> "OwnDeployment":
         """Apply the configuration; routers keep their data in a folder of that name."""
         environ = environment(
             KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,

@@ -45,7 +45,7 @@ class SmallDisk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fill(self, pid: int) -> None:  # noqa: ARG002 (for everybody)
+    def fill(self, pid: int) -> None:
         with (self.folder / "filler").open("wb", buffering=0) as file:
             try:
                 while True:

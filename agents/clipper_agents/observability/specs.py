@@ -85,8 +85,7 @@ SPECS = (
         "clipper_clock_skew_seconds",
         "gauge",
         (),
-        "How far the process's clock is ahead of the broker's, as far as that is sure; above the objectives, or far below "
-        "0, deadlines are wrong.",
+        "How far the process's clock is ahead of the broker's, as far as that is sure; below 0: behind it.",
         "router",
     ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),

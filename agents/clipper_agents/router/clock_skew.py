@@ -1,7 +1,7 @@
 """How wrong this process's clock is beside the broker's, from acknowledgements that carry the broker's time.
 
-A deadline is the broker's timestamp of the query and an objective, and this process's clock says when it has come: a clock
-that is ahead by more than the objective would make every query late.
+A deadline is the broker's timestamp of the query and an objective, and this process's clock says when it has come: a
+clock that is ahead by more than the objective would make every query late.
 
 Rules of this file:
 - The broker stamps a batch after it was sent and before it is acknowledged. So an acknowledgement says between what the

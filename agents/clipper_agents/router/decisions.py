@@ -5,8 +5,8 @@ Rules of this file:
   stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
 - A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
-- The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is corrupt,
-  the whole partition is set aside and read from the log again.
+- The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
+  corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
 - Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
@@ -64,6 +64,7 @@ class PartitionDecisions:
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, Database] = {}
+        self.last_offset = self.credited_upto = NONE
         self._unlogged = unlogged()
         try:
             self._read()

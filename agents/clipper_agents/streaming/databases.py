@@ -1,10 +1,10 @@
 """RocksDB databases that never answer wrongly: what is corrupt is set aside when that is noticed, and built anew.
 
 Rules of this file:
-- A database is an index of logs. A corrupt one is not repaired: its folder is renamed the moment that it is noticed, so
-  that no start finds it again, and what it held is read from the logs.
-- Whoever noticed it while reading ends: what else was read from there is not to be trusted. A start goes on with an empty
-  database.
+- A database is an index of logs. A corrupt one is not repaired: its folder is renamed the moment that it is noticed,
+  so that no start finds it again, and what it held is read from the logs.
+- Whoever noticed it while reading ends: what else was read from there is not to be trusted. A start goes on with an
+  empty database.
 - A key that is read is checked by RocksDB (block checksums). An iteration that meets a corrupt block just ends, in
   rocksdict: only its status tells, so it is asked for.
 - A manifest that has lost its end is not noticed by RocksDB, which then deletes the newer files: so the files that were
@@ -57,7 +57,7 @@ class Database:
         try:
             path.mkdir(parents=True, exist_ok=True)
             before = {file.name for file in path.glob("*.sst")}
-            options.set_disable_auto_compactions(True)  # noqa: FBT003 (rocksdict's signature)
+            options.set_disable_auto_compactions(True)
             self._open = rocksdict.Rdict(str(path), options)
         except OSError as error:
             raise storage_failed(path, error) from error
@@ -130,7 +130,9 @@ class Database:
 
     def _set_aside(self, reason: str) -> DatabaseCorrupt:
         """Rename the unit; the error to raise."""
-        self._corrupt = f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
+        self._corrupt = (
+            f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
+        )
         try:
             set_aside(self._unit, reason)
         except OSError as error:

@@ -86,7 +86,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
 
 
 def _tell(reason: BaseException | None) -> None:
-    """Say why: in one line what somebody has to know who looks after the machine, with the traceback what we have to."""
+    """Say why: what is told to whoever looks after the machine in one line, our own defects with the traceback."""
     if isinstance(reason, ClipperError):
         logger.error("worker cannot go on: %s", reason)
     else:

@@ -7,8 +7,8 @@
          '--DatabaseCorrupt, set aside--> the process ends, exit 4 --> the next one builds it anew from the logs
 
 Rules of this file:
-- Nothing on this disk is the truth: all of it can be read again from Kafka. So whatever is wrong with it, the process may
-  end at once, and nothing is repaired.
+- Nothing on this disk is the truth: all of it can be read again from Kafka. So whatever is wrong with it, the process
+  may end at once, and nothing is repaired.
 """
 
 import errno

@@ -56,7 +56,7 @@ def test_a_directory_is_made_and_claimed(tmp_path):
 def test_a_file_in_place_of_the_directory_is_for_an_operator(tmp_path):
     (tmp_path / "data").write_text("")
     for place in (tmp_path / "data", tmp_path / "data" / "router-0"):
-        with pytest.raises(StorageRefused, match="a file is where a directory has to be.*move the file away"):
+        with pytest.raises(StorageRefused, match=r"a file is where a directory has to be.*move the file away"):
             claim(place)
 
 
