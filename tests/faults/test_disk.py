@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from e2e.any_client import AnyClient
 from e2e.programs import Program, RunningProcess, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, OwnDeployment
-from faults.disks import respecting_modes, small_disk
+from faults.disks import Disk, limited_files, respecting_modes, small_disk
 from faults.report import FaultReport
 from faults.verdict import judge
 from faults.watching import Watch
@@ -75,12 +75,16 @@ def routers(up: Program) -> list[RunningProcess]:
 
 
 # --- full ---------------------------------------------------------------------------------------------------------
-@pytest.mark.short
+@pytest.mark.parametrize("make", [pytest.param(small_disk, marks=pytest.mark.short), limited_files])
 def test_a_full_disk_ends_the_router_loudly_and_it_goes_on_by_itself_when_there_is_space(
-    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, fault_report: FaultReport
+    kafka: KafkaConnection,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    fault_report: FaultReport,
+    make: Callable[[Path], AbstractContextManager[Disk]],
 ):
     with ExitStack() as stack:
-        disk = stack.enter_context(small_disk(tmp_path / "disk"))
+        disk = stack.enter_context(make(tmp_path / "disk"))
         deployment = OwnDeployment.on(kafka, catalogue, tmp_path, disk.folder / "data")
         client = deployment.client
         up = stack.enter_context(deployment.start("up"))
