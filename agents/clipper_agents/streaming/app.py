@@ -17,7 +17,7 @@ from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
-from clipper_agents.streaming.storage import StorageRefused, storage_failed
+from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
 
@@ -143,11 +143,12 @@ def make_app(
 
     Raises:
         StorageRefused: the directory cannot be made.
+        StorageFailed: there is no space to make it.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageRefused(str(storage_failed(data_dir, error))) from error
+        raise not_started(data_dir, error) from error
     lean_records.install()
     app = ClipperApp(
         name,

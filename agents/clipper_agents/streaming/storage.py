@@ -119,10 +119,14 @@ def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno in _PASSES:
-            raise storage_failed(data_dir, error) from error
-        raise StorageRefused(str(storage_failed(data_dir, error))) from error
+        raise not_started(data_dir, error) from error
     return descriptor
+
+
+def not_started(data_dir: Path, error: OSError) -> StorageFailed | StorageRefused:
+    """The error of a process that cannot start there, by whether another start may help."""
+    failed = storage_failed(data_dir, error)
+    return failed if error.errno in _PASSES else StorageRefused(str(failed))
 
 
 def _lock(data_dir: Path, descriptor: int, until_s: float) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from clipper_agents.streaming.storage import StorageFailed, StorageRefused, claim, explained, storage_failed
+from clipper_agents.streaming.storage import (
+    StorageFailed,
+    StorageRefused,
+    claim,
+    explained,
+    not_started,
+    storage_failed,
+)
 from clipper_stream.errors import SetupError
 
 HOLDER = """
@@ -75,3 +82,10 @@ def test_a_directory_that_another_process_uses_is_refused_until_that_one_ends(tm
             claim(tmp_path, wait_s=0.0)
         holder.kill()
         os.close(claim(tmp_path, wait_s=30.0))
+
+
+def test_only_what_may_be_over_at_the_next_start_is_worth_another_one():
+    full, denied = (not_started(Path("/data"), OSError(one, os.strerror(one))) for one in (errno.ENOSPC, errno.EACCES))
+    assert isinstance(full, StorageFailed)
+    assert isinstance(denied, StorageRefused)
+    assert not isinstance(full, SetupError)
