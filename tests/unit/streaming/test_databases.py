@@ -1,6 +1,7 @@
 """A database gives what was written or is set aside, whatever happened to its files: never something else."""
 
 import shutil
+import time
 from pathlib import Path
 
 import damage
@@ -134,10 +135,29 @@ def test_a_disk_without_room_is_not_taken_for_a_corrupt_database():
         open_anew(Path("/dev/full/0"), options)
 
 
-def test_many_files_that_were_merged_are_all_known_at_the_next_start(tmp_path):
-    """A merge after the opening must not make files look unknown."""
-    for number in range(12):
-        database = Database(tmp_path / "0", options())
-        database.put(b"%d" % number, b"x")
+def test_files_that_wait_to_be_merged_are_all_known(tmp_path):
+    """A merge that begins with the opening would make them look unknown."""
+    unmerged = options()
+    unmerged.set_disable_auto_compactions(True)
+    bare = rocksdict.Rdict(str(tmp_path / "0"), unmerged)
+    for number in range(40):
+        bare.put(b"%d" % number, b"x")
+        bare.flush()
+    bare.close()
+    assert len(content(Database(tmp_path / "0", options()))) == 40
+    assert len(content(Database(tmp_path / "0", options()))) == 40
+
+
+def test_files_are_merged_after_the_opening(tmp_path):
+    """Merging is held back for the look at the files, and only for it."""
+    database = Database(tmp_path / "0", options())
+    end_s = time.monotonic() + 30.0
+    fewest = written = 0
+    while written < 200 and fewest >= written - 1:
+        database.put(b"%d" % written, b"x")
         database.flush()
-        assert len(content(database)) == number + 1
+        written += 1
+        fewest = len(database._open.live_files())
+        assert time.monotonic() < end_s
+    assert fewest < written - 1
+    assert len(content(database)) == written
