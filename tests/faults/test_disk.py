@@ -1,5 +1,6 @@
 """A disk that is full, gone, read-only, somebody else's or corrupt: a clear end, and the next start goes on exactly."""
 
+import os
 import random
 import shutil
 import signal
@@ -130,10 +131,14 @@ def test_a_directory_that_cannot_be_written_is_told_at_the_start(deployment: Own
 
 def test_a_file_in_place_of_the_directory_is_told_at_the_start(deployment: OwnDeployment):
     deployment.data.write_text("not a directory")
-    with deployment.start("up") as up:
-        assert up.ended() == exits.SETUP
-    assert f"{deployment.data}/router-0: a file is where a directory has to be" in up.log.splitlines()[-1]
-    assert "move the file away" in up.log.splitlines()[-1]
+    with deployment.worker("router") as router, deployment.start("up") as up:
+        assert router.ended() == up.ended() == exits.SETUP
+    (line,) = router.log.splitlines()
+    assert line.startswith(
+        f"error: {deployment.data}/router-0: a file is where a directory has to be (Not a directory)"
+    )
+    assert line.endswith("move the file away, or give another data_dir")
+    assert "a file is where a directory has to be" in up.log.splitlines()[-1]
 
 
 def test_a_directory_that_another_router_uses_is_told_with_that_process(deployment: OwnDeployment):
@@ -236,18 +241,18 @@ def test_corrupt_databases_are_built_anew_from_the_logs(
 def test_a_database_that_is_damaged_while_it_is_used_is_built_anew(
     deployment: OwnDeployment, short: bool, fault_report: FaultReport
 ):
-    client, catalogue, log, rng = deployment.client, deployment.catalogue, list[str](), random.Random(20181)
-    rounds = 2 if short else 8
-    with ExitStack() as stack:
-        traffic = stack.enter_context(Traffic(client, catalogue.prefix, catalogue.partitions))
-        stack.enter_context(deployment.worker("host", "slow-sum:1")).ready()
+    """By a router that `up` starts again as often as it takes."""
+    client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20181)
+    rounds = 2 if short else 3
+    with deployment.start("up") as up, Traffic(client, catalogue.prefix, catalogue.partitions) as traffic:
+        up.ready()
         for _ in range(rounds):
-            router = serving(deployment, stack, log)
             more(traffic)
             for file in deployment.data.rglob("*.sst"):
                 damage.flip(file, rng.random())
             more(traffic)
-            router.signal(signal.SIGTERM)
-            assert router.ended() in {exits.OK, exits.CRASHED}
-        serving(deployment, stack, log)
+            (router,) = until("a router", lambda: routers(up))
+            os.kill(router.pid, signal.SIGTERM)
+            until("it has ended", lambda router=router: not router.runs)
         conclude(deployment, traffic, fault_report, "databases damaged while they are used", kills=rounds)
+    assert "corrupt, set aside to be built anew from the logs" in "".join(up.lines)
