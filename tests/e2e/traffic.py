@@ -42,7 +42,7 @@ class Traffic:
         )
         self.asked = 0
         self._client, self._partitions, self._interval_s = client, partitions, 1.0 / rate_per_s
-        self._seed, self._clock_errors_s = seed, clock_errors_s
+        self._seed, self.clock_errors_s = seed, clock_errors_s
         self._enough, self._all_answered = threading.Event(), threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ask, self._tell)]
@@ -86,10 +86,8 @@ class Traffic:
 
     def _now_ms(self, rng: random.Random) -> int:
         """What the clock of an application says, milliseconds since the epoch."""
-        if len(self._clock_errors_s) == 1:
-            (error_s,) = self._clock_errors_s
-        else:
-            error_s = rng.choice(self._clock_errors_s)
+        errors_s = self.clock_errors_s
+        error_s = rng.choice(errors_s) if len(errors_s) > 1 else errors_s[0]
         return round((time.time() + error_s) * 1000)
 
     # --- asking -------------------------------------------------------------------------------------------------
