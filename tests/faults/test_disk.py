@@ -255,4 +255,4 @@ def test_a_database_that_is_damaged_while_it_is_used_is_built_anew(
             os.kill(router.pid, signal.SIGTERM)
             until("it has ended", lambda router=router: not router.runs)
         conclude(deployment, traffic, fault_report, "databases damaged while they are used", kills=rounds)
-    assert "corrupt, set aside to be built anew from the logs" in "".join(up.lines)
+    assert "corrupt, set aside to be built anew from the logs" in up.log
