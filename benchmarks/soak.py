@@ -68,8 +68,8 @@ def soaked(here: Session, options: argparse.Namespace) -> dict[str, Any]:
         sustained, steps = sustained_rate(place, options)
         rate, samples, reports = sustained / 2, [], []
         with sampling(lambda: sample(place, roots, port), options.every, samples):
-            for number in range(max(1, round(options.minutes * 60 / options.chunk))):
-                reports.append(load(place, rate, options.chunk, seed=1_000 + number))
+            runs = max(1, round(options.minutes * 60 / options.chunk))
+            reports += [load(place, rate, options.chunk, seed=1_000 + number) for number in range(runs)]
         last = [record.value() or b"" for record in last_records(place.connection, place.catalogue.predictions)]
     return {
         "system": "soak",

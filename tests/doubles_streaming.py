@@ -37,8 +37,8 @@ class FakeBatch:
 
 
 class FakeMetadata:
-    def __init__(self, offset):
-        self.offset = offset
+    def __init__(self, offset, timestamp=-1):
+        self.offset, self.timestamp = offset, timestamp
 
 
 class FakeProducer:
@@ -48,11 +48,13 @@ class FakeProducer:
         logs: Records by topic and partition.
         away: So many offers time out first.
         hide_offsets: Acknowledge without saying where the batch stands.
+        timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
         hold: When set, batches are acknowledged only once `release` is called.
     """
 
     def __init__(self, batch_bytes=1000):
         self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
+        self.timestamp_ms = -1
         self.failure = None
         self._batch_bytes, self._held = batch_bytes, []
 
@@ -71,7 +73,7 @@ class FakeProducer:
         log = self.logs.setdefault((topic, partition), [])
         offset = len(log)
         log += batch.records
-        found = FakeMetadata(-1 if self.hide_offsets else offset)
+        found = FakeMetadata(-1 if self.hide_offsets else offset, self.timestamp_ms)
         if self.hold:
             self._held.append((future, found))
         else:

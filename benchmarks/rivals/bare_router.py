@@ -91,7 +91,8 @@ class BareRouter:
             fetched = await consumer.getmany(timeout_ms=100, max_records=QUERIES_A_ROUND)
             for part, records in fetched.items():
                 self.frontiers[part.partition].admit([record.offset for record in records])
-            effects = self.router.receive(fresh_queries(self, fetched, 0, []), time.time())  # type: ignore[arg-type]
+            now_s = time.time()
+            effects = self.router.receive(fresh_queries(self, fetched, 0, now_s, []), now_s)  # type: ignore[arg-type]
             self.carrier.carry_out(effects)
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)

@@ -84,7 +84,8 @@ class Deciding:
         elif not self.application.refs:
             self._refuse(pending, "no_models", "no model of the application is deployed")
         else:
-            why = f"read {round((now_s - due_s) * 1000)} ms after its deadline; nobody was asked"
+            late_ms, age_ms = (round((now_s - at_s) * 1000) for at_s in (due_s, query.queried_at_s))
+            why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
             self._refuse(pending, "arrived_late", why, ARRIVED_LATE)
         return False
 

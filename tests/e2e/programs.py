@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -88,16 +88,23 @@ class Program:
         arguments: Of the command line.
         folder: Where it runs, and where its output is kept.
         environ: Its environment; absent: `environment()`.
+        through: A command that starts it in its own place.
     """
 
-    def __init__(self, *arguments: str, folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.stdout")))
         self._stdout, self._stderr = folder / f"{number}.stdout", folder / f"{number}.stderr"
         self._seen: set[RunningProcess] = set()
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [CLIPPER_STREAM, *arguments],
+                [*through, CLIPPER_STREAM, *arguments],
                 cwd=folder,
                 env=dict(environ) if environ is not None else environment(),
                 stdin=subprocess.DEVNULL,
@@ -127,6 +134,10 @@ class Program:
         word, *fields = self.lines[0].split()
         assert word == "ready"
         return dict(field.split("=", 1) for field in fields)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._process.poll()
 
     def children(self) -> set[RunningProcess]:
         """Every process below it, now."""

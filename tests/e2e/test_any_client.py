@@ -8,7 +8,6 @@ import ast
 import json
 import signal
 import struct
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +46,6 @@ class Case:
     dead: bool = False
     headers: Mapping[str, bytes] = field(default_factory=dict)
     key: bytes | None = None
-    age_ms: int = 0
 
 
 def query(application: str = "sums", **fields: Any) -> bytes:
@@ -63,7 +61,7 @@ def refused(value: bytes, reason: str, says: str, *, output: Any = -1, **more: A
 
 
 def _case(value: bytes, says: str, output: Any, expected: dict[str, Any], more: dict[str, Any]) -> Case:
-    options = {name: more.pop(name) for name in ("headers", "key", "age_ms") if name in more}
+    options = {name: more.pop(name) for name in ("headers", "key") if name in more}
     expected = {"outputs" if isinstance(output, list) else "output": output, **expected, **more}
     return Case(value, expected, says, **options)
 
@@ -123,7 +121,6 @@ CASES = {
     ),
     "naming a stranger": refused(query(input=[1], models=["who:1"]), "unknown_model", "no candidates of 'sums'"),
     "naming nobody": refused(query(input=[1], models=[]), "invalid_input", "models is empty"),
-    "past its deadline": refused(query(input=[1], deadline_ms=5), "arrived_late", "nobody was asked", age_ms=10_000),
     "that is no JSON": dead(b"{'application': 'sums'}", "not application/json"),
     "that is no query": dead(b'{"input": [1]}', "missing required field `application`"),
     "that is a list": dead(b"[1, 2, 3]", "Expected `object`, got `array`"),
@@ -198,7 +195,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 @pytest.fixture(scope="module")
 def sent(deployment: Deployment) -> dict[str, Record]:
     """Every case, sent at once; everything that is answered has been."""
-    client, now_ms = deployment.client, round(time.time() * 1000)
+    client = deployment.client
     records = {
         name: client.send(
             QUERIES,
@@ -206,7 +203,6 @@ def sent(deployment: Deployment) -> dict[str, Record]:
             key=case.key,
             headers=case.headers,
             partition=-1 if case.key else number % PARTITIONS,
-            timestamp_ms=now_ms - case.age_ms if case.age_ms else 0,
         )
         for number, (name, case) in enumerate(CASES.items())
     }

@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,17 +25,24 @@ class Traffic:
         partitions: Of the deployment.
         rate_per_s: Queries a second.
         seed: Seeds what is asked and told.
+        clock_errors_s: The clocks of the applications are wrong by one of these, in seconds.
     """
 
     def __init__(
-        self, client: AnyClient, prefix: str, partitions: int, rate_per_s: float = 80.0, seed: int = 1
+        self,
+        client: AnyClient,
+        prefix: str,
+        partitions: int,
+        rate_per_s: float = 80.0,
+        seed: int = 1,
+        clock_errors_s: Sequence[float] = (0.0,),
     ) -> None:
         self.queries, self.predictions, self.feedback = (
             f"{prefix}.{name}" for name in ("queries", "predictions", "feedback")
         )
         self.asked = 0
         self._client, self._partitions, self._interval_s = client, partitions, 1.0 / rate_per_s
-        self._seed = seed
+        self._seed, self.clock_errors_s = seed, clock_errors_s
         self._enough, self._all_answered = threading.Event(), threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ask, self._tell)]
@@ -77,6 +84,12 @@ class Traffic:
     def _producer(self) -> Producer:
         return Producer({"bootstrap.servers": self._client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
 
+    def _now_ms(self, rng: random.Random) -> int:
+        """What the clock of an application says, milliseconds since the epoch."""
+        errors_s = self.clock_errors_s
+        error_s = rng.choice(errors_s) if len(errors_s) > 1 else errors_s[0]
+        return round((time.time() + error_s) * 1000)
+
     # --- asking -------------------------------------------------------------------------------------------------
     def _ask(self) -> None:
         rng, producer = random.Random(self._seed), self._producer()
@@ -90,6 +103,7 @@ class Traffic:
                 pack(content) if as_msgpack else json.dumps(content).encode(),
                 key=content["context"].encode() if "context" in content else None,
                 headers=list(MSGPACK.items()) if as_msgpack else None,
+                timestamp=self._now_ms(rng),
             )
             producer.poll(0)
             self.asked += 1
@@ -131,7 +145,8 @@ class Traffic:
         if "order" not in content["query_id"] and rng.random() < 0.2:
             partition = (partition + 1) % self._partitions  # the id says where the decision is
         for _ in range(1 + (rng.random() < 0.1)):
-            producer.produce(self.feedback, json.dumps(told).encode(), key=answer.key, partition=partition)
+            value, at_ms = json.dumps(told).encode(), self._now_ms(rng)
+            producer.produce(self.feedback, value, key=answer.key, partition=partition, timestamp=at_ms)
 
 
 def _truth(content: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:

@@ -1,7 +1,47 @@
 """The deployment that most cases are about: applications that learn in every way there is."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from e2e.any_client import AnyClient
+from e2e.programs import Program, environment, run
+
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 
 CONFIGURATION = Path(__file__).with_name("kills.toml")
 APPLICATIONS = {one["name"]: one for one in tomllib.loads(CONFIGURATION.read_text())["application"]}
+
+
+class OwnDeployment(NamedTuple):
+    """Topics of one's own on a Kafka that others use too, and how to start something there."""
+
+    client: AnyClient
+    catalogue: Catalogue
+    folder: Path
+    data: Path
+    environ: dict[str, str]
+
+    @classmethod
+    def on(
+        cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, data: Path | None = None
+    ) -> "OwnDeployment":
+        """Apply the configuration; routers keep their data in a folder of that name."""
+        environ = environment(
+            KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+            CLIPPER_KAFKA_PREFIX=catalogue.prefix,
+            CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+        )
+        assert run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ).code == 0
+        return cls(AnyClient(kafka.bootstrap), catalogue, folder, data or folder / "data", environ)
+
+    def start(self, *arguments: str, through: Sequence[str] = ()) -> Program:
+        """A command, with the configuration."""
+        settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={self.data}")
+        return Program(*arguments, *settings, folder=self.folder, environ=self.environ, through=through)
+
+    def worker(self, *arguments: str, through: Sequence[str] = ()) -> Program:
+        """A worker, named for example `router-0`."""
+        return self.start("worker", *arguments, "--instance", f"{arguments[0]}-0", through=through)

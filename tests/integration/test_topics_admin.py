@@ -1,8 +1,10 @@
 """Are the topics of a deployment what its catalogue says, and the manifests what was published last?"""
 
 import asyncio
+import time
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from clipper_agents.admin import (
@@ -152,3 +154,41 @@ def test_without_a_control_topic_the_command_that_creates_it_is_named(kafka: Kaf
     for refused in (read_manifests(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
         with pytest.raises(TopicMismatch, match="clipper-stream topics create"):
             asyncio.run(refused)
+
+
+def test_records_of_applications_have_the_brokers_clock(kafka: KafkaConnection, catalogue: Catalogue):
+    """And both consumers, and the acknowledgement of our own producer, say so."""
+
+    async def stored(topic: str) -> tuple[int, int, int]:
+        producer, consumer = AIOKafkaProducer(**kafka.aiokafka()), AIOKafkaConsumer(**kafka.aiokafka())
+        await asyncio.gather(producer.start(), consumer.start())
+        try:
+            sent = await producer.send_and_wait(topic, b"{", partition=0, timestamp_ms=1_000)
+            consumer.assign([TopicPartition(topic, 0)])
+            await consumer.seek_to_beginning()
+            record = await consumer.getone()
+        finally:
+            await asyncio.gather(producer.stop(), consumer.stop())
+        return sent.timestamp, record.timestamp, record.timestamp_type
+
+    for topic in (catalogue.queries, catalogue.predictions, catalogue.feedback):
+        acknowledged_ms, read_ms, kind = asyncio.run(stored(topic))
+        assert acknowledged_ms == read_ms == pytest.approx(time.time() * 1000, abs=60_000)
+        assert kind == 1
+    assert asyncio.run(stored(catalogue.outputs))[1] == 1_000
+
+
+def test_a_topic_of_an_older_deployment_that_keeps_other_clocks_is_reported_with_the_command(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    async def made_before() -> None:
+        await delete_topics(kafka, [catalogue.feedback])
+        await create(kafka, NewTopic(catalogue.feedback, catalogue.partitions, 1))
+
+    asyncio.run(made_before())
+    report = asyncio.run(ensure_topics(kafka, catalogue))
+    (advice,) = report.advice
+    assert f"topic {catalogue.feedback} has message.timestamp.type=CreateTime" in advice
+    assert f"--bootstrap-server {kafka.bootstrap} --alter --entity-type topics" in advice
+    assert advice.endswith("--add-config message.timestamp.type=LogAppendTime")
+    assert catalogue.feedback in report.existing

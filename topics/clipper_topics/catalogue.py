@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+TIMESTAMP_TYPE = "message.timestamp.type"
 LARGEST_RECORD_BYTES = 8 * 1024 * 1024
 """Of the topics that the pipeline itself writes. A query is bounded by its own topic, at the broker's default of 1 MiB;
 its matrix, its answer with the output of each model, and its dead letter with headers are larger than that."""
@@ -24,6 +25,14 @@ def _retained(ms: int) -> dict[str, str]:
 
 def _large(ms: int) -> dict[str, str]:
     return {**_retained(ms), "max.message.bytes": str(LARGEST_RECORD_BYTES)}
+
+
+def _stamped(config: dict[str, str]) -> dict[str, str]:
+    """With the broker's clock on each record: that of whoever writes may be wrong by minutes.
+
+    Deadlines, retention and the feedback horizon go by these timestamps.
+    """
+    return {**config, TIMESTAMP_TYPE: "LogAppendTime"}
 
 
 _COMPACTED = {"cleanup.policy": "compact"}
@@ -100,9 +109,9 @@ class Catalogue:
         """The topics that exist whatever models there are."""
         shared = self.partitions
         return [
-            TopicSpec(name=self.queries, partitions=shared, config=_retained(7 * DAY_MS)),
-            TopicSpec(name=self.predictions, partitions=shared, config=_large(7 * DAY_MS)),
-            TopicSpec(name=self.feedback, partitions=shared, config=_retained(7 * DAY_MS)),
+            TopicSpec(name=self.queries, partitions=shared, config=_stamped(_retained(7 * DAY_MS))),
+            TopicSpec(name=self.predictions, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
+            TopicSpec(name=self.feedback, partitions=shared, config=_stamped(_retained(7 * DAY_MS))),
             TopicSpec(name=self.outputs, partitions=shared, config=_large(HOUR_MS)),
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.control, partitions=1, config=_COMPACTED),

@@ -4,6 +4,8 @@ Rules of this file:
 - Every operation can be repeated, and by several processes at once.
 - A topic that exists is never changed, except that a requests topic grows with its model's replicas: another partition
   count of a co-partitioned topic would send keys to other partitions than before.
+- A topic of the wrong clock is reported, with the command that alters it, and left as it is: aiokafka's only request to
+  alter a topic would reset everything else that an operator has set there.
 - Metadata is asked for all topics, never by name: a broker that creates topics on demand would create a missing one.
 """
 
@@ -18,7 +20,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrP
 
 from clipper_agents.admin.client import TIMEOUT_S, administration
 from clipper_agents.admin.errors import KafkaUnreachable, TopicMismatch, TopicRefused
-from clipper_topics.catalogue import Catalogue, TopicSpec
+from clipper_topics.catalogue import TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -28,11 +30,19 @@ POLICY = "cleanup.policy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicsReport:
-    """What `ensure_topics` did, by topic name."""
+    """What `ensure_topics` did, by topic name.
+
+    Attributes:
+        created: Made now.
+        grown: Requests topics that have more partitions now.
+        existing: Left as they were.
+        advice: What somebody should change by hand, a line each.
+    """
 
     created: tuple[str, ...] = ()
     grown: tuple[str, ...] = ()
     existing: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 async def ensure_topics(
@@ -69,8 +79,9 @@ async def ensure_topics(
         if growing:
             await _grow(admin, growing)
             await _until_led(admin, wanted, growing)
+        advice = await _advice(admin, connection, fixed)
     untouched = [name for name in wanted if name not in created and name not in growing]
-    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched))
+    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=advice)
 
 
 async def existing_topics(connection: KafkaConnection, prefix: str | None = None) -> dict[str, int]:
@@ -187,7 +198,7 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
         for spec in existing
         if found[spec.name] != spec.partitions
     ]
-    policies = await _policies(admin, [spec.name for spec in existing])
+    policies = await _configured(admin, [spec.name for spec in existing], POLICY)
     problems += [
         f"topic {spec.name} has {POLICY}={policies[spec.name]}, it must be {spec.config[POLICY]}: "
         f"alter it, or delete the topic (was it created on demand by the broker?)"
@@ -198,16 +209,31 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
         raise TopicMismatch("\n".join(problems))
 
 
-async def _policies(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, str]:
-    """The cleanup policies by topic name."""
+async def _advice(
+    admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]
+) -> tuple[str, ...]:
+    """Topics on which the clocks of those who write count; a sentence each, with the command."""
+    wanted = {name: spec.config[TIMESTAMP_TYPE] for name, spec in specs.items() if TIMESTAMP_TYPE in spec.config}
+    found = await _configured(admin, list(wanted), TIMESTAMP_TYPE)
+    return tuple(
+        f"topic {name} has {TIMESTAMP_TYPE}={found[name]}, so a wrong clock of an application makes its queries late "
+        f"and its feedback count wrongly: kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
+        f"--entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={value}"
+        for name, value in wanted.items()
+        if found[name] != value
+    )
+
+
+async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str) -> dict[str, str]:
+    """The topics' values of this setting, by topic name."""
     if not names:
         return {}
-    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {POLICY: ""}) for name in names]
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]
     (response,) = await admin.describe_configs(asked)
     resources = response.to_object()["resources"]
     return {
         resource["resource_name"]: entry["config_value"]
         for resource in resources
         for entry in resource["config_entries"]
-        if entry["config_names"] == POLICY
+        if entry["config_names"] == key
     }

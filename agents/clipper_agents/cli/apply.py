@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ async def _applied(settings: "Settings") -> list[str]:
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     models = pinned(settings.models)
-    await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)
+    report = await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)
+    for line in report.advice:
+        print(f"warning: {line}", file=sys.stderr)
     changed = await apply_manifests(kafka, catalogue, settings.applications, models)
     return [
         f"application {each.name} revision {each.revision}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 import typer
 
@@ -27,6 +28,8 @@ def create(config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: 
     for what in ("created", "grown", "existing"):
         for name in getattr(report, what):
             print(f"{what} {name}")
+    for line in report.advice:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 @topics.command("list", epilog="Example: clipper-stream topics list --bootstrap localhost:9092")

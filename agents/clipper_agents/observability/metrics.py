@@ -57,6 +57,10 @@ class RouterMetrics:
         """The caches of all partitions of the process hold so many bytes."""
         self.families.gauge("clipper_cache_bytes").set(size_bytes)
 
+    def set_clock_skew(self, ahead_s: float) -> None:
+        """This process's clock is ahead of the broker's by so many seconds."""
+        self.families.gauge("clipper_clock_skew_seconds").set(ahead_s)
+
     def count_coalesced(self, rows: int) -> None:
         """So many rows joined an identical row in flight."""
         self.families.counter("clipper_coalesced_total").inc(rows)

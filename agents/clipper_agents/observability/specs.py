@@ -88,6 +88,13 @@ SPECS = (
         "Records of the control topic that were refused; the log says which and why.",
         "router",
     ),
+    MetricSpec(
+        "clipper_clock_skew_seconds",
+        "gauge",
+        (),
+        "How far the process's clock is ahead of the broker's, as far as that is sure; below 0: behind it.",
+        "router",
+    ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
     MetricSpec(
         "clipper_consumer_lag",

@@ -97,8 +97,9 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
     if generation != process.generation():
         return
     undecodable: Undecodable = []
+    now_s = time.time()
     with process.stage("decide", sum(map(len, chunk.values()))):
-        effects = process.router.receive(fresh_queries(process, chunk, generation, undecodable), time.time())
+        effects = process.router.receive(fresh_queries(process, chunk, generation, now_s, undecodable), now_s)
     process.carrier.carry_out(effects)
     process.watch_room()
     for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
@@ -106,14 +107,14 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
 
 
 def fresh_queries(
-    process: "RouterProcess", chunk: dict[TP, list[Record]], generation: int, undecodable: Undecodable
+    process: "RouterProcess", chunk: dict[TP, list[Record]], generation: int, now_s: float, undecodable: Undecodable
 ) -> Iterator[Received]:
     """The queries that no decision is known of, decoded a few at a time; the others are answered again."""
     for tp, records in chunk.items():
         for start in range(0, len(records), DECODED_TOGETHER):
             some = records[start : start + DECODED_TOGETHER]
             with process.stage("decode", len(some)):
-                decoded = decode_queries(some, generation)
+                decoded = decode_queries(some, generation, now_s)
             undecodable += decoded.undecodable
             with process.stage("known", len(decoded.queries)):
                 logged = process.decisions.of(tp.partition).find([query.query_id for query in decoded.queries])

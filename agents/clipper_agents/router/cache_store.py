@@ -5,7 +5,8 @@ from pathlib import Path
 
 import rocksdict
 
-from clipper_agents.router.rocks import open_database, unlogged
+from clipper_agents.router.rocks import options, unlogged
+from clipper_agents.streaming.databases import open_anew
 from clipper_stream.caching.clock import ClockCache
 
 
@@ -13,7 +14,7 @@ class RocksCacheStore:
     """A `CacheStore` without a write-ahead log: after a crash entries may be missing, never wrong."""
 
     def __init__(self, path: Path) -> None:
-        self._database = open_database(path)
+        self._database = open_anew(path, options)
         self._unlogged = unlogged()
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
@@ -31,7 +32,7 @@ class RocksCacheStore:
 
     def items(self) -> Iterable[tuple[bytes, bytes]]:
         """Every entry."""
-        return list(self._database.items())  # type: ignore[arg-type]  # its stub forgets what it iterates over
+        return self._database.items()
 
     def close(self) -> None:
         """Close the database."""

@@ -5,6 +5,8 @@ Rules of this file:
   stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
 - A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
+- The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
+  corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
 - Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
@@ -12,6 +14,7 @@ Rules of this file:
   that a crash left behind is not opened again.
 """
 
+import logging
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
@@ -20,7 +23,11 @@ from typing import Any, NamedTuple
 
 import rocksdict
 
-from clipper_agents.router.rocks import open_database, unlogged
+from clipper_agents.router.rocks import options, unlogged
+from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
+from clipper_agents.streaming.storage import storage_failed
+
+logger = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<qB")
 _OFFSET = struct.Struct("<q")
@@ -56,15 +63,15 @@ class PartitionDecisions:
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
-        self._ages: dict[int, rocksdict.Rdict] = {}
+        self._ages: dict[int, Database] = {}
+        self.last_offset = self.credited_upto = NONE
         self._unlogged = unlogged()
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in list(folder.glob(f"*{_DROPPED}")):
-            shutil.rmtree(path)
-        for age in sorted(int(path.name) for path in folder.iterdir()):
-            self._ages[age] = open_database(folder / str(age))
-        self.last_offset = self._highest(_LAST_OFFSET)
-        self.credited_upto = self._highest(_CREDITED_UPTO)
+        try:
+            self._read()
+        except DatabaseCorrupt:
+            self.close()
+            self._read()
+        forget_broken(folder)
 
     def find(self, query_ids: Sequence[str]) -> list[Logged | None]:
         """The decision of each query, None where none is known."""
@@ -134,6 +141,32 @@ class PartitionDecisions:
             database.close()
         self._ages.clear()
 
+    def _read(self) -> None:
+        """Open what is there.
+
+        Raises:
+            DatabaseCorrupt: a part of it is, and all of it has been set aside.
+        """
+        try:
+            if self._folder.is_file():
+                set_aside(self._folder, "a file is in its place")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in list(self._folder.glob(f"*{_DROPPED}")):
+                shutil.rmtree(path)
+            names = [path.name for path in self._folder.iterdir()]
+        except OSError as error:
+            raise storage_failed(self._folder, error) from error
+        foreign = [name for name in names if not (name.isascii() and name.isdecimal() and str(int(name)) == name)]
+        if foreign:
+            logger.warning("left alone, no database of ours folder=%s names=%s", self._folder, ",".join(foreign))
+        for age in sorted(int(name) for name in set(names).difference(foreign)):
+            self._ages[age] = self._opened(age)
+        self.last_offset = self._highest(_LAST_OFFSET)
+        self.credited_upto = self._highest(_CREDITED_UPTO)
+
+    def _opened(self, age: int) -> Database:
+        return Database(self._folder / str(age), options(), self._folder)
+
     def _new_of(self, records: Sequence[tuple[str, Logged]]) -> list[tuple[str, Logged]]:
         """The first record of each query that has none yet."""
         first = dict(reversed(records))
@@ -153,21 +186,24 @@ class PartitionDecisions:
             missing = [index for index in missing if found[index] is None]
         return found
 
-    def _age_of(self, at_s: float) -> rocksdict.Rdict:
+    def _age_of(self, at_s: float) -> Database:
         """The database that takes writes of this time; databases older than a horizon before it are dropped."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
             for database in self._ages.values():
                 database.flush()
-            self._ages[age] = open_database(self._folder / str(age))
+            self._ages[age] = self._opened(age)
             for old in [old for old in self._ages if old < age - 1]:
                 self._drop(old)
         return self._ages[age]
 
     def _drop(self, age: int) -> None:
         self._ages.pop(age).close()
-        dropped = (self._folder / str(age)).rename(self._folder / f"{age}{_DROPPED}")
-        shutil.rmtree(dropped)
+        try:
+            dropped = (self._folder / str(age)).rename(self._folder / f"{age}{_DROPPED}")
+            shutil.rmtree(dropped)
+        except OSError as error:
+            raise storage_failed(self._folder, error) from error
 
     def _highest(self, key: bytes) -> int:
         values = [database.get(key) for database in self._ages.values()]

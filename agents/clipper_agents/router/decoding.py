@@ -1,5 +1,6 @@
 """Records to queries: what a query says, and what its record says about it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -25,8 +26,10 @@ class Decoded:
     undecodable: list[tuple[Record, UndecodableRecord]] = field(default_factory=list)
 
 
-def decode_queries(records: list[Record], generation: int) -> Decoded:
+def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> Decoded:
     """Decode records of the queries topic.
+
+    A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
 
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
     carries the reason as `invalid`, and gets an answer.
@@ -40,18 +43,18 @@ def decode_queries(records: list[Record], generation: int) -> Decoded:
         except UndecodableRecord as error:
             decoded.undecodable.append((record, error))
         else:
-            queries.append(_received(query, record, generation, kind))
+            queries.append(_received(query, record, generation, kind, now_s))
     return decoded
 
 
-def _received(query: Query, record: Record, generation: int, kind: str) -> Received:
+def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> Received:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return Received(
         query.query_id or offset_id(partition, offset),
         query.application,
         query.inputs if isinstance(query.inputs, list) else [query.input],
-        record.timestamp / 1000,
+        min(record.timestamp / 1000, now_s),
         partition,
         offset,
         generation,

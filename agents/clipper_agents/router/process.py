@@ -17,6 +17,7 @@ from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
+from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
@@ -70,6 +71,7 @@ class RouterProcess:
         self.metrics = RouterMetrics()
         self._timers = StageTimers() if settings.profile else None
         self.stage: Stages = self._timers or untimed
+        self.skew = ClockSkew()
         self.room = asyncio.Event()
         self.room.set()
         self.app = make_app(catalogue.router_group, settings.kafka, settings.data_dir, settings.instance)
@@ -130,6 +132,7 @@ class RouterProcess:
             recorded=self.router.recorded,
             acknowledge=self.acknowledge,
             sent=self._sent,
+            stamped=self.skew.observe,
             stage=self.stage,
         )
         self.learner = Learner(
@@ -264,6 +267,9 @@ class RouterProcess:
             if self._timers is not None:
                 self._timers.report()
             self.metrics.set_cache_bytes(self.caches.size_bytes)
+            if (skew_s := self.skew.take()) is not None:
+                self.metrics.set_clock_skew(skew_s)
+                self.skew.warn(skew_s, time.monotonic())
             if self.generation() < 0:
                 continue
             self.metrics.set_consumer_lag(self.app.consumer.lag())

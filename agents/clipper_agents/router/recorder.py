@@ -80,6 +80,9 @@ class Recorder:
         recorded: Called for each answer when it is in the log.
         acknowledge: Called with partition, offsets and generation when queries are finished.
         sent: Called with the answers of a round, for metrics.
+        stamped: Called for each batch that the broker has stamped with its own time: when it was sent, stamped and
+            acknowledged, in seconds since the epoch.
+        clock: Seconds since the epoch.
         stage: Times the parts of a round.
     """
 
@@ -94,11 +97,13 @@ class Recorder:
         recorded: RecordedCallback,
         acknowledge: Callable[[int, list[int], int], None],
         sent: Callable[[list[Answer]], None],
+        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
     ) -> None:
         self._outbox, self._reader, self._topic, self._decisions = outbox, reader, topic, decisions
         self._generation, self._recorded, self._acknowledge, self._sent = generation, recorded, acknowledge, sent
-        self._stage = stage
+        self._stamped, self._clock, self._stage = stamped, clock, stage
         self._waiting: list[Outgoing] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -170,7 +175,7 @@ class Recorder:
             if one.query.generation == generation:
                 by_partition.setdefault(one.query.partition, []).append(one)
         deliveries = []
-        began_s = time.monotonic()
+        began_s, sent_s = time.monotonic(), self._clock()
         for partition, outgoing in by_partition.items():
             if self._generation() != generation:
                 return
@@ -178,7 +183,10 @@ class Recorder:
             deliveries.append((partition, outgoing, delivery))
         answers: list[Answer] = []
         for partition, outgoing, delivery in deliveries:
-            if await self._finish(partition, outgoing, await delivery.offsets(), generation):
+            offsets = await delivery.offsets()
+            if delivery.stamped_s is not None:
+                self._stamped(sent_s, delivery.stamped_s, self._clock())
+            if await self._finish(partition, outgoing, offsets, generation):
                 answers += [one.answer for one in outgoing if one.answer is not None]
         self._sent(answers)
         self.delivery_s += (time.monotonic() - began_s - self.delivery_s) / MEMORY_ROUNDS

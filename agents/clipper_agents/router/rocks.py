@@ -9,8 +9,6 @@ Rules of this file:
 - Most keys looked for are not there. A bloom filter says so, for the files and for the memtable.
 """
 
-from pathlib import Path
-
 import rocksdict
 
 WRITE_BUFFER_BYTES = 8 << 20
@@ -26,28 +24,27 @@ FILES_BEFORE_MERGE = 8
 _buffers = rocksdict.WriteBufferManager(ALL_WRITE_BUFFERS_BYTES, False)  # noqa: FBT003 (rocksdict's signature)
 
 
-def open_database(path: Path) -> rocksdict.Rdict:
-    """A database of raw bytes, made if it is missing."""
-    path.mkdir(parents=True, exist_ok=True)
-    options = rocksdict.Options(raw_mode=True)
-    options.create_if_missing(True)  # noqa: FBT003
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_write_buffer_number(2)
-    options.set_write_buffer_manager(_buffers)
-    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
-    options.set_memtable_whole_key_filtering(True)
-    options.set_compaction_style(rocksdict.DBCompactionStyle.universal())
-    options.set_level_zero_file_num_compaction_trigger(FILES_BEFORE_MERGE)
-    options.set_compression_type(rocksdict.DBCompressionType.none())
+def options() -> rocksdict.Options:
+    """Of a database of raw bytes, made if it is missing."""
+    found = rocksdict.Options(raw_mode=True)
+    found.create_if_missing(True)  # noqa: FBT003
+    found.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    found.set_max_write_buffer_number(2)
+    found.set_write_buffer_manager(_buffers)
+    found.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
+    found.set_memtable_whole_key_filtering(True)
+    found.set_compaction_style(rocksdict.DBCompactionStyle.universal())
+    found.set_level_zero_file_num_compaction_trigger(FILES_BEFORE_MERGE)
+    found.set_compression_type(rocksdict.DBCompressionType.none())
     table = rocksdict.BlockBasedOptions()
     table.set_bloom_filter(BLOOM_BITS, False)  # noqa: FBT003
     table.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
-    options.set_block_based_table_factory(table)
-    return rocksdict.Rdict(str(path), options)
+    found.set_block_based_table_factory(table)
+    return found
 
 
 def unlogged() -> rocksdict.WriteOptions:
     """Options of a write that skips the write-ahead log."""
-    options = rocksdict.WriteOptions()
-    options.disable_wal = True  # type: ignore[method-assign, assignment]  # its stub takes it for a method
-    return options
+    written = rocksdict.WriteOptions()
+    written.disable_wal = True  # type: ignore[method-assign, assignment]  # its stub takes it for a method
+    return written

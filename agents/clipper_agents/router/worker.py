@@ -4,11 +4,18 @@ from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.router.process import RouterProcess
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.running import keep_ready_line, run_worker
+from clipper_agents.streaming.storage import claim
 
 
 def run(settings: RouterSettings) -> None:
-    """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves."""
+    """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves.
+
+    Raises:
+        StorageRefused: the data directory cannot be written, or another process uses it.
+        StorageFailed: there is no space in it.
+    """
     keep_ready_line()
+    claim(settings.data_dir)
     ports: list[int] = []
 
     def make() -> RouterProcess:

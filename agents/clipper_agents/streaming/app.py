@@ -17,6 +17,7 @@ from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
+from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
 
@@ -141,8 +142,15 @@ def make_app(
         instance: Stable name of this process in the group (KIP-345): after a restart within the session timeout it
             takes its partitions back without a rebalance.
         commit_interval_s: How often finished prefixes are committed; the length of a redelivery after a crash.
+
+    Raises:
+        StorageRefused: the directory cannot be made.
+        StorageFailed: there is no space to make it.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_started(data_dir, error) from error
     lean_records.install()
     app = ClipperApp(
         name,

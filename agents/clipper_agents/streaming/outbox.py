@@ -29,12 +29,18 @@ def _as_list(headers: Headers) -> list[tuple[str, bytes]]:
 
 
 class Delivery:
-    """A send under way. Await `offsets()` for the broker's acknowledgement."""
+    """A send under way. Await `offsets()` for the broker's acknowledgement.
 
-    __slots__ = ("_parts",)
+    Attributes:
+        stamped_s: When the broker took the first of it, by its own clock, in seconds since the epoch; None before it is
+            acknowledged, and where the topic keeps the timestamps of those who write.
+    """
+
+    __slots__ = ("_parts", "stamped_s")
 
     def __init__(self, parts: list[tuple[asyncio.Future[Any], int]]) -> None:
         self._parts = parts
+        self.stamped_s: float | None = None
 
     async def offsets(self) -> list[int]:
         """Offset of each record, in order; `UNKNOWN_OFFSET` where the broker did not tell.
@@ -44,7 +50,10 @@ class Delivery:
         """
         found: list[int] = []
         for future, count in self._parts:
-            base = (await future).offset
+            stored = await future
+            base = stored.offset
+            if self.stamped_s is None and stored.timestamp >= 0:
+                self.stamped_s = stored.timestamp / 1000
             found.extend(range(base, base + count) if base >= 0 else [UNKNOWN_OFFSET] * count)
         return found
 

@@ -21,6 +21,7 @@ import uvloop
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
+from clipper_stream.errors import ClipperError
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +81,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         _say(ready())
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
-        reason = worker.app.crash_reason
-        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
+        _tell(worker.app.crash_reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
@@ -102,6 +102,14 @@ def keep_ready_line() -> None:
 
 def _say(line: str) -> None:
     os.write(1 if _ready_line is None else _ready_line, f"{line}\n".encode())
+
+
+def _tell(reason: BaseException | None) -> None:
+    """Say why: what is told to whoever looks after the machine in one line, our own defects with the traceback."""
+    if isinstance(reason, ClipperError):
+        logger.error("worker cannot go on: %s", reason)
+    else:
+        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
 
 
 def settle_memory() -> None:

@@ -13,13 +13,24 @@ from typing import Any
 import faust
 import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
+from faust.stores import rocksdb
 
+from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 
 Newer = Callable[[bytes, bytes], bool]
 """newer(candidate, current): whether the candidate value replaces the current one."""
+
+
+class CheckedStore(rocksdb.Store):  # type: ignore[misc]
+    """Faust's RocksDB store, but a corrupt database is noticed, and built anew from the changelog."""
+
+    logger = LIBRARY
+
+    def _open_for_partition(self, partition: int) -> Database:
+        return open_anew(self.partition_path(partition), self.rocksdb_options.as_options)
 
 
 class StepTable(faust.Table):  # type: ignore[misc]
@@ -30,6 +41,9 @@ class StepTable(faust.Table):  # type: ignore[misc]
     def __init__(self, *args: Any, newer: Newer, **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
         self._newer = newer
+
+    def _new_store_by_url(self, url: Any) -> CheckedStore:
+        return CheckedStore(url, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
 
     def get_row(self, partition: int, key: bytes) -> bytes | None:
         """The row, None when there is none."""
@@ -78,7 +92,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
 
     def _clear(self, partition: int) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key in self._db(partition).keys():  # noqa: SIM118 (no dictionary: it iterates over items)
+        for key in self._db(partition).keys():  # noqa: SIM118 (no dictionary)
             batch.delete(key)
         self._db(partition).write(batch)
 
@@ -86,5 +100,6 @@ class StepTable(faust.Table):  # type: ignore[misc]
         found = self._db(partition).get(self.data.offset_key)
         return int(found) if found is not None else -1
 
-    def _db(self, partition: int) -> Any:
-        return self.data._db_for_partition(partition)
+    def _db(self, partition: int) -> Database:
+        found: Database = self.data._db_for_partition(partition)
+        return found

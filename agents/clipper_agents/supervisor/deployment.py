@@ -156,7 +156,9 @@ class Deployment:
         if self.settings.kafka.bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         replication = self.settings.kafka.replication
-        await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
+        report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
+        for line in report.advice:
+            log.warning("%s", line)
         await apply_manifests(self.connection, self.catalogue, applications, models)
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
         fleet = Fleet(self._supervisor, workers)

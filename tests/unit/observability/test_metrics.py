@@ -109,6 +109,7 @@ def everything_counted():
     router.set_selection_weights("a", {"m:1": 1.0})
     router.set_in_flight(3)
     router.set_consumer_lag({("q", 0): 4})
+    router.set_clock_skew(0.0)
     router.count_dead_letters("q", "undecodable")
     host.observe_batch("m", "1", rows=8, latency_s=0.004)
     host.count_rows("m", "1", ok=6, late=1, error=1)

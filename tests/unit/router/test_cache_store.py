@@ -1,5 +1,8 @@
 """Caches on disk, one a partition: rebuilt after a restart, closed with their partition."""
 
+import damage
+import pytest
+
 from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
 
 KEYS = [b"k" * 24, b"l" * 24]
@@ -35,3 +38,17 @@ def test_a_store_gives_what_was_written_and_not_deleted(tmp_path):
     assert list(store.get_many([])) == []
     assert sorted(store.items()) == [(b"b", b"2"), (b"c", b"3")]
     store.close()
+
+
+@pytest.mark.parametrize("harm", damage.ON_TABLES)
+def test_a_corrupt_cache_is_empty_again(tmp_path, harm):
+    for key in KEYS:
+        store = RocksCacheStore(tmp_path / "0")
+        store.write([(key, b"value" * 1000)], [])
+        store.close()
+    damage.ON_TABLES[harm](tmp_path / "0")
+    caches = PartitionCaches(tmp_path, budget_bytes=100_000)
+    assert caches.of(0).get_many(KEYS) == [None, None]
+    caches.of(0).put_many([(KEYS[0], b"1")])
+    assert caches.of(0).get_many(KEYS) == [b"1", None]
+    caches.keep_only([])

@@ -2,9 +2,12 @@
 
 import shutil
 
+import damage
 import pytest
 
 from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
+from clipper_agents.router.rocks import options
+from clipper_agents.streaming.databases import DatabaseCorrupt, open_anew
 
 HOUR_S = 3600.0
 
@@ -145,3 +148,72 @@ def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
     decisions.index_new([("q1", 0, b"one", False), ("q2", 1, b"two", True)], 5, HOUR_S)
     assert decisions.find(["q1", "q2"]) == [Logged(0, b"one", msgpack=False), Logged(1, b"two", msgpack=True)]
     assert decisions.last_offset == 5
+
+
+@pytest.fixture
+def two_ages(folder, decisions):
+    """Both ages on disk, the older in two table files; the offsets stand in the newer one."""
+    for number in range(2):
+        decisions.index([(f"q{number}", value(number, b"v" * 1000))], number, 10.5 * HOUR_S)
+        decisions._ages[10].flush()
+    decisions.index([("q2", value(2))], 2, 11.5 * HOUR_S)
+    decisions.credit([("q2", 9)], 9, 11.5 * HOUR_S)
+    decisions.close()
+    return folder
+
+
+@pytest.mark.parametrize("age", ["10", "11"])
+@pytest.mark.parametrize("harm", set(damage.ON_TABLES) - {"bytes flipped in a table file"})
+def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, age, harm):
+    """Else the offset in one database would vouch for what another has lost."""
+    for place in (two_ages / "10", two_ages / "11"):
+        open_anew(place, options).close()  # another table file, of what was logged nowhere
+    again = PartitionDecisions(two_ages, HOUR_S)
+    again._ages[int(age)].put(b"more", b"x" * 1000)
+    again._ages[int(age)].flush()
+    again.close()
+    damage.ON_TABLES[harm](two_ages / age)
+    again = PartitionDecisions(two_ages, HOUR_S)
+    assert again.find(["q0", "q1", "q2"]) == [None] * 3
+    assert (again.last_offset, again.credited_upto) == (-1, -1)
+    again.index([("q0", value(0))], 0, 11.5 * HOUR_S)
+    assert again.find(["q0"]) == [value(0)]
+    again.close()
+    assert [path.name for path in two_ages.parent.iterdir()] == ["0"]
+
+
+def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexes_anew(folder, decisions):
+    ids = [f"q{number:03}" for number in range(100)]
+    decisions.index([(one, value(number, b"v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
+    decisions.close()
+    damage.flip(damage.oldest(folder / "10", "*.sst"), 0.5)
+    again = PartitionDecisions(folder, HOUR_S)
+    assert again.last_offset == 99
+    with pytest.raises(DatabaseCorrupt, match="built anew"):
+        again.find(ids)
+    with pytest.raises(DatabaseCorrupt):
+        again.index_new([("new", 100, b"{}", False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
+    again.close()
+    assert not folder.exists()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert again.last_offset == -1
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["foo", "-1", "007", "lost+found", "٣"])
+def test_a_foreign_file_is_left_alone(two_ages, name, caplog):
+    (two_ages / name).write_text("somebody's")
+    again = PartitionDecisions(two_ages, HOUR_S)
+    assert again.find(["q2"]) == [value(2)]
+    again.close()
+    assert (two_ages / name).read_text() == "somebody's"
+    assert [line for line in caplog.messages if f"names={name}" in line]
+
+
+def test_a_file_in_place_of_the_folder_or_of_a_database_is_set_aside(tmp_path):
+    (tmp_path / "0").write_bytes(b"")
+    PartitionDecisions(tmp_path / "0", HOUR_S).close()
+    (tmp_path / "0" / "12").write_bytes(b"")
+    again = PartitionDecisions(tmp_path / "0", HOUR_S)
+    assert again.last_offset == -1
+    again.close()

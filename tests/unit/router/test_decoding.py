@@ -66,3 +66,9 @@ def test_what_is_no_query_is_kept_apart_in_order():
     assert [found.offset for found in decoded.queries] == [99]
     assert [found.offset for found, _ in decoded.undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
     assert all(str(error) for _, error in decoded.undecodable)
+
+
+def test_a_timestamp_in_the_future_counts_as_now():
+    records = [record(0, b'{"application": "a", "input": 1}', timestamp=at_ms) for at_ms in (1_000, 9_000)]
+    decoded = decode_queries(records, 0, now_s=5.0)
+    assert [query.queried_at_s for query in decoded.queries] == [1.0, 5.0]

@@ -1,6 +1,7 @@
 """Feedback waits for its decision, finds its partition, is stored before it counts, and belongs to one generation."""
 
 import asyncio
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -240,3 +241,17 @@ async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fi
 
 def vars_of(record):
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+@learning
+async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
+    """A clock that is an hour wrong would make room for itself by dropping every decision."""
+    now_s = time.time()
+    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, now_s)
+    record = one(0, "q1")
+    fixture.producer.append(CATALOGUE.feedback, 0, record.key, record.value)
+    fixture.reader._timestamp_ms = int((now_s + 3 * 3600) * 1000)
+    fixture.selection.positions[0] = 0
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]
+    assert fixture.decisions.of(0).find(["q1"]) != [None]

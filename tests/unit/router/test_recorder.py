@@ -215,3 +215,21 @@ def test_a_record_that_the_broker_refuses_ends_the_recorder(tmp_path):
 def test_a_prediction_answers_the_query_of_its_own_application_only():
     assert answers(logged(0, "q"), query("q", 1))
     assert not answers(logged(0, "q", "other"), query("q", 1))
+
+
+def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
+    async def body():
+        fixture, told, times = Fixture(tmp_path), [], iter((100.0, 100.5))
+        recorder = fixture.recorder
+        recorder._stamped, recorder._clock = lambda *one: told.append(one), lambda: next(times)
+        fixture.producer.timestamp_ms = 99_000
+        await recorder._round([])  # nothing is sent: nothing is told
+        times = iter((100.0, 100.5))
+        task = asyncio.create_task(recorder.run())
+        recorder.put([answer_to(query("q", 1))])
+        await recorder.idle()
+        task.cancel()
+        fixture.decisions.keep_only(())
+        return told
+
+    assert asyncio.run(body()) == [(100.0, 99.0, 100.5)]

@@ -1,5 +1,7 @@
 """Lean records say what aiokafka's own say."""
 
+import struct
+
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -45,3 +47,20 @@ def test_what_was_not_taken_yet_is_there_when_they_are_taken_again():
         if one.offset == 1:
             break
     assert [one.offset for one in records] == [2, 3]
+
+
+def test_on_a_topic_with_the_brokers_clock_they_have_its_time():
+    """The broker writes it into the batch, and leaves what the client wrote in the records."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    builder.append(0, 1_000, None, b"early", [])
+    builder.append(1, 9_000, None, b"late", [])
+    header = struct.Struct(">qiibIhiqqqhii")
+    batch = bytearray(builder.build())
+    fields = [*header.unpack_from(batch)]
+    fields[5], fields[8] = 0b1000, 5_000  # timestamp type and the largest timestamp
+    header.pack_into(batch, 0, *fields)
+    records = [
+        kind(TP, MemoryRecords(bytes(batch)), [], 0, None, None, 0, READ_UNCOMMITTED)
+        for kind in (PartitionRecords, LeanPartitionRecords)
+    ]
+    assert [[one.timestamp for one in some] for some in records] == [[5_000, 5_000]] * 2

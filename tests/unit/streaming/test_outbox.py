@@ -67,3 +67,16 @@ def test_a_submitted_batch_is_acknowledged_later():
         assert await waiting == [0]
 
     asyncio.run(submit())
+
+
+@pytest.mark.parametrize(("timestamp_ms", "stamped_s"), [(-1, None), (1_500, 1.5)])
+def test_a_delivery_says_when_the_broker_took_it_if_the_broker_says_so(timestamp_ms, stamped_s):
+    async def delivered():
+        producer = FakeProducer()
+        producer.timestamp_ms = timestamp_ms
+        delivery = await Outbox(producer).submit("topic", 0, records_of(2))
+        assert delivery.stamped_s is None
+        await delivery.offsets()
+        return delivery.stamped_s
+
+    assert asyncio.run(delivered()) == stamped_s

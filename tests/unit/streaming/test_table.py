@@ -1,7 +1,9 @@
 """Rows count once their changelog record is stored, and a restore keeps the newest of each."""
 
 import asyncio
+import shutil
 
+import damage
 import pytest
 from doubles_streaming import FakeLogReader, FakeProducer
 
@@ -130,3 +132,20 @@ def test_records_without_key_or_value_are_passed_over(make_table, producer):
     producer.append(changelog(table), 0, b"b", b"2")
     restore(table, producer)
     assert rows(table) == {"b": 2}
+
+
+@pytest.mark.parametrize("harm", [*damage.ON_TABLES, *damage.ON_LOGS])
+def test_a_damaged_table_has_the_rows_of_its_changelog_again(make_table, producer, harm):
+    table = make_table()
+    for number in range(60):
+        write(table, producer, **{f"row {number}": number})
+        if number in {20, 40}:
+            table._db(0).flush()
+    folder = table.data.partition_path(0)
+    other = make_table("damaged")
+    copy = other.data.partition_path(0)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
+    {**damage.ON_TABLES, **damage.ON_LOGS}[harm](copy)
+    restore(other, producer)
+    assert rows(other) == {f"row {number}": number for number in range(60)}
+    assert restore(other, producer) == 0

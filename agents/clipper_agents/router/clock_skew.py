@@ -1,0 +1,76 @@
+"""How wrong this process's clock is beside the broker's, from acknowledgements that carry the broker's time.
+
+A deadline is the broker's timestamp of the query and an objective, and this process's clock says when it has come: a
+clock that is ahead by more than the objective would make every query late.
+
+Rules of this file:
+- The broker stamps a batch after it was sent and before it is acknowledged. So an acknowledgement says between what the
+  difference lies, and a slow broker widens that, but never makes it wrong.
+- The difference that is told is the smallest that all acknowledgements of the last interval allow: 0 unless it is sure.
+"""
+
+import logging
+import math
+
+from clipper_agents.observability.logging import event
+
+logger = logging.getLogger(__name__)
+
+STAMP_S = 0.001
+"""The broker's stamps are cut off to milliseconds."""
+TOLERATED_S = 0.1
+WARN_EVERY_S = 60.0
+
+
+class ClockSkew:
+    """The difference of two clocks.
+
+    >>> skew = ClockSkew()
+    >>> skew.observe(sent_s=100.000, stamped_s=99.500, acknowledged_s=100.004)
+    >>> round(skew.take() or 0.0, 3)
+    0.499
+    """
+
+    def __init__(self) -> None:
+        self._least_s, self._most_s = -math.inf, math.inf
+        self._warned_s = -math.inf
+
+    def observe(self, sent_s: float, stamped_s: float, acknowledged_s: float) -> None:
+        """A batch was acknowledged.
+
+        Args:
+            sent_s: When it was handed over, by our clock, seconds since the epoch.
+            stamped_s: When the broker took it, by the broker's.
+            acknowledged_s: When we heard of that, by ours.
+        """
+        least_s, most_s = sent_s - stamped_s - STAMP_S, acknowledged_s - stamped_s
+        if least_s > self._most_s or most_s < self._least_s:  # a clock was set meanwhile
+            self._least_s, self._most_s = least_s, most_s
+        else:
+            self._least_s, self._most_s = max(self._least_s, least_s), min(self._most_s, most_s)
+
+    def take(self) -> float | None:
+        """By how much our clock is ahead, in seconds, since this was asked last; None when nothing was acknowledged."""
+        if self._least_s == -math.inf:
+            return None
+        found = max(self._least_s, min(self._most_s, 0.0))
+        self._least_s, self._most_s = -math.inf, math.inf
+        return found
+
+    def warn(self, skew_s: float, at_s: float) -> None:
+        """Log a difference that matters, at most once in `WARN_EVERY_S`.
+
+        Args:
+            skew_s: As `take` gives it.
+            at_s: Seconds that never go back.
+        """
+        if abs(skew_s) <= TOLERATED_S or at_s - self._warned_s < WARN_EVERY_S:
+            return
+        self._warned_s = at_s
+        event(
+            logger,
+            "this machine's clock differs from the broker's: deadlines come too early or too late, synchronise them",
+            logging.WARNING,
+            ahead_s=round(skew_s, 3),
+            tolerated_s=TOLERATED_S,
+        )

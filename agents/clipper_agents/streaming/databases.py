@@ -1,0 +1,194 @@
+"""RocksDB databases that never answer wrongly: what is corrupt is set aside when that is noticed, and built anew.
+
+Rules of this file:
+- A database is an index of logs. A corrupt one is not repaired: its folder is renamed the moment that it is noticed,
+  so that no start finds it again, and what it held is read from the logs.
+- Whoever noticed it while reading ends: what else was read from there is not to be trusted. A start goes on with an
+  empty database.
+- A key that is read is checked by RocksDB (block checksums). An iteration that meets a corrupt block just ends, in
+  rocksdict: only its status tells, so it is asked for.
+- A manifest that has lost its end is not noticed by RocksDB, which then deletes the newer files: so the files that were
+  there before are compared with those that the database knows. A flush that a crash cut off looks the same, and
+  only costs the time to build the database anew.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import rocksdict
+
+from clipper_agents.streaming.storage import StorageFailed, explained, storage_failed
+from clipper_stream.errors import ClipperError
+
+logger = logging.getLogger(__name__)
+
+BROKEN = ".broken"
+UNREADABLE = os.strerror(5)
+"""EIO, a bad sector: what is there is lost, whatever RocksDB calls it."""
+
+
+class DatabaseCorrupt(ClipperError):
+    """The database was corrupt and has been set aside; the next start builds it anew."""
+
+
+class Database:
+    """An open database of raw bytes.
+
+    Args:
+        path: Its folder.
+        options: Of rocksdict; `raw_mode`.
+        unit: The folder that is set aside when it is corrupt; absent: its own. Give the one that holds all databases
+            that vouch for each other.
+
+    Raises:
+        DatabaseCorrupt: it cannot be opened, and has been set aside.
+        StorageFailed: the machine does not let it be opened.
+    """
+
+    def __init__(self, path: Path, options: rocksdict.Options, unit: Path | None = None) -> None:
+        self.path, self._unit = path, unit or path
+        self._corrupt: str | None = None
+        if path.exists() and not path.is_dir():
+            raise self._set_aside("a file is in its place")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            before = {file.name for file in path.glob("*.sst")}
+            options.set_disable_auto_compactions(True)
+            self._open = rocksdict.Rdict(str(path), options)
+        except OSError as error:
+            raise storage_failed(path, error) from error
+        except Exception as error:
+            reason = str(error)
+            if _is_about_files(reason) or (told := explained(path, reason)) is None:
+                raise self._set_aside(reason) from error
+            raise StorageFailed(f"{told} [{reason}]") from error
+        self._know(before)
+        self._open.set_options({"disable_auto_compactions": "false"})
+
+    def get(self, keys: Any) -> Any:
+        """The value of a key, or of each key in a list; None where there is none."""
+        return self._checked(self._open.get, keys)
+
+    def write(self, batch: rocksdict.WriteBatch, options: rocksdict.WriteOptions | None = None) -> None:
+        """All of the batch or nothing."""
+        self._checked(self._open.write, batch, *(() if options is None else (options,)))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write one entry."""
+        self._checked(self._open.put, key, value)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry, in the order of the keys."""
+        entries = self._checked(self._open.iter)
+        entries.seek_to_first()
+        while entries.valid():
+            yield entries.key(), entries.value()
+            entries.next()
+        self._checked(entries.status)
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key, in order."""
+        return (key for key, _ in self.items())
+
+    def flush(self) -> None:
+        """Have everything that was written on the disk."""
+        self._checked(self._open.flush)
+
+    def close(self) -> None:
+        """Close it. What the disk does not take any more is read from the logs again."""
+        try:
+            self._open.close()
+        except Exception as error:  # noqa: BLE001 (rocksdict raises no other)
+            logger.warning("closed without its last writes: %s", storage_failed(self.path, str(error)))
+
+    def _checked(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        if self._corrupt is not None:
+            raise DatabaseCorrupt(self._corrupt)
+        try:
+            return call(*arguments)
+        except Exception as error:
+            reason = str(error)
+            if "Corruption" in reason or UNREADABLE in reason:
+                raise self._set_aside(reason) from error
+            raise storage_failed(self.path, reason) from error
+
+    def _know(self, before: set[str]) -> None:
+        """Look whether the database knows the files that were there when it was opened.
+
+        Raises:
+            DatabaseCorrupt: it does not, and has been set aside.
+        """
+        known = {Path(file["name"]).name for file in self._open.live_files()}
+        unknown = sorted(before - known)
+        if unknown:
+            self._open.close()
+            raise self._set_aside(f"its manifest does not know {', '.join(unknown)}")
+
+    def _set_aside(self, reason: str) -> DatabaseCorrupt:
+        """Rename the unit; the error to raise."""
+        self._corrupt = (
+            f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
+        )
+        try:
+            set_aside(self._unit, reason)
+        except OSError as error:
+            raise StorageFailed(f"{self.path} is corrupt ({reason}): delete {self._unit} ({error})") from error
+        return DatabaseCorrupt(self._corrupt)
+
+
+def open_anew(path: Path, options: Callable[[], rocksdict.Options]) -> Database:
+    """The database with everything that is in it, or an empty one: every entry has been read.
+
+    Raises:
+        StorageFailed: the machine does not let it be opened.
+    """
+    found = _readable(path, options()) or Database(path, options())
+    forget_broken(path)
+    return found
+
+
+def _readable(path: Path, options: rocksdict.Options) -> Database | None:
+    """The database, when every entry can be read; else it has been set aside, and nothing holds it open any more."""
+    found = None
+    try:
+        found = Database(path, options)
+        for _ in found.items():
+            pass
+    except DatabaseCorrupt:
+        if found is not None:
+            found.close()
+        return None
+    return found
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a folder whose content is not to be found again.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    logger.warning("corrupt, set aside to be built anew from the logs path=%s reason=%s", path, reason)
+    forget_broken(path)
+    path.rename(_broken(path))
+
+
+def forget_broken(path: Path) -> None:
+    """Delete what was set aside."""
+    broken = _broken(path)
+    if broken.is_dir():
+        shutil.rmtree(broken, ignore_errors=True)
+    else:
+        broken.unlink(missing_ok=True)
+
+
+def _broken(path: Path) -> Path:
+    return path.with_name(path.name + BROKEN)
+
+
+def _is_about_files(reason: str) -> bool:
+    """Whether an open failed for what the folder holds: a file that it names is not there, say."""
+    return "Corruption" in reason or UNREADABLE in reason or os.strerror(2) in reason

@@ -1,0 +1,145 @@
+"""What can be wrong with a disk, and how that is told: one line that names the place, what is wrong and what to do.
+
+    start --> [claim the data directory] --StorageRefused, exit 3--> an operator changes something
+                        |  '--StorageFailed, exit 1--> a supervisor tries again
+                        v
+    [databases] --StorageFailed--> the process ends, exit 4 --> a supervisor starts it again, after a while
+         '--DatabaseCorrupt, set aside--> the process ends, exit 4 --> the next one builds it anew from the logs
+
+Rules of this file:
+- Nothing on this disk is the truth: all of it can be read again from Kafka. So whatever is wrong with it, the process
+  may end at once, and nothing is repaired.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from clipper_stream.errors import ClipperError, SetupError
+
+WAIT_FOR_OTHER_S = 20.0
+"""A process that still drains when its successor starts has ended by then."""
+LOOK_AGAIN_S = 0.1
+LOCK = "in-use"
+
+_EXPLAINED = (
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "no space is left",
+        "free some, or give another data_dir",
+    ),
+    (
+        (errno.EROFS,),
+        "it is read-only",
+        "mount it for writing, or give another data_dir",
+    ),
+    (
+        (errno.EACCES, errno.EPERM),
+        "this user may not write there",
+        "change its owner or its mode, or give another data_dir",
+    ),
+    (
+        (errno.ENOTDIR, errno.EEXIST),
+        "a file is where a directory has to be",
+        "move the file away, or give another data_dir",
+    ),
+    (
+        (errno.EAGAIN, errno.ENOLCK),
+        "another process uses it",
+        "end that one, or give each process an --instance or a data_dir of its own",
+    ),
+    (
+        (errno.EMFILE, errno.ENFILE),
+        "too many files are open",
+        "raise the limit (ulimit -n)",
+    ),
+    (
+        (errno.ENOENT, errno.ESTALE, errno.ENODEV),
+        "it has vanished",
+        "put the disk back: what is missing is built anew from the logs",
+    ),
+)
+_PASSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+"""What may be over at the next start: no reason for a supervisor to give up."""
+
+
+class StorageFailed(ClipperError):
+    """The disk does not take or give what it should; starting again may help."""
+
+
+class StorageRefused(SetupError):
+    """The data directory cannot be used until somebody changes something."""
+
+
+def explained(path: Path, reason: OSError | str) -> str | None:
+    """The place, what is wrong there and what to do; None for a reason that is not about the machine.
+
+    Args:
+        path: The directory or the database.
+        reason: An error of the operating system, or a message of RocksDB, which ends in one.
+
+    >>> explained(Path("data/router"), "IO error: While appending to file: 7.log: No space left on device")
+    'data/router: no space is left (No space left on device): free some, or give another data_dir'
+    """
+    for numbers, wrong, remedy in _EXPLAINED:
+        for number in numbers:
+            text = os.strerror(number)
+            if reason.errno == number if isinstance(reason, OSError) else text in reason:
+                return f"{path}: {wrong} ({text}): {remedy}"
+    return None
+
+
+def storage_failed(path: Path, reason: OSError | str) -> StorageFailed:
+    """The error that says so; in the reason's own words when nothing better is known."""
+    return StorageFailed(explained(path, reason) or f"{path}: {reason}: look at the disk, or give another data_dir")
+
+
+def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
+    """Make the directory, see that it can be written, and keep every other process out until this one ends.
+
+    Args:
+        data_dir: One process's own.
+        wait_s: How long another process may go on using it.
+
+    Returns:
+        A file descriptor that holds the claim while it is open.
+
+    Raises:
+        StorageRefused: it is no directory, cannot be written, or is used by another process.
+        StorageFailed: there is no space.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _lock(data_dir, descriptor, time.monotonic() + wait_s)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.fsync(descriptor)
+    except OSError as error:
+        raise not_started(data_dir, error) from error
+    return descriptor
+
+
+def not_started(data_dir: Path, error: OSError) -> StorageFailed | StorageRefused:
+    """The error of a process that cannot start there, by whether another start may help."""
+    failed = storage_failed(data_dir, error)
+    return failed if error.errno in _PASSES else StorageRefused(str(failed))
+
+
+def _lock(data_dir: Path, descriptor: int, until_s: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= until_s:
+                other = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+                raise StorageRefused(
+                    f"{data_dir}: {other} uses it: end that one, or give each process an --instance or a data_dir of "
+                    "its own"
+                ) from error
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            return

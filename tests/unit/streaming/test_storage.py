@@ -1,0 +1,91 @@
+"""What is wrong with a disk is said in one line that names the place and what to do."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipper_agents.streaming.storage import (
+    StorageFailed,
+    StorageRefused,
+    claim,
+    explained,
+    not_started,
+    storage_failed,
+)
+from clipper_stream.errors import SetupError
+
+HOLDER = """
+import sys, pathlib
+from clipper_agents.streaming.storage import claim
+claim(pathlib.Path(sys.argv[1]))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "no space is left .*free some"),
+        (errno.EDQUOT, "no space is left .*free some"),
+        (errno.EFBIG, "no space is left .*free some"),
+        (errno.EROFS, "read-only .*mount it for writing"),
+        (errno.EACCES, "this user may not write there .*owner"),
+        (errno.ENOTDIR, "a file is where a directory has to be"),
+        (errno.EMFILE, "too many files .*ulimit -n"),
+        (errno.ENOENT, "vanished .*put the disk back"),
+    ],
+)
+def test_the_operating_systems_errors_and_rocksdbs_messages_are_told_alike(number, says):
+    error = OSError(number, os.strerror(number))
+    message = f"IO error: While appending to file: /data/000007.log: {os.strerror(number)}"
+    for reason in (error, message):
+        assert str(storage_failed(Path("/data"), reason)).startswith("/data: ")
+        with pytest.raises(StorageFailed, match=says):
+            raise storage_failed(Path("/data"), reason)
+
+
+def test_what_is_not_known_is_told_in_its_own_words():
+    assert explained(Path("/data"), "Busy: try again") is None
+    assert "/data: Busy: try again: look at the disk" in str(storage_failed(Path("/data"), "Busy: try again"))
+
+
+def test_a_directory_is_made_and_claimed(tmp_path):
+    descriptor = claim(tmp_path / "a" / "b")
+    assert f"process {os.getpid()} on " in (tmp_path / "a" / "b" / "in-use").read_text()
+    os.close(descriptor)
+
+
+def test_a_file_in_place_of_the_directory_is_for_an_operator(tmp_path):
+    (tmp_path / "data").write_text("")
+    for place in (tmp_path / "data", tmp_path / "data" / "router-0"):
+        with pytest.raises(StorageRefused, match=r"a file is where a directory has to be.*move the file away"):
+            claim(place)
+
+
+def test_a_directory_that_cannot_be_written_is_for_an_operator():
+    """Nobody may make a directory there, root neither."""
+    with pytest.raises(SetupError, match="/proc/self/data: "):
+        claim(Path("/proc/self/data"))
+
+
+def test_a_directory_that_another_process_uses_is_refused_until_that_one_ends(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "claimed\n"
+        with pytest.raises(StorageRefused, match=f"{tmp_path}: process {holder.pid} on .* uses it: .*--instance"):
+            claim(tmp_path, wait_s=0.0)
+        holder.kill()
+        os.close(claim(tmp_path, wait_s=30.0))
+
+
+def test_only_what_may_be_over_at_the_next_start_is_worth_another_one():
+    full, denied = (not_started(Path("/data"), OSError(one, os.strerror(one))) for one in (errno.ENOSPC, errno.EACCES))
+    assert isinstance(full, StorageFailed)
+    assert isinstance(denied, StorageRefused)
+    assert not isinstance(full, SetupError)
