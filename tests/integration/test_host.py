@@ -229,6 +229,6 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_line(setting):
         async with own.host() as host:
             assert await asyncio.wait_for(host.process.wait(), READY_S) == 3
         (line,) = [line for line in (own.folder / "host-0.log").read_text().splitlines() if line.startswith("error")]
-        assert "has no no_such_model; it has" in line
+        assert "there is no no_such_model; clipper_agents.examples.models has" in line
 
     asyncio.run(check())
