@@ -85,7 +85,7 @@ async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> M
             for record in await _whole_partition(consumer, TopicPartition(catalogue.control, 0)):
                 manifests.apply(record.key, record.value, record.headers)
     except (KafkaError, TimeoutError) as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await consumer.stop()
     return manifests
@@ -112,7 +112,7 @@ async def _produce(
         sent = [await producer.send(catalogue.control, key=key, value=value, partition=0) for key, value in records]
         await asyncio.gather(*sent)
     except KafkaError as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await producer.stop()
 

@@ -3,6 +3,7 @@
     make --> start --> inputs flow --> ready line --> SIGTERM --> drained, stopped --> exit 0
      | SetupError |                        | app crashed              | not within STOP_WITHIN_S
      '------------+--> exit 3              '--> exit 4                '--> exit 4
+                                           '--> exit 3 when Kafka refuses a right
 
 Nothing is lost by any of these ends: what is not acknowledged is read again by the next process.
 """
@@ -20,6 +21,8 @@ import uvloop
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
+from clipper_stream.client.access import RIGHTS, refused_right
+from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
@@ -48,22 +51,23 @@ class Worker(Protocol):
         ...
 
 
-def run_worker(make: Callable[[], Worker], ready: Callable[[], str]) -> None:
+def run_worker(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
     Args:
         make: Makes the worker, inside the event loop.
         ready: The line to print on stdout when the worker serves.
+        kafka: How the worker is connected.
 
     Raises:
         SetupError: it cannot start until something is changed.
     """
-    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready))
+    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka))
     logging.shutdown()
     os._exit(code)
 
 
-async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
+async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -78,6 +82,8 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
         reason = worker.app.crash_reason
+        if isinstance(reason, RIGHTS):
+            raise refused_right(kafka, reason) from reason
         logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
         return exits.CRASHED
     _end_anyway()
