@@ -28,7 +28,7 @@ NAME, PASSWORD = "ada", "correct-horse"
 """Of the user who may do everything, by any mechanism or by certificate."""
 SCRAM = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}
 SESSION_MS = 2_000
-"""After so long a SCRAM-SHA-256 connection has to be made, and the password asked for, again."""
+"""After so long a connection of the listener for brief sessions is made, and the password asked for, again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +73,21 @@ class SecuredKafka:
         plain: Address of the listener without any of it, whose clients may do everything.
         passwords: Address of the listener for SASL_SSL.
         mutual: Address of the listener for SSL with client certificates.
+        brief: Address of a listener as `passwords`, which ends every session after `SESSION_MS`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.certificates = Certificates.made(folder)
-        self.plain, self.passwords, self.mutual = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
+        self.plain, self.passwords, self.mutual, self.brief = (f"{LOOPBACK}:{free_port()}" for _ in range(4))
         self._controller_port = free_port()
 
     def properties(self) -> dict[str, object]:
         """Broker settings."""
-        listeners = f"PLAINTEXT://{self.plain},PASSWORDS://{self.passwords},MUTUAL://{self.mutual}"
+        listeners = f"PLAINTEXT://{self.plain},PASSWORDS://{self.passwords},MUTUAL://{self.mutual},"
+        listeners += f"BRIEF://{self.brief}"
         plain_login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         scram_login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORDS:SASL_SSL,MUTUAL:SSL"
+        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORDS:SASL_SSL,MUTUAL:SSL,BRIEF:SASL_SSL"
         return {
             "listeners": f"{listeners},CONTROLLER://{LOOPBACK}:{self._controller_port}",
             "advertised.listeners": listeners,
@@ -100,7 +102,9 @@ class SecuredKafka:
             "listener.name.passwords.plain.sasl.jaas.config": f'{plain_login} user_{NAME}="{PASSWORD}";',
             "listener.name.passwords.scram-sha-256.sasl.jaas.config": scram_login,
             "listener.name.passwords.scram-sha-512.sasl.jaas.config": scram_login,
-            "listener.name.passwords.scram-sha-256.connections.max.reauth.ms": SESSION_MS,
+            "listener.name.brief.sasl.enabled.mechanisms": "SCRAM-SHA-256",
+            "listener.name.brief.scram-sha-256.sasl.jaas.config": scram_login,
+            "listener.name.brief.scram-sha-256.connections.max.reauth.ms": SESSION_MS,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": f"User:ANONYMOUS;User:{NAME}",
         }

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from clipper_stream.client.access import explained
 from clipper_stream.errors import InvalidSetting
@@ -79,6 +79,8 @@ async def _partitions(connection: KafkaConnection, topic: str) -> list[TopicPart
         described = await admin.describe_topics([topic])
     finally:
         await admin.close()
+    if any(found["error_code"] == TopicAuthorizationFailedError.errno for found in described):
+        raise TopicAuthorizationFailedError(topic)
     partitions = [TopicPartition(topic, part["partition"]) for found in described for part in found["partitions"]]
     if not partitions:
         raise InvalidSetting(f"there is no topic {topic!r}: start the pipeline first, or give its prefix")

@@ -119,7 +119,10 @@ async def _produce(
 
 async def _require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> None:
     if catalogue.control not in await existing_topics(connection, catalogue.prefix):
-        raise TopicMismatch(f"topic {catalogue.control} does not exist: run `clipper-stream topics create` first")
+        raise TopicMismatch(
+            f"topic {catalogue.control} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
 
 
 def _encoded(manifest: Manifest) -> bytes:

@@ -229,6 +229,11 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment is not None else None
         return state.position if state is not None and state.has_valid_position else 0
 
+    def unauthorized_topics(self) -> set[str]:
+        """Topics that the broker does not let this user see, once it has been asked."""
+        consumer = self._thread._consumer if self._thread is not None else None
+        return set() if consumer is None else set(consumer._client.cluster.unauthorized_topics)
+
     def lag(self) -> dict[TP, int]:
         """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""
         found: dict[TP, int] = {}

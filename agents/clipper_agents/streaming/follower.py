@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from mode import Service
 
 from clipper_agents.streaming.logs import LIBRARY
+from clipper_stream.client.access import RIGHTS
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Follower(Service):  # type: ignore[misc]
         while not self.should_stop:
             try:
                 await self._read()
+            except RIGHTS:  # no repetition changes it: whoever follows cannot go on
+                raise
             except KafkaError as error:
                 logger.warning("following %s stopped: %r, starting again", self._topic, error)
                 await self.sleep(0.5)
@@ -61,6 +64,8 @@ class Follower(Service):  # type: ignore[misc]
         while not (found := consumer.partitions_for_topic(self._topic)):
             consumer._client.add_topic(self._topic)
             await consumer._client.force_metadata_update()
+            if self._topic in consumer._client.cluster.unauthorized_topics:
+                raise TopicAuthorizationFailedError(self._topic)
             await self.sleep(0.1)
         partitions = [TopicPartition(self._topic, number) for number in sorted(found)]
         consumer.assign(partitions)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import uvloop
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 YOUNG_OBJECTS = 200_000
 """Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
 looked so often that it took 8 % of a router's time under load."""
+RIGHTS_EVERY_S = 1.0
 STOP_WITHIN_S = 15.0
 """A stop that hangs (a batch in a model, a broker that is gone) ends with the process after so long."""
 
@@ -73,6 +75,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     worker = make()
     ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]
+    worker.app.watched(_watch_rights(worker.app))
     starting = asyncio.ensure_future(_start(worker))
     await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -101,6 +104,14 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+
+
+async def _watch_rights(app: ClipperApp) -> None:
+    """Raise when the group may not see one of its topics: aiokafka leaves it out, and would wait for it for ever."""
+    while True:
+        await asyncio.sleep(RIGHTS_EVERY_S)
+        if topics := app.consumer.unauthorized_topics():
+            raise TopicAuthorizationFailedError(sorted(topics))
 
 
 async def _start(worker: Worker) -> None:
