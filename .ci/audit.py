@@ -4,7 +4,8 @@ pip-audit asks a service about each package. Where that service cannot be reache
 files only) it either fails or passes over every package; both must not look like "none is known", nor fail a build that
 changed nothing. So one package is asked about first, and then all.
 
-Exit code 1: a vulnerability is known, its line says where it is fixed. 0: none is, or nobody could be asked, which is said.
+Exit code 1: a vulnerability is known, its line says where it is fixed. 0: none is, or nobody could be asked, which is
+said.
 """
 
 import json
@@ -28,7 +29,15 @@ def pinned(text: str) -> list[str]:
 
 def pip_audit(requirements: Sequence[str], within_s: float) -> list[dict[str, Any]] | None:
     """Ask with pip-audit."""
-    command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--no-deps", "--progress-spinner=off", "--format=json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--disable-pip",
+        "--no-deps",
+        "--progress-spinner=off",
+        "--format=json",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -54,7 +63,7 @@ def report(requirements: Sequence[str], audit: Audit, within_s: float = WITHIN_S
         return 0, ["audit: the vulnerability service cannot be reached, so nothing is known about the dependencies"]
     asked = [each for each in known if "vulns" in each]
     lines = [
-        f"{each['name']} {each['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version yet'}"
+        f"{each['name']} {each['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'none yet'}"
         for each in asked
         for flaw in each["vulns"]
     ]

@@ -87,7 +87,9 @@ def refused_right(kafka: KafkaConnection, error: KafkaError) -> AccessRefused:
     """A right is missing: which, whose, and where to read on."""
     kind = type(error).__name__.partition("Authorization")[0].lower().replace("transactionalid", "transactional id")
     said = " ".join(part if isinstance(part, str) else ", ".join(map(str, part)) for part in error.args)
-    name = said or ("(no topic to write to, nor IdempotentWrite)" if kind == "cluster" else "(Kafka does not say which)")
+    name = said or (
+        "(no topic to write to, nor IdempotentWrite)" if kind == "cluster" else "(Kafka does not say which)"
+    )
     return AccessRefused(
         f"{_who(kafka)} may not use {kind} {name} at {kafka.bootstrap}: give it the rights of its role "
         "(docs/how-to/secure-kafka.md)"

@@ -1,4 +1,4 @@
-"""Kafka's ACLs: with the rights of the table in docs/how-to/secure-kafka.md everything works, with one less it is said."""
+"""Kafka's ACLs: with the rights of docs/how-to/secure-kafka.md everything works, with one less it is said."""
 
 import json
 import re
@@ -115,3 +115,68 @@ def librdkafka(kafka: SecuredKafka, role: str) -> dict[str, str]:
         "sasl.password": password_of(role),
         "ssl.ca.location": str(kafka.certificates.authority),
     }
+
+
+LESS = "less"
+"""Prefix of a second deployment, in which one right is missing at a time."""
+COMMANDS = {
+    "operator": ("apply", "--config", str(EXAMPLE)),
+    "application": ("predict", "sums", "[1, 2]"),
+    "loadgen": ("loadgen", "--application", "sums", "--seconds", "1"),
+    "router": ("worker", "router", "--instance", "r"),
+    "host": ("worker", "host", "slow-sum:1", "--instance", "h"),
+}
+MISSING = [
+    ("operator", "topic", "clipper.*", "Create"),
+    ("operator", "topic", "clipper.*", "DescribeConfigs"),
+    ("operator", "topic", "clipper.control", "Read"),
+    ("application", "topic", "clipper.queries", "Write"),
+    ("application", "topic", "clipper.predictions", "Read"),
+    ("loadgen", "topic", "clipper.queries", "Write"),
+    ("loadgen", "topic", "clipper.control", "Read"),
+    ("router", "topic", "clipper.queries", "Read"),
+    ("router", "topic", "clipper.predictions", "Write"),
+    ("router", "topic", "clipper.control", "Read"),
+    ("router", "group", "clipper.router", "Read"),
+    ("host", "topic", "clipper.requests.*", "Read"),
+    ("host", "topic", "clipper.outputs", "Write"),
+    ("host", "group", "clipper.host.*", "Read"),
+]
+
+
+@pytest.fixture(scope="module")
+def less(kafka: SecuredKafka, folder: Path) -> None:
+    """A deployment of the second prefix, with a query and a request that nobody can finish."""
+    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.plain, CLIPPER_KAFKA_PREFIX=LESS)
+    assert run("apply", "--config", str(EXAMPLE), folder=folder, environ=environ).code == 0
+    with AnyClient(kafka.plain) as client:
+        client.send_json(f"{LESS}.queries", {"query_id": "q", "application": "sums", "input": [1, 2]})
+        client.send(f"{LESS}.requests.slow-sum.1", b"no request")
+
+
+@pytest.mark.parametrize(("role", "kind", "name", "operation"), MISSING)
+def test_a_right_less_is_refused_with_a_line_that_says_whose_and_which(
+    kafka, less, folder, role, kind, name, operation
+):
+    user = f"{role} without {operation} of {name}"
+    assert operation in RIGHTS[role][kind, name], "the page gives this right, so the test takes it away"
+    prefix = f"{LESS}.new." if operation == "Create" else f"{LESS}."
+    rights = {
+        (of_kind, named.replace("clipper.", prefix)): [
+            each for each in operations if (of_kind, named, each) != (kind, name, operation)
+        ]
+        for (of_kind, named), operations in RIGHTS[role].items()
+    }
+    kafka.set_password(MECHANISM, user, "a password")
+    kafka.allow(user, rights)
+    environ = environment(
+        **kafka.with_password(MECHANISM, user, "a password"),
+        CLIPPER_KAFKA_PREFIX=prefix.rstrip("."),
+        CLIPPER_LOG_LEVEL="error",
+    )
+    done = run(*COMMANDS[role], folder=folder, environ=environ)
+    assert done.code == exits.SETUP, done.err
+    last = done.err[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in "\n".join(done.err)
+    assert name.replace("clipper.", prefix).rstrip("*") in last

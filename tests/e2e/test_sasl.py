@@ -1,10 +1,9 @@
-"""A Kafka with TLS and SASL or client certificates: every client of ours gets in, nobody else does, and nobody hangs."""
+"""A Kafka with TLS and SASL or client certificates: our clients get in, nobody else does, and nobody hangs."""
 
 import json
 import signal
 import subprocess
 import sys
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -29,7 +29,7 @@ VARIABLES = {
 
 
 class _Discretion(logging.Filter):
-    """Drops the lines in which aiokafka logs, at debug level, what it sends to log in: with PLAIN the password itself."""
+    """Drops the lines in which aiokafka logs, at debug level, what it logs in with: for PLAIN the password."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         words = record.args if isinstance(record.args, tuple) else ()

@@ -1,8 +1,8 @@
 """What a worker does before anything else: be let in, or wait for a Kafka that is not there yet.
 
-    knock --let in--> start          told to end (SIGTERM, SIGINT) --> end
-      | nobody answers: say so, wait `AGAIN_S`, knock again
-      '-- refused: AccessRefused, exit 3. No wait changes a password, and a supervisor does not try again.
+knock --let in--> start          told to end (SIGTERM, SIGINT) --> end
+  | nobody answers: say so, wait `AGAIN_S`, knock again
+  '-- refused: AccessRefused, exit 3. No wait changes a password, and a supervisor does not try again.
 """
 
 import asyncio

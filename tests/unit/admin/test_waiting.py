@@ -64,5 +64,3 @@ def test_who_is_told_to_end_while_waiting_does_not_start():
     before = signal.getsignal(signal.SIGTERM)
     assert not wait(never)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
