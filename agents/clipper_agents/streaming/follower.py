@@ -15,6 +15,9 @@ from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
+REFUSED_WAIT_S = 5.0
+"""Between two attempts to follow a topic that an operator has forbidden meanwhile."""
+
 OnRecords = Callable[[list[ConsumerRecord[Any, Any]]], None]
 
 
@@ -38,8 +41,11 @@ class Follower(Service):  # type: ignore[misc]
         while not self.should_stop:
             try:
                 await self._read()
-            except RIGHTS:  # no repetition changes it: whoever follows cannot go on
-                raise
+            except RIGHTS as error:
+                if not self.caught_up.is_set():
+                    raise  # whoever follows cannot begin; once it has, what it knows stays right for a while
+                logger.warning("following %s is not allowed any more: %r, trying on", self._topic, error)
+                await self.sleep(REFUSED_WAIT_S)
             except KafkaError as error:
                 logger.warning("following %s stopped: %r, starting again", self._topic, error)
                 await self.sleep(0.5)
