@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -23,6 +24,7 @@ from aiokafka.errors import TopicAuthorizationFailedError
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
 from clipper_stream.client.access import RIGHTS, refused_right
+from clipper_stream.errors import SetupError
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -60,11 +62,13 @@ def run_worker(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
         make: Makes the worker, inside the event loop.
         ready: The line to print on stdout when the worker serves.
         kafka: How the worker is connected.
-
-    Raises:
-        SetupError: it cannot start until something is changed.
     """
-    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka))
+    try:
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka))
+    except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
+        code = exits.SETUP
     logging.shutdown()
     os._exit(code)
 
