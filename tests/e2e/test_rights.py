@@ -178,5 +178,5 @@ def test_a_right_less_is_refused_with_a_line_that_says_whose_and_which(
     assert done.code == exits.SETUP, done.err
     last = done.err[-1]
     assert last.startswith("error: ")
-    assert "Traceback" not in "\n".join(done.err)
+    assert not any(line.startswith("Traceback") for line in done.err)
     assert name.replace("clipper.", prefix).rstrip("*") in last
