@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import uvloop
-from aiokafka.errors import TopicAuthorizationFailedError
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
@@ -111,11 +110,10 @@ def settle_memory() -> None:
 
 
 async def _watch_rights(app: ClipperApp) -> None:
-    """Raise when the group may not see one of its topics: aiokafka leaves it out, and would wait for it for ever."""
+    """Raise when the group, or one of its topics, is not allowed: aiokafka would wait for it for ever."""
     while True:
         await asyncio.sleep(RIGHTS_EVERY_S)
-        if topics := app.consumer.unauthorized_topics():
-            raise TopicAuthorizationFailedError(sorted(topics))
+        await app.consumer.check_rights()
 
 
 async def _start(worker: Worker) -> None:
