@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults soak lint format bench ci clean
+.PHONY: help demo test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -45,7 +45,11 @@ format: $(STAMP) ## Format, and fix what can be fixed
 bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone, ARGS="--help" lists options)
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
-ci: lint test ## What the continuous integration runs
+audit: $(STAMP) ## Known vulnerabilities of what uv.lock installs
+	$(BIN)/uv export --quiet --frozen --all-extras --no-emit-project --no-hashes --output-file $(VENV)/audited.txt
+	$(BIN)/python .ci/audit.py $(VENV)/audited.txt
+
+ci: lint audit test ## What the continuous integration runs
 
 clean: ## Remove the environment, caches and local state
 	rm -rf $(VENV) data demo-report fault-report dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,6 +3,7 @@
 from clipper_stream.client.answer import Answer
 from clipper_stream.client.client import Client
 from clipper_stream.client.errors import (
+    AccessRefused,
     BrokerUnavailable,
     ClientClosed,
     InvalidFeedback,
@@ -13,6 +14,7 @@ from clipper_stream.client.errors import (
 from clipper_stream.client.sync import SyncClient
 
 __all__ = [
+    "AccessRefused",
     "Answer",
     "BrokerUnavailable",
     "Client",

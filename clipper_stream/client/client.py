@@ -67,6 +67,7 @@ class Client:
 
         Raises:
             BrokerUnavailable: Kafka cannot be reached, or does not have the topics.
+            AccessRefused: Kafka does not let us in: a password, a certificate or a right is not enough.
         """
         await self.close()
         waiting = Waiting()

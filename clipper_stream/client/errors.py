@@ -4,6 +4,7 @@ call --> [check, encode] --> [send] --> router --> [read] --> Answer
               |                |          |           |
    InvalidQuery, RecordTooLarge|  PredictionTimeout   |
    InvalidFeedback       BrokerUnavailable      BrokerUnavailable
+credentials, certificates or rights that are not enough, at any of these: AccessRefused
 a call before `open` or after `close`: ClientClosed
 """
 
@@ -28,6 +29,10 @@ class PredictionTimeout(RequestError, TimeoutError):
 
 class BrokerUnavailable(SetupError):
     """Kafka cannot be reached, has no such topics, did not acknowledge a record, or stopped delivering answers."""
+
+
+class AccessRefused(SetupError):
+    """Kafka answers, but does not let us in: a password, a certificate or a right has to be changed first."""
 
 
 class ClientClosed(SetupError):

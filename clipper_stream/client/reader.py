@@ -12,6 +12,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from clipper_stream.client.access import RIGHTS, explained, refused_right
 from clipper_stream.client.errors import BrokerUnavailable
 from clipper_stream.client.waiting import Waiting
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
@@ -40,7 +41,7 @@ class PredictionReader:
     """
 
     def __init__(self, kafka: KafkaConnection, topic: str, waiting: Waiting) -> None:
-        self._where = f"{topic} at {kafka.bootstrap}"
+        self._kafka, self._where = kafka, f"{topic} at {kafka.bootstrap}"
         self._topic = topic
         self._waiting = waiting
         self._consumer = AIOKafkaConsumer(
@@ -53,6 +54,7 @@ class PredictionReader:
 
         Raises:
             BrokerUnavailable: the topic cannot be read.
+            AccessRefused: this user may not read it.
         """
         try:
             await self._consumer.start()
@@ -60,7 +62,7 @@ class PredictionReader:
         except BaseException as error:
             await self.close()
             if isinstance(error, (KafkaError, OSError)):
-                raise BrokerUnavailable(f"cannot read {self._where}: {error!r}") from error
+                raise await explained(self._kafka, f"cannot read {self._topic}", error) from error
             raise
         self._task = asyncio.create_task(self._read(), name=f"read {self._topic}")
         self._task.add_done_callback(self._ended)
@@ -94,8 +96,10 @@ class PredictionReader:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            message = f"reading {self._where} ended: {task.exception()!r}; open a new client"
-            self._waiting.fail(lambda: BrokerUnavailable(message))
+            error = task.exception()
+            message = f"reading {self._where} ended: {error!r}; open a new client"
+            refused = refused_right(self._kafka, error) if isinstance(error, RIGHTS) else None
+            self._waiting.fail(lambda: refused or BrokerUnavailable(message))
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
+from clipper_stream.client.access import RIGHTS, explained, refused_right
 from clipper_stream.client.errors import BrokerUnavailable, RecordTooLarge
 from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
@@ -27,7 +28,7 @@ class RecordSender:
     """
 
     def __init__(self, kafka: KafkaConnection, timeout_s: float, content_type: str) -> None:
-        self._bootstrap = kafka.bootstrap
+        self._kafka, self._bootstrap = kafka, kafka.bootstrap
         self._headers = headers_of(content_type)
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._producer = AIOKafkaProducer(
@@ -43,26 +44,30 @@ class RecordSender:
 
         Raises:
             BrokerUnavailable: nobody answers there.
+            AccessRefused: the credentials are not enough.
         """
         try:
             await self._producer.start()
         except BaseException as error:
             await self.close()
             if isinstance(error, (KafkaError, OSError)):
-                raise BrokerUnavailable(f"no Kafka at {self._bootstrap}: {error!r}; is it running?") from error
+                raise await explained(self._kafka, "cannot send", error) from error
             raise
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has.
 
         Raises:
-            BrokerUnavailable: there is no such topic, or nobody may read it.
+            BrokerUnavailable: there is no such topic.
+            AccessRefused: this user may not see it.
         """
         try:
             return len(await self._producer.partitions_for(topic))
         except UnknownTopicOrPartitionError as error:
             message = f"Kafka at {self._bootstrap} has no topic {topic}: start clipper-stream there, or give its prefix"
             raise BrokerUnavailable(message) from error
+        except RIGHTS as error:
+            raise refused_right(self._kafka, error) from error
         except KafkaError as error:
             raise BrokerUnavailable(f"topic {topic} at {self._bootstrap}: {error!r}") from error
 
@@ -72,6 +77,7 @@ class RecordSender:
         Raises:
             RecordTooLarge: it does not fit into a request.
             BrokerUnavailable: no acknowledgement in time, or a refusal.
+            AccessRefused: this user may not write to the topic.
         """
         try:
             async with self._in_flight:
@@ -80,6 +86,8 @@ class RecordSender:
         except MessageSizeTooLargeError as error:
             message = f"a record of {len(value)} bytes for {topic} is larger than Kafka takes: send fewer rows"
             raise RecordTooLarge(message) from error
+        except RIGHTS as error:
+            raise refused_right(self._kafka, error) from error
         except KafkaError as error:
             message = f"Kafka at {self._bootstrap} did not take a record for {topic}: {error!r}; is it running?"
             raise BrokerUnavailable(message) from error

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from clipper_stream.client.access import explained
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.codec import MSGPACK, content_type
 from clipper_topics.connection import KafkaConnection
@@ -46,11 +48,20 @@ async def assigned_consumer(connection: KafkaConnection, topic: str, *, at_end: 
 
     Raises:
         InvalidSetting: the topic does not exist.
+        BrokerUnavailable: no broker answers.
+        AccessRefused: Kafka does not let us in, or not read the topic.
     """
+    try:
+        return await _assigned(connection, topic, at_end=at_end)
+    except KafkaError as error:
+        raise await explained(connection, f"cannot read {topic}", error) from error
+
+
+async def _assigned(connection: KafkaConnection, topic: str, *, at_end: bool) -> AIOKafkaConsumer:
     partitions = await _partitions(connection, topic)
     consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign(partitions)
         await (consumer.seek_to_end if at_end else consumer.seek_to_beginning)(*partitions)
         for partition in partitions:  # a position is resolved when asked for, and must be before the first query
@@ -63,11 +74,13 @@ async def assigned_consumer(connection: KafkaConnection, topic: str, *, at_end: 
 
 async def _partitions(connection: KafkaConnection, topic: str) -> list[TopicPartition]:
     admin = AIOKafkaAdminClient(**connection.aiokafka())
-    await admin.start()
     try:
+        await admin.start()
         described = await admin.describe_topics([topic])
     finally:
         await admin.close()
+    if any(found["error_code"] == TopicAuthorizationFailedError.errno for found in described):
+        raise TopicAuthorizationFailedError(topic)
     partitions = [TopicPartition(topic, part["partition"]) for found in described for part in found["partitions"]]
     if not partitions:
         raise InvalidSetting(f"there is no topic {topic!r}: start the pipeline first, or give its prefix")

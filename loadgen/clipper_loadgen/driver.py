@@ -13,6 +13,7 @@ import time
 from contextlib import nullcontext
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from clipper_loadgen.answers import assigned_consumer, read_answers
 from clipper_loadgen.applications import read_application
@@ -26,6 +27,7 @@ from clipper_loadgen.report import LoadReport
 from clipper_loadgen.running import Run
 from clipper_loadgen.sending import send_released
 from clipper_loadgen.workloads import fresh_count
+from clipper_stream.client.access import explained
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -50,7 +52,18 @@ async def run_load(
     Raises:
         InvalidSetting: the topics do not exist.
         UnknownName: the plan has no data set, and no such application is registered.
+        BrokerUnavailable: no broker answers.
+        AccessRefused: Kafka does not let us in, or not read or write a topic.
     """
+    try:
+        return await _run_load(plan, connection, catalogue, progress)
+    except KafkaError as error:
+        raise await explained(connection, "cannot put load on it", error) from error
+
+
+async def _run_load(
+    plan: LoadPlan, connection: KafkaConnection, catalogue: Catalogue, progress: ProgressSink | None
+) -> LoadReport:
     times_s = intended_times(plan)
     origin = draw_origin(plan, len(times_s))
     dataset = plan.dataset

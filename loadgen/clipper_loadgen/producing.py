@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
+from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
 from clipper_topics.connection import KafkaConnection
 
@@ -37,6 +39,7 @@ class BatchOutlet:
     Attributes:
         failures: Batches that were not written: the broker refused them, or could not be reached in time.
         first_failure: The first of these failures.
+        refused: The first of them that no repetition changes, a right that is missing.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, encoding: str) -> None:
@@ -46,6 +49,7 @@ class BatchOutlet:
         self._in_flight: set[asyncio.Future[Any]] = set()
         self.failures = 0
         self.first_failure: str | None = None
+        self.refused: KafkaError | None = None
 
     async def send(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Append the records; waits only where the producer's buffer is full."""
@@ -75,15 +79,23 @@ class BatchOutlet:
         if not delivered.cancelled() and (error := delivered.exception()) is not None:
             self.failures += 1
             self.first_failure = self.first_failure or repr(error)
+            if isinstance(error, RIGHTS):
+                self.refused = self.refused or error
 
 
 @asynccontextmanager
 async def open_outlet(connection: KafkaConnection, topic: str, encoding: str) -> AsyncIterator[BatchOutlet]:
-    """An outlet with a producer of its own, so that queries and feedback do not wait for each other's requests."""
+    """An outlet with a producer of its own, so that queries and feedback do not wait for each other's requests.
+
+    Raises:
+        AccessRefused: at the end, when this user may not write to the topic.
+    """
     async with make_producer(connection) as producer:
         outlet = BatchOutlet(producer, topic, encoding)
         yield outlet
         await outlet.flush()
+        if outlet.refused is not None:
+            raise refused_right(connection, outlet.refused) from outlet.refused
 
 
 @contextmanager

@@ -316,7 +316,7 @@ async def opened(client):
 @pytest.mark.parametrize("client", [Client, SyncClient])
 def test_a_kafka_that_does_not_run_is_named(client):
     where = f"127.0.0.1:{free_port()}"
-    with pytest.raises(BrokerUnavailable, match=f"no Kafka at {where}"):
+    with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
         asyncio.run(opened(client(where)))
 
 

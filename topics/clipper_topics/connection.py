@@ -1,10 +1,11 @@
 """How a process reaches Kafka: one value for every client, aiokafka's and librdkafka's.
 
 Rules of this file:
-- A password is never in a `repr`, a message or a log line.
+- A password is never in a `repr`, a message or a log line, nor in what aiokafka logs at debug level.
 - A setting that would be ignored is an error: a certificate without TLS must not pass for a secure connection.
 """
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -25,6 +26,17 @@ VARIABLES = {
     "keyfile": "KAFKA_SSL_KEYFILE",
 }
 """The environment variable of each field."""
+
+
+class _Discretion(logging.Filter):
+    """Drops the lines in which aiokafka logs, at debug level, what it logs in with: for PLAIN the password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        words = record.args if isinstance(record.args, tuple) else ()
+        return not any(type(word).__name__.startswith("SaslAuthenticate") for word in words)
+
+
+_DISCRETION = _Discretion()
 
 
 class InvalidConnection(ValueError):
@@ -109,6 +121,7 @@ class KafkaConnection:
         if self._tls:
             arguments["ssl_context"] = self._ssl_context()
         if self._sasl:
+            logging.getLogger("aiokafka.conn").addFilter(_DISCRETION)  # a filter is there once, however often added
             arguments["sasl_mechanism"] = self._mechanism
             arguments["sasl_plain_username"] = self.username
             arguments["sasl_plain_password"] = self.password
@@ -144,7 +157,7 @@ class KafkaConnection:
         try:
             context = ssl.create_default_context(cafile=self.cafile)
             if self.certfile and self.keyfile:
-                context.load_cert_chain(self.certfile, self.keyfile)
+                context.load_cert_chain(self.certfile, self.keyfile, password=_no_passphrase)
         except OSError as error:
             files = [
                 f"{VARIABLES[name]}={getattr(self, name)}"
@@ -182,3 +195,9 @@ class KafkaConnection:
                     f"set {VARIABLES['security_protocol']}={use}, or unset it"
                 )
                 raise InvalidConnection(message)
+
+
+def _no_passphrase() -> str:
+    """Raise: OpenSSL would ask the terminal for it, and a process without one would wait for ever."""
+    message = f"{VARIABLES['keyfile']} is encrypted: give a key without a passphrase, readable by this user only"
+    raise InvalidConnection(message)

@@ -7,6 +7,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.admin.errors import KafkaUnreachable
+from clipper_stream.client.access import explained
+from clipper_stream.client.errors import BrokerUnavailable
+from clipper_stream.errors import SetupError
 from clipper_topics.connection import KafkaConnection
 
 TIMEOUT_S = 30.0
@@ -19,20 +22,19 @@ async def administration(connection: KafkaConnection) -> AsyncIterator[AIOKafkaA
 
     Raises:
         KafkaUnreachable: no broker answers, or it went away during the block.
+        AccessRefused: Kafka does not let us in.
     """
     admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(TIMEOUT_S * 1000))
     try:
         await admin.start()
         yield admin
     except (KafkaError, TimeoutError) as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await admin.close()
 
 
-def unreachable(connection: KafkaConnection, error: BaseException) -> KafkaUnreachable:
-    """The error with the address in it."""
-    return KafkaUnreachable(
-        f"no Kafka answers at {connection.bootstrap} ({connection.security_protocol}): {error!r}; "
-        "check the address, the protocol and the credentials"
-    )
+async def unreachable(connection: KafkaConnection, error: BaseException) -> SetupError:
+    """The error with the address and the reason in it: `KafkaUnreachable` or `AccessRefused`."""
+    reason = await explained(connection, "no Kafka answers", error)
+    return KafkaUnreachable(str(reason)) if isinstance(reason, BrokerUnavailable) else reason

@@ -142,7 +142,7 @@ async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> M
             for record in await _whole_partition(consumer, TopicPartition(catalogue.control, 0)):
                 manifests.apply(record.key, record.value, record.headers)
     except (KafkaError, TimeoutError) as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await consumer.stop()
     return manifests
@@ -169,14 +169,17 @@ async def _produce(
         sent = [await producer.send(catalogue.control, key=key, value=value, partition=0) for key, value in records]
         await asyncio.gather(*sent)
     except KafkaError as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await producer.stop()
 
 
 async def _require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> None:
     if catalogue.control not in await existing_topics(connection, catalogue.prefix):
-        raise TopicMismatch(f"topic {catalogue.control} does not exist: run `clipper-stream topics create` first")
+        raise TopicMismatch(
+            f"topic {catalogue.control} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
 
 
 def _encoded(manifest: Manifest) -> bytes:

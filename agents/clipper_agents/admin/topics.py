@@ -16,7 +16,13 @@ from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from clipper_agents.admin.client import TIMEOUT_S, administration
 from clipper_agents.admin.errors import KafkaUnreachable, TopicMismatch, TopicRefused
@@ -231,6 +237,9 @@ async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]
     (response,) = await admin.describe_configs(asked)
     resources = response.to_object()["resources"]
+    refused = [each["resource_name"] for each in resources if each["error_code"] == TopicAuthorizationFailedError.errno]
+    if refused:
+        raise TopicAuthorizationFailedError(f"{', '.join(refused)} (DescribeConfigs)")
     return {
         resource["resource_name"]: entry["config_value"]
         for resource in resources

@@ -11,6 +11,7 @@ from clipper_agents.cli.options import Bootstrap, ConfigFile, LogLevel, Set, set
 
 if TYPE_CHECKING:
     from clipper_agents.settings import Settings
+    from clipper_topics.connection import KafkaConnection
     from clipper_topics.manifests import ModelManifest
 
 worker = typer.Typer(
@@ -41,9 +42,12 @@ def router(
     """Run a router: it reads queries, chooses models, answers and learns."""
     _prepare(log_level, ends_with_stdin)
     settings = settings_from(config, bootstrap, assignments)
+    kafka = settings.connection(os.environ)
+    if not _let_in(kafka):
+        return
     from clipper_agents.router.worker import run
 
-    run(settings.router_settings(instance, settings.connection(os.environ)))
+    run(settings.router_settings(instance, kafka))
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
@@ -59,11 +63,14 @@ def host(
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
     _prepare(log_level, ends_with_stdin)
     settings = settings_from(config, bootstrap, assignments)
+    kafka = settings.connection(os.environ)
+    if not _let_in(kafka):
+        return
     declared = {each.ref: each for each in settings.models}
     manifest = declared.get(model) or asyncio.run(_published(settings, model))
     from clipper_agents.host.worker import run
 
-    run(settings.host_settings(instance, manifest, settings.connection(os.environ)))
+    run(settings.host_settings(instance, manifest, kafka))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
@@ -75,6 +82,13 @@ def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
         end_with_stdin()
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path has text; models beside the user are found as by python -m
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the same
+
+
+def _let_in(kafka: "KafkaConnection") -> bool:
+    """Whether the worker may start; False when it was told to end while it waited for Kafka."""
+    from clipper_agents.admin import wait_until_let_in
+
+    return asyncio.run(wait_until_let_in(kafka))
 
 
 async def _published(settings: "Settings", ref: str) -> "ModelManifest":

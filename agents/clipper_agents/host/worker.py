@@ -38,7 +38,7 @@ def run(settings: HostSettings) -> None:
     metrics = HostMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-    run_worker(lambda: HostProcess(settings, prepared, metrics), lambda: ready)
+    run_worker(lambda: HostProcess(settings, prepared, metrics), lambda: ready, settings.kafka)
 
 
 class HostProcess:

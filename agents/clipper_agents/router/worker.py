@@ -23,4 +23,4 @@ def run(settings: RouterSettings) -> None:
         ports.append(serve_metrics(process.metrics.registry, settings.metrics_port, settings.metrics_address))
         return process
 
-    run_worker(make, lambda: f"ready role=router instance={settings.instance} metrics={ports[0]}")
+    run_worker(make, lambda: f"ready role=router instance={settings.instance} metrics={ports[0]}", settings.kafka)

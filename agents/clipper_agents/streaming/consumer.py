@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka.client import CoordinationType
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -228,6 +230,28 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
         state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment is not None else None
         return state.position if state is not None and state.has_valid_position else 0
+
+    async def check_rights(self) -> None:
+        """Ask for the group's coordinator, until one is found, and look at what was said about its topics.
+
+        Raises:
+            GroupAuthorizationFailedError: this user may not use the group.
+            TopicAuthorizationFailedError: this user may not see one of its topics.
+        """
+        consumer = self._thread._consumer if self._thread is not None else None
+        if consumer is None or not consumer._client.cluster.brokers():
+            return
+        if topics := consumer._client.cluster.unauthorized_topics:
+            raise TopicAuthorizationFailedError(sorted(topics))
+        if self.assignment():
+            return
+        group = self.app.conf.id
+        try:
+            await consumer._client.coordinator_lookup(CoordinationType.GROUP, group)
+        except GroupAuthorizationFailedError as error:
+            raise GroupAuthorizationFailedError(group) from error
+        except (KafkaError, OSError, TimeoutError):
+            return  # an outage is waited out by those who work
 
     def lag(self) -> dict[TP, int]:
         """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""

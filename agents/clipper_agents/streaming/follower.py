@@ -6,13 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from mode import Service
 
 from clipper_agents.streaming.logs import LIBRARY
+from clipper_stream.client.access import RIGHTS
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
+
+REFUSED_WAIT_S = 5.0
+"""Between two attempts to follow a topic that an operator has forbidden meanwhile."""
 
 OnRecords = Callable[[list[ConsumerRecord[Any, Any]]], None]
 
@@ -37,6 +41,11 @@ class Follower(Service):  # type: ignore[misc]
         while not self.should_stop:
             try:
                 await self._read()
+            except RIGHTS as error:
+                if not self.caught_up.is_set():
+                    raise  # whoever follows cannot begin; once it has, what it knows stays right for a while
+                logger.warning("following %s is not allowed any more: %r, trying on", self._topic, error)
+                await self.sleep(REFUSED_WAIT_S)
             except KafkaError as error:
                 logger.warning("following %s stopped: %r, starting again", self._topic, error)
                 await self.sleep(0.5)
@@ -61,6 +70,8 @@ class Follower(Service):  # type: ignore[misc]
         while not (found := consumer.partitions_for_topic(self._topic)):
             consumer._client.add_topic(self._topic)
             await consumer._client.force_metadata_update()
+            if self._topic in consumer._client.cluster.unauthorized_topics:
+                raise TopicAuthorizationFailedError(self._topic)
             await self.sleep(0.1)
         partitions = [TopicPartition(self._topic, number) for number in sorted(found)]
         consumer.assign(partitions)

@@ -3,6 +3,7 @@
     make --> start --> inputs flow --> ready line --> SIGTERM --> drained, stopped --> exit 0
      | SetupError |                        | app crashed              | not within STOP_WITHIN_S
      '------------+--> exit 3              '--> exit 4                '--> exit 4
+                                           '--> exit 3 when Kafka refuses a right
 
 Nothing is lost by any of these ends: what is not acknowledged is read again by the next process.
 """
@@ -21,13 +22,16 @@ import uvloop
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
-from clipper_stream.errors import ClipperError
+from clipper_stream.client.access import RIGHTS, refused_right
+from clipper_stream.errors import ClipperError, SetupError
+from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
 YOUNG_OBJECTS = 200_000
 """Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
 looked so often that it took 8 % of a router's time under load."""
+RIGHTS_EVERY_S = 1.0
 _ready_line: int | None = None
 """Descriptor of the standard output that the process was started with, once a model may print."""
 STOP_WITHIN_S = 15.0
@@ -52,27 +56,31 @@ class Worker(Protocol):
         ...
 
 
-def run_worker(make: Callable[[], Worker], ready: Callable[[], str]) -> None:
+def run_worker(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
     Args:
         make: Makes the worker, inside the event loop.
         ready: The line to print on stdout when the worker serves.
-
-    Raises:
-        SetupError: it cannot start until something is changed.
+        kafka: How the worker is connected.
     """
-    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready))
+    try:
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka))
+    except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
+        code = exits.SETUP
     logging.shutdown()
     os._exit(code)
 
 
-async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
+async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     worker = make()
     ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]
+    worker.app.watched(_watch_rights(worker.app))
     starting = asyncio.ensure_future(_start(worker))
     await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -81,7 +89,10 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         _say(ready())
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
-        _tell(worker.app.crash_reason)
+        reason = worker.app.crash_reason
+        if isinstance(reason, RIGHTS):
+            raise refused_right(kafka, reason) from reason
+        _tell(reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
@@ -122,6 +133,13 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+
+
+async def _watch_rights(app: ClipperApp) -> None:
+    """Raise when the group, or one of its topics, is not allowed: aiokafka would wait for it for ever."""
+    while True:
+        await asyncio.sleep(RIGHTS_EVERY_S)
+        await app.consumer.check_rights()
 
 
 async def _start(worker: Worker) -> None:

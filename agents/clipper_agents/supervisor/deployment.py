@@ -21,6 +21,7 @@ from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.kept import Surroundings
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import PROGRAM, Workers
+from clipper_stream.client.access import knock
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -155,6 +156,8 @@ class Deployment:
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         if self.settings.kafka.bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
+        else:
+            await knock(self.connection)  # one line when we are not let in, and none of aiokafka's before it
         replication = self.settings.kafka.replication
         report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         for line in report.advice:

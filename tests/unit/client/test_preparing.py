@@ -91,7 +91,7 @@ def test_every_error_of_the_client_has_one_of_the_two_roots():
     from clipper_stream.client import errors
 
     own = [error for error in vars(errors).values() if isinstance(error, type) and error.__module__ == errors.__name__]
-    assert len(own) == 6
+    assert len(own) == 7
     for error in own:
         assert issubclass(error, ClipperError)
         assert issubclass(error, RequestError) != issubclass(error, SetupError)

@@ -1,9 +1,13 @@
 """How do settings become a connection, and which are refused?"""
 
+import logging
 import ssl
 from pathlib import Path
 
 import pytest
+import trustme
+from aiokafka.protocol.admin import SaslAuthenticateRequest_v1
+from cryptography.hazmat.primitives import serialization
 
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 
@@ -137,3 +141,24 @@ def test_both_clients_accept_what_a_plaintext_connection_gives_them():
     from confluent_kafka.admin import AdminClient
 
     AdminClient(KafkaConnection("127.0.0.1:1").librdkafka())
+
+
+def test_what_is_sent_to_log_in_is_not_logged_at_debug_level(caplog):
+    KafkaConnection("a:1", security_protocol="SASL_PLAINTEXT", username="ada", password="xyzzy").aiokafka()
+    logger = logging.getLogger("aiokafka.conn")
+    with caplog.at_level(logging.DEBUG, logger="aiokafka.conn"):
+        logger.debug("Request to %s: %s", "a:1", SaslAuthenticateRequest_v1(b"\0ada\0xyzzy"))
+        logger.debug("Request to %s: %s", "a:1", "Metadata")
+    assert [record.args for record in caplog.records] == [("a:1", "Metadata")]
+
+
+def test_an_encrypted_key_is_an_error_and_not_a_question_at_the_terminal(tmp_path):
+    leaf = trustme.CA().issue_cert("ada@example.org")
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    certificate, encrypted = tmp_path / "ada.pem", tmp_path / "ada.key"
+    leaf.cert_chain_pems[0].write_to_path(str(certificate))
+    form, secret = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"xyzzy")
+    encrypted.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, secret))
+    connection = KafkaConnection("a:1", security_protocol="SSL", certfile=str(certificate), keyfile=str(encrypted))
+    with pytest.raises(InvalidConnection, match="KAFKA_SSL_KEYFILE is encrypted"):
+        connection.aiokafka()

@@ -1,0 +1,80 @@
+"""What a worker does before anything else: be let in, or wait for a Kafka that is not there yet.
+
+knock --let in--> start          told to end (SIGTERM, SIGINT) --> end
+  | nobody answers: say so, wait `AGAIN_S`, knock again
+  '-- refused: AccessRefused, exit 3. No wait changes a password, and a supervisor does not try again.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+from clipper_stream.client.access import knock
+from clipper_stream.client.errors import BrokerUnavailable
+from clipper_topics.connection import KafkaConnection
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+"""Machines that boot together are ready within seconds of each other."""
+SAY_EVERY_S = 5.0
+
+
+async def wait_until_let_in(
+    kafka: KafkaConnection,
+    *,
+    again_s: float = AGAIN_S,
+    say_every_s: float = SAY_EVERY_S,
+    knocking: Callable[[KafkaConnection], Awaitable[None]] = knock,
+) -> bool:
+    """Knock until Kafka lets us in.
+
+    Args:
+        kafka: Where to, and with which credentials.
+        again_s: Wait before the next attempt, in seconds.
+        say_every_s: A line about it so often, in seconds; the first at once.
+        knocking: Instead of `knock`.
+
+    Returns:
+        False when SIGTERM or SIGINT came first.
+
+    Raises:
+        AccessRefused: Kafka answers, but refuses the credentials, or its certificate is not trusted.
+    """
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    trying = asyncio.ensure_future(_knock_on(kafka, again_s, say_every_s, knocking))
+    ending = asyncio.ensure_future(told.wait())
+    try:
+        await asyncio.wait({trying, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if trying.done():
+            trying.result()
+        return trying.done()
+    finally:
+        trying.cancel()
+        ending.cancel()
+        await asyncio.wait({trying, ending})
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _knock_on(
+    kafka: KafkaConnection,
+    again_s: float,
+    say_every_s: float,
+    knocking: Callable[[KafkaConnection], Awaitable[None]],
+) -> None:
+    since_s, said_s = time.monotonic(), float("-inf")
+    while True:
+        try:
+            return await knocking(kafka)
+        except BrokerUnavailable as error:
+            now_s = time.monotonic()
+            if now_s - said_s >= say_every_s:
+                log.warning("waiting for kafka since %.0f s: %s", now_s - since_s, error)
+                said_s = now_s
+        await asyncio.sleep(again_s)

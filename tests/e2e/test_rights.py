@@ -1,0 +1,182 @@
+"""Kafka's ACLs: with the rights of docs/how-to/secure-kafka.md everything works, with one less it is said."""
+
+import json
+import re
+import signal
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.any_client import AnyClient
+from e2e.programs import Program, environment, run, until
+from oracle import table
+from secured_kafka import SecuredKafka
+
+from clipper_agents import exits
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/clipper.toml"
+PAGE = ROOT / "docs/how-to/secure-kafka.md"
+MECHANISM = "SCRAM-SHA-512"
+Rights = dict[tuple[str, str], list[str]]
+
+
+def rights_of_the_page() -> dict[str, Rights]:
+    """Operations by role, kind and name of a resource."""
+    found: dict[str, Rights] = defaultdict(dict)
+    row = re.compile(r"^\| ([\w -]+) \| (topic|group|cluster) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE)
+    for role, kind, name, operations in row.findall(PAGE.read_text()):
+        found[role.replace(" ", "-")][kind, name] = operations.split(", ")
+    return found
+
+
+RIGHTS = rights_of_the_page()
+
+
+def password_of(role: str) -> str:
+    return f"password of {role}"
+
+
+def as_role(kafka: SecuredKafka, role: str) -> dict[str, str]:
+    return environment(**kafka.with_password(MECHANISM, role, password_of(role)))
+
+
+@pytest.fixture(scope="module")
+def kafka(secured: SecuredKafka) -> Iterator[SecuredKafka]:
+    """With a user a role, who has the rights of the page and no other."""
+    for role, rights in RIGHTS.items():
+        secured.set_password(MECHANISM, role, password_of(role))
+        secured.allow(role, rights)
+    return secured
+
+
+def test_the_page_has_every_role():
+    assert set(RIGHTS) == {"operator", "router", "host", "application", "loadgen", "dead-letter-reader"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("rights")
+
+
+@pytest.fixture(scope="module")
+def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
+    """Topics and manifests by the operator, one router and one host, each under a name of its own."""
+    for command in ("topics create", "apply"):
+        done = run(*command.split(), "--config", str(EXAMPLE), folder=folder, environ=as_role(kafka, "operator"))
+        assert done.code == 0, done.err
+    router, host = as_role(kafka, "router"), as_role(kafka, "host")
+    with (
+        Program("worker", "router", "--instance", "r", folder=folder / "router", environ=router) as first,
+        Program("worker", "host", "slow-sum:1", "--instance", "h", folder=folder / "host", environ=host) as second,
+    ):
+        first.ready()
+        second.ready()
+        yield {"router": first, "host": second}
+        for worker in (first, second):
+            worker.signal(signal.SIGTERM)
+            assert worker.ended() == 0, worker.log
+
+
+def test_with_the_rights_of_the_page_a_query_is_answered_learned_from_and_a_bad_record_kept(kafka, deployed, folder):
+    application = as_role(kafka, "application")
+    asked = run("predict", "sums", "[1, 2]", "--model", "slow-sum:1", folder=folder, environ=application)
+    assert asked.code == 0, asked.err
+    assert json.loads(asked.out)["models"][0]["model"] == "slow-sum"
+    load = ("--application", "sums", "--rate", "50", "--seconds", "1", "--feedback-delay-ms", "1", "--json", "-")
+    report = run("loadgen", *load, folder=folder, environ=as_role(kafka, "loadgen"))
+    assert report.code == 0, report.err
+    counts = json.loads(report.out)
+    assert counts["queries"] == counts["answered"] == counts["feedback_sent"]
+    answer = json.loads(run("predict", "sums", "[1, 2]", folder=folder, environ=application).out)
+    told = run("feedback", answer["query_id"], "--label", "3", folder=folder, environ=application)
+    assert told.code == 0, told.err
+    with AnyClient(kafka.plain) as everything:
+        until(
+            "feedback is learned",
+            lambda: any(row.applied for row in table(everything.read("clipper.router-selection-changelog")).values()),
+        )
+    with AnyClient(kafka.passwords, librdkafka(kafka, "application")) as anybody:
+        anybody.send("clipper.queries", b"no record")
+    with AnyClient(kafka.passwords, librdkafka(kafka, "dead-letter-reader")) as reader:
+        with reader.reading("clipper.dead-letters") as letters:
+            found = letters.until("the bad record is a dead letter", bool)
+        assert found[0].value == b"no record"
+
+
+def librdkafka(kafka: SecuredKafka, role: str) -> dict[str, str]:
+    return {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": MECHANISM,
+        "sasl.username": role,
+        "sasl.password": password_of(role),
+        "ssl.ca.location": str(kafka.certificates.authority),
+    }
+
+
+LESS = "less"
+"""Prefix of a second deployment, in which one right is missing at a time."""
+COMMANDS = {
+    "operator": ("apply", "--config", str(EXAMPLE)),
+    "application": ("predict", "sums", "[1, 2]"),
+    "loadgen": ("loadgen", "--application", "sums", "--seconds", "1"),
+    "router": ("worker", "router"),
+    "host": ("worker", "host", "slow-sum:1"),
+}
+MISSING = [
+    ("operator", "topic", "clipper.*", "Create"),
+    ("operator", "topic", "clipper.*", "DescribeConfigs"),
+    ("operator", "topic", "clipper.control", "Read"),
+    ("application", "topic", "clipper.queries", "Write"),
+    ("application", "topic", "clipper.predictions", "Read"),
+    ("loadgen", "topic", "clipper.queries", "Write"),
+    ("loadgen", "topic", "clipper.control", "Read"),
+    ("router", "topic", "clipper.queries", "Read"),
+    ("router", "topic", "clipper.predictions", "Write"),
+    ("router", "topic", "clipper.control", "Read"),
+    ("router", "group", "clipper.router", "Read"),
+    ("host", "topic", "clipper.requests.*", "Read"),
+    ("host", "group", "clipper.host.*", "Read"),
+]
+
+
+@pytest.fixture(scope="module")
+def less(kafka: SecuredKafka, folder: Path) -> None:
+    """A deployment of the second prefix, with a query that nobody has answered."""
+    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.plain, CLIPPER_KAFKA_PREFIX=LESS)
+    assert run("apply", "--config", str(EXAMPLE), folder=folder, environ=environ).code == 0
+    with AnyClient(kafka.plain) as client:
+        client.send_json(f"{LESS}.queries", {"query_id": "q", "application": "sums", "input": [1, 2]})
+
+
+@pytest.mark.parametrize(("role", "kind", "name", "operation"), MISSING)
+def test_a_right_less_is_refused_with_a_line_that_says_whose_and_which(
+    kafka, less, folder, role, kind, name, operation
+):
+    user = f"{role} without {operation} of {name}"
+    assert operation in RIGHTS[role][kind, name], "the page gives this right, so the test takes it away"
+    prefix = f"{LESS}.new." if operation == "Create" else f"{LESS}."
+    rights = {
+        (of_kind, named.replace("clipper.", prefix)): [
+            each for each in operations if (of_kind, named, each) != (kind, name, operation)
+        ]
+        for (of_kind, named), operations in RIGHTS[role].items()
+    }
+    kafka.set_password(MECHANISM, user, "a password")
+    kafka.allow(user, rights)
+    environ = environment(
+        **kafka.with_password(MECHANISM, user, "a password"),
+        CLIPPER_KAFKA_PREFIX=prefix.rstrip("."),
+        CLIPPER_LOG_LEVEL="error",
+    )
+    # each worker its own name: under the name of the one before it would get that one's partitions back (KIP-345)
+    instance = ("--instance", f"{kind}-{operation}-{name}".rstrip(".*")) if role in {"router", "host"} else ()
+    done = run(*COMMANDS[role], *instance, folder=folder, environ=environ)
+    assert done.code == exits.SETUP, done.err
+    last = done.err[-1]
+    assert last.startswith("error: ")
+    assert not any(line.startswith("Traceback") for line in done.err)
+    assert name.replace("clipper.", prefix).rstrip("*") in last
