@@ -32,15 +32,22 @@ class Watch:
 
     def __init__(self, client: AnyClient, topic: str, pids: Callable[[], Iterable[int]] = tuple) -> None:
         self.arrivals_s: list[float] = []
+        self.arrivals_of_s: dict[int, list[float]] = {}
         self.most_mib = 0.0
         self._client, self._topic, self._pids = client, topic, pids
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def stalls_s(self, faults_s: Iterable[float]) -> list[float]:
+    def stalls_of_partitions_s(self, faults_s: Iterable[float]) -> list[float]:
+        """As `stalls_s`, where a partition in which nobody is answered is a stall already."""
+        faults = [*faults_s]
+        each = [self.stalls_s(faults, arrivals_s) for arrivals_s in self.arrivals_of_s.values()]
+        return [max(stalls) for stalls in zip(*each, strict=True)]
+
+    def stalls_s(self, faults_s: Iterable[float], arrivals_s: Iterable[float] | None = None) -> list[float]:
         """The longest time without an answer between each fault (by `time.monotonic`) and the next one."""
         faults = [*faults_s]
-        arrivals = sorted(self.arrivals_s)
+        arrivals = sorted(self.arrivals_s if arrivals_s is None else arrivals_s)
         found = []
         for since_s, until_s in zip(faults, [*faults[1:], float("inf")], strict=True):
             seen = [since_s, *(at_s for at_s in arrivals if since_s < at_s < until_s)]
@@ -52,8 +59,11 @@ class Watch:
     def _look(self) -> None:
         with self._client.reading(self._topic) as reading:
             while not self._over.is_set():
-                if reading.more(POLL_S):
-                    self.arrivals_s.append(time.monotonic())
+                fresh, now_s = reading.more(POLL_S), time.monotonic()
+                if fresh:
+                    self.arrivals_s.append(now_s)
+                for partition in {record.partition for record in fresh}:
+                    self.arrivals_of_s.setdefault(partition, []).append(now_s)
                 self.most_mib = max([self.most_mib, *map(memory_mib, self._pids())])
 
     def __enter__(self) -> Self:

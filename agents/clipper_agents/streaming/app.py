@@ -11,11 +11,12 @@ import mode
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
-from clipper_agents.streaming import lean_records
+from clipper_agents.streaming import fencing, lean_records
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
@@ -97,6 +98,10 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         else:
             logger.warning("left without a last commit seconds=%.0f", LEAVE_S)
 
+    def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
+        """Say when Kafka does not answer, and tell it after each attempt; the producer must have been started."""
+        return self.watched(watch_brokers(self.producer._ensure_producer().client, reachable))
+
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""
         return self.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
@@ -142,6 +147,7 @@ def make_app(
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     lean_records.install()
+    fencing.install()
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],

@@ -78,7 +78,8 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str]) -> int:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
         reason = worker.app.crash_reason
-        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
+        instance = worker.app.conf.consumer_group_instance_id
+        logger.error("worker cannot go on instance=%s reason=%r", instance, reason, exc_info=reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()

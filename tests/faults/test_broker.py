@@ -1,0 +1,140 @@
+"""Whatever happens to Kafka: the pipeline goes on by itself, nothing is lost, and the log says it in a few lines."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, ElectionType
+from faults.report import FaultReport
+from faults.standing import PREFIX, Standing, standing
+
+from clipper_agents.broker import EmbeddedBroker, EmbeddedCluster
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+LINES = 150
+"""Most lines that a minute of outage may leave in the log of everything: `up`, router and host together."""
+HEAP_MIB = 256
+
+
+def concluded(stands: Standing, report: FaultReport, case: str, faults: int, restarts: int = 0) -> None:
+    """The verdict, in the report and then checked; and that the log could be read."""
+    verdict = stands.verdict()
+    lines = len(stands.up.log.splitlines())
+    note = f"{stands.restarts} restarts, {lines} log lines"
+    report.add(case, verdict, kills=faults, stalls_s=stands.stalls_s, note=note)
+    verdict.check()
+    assert stands.restarts <= restarts, stands.up.log[-6000:]
+    assert lines <= LINES, stands.up.log[:6000]
+    assert "not followed any more" not in stands.up.log
+
+
+@pytest.mark.short
+def test_a_frozen_broker(tmp_path: Path, short: bool, fault_report: FaultReport):
+    """SIGSTOP, and SIGCONT: connections stay, nobody answers."""
+    with EmbeddedBroker(heap_mib=HEAP_MIB) as broker, standing(broker.bootstrap, tmp_path) as stands:
+        seconds = 8.0 if short else 20.0
+        stands.fault()
+        broker.freeze()
+        time.sleep(seconds)  # not to wait for something: this is the fault
+        broker.thaw()
+        stands.flows()
+        concluded(stands, fault_report, f"broker frozen for {seconds:.0f} s", 1)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["in order", "by force"])
+def test_a_restarted_broker(tmp_path: Path, short: bool, fault_report: FaultReport, kill: bool):
+    """Stopped or killed, and started again with its data at its address."""
+    with EmbeddedBroker(tmp_path / "kafka", heap_mib=HEAP_MIB) as broker:
+        with standing(broker.bootstrap, tmp_path) as stands:
+            times = 1 if short else 3
+            for _ in range(times):
+                stands.fault()
+                broker.stop(kill=kill)
+                broker.start()
+                stands.flows()
+            concluded(stands, fault_report, f"broker {'killed' if kill else 'stopped'}, started again", times)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(data_dir=tmp_path / "kafka") as running:
+        yield running
+
+
+def admin_of(cluster: EmbeddedCluster) -> AdminClient:
+    return AdminClient({"bootstrap.servers": cluster.bootstrap})
+
+
+def coordinator(cluster: EmbeddedCluster, group: str) -> int:
+    """The node that coordinates a consumer group."""
+    found = admin_of(cluster).describe_consumer_groups([group])[group].result(30).coordinator
+    return int(found.id)
+
+
+def controller(cluster: EmbeddedCluster) -> int:
+    """The node that leads the metadata: the brokers only tell which node to ask, so the one that says so in its log."""
+    activated = [
+        (line.split(" ", 2)[:2], number)
+        for number in cluster.node_ids
+        for line in cluster.log_file(number).read_text().splitlines()
+        if "Performing controller activation" in line
+    ]
+    return max(activated)[1]
+
+
+def elect_preferred(cluster: EmbeddedCluster) -> None:
+    """Give every partition to the node that is to lead it first."""
+    topics = admin_of(cluster).list_topics(timeout=30).topics
+    partitions = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
+    admin_of(cluster).elect_leaders(ElectionType.PREFERRED, partitions).result(30)
+
+
+def test_leaders_that_move(cluster: EmbeddedCluster, tmp_path: Path, short: bool, fault_report: FaultReport):
+    """A node leaves in order and comes back; then every partition goes to its preferred leader."""
+    with standing(cluster.bootstrap, tmp_path / "up", replication=3) as stands:
+        for number in cluster.node_ids[: 1 if short else 3]:
+            stands.fault()
+            cluster.stop_node(number)
+            stands.flows()
+            stands.fault()
+            cluster.start_node(number)
+            cluster.wait_until_in_sync()
+            stands.fault()
+            elect_preferred(cluster)
+            stands.flows()
+        concluded(stands, fault_report, "leaders moved, three nodes", len(stands.faults_s))
+
+
+@pytest.mark.parametrize("which", ["the first in bootstrap", "the coordinator", "the controller"])
+def test_a_node_that_is_gone_for_good(
+    cluster: EmbeddedCluster, tmp_path: Path, fault_report: FaultReport, which: str
+):
+    """kill -9 of one of three nodes; the pipeline goes on with two."""
+    with standing(cluster.bootstrap, tmp_path / "up", replication=3) as stands:
+        cluster.wait_until_in_sync()
+        number = {
+            "the first in bootstrap": lambda: 1,
+            "the coordinator": lambda: coordinator(cluster, f"{PREFIX}.router"),
+            "the controller": lambda: controller(cluster),
+        }[which]()
+        stands.fault()
+        cluster.stop_node(number, kill=True)
+        stands.flows()
+        concluded(stands, fault_report, f"one of three nodes killed: {which}", 1)
+
+
+def test_a_frozen_node(cluster: EmbeddedCluster, tmp_path: Path, fault_report: FaultReport):
+    """SIGSTOP of one of three nodes: its connections stay, and it answers nobody until it is thawed."""
+    with standing(cluster.bootstrap, tmp_path / "up", replication=3) as stands:
+        cluster.wait_until_in_sync()
+        number = coordinator(cluster, f"{PREFIX}.router")
+        stands.fault()
+        cluster.freeze_node(number)
+        stands.flows()
+        stands.fault()
+        cluster.thaw_node(number)
+        stands.flows()
+        concluded(stands, fault_report, "one of three nodes frozen: the coordinator", 2)
