@@ -47,15 +47,17 @@ def test_a_frozen_broker(tmp_path: Path, short: bool, fault_report: FaultReport)
 @pytest.mark.parametrize("kill", [False, True], ids=["in order", "by force"])
 def test_a_restarted_broker(tmp_path: Path, short: bool, fault_report: FaultReport, kill: bool):
     """Stopped or killed, and started again with its data at its address."""
-    with EmbeddedBroker(tmp_path / "kafka", heap_mib=HEAP_MIB) as broker:
-        with standing(broker.bootstrap, tmp_path) as stands:
-            times = 1 if short else 3
-            for _ in range(times):
-                stands.fault()
-                broker.stop(kill=kill)
-                broker.start()
-                stands.flows()
-            concluded(stands, fault_report, f"broker {'killed' if kill else 'stopped'}, started again", times)
+    times = 1 if short else 3
+    with (
+        EmbeddedBroker(tmp_path / "kafka", heap_mib=HEAP_MIB) as broker,
+        standing(broker.bootstrap, tmp_path) as stands,
+    ):
+        for _ in range(times):
+            stands.fault()
+            broker.stop(kill=kill)
+            broker.start()
+            stands.flows()
+        concluded(stands, fault_report, f"broker {'killed' if kill else 'stopped'}, started again", times)
 
 
 @pytest.fixture
@@ -109,9 +111,7 @@ def test_leaders_that_move(cluster: EmbeddedCluster, tmp_path: Path, short: bool
 
 
 @pytest.mark.parametrize("which", ["the first in bootstrap", "the coordinator", "the controller"])
-def test_a_node_that_is_gone_for_good(
-    cluster: EmbeddedCluster, tmp_path: Path, fault_report: FaultReport, which: str
-):
+def test_a_node_that_is_gone_for_good(cluster: EmbeddedCluster, tmp_path: Path, fault_report: FaultReport, which: str):
     """kill -9 of one of three nodes; the pipeline goes on with two."""
     with standing(cluster.bootstrap, tmp_path / "up", replication=3) as stands:
         cluster.wait_until_in_sync()

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,7 @@ class Watch:
             seen = [since_s, *(at_s for at_s in arrivals if since_s < at_s < until_s)]
             if until_s != float("inf"):
                 seen.append(min(until_s, next((at_s for at_s in arrivals if at_s >= until_s), until_s)))
-            found.append(max((later - earlier for earlier, later in zip(seen, seen[1:], strict=False)), default=0.0))
+            found.append(max((later - earlier for earlier, later in pairwise(seen)), default=0.0))
         return found
 
     def _look(self) -> None:

@@ -193,7 +193,9 @@ def _of_group(group: GroupStatus, most_lag: int) -> list[str]:
     lines = []
     if not group.members:
         if group.model is None:
-            lines.append("no router runs: run `clipper-stream worker router --instance NAME`, or look at the log of `up`")
+            lines.append(
+                "no router runs: run `clipper-stream worker router --instance NAME`, or look at the log of `up`"
+            )
     elif group.state != "Stable":
         lines.append(f"group {group.group} is in state {group.state}: if it stays so, do two processes have one name?")
     else:

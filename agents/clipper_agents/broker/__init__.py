@@ -1,7 +1,7 @@
 """An Apache Kafka of one's own, without Docker: for a laptop, a demonstration and the tests.
 
-[runtime]: Java, jars  --->  [node]: [properties], [process]: JVM and its guard, [readiness]  <---  [embedded], [cluster]
-  BrokerNotStarted           BrokerNotStarted (the log file is named)                               one, or several
+[runtime]: Java, jars  --->  [node]: [properties], [process] and its guard, [readiness]  <---  [embedded], [cluster]
+  BrokerNotStarted           BrokerNotStarted (the log file is named)                          one, or several
 """
 
 from clipper_agents.broker.cluster import EmbeddedCluster

@@ -170,7 +170,9 @@ class EmbeddedCluster:
 
     def _folder(self, node_id: int) -> DataDir:
         if node_id not in self._folders:
-            path = self._given_dir / str(node_id) if self._given_dir else Path(tempfile.mkdtemp(prefix="clipper-kafka-"))
+            path = (
+                self._given_dir / str(node_id) if self._given_dir else Path(tempfile.mkdtemp(prefix="clipper-kafka-"))
+            )
             self._folders[node_id] = DataDir(path)
         return self._folders[node_id]
 
@@ -182,7 +184,9 @@ class EmbeddedCluster:
         if len(set(known)) > 1:
             raise BrokerNotStarted(f"{self._given_dir}: folders of several clusters ({', '.join(known)}): remove them")
         self._cluster_id = known[0] if known else new_cluster_id()
-        self._nodes = {place.node_id: KafkaNode(folders[place.node_id], place, voters, self._making) for place in voters}
+        self._nodes = {
+            place.node_id: KafkaNode(folders[place.node_id], place, voters, self._making) for place in voters
+        }
         for node in self._nodes.values():
             node.launch(runtime, self._cluster_id)
         for node in self._nodes.values():

@@ -18,7 +18,9 @@ def rendered(status: Status, reasons: Sequence[str]) -> RenderableType:
 def _parts(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
     at = datetime.fromtimestamp(status.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     yield Text(f"{status.prefix} at {at}")
-    yield _table("broker address answers", ((str(one.node_id), one.address, _yes(one.reachable)) for one in status.brokers))
+    yield _table(
+        "broker address answers", ((str(one.node_id), one.address, _yes(one.reachable)) for one in status.brokers)
+    )
     yield _table("topic partitions leaderless under-replicated", _topic_rows(status))
     yield _table("group state instance host reads lag", (row for group in status.groups for row in _group_rows(group)))
     yield _table("application models", ((name, ", ".join(refs)) for name, refs in status.applications.items()))

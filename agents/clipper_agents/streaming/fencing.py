@@ -3,17 +3,15 @@
 KIP-345: of two processes with one instance name the coordinator keeps the newer one, and answers the other with this.
 """
 
-from typing import ClassVar
-
 from aiokafka import errors
 
 
 class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
     """The coordinator knows a newer process with our instance name; ours is owner of nothing any more."""
 
-    errno: ClassVar[int] = 82
-    message: ClassVar[str] = "FENCED_INSTANCE_ID"
-    description: ClassVar[str] = "another process runs with this instance name: give each process its own --instance"
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "another process runs with this instance name: give each process its own --instance"
 
     def __repr__(self) -> str:
         return f"FencedInstanceIdError({self.description})"  # aiokafka passes it on as text

@@ -28,11 +28,11 @@ class Silence:
     """How long nobody has answered, and when to say so.
 
     >>> silence = Silence(now_s=0.0)
-    >>> silence.observe(False, now_s=6.0)
+    >>> silence.observe(answered=False, now_s=6.0)
     'no broker answers seconds=6: records wait in this process, nothing is lost'
     >>> silence.reachable
     False
-    >>> silence.observe(True, now_s=8.0)
+    >>> silence.observe(answered=True, now_s=8.0)
     'a broker answers again seconds=8'
     """
 
@@ -45,7 +45,7 @@ class Silence:
         """False from `SILENT_AFTER_S` without an answer until the next one."""
         return self._said_s is None
 
-    def observe(self, answered: bool, now_s: float) -> str | None:
+    def observe(self, *, answered: bool, now_s: float) -> str | None:
         """Note an answer, or that there was none; what there is to say.
 
         Args:
@@ -73,7 +73,7 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
     silence = Silence(time.monotonic())
     while True:
         answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()])
-        said = silence.observe(answered, time.monotonic())
+        said = silence.observe(answered=answered, now_s=time.monotonic())
         if said is not None:
             logger.warning("%s", said)
         reachable(silence.reachable)
