@@ -1,4 +1,4 @@
-"""Routers that join, leave, die, freeze or share a name: one writer a partition, nothing lost, nothing counted twice."""
+"""Routers that join, leave, die, freeze or share a name: one writer a partition, nothing lost or counted twice."""
 
 import signal
 import time

@@ -28,6 +28,9 @@ MAX_BATCH_BYTES = 900 * 1024
 
 
 LEAVE_S = 5.0
+REQUEST_TIMEOUT_S = 12.0
+"""Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
+holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -169,7 +172,7 @@ def make_app(
         broker_session_timeout=10.0,
         broker_heartbeat_interval=0.5,
         broker_rebalance_timeout=10.0,
-        broker_request_timeout=30.0,
+        broker_request_timeout=REQUEST_TIMEOUT_S,
         producer_request_timeout=10.0,
         producer_linger=0,
         producer_max_batch_size=MAX_BATCH_BYTES,
