@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, ElectionType
+from e2e.programs import run, until
 from faults.report import FaultReport
 from faults.standing import PREFIX, Standing, standing
 
 from clipper_agents.broker import EmbeddedBroker, EmbeddedCluster
+from clipper_agents.broker.properties import free_port
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -31,16 +34,33 @@ def concluded(stands: Standing, report: FaultReport, case: str, faults: int, res
     assert "not followed any more" not in stands.up.log
 
 
+def reachable(metrics_port: int) -> bool:
+    """What the router's metric says."""
+    page = urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).read().decode()
+    return "\nclipper_broker_reachable 1.0\n" in page
+
+
 @pytest.mark.short
 def test_a_frozen_broker(tmp_path: Path, short: bool, fault_report: FaultReport):
-    """SIGSTOP, and SIGCONT: connections stay, nobody answers."""
-    with EmbeddedBroker(heap_mib=HEAP_MIB) as broker, standing(broker.bootstrap, tmp_path) as stands:
-        seconds = 8.0 if short else 20.0
+    """SIGSTOP, and SIGCONT: connections stay, nobody answers, and the operator is told."""
+    port = free_port()
+    with (
+        EmbeddedBroker(heap_mib=HEAP_MIB) as broker,
+        standing(broker.bootstrap, tmp_path, f"router.metrics_port={port}") as stands,
+    ):
+        assert reachable(port)
         stands.fault()
         broker.freeze()
-        time.sleep(seconds)  # not to wait for something: this is the fault
+        until("the log says so", lambda: "no broker answers" in stands.up.log)
+        until("the metric says so", lambda: not reachable(port))
+        asked = run("status", "--bootstrap", broker.bootstrap, folder=tmp_path)
+        assert asked.code == 3, asked
+        time.sleep(0.0 if short else 12.0)  # not to wait for something: this is the fault
         broker.thaw()
+        seconds = time.monotonic() - stands.faults_s[0]
         stands.flows()
+        until("the log says so", lambda: "a broker answers again" in stands.up.log)
+        until("the metric says so", lambda: reachable(port))
         concluded(stands, fault_report, f"broker frozen for {seconds:.0f} s", 1)
 
 
@@ -123,6 +143,10 @@ def test_a_node_that_is_gone_for_good(cluster: EmbeddedCluster, tmp_path: Path, 
         stands.fault()
         cluster.stop_node(number, kill=True)
         stands.flows()
+        seen = run("status", "--bootstrap", cluster.bootstrap, folder=tmp_path)
+        assert seen.code == 1
+        assert f"address {cluster.address(number)}: nobody takes a connection" in " ".join(seen.out.split())
+        assert "fewer copies than they should" in " ".join(seen.out.split())
         concluded(stands, fault_report, f"one of three nodes killed: {which}", 1)
 
 

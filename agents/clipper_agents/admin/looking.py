@@ -49,7 +49,7 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Stat
 async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncExitStack) -> Status:
     admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
     stack.push_async_callback(admin.close)
-    await _again(admin.start)
+    await admin.start()  # asks every address; when none answers, that is the answer
     consumer = AIOKafkaConsumer(
         **connection.aiokafka(), enable_auto_commit=False, request_timeout_ms=int(REQUEST_S * 1000)
     )
