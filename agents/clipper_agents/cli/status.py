@@ -60,9 +60,9 @@ def _show(found: "Status", reasons: list[str], as_json: bool, clear: bool) -> No
         return
     from rich.console import Console
 
-    from clipper_agents.cli.status_view import rendered
+    from clipper_agents.cli.status_view import show
 
     console = Console()
     if clear and console.is_terminal:
         console.clear()
-    console.print(rendered(found, reasons))
+    show(console, found, reasons)

@@ -3,19 +3,23 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.admin.status import GroupStatus, Status
 
 
-def rendered(status: Status, reasons: Sequence[str]) -> RenderableType:
-    """The whole page: brokers and topics, groups, models, dead letters, and what is wrong."""
-    return Group(*_parts(status, reasons))
+def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
+    """Print the whole page: brokers and topics, groups, models, dead letters, and a line for each thing that is wrong."""
+    console.print(Group(*_parts(status)))
+    for reason in reasons:
+        console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
+    if not reasons:
+        console.print(Text("nothing is wrong", "green"))
 
 
-def _parts(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
+def _parts(status: Status) -> Iterator[RenderableType]:
     at = datetime.fromtimestamp(status.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     yield Text(f"{status.prefix} at {at}")
     yield _table(
@@ -32,9 +36,6 @@ def _parts(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
         ),
     )
     yield Text(f"dead letters within the last hour: {status.dead_letters}", "yellow" if status.dead_letters else "")
-    yield from (Text(f"wrong: {reason}", "red") for reason in reasons)
-    if not reasons:
-        yield Text("nothing is wrong", "green")
 
 
 def _topic_rows(status: Status) -> Iterator[tuple[str, ...]]:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from clipper_agents.admin.looking import instance_of
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
-from clipper_agents.cli.status_view import rendered
+from clipper_agents.cli.status_view import show
 
 ROUTERS = GroupStatus(
     group="clipper.router",
@@ -97,7 +97,7 @@ def test_the_operator_says_how_much_lag_is_fine() -> None:
 def test_the_page_has_every_member_with_its_partitions_and_ends_with_the_reasons() -> None:
     console = Console(width=120, record=True, force_terminal=False)
     with console.capture() as said:
-        console.print(rendered(HEALTHY, ["broker 2 is away"]))
+        show(console, HEALTHY, ["broker 2 is away"])
     page = said.get()
     assert "router-0" in page
     assert "10.0.0.2" in page
