@@ -11,7 +11,7 @@ from clipper_agents.admin.status import GroupStatus, Status
 
 
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
-    """Print the whole page: brokers and topics, groups, models, dead letters, and a line for each thing that is wrong."""
+    """Print the whole page: brokers, topics, groups, models, dead letters, and a line for each thing that is wrong."""
     console.print(Group(*_parts(status)))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
