@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, ElectionType
+from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka.admin import AdminClient
 from e2e.programs import run, until
 from faults.report import FaultReport
 from faults.standing import PREFIX, Standing, standing
