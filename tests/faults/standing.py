@@ -66,6 +66,7 @@ class Standing:
 @contextmanager
 def standing(bootstrap: str, folder: Path, *settings: str, replication: int = 1) -> Iterator[Standing]:
     """The deployment of kills.toml, as `up` starts it, with traffic that flows."""
+    folder.mkdir(parents=True, exist_ok=True)
     environ = environment(
         KAFKA_BOOTSTRAP_SERVERS=bootstrap,
         CLIPPER_KAFKA_PREFIX=PREFIX,
