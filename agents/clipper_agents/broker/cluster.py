@@ -208,5 +208,7 @@ class EmbeddedCluster:
         ]
 
     def _stop_all(self, kill: bool) -> None:
+        """One after the other; one without a majority cannot leave in order, waits for half a minute, and is killed."""
         for node in self._nodes.values():
-            node.stop(kill)
+            running = sum(each.pid is not None for each in self._nodes.values())
+            node.stop(kill or running <= len(self._nodes) // 2)
