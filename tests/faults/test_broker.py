@@ -92,7 +92,8 @@ def admin_of(cluster: EmbeddedCluster) -> AdminClient:
 
 def coordinator(cluster: EmbeddedCluster, group: str) -> int:
     """The node that coordinates a consumer group."""
-    found = admin_of(cluster).describe_consumer_groups([group])[group].result(30).coordinator
+    admin = admin_of(cluster)  # kept until the answer is there: what it was asked ends with it
+    found = admin.describe_consumer_groups([group])[group].result(30).coordinator
     return int(found.id)
 
 
@@ -109,9 +110,10 @@ def controller(cluster: EmbeddedCluster) -> int:
 
 def elect_preferred(cluster: EmbeddedCluster) -> None:
     """Give every partition to the node that is to lead it first."""
-    topics = admin_of(cluster).list_topics(timeout=30).topics
+    admin = admin_of(cluster)
+    topics = admin.list_topics(timeout=30).topics
     partitions = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
-    admin_of(cluster).elect_leaders(ElectionType.PREFERRED, partitions).result(30)
+    admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)
 
 
 def test_leaders_that_move(cluster: EmbeddedCluster, tmp_path: Path, short: bool, fault_report: FaultReport):
