@@ -75,7 +75,8 @@ class Traffic:
             self._failures.append(error)
 
     def _producer(self) -> Producer:
-        return Producer({"bootstrap.servers": self._client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+        settings = {"partitioner": "murmur2_random", "linger.ms": 0, "enable.idempotence": True}  # else a retry doubles
+        return Producer({"bootstrap.servers": self._client.bootstrap, **settings})
 
     # --- asking -------------------------------------------------------------------------------------------------
     def _ask(self) -> None:
