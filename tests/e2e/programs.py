@@ -118,6 +118,11 @@ class Program:
         return self._process.pid
 
     @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self._process.poll()
+
+    @property
     def lines(self) -> list[str]:
         """What it printed on standard output."""
         return self._stdout.read_text().splitlines()

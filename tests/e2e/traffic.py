@@ -82,7 +82,8 @@ class Traffic:
             self._failures.append(error)
 
     def _producer(self) -> Producer:
-        return Producer({"bootstrap.servers": self._client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+        settings = {"partitioner": "murmur2_random", "linger.ms": 0, "enable.idempotence": True}  # else a retry doubles
+        return Producer({"bootstrap.servers": self._client.bootstrap, **settings})
 
     def _now_ms(self, rng: random.Random) -> int:
         """What the clock of an application says, milliseconds since the epoch."""

@@ -5,7 +5,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,16 +42,24 @@ class Watch:
         counts: Callable[[Record], bool] = lambda _: True,
     ) -> None:
         self.arrivals_s: list[float] = []
+        self.arrivals_of_s: dict[int, list[float]] = {}
         self.most_mib = 0.0
         self._client, self._topic, self._pids, self._counts = client, topic, pids, counts
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def stalls_s(self, faults_s: Iterable[float]) -> list[float]:
+    def stalls_of_partitions_s(self, faults_s: Iterable[float]) -> list[float]:
+        """As `stalls_s`, where a partition in which nobody is answered is a stall already."""
+        faults = [*faults_s]
+        each = [self.stalls_s(faults, arrivals_s) for arrivals_s in self.arrivals_of_s.values()]
+        return [max(stalls) for stalls in zip(*each, strict=True)]
+
+    def stalls_s(self, faults_s: Iterable[float], arrivals_s: Sequence[float] | None = None) -> list[float]:
         """The longest time without an answer after each fault (by `time.monotonic`), up to the first after the next."""
         faults, found = [*faults_s], []
+        arrivals = self.arrivals_s if arrivals_s is None else arrivals_s
         for since_s, until_s in zip(faults, [*faults[1:], math.inf], strict=True):
-            after = [at_s for at_s in self.arrivals_s if at_s > since_s]
+            after = [at_s for at_s in arrivals if at_s > since_s]
             before_next = bisect.bisect_left(after, until_s)
             seen = [since_s, *after[: before_next + 1]]
             found.append(max((later - earlier for earlier, later in itertools.pairwise(seen)), default=0.0))
@@ -60,8 +68,11 @@ class Watch:
     def _look(self) -> None:
         with self._client.reading(self._topic) as reading:
             while not self._over.is_set():
-                if any(map(self._counts, reading.more(POLL_S))):
-                    self.arrivals_s.append(time.monotonic())
+                fresh, now_s = [*filter(self._counts, reading.more(POLL_S))], time.monotonic()
+                if fresh:
+                    self.arrivals_s.append(now_s)
+                for partition in {record.partition for record in fresh}:
+                    self.arrivals_of_s.setdefault(partition, []).append(now_s)
                 self.most_mib = max([self.most_mib, *map(memory_mib, self._pids())])
 
     def __enter__(self) -> Self:

@@ -1,11 +1,12 @@
 """An Apache Kafka of one's own, without Docker: for a laptop, a demonstration and the tests.
 
-[runtime]: Java, jars  --->  [properties]  --->  [process]: JVM and its guard  --->  [readiness]
-  BrokerNotStarted                               BrokerNotStarted (the log file is named)
+[runtime]: Java, jars  --->  [node]: [properties], [process] and its guard, [readiness]  <---  [embedded], [cluster]
+  BrokerNotStarted           BrokerNotStarted (the log file is named)                          one, or several
 """
 
+from clipper_agents.broker.cluster import EmbeddedCluster
 from clipper_agents.broker.embedded import EmbeddedBroker
 from clipper_agents.broker.errors import BrokerNotStarted
 from clipper_agents.broker.runtime import KAFKA_VERSION
 
-__all__ = ["KAFKA_VERSION", "BrokerNotStarted", "EmbeddedBroker"]
+__all__ = ["KAFKA_VERSION", "BrokerNotStarted", "EmbeddedBroker", "EmbeddedCluster"]

@@ -81,6 +81,14 @@ class GuardedProcess:
         with contextlib.suppress(BrokenPipeError):
             self._guard.communicate(b"\n")
 
+    def freeze(self) -> None:
+        """Give the process no more processor time, until `thaw`."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._send(signal.SIGCONT)
+
     def _send(self, number: signal.Signals) -> None:
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):

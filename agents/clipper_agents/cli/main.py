@@ -14,6 +14,7 @@ from clipper_agents.cli.asking import feedback, predict
 from clipper_agents.cli.broker import broker
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
+from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
 from clipper_agents.cli.worker import worker
@@ -65,6 +66,7 @@ _add(
     "Put load on an application, and report.",
     "loadgen --application sums --rate 500 --bootstrap localhost:9092",
 )
+_add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(worker, short_help="Run one router or host process.")
 

@@ -77,6 +77,7 @@ class HostProcess:
         self._running = self._spawn(self._engine.run())
         await self.app.start()
         self._spawn(self._observe_lag())
+        self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
 
     async def stop(self) -> None:
         """Finish the rows that are in the process, then leave."""

@@ -89,6 +89,10 @@ class RouterMetrics:
         """Unread records of all partitions that the process reads now, by (topic, partition)."""
         self._lagging = _set_lags(self.families, self._lagging, lags)
 
+    def set_broker_reachable(self, reachable: bool) -> None:
+        """Whether a broker has answered within the last seconds."""
+        self.families.gauge("clipper_broker_reachable").set(reachable)
+
     def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
         """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
         self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
@@ -137,6 +141,10 @@ class HostMetrics:
     def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
         """Unread records of all partitions that the process reads now, by (topic, partition)."""
         self._lagging = _set_lags(self.families, self._lagging, lags)
+
+    def set_broker_reachable(self, reachable: bool) -> None:
+        """Whether a broker has answered within the last seconds."""
+        self.families.gauge("clipper_broker_reachable").set(reachable)
 
     def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
         """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""

@@ -145,6 +145,7 @@ class RouterProcess:
             self.metrics,
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
+        self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         for work in (self.recorder.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
         await app.start()

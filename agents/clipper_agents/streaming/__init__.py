@@ -11,6 +11,7 @@
 | `recovery` | `App(TableManager=...)` | pause, settle, seek, resume: in this order no record is skipped |
 | `table` | `faust.Table` | rows whose changelog record is acknowledged before they count |
 | `log_reader`, `follower` | plain consumers | ranges of a log; a compacted topic read whole by every process |
+| `fencing`, `reachability`, `patience` | beside aiokafka | an error without a class; does Kafka answer; wait for it |
 | `app` | `faust.App` | the settings that the above need |
 
 Checked against faust-streaming 0.15.3, mode-streaming 0.7.1 and aiokafka 0.14.0; docs/explanation/streaming.md tells

@@ -11,11 +11,12 @@ import mode
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
-from clipper_agents.streaming import lean_records
+from clipper_agents.streaming import fencing, lean_records
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
@@ -28,6 +29,9 @@ MAX_BATCH_BYTES = 900 * 1024
 
 
 LEAVE_S = 5.0
+REQUEST_TIMEOUT_S = 12.0
+"""Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
+holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -100,6 +104,10 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         else:
             logger.warning("left without a last commit seconds=%.0f", LEAVE_S)
 
+    def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
+        """Say when Kafka does not answer, and tell it after each attempt; the producer must have been started."""
+        return self.watched(watch_brokers(self.producer._ensure_producer().client, reachable))
+
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""
         return self.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
@@ -152,6 +160,7 @@ def make_app(
     except OSError as error:
         raise not_started(data_dir, error) from error
     lean_records.install()
+    fencing.install()
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
@@ -173,7 +182,7 @@ def make_app(
         broker_session_timeout=10.0,
         broker_heartbeat_interval=0.5,
         broker_rebalance_timeout=10.0,
-        broker_request_timeout=30.0,
+        broker_request_timeout=REQUEST_TIMEOUT_S,
         producer_request_timeout=10.0,
         producer_linger=0,
         producer_max_batch_size=MAX_BATCH_BYTES,

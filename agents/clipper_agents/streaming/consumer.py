@@ -194,7 +194,8 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         if len(self._assigned_s) == RESTLESS_TIMES and now_s - self._assigned_s[0] < RESTLESS_S:
             self._assigned_s.clear()
             logger.error(
-                "partitions given and taken %d times in %.0f s group=%s: does another process run as instance=%s?",
+                "partitions given and taken %d times in %.0f s group=%s: does another process run as instance=%s? "
+                "give each its own --instance",
                 RESTLESS_TIMES, RESTLESS_S, self.app.conf.id, self.app.conf.consumer_group_instance_id,
             )  # fmt: skip
 

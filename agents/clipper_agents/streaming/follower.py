@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from mode import Service
 
 from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.patience import REQUEST_TIMEOUT_MS
 from clipper_stream.client.access import RIGHTS
 from clipper_topics.connection import KafkaConnection
 
@@ -52,10 +53,14 @@ class Follower(Service):  # type: ignore[misc]
 
     async def _read(self) -> None:
         consumer = AIOKafkaConsumer(
-            **self._kafka.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=250
+            **self._kafka.aiokafka(),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=250,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             ends = await self._position(consumer)
             while not self.should_stop:
                 if not self.caught_up.is_set() and all([await consumer.position(tp) >= ends[tp] for tp in ends]):

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from clipper_agents.streaming.patience import REQUEST_TIMEOUT_MS, patiently
 from clipper_topics.connection import KafkaConnection
 
 Apply = Callable[[TopicPartition, list[ConsumerRecord[Any, Any]]], None]
@@ -15,7 +17,7 @@ FETCH_BYTES = 4 << 20
 
 
 class LogReader:
-    """One plain consumer with manual assignment; one read at a time."""
+    """One plain consumer with manual assignment; one read at a time. While Kafka is away, a read waits."""
 
     def __init__(self, kafka: KafkaConnection) -> None:
         self._kafka = kafka
@@ -32,7 +34,8 @@ class LogReader:
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         """One past the last record of each partition, now."""
         async with self._lock:
-            found: dict[TopicPartition, int] = await (await self._started()).end_offsets(partitions)
+            consumer = await patiently("start of a log reader", self._started)
+            found: dict[TopicPartition, int] = await patiently("ends", lambda: consumer.end_offsets(partitions))
             return found
 
     async def read(
@@ -56,8 +59,8 @@ class LogReader:
         if not starts:
             return 0
         async with self._lock:
-            consumer = await self._started()
-            todo = await self._ranges(consumer, starts, ends or {}, horizon_s)
+            consumer = await patiently("start of a log reader", self._started)
+            todo = await patiently("ranges", lambda: self._ranges(consumer, starts, ends or {}, horizon_s))
             total = 0
             while todo:
                 for tp, fetched in (await consumer.getmany(*todo, timeout_ms=1000)).items():
@@ -66,7 +69,7 @@ class LogReader:
                     if records:
                         apply(tp, records)
                 for tp in list(todo):
-                    if await consumer.position(tp) >= todo[tp]:
+                    if await patiently("position", partial(consumer.position, tp)) >= todo[tp]:
                         del todo[tp]
                         consumer.pause(tp)
             consumer.unsubscribe()
@@ -79,6 +82,7 @@ class LogReader:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=10,
+                request_timeout_ms=REQUEST_TIMEOUT_MS,
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
             try:

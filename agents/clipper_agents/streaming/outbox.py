@@ -7,7 +7,8 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import aiokafka
@@ -19,6 +20,8 @@ Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
+SAY_EVERY_S = 10.0
+"""In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
 UNKNOWN_OFFSET = -1
 """Given by the broker for a batch that it had already stored when a retry arrived."""
 
@@ -59,10 +62,16 @@ class Delivery:
 
 
 class Outbox:
-    """Sends records through an aiokafka producer that somebody else starts and stops."""
+    """Sends records through an aiokafka producer that somebody else starts and stops.
 
-    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
-        self._producer = producer
+    Args:
+        producer: The producer.
+        clock: Seconds that never go back; given by tests.
+    """
+
+    def __init__(self, producer: aiokafka.AIOKafkaProducer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._producer, self._clock = producer, clock
+        self._said_s: dict[tuple[str, int], float] = {}
 
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
         """Queue the records and return before they are acknowledged.
@@ -93,4 +102,10 @@ class Outbox:
             try:
                 return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()
             except KafkaTimeoutError:
-                logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)
+                self._say(topic, partition)
+
+    def _say(self, topic: str, partition: int) -> None:
+        now_s = self._clock()
+        if now_s - self._said_s.get((topic, partition), -SAY_EVERY_S) >= SAY_EVERY_S:
+            self._said_s[topic, partition] = now_s
+            logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)

@@ -19,6 +19,8 @@ from clipper_agents.streaming.table import StepTable
 
 logger = logging.getLogger(__name__)
 
+SEEK_WITHIN_S = 30.0
+
 Restore = Callable[[set[int]], Awaitable[None]]
 """Called with the partitions that this process owns now, while inputs are paused."""
 
@@ -59,7 +61,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
             return
         await consumer.settle()
         if assignment:
-            await asyncio.wait_for(consumer.perform_seek(), app.conf.broker_request_timeout)
+            await asyncio.wait_for(consumer.perform_seek(), SEEK_WITHIN_S)
         if app.rebalances != self._rebalance:
             return
         app.begin_generation()

@@ -92,7 +92,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
         reason = worker.app.crash_reason
         if isinstance(reason, RIGHTS):
             raise refused_right(kafka, reason) from reason
-        _tell(reason)
+        _tell(reason, worker.app.conf.consumer_group_instance_id)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
@@ -115,12 +115,12 @@ def _say(line: str) -> None:
     os.write(1 if _ready_line is None else _ready_line, f"{line}\n".encode())
 
 
-def _tell(reason: BaseException | None) -> None:
+def _tell(reason: BaseException | None, instance: str) -> None:
     """Say why: what is told to whoever looks after the machine in one line, our own defects with the traceback."""
     if isinstance(reason, ClipperError):
-        logger.error("worker cannot go on: %s", reason)
+        logger.error("worker cannot go on instance=%s: %s", instance, reason)
     else:
-        logger.error("worker cannot go on reason=%r", reason, exc_info=reason)
+        logger.error("worker cannot go on instance=%s reason=%r", instance, reason, exc_info=reason)
 
 
 def settle_memory() -> None:

@@ -42,6 +42,15 @@ def test_a_batch_that_cannot_be_queued_is_offered_again():
     assert len(producer.logs["topic", 0]) == 2
 
 
+def test_sends_that_wait_in_an_outage_say_so_once_in_ten_seconds_and_not_each(caplog):
+    producer, times_s = FakeProducer(), iter([0.5 * number for number in range(50)])
+    producer.away = 50
+    asyncio.run(Outbox(producer, clock=lambda: next(times_s)).send("topic", 0, records_of(1)))
+    assert [line for line in caplog.messages if "broker does not take records" in line] == [
+        "broker does not take records topic=topic partition=0: trying on"
+    ] * 3
+
+
 def test_offsets_that_the_broker_does_not_tell_are_unknown():
     producer = FakeProducer()
     producer.hide_offsets = True

@@ -1,0 +1,101 @@
+"""Whether Kafka answers, for the operator: one line when it falls silent, one when it is back, and a metric.
+
+Rules of this file:
+- One broker that answers is enough: what a single one does is the cluster's business, and the clients'.
+- The question goes over a connection of its own: behind a produce request that waits for copies it would wait as well.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+
+logger = logging.getLogger(__name__)
+
+ASK_EVERY_S = 1.0
+ANSWER_WITHIN_S = 2.0
+SILENT_AFTER_S = 5.0
+"""A broker that elects, collects garbage or is busy pauses for a moment; a consumer's session lasts twice as long."""
+SAY_AGAIN_S = 30.0
+
+
+class Silence:
+    """How long nobody has answered, and when to say so.
+
+    >>> silence = Silence(now_s=0.0)
+    >>> silence.observe(answered=False, now_s=6.0)
+    'no broker answers seconds=6: records wait in this process, nothing is lost'
+    >>> silence.reachable
+    False
+    >>> silence.observe(answered=True, now_s=8.0)
+    'a broker answers again seconds=8'
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._answered_s = now_s
+        self._said_s: float | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """False from `SILENT_AFTER_S` without an answer until the next one."""
+        return self._said_s is None
+
+    def observe(self, *, answered: bool, now_s: float) -> str | None:
+        """Note an answer, or that there was none; what there is to say.
+
+        Args:
+            answered: Whether a broker answered.
+            now_s: Seconds that never go back.
+        """
+        silent_s = now_s - self._answered_s
+        if answered:
+            self._answered_s = now_s
+            said_s, self._said_s = self._said_s, None
+            return None if said_s is None else f"a broker answers again seconds={silent_s:.0f}"
+        if silent_s < SILENT_AFTER_S or (self._said_s is not None and now_s - self._said_s < SAY_AGAIN_S):
+            return None
+        self._said_s = now_s
+        return f"no broker answers seconds={silent_s:.0f}: records wait in this process, nothing is lost"
+
+
+async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
+    """Ask again and again, until cancelled.
+
+    Args:
+        client: An aiokafka client that somebody else starts and stops.
+        reachable: Told after each attempt whether Kafka counts as reachable.
+    """
+    silence = Silence(time.monotonic())
+    while True:
+        answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()])
+        said = silence.observe(answered=answered, now_s=time.monotonic())
+        if said is not None:
+            logger.warning("%s", said)
+        reachable(silence.reachable)
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+async def _some_answer(client: Any, nodes: Iterable[int]) -> bool:
+    questions = [asyncio.ensure_future(_answers(client, node)) for node in nodes]
+    try:
+        for question in asyncio.as_completed(questions):
+            if await question:
+                return True
+    finally:
+        for question in questions:
+            question.cancel()
+    return False
+
+
+async def _answers(client: Any, node: int) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            await client.send(node, MetadataRequest([]), group=ConnectionGroup.COORDINATION)
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    return True

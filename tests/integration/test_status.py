@@ -1,0 +1,79 @@
+"""Does `clipper-stream status` say what runs, and what is wrong, from Kafka alone?"""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from e2e.any_client import AnyClient
+from e2e.programs import Program, environment, run, until
+
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+CONFIGURATION = """
+[[application]]
+name = "slow"
+models = ["slow-sum:1"]
+policy = { name = "single" }
+objective_ms = 4000
+default_output = -1
+
+[[model]]
+name = "slow-sum"
+uri = "clipper_agents.examples.models:slow"
+"""
+
+
+def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
+):
+    (tmp_path / "clipper.toml").write_text(CONFIGURATION)
+    environ = environment(
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
+        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+    )
+
+    def status(*options: str):
+        return run("status", *options, folder=tmp_path, environ=environ)
+
+    def worker(*arguments: str) -> Program:
+        settings = ("--config", "clipper.toml", "--set", f"router.data_dir={tmp_path / 'data'}")
+        return Program("worker", *arguments, *settings, folder=tmp_path, environ=environ)
+
+    assert run("apply", "--config", "clipper.toml", folder=tmp_path, environ=environ).code == 0
+    empty = status()
+    assert empty.code == 1
+    assert "no router runs" in empty.out
+    assert "model slow-sum:1 has 0 of 1 hosts" in empty.out
+
+    AnyClient(kafka.bootstrap).send(catalogue.queries, b"no query")
+    with worker("router", "--instance", "router-a") as router, worker("host", "slow-sum:1", "--instance", "h") as host:
+        router.ready()
+        host.ready()
+        until("nothing is wrong", lambda: status().code == 0)
+        seen = json.loads(status("--json").out)
+        assert seen["reasons"] == []
+        routers, hosts = seen["groups"]
+        assert [member["instance"] for member in routers["members"]] == ["router-a"]
+        assert routers["members"][0]["partitions"][catalogue.queries] == [0, 1]
+        assert hosts["members"][0]["instance"] == "h"
+        assert until("the dead letter", lambda: json.loads(status("--json").out)["dead_letters"]) == 1
+        assert seen["brokers"][0]["reachable"] is True
+        assert status("--set", "kafka.prefix=nobody").code == 1
+
+        host.signal(signal.SIGTERM)
+        assert host.ended() == 0
+        until("the host is missed", lambda: "model slow-sum:1 has 0 of 1 hosts" in status().out)
+
+
+def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(tmp_path: Path):
+    with socket.socket() as reserved:  # bound and not listening: nobody answers there
+        reserved.bind(("127.0.0.1", 0))
+        done = run("status", "--bootstrap", f"127.0.0.1:{reserved.getsockname()[1]}", folder=tmp_path)
+    assert done.code == 3
+    assert "no Kafka answers at" in done.err[-1]
