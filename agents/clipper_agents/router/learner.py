@@ -93,7 +93,8 @@ class Learner:
     def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         found, _ = _decoded(records)
         step = self._step(tp.partition, self._split(tp.partition, found)[0])
-        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, records[-1].timestamp / 1000)
+        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
+        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, at_s)
 
     def _step(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> Step:
         decisions = self._decisions.of(partition)

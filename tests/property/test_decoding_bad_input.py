@@ -1,0 +1,194 @@
+"""Whatever bytes come in: decoding raises its own errors only, and every query that can be read is answered."""
+
+from pathlib import Path
+
+import msgspec
+from doubles_routing import application, make_router
+from doubles_streaming import record
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_agents.admin import Manifests
+from clipper_agents.host.asked import MOST_ROWS, read_request
+from clipper_agents.router.decoding import decode_queries
+from clipper_agents.router.encoding import encode_answer
+from clipper_agents.router.learning import decode_feedback
+from clipper_agents.router.registry import Registry
+from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
+from clipper_stream.routing import Received
+from clipper_topics import codec
+from clipper_topics.codec import CONTENT_TYPE, UndecodableRecord
+from clipper_topics.frames import FRAME_VERSION, UnknownFrame, decode_output
+
+GOLDEN = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "contract/golden").iterdir())]
+
+texts = st.one_of(st.text(max_size=8), st.sampled_from(["\0", "a b", "x" * 300, "0-1", "7-x", "sum:1"]))
+numbers = st.one_of(
+    st.integers(), st.floats(), st.sampled_from([10**400, -(10**4000), 2**63, 2**64, -1, 0, 1e308, float("nan")])
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=12,
+)
+deep = st.builds(
+    lambda levels, opening, closing: opening * levels + b"1" + closing * levels,
+    st.integers(1, 4000),
+    st.sampled_from([b"[", b'{"input":', b'{"a":[', b"\x91", b"\x81\xa1a"]),
+    st.sampled_from([b"]", b"}", b"]}", b""]),
+)
+
+
+@st.composite
+def mutated(draw):
+    """Bytes of the contract with some of them replaced, cut, doubled or followed by others."""
+    value = bytearray(draw(st.sampled_from(GOLDEN)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(value)))
+        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(value[: draw(st.integers(0, len(value)))] if draw(st.booleans()) else value)
+
+
+def written(contents):
+    """Contents as JSON or msgpack, whichever can hold them."""
+
+    def write(content, as_msgpack):
+        try:
+            return msgspec.msgpack.encode(content) if as_msgpack else msgspec.json.encode(content)
+        except (OverflowError, TypeError):
+            return msgspec.json.encode(content)
+
+    return st.builds(write, contents, st.booleans())
+
+
+def nearly(**fields):
+    """A record with these fields, any of which may be missing or anything."""
+    return st.fixed_dictionaries({}, optional={name: st.one_of(good, values) for name, good in fields.items()})
+
+
+queries = nearly(
+    application=st.just("app"), query_id=texts, context=texts, input=values, inputs=st.lists(values, max_size=4),
+    deadline_ms=numbers, models=st.lists(texts, max_size=3),
+)  # fmt: skip
+feedback = nearly(query_id=texts, application=texts, context=texts, label=values, loss=numbers, reward=numbers)
+specs = nearly(dtype=st.sampled_from([*NUMERIC, *LISTED]), shape=st.lists(numbers, max_size=3))
+policies = nearly(
+    name=st.sampled_from(["single", "split", "exp3", "exp4", "epsilon_greedy"]),
+    parameters=st.dictionaries(
+        st.sampled_from(["eta", "exploration", "half_life", "epsilon", "shares", "model", "weights"]), values, max_size=3
+    ),
+)
+manifests = st.builds(
+    lambda required, more: required | more,
+    st.just({"name": "app", "models": ["a:1"], "uri": "m:f"}),
+    nearly(
+        revision=numbers, policy=policies, input=specs, objective_ms=numbers, seed=st.integers(), default_output=values,
+        confidence_threshold=numbers, audit_ratio=numbers, models=st.lists(st.just("a:1")), parameters=values,
+    ),
+)  # fmt: skip
+contents = st.one_of(
+    st.none(), st.binary(max_size=40), mutated(), deep, written(values), written(queries), written(feedback)
+)
+headers = st.lists(
+    st.tuples(
+        st.one_of(st.just(CONTENT_TYPE), st.sampled_from(["Content-Type", "", "clipper-forwarded"])),
+        st.one_of(
+            st.sampled_from([b"application/json", b"application/msgpack", b"APPLICATION/JSON; charset=x", b""]),
+            st.none(),
+            st.binary(max_size=5),
+        ),
+    ),
+    max_size=3,
+).map(tuple)
+frames = st.one_of(contents, st.builds(lambda content: bytes([FRAME_VERSION]) + (content or b""), contents))
+
+
+@given(contents, headers)
+def test_a_record_of_the_queries_topic_is_a_query_or_is_refused(value, around):
+    decoded = decode_queries([record(3, value, headers=around)], 0)
+    assert len(decoded.queries) + len(decoded.undecodable) == 1
+
+
+@given(contents, headers)
+def test_a_record_of_the_feedback_topic_is_feedback_or_is_refused(value, around):
+    try:
+        assert decode_feedback(record(3, value, headers=around)).query_id
+    except UndecodableRecord as error:
+        assert str(error)
+
+
+@given(frames)
+def test_bytes_are_an_output_frame_or_are_refused(value):
+    try:
+        decode_output(value or b"")
+    except UnknownFrame as error:
+        assert str(error)
+
+
+request_frames = st.builds(
+    lambda *fields: bytes([FRAME_VERSION]) + msgspec.msgpack.encode(fields),
+    st.binary(max_size=100),
+    st.integers(0, 2**64 - 1),
+    st.integers(-1, 3),
+    st.sampled_from([*NUMERIC, *LISTED, "object"]),
+    st.lists(st.one_of(st.integers(-1, 3), st.sampled_from([2**40, 2**63])), max_size=70),
+    st.binary(max_size=32),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.binary(max_size=24),
+)
+
+
+@given(st.one_of(frames, request_frames))
+def test_bytes_are_a_request_frame_or_are_refused(value):
+    try:
+        assert len(read_request(value, 2).rows) <= MOST_ROWS
+    except UnknownFrame as error:
+        assert str(error)
+
+
+keys = st.one_of(
+    st.none(), st.binary(max_size=12), st.sampled_from([b"application/app", b"model/a:1", b"application/", b"model/\xff"])
+)
+
+
+@given(st.lists(st.tuples(keys, st.one_of(contents, written(manifests)), headers), max_size=4))
+def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records):
+    registry, known = Registry(), Manifests()
+    registry.reached("a:1")
+    for key, value, around in records:
+        known.apply(key, value, around)
+        registry.take([record(0, value, key, headers=around)])
+    for app in registry.applications:
+        _all_answered(make_router(app), [Received("0-1", "app", [[1.0]], 10.0)])
+
+
+rows = st.lists(values, min_size=1, max_size=4)
+received = st.builds(
+    Received,
+    query_id=texts.filter(bool), partition=st.integers(0, 1), application=st.sampled_from(["app", "unknown"]), rows=rows, packed=st.just(True),
+    queried_at_s=st.floats(-1.0, 2**53), offset=st.integers(0, 2**63 - 1), context=st.one_of(st.none(), texts),
+    deadline_s=st.one_of(st.none(), st.floats(0, 1e9)), models=st.one_of(st.none(), st.lists(texts, min_size=1, max_size=3)),
+    content_type=st.sampled_from([codec.JSON, codec.MSGPACK]), invalid=st.one_of(st.none(), texts.filter(bool)),
+)  # fmt: skip
+input_specs = st.builds(
+    InputSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)])
+)
+
+
+def _all_answered(router, queries, now_s=20.0):
+    """Each query is answered at once, by an outcome of its models, or at its deadline; and can be written down."""
+    found = router.receive(queries, now_s)
+    answers = [*found.answers, *router.expire(1e18).answers]
+    first = {(query.partition, query.query_id, query.application) for query in queries}
+    assert {(one.query.partition, one.query.query_id, one.query.application) for one in answers} == first
+    assert len(answers) == len(first)
+    for answer in answers:
+        written_answer, value = encode_answer(answer)
+        assert codec.predictions.decode(value, codec.headers_of(answer.query.content_type)).default
+        assert written_answer.explanation
+
+
+@given(st.lists(received, max_size=5), input_specs, values)
+def test_every_query_that_was_received_is_answered_once(queries, spec, default_output):
+    app = application(refs=("sum:1", "b:1"), spec=spec, default_output=default_output)
+    _all_answered(make_router(app), queries)
