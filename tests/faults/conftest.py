@@ -1,6 +1,5 @@
 """The fault suite's two sizes, and its report."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest

@@ -81,14 +81,14 @@ def judge(
     queries = {(one.partition, one.offset) for one in client.read(f"{prefix}.queries")}
     expected = oracle.fold(answers, feedback, applications)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
-    applied = Counter({name: 0 for name in applications})
+    applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():
         if application:
             applied[application] += row.applied
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(queries - by_query.keys() - _refused(client, prefix)),
+        lost=frozenset(queries - by_query.keys() - refused(client, prefix, f"{prefix}.queries").keys()),
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
@@ -103,14 +103,14 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
     return (table, feedback) if oracle.positions(table) == {one.partition: one.offset for one in feedback} else None
 
 
-def _refused(client: AnyClient, prefix: str) -> set[Place]:
-    """Queries that are among the dead letters."""
-    places = set()
+def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:
+    """How often each record of a topic is among the dead letters."""
+    places = []
     for one in client.read(f"{prefix}.dead-letters"):
-        said = {name.removeprefix("__streams.errors."): value.decode() for name, value in one.headers.items()}
-        if said["topic"] == f"{prefix}.queries":
-            places.add((int(said["partition"]), int(said["offset"])))
-    return places
+        topic, *place = (one.headers[f"__streams.errors.{name}"].decode() for name in ("topic", "partition", "offset"))
+        if topic == of:
+            places.append((int(place[0]), int(place[1])))
+    return Counter(places)
 
 
 def _about(answer: Record) -> Place:

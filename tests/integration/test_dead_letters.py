@@ -21,7 +21,9 @@ class Operator:
         self.client, self.catalogue, self._folder = AnyClient(kafka.bootstrap), catalogue, folder
         self._environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
 
-    def letter(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, **headers: bytes) -> int:
+    def letter(
+        self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, **headers: bytes
+    ) -> int:
         """Put a letter there, as the pipeline does; its position."""
         said = dead_letter_headers(topic, partition, 41, ValueError("\x1b[31mno such \u00e9 thing"))
         kept = {name.replace("_", "-"): content for name, content in headers.items()}

@@ -1,8 +1,6 @@
 """Whatever bytes come in: decoding raises its own errors only, and every query that can be read is answered."""
 
-from pathlib import Path
-
-import msgspec
+from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
 from doubles_routing import application, make_router
 from doubles_streaming import record
 from hypothesis import given
@@ -17,90 +15,8 @@ from clipper_agents.router.registry import Registry
 from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
 from clipper_stream.routing import Received
 from clipper_topics import codec
-from clipper_topics.codec import CONTENT_TYPE, UndecodableRecord
-from clipper_topics.frames import FRAME_VERSION, UnknownFrame, decode_output
-
-GOLDEN = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "contract/golden").iterdir())]
-
-texts = st.one_of(st.text(max_size=8), st.sampled_from(["\0", "a b", "x" * 300, "0-1", "7-x", "sum:1"]))
-numbers = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([10**400, -(10**4000), 2**63, 2**64, -1, 0, 1e308, float("nan")])
-)
-values = st.recursive(
-    st.one_of(st.none(), st.booleans(), numbers, texts),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
-    max_leaves=12,
-)
-deep = st.builds(
-    lambda levels, opening, closing: opening * levels + b"1" + closing * levels,
-    st.integers(1, 4000),
-    st.sampled_from([b"[", b'{"input":', b'{"a":[', b"\x91", b"\x81\xa1a"]),
-    st.sampled_from([b"]", b"}", b"]}", b""]),
-)
-
-
-@st.composite
-def mutated(draw):
-    """Bytes of the contract with some of them replaced, cut, doubled or followed by others."""
-    value = bytearray(draw(st.sampled_from(GOLDEN)))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(value)))
-        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
-    return bytes(value[: draw(st.integers(0, len(value)))] if draw(st.booleans()) else value)
-
-
-def written(contents):
-    """Contents as JSON or msgpack, whichever can hold them."""
-
-    def write(content, as_msgpack):
-        try:
-            return msgspec.msgpack.encode(content) if as_msgpack else msgspec.json.encode(content)
-        except (OverflowError, TypeError):
-            return msgspec.json.encode(content)
-
-    return st.builds(write, contents, st.booleans())
-
-
-def nearly(**fields):
-    """A record with these fields, any of which may be missing or anything."""
-    return st.fixed_dictionaries({}, optional={name: st.one_of(good, values) for name, good in fields.items()})
-
-
-queries = nearly(
-    application=st.just("app"), query_id=texts, context=texts, input=values, inputs=st.lists(values, max_size=4),
-    deadline_ms=numbers, models=st.lists(texts, max_size=3),
-)  # fmt: skip
-feedback = nearly(query_id=texts, application=texts, context=texts, label=values, loss=numbers, reward=numbers)
-specs = nearly(dtype=st.sampled_from([*NUMERIC, *LISTED]), shape=st.lists(numbers, max_size=3))
-policies = nearly(
-    name=st.sampled_from(["single", "split", "exp3", "exp4", "epsilon_greedy"]),
-    parameters=st.dictionaries(
-        st.sampled_from(["eta", "exploration", "half_life", "epsilon", "shares", "model", "weights"]), values, max_size=3
-    ),
-)
-manifests = st.builds(
-    lambda required, more: required | more,
-    st.just({"name": "app", "models": ["a:1"], "uri": "m:f"}),
-    nearly(
-        revision=numbers, policy=policies, input=specs, objective_ms=numbers, seed=st.integers(), default_output=values,
-        confidence_threshold=numbers, audit_ratio=numbers, models=st.lists(st.just("a:1")), parameters=values,
-    ),
-)  # fmt: skip
-contents = st.one_of(
-    st.none(), st.binary(max_size=40), mutated(), deep, written(values), written(queries), written(feedback)
-)
-headers = st.lists(
-    st.tuples(
-        st.one_of(st.just(CONTENT_TYPE), st.sampled_from(["Content-Type", "", "clipper-forwarded"])),
-        st.one_of(
-            st.sampled_from([b"application/json", b"application/msgpack", b"APPLICATION/JSON; charset=x", b""]),
-            st.none(),
-            st.binary(max_size=5),
-        ),
-    ),
-    max_size=3,
-).map(tuple)
-frames = st.one_of(contents, st.builds(lambda content: bytes([FRAME_VERSION]) + (content or b""), contents))
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.frames import UnknownFrame, decode_output
 
 
 @given(contents, headers)
@@ -125,19 +41,6 @@ def test_bytes_are_an_output_frame_or_are_refused(value):
         assert str(error)
 
 
-request_frames = st.builds(
-    lambda *fields: bytes([FRAME_VERSION]) + msgspec.msgpack.encode(fields),
-    st.binary(max_size=100),
-    st.integers(0, 2**64 - 1),
-    st.integers(-1, 3),
-    st.sampled_from([*NUMERIC, *LISTED, "object"]),
-    st.lists(st.one_of(st.integers(-1, 3), st.sampled_from([2**40, 2**63])), max_size=70),
-    st.binary(max_size=32),
-    st.lists(st.integers(0, 3), max_size=3),
-    st.binary(max_size=24),
-)
-
-
 @given(st.one_of(frames, request_frames))
 def test_bytes_are_a_request_frame_or_are_refused(value):
     try:
@@ -147,7 +50,9 @@ def test_bytes_are_a_request_frame_or_are_refused(value):
 
 
 keys = st.one_of(
-    st.none(), st.binary(max_size=12), st.sampled_from([b"application/app", b"model/a:1", b"application/", b"model/\xff"])
+    st.none(),
+    st.binary(max_size=12),
+    st.sampled_from([b"application/app", b"model/a:1", b"application/", b"model/\xff"]),
 )
 
 
@@ -170,9 +75,7 @@ received = st.builds(
     deadline_s=st.one_of(st.none(), st.floats(0, 1e9)), models=st.one_of(st.none(), st.lists(texts, min_size=1, max_size=3)),
     content_type=st.sampled_from([codec.JSON, codec.MSGPACK]), invalid=st.one_of(st.none(), texts.filter(bool)),
 )  # fmt: skip
-input_specs = st.builds(
-    InputSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)])
-)
+input_specs = st.builds(InputSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
 
 
 def _all_answered(router, queries, now_s=20.0):

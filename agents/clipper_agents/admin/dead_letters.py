@@ -96,8 +96,12 @@ class DeadLetterReader:
             NoSuchLetter: there is none.
         """
         if not self._first <= position < self._end:
-            known = f"positions go from {self._first} to {self._end - 1}" if self._first < self._end else "there is none"
-            raise NoSuchLetter(f"no dead letter at position {position}, {known}: see `clipper-stream dead-letters list`")
+            known = (
+                f"positions go from {self._first} to {self._end - 1}" if self._first < self._end else "there is none"
+            )
+            raise NoSuchLetter(
+                f"no dead letter at position {position}, {known}: see `clipper-stream dead-letters list`"
+            )
         self._consumer.seek(self._tp, position)
         while await self._consumer.position(self._tp) <= position:
             for records in (await self._consumer.getmany(self._tp, timeout_ms=200, max_records=1)).values():

@@ -19,7 +19,6 @@ from clipper_agents.admin.replayed import Replayed
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.dead_letter import PREFIX
 
-
 BATCH_LETTERS = 500
 BATCH_BYTES = 32 << 20
 

@@ -24,9 +24,7 @@ dead_letters = typer.Typer(
 )
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-Topic = Annotated[
-    str | None, typer.Option(metavar="TOPIC", help="Only of this topic: feedback, or a whole name.")
-]
+Topic = Annotated[str | None, typer.Option(metavar="TOPIC", help="Only of this topic: feedback, or a whole name.")]
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="Only of this time and later: 30m, 2h, 7d, or 2026-01-31T12:00:00.")
 ]
@@ -85,7 +83,9 @@ def show_letter(
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
 def replay_letters(
-    positions: Annotated[list[int] | None, typer.Argument(metavar="[POSITION]...", help="As `list` prints them.")] = None,
+    positions: Annotated[
+        list[int] | None, typer.Argument(metavar="[POSITION]...", help="As `list` prints them.")
+    ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All that the filters admit.")] = False,
     topic: Topic = None,

@@ -100,7 +100,9 @@ def _matrix(frame: RequestFrame) -> Rows:
     expected = prod(frame.shape) * dtype.itemsize
     if len(frame.matrix) != expected:
         size = len(frame.matrix)
-        raise UnknownFrame(f"a matrix of {size} bytes, {frame.dtype} of shape {shown(frame.shape)} takes {shown(expected)}")
+        raise UnknownFrame(
+            f"a matrix of {size} bytes, {frame.dtype} of shape {shown(frame.shape)} takes {shown(expected)}"
+        )
     try:
         return np.frombuffer(frame.matrix, dtype).reshape(frame.shape)
     except (ValueError, OverflowError) as error:  # no bytes, and more dimensions or larger ones than an array can have

@@ -129,3 +129,12 @@ def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
             one.reached("m:1")
             digests[known].add(one.application("app").candidates[0].digest)
     assert {known: len(found) for known, found in digests.items()} == {True: 1, False: 2}
+
+
+def test_a_number_that_is_no_float_does_not_end_the_process(registry):
+    registry.reached("m:1")
+    take(registry, model(), app(objective_ms=500))
+    before = registry.application("app")
+    value = b'{"name": "app", "models": ["m:1"], "objective_ms": 1' + b"0" * 400 + b"}"
+    registry.take([record(9, value, b"application/app")])
+    assert registry.application("app") == before
