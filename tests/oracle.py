@@ -112,7 +112,7 @@ def fold(
 
 
 def _readable(record: Record) -> dict[str, Any] | None:
-    """What the record says, if it says what `clipper_topics`' page of the wire contract allows: anybody may write it."""
+    """What the record says, if it says what the page of the wire contract allows: anybody may write it."""
     try:
         found = record.content
     except ValueError:

@@ -86,7 +86,7 @@ class BadRecords:
         return self._mutated(value) if value and rng.random() < 0.5 else value
 
     def _control_key(self) -> bytes:
-        """Of nothing that the good traffic needs: a manifest that can be read would count; compacted topics refuse null."""
+        """Of nothing that the good traffic needs: a manifest that can be read counts. None is null."""
         keys = [
             b"",
             b"nonsense",

@@ -1,5 +1,6 @@
 """The fault suite's two sizes, and its report."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest

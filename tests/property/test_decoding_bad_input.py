@@ -1,5 +1,7 @@
 """Whatever bytes come in: decoding raises its own errors only, and every query that can be read is answered."""
 
+from contextlib import suppress
+
 from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
 from doubles_routing import application, make_router
 from doubles_streaming import record
@@ -27,26 +29,20 @@ def test_a_record_of_the_queries_topic_is_a_query_or_is_refused(value, around):
 
 @given(contents, headers)
 def test_a_record_of_the_feedback_topic_is_feedback_or_is_refused(value, around):
-    try:
+    with suppress(UndecodableRecord):
         assert decode_feedback(record(3, value, headers=around)).query_id
-    except UndecodableRecord as error:
-        assert str(error)
 
 
 @given(frames)
 def test_bytes_are_an_output_frame_or_are_refused(value):
-    try:
+    with suppress(UnknownFrame):
         decode_output(value or b"")
-    except UnknownFrame as error:
-        assert str(error)
 
 
 @given(st.one_of(frames, request_frames))
 def test_bytes_are_a_request_frame_or_are_refused(value):
-    try:
+    with suppress(UnknownFrame):
         assert len(read_request(value, 2).rows) <= MOST_ROWS
-    except UnknownFrame as error:
-        assert str(error)
 
 
 keys = st.one_of(
@@ -68,13 +64,22 @@ def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records)
 
 
 rows = st.lists(values, min_size=1, max_size=4)
+some_models = st.lists(texts, min_size=1, max_size=3)
 received = st.builds(
     Received,
-    query_id=texts.filter(bool), partition=st.integers(0, 1), application=st.sampled_from(["app", "unknown"]), rows=rows, packed=st.just(True),
-    queried_at_s=st.floats(-1.0, 2**53), offset=st.integers(0, 2**63 - 1), context=st.one_of(st.none(), texts),
-    deadline_s=st.one_of(st.none(), st.floats(0, 1e9)), models=st.one_of(st.none(), st.lists(texts, min_size=1, max_size=3)),
-    content_type=st.sampled_from([codec.JSON, codec.MSGPACK]), invalid=st.one_of(st.none(), texts.filter(bool)),
-)  # fmt: skip
+    query_id=texts.filter(bool),
+    partition=st.integers(0, 1),
+    application=st.sampled_from(["app", "unknown"]),
+    rows=rows,
+    packed=st.sampled_from([True]),
+    queried_at_s=st.floats(-1.0, 2**53),
+    offset=st.integers(0, 2**63 - 1),
+    context=st.one_of(st.none(), texts),
+    deadline_s=st.one_of(st.none(), st.floats(0, 1e9)),
+    models=st.one_of(st.none(), some_models),
+    content_type=st.sampled_from([codec.JSON, codec.MSGPACK]),
+    invalid=st.one_of(st.none(), texts.filter(bool)),
+)
 input_specs = st.builds(InputSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
 
 

@@ -211,7 +211,9 @@ class Counted(list):
 @pytest.mark.parametrize("last", [None, [1, 2]], ids=["bad", "longer"])
 def test_the_row_that_is_wrong_is_found_by_halves(last):
     Counted.looked_at = 0
-    with pytest.raises(InvalidInput, match="row 1023: the row None" if last is None else "1024 rows, not all of the same"):
+    with pytest.raises(
+        InvalidInput, match="row 1023: the row None" if last is None else "1024 rows, not all of the same"
+    ):
         to_matrix(InputSpec(), Counted([[1]] * 1023 + [last]))
     assert Counted.looked_at < 4 * 1024
     assert Counted.looked_at > 0

@@ -36,7 +36,7 @@ class Letter:
     at_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
     said: DeadLetter | None
 
     @property

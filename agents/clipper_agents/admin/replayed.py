@@ -1,8 +1,8 @@
 """Which dead letters were replayed: a bit each, kept in the metadata of committed offsets.
 
 Rules of this file:
-- A group `<prefix>.replayed.<number>` stands for `LETTERS_A_GROUP` positions. Nobody consumes in it; what it committed on
-  the dead letters' topic is where its positions begin, with the bits as metadata.
+- A group `<prefix>.replayed.<number>` stands for `LETTERS_A_GROUP` positions. Nobody consumes in it; what it committed
+  on the dead letters' topic is where its positions begin, with the bits as metadata.
 - Kafka forgets a group's offsets a week after its last commit, by default. Letters live a week, so no note is forgotten
   before its letter.
 """

@@ -3,7 +3,8 @@
 Rules of this file:
 - A letter is noted as replayed before it is sent, and the note is taken back when the broker refuses it: whatever
   happens, it is not sent twice unless it is asked for.
-- Key, value and headers are the original's. A letter of which something was cut is not sent: it would be another record.
+- Key, value and headers are the original's. A letter of which something was cut is not sent: that would be another
+  record.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> 
     return None
 
 
-def replayed_headers(letter: Letter) -> list[tuple[str, bytes]]:
+def replayed_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
     """The original's headers, and the position from which it was replayed."""
     kept = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX) and name != REPLAYED_FROM]
     return [*kept, (REPLAYED_FROM, str(letter.position).encode())]
@@ -140,6 +141,6 @@ async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Lette
         yield batch
 
 
-def replaying_producer(**connection: object) -> AIOKafkaProducer:
+def replaying_producer(**connection: Any) -> AIOKafkaProducer:
     """A producer for `Replayer`, of the connection's arguments."""
     return AIOKafkaProducer(**connection, acks="all", enable_idempotence=False, max_request_size=LARGEST_RECORD_BYTES)

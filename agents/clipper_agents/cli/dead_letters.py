@@ -50,7 +50,7 @@ def list_letters(
     settings = settings_from(config, bootstrap, assignments)
     wanted = _filter(settings, topic, since, error)
 
-    async def newest() -> "list[dict[str, Any]]":
+    async def newest() -> list[dict[str, Any]]:
         async with _opened(settings) as letters:
             found = deque([_row(letter) async for letter in _newest(letters, wanted, limit)])
         return [*reversed(found)]
@@ -75,7 +75,8 @@ def show_letter(
 
     async def read() -> "Letter":
         async with _opened(settings) as letters:
-            return await letters.at(position)
+            found: Letter = await letters.at(position)
+            return found
 
     for line in _description(asyncio.run(read())):
         typer.echo(line)
@@ -100,7 +101,7 @@ def replay_letters(
 ) -> None:
     """Send dead letters to their topics and partitions once more, with their keys, values and headers.
 
-    A replayed query is a new query: with a query_id it is answered under that id. Ends with code 1 when one was refused.
+    A replayed query is a new query, answered under its query_id if it has one. Ends with code 1 when one was not sent.
     """
     if bool(positions) == every:
         raise typer.BadParameter("give positions, or --all with or without filters")

@@ -105,7 +105,10 @@ def test_a_frame_that_claims_more_than_its_bytes_is_refused(changes, words):
 
 
 def test_an_extension_type_is_no_part_of_a_frame():
-    for decode, fields in ((decode_output, [b"r", 1, 0, [msgspec.msgpack.Ext(5, b"")]]), (read_all, [b"r", 1, 0, "json"])):
+    for decode, fields in (
+        (decode_output, [b"r", 1, 0, [msgspec.msgpack.Ext(5, b"")]]),
+        (read_all, [b"r", 1, 0, "json"]),
+    ):
         frame = bytes([FRAME_VERSION]) + msgspec.msgpack.encode([*fields, [1], b"", [msgspec.msgpack.Ext(5, b"")]])
         with pytest.raises(UnknownFrame, match="extension type 5"):
             decode(frame)
