@@ -52,8 +52,9 @@ class Traffic:
         self._threads[0].join()
         every = {(one.partition, one.offset) for one in self._client.read(self.queries)}
         end_s = time.monotonic() + 120
-        while not every <= self._answered | {*refused()}:
-            assert time.monotonic() < end_s, f"{len(every - self._answered)} of {len(every)} queries have no answer"
+        while open_queries := every - self._answered - {*refused()}:
+            first = sorted(open_queries)[:5]
+            assert time.monotonic() < end_s, f"{len(open_queries)} of {len(every)} queries have no answer: {first}"
             assert not self._failures, self._failures
             self._all_answered.wait(0.1)
         self._all_answered.set()

@@ -7,18 +7,26 @@ Rules of this file:
   before its letter.
 """
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
-from clipper_agents.admin.client import administration, unreachable
+from clipper_agents.admin.client import TIMEOUT_S, administration, unreachable
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
+POLL_S = 0.1
 LETTERS_A_GROUP = 16_384
 """As many bits are 2732 characters of base64; a broker takes 4096 (`offset.metadata.max.bytes`)."""
 
@@ -72,11 +80,18 @@ class Replayed:
 
     async def _marks(self, number: int) -> set[int]:
         if number not in self._known:
-            async with administration(self._connection) as admin:
-                offsets = await admin.list_consumer_group_offsets(self._group(number), partitions=[self._tp])
-            found = offsets.get(self._tp)
+            async with administration(self._connection) as admin, asyncio.timeout(TIMEOUT_S):
+                found = (await self._offsets(admin, self._group(number))).get(self._tp)
             self._known[number] = decode_marks(found.metadata) if found is not None and found.metadata else set()
         return self._known[number]
+
+    async def _offsets(self, admin: AIOKafkaAdminClient, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """What the group has committed; a cluster that never had a group needs a moment to appoint a coordinator."""
+        while True:
+            try:
+                return await admin.list_consumer_group_offsets(group, partitions=[self._tp])
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+                await asyncio.sleep(POLL_S)
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[AIOKafkaConsumer]:
