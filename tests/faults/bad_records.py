@@ -165,7 +165,7 @@ class BadRecords:
                 lambda: b"\x91" * BIG_BYTES,
                 lambda: json.dumps({"application": "picks", "input": [10**400] * 2_000}).encode(),
                 lambda: json.dumps({"application": "picks", "input": [[[[[1] * 20] * 20] * 20] * 20]}).encode(),
-                lambda: json.dumps({"application": "picks", "context": "\x7f" * BIG_BYTES, "input": [1]}).encode(),
+                lambda: msgspec.json.encode({"application": "picks", "context": "\x7f" * BIG_BYTES, "input": [1]}),
                 lambda: json.dumps({"application": "picks", "models": ["m"] * 200_000, "input": [1]}).encode(),
                 lambda: rng.randbytes(BIG_BYTES),
             ]

@@ -13,7 +13,7 @@ from e2e.traffic import Traffic
 from faults.bad_records import BadRecords
 from faults.deployment import APPLICATIONS, CONFIGURATION
 from faults.report import FaultReport
-from faults.verdict import judge, refused
+from faults.verdict import elsewhere, judge, refused
 from faults.watching import Watch, memory_mib
 
 from clipper_topics.catalogue import Catalogue
@@ -30,7 +30,9 @@ class Sent:
 
     def __init__(self, client: AnyClient) -> None:
         self.places: dict[str, dict[tuple[int, int], bytes | None]] = {}
-        self._producer = Producer({"bootstrap.servers": client.bootstrap, "message.max.bytes": 9_000_000})
+        self._producer = Producer(
+            {"bootstrap.servers": client.bootstrap, "message.max.bytes": 9_000_000, "batch.size": 100_000}
+        )
 
     def send(self, bad: BadRecords, count: int, big_ratio: float) -> None:
         for one in bad.generate(count, big_ratio):
@@ -96,7 +98,7 @@ def test_bad_input(
             began_s = time.monotonic()
             sent.send(bad, count, big_ratio=0.008 if short else 0.002)
             until("good queries after the bad ones", lambda goal=traffic.asked + 40: traffic.asked >= goal)
-            traffic.finish(lambda: refused(client, catalogue.prefix, catalogue.queries).keys())
+            traffic.finish(lambda: elsewhere(client, catalogue.prefix))
             verdict = judge(client, catalogue.prefix, APPLICATIONS)
             good_after(client, catalogue)
             groups = [
@@ -113,6 +115,8 @@ def test_bad_input(
         assert watch.most_mib < MOST_MIB
         answered = {(one.partition, one.content["query_offset"]) for one in verdict.answers}
         assert not answered & letters[catalogue.queries].keys()
+        asked = len(client.read(catalogue.queries))  # nobody was killed, so each has exactly one of the two
+        assert asked == len(client.read(catalogue.predictions)) + letters[catalogue.queries].total()
         assert all(times == 1 for of_topic in letters.values() for times in of_topic.values())
         for topic in (catalogue.outputs, requests):  # whatever does not begin with the version byte is no frame
             no_frames = {place for place, value in sent.places[topic].items() if not (value or b"").startswith(b"\x01")}

@@ -6,6 +6,7 @@ import struct
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -67,7 +68,11 @@ def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Cat
                 timeout=10_000,
                 topics=[(catalogue.queries, [(0, bytes(batch))])],
             )
-            await client.send(node, request)
+            error_code = NotLeaderForPartitionError.errno
+            while error_code == NotLeaderForPartitionError.errno:  # the topic is new
+                response = await client.send(node, request)
+                ((_, ((_, error_code, *_),)),) = response.topics
+            assert error_code == 0, response
         finally:
             await client.close()
         return await read(kafka, catalogue.queries, 3)
