@@ -124,13 +124,18 @@ def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[
 
 
 def _identity(record: Record) -> tuple[int, str, str] | None:
-    """Partition, query id and application, of a query or a prediction; None when it has no id of its own."""
+    """Partition, query id and application, of a query or a prediction; None for a record that is neither.
+
+    A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
+    """
     try:
         content = record.content
     except ValueError:
         return None
-    names = (content.get("query_id"), content.get("application")) if isinstance(content, dict) else ()
-    return (record.partition, *names) if names and all(isinstance(name, str) for name in names) else None
+    if not isinstance(content, dict):
+        return None
+    names = content.get("query_id") or f"{record.partition}-{record.offset}", content.get("application")
+    return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
 
 
 def elsewhere(client: AnyClient, prefix: str) -> set[Place]:
