@@ -14,8 +14,10 @@ import reprlib
 from typing import Any
 
 SHOWN_CHARACTERS = 80
+SHOWN_MEMBERS = 8
+"""Of a list or a map: four levels of them are four thousand values, and more would not be seen."""
 _shown = reprlib.Repr()
-_shown.maxlevel, _shown.maxlist, _shown.maxdict = 4, 20, 20
+_shown.maxlevel, _shown.maxlist, _shown.maxtuple, _shown.maxdict = 4, SHOWN_MEMBERS, SHOWN_MEMBERS, SHOWN_MEMBERS
 _shown.maxstring = _shown.maxother = _shown.maxlong = SHOWN_CHARACTERS
 
 

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from clipper_stream.errors import InvalidInput, InvalidSetting, shown
 
 NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
 """Element types of numeric rows."""
+LISTED = ("text", "bytes", "json")
+"""Element types of the other rows."""
 
 MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
@@ -53,8 +56,8 @@ class InputSpec:
     shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in (*NUMERIC, *_READERS):
-            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *_READERS))}")
+        if self.dtype not in (*NUMERIC, *LISTED):
+            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *LISTED))}")
         if self.shape is not None and not all(type(length) is int and length > 0 for length in self.shape):
             raise InvalidSetting(f"shape {self.shape!r}: give positive integers, as [64] or [28, 28]")
 
@@ -114,9 +117,11 @@ def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
     try:
         return convert(spec, rows)
     except InvalidInput as error:
-        for index, reason in _one_by_one(spec, rows).failed.items():
-            raise InvalidInput(f"row {index}: {reason}") from error
-        raise
+        index = _first_failing(spec, rows)
+        if index is None:
+            raise
+        reason = _one_by_one(spec, [rows[index]]).failed[0]
+        raise InvalidInput(f"row {index}: {reason}") from error
 
 
 def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
@@ -133,6 +138,9 @@ def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
         InvalidInput: one of them does not fit, or their lengths differ; `to_rows` says which, at the cost of looking at
             each.
     """
+    if spec.dtype == "json":
+        _check_json(rows)
+        return list(rows)
     if not spec.numeric:
         read = _READERS[spec.dtype]
         return [read(row) for row in rows]
@@ -142,6 +150,32 @@ def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
     if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
         raise InvalidInput(f"NaN, infinity or a number too large for {spec.dtype}: give {_expected(spec)}, all finite")
     return matrix
+
+
+def _first_failing(spec: InputSpec, rows: Sequence[Any]) -> int | None:
+    """Index of a row that does not fit by itself, the first as a rule; None when none is found, as lengths differ.
+
+    By halves, and only where it fails first: a query may have hundreds of thousands of rows, and converting each alone
+    would take seconds.
+    """
+    start, stop = 0, len(rows)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if not _fits(spec, rows[start:middle]):
+            stop = middle
+        elif not _fits(spec, rows[middle:stop]):
+            start = middle
+        else:
+            return None
+    return None if _fits(spec, rows[start:stop]) else start
+
+
+def _fits(spec: InputSpec, rows: Sequence[Any]) -> bool:
+    try:
+        convert(spec, rows)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _one_by_one(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
@@ -173,7 +207,7 @@ def _from_numbers(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
     if packed is not None:
         return _to_float(spec, packed)
     try:
-        found = np.asarray(rows)
+        found = np.asarray(rows if _may_be_numbers(rows) else None)
     except ValueError:  # lists of different lengths
         found = np.asarray(None)
     if found.dtype.kind not in "iufb":
@@ -182,6 +216,21 @@ def _from_numbers(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
     if shape != spec.shape if spec.shape is not None else len(shape) != 1 or shape[0] == 0:
         raise InvalidInput(f"a row of shape {list(shape)}: give {_expected(spec)}")
     return _to_float(spec, found) if np.dtype(spec.dtype).kind == "f" else _to_integer(spec, found)
+
+
+def _may_be_numbers(rows: Sequence[Any]) -> bool:
+    """Whether there is no text, binary or map inside, at any depth.
+
+    numpy would make room for the longest text in the place of every element: gigabytes, for a query of a megabyte.
+    """
+    level: Sequence[Any] = rows
+    while True:
+        kinds = set(map(type, level))
+        if any(issubclass(kind, (str, *_BINARY, Mapping)) for kind in kinds):
+            return False
+        if not any(issubclass(kind, list | tuple) for kind in kinds):
+            return True
+        level = [*chain.from_iterable(member for member in level if isinstance(member, list | tuple))]
 
 
 def _packed(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | None:
@@ -246,33 +295,40 @@ def _bytes(row: Any) -> bytes:
         raise InvalidInput(f'{_described([row])}: give bytes in msgpack, or {{"base64": "..."}}') from None
 
 
-def _json(row: Any) -> Any:
-    _check_json(row, MAX_DEPTH)
-    return row
+def _check_json(rows: Sequence[Any]) -> None:
+    """Refuse what could not be written down again on the way to a model.
+
+    Level by level and not value by value: a row of a megabyte may have half a million values.
+    """
+    level: Sequence[Any] = rows
+    for _ in range(MAX_DEPTH + 1):
+        kinds = set(map(type, level))
+        if int in kinds:
+            _check_integers([value for value in level if type(value) is int])
+        strange = [kind for kind in kinds if not issubclass(kind, _JSON)]
+        if strange:
+            raise InvalidInput(f"a value of type {strange[0].__name__}: give numbers, text, lists or maps")
+        level = list(_members(level))
+        if not level:
+            return
+    raise InvalidInput(f"the row is nested deeper than {MAX_DEPTH} levels: give a flatter one")
 
 
-def _check_json(value: Any, depth: int) -> None:
-    """Refuse what could not be written down again on the way to a model."""
-    if value is None or isinstance(value, str | float | bool | bytes):
-        return
-    if isinstance(value, int):
+def _check_integers(values: Sequence[int]) -> None:
+    for value in (min(values), max(values)):
         if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
             raise InvalidInput(f"the integer {shown(value)} has more than 64 bits: give it as text or as a float")
-    elif depth == 0:
-        raise InvalidInput(f"the row is nested deeper than {MAX_DEPTH} levels: give a flatter one")
-    else:
-        for member in _members(value):
-            _check_json(member, depth - 1)
 
 
-def _members(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
-            return value.values()
-        raise InvalidInput(f"a map with keys other than text, {shown(value)}: give text")
-    if isinstance(value, list | tuple):
-        return value
-    raise InvalidInput(f"a value of type {type(value).__name__}: give numbers, text, lists or maps")
+def _members(level: Sequence[Any]) -> Iterable[Any]:
+    """The values of all maps and lists of a level."""
+    maps = [value for value in level if isinstance(value, Mapping)]
+    if not set(map(type, chain.from_iterable(maps))) <= {str}:
+        strange = next(value for value in maps if not all(isinstance(key, str) for key in value))
+        raise InvalidInput(f"a map with keys other than text, {shown(strange)}: give text")
+    lists = (value for value in level if isinstance(value, list | tuple))
+    return chain(chain.from_iterable(value.values() for value in maps), chain.from_iterable(lists))
 
 
-_READERS: Mapping[str, Callable[[Any], Any]] = {"text": _text, "bytes": _bytes, "json": _json}
+_JSON = (type(None), bool, int, float, str, bytes, Mapping, list, tuple)
+_READERS: Mapping[str, Callable[[Any], Any]] = {"text": _text, "bytes": _bytes}

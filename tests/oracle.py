@@ -6,6 +6,7 @@ Rules of this file:
   query that can be used counts.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -111,12 +112,32 @@ def fold(
 
 
 def _readable(record: Record) -> dict[str, Any] | None:
+    """What the record says, if it says what the page of the wire contract allows: anybody may write it."""
     try:
         found = record.content
     except ValueError:
         return None
+    if not isinstance(found, dict) or not all(isinstance(name, str) and _is_text(name) for name in found):
+        return None
     truths = [name for name in ("label", "loss", "reward") if name in found]
-    return found if len(truths) == 1 and isinstance(found.get("query_id"), str) else None
+    optional = [found.get(name) for name in ("application", "context")]
+    texts = all(one is None or (isinstance(one, str) and _is_text(one)) for one in optional)
+    query_id = found.get("query_id")
+    if len(truths) != 1 or not texts or not query_id or not isinstance(query_id, str) or not _is_text(query_id):
+        return None
+    given = found.get("loss", found.get("reward", 0))
+    number = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= 1
+    return found if number and _all_text(found.get("label")) else None
+
+
+def _is_text(value: str) -> bool:
+    return value.encode("utf-8", "ignore").decode() == value  # half a surrogate pair is no text
+
+
+def _all_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_all_text, value)) and all(map(_all_text, value.values()))
+    return all(map(_all_text, value)) if isinstance(value, list) else not isinstance(value, str) or _is_text(value)
 
 
 def _agree(found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
@@ -173,5 +194,29 @@ def _loss(kind: str, label: Any, output: Any) -> float:
     if output is None:  # a row that the model did not answer
         return 1.0
     if kind == "zero_one":
-        return 0.0 if label == output else 1.0
-    return float(min(1.0, abs(label - output)) ** (2 if kind == "squared" else 1))
+        return 0.0 if _same(label, output) else 1.0
+    true, said = _number(label), _number(output)
+    if true is None or said is None or not math.isfinite(true):
+        raise ValueError("no number to compare")
+    return float(min(1.0, abs(true - said)) ** (2 if kind == "squared" else 1)) if math.isfinite(said) else 1.0
+
+
+def _same(label: Any, output: Any) -> bool:
+    """Two texts as texts; else 3, 3.0 and "3" are equal, because one side is often read from a file."""
+    if isinstance(label, list) and isinstance(output, list):
+        return len(label) == len(output) and all(map(_same, label, output))
+    if isinstance(label, str) == isinstance(output, str):
+        return bool(label == output)
+    numbers = _number(label), _number(output)
+    return None not in numbers and numbers[0] == numbers[1]
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, bool | int | float | str):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return None

@@ -71,6 +71,7 @@ def _value(data: bytes, at: int) -> tuple[Any, int]:
 def _sized(data: bytes, at: int, kind: str, size: int) -> tuple[Any, int]:
     if kind in ("bytes", "text"):
         found = data[at : at + size]
+        assert len(found) == size, f"{size - len(found)} bytes are missing"
         return (found if kind == "bytes" else found.decode()), at + size
     values = []
     for _ in range(size if kind == "list" else 2 * size):

@@ -2,6 +2,7 @@
 
 Rules of this file:
 - Who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up.
+- Waiters of a key are a dict, for its order and its lookup: one query may have a hundred thousand identical rows.
 - Who stops waiting leaves. A key that nobody waits for is forgotten, so that a request lost on the way delays no later
   query, and memory is bounded by the queries that wait.
 """
@@ -10,7 +11,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-W = TypeVar("W")
+W = TypeVar("W", bound=Hashable)
 
 
 class InFlight(Generic[K, W]):
@@ -30,7 +31,7 @@ class InFlight(Generic[K, W]):
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[K, list[W]] = {}
+        self._waiting: dict[K, dict[W, None]] = {}
 
     def __len__(self) -> int:
         """Keys in flight."""
@@ -44,26 +45,25 @@ class InFlight(Generic[K, W]):
         """Wait for the key; True when nobody did before: ask for it now."""
         waiters = self._waiting.get(key)
         if waiters is None:
-            self._waiting[key] = [waiter]
+            self._waiting[key] = {waiter: None}
             return True
-        if waiter not in waiters:
-            waiters.append(waiter)
+        waiters[waiter] = None
         return False
 
     def first(self, key: K) -> W | None:
         """Who of those that wait joined first; None when nobody waits."""
         waiters = self._waiting.get(key)
-        return waiters[0] if waiters else None
+        return next(iter(waiters)) if waiters else None
 
     def leave(self, key: K, waiter: W) -> None:
         """Wait no longer, for example at the query's deadline. No error when the waiter does not wait."""
         waiters = self._waiting.get(key)
         if waiters is None or waiter not in waiters:
             return
-        waiters.remove(waiter)
+        del waiters[waiter]
         if not waiters:
             del self._waiting[key]
 
     def resolve(self, key: K) -> list[W]:
         """Everybody who waited for the key, in the order they joined; the key is in flight no longer."""
-        return self._waiting.pop(key, [])
+        return [*self._waiting.pop(key, ())]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.combiner import Combined, combine
-from clipper_stream.errors import ModelFailed
+from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.routing.application import Application
 from clipper_stream.routing.pending import Failure, NoOutput, Pending
 from clipper_stream.routing.received import Received
@@ -188,7 +188,7 @@ def _why_nobody(pending: Pending, rows: list[int]) -> tuple[str, str]:
     decision, failures = pending.decision, pending.failures or {}
     served = [model for model, ref in enumerate(decision.models) if ref in decision.served]
     who = ", ".join(decision.models[model] for model in served)
-    where = f" for rows {rows}" if pending.query.packed else ""
+    where = f" for rows {shown(rows)}" if pending.query.packed else ""
     reasons = [failures.get(model * pending.count + row, LATE) for row in rows for model in served]
     if any(reason == "late" for reason, _ in reasons):
         bound_ms = round((pending.deadline_s - pending.query.queried_at_s) * 1000)

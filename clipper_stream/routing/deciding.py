@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipper_stream.errors import InvalidInput
+from clipper_stream.errors import InvalidInput, shown
 from clipper_stream.inputs import convert, to_matrix, to_rows
 from clipper_stream.query_life import Event, Way
 from clipper_stream.routing.answer import Answer, refusal
@@ -36,7 +36,7 @@ class Decided:
 
 def refuse_unknown(pending: Pending, now_s: float) -> Answer:
     """The answer to a query of an application that is not registered."""
-    why = f"application {pending.query.application!r} is not registered"
+    why = f"application {shown(pending.query.application)} is not registered"
     return _refused(pending, None, "unknown_application", why, now_s)
 
 
@@ -139,7 +139,7 @@ class Deciding:
         refs = {model: application.named(model) for model in models}
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
-            why = f"{unknown} are no candidates of {application.name!r}: {', '.join(application.refs)}"
+            why = f"{shown(unknown)} are no candidates of {application.name!r}: {', '.join(application.refs)}"
             self._refuse(pending, "unknown_model", why)
             return None
         return named(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))

@@ -1,6 +1,8 @@
 """An application in any language: confluent-kafka, the standard library, and nothing of this project."""
 
 import json
+import math
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +25,35 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes] = field(default_factory=dict)
+    all_headers: Sequence[tuple[str, bytes | None]] = ()
+    """Those that come twice, too."""
 
     @property
     def content(self) -> Any:
-        """The value, by its content type."""
-        kind = self.headers.get("content-type", b"application/json").decode()
-        return unpack(self.value or b"") if kind == "application/msgpack" else json.loads(self.value or b"")
+        """The value, by its content type.
+
+        Raises:
+            ValueError: it is not of that type.
+        """
+        if self.kind == "application/msgpack":
+            try:
+                return unpack(self.value or b"")
+            except (AssertionError, IndexError, TypeError, RecursionError, struct.error) as error:
+                raise ValueError(f"no msgpack: {error!r}") from error
+        if self.kind != "application/json":
+            raise ValueError(f"content type {self.kind}")
+        try:
+            return json.loads((self.value or b"").decode(), parse_constant=_no_number, parse_float=_finite)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+
+    @property
+    def kind(self) -> str:
+        """Its content type: JSON unless the first header of that name says otherwise."""
+        for name, value in self.all_headers or self.headers.items():
+            if name.lower() == "content-type":
+                return (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
+        return "application/json"
 
 
 class AnyClient:
@@ -151,6 +176,20 @@ def _record(message: Message) -> Record:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    headers = {name: bytes(value or b"") for name, value in message.headers() or []}
+    all_headers = [(name, None if value is None else bytes(value)) for name, value in message.headers() or []]
+    headers = {name: value or b"" for name, value in all_headers}
     key, value = message.key(), message.value()
-    return Record(topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers)
+    return Record(
+        topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers, all_headers=all_headers
+    )
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is out of range")
+    return number

@@ -78,7 +78,8 @@ def judge(
     by_query: dict[Place, set[bytes | None]] = {}
     for one in answers:
         by_query.setdefault(_about(one), set()).add(one.value)
-    queries = {(one.partition, one.offset) for one in client.read(f"{prefix}.queries")}
+    asked = client.read(f"{prefix}.queries")
+    queries = {(one.partition, one.offset) for one in asked}
     expected = oracle.fold(answers, feedback, applications)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
@@ -88,7 +89,12 @@ def judge(
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(queries - by_query.keys() - _refused(client, prefix)),
+        lost=frozenset(
+            queries
+            - by_query.keys()
+            - answered_again(asked, answers)
+            - refused(client, prefix, f"{prefix}.queries").keys()
+        ),
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
@@ -103,14 +109,49 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
     return (table, feedback) if oracle.positions(table) == {one.partition: one.offset for one in feedback} else None
 
 
-def _refused(client: AnyClient, prefix: str) -> set[Place]:
-    """Queries that are among the dead letters."""
-    places = set()
+def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
+    """Queries under an id that was answered before, and whose answer stands in the log once more for each of them."""
+    given = Counter(about for about in map(_identity, answers) if about is not None)
+    seen: Counter[tuple[int, str, str]] = Counter()
+    again = set()
+    for one in queries:
+        about = _identity(one)
+        if about is not None:
+            seen[about] += 1
+            if 1 < seen[about] <= given[about]:
+                again.add((one.partition, one.offset))
+    return again
+
+
+def _identity(record: Record) -> tuple[int, str, str] | None:
+    """Partition, query id and application, of a query or a prediction; None for a record that is neither.
+
+    A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
+    """
+    try:
+        content = record.content
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    names = content.get("query_id") or f"{record.partition}-{record.offset}", content.get("application")
+    return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
+
+
+def elsewhere(client: AnyClient, prefix: str) -> set[Place]:
+    """Queries that have no prediction of their own and need none: dead letters, and repetitions of an id."""
+    again = answered_again(client.read(f"{prefix}.queries"), client.read(f"{prefix}.predictions"))
+    return again | refused(client, prefix, f"{prefix}.queries").keys()
+
+
+def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:
+    """How often each record of a topic is among the dead letters."""
+    places = []
     for one in client.read(f"{prefix}.dead-letters"):
-        said = {name.removeprefix("__streams.errors."): value.decode() for name, value in one.headers.items()}
-        if said["topic"] == f"{prefix}.queries":
-            places.add((int(said["partition"]), int(said["offset"])))
-    return places
+        topic, *place = (one.headers[f"__streams.errors.{name}"].decode() for name in ("topic", "partition", "offset"))
+        if topic == of:
+            places.append((int(place[0]), int(place[1])))
+    return Counter(places)
 
 
 def _about(answer: Record) -> Place:

@@ -188,3 +188,32 @@ def test_a_long_row_is_shortened_in_the_message():
 def test_a_spec_outside_its_bounds_is_refused(dtype, shape):
     with pytest.raises(InvalidSetting, match=r"use|give"):
         InputSpec(dtype, shape)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_a_long_text_does_not_take_its_room_for_every_row(dtype):
+    with pytest.raises(InvalidInput, match="row 0: the row 'xxx"):
+        to_matrix(InputSpec(dtype), ["x" * 1_000_000, *[1] * 10_000_000])  # 40 terabytes as an array of texts
+
+
+class Counted(list):
+    """A list of rows that counts how many are looked at in slices."""
+
+    looked_at = 0
+
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        if isinstance(index, slice):
+            Counted.looked_at += len(found)
+        return found
+
+
+@pytest.mark.parametrize("last", [None, [1, 2]], ids=["bad", "longer"])
+def test_the_row_that_is_wrong_is_found_by_halves(last):
+    Counted.looked_at = 0
+    with pytest.raises(
+        InvalidInput, match="row 1023: the row None" if last is None else "1024 rows, not all of the same"
+    ):
+        to_matrix(InputSpec(), Counted([[1]] * 1023 + [last]))
+    assert Counted.looked_at < 4 * 1024
+    assert Counted.looked_at > 0

@@ -23,6 +23,14 @@ def _retained(ms: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(ms)}
 
 
+def _from_anybody(config: dict[str, str]) -> dict[str, str]:
+    """Of topics that applications and operators write.
+
+    Their clients compress as they like, and our consumers need not know how: the broker stores the records plain.
+    """
+    return {**config, "compression.type": "uncompressed"}
+
+
 def _large(ms: int) -> dict[str, str]:
     return {**_retained(ms), "max.message.bytes": str(LARGEST_RECORD_BYTES)}
 
@@ -109,12 +117,12 @@ class Catalogue:
         """The topics that exist whatever models there are."""
         shared = self.partitions
         return [
-            TopicSpec(name=self.queries, partitions=shared, config=_stamped(_retained(7 * DAY_MS))),
+            TopicSpec(name=self.queries, partitions=shared, config=_stamped(_from_anybody(_retained(7 * DAY_MS)))),
             TopicSpec(name=self.predictions, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
-            TopicSpec(name=self.feedback, partitions=shared, config=_stamped(_retained(7 * DAY_MS))),
+            TopicSpec(name=self.feedback, partitions=shared, config=_stamped(_from_anybody(_retained(7 * DAY_MS)))),
             TopicSpec(name=self.outputs, partitions=shared, config=_large(HOUR_MS)),
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
-            TopicSpec(name=self.control, partitions=1, config=_COMPACTED),
+            TopicSpec(name=self.control, partitions=1, config=_from_anybody(_COMPACTED)),
             TopicSpec(name=self.dead_letters, partitions=1, config=_large(7 * DAY_MS)),
             TopicSpec(name=self.selection_changelog, partitions=shared, config=_COMPACTED),
         ]

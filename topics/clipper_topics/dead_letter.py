@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 PREFIX = "__streams.errors."
+CUT = "clipper-cut"
+"""A header of letters of which not everything could be kept: what was cut, and what it had, in words."""
+MESSAGE_CHARACTERS = 4_096
+"""The beginning of a message: one that repeats what it was given can be larger than a record may be."""
 STACKTRACE_CHARACTERS = 8_192
 """The end of a stack trace, where the error is; a broker refuses records above a megabyte."""
 
@@ -29,6 +33,7 @@ class DeadLetter:
         topic: Topic of the original record.
         partition: Partition of the original record.
         offset: Offset of the original record.
+        cut: What is missing of the original, in words; None when all of it is here.
     """
 
     exception: str
@@ -37,6 +42,7 @@ class DeadLetter:
     topic: str
     partition: int
     offset: int
+    cut: str | None = None
 
 
 def dead_letter_headers(topic: str, partition: int, offset: int, error: BaseException) -> list[tuple[str, bytes]]:
@@ -54,7 +60,7 @@ def dead_letter_headers(topic: str, partition: int, offset: int, error: BaseExce
     kind = type(error)
     found = {
         "exception": f"{kind.__module__}.{kind.__qualname__}",
-        "message": str(error),
+        "message": str(error)[:MESSAGE_CHARACTERS],
         "topic": topic,
         "partition": str(partition),
         "offset": str(offset),
@@ -73,7 +79,7 @@ def read_dead_letter(headers: Iterable[tuple[str, bytes]]) -> DeadLetter:
     found = {
         name.removeprefix(PREFIX): (value or b"").decode("utf-8", "replace")
         for name, value in headers
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) or name == CUT
     }
     try:
         return DeadLetter(
@@ -83,6 +89,7 @@ def read_dead_letter(headers: Iterable[tuple[str, bytes]]) -> DeadLetter:
             topic=found["topic"],
             partition=int(found["partition"]),
             offset=int(found["offset"]),
+            cut=found.get(CUT),
         )
     except KeyError as error:
         raise NotADeadLetter(f"no header {PREFIX}{error.args[0]}: is this record from the dead letters?") from error

@@ -64,9 +64,13 @@ class OutputFrame(msgspec.Struct, array_like=True, kw_only=True):
     """The rows without an output."""
 
 
+def _no_extension(code: int, _: memoryview) -> object:
+    raise ValueError(f"msgpack extension type {code}: use numbers, text, binary, lists and maps")
+
+
 _encoder = msgspec.msgpack.Encoder()
-_request = msgspec.msgpack.Decoder(RequestFrame)
-_output = msgspec.msgpack.Decoder(OutputFrame)
+_request = msgspec.msgpack.Decoder(RequestFrame, ext_hook=_no_extension)
+_output = msgspec.msgpack.Decoder(OutputFrame, ext_hook=_no_extension)
 _VERSION = bytes([FRAME_VERSION])
 
 

@@ -12,6 +12,9 @@ import msgspec
 ID_CHARACTERS = 256
 """Longest query id and context: both become keys in the routers' state."""
 
+MOST_ROWS = 10_000
+"""Of one query: each router process decides about a query at one go, and 10 000 rows take it a tenth of a second."""
+
 _Identifier = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
 
 
@@ -27,7 +30,7 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     input: Any = msgspec.UNSET
     """One row: numbers, nested numbers, text, or `{"base64": ...}`; the application's input spec says which."""
     inputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
-    """Several rows, answered together by one decision. Exactly one of `input` and `inputs` is given."""
+    """Several rows, at most 10 000, answered together by one decision. Exactly one of `input` and `inputs` is given."""
     deadline_ms: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})] | None = None
     """Answer within so many milliseconds of the record's timestamp; at most the application's objective counts."""
     models: list[str] | None = None
@@ -51,6 +54,8 @@ def _check_rows(query: Query) -> str | None:
         return "the query has both input (one row) and inputs (several rows): leave one of them out"
     if query.inputs is not msgspec.UNSET and not query.inputs:
         return "inputs is empty: give at least one row"
+    if query.inputs is not msgspec.UNSET and len(query.inputs) > MOST_ROWS:
+        return f"inputs has {len(query.inputs)} rows: give at most {MOST_ROWS}, and the others in further queries"
     return None
 
 

@@ -1,6 +1,6 @@
 """What can go wrong while a deployment is set up."""
 
-from clipper_stream.errors import SetupError
+from clipper_stream.errors import ClipperError, SetupError
 
 
 class KafkaUnreachable(SetupError):
@@ -9,6 +9,10 @@ class KafkaUnreachable(SetupError):
 
 class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
+
+
+class NoSuchLetter(ClipperError):
+    """No dead letter has this position."""
 
 
 class TopicRefused(SetupError):

@@ -43,7 +43,7 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Stat
         try:
             return await asyncio.wait_for(_read(connection, catalogue, stack), 2 * WITHIN_S)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise unreachable(connection, error) from error
+            raise await unreachable(connection, error) from error
 
 
 async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncExitStack) -> Status:

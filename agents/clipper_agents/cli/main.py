@@ -12,6 +12,7 @@ from clipper_agents import exits
 from clipper_agents.cli.apply import apply
 from clipper_agents.cli.asking import feedback, predict
 from clipper_agents.cli.broker import broker
+from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.status import status
@@ -68,6 +69,7 @@ _add(
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
+app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 app.add_typer(worker, short_help="Run one router or host process.")
 
 

@@ -7,12 +7,17 @@ from math import inf, prod
 
 import numpy as np
 
+from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
 
 NUMERIC = frozenset({"float32", "float64", "int32", "int64", "uint8"})
 LISTED = frozenset({"text", "bytes", "json"})
 _DEADLINE_BYTES = 8
+MOST_ROWS = 16_384
+"""Of a frame; routers ask for at most a thousand. A shape of some bytes can claim any number of empty rows."""
+MOST_IDENTITY_BYTES = 64
+"""Of a router's identity, which has 8: it goes back with each piece of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ def read_request(value: bytes | None, partitions: int) -> AskedRows:
     frame = decode_request(value or b"")
     if not 0 <= frame.reply < partitions:
         raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
+    if len(frame.router) > MOST_IDENTITY_BYTES:
+        raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
     return asked_by(frame)
 
 
@@ -78,13 +85,15 @@ def asked_by(frame: RequestFrame) -> AskedRows:
 
 def _rows(frame: RequestFrame) -> Rows:
     if not frame.shape or min(frame.shape) < 0:
-        raise UnknownFrame(f"shape {frame.shape}: the number of rows comes first, and no number is negative")
+        raise UnknownFrame(f"shape {shown(frame.shape)}: the number of rows comes first, and no number is negative")
+    if frame.shape[0] > MOST_ROWS:
+        raise UnknownFrame(f"shape {shown(frame.shape)}: a frame has at most {MOST_ROWS} rows")
     if frame.dtype in NUMERIC:
         return _matrix(frame)
     if frame.dtype not in LISTED:
-        raise UnknownFrame(f"dtype {frame.dtype!r}: use one of {', '.join(sorted(NUMERIC | LISTED))}")
+        raise UnknownFrame(f"dtype {shown(frame.dtype)}: use one of {', '.join(sorted(NUMERIC | LISTED))}")
     if frame.shape != [len(frame.rows)]:
-        raise UnknownFrame(f"shape {frame.shape} with {len(frame.rows)} rows of {frame.dtype}")
+        raise UnknownFrame(f"shape {shown(frame.shape)} with {len(frame.rows)} rows of {frame.dtype}")
     return frame.rows
 
 
@@ -93,8 +102,13 @@ def _matrix(frame: RequestFrame) -> Rows:
     expected = prod(frame.shape) * dtype.itemsize
     if len(frame.matrix) != expected:
         size = len(frame.matrix)
-        raise UnknownFrame(f"a matrix of {size} bytes, {frame.dtype} of shape {frame.shape} takes {expected}")
-    return np.frombuffer(frame.matrix, dtype).reshape(frame.shape)
+        raise UnknownFrame(
+            f"a matrix of {size} bytes, {frame.dtype} of shape {shown(frame.shape)} takes {shown(expected)}"
+        )
+    try:
+        return np.frombuffer(frame.matrix, dtype).reshape(frame.shape)
+    except (ValueError, OverflowError) as error:  # no bytes, and more dimensions or larger ones than an array can have
+        raise UnknownFrame(f"shape {shown(frame.shape)}: {error}") from error
 
 
 def _deadlines(packed: bytes, rows: int) -> tuple[float, ...]:

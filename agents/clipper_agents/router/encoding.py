@@ -1,6 +1,8 @@
 """Answers to prediction records."""
 
+import contextlib
 from functools import lru_cache
+from typing import Any
 
 from msgspec import UNSET
 
@@ -11,6 +13,8 @@ from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, PolicyRe
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 """Of a prediction; the key, which is the query's, needs room as well."""
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 JSON_HEADERS: list[tuple[str, bytes]] = [(codec.CONTENT_TYPE, codec.JSON.encode())]
 
 
@@ -28,24 +32,38 @@ def encode_answer(answer: Answer, most_bytes: int = MOST_BYTES) -> tuple[Answer,
         answer: What was decided.
         most_bytes: Size of the prediction at most.
     """
-    encoded = _encoded(answer)
-    if len(encoded) > most_bytes:
-        answer = _too_large(answer, len(encoded), most_bytes)
+    try:
         encoded = _encoded(answer)
-    return answer, encoded
+        if len(encoded) <= most_bytes:
+            return answer, encoded
+        size = f"the answer takes {len(encoded)} bytes, a record has at most {most_bytes}"
+        why = f"{size}: ask for fewer rows at once"
+    except _UNWRITABLE as error:
+        why = f"the answer cannot be written as {answer.query.content_type}: {error}"
+    return _default(answer, why, most_bytes)
+
+
+def _default(answer: Answer, why: str, most_bytes: int) -> tuple[Answer, bytes]:
+    """The application's default output instead, and null when that is the one that no record can hold."""
+    with contextlib.suppress(*_UNWRITABLE):
+        default = _without_outputs(answer, why, answer.application and answer.application.default_output)
+        encoded = _encoded(default)
+        if len(encoded) <= most_bytes:
+            return default, encoded
+    default = _without_outputs(answer, why, None)
+    return default, _encoded(default)
 
 
 def _encoded(answer: Answer) -> bytes:
     return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
 
 
-def _too_large(answer: Answer, size_bytes: int, most_bytes: int) -> Answer:
-    size = f"the answer takes {size_bytes} bytes, a record has at most {most_bytes}"
+def _without_outputs(answer: Answer, why: str, default_output: Any) -> Answer:
     return answer._replace(
-        outputs=[] if answer.query.packed else [answer.application and answer.application.default_output],
+        outputs=[] if answer.query.packed else [default_output],
         confidence=0.0,
         reason="errors",
-        explanation=f"{size}: ask for fewer rows at once",
+        explanation=why,
         served_propensity=None,
         used=(),
         unused=(),

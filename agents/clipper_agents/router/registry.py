@@ -96,7 +96,7 @@ class Registry:
         for name, manifest in self._manifests.applications.items():
             try:
                 resolved = self._application(manifest)
-            except ClipperError as error:
+            except (ClipperError, ArithmeticError, TypeError, ValueError) as error:  # a number that is none, say
                 logger.error("application refused name=%s reason=%s", name, error)  # noqa: TRY400 (the reason is all)
                 continue
             if resolved != self._applications.get(name):

@@ -5,13 +5,16 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
-from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.dead_letter import CUT, dead_letter_headers
 
 KEPT_BYTES = LARGEST_RECORD_BYTES // 2
-"""Of a value. More than that only a broker with other limits than the default lets in; the key and the headers, among
-them the message, need room as well."""
+"""Of a value. More than that only the topics between our own processes let in."""
+HEADER_BYTES = 16
+"""Most that the lengths of a header take."""
+KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
+"""Of a key, and of the original's headers: with the value they leave room for the headers that say what was wrong."""
 
 
 async def send_dead_letters(
@@ -19,20 +22,35 @@ async def send_dead_letters(
 ) -> None:
     """Keep the records; they are safe when this returns, and may be acknowledged.
 
-    A value of more than `KEPT_BYTES` is cut: a record that no topic takes must not stop those behind it.
+    A value of more than `KEPT_BYTES` is cut, and so are a key and headers that are too large: a record that no topic
+    takes must not stop those behind it. A header `clipper-cut` says so.
 
     Args:
         outbox: Sends them.
         topic: Name of the dead letters' topic, of one partition.
         refused: Each record, and why it was refused.
     """
-    letters = [
-        (
-            record.key,
-            record.value and record.value[:KEPT_BYTES],
-            [*record.headers, *dead_letter_headers(record.topic, record.partition, record.offset, error)],
-        )
-        for record, error in refused
-    ]
+    letters = [_letter(record, error) for record, error in refused]
     if letters:
         await outbox.send(topic, 0, letters)
+
+
+def _letter(record: ConsumerRecord[Any, Any], error: BaseException) -> Record:
+    key, value, headers = record.key or b"", record.value or b"", list(record.headers)
+    headers_bytes = sum(HEADER_BYTES + len(name.encode()) + len(content or b"") for name, content in headers)
+    cut = [
+        f"{what} of {size} bytes"
+        for what, size, most in (
+            ("value", len(value), KEPT_BYTES),
+            ("key", len(key), KEPT_KEY_BYTES),
+            ("headers", headers_bytes, KEPT_HEADERS_BYTES),
+        )
+        if size > most
+    ]
+    kept = headers if headers_bytes <= KEPT_HEADERS_BYTES else []
+    said = dead_letter_headers(record.topic, record.partition, record.offset, error)
+    return (
+        record.key and record.key[:KEPT_KEY_BYTES],
+        record.value and record.value[:KEPT_BYTES],
+        [*kept, *said, *([(CUT, ", ".join(cut).encode())] if cut else [])],
+    )

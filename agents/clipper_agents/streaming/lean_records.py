@@ -2,8 +2,9 @@
 
 Rules of this file:
 - A lean record has the attributes of aiokafka's `ConsumerRecord` that this project reads, and no others.
-- aiokafka looks its `PartitionRecords` up by name when a fetch arrives; there is no other place to give it a class. So
-  `install` is for worker processes, which run nothing but this project, and never for a client in somebody's program.
+- aiokafka looks its `PartitionRecords` and `MemoryRecords` up by name when a fetch arrives; there is no other place to
+  give it a class. So `install` is for worker processes, which run nothing but this project, and never for a client in
+  somebody's program.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import msgspec
 from aiokafka.consumer import fetcher
+
+from clipper_agents.streaming.lenient_headers import KeptRecords, LenientBatch
 
 
 class LeanRecord(msgspec.Struct, gc=False):
@@ -32,6 +35,22 @@ class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # a
     def __iter__(self) -> Iterator[LeanRecord]:
         return self._records_iterator or iter(())
 
+    def _unpack_records(self) -> Iterator[LeanRecord]:
+        while True:
+            try:
+                yield from super()._unpack_records()
+            except UnicodeDecodeError:  # a header's name, which may be any bytes
+                yield from self._unpack_again(self._records.last_batch())
+            else:
+                return
+
+    def _unpack_again(self, batch: LenientBatch) -> Iterator[LeanRecord]:
+        for record in batch:
+            if record.offset >= self.next_fetch_offset:
+                self.next_fetch_offset = record.offset + 1
+                yield self._consumer_record(self._tp, record)
+        self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+
     def _consumer_record(self, tp: Any, record: Any) -> LeanRecord:
         return LeanRecord(
             tp.topic,
@@ -47,3 +66,4 @@ class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # a
 def install() -> None:
     """Have every consumer of this process make lean records."""
     fetcher.PartitionRecords = LeanPartitionRecords
+    fetcher.MemoryRecords = KeptRecords

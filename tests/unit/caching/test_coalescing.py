@@ -51,3 +51,20 @@ def test_memory_follows_those_who_wait():
         flight.join(key, "query")
         flight.leave(key, "query")
     assert len(flight) == 0
+
+
+def test_many_waiters_of_one_key_are_not_compared_with_one_another():
+    compared = []
+
+    class Waiter:
+        def __eq__(self, other):
+            compared.append(other)
+            return self is other
+
+        __hash__ = object.__hash__
+
+    flight = InFlight()
+    waiters = [Waiter() for _ in range(2_000)]
+    assert [flight.join("row", waiter) for waiter in waiters].count(True) == 1
+    assert flight.resolve("row") == waiters
+    assert len(compared) <= 2 * len(waiters)

@@ -18,6 +18,9 @@ COMMANDS = [
     ("loadgen",),
     ("topics", "create"),
     ("topics", "list"),
+    ("dead-letters", "list"),
+    ("dead-letters", "show"),
+    ("dead-letters", "replay"),
     ("worker", "router"),
     ("worker", "host"),
 ]

@@ -8,7 +8,7 @@ import pytest
 from doubles_host import ROUTER, request
 
 from clipper_agents.host.asked import asked_by, read_request
-from clipper_topics.frames import RequestFrame, UnknownFrame, encode_frame
+from clipper_topics.frames import FRAME_VERSION, RequestFrame, UnknownFrame, decode_output, encode_frame
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8"])
@@ -61,7 +61,7 @@ def test_a_frame_may_have_no_rows(rows):
         ({"shape": []}, "the number of rows comes first"),
         ({"shape": [-2, -3]}, "no number is negative"),
         ({"shape": [2, 4]}, "takes 32"),
-        ({"shape": [2**40, 2**40]}, "a matrix of 24 bytes"),
+        ({"shape": [2, 2**40]}, "a matrix of 24 bytes"),
         ({"matrix": b"123"}, "a matrix of 3 bytes"),
         ({"dtype": "object"}, "use one of"),
         ({"dtype": "complex64"}, "use one of"),
@@ -87,3 +87,32 @@ def test_bytes_that_are_no_frame_are_refused(value):
 def test_a_frame_of_an_older_writer_without_optional_fields_is_read():
     frame = RequestFrame(router=b"r", frame=1, reply=0, dtype="float32", shape=[0, 3])
     assert len(asked_by(frame).rows) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shape": [2**40, 0]}, "has at most 16384 rows"),
+        ({"shape": [1, 0, 2**62, 2**62]}, "shape"),
+        ({"shape": [1, 0, *[1] * 70]}, "shape"),
+        ({"router": b"r" * 65}, "identity of 65 bytes: at most 64"),
+    ],
+)
+def test_a_frame_that_claims_more_than_its_bytes_is_refused(changes, words):
+    fields = {"router": ROUTER, "frame": 1, "reply": 0, "dtype": "float32", "shape": [0, 1]} | changes
+    with pytest.raises(UnknownFrame, match=words):
+        read_request(encode_frame(RequestFrame(**fields)), partitions=1)
+
+
+def test_an_extension_type_is_no_part_of_a_frame():
+    for decode, fields in (
+        (decode_output, [b"r", 1, 0, [msgspec.msgpack.Ext(5, b"")]]),
+        (read_all, [b"r", 1, 0, "json"]),
+    ):
+        frame = bytes([FRAME_VERSION]) + msgspec.msgpack.encode([*fields, [1], b"", [msgspec.msgpack.Ext(5, b"")]])
+        with pytest.raises(UnknownFrame, match="extension type 5"):
+            decode(frame)
+
+
+def read_all(value):
+    return read_request(value, partitions=1)

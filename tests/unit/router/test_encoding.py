@@ -1,6 +1,7 @@
 """Answers become prediction records that every topic takes."""
 
 import pytest
+from doubles_routing import application
 
 from clipper_agents.router.encoding import encode_answer
 from clipper_stream.routing import Answer, Pending, Received
@@ -26,3 +27,12 @@ def test_an_answer_that_no_record_holds_becomes_a_default_with_the_reason(packed
     assert (written.default, found.default, found.reason) == (True, True, "errors")
     assert "bytes, a record has at most 1000: ask for fewer rows at once" in found.explanation
     assert (found.outputs if packed else found.output) == ([] if packed else None)
+
+
+@pytest.mark.parametrize("kind", [codec.JSON, codec.MSGPACK])
+@pytest.mark.parametrize("output", [{(1, 2): 3}, 10**400], ids=["key", "integer"])
+def test_an_output_that_cannot_be_written_becomes_a_default(output, kind):
+    query = answer_of([output], packed=False).query._replace(content_type=kind)
+    bad = Answer(Pending(query), application(default_output=output), [output], 1.5, confidence=1.0)
+    _, value = encode_answer(bad)
+    codec.predictions.decode(value, codec.headers_of(kind))

@@ -239,6 +239,17 @@ async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fi
     assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 3)
 
 
+@learning
+async def test_a_feedback_from_the_future_does_not_age_the_decisions(fixture):
+    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, time.time())
+    fixture.producer.append(CATALOGUE.feedback, 0, b"q1", one(0, "q1").value)
+    fixture.reader = fixture.app.log_reader = FakeLogReader(fixture.producer, timestamp_ms=10**15)
+    fixture.selection.positions[0] = 0
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]
+    assert fixture.decisions.of(0).find(["q1"]) != [None]
+
+
 def vars_of(record):
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 

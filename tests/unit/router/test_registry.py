@@ -162,3 +162,12 @@ def test_a_refused_manifest_is_told_once_however_many_records_follow(changed):
 def test_which_model_a_host_loads_is_the_hosts_to_refuse(registry):
     take(registry, model("m", runtime="of-a-later-version"))
     assert registry.model("m:1").runtime == "of-a-later-version"
+
+
+def test_a_number_that_is_no_float_does_not_end_the_process(registry):
+    registry.reached("m:1")
+    take(registry, model(), app(objective_ms=500))
+    before = registry.application("app")
+    value = b'{"name": "app", "models": ["m:1"], "objective_ms": 1' + b"0" * 400 + b"}"
+    registry.take([record(9, value, b"application/app")])
+    assert registry.application("app") == before

@@ -4,7 +4,8 @@ import asyncio
 from types import SimpleNamespace
 
 from clipper_agents.streaming.dead_letters import KEPT_BYTES, send_dead_letters
-from clipper_topics.dead_letter import read_dead_letter
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
+from clipper_topics.dead_letter import MESSAGE_CHARACTERS, read_dead_letter
 
 
 class Outbox:
@@ -41,3 +42,23 @@ def test_key_value_and_headers_are_kept_and_the_reason_added():
 def test_a_value_that_no_topic_takes_is_cut():
     ((*_, value, _),) = letters_of(bytes(KEPT_BYTES + 1))
     assert value == bytes(KEPT_BYTES)
+
+
+def test_a_letter_of_the_largest_record_fits_whatever_part_is_large():
+    large = LARGEST_RECORD_BYTES - 200
+    for part, name in ((dict(key=bytes(large)), "key"), (dict(headers=(("h", bytes(large)),)), "headers")):
+        fields = dict(topic="t", partition=3, offset=1, key=b"k", value=b"v", headers=()) | part
+        outbox = Outbox()
+        asyncio.run(send_dead_letters(outbox, "dead", [(SimpleNamespace(**fields), ValueError("x" * large))]))
+        ((_, _, key, value, headers),) = outbox.sent
+        size = len(key) + len(value) + sum(len(header) + len(content) for header, content in headers)
+        assert size < LARGEST_RECORD_BYTES / 2
+        letter = read_dead_letter(headers)
+        assert letter.cut.startswith(f"{name} of 8388")
+        assert len(letter.message) == MESSAGE_CHARACTERS
+
+
+def test_a_letter_says_that_its_value_was_cut_and_only_then():
+    (*_, cut), (*_, whole) = letters_of(bytes(KEPT_BYTES + 1), bytes(KEPT_BYTES))
+    assert read_dead_letter(cut).cut == f"value of {KEPT_BYTES + 1} bytes"
+    assert read_dead_letter(whole).cut is None

@@ -2,18 +2,19 @@
 
 import struct
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 
 from clipper_agents.streaming.lean_records import LeanPartitionRecords
+from clipper_agents.streaming.lenient_headers import KeptRecords
 
 TP = TopicPartition("queries", 3)
 ATTRIBUTES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
 
 
-def fetched(kind, first_offset):
+def fetched(kind, first_offset, spoil=lambda batch: None):
     """Two batches of two records each, from an offset on, as a consumer of this kind unpacks them."""
     batches = b""
     for base in (0, 2):
@@ -23,8 +24,9 @@ def fetched(kind, first_offset):
             builder.append(place, 1_000 + place, b"key" if place else None, b"value %d" % (base + place), headers)
         batch = bytearray(builder.build())
         batch[:8] = base.to_bytes(8, "big")
+        spoil(batch)
         batches += bytes(batch)
-    return kind(TP, MemoryRecords(batches), [], first_offset, None, None, 0, READ_UNCOMMITTED)
+    return kind(TP, KeptRecords(batches), [], first_offset, None, None, 0, READ_UNCOMMITTED)
 
 
 def test_they_have_the_same_attributes_with_the_same_values():
@@ -64,3 +66,18 @@ def test_on_a_topic_with_the_brokers_clock_they_have_its_time():
         for kind in (PartitionRecords, LeanPartitionRecords)
     ]
     assert [[one.timestamp for one in some] for some in records] == [[5_000, 5_000]] * 2
+
+
+@pytest.mark.parametrize("first_offset", [0, 1, 3])
+def test_a_header_whose_name_is_no_utf_8_stops_nobody(first_offset):
+    def spoil(batch):
+        batch[batch.index(b"content-type")] = 0xFF
+
+    records = fetched(LeanPartitionRecords, first_offset, spoil)
+    found = [*records]
+    assert [one.offset for one in found] == [*range(first_offset, 4)]
+    assert [one.value for one in found] == [b"value %d" % offset for offset in range(first_offset, 4)]
+    assert found[-1].headers == (("\ufffdontent-type", b"application/json"),)
+    assert (found[-1].timestamp, found[-1].key, records.next_fetch_offset) == (1_001, b"key", 4)
+    with pytest.raises(UnicodeDecodeError):
+        [*fetched(PartitionRecords, first_offset, spoil)]

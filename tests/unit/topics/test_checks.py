@@ -13,6 +13,7 @@ from clipper_topics.query import ID_CHARACTERS, Query, check_query
         ({}, "neither input nor inputs"),
         ({"input": 1, "inputs": [1]}, "both input .* and inputs"),
         ({"inputs": []}, "inputs is empty"),
+        ({"inputs": [1] * 10_001}, "inputs has 10001 rows: give at most 10000"),
         ({"input": 1, "deadline_ms": 0}, "deadline_ms is 0: give at least 1"),
         ({"input": 1, "deadline_ms": -5}, "deadline_ms is -5"),
         ({"input": 1, "models": []}, "models is empty"),

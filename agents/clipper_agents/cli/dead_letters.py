@@ -1,0 +1,259 @@
+"""`clipper-stream dead-letters`: look at the records that could not be used, and send them once more."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.showing import plain, value_lines, when
+
+if TYPE_CHECKING:
+    from clipper_agents.admin.dead_letters import DeadLetterReader, Filter, Letter
+    from clipper_agents.settings import Settings
+
+dead_letters = typer.Typer(
+    name="dead-letters", no_args_is_help=True, help="Look at records that could not be used, and send them once more."
+)
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+Topic = Annotated[str | None, typer.Option(metavar="TOPIC", help="Only of this topic: feedback, or a whole name.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only of this time and later: 30m, 2h, 7d, or 2026-01-31T12:00:00.")
+]
+ErrorPart = Annotated[
+    str | None, typer.Option("--error", metavar="TEXT", help="Only with this in the error's class or message.")
+]
+Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")]
+
+
+@dead_letters.command("list", epilog="Example: clipper-stream dead-letters list --topic feedback --since 2h")
+def list_letters(
+    *,
+    topic: Topic = None,
+    since: Since = None,
+    error: ErrorPart = None,
+    limit: Limit = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a letter instead of a table.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Print the dead letters, newest first."""
+    settings = settings_from(config, bootstrap, assignments)
+    wanted = _filter(settings, topic, since, error)
+
+    async def newest() -> list[dict[str, Any]]:
+        async with _opened(settings) as letters:
+            found = deque([_row(letter) async for letter in _newest(letters, wanted, limit)])
+        return [*reversed(found)]
+
+    rows = asyncio.run(newest())
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+    else:
+        _print_table(rows)
+
+
+@dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
+def show_letter(
+    position: Annotated[int, typer.Argument(metavar="POSITION", help="As `list` prints it.")],
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Print everything about one dead letter: where it stood, why it is one, headers, key and value."""
+    settings = settings_from(config, bootstrap, assignments)
+
+    async def read() -> "Letter":
+        async with _opened(settings) as letters:
+            found: Letter = await letters.at(position)
+            return found
+
+    for line in _description(asyncio.run(read())):
+        typer.echo(line)
+
+
+@dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
+def replay_letters(
+    positions: Annotated[
+        list[int] | None, typer.Argument(metavar="[POSITION]...", help="As `list` prints them.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All that the filters admit.")] = False,
+    topic: Topic = None,
+    since: Since = None,
+    error: ErrorPart = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Send dead letters to their topics and partitions once more, with their keys, values and headers.
+
+    A replayed query is a new query, answered under its query_id if it has one. Ends with code 1 when one was not sent.
+    """
+    if bool(positions) == every:
+        raise typer.BadParameter("give positions, or --all with or without filters")
+    if positions and (topic or since or error or limit):
+        raise typer.BadParameter("filters choose among --all: leave them out beside positions")
+    settings = settings_from(config, bootstrap, assignments)
+    chosen = positions or _chosen(settings, _filter(settings, topic, since, error), limit)
+    if not chosen:
+        typer.echo("no dead letter to replay")
+        return
+    if not yes:
+        typer.confirm(f"Replay {len(chosen)} dead letters of {settings.kafka.prefix}?", abort=True)
+    if not asyncio.run(_replay(settings, sorted(set(chosen)), again=again)):
+        raise typer.Exit(1)
+
+
+def _chosen(settings: "Settings", wanted: "Filter", limit: int | None) -> list[int]:
+    async def read() -> list[int]:
+        async with _opened(settings) as letters:
+            return [letter.position async for letter in _newest(letters, wanted, limit)]
+
+    return asyncio.run(read())
+
+
+async def _replay(settings: "Settings", positions: list[int], *, again: bool) -> bool:
+    """Replay the letters, and say what became of each; whether none was refused."""
+    from clipper_agents.admin import existing_topics
+    from clipper_agents.admin.replayed import Replayed
+    from clipper_agents.admin.replaying import Replayer, in_batches, replaying_producer
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    topics = await existing_topics(kafka, catalogue.prefix)
+    sent = left = 0
+    async with _opened(settings) as letters, replaying_producer(**kafka.aiokafka()) as producer:
+        replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
+        async for batch in in_batches(_at(letters, positions)):
+            for outcome in await replayer.replay(batch):
+                done = outcome.sent_to is not None
+                sent, left = sent + done, left + (not done)
+                typer.echo(f"{outcome.position}: sent to {outcome.sent_to}" if done else _not_sent(outcome))
+    typer.echo(f"{sent} replayed, {left} not")
+    return left == 0
+
+
+def _not_sent(outcome: Any) -> str:
+    return f"{outcome.position}: not replayed, {plain(outcome.reason)}"
+
+
+async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterator[Letter]":
+    for position in positions:
+        yield await letters.at(position)
+
+
+def _opened(settings: "Settings") -> Any:
+    from clipper_agents.admin.dead_letters import opened_letters
+
+    return opened_letters(settings.connection(os.environ), settings.catalogue)
+
+
+async def _newest(letters: "DeadLetterReader", wanted: "Filter", limit: int | None) -> "AsyncIterator[Letter]":
+    """The newest that are wanted, oldest of them first; without values, of which a topic may be full."""
+    from dataclasses import replace
+
+    kept: deque[Letter] = deque(maxlen=limit)
+    async for letter in letters.all(wanted):
+        kept.append(replace(letter, value=None))
+    for letter in kept:
+        yield letter
+
+
+def _filter(settings: "Settings", topic: str | None, since: str | None, error: str | None) -> "Filter":
+    from clipper_agents.admin.dead_letters import Filter
+
+    prefix = f"{settings.kafka.prefix}."
+    whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
+    return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
+
+
+def since_ms(text: str, now_s: float) -> int:
+    """A time as milliseconds since the epoch: so long ago, or a date; without a zone it is that of this machine.
+
+    >>> since_ms("2h", 7_200.0), since_ms("1970-01-01T00:01:00+00:00", 0.0)
+    (0, 60000)
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if ago is not None:
+        return round((now_s - int(ago[1]) * _UNITS_S[ago[2]]) * 1000)
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError) as wrong:
+        raise typer.BadParameter(f"--since {text}: write 30m, 2h, 7d, or a date as 2026-01-31T12:00:00") from wrong
+
+
+def _row(letter: "Letter") -> dict[str, Any]:
+    said = letter.said
+    return {
+        "position": letter.position,
+        "when": when(letter.at_ms),
+        "topic": said and said.topic,
+        "partition": said and said.partition,
+        "offset": said and said.offset,
+        "error": said and said.exception.rpartition(".")[2],
+        "message": said and said.message,
+        "replayed_from": letter.replayed_from,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    columns = ("position", "when", "topic", "partition", "offset", "error", "message")
+    for name in columns:
+        table.add_column(name, overflow="ellipsis" if name == "message" else "fold", no_wrap=name != "message")
+    for row in rows:
+        table.add_row(*(Text(plain("" if row[name] is None else str(row[name]))) for name in columns))
+    Console(width=None if rows else 80).print(table if rows else "no dead letters")
+
+
+def _description(letter: "Letter") -> list[str]:
+    from clipper_topics.dead_letter import PREFIX
+
+    said = letter.said
+    lines = [f"position   {letter.position}", f"when       {when(letter.at_ms)}"]
+    if said is None:
+        lines.append("this is no dead letter: its headers do not say where it came from")
+    else:
+        lines += [
+            f"topic      {plain(said.topic)}",
+            f"partition  {said.partition}",
+            f"offset     {said.offset}",
+            f"error      {plain(said.exception)}",
+            f"message    {plain(said.message)}",
+            *([f"cut        {plain(said.cut)}"] if said.cut else []),
+        ]
+    own = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX)]
+    lines += ["headers", *(f"  {plain(name)}: {'(null)' if value is None else _cut(value)}" for name, value in own)]
+    lines += ["key", *_indented(value_lines(letter.key)), "value", *_indented(value_lines(letter.value))]
+    if said is not None and said.stacktrace:
+        lines += ["stack trace", *_indented([plain(line) for line in said.stacktrace.splitlines()])]
+    return lines
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _cut(value: bytes) -> str:
+    text = plain(value[:200].decode("utf-8", "backslashreplace"))
+    return text if len(value) <= 200 else f"{text}... ({len(value)} bytes)"  # noqa: PLR2004 (a line or two)

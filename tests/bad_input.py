@@ -1,0 +1,125 @@
+"""Records that are wrong in one way or another: Hypothesis strategies, for searches and for pools of many records."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from clipper_stream.inputs import LISTED, NUMERIC
+from clipper_topics.codec import CONTENT_TYPE
+from clipper_topics.frames import FRAME_VERSION
+
+GOLDEN = [path.read_bytes() for path in sorted((Path(__file__).with_name("contract") / "golden").iterdir())]
+
+texts = st.one_of(st.text(max_size=8), st.sampled_from(["\0", "a b", "x" * 300, "0-1", "7-x", "sum:1"]))
+numbers = st.one_of(
+    st.integers(), st.floats(), st.sampled_from([10**400, -(10**4000), 2**63, 2**64, -1, 0, 1e308, float("nan")])
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=12,
+)
+deep = st.builds(
+    lambda levels, opening, closing: opening * levels + b"1" + closing * levels,
+    st.integers(1, 4000),
+    st.sampled_from([b"[", b'{"input":', b'{"a":[', b"\x91", b"\x81\xa1a"]),
+    st.sampled_from([b"]", b"}", b"]}", b""]),
+)
+
+
+@st.composite
+def mutated(draw):
+    """Bytes of the contract with some of them replaced, cut, doubled or followed by others."""
+    value = bytearray(draw(st.sampled_from(GOLDEN)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(value)))
+        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(value[: draw(st.integers(0, len(value)))] if draw(st.booleans()) else value)
+
+
+def written(contents):
+    """Contents as JSON or msgpack, whichever can hold them."""
+
+    def write(content, as_msgpack):
+        try:
+            return msgspec.msgpack.encode(content) if as_msgpack else msgspec.json.encode(content)
+        except (OverflowError, TypeError):
+            return msgspec.json.encode(content)
+
+    return st.builds(write, contents, st.booleans())
+
+
+def nearly(**fields):
+    """A record with these fields, any of which may be missing or anything."""
+    return st.fixed_dictionaries({}, optional={name: st.one_of(good, values) for name, good in fields.items()})
+
+
+queries = nearly(
+    application=st.just("app"), query_id=texts, context=texts, input=values, inputs=st.lists(values, max_size=4),
+    deadline_ms=numbers, models=st.lists(texts, max_size=3),
+)  # fmt: skip
+feedback = nearly(query_id=texts, application=texts, context=texts, label=values, loss=numbers, reward=numbers)
+specs = nearly(dtype=st.sampled_from([*NUMERIC, *LISTED]), shape=st.lists(numbers, max_size=3))
+policies = nearly(
+    name=st.sampled_from(["single", "split", "exp3", "exp4", "epsilon_greedy"]),
+    parameters=st.dictionaries(
+        st.sampled_from(["eta", "exploration", "half_life", "epsilon", "shares", "model", "weights"]),
+        values,
+        max_size=3,
+    ),
+)
+manifests = st.builds(
+    lambda required, more: required | more,
+    st.just({"name": "app", "models": ["a:1"], "uri": "m:f"}),
+    nearly(
+        revision=numbers, policy=policies, input=specs, objective_ms=numbers, seed=st.integers(), default_output=values,
+        confidence_threshold=numbers, audit_ratio=numbers, models=st.lists(st.just("a:1")), parameters=values,
+    ),
+)  # fmt: skip
+contents = st.one_of(
+    st.none(), st.binary(max_size=40), mutated(), deep, written(values), written(queries), written(feedback)
+)
+headers = st.lists(
+    st.tuples(
+        st.one_of(st.just(CONTENT_TYPE), st.sampled_from(["Content-Type", "", "clipper-forwarded"])),
+        st.one_of(
+            st.sampled_from([b"application/json", b"application/msgpack", b"APPLICATION/JSON; charset=x", b""]),
+            st.none(),
+            st.binary(max_size=5),
+        ),
+    ),
+    max_size=3,
+).map(tuple)
+frames = st.one_of(contents, st.builds(lambda content: bytes([FRAME_VERSION]) + (content or b""), contents))
+
+
+request_frames = st.builds(
+    lambda *fields: bytes([FRAME_VERSION]) + msgspec.msgpack.encode(fields),
+    st.binary(max_size=100),
+    st.integers(0, 2**64 - 1),
+    st.integers(-1, 3),
+    st.sampled_from([*NUMERIC, *LISTED, "object"]),
+    st.lists(st.one_of(st.integers(-1, 3), st.sampled_from([2**40, 2**63])), max_size=70),
+    st.binary(max_size=32),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.binary(max_size=24),
+)
+
+
+def pool(strategy: st.SearchStrategy[Any], size: int) -> list[Any]:
+    """About so many examples of a strategy, the same ones at each run."""
+    found: list[Any] = []
+
+    @settings(
+        max_examples=size, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(strategy)
+    def collect(example: Any) -> None:
+        found.append(example)
+
+    collect()
+    return found

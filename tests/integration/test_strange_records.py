@@ -1,0 +1,82 @@
+"""What clients of other languages may put into a record, and a consumer of ours has to survive."""
+
+import asyncio
+import struct
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+from confluent_kafka import Producer
+
+from clipper_agents.streaming import lean_records
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+_CRC_AT, _CRC_OF = 17, 21
+
+
+@pytest.fixture(autouse=True)
+def _lean_records_as_in_a_worker(monkeypatch):
+    for name in ("PartitionRecords", "MemoryRecords"):
+        monkeypatch.setattr(lean_records.fetcher, name, getattr(lean_records.fetcher, name))
+    lean_records.install()
+
+
+async def read(kafka: KafkaConnection, topic: str, count: int) -> list[lean_records.LeanRecord]:
+    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        async with asyncio.timeout(30):
+            return [await consumer.getone() for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize("name", ["queries", "feedback", "control"])
+def test_records_are_read_however_a_client_compresses_them(kafka, catalogue: Catalogue, codec: str, name: str):
+    topic = getattr(catalogue, name)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": codec})
+    producer.produce(topic, b"v" * 10_000, b"k", 0)
+    assert producer.flush(60) == 0
+    (record,) = asyncio.run(read(kafka, topic, 1))
+    assert record.value == b"v" * 10_000
+
+
+def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Catalogue):
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for offset in range(3):
+        builder.append(offset, 1_000, b"k", b"%d" % offset, [("strange", b"x")] if offset == 1 else [])
+    batch = bytearray(builder.build())
+    batch[batch.index(b"strange")] = 0xFF
+    struct.pack_into(">I", batch, _CRC_AT, calc_crc32c(memoryview(bytes(batch))[_CRC_OF:]))
+
+    async def produce_and_read() -> list[lean_records.LeanRecord]:
+        client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+        await client.bootstrap()
+        try:
+            await client.force_metadata_update()
+            (node,) = {broker.nodeId for broker in client.cluster.brokers()}
+            request = ProduceRequest(
+                transactional_id=None,
+                required_acks=1,
+                timeout=10_000,
+                topics=[(catalogue.queries, [(0, bytes(batch))])],
+            )
+            error_code = NotLeaderForPartitionError.errno
+            while error_code == NotLeaderForPartitionError.errno:  # the topic is new
+                response = await client.send(node, request)
+                ((_, ((_, error_code, *_),)),) = response.topics
+            assert error_code == 0, response
+        finally:
+            await client.close()
+        return await read(kafka, catalogue.queries, 3)
+
+    found = asyncio.run(produce_and_read())
+    assert [one.value for one in found] == [b"0", b"1", b"2"]
+    assert found[1].headers == (("\ufffdtrange", b"x"),)

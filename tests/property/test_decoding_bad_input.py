@@ -1,0 +1,102 @@
+"""Whatever bytes come in: decoding raises its own errors only, and every query that can be read is answered."""
+
+from contextlib import suppress
+
+from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
+from doubles_routing import application, make_router
+from doubles_streaming import record
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_agents.admin import Manifests
+from clipper_agents.host.asked import MOST_ROWS, read_request
+from clipper_agents.router.decoding import decode_queries
+from clipper_agents.router.encoding import encode_answer
+from clipper_agents.router.learning import decode_feedback
+from clipper_agents.router.registry import Registry
+from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
+from clipper_stream.routing import Received
+from clipper_topics import codec
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.frames import UnknownFrame, decode_output
+
+
+@given(contents, headers)
+def test_a_record_of_the_queries_topic_is_a_query_or_is_refused(value, around):
+    decoded = decode_queries([record(3, value, headers=around)], 0)
+    assert len(decoded.queries) + len(decoded.undecodable) == 1
+
+
+@given(contents, headers)
+def test_a_record_of_the_feedback_topic_is_feedback_or_is_refused(value, around):
+    with suppress(UndecodableRecord):
+        assert decode_feedback(record(3, value, headers=around)).query_id
+
+
+@given(frames)
+def test_bytes_are_an_output_frame_or_are_refused(value):
+    with suppress(UnknownFrame):
+        decode_output(value or b"")
+
+
+@given(st.one_of(frames, request_frames))
+def test_bytes_are_a_request_frame_or_are_refused(value):
+    with suppress(UnknownFrame):
+        assert len(read_request(value, 2).rows) <= MOST_ROWS
+
+
+keys = st.one_of(
+    st.none(),
+    st.binary(max_size=12),
+    st.sampled_from([b"application/app", b"model/a:1", b"application/", b"model/\xff"]),
+)
+
+
+@given(st.lists(st.tuples(keys, st.one_of(contents, written(manifests)), headers), max_size=4))
+def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records):
+    registry, known = Registry(), Manifests()
+    registry.reached("a:1")
+    for key, value, around in records:
+        known.apply(key, value, around)
+        registry.take([record(0, value, key, headers=around)])
+    for app in registry.applications:
+        _all_answered(make_router(app), [Received("0-1", "app", [[1.0]], 10.0)])
+
+
+rows = st.lists(values, min_size=1, max_size=4)
+some_models = st.lists(texts, min_size=1, max_size=3)
+received = st.builds(
+    Received,
+    query_id=texts.filter(bool),
+    partition=st.integers(0, 1),
+    application=st.sampled_from(["app", "unknown"]),
+    rows=rows,
+    packed=st.sampled_from([True]),
+    queried_at_s=st.floats(-1.0, 2**53),
+    offset=st.integers(0, 2**63 - 1),
+    context=st.one_of(st.none(), texts),
+    deadline_s=st.one_of(st.none(), st.floats(0, 1e9)),
+    models=st.one_of(st.none(), some_models),
+    content_type=st.sampled_from([codec.JSON, codec.MSGPACK]),
+    invalid=st.one_of(st.none(), texts.filter(bool)),
+)
+input_specs = st.builds(InputSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
+
+
+def _all_answered(router, queries, now_s=20.0):
+    """Each query is answered at once, by an outcome of its models, or at its deadline; and can be written down."""
+    found = router.receive(queries, now_s)
+    answers = [*found.answers, *router.expire(1e18).answers]
+    first = {(query.partition, query.query_id, query.application) for query in queries}
+    assert {(one.query.partition, one.query.query_id, one.query.application) for one in answers} == first
+    assert len(answers) == len(first)
+    for answer in answers:
+        written_answer, value = encode_answer(answer)
+        assert codec.predictions.decode(value, codec.headers_of(answer.query.content_type)).default
+        assert written_answer.explanation
+
+
+@given(st.lists(received, max_size=5), input_specs, values)
+def test_every_query_that_was_received_is_answered_once(queries, spec, default_output):
+    app = application(refs=("sum:1", "b:1"), spec=spec, default_output=default_output)
+    _all_answered(make_router(app), queries)
