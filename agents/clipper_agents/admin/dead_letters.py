@@ -128,7 +128,7 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
         first, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
         yield DeadLetterReader(consumer, tp, first, end)
     except (KafkaError, TimeoutError) as error:
-        raise unreachable(connection, error) from error
+        raise await unreachable(connection, error) from error
     finally:
         await consumer.stop()
 

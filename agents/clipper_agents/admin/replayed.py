@@ -89,7 +89,10 @@ class Replayed:
         """What the group has committed; a cluster that never had a group needs a moment to appoint a coordinator."""
         while True:
             try:
-                return await admin.list_consumer_group_offsets(group, partitions=[self._tp])
+                found: Mapping[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(
+                    group, partitions=[self._tp]
+                )
+                return found
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
                 await asyncio.sleep(POLL_S)
 
@@ -103,7 +106,7 @@ class Replayed:
             consumer.assign([self._tp])
             yield consumer
         except (KafkaError, TimeoutError) as error:
-            raise unreachable(self._connection, error) from error
+            raise await unreachable(self._connection, error) from error
         finally:
             await consumer.stop()
 

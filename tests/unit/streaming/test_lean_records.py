@@ -62,7 +62,7 @@ def test_on_a_topic_with_the_brokers_clock_they_have_its_time():
     fields[5], fields[8] = 0b1000, 5_000  # timestamp type and the largest timestamp
     header.pack_into(batch, 0, *fields)
     records = [
-        kind(TP, MemoryRecords(bytes(batch)), [], 0, None, None, 0, READ_UNCOMMITTED)
+        kind(TP, KeptRecords(bytes(batch)), [], 0, None, None, 0, READ_UNCOMMITTED)
         for kind in (PartitionRecords, LeanPartitionRecords)
     ]
     assert [[one.timestamp for one in some] for some in records] == [[5_000, 5_000]] * 2
