@@ -47,7 +47,7 @@ class LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final to rea
 
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
-        self._buffer: bytearray = _Lenient(self._buffer)  # type: ignore[has-type]  # the library's is not annotated
+        self._buffer: bytearray = _Lenient(self._buffer)
 
 
 class _Lenient(bytearray):
