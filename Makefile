@@ -20,13 +20,13 @@ demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "integration or e2e or short" --short -q $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile -q $(ARGS) || test $$? = 5
 
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS)
 
 faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
-	$(BIN)/pytest -m faults -q $(ARGS)
+	$(BIN)/pytest -m "faults or long" -q $(ARGS)
 
 soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes docs/reference/soak.md
 	$(BIN)/python benchmarks/soak.py --json benchmarks/results/soak.json --page docs/reference/soak.md $(ARGS)

@@ -51,7 +51,10 @@ def session(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     config = folder / "clipper.toml"
     config.write_text(EXAMPLE.read_text().replace("objective_ms = 200 ", "objective_ms = 60000 "))
     environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=topics.prefix, CLIPPER_KAFKA_PARTITIONS="2"
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+        CLIPPER_KAFKA_PREFIX=topics.prefix,
+        CLIPPER_KAFKA_PARTITIONS="2",
+        CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:",
     )
     return Session(folder, environ, config, topics, AnyClient(kafka.bootstrap))
 

@@ -55,8 +55,10 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
 @pytest.mark.timeout(ENDS_WITHIN_S + 30)
 @pytest.mark.parametrize(
     ("number", "when"),
-    [(signal.SIGTERM, "starting the router"), (signal.SIGINT, "ms p99=")],
-    ids=["starting", "answering"],
+    [
+        pytest.param(signal.SIGTERM, "starting the router", id="starting"),
+        pytest.param(signal.SIGINT, "ms p99=", id="answering", marks=pytest.mark.long),
+    ],
 )
 def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, when: str):
     temporary = tmp_path / "tmp"

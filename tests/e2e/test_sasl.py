@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 WAYS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "certificate"]
+SLOWER = {"PLAIN", "SCRAM-SHA-256"}
+"""Like the others, and half a minute more."""
 PREFIXES = {way: f"via.{way.lower()}" for way in WAYS}
 ASK_BY_LIBRARY = """
 import asyncio, os, sys
@@ -57,7 +59,7 @@ def by_library(environ: dict[str, str], prefix: str) -> tuple[int, list[str]]:
     return done.returncode, [line for line in done.stderr.splitlines() if line.startswith(("error: ", "Traceback"))]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.long if way in SLOWER else ()) for way in WAYS])
 def test_every_client_gets_in(secured, tmp_path, way):
     environ, prefix = environ_of(secured, way), PREFIXES[way]
     with Program("up", "--config", str(EXAMPLE), folder=tmp_path, environ=environ) as up:

@@ -9,8 +9,20 @@ REPORT = pytest.StashKey[FaultReport]()
 FOLDER = Path("fault-report")
 
 
+class _Listener:
+    """Takes the lines of each test, in the process that reports."""
+
+    def __init__(self, report: FaultReport) -> None:
+        self._report = report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._report.take(report.user_properties)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORT] = FaultReport()
+    config.pluginmanager.register(_Listener(config.stash[REPORT]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -25,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture
 def fault_report(request: pytest.FixtureRequest) -> FaultReport:
     """Takes a line a case."""
-    return request.config.stash[REPORT]
+    return FaultReport(request.node.user_properties)
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from faults.verdict import Verdict
 
@@ -58,11 +59,35 @@ def _mib(value: float | None) -> str:
     return "" if value is None else f"{value:.0f} MiB"
 
 
-class FaultReport:
-    """The lines of one run."""
+HEAD = """\
+# Faults
 
-    def __init__(self) -> None:
+Made by `make faults`, on two cores. What is promised is in [delivery](../explanation/delivery.md).
+
+*Kills* are processes that were killed, frozen, cut off or damaged. *Lost* are queries without a prediction or a dead
+letter, *differing* those with two predictions that are not the same bytes, *double-counted* feedbacks that the table
+counts and the serial fold of the logs does not, or the other way round, and *rows differing* rows of the table of which
+a bit is another than the fold's. A *stall* is the longest time without an answer after a fault: the start of a process
+takes three seconds of it. *Memory* is the most that one process had.
+"""
+PROPERTY = "fault"
+"""Name of a test's property that holds a line: so it comes through from whichever process ran the test."""
+
+
+class FaultReport:
+    """The lines of one run, or of one test of it.
+
+    Args:
+        properties: Of the test, where its lines are noted; absent: they are read by `take`.
+    """
+
+    def __init__(self, properties: list[tuple[str, object]] | None = None) -> None:
         self.lines: list[Line] = []
+        self._properties = properties
+
+    def take(self, properties: Iterable[tuple[str, Any]]) -> None:
+        """The lines of a test that has ended."""
+        self.lines += [Line(**value) for name, value in properties if name == PROPERTY]
 
     def add(
         self,
@@ -82,19 +107,30 @@ class FaultReport:
             "double_counted": verdict.double_counted + verdict.uncounted,
             "rows_differing": len(verdict.rows_differing),
         }
-        self.lines.append(
-            Line(case=case, kills=kills, stalls_s=stalls_s, memory_mib=memory_mib, note=note, **(found or {}))
-        )
+        line = Line(case=case, kills=kills, stalls_s=[*stalls_s], memory_mib=memory_mib, note=note, **(found or {}))
+        self.lines.append(line)
+        if self._properties is not None:
+            self._properties.append((PROPERTY, asdict(line)))
+
+    @property
+    def total(self) -> Line:
+        """All cases together."""
+        counted = ("kills", "queries", "lost", "differing", "double_counted", "rows_differing")
+        return Line(case="all", **{name: sum(getattr(line, name) for line in self.lines) for name in counted})
 
     def markdown(self) -> str:
         """The table."""
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells for line in self.lines)]
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells for line in self.lines), self.total.cells]
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+    def page(self) -> str:
+        """The table as a page of the reference."""
+        return f"{HEAD}\n{self.markdown()}"
 
     def write(self, folder: Path) -> None:
         """`faults.md` and `faults.json` in this folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "faults.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / "faults.md").write_text(self.page(), encoding="utf-8")
         (folder / "faults.json").write_text(
             json.dumps([asdict(line) for line in self.lines], indent=1) + "\n", encoding="utf-8"
         )

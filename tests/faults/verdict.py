@@ -1,7 +1,7 @@
 """What the topics say when everything has come to rest: what was lost, what differs, what was counted wrongly."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def judge(
     by_query: dict[Place, set[bytes | None]] = {}
     for one in answers:
         by_query.setdefault(_about(one), set()).add(one.value)
-    asked = client.read(f"{prefix}.queries")
+    asked, letters = client.read(f"{prefix}.queries"), refused(client, prefix, f"{prefix}.queries")
     queries = {(one.partition, one.offset) for one in asked}
     expected = oracle.fold(answers, feedback, applications)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
@@ -89,12 +89,7 @@ def judge(
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(
-            queries
-            - by_query.keys()
-            - answered_again(asked, answers)
-            - refused(client, prefix, f"{prefix}.queries").keys()
-        ),
+        lost=frozenset(queries - by_query.keys() - unanswered(asked, answers, letters)),
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
@@ -140,8 +135,14 @@ def _identity(record: Record) -> tuple[int, str, str] | None:
 
 def elsewhere(client: AnyClient, prefix: str) -> set[Place]:
     """Queries that have no prediction of their own and need none: dead letters, and repetitions of an id."""
-    again = answered_again(client.read(f"{prefix}.queries"), client.read(f"{prefix}.predictions"))
-    return again | refused(client, prefix, f"{prefix}.queries").keys()
+    letters = refused(client, prefix, f"{prefix}.queries")
+    return unanswered(client.read(f"{prefix}.queries"), client.read(f"{prefix}.predictions"), letters)
+
+
+def unanswered(queries: Sequence[Record], answers: Sequence[Record], letters: Collection[Place]) -> set[Place]:
+    """The same, of what was read."""
+    taken = [one for one in queries if (one.partition, one.offset) not in letters]
+    return {*letters} | answered_again(taken, answers)
 
 
 def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:

@@ -11,6 +11,8 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import CUT, dead_letter_headers
 
+pytestmark = pytest.mark.integration
+
 FEEDBACK = b'{"query_id": "0-1", "loss": 0}'
 
 

@@ -16,6 +16,8 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query_ids import partition_of
 
+pytestmark = pytest.mark.integration
+
 EYE = Dataset(np.eye(10), labels=list(range(10)))
 
 

@@ -223,6 +223,7 @@ async def check_logs_and_table(at, asked, *, zombies=False):
     return len(predictions) - len(asked)
 
 
+@pytest.mark.long
 @on_kafka
 async def test_a_router_that_is_killed_loses_nothing_with_its_data_and_without(at):
     await at.declare(app(objective_ms=120_000), *MODELS)
@@ -243,6 +244,7 @@ async def test_a_router_that_is_killed_loses_nothing_with_its_data_and_without(a
             assert await router.ended(signal.SIGTERM) == 0, router.log
 
 
+@pytest.mark.long
 @on_kafka
 async def test_routers_that_come_and_go_share_the_partitions(at):
     await at.declare(app(objective_ms=120_000), *MODELS)

@@ -16,6 +16,8 @@ from clipper_agents.streaming import lean_records
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
+pytestmark = pytest.mark.integration
+
 _CRC_AT, _CRC_OF = 17, 21
 
 

@@ -41,3 +41,18 @@ def test_the_models_of_the_tutorial_differ_as_it_says() -> None:
     exec(blocks(TUTORIAL, "python")[0], shop)
     basket = np.array([[0.2, 0.3, 0.4, 1.9]], dtype="float32")
     assert [shop[name](basket).tolist() for name in ("careful", "careless")] == [[1], [0]]  # type: ignore[operator]
+
+
+def test_every_promise_names_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "explanation/delivery.md").read_text()))
+    sources = [path.read_text() for path in (DOCS.parent / "tests").rglob("test_*.py")]
+    defined = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    assert len(named) > 30
+    assert not named - defined
+
+
+def test_every_case_of_the_fault_suite_is_named_by_a_promise():
+    said = (DOCS / "explanation/delivery.md").read_text()
+    sources = [path.read_text() for path in (DOCS.parent / "tests/faults").glob("test_*.py")]
+    cases = {name for source in sources for name in re.findall(r"^(?:async )?def (test_\w+)\(", source, re.MULTILINE)}
+    assert not [name for name in sorted(cases) if f"`{name}`" not in said]
