@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 Headers = list[tuple[str, bytes | None]]
 BIG_BYTES = 900_000
 """Near the limit of the topics that applications write."""
-POOLED = 400
-"""Examples drawn of each strategy: Hypothesis takes some milliseconds for one, a mutation takes microseconds."""
 
 
 class Bad(NamedTuple):
@@ -36,9 +34,10 @@ class BadRecords:
         partitions: Of the co-partitioned topics.
         now_ms: Milliseconds since the epoch.
         seed: Of everything.
+        pooled: Examples drawn of each strategy: Hypothesis takes some milliseconds for one, a mutation microseconds.
     """
 
-    def __init__(self, prefix: str, requests: str, partitions: int, now_ms: int, seed: int) -> None:
+    def __init__(self, prefix: str, requests: str, partitions: int, now_ms: int, seed: int, pooled: int) -> None:
         self._rng, self._partitions, self._now_ms = random.Random(seed), partitions, now_ms
         self._topics = {name: f"{prefix}.{name}" for name in ("queries", "feedback", "control", "outputs")}
         self._topics["requests"] = requests
@@ -51,9 +50,9 @@ class BadRecords:
             "outputs": bad_input.frames,
             "requests": st.one_of(bad_input.frames, bad_input.request_frames),
         }
-        self._anything = bad_input.pool(bad_input.contents, POOLED)
-        self._near = {name: bad_input.pool(strategy, POOLED) for name, strategy in kinds.items()}
-        self._headers = bad_input.pool(bad_input.headers, POOLED)
+        self._anything = bad_input.pool(bad_input.contents, pooled)
+        self._near = {name: bad_input.pool(strategy, pooled) for name, strategy in kinds.items()}
+        self._headers = bad_input.pool(bad_input.headers, pooled)
 
     def generate(self, count: int, big_ratio: float) -> Iterator[Bad]:
         """So many records: half of them queries.

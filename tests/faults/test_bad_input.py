@@ -82,8 +82,10 @@ def test_bad_input(
     settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
     assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
     client, requests = AnyClient(kafka.bootstrap), catalogue.requests("slow-sum", "1")
-    bad = BadRecords(catalogue.prefix, requests, catalogue.partitions, round(time.time() * 1000), seed=20_175)
-    count, sent = 4_000 if short else 100_000, Sent(client)
+    count, pooled = (4_000, 50) if short else (100_000, 400)
+    sent = Sent(client)
+    now_ms = round(time.time() * 1000)
+    bad = BadRecords(catalogue.prefix, requests, catalogue.partitions, now_ms, seed=20_175, pooled=pooled)
     with (
         Program("worker", "host", "slow-sum:1", "--instance", "h", *settings, folder=tmp_path, environ=environ) as host,
         Program("worker", "router", "--instance", "r", *settings, folder=tmp_path, environ=environ) as router,
