@@ -16,8 +16,8 @@ class _Listener:
         self._report = report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            self._report.take(report.user_properties)
+        if report.when == "call" and self._report.take(report.user_properties):
+            self._report.write(FOLDER)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,7 +30,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if report.lines:
         terminalreporter.section("faults")
         terminalreporter.write(report.markdown())
-        report.write(FOLDER)
         terminalreporter.write_line(f"also in {FOLDER}/faults.md and faults.json")
 
 

@@ -85,9 +85,11 @@ class FaultReport:
         self.lines: list[Line] = []
         self._properties = properties
 
-    def take(self, properties: Iterable[tuple[str, Any]]) -> None:
-        """The lines of a test that has ended."""
-        self.lines += [Line(**value) for name, value in properties if name == PROPERTY]
+    def take(self, properties: Iterable[tuple[str, Any]]) -> bool:
+        """The lines of a test that has ended; whether there are any."""
+        lines = [Line(**value) for name, value in properties if name == PROPERTY]
+        self.lines += lines
+        return bool(lines)
 
     def add(
         self,
