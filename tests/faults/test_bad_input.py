@@ -98,7 +98,12 @@ def test_bad_input(
             began_s = time.monotonic()
             sent.send(bad, count, big_ratio=0.008 if short else 0.002)
             until("good queries after the bad ones", lambda goal=traffic.asked + 40: traffic.asked >= goal)
-            traffic.finish(lambda: elsewhere(client, catalogue.prefix))
+            stalls_s = watch.stalls_s([began_s])
+            traffic.finish(
+                lambda: elsewhere(
+                    client, catalogue.prefix, client.read(catalogue.queries), client.read(catalogue.predictions)
+                )
+            )
             verdict = judge(client, catalogue.prefix, APPLICATIONS)
             good_after(client, catalogue)
             groups = [
@@ -106,7 +111,6 @@ def test_bad_input(
             ]
             for group, topic in (*groups, (catalogue.host_group("slow-sum", "1"), requests)):
                 until(f"{topic} is committed to its end", lambda g=group, t=topic: not behind(client, g, t))
-            stalls_s = watch.stalls_s([began_s])
         letters = {topic: refused(client, catalogue.prefix, topic) for topic in sent.places}
         note = f"{count} bad records, {sum(map(sum, map(Counter.values, letters.values())))} dead letters"
         fault_report.add("bad input", verdict, stalls_s=stalls_s, memory_mib=watch.most_mib, note=note)

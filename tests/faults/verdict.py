@@ -89,12 +89,7 @@ def judge(
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(
-            queries
-            - by_query.keys()
-            - answered_again(asked, answers)
-            - refused(client, prefix, f"{prefix}.queries").keys()
-        ),
+        lost=frozenset(queries - by_query.keys() - elsewhere(client, prefix, asked, answers)),
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
@@ -138,10 +133,10 @@ def _identity(record: Record) -> tuple[int, str, str] | None:
     return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
 
 
-def elsewhere(client: AnyClient, prefix: str) -> set[Place]:
+def elsewhere(client: AnyClient, prefix: str, queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
     """Queries that have no prediction of their own and need none: dead letters, and repetitions of an id."""
-    again = answered_again(client.read(f"{prefix}.queries"), client.read(f"{prefix}.predictions"))
-    return again | refused(client, prefix, f"{prefix}.queries").keys()
+    letters = refused(client, prefix, f"{prefix}.queries").keys()
+    return letters | answered_again([one for one in queries if (one.partition, one.offset) not in letters], answers)
 
 
 def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:
