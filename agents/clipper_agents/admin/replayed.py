@@ -89,9 +89,13 @@ class Replayed:
         """What the group has committed; a cluster that never had a group needs a moment to appoint a coordinator."""
         while True:
             try:
-                return await admin.list_consumer_group_offsets(group, partitions=[self._tp])
+                found: Mapping[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(
+                    group, partitions=[self._tp]
+                )
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
                 await asyncio.sleep(POLL_S)
+            else:
+                return found
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[AIOKafkaConsumer]:
