@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from doubles_routing import application, make_router
 from doubles_streaming import record
 
 from clipper_agents.router.decoding import decode_queries
@@ -66,3 +67,12 @@ def test_what_is_no_query_is_kept_apart_in_order():
     assert [found.offset for found in decoded.queries] == [99]
     assert [found.offset for found, _ in decoded.undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
     assert all(str(error) for _, error in decoded.undecodable)
+
+
+def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
+    value = b'{"application": "app", "inputs": [' + b"0," * 400_000 + b"0]}"
+    (query,) = decode_queries([record(3, value)], 0).queries
+    assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
+    app = application(default_output="x" * 100_000)
+    (answer,) = make_router(app).receive([query], query.queried_at_s).answers
+    assert (answer.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
