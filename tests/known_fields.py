@@ -20,9 +20,16 @@ class Readable(Protocol):
     def content(self) -> Any: ...
 
 
-class _Known(msgspec.Struct):
+class Identity(msgspec.Struct):
+    """What queries and predictions have in common."""
+
     query_id: Any = msgspec.UNSET
     application: Any = msgspec.UNSET
+
+
+class Told(Identity):
+    """What a feedback may say."""
+
     context: Any = msgspec.UNSET
     label: Any = msgspec.UNSET
     loss: Any = msgspec.UNSET
@@ -33,14 +40,8 @@ def _no_extension(code: int, _: memoryview) -> Any:
     raise ValueError(f"extension type {code}")
 
 
-_DECODERS: dict[str, Any] = {
-    "application/json": msgspec.json.Decoder(_Known),
-    "application/msgpack": msgspec.msgpack.Decoder(_Known, ext_hook=_no_extension),
-}
-
-
-def known_fields(record: Readable) -> Any:
-    """The content, of queries and feedback at least the fields above that it has.
+def known_fields(record: Readable, fields: type[msgspec.Struct]) -> Any:
+    """The content, at least those fields of it.
 
     Raises:
         ValueError: it is no record at all.
@@ -48,10 +49,15 @@ def known_fields(record: Readable) -> Any:
     try:
         return record.content
     except ValueError:
-        if record.kind not in _DECODERS:
+        if record.kind not in ("application/json", "application/msgpack"):
             raise
+    value, as_json = record.value or b"", record.kind == "application/json"
     try:
-        found = _DECODERS[record.kind].decode(record.value or b"")
+        found = (
+            msgspec.json.decode(value, type=fields)
+            if as_json
+            else msgspec.msgpack.decode(value, type=fields, ext_hook=_no_extension)
+        )
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not msgspec.UNSET}

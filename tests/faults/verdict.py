@@ -8,7 +8,7 @@ from typing import Any
 import oracle
 from e2e.any_client import AnyClient, Record
 from e2e.programs import until
-from known_fields import known_fields
+from known_fields import Identity, known_fields
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
@@ -125,7 +125,7 @@ def _identity(record: Record) -> tuple[int, str, str] | None:
     A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
     """
     try:
-        content = known_fields(record)
+        content = known_fields(record, Identity)
     except ValueError:
         return None
     if not isinstance(content, dict):
