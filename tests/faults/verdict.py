@@ -107,11 +107,11 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
     """Queries under an id that was answered before, and whose answer stands in the log once more for each of them."""
-    given = Counter(about for about in map(_identity, answers) if about is not None)
+    given = Counter(about for about in map(identity, answers) if about is not None)
     seen: Counter[tuple[int, str, str]] = Counter()
     again = set()
     for one in queries:
-        about = _identity(one)
+        about = identity(one)
         if about is not None:
             seen[about] += 1
             if 1 < seen[about] <= given[about]:
@@ -119,7 +119,7 @@ def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[
     return again
 
 
-def _identity(record: Record) -> tuple[int, str, str] | None:
+def identity(record: Record) -> tuple[int, str, str] | None:
     """Partition, query id and application, of a query or a prediction; None for a record that is neither.
 
     A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
