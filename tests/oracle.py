@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from known_fields import Told, known_fields
 from plain_msgpack import unpack
 
 FORWARDED = "clipper-forwarded"
@@ -33,6 +34,8 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Mapping[str, bytes]: ...
+    @property
+    def kind(self) -> str: ...
     @property
     def content(self) -> Any: ...
 
@@ -114,7 +117,7 @@ def fold(
 def _readable(record: Record) -> dict[str, Any] | None:
     """What the record says, if it says what the page of the wire contract allows: anybody may write it."""
     try:
-        found = record.content
+        found = known_fields(record, Told)
     except ValueError:
         return None
     if not isinstance(found, dict) or not all(isinstance(name, str) and _is_text(name) for name in found):

@@ -79,9 +79,9 @@ class BadRecords:
         chance = rng.random()
         if chance < big_ratio:
             return self._big(name)
-        if chance < 0.25 and name in ("queries", "feedback"):
+        if chance < 0.5 and name in ("queries", "feedback"):
             return json.dumps(self._about_the_real(name)).encode()
-        value = rng.choice(self._near[name] if chance < 0.7 else self._anything)
+        value = rng.choice(self._near[name] if chance < 0.8 else self._anything)
         return self._mutated(value) if value and rng.random() < 0.5 else value
 
     def _control_key(self) -> bytes:

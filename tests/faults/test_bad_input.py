@@ -13,7 +13,7 @@ from e2e.traffic import Traffic
 from faults.bad_records import BadRecords
 from faults.deployment import APPLICATIONS, CONFIGURATION
 from faults.report import FaultReport
-from faults.verdict import elsewhere, judge, refused
+from faults.verdict import elsewhere, identity, judge, refused
 from faults.watching import Watch, memory_mib
 
 from clipper_topics.catalogue import Catalogue
@@ -100,7 +100,12 @@ def test_bad_input(
             began_s = time.monotonic()
             sent.send(bad, count, big_ratio=0.008 if short else 0.002)
             until("good queries after the bad ones", lambda goal=traffic.asked + 40: traffic.asked >= goal)
-            traffic.finish(lambda: elsewhere(client, catalogue.prefix))
+            stalls_s = watch.stalls_s([began_s])
+            traffic.finish(
+                lambda: elsewhere(
+                    client, catalogue.prefix, client.read(catalogue.queries), client.read(catalogue.predictions)
+                )
+            )
             verdict = judge(client, catalogue.prefix, APPLICATIONS)
             good_after(client, catalogue)
             groups = [
@@ -108,7 +113,6 @@ def test_bad_input(
             ]
             for group, topic in (*groups, (catalogue.host_group("slow-sum", "1"), requests)):
                 until(f"{topic} is committed to its end", lambda g=group, t=topic: not behind(client, g, t))
-            stalls_s = watch.stalls_s([began_s])
         letters = {topic: refused(client, catalogue.prefix, topic) for topic in sent.places}
         note = f"{count} bad records, {sum(map(sum, map(Counter.values, letters.values())))} dead letters"
         fault_report.add("bad input", verdict, stalls_s=stalls_s, memory_mib=watch.most_mib, note=note)
@@ -117,9 +121,14 @@ def test_bad_input(
         assert watch.most_mib < MOST_MIB
         answered = {(one.partition, one.content["query_offset"]) for one in verdict.answers}
         assert not answered & letters[catalogue.queries].keys()
-        asked = len(client.read(catalogue.queries))  # nobody was killed, so each has exactly one of the two
-        assert asked == len(client.read(catalogue.predictions)) + letters[catalogue.queries].total()
-        assert all(times == 1 for of_topic in letters.values() for times in of_topic.values())
+        twice = {topic: [place for place, times in found.items() if times > 1] for topic, found in letters.items()}
+        assert not any(twice.values()), twice
+        # nobody was killed, so each query has exactly one of the two
+        queries, refusals = client.read(catalogue.queries), letters[catalogue.queries]
+        asked = Counter(identity(one) for one in queries if (one.partition, one.offset) not in refusals)
+        given = Counter(map(identity, client.read(catalogue.predictions)))
+        assert not given - asked, [(about, times, asked[about]) for about, times in (given - asked).items()]
+        assert not asked - given, [(about, times, given[about]) for about, times in (asked - given).items()]
         for topic in (catalogue.outputs, requests):  # whatever does not begin with the version byte is no frame
             no_frames = {place for place, value in sent.places[topic].items() if not (value or b"").startswith(b"\x01")}
             assert no_frames <= letters[topic].keys()

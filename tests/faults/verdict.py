@@ -1,13 +1,14 @@
 """What the topics say when everything has come to rest: what was lost, what differs, what was counted wrongly."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import oracle
 from e2e.any_client import AnyClient, Record
 from e2e.programs import until
+from known_fields import Identity, known_fields
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
@@ -78,7 +79,7 @@ def judge(
     by_query: dict[Place, set[bytes | None]] = {}
     for one in answers:
         by_query.setdefault(_about(one), set()).add(one.value)
-    asked, letters = client.read(f"{prefix}.queries"), refused(client, prefix, f"{prefix}.queries")
+    asked = client.read(f"{prefix}.queries")
     queries = {(one.partition, one.offset) for one in asked}
     expected = oracle.fold(answers, feedback, applications)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
@@ -89,7 +90,7 @@ def judge(
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(queries - by_query.keys() - unanswered(asked, answers, letters)),
+        lost=frozenset(queries - by_query.keys() - elsewhere(client, prefix, asked, answers)),
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
@@ -105,26 +106,26 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
 
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
-    """Queries whose id has as many answers in the log as there are queries under it up to this one."""
-    given = Counter(about for about in map(_identity, answers) if about is not None)
+    """Queries under an id that was answered before, and whose answer stands in the log once more for each of them."""
+    given = Counter(about for about in map(identity, answers) if about is not None)
     seen: Counter[tuple[int, str, str]] = Counter()
     again = set()
     for one in queries:
-        about = _identity(one)
+        about = identity(one)
         if about is not None:
             seen[about] += 1
-            if seen[about] <= given[about]:  # the first of them may be one that only the pipeline can read
+            if 1 < seen[about] <= given[about]:
                 again.add((one.partition, one.offset))
     return again
 
 
-def _identity(record: Record) -> tuple[int, str, str] | None:
+def identity(record: Record) -> tuple[int, str, str] | None:
     """Partition, query id and application, of a query or a prediction; None for a record that is neither.
 
     A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
     """
     try:
-        content = record.content
+        content = known_fields(record, Identity)
     except ValueError:
         return None
     if not isinstance(content, dict):
@@ -133,16 +134,10 @@ def _identity(record: Record) -> tuple[int, str, str] | None:
     return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
 
 
-def elsewhere(client: AnyClient, prefix: str) -> set[Place]:
+def elsewhere(client: AnyClient, prefix: str, queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
     """Queries that have no prediction of their own and need none: dead letters, and repetitions of an id."""
-    letters = refused(client, prefix, f"{prefix}.queries")
-    return unanswered(client.read(f"{prefix}.queries"), client.read(f"{prefix}.predictions"), letters)
-
-
-def unanswered(queries: Sequence[Record], answers: Sequence[Record], letters: Collection[Place]) -> set[Place]:
-    """The same, of what was read."""
-    taken = [one for one in queries if (one.partition, one.offset) not in letters]
-    return {*letters} | answered_again(taken, answers)
+    letters = refused(client, prefix, f"{prefix}.queries").keys()
+    return letters | answered_again([one for one in queries if (one.partition, one.offset) not in letters], answers)
 
 
 def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:

@@ -92,9 +92,10 @@ class Replayed:
                 found: Mapping[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(
                     group, partitions=[self._tp]
                 )
-                return found
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
                 await asyncio.sleep(POLL_S)
+            else:
+                return found
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[AIOKafkaConsumer]:
@@ -106,7 +107,7 @@ class Replayed:
             consumer.assign([self._tp])
             yield consumer
         except (KafkaError, TimeoutError) as error:
-            raise await unreachable(self._connection, error) from error
+            raise unreachable(self._connection, error) from error
         finally:
             await consumer.stop()
 

@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from clipper_stream.routing import Received
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, content_type
-from clipper_topics.query import Query, check_query
+from clipper_topics.query import MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import offset_id
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -47,13 +47,20 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     return decoded
 
 
+def _rows(query: Query) -> list[Any]:
+    """The rows; none of a query that has more than are answered, lest its refusal repeats the default for each."""
+    if isinstance(query.inputs, list):
+        return query.inputs if len(query.inputs) <= MOST_ROWS else []
+    return [query.input]
+
+
 def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> Received:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return Received(
         query.query_id or offset_id(partition, offset),
         query.application,
-        query.inputs if isinstance(query.inputs, list) else [query.input],
+        _rows(query),
         min(record.timestamp / 1000, now_s),
         partition,
         offset,

@@ -32,6 +32,8 @@ class LeanRecord(msgspec.Struct, gc=False):
 class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
     """The records of one partition in a fetch, unpacked by aiokafka's generator."""
 
+    next_fetch_offset: int
+
     def __iter__(self) -> Iterator[LeanRecord]:
         return self._records_iterator or iter(())
 

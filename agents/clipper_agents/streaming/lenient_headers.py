@@ -45,6 +45,8 @@ class KeptRecords:
 class LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final to readers, and pinned
     """A batch that is read whatever its headers' names are."""
 
+    _buffer: bytearray
+
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer: bytearray = _Lenient(self._buffer)

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from doubles_routing import application, make_router
 from doubles_streaming import record
 
 from clipper_agents.router.decoding import decode_queries
@@ -72,3 +73,12 @@ def test_a_timestamp_in_the_future_counts_as_now():
     records = [record(0, b'{"application": "a", "input": 1}', timestamp=at_ms) for at_ms in (1_000, 9_000)]
     decoded = decode_queries(records, 0, now_s=5.0)
     assert [query.queried_at_s for query in decoded.queries] == [1.0, 5.0]
+
+
+def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
+    value = b'{"application": "app", "inputs": [' + b"0," * 400_000 + b"0]}"
+    (query,) = decode_queries([record(3, value)], 0, now_s=5.0).queries
+    assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
+    app = application(default_output="x" * 100_000)
+    (answer,) = make_router(app).receive([query], query.queried_at_s).answers
+    assert (answer.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
