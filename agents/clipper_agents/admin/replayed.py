@@ -107,7 +107,7 @@ class Replayed:
             consumer.assign([self._tp])
             yield consumer
         except (KafkaError, TimeoutError) as error:
-            raise unreachable(self._connection, error) from error
+            raise await unreachable(self._connection, error) from error
         finally:
             await consumer.stop()
 

@@ -48,7 +48,7 @@ class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # a
 
     def _unpack_again(self, batch: LenientBatch) -> Iterator[LeanRecord]:
         for record in batch:
-            if record.offset >= self.next_fetch_offset:  # type: ignore[has-type]
+            if record.offset >= self.next_fetch_offset:
                 self.next_fetch_offset = record.offset + 1
                 yield self._consumer_record(self._tp, record)
         self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
