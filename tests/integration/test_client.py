@@ -335,7 +335,10 @@ def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_the_client_goes_o
                 await client.predict("digits", [1], timeout_s=1.0)
             with pytest.raises(BrokerUnavailable, match="did not take a record"):
                 await client.feedback("0-1", label=1)
-            with pytest.raises(PredictionTimeout, match="see whether a router"):
+            # the router has the record; whether its acknowledgement was still on the way, nobody can tell
+            with pytest.raises(
+                (PredictionTimeout, BrokerUnavailable), match="see whether a router|did not take a record"
+            ):
                 await call
             await asyncio.to_thread(broker.start)
             async with stand_in_router(kafka, catalogue, echo):
