@@ -337,7 +337,7 @@ def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_the_client_goes_o
                 await client.feedback("0-1", label=1)
             # the router has the record; whether its acknowledgement was still on the way, nobody can tell
             with pytest.raises(
-                (PredictionTimeout, BrokerUnavailable), match="see whether a router|did not take a record"
+                (PredictionTimeout, BrokerUnavailable), match=r"see whether a router|did not take a record"
             ):
                 await call
             await asyncio.to_thread(broker.start)
