@@ -5,6 +5,8 @@ Rules of this file:
 - The changelog first, acknowledged; then the rows and the changelog's offset locally, in one write.
 - A restore keeps, for each key, the row that `newer` prefers: a process that lost its partition and did not know it yet
   may have appended older rows.
+- The local offset never passes a record that was not read: if this process is the one that lost its partition, what the
+  new owner has appended before its own last batch is not here yet.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +60,9 @@ class StepTable(faust.Table):  # type: ignore[misc]
         """Store the rows: first in the changelog, then here."""
         topic = self.changelog_topic.get_topic_name()
         offsets = await outbox.send(topic, partition, [(key, value, ()) for key, value in rows.items()])
-        self._write_local(partition, rows, offsets[-1])
+        first = self._persisted(partition) + 1
+        alone = offsets == [*range(first, first + len(offsets))]
+        self._write_local(partition, rows, offsets[-1] if alone else None)
 
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:
         """Read the changelog partitions from where the local rows end; how many records that were."""
@@ -82,11 +86,12 @@ class StepTable(faust.Table):  # type: ignore[misc]
                 best[record.key] = record.value
         self._write_local(tp.partition, best, records[-1].offset)
 
-    def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int) -> None:
+    def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int | None) -> None:
+        """Rows, and up to where the changelog is in them; None: no further than before, so that a restore reads on."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             batch.put(key, value)
-        if offset >= 0:  # a broker that stored the batch at an earlier try does not tell where: restore reads on
+        if offset is not None:
             batch.put(self.data.offset_key, str(offset).encode())
         self._db(partition).write(batch)
 
