@@ -64,7 +64,7 @@ class Tally:
             applied=Counter(),
         )
 
-    def read_to(self, answers: int, within_s: float = 300.0) -> None:
+    def read_to(self, answers: int, within_s: float = 900.0) -> None:
         """Read on until so many queries are answered."""
         end_s = time.monotonic() + within_s
         while self.answered < answers:

@@ -205,6 +205,7 @@ def test_children_of_one_supervisor(tmp_path: Path):
                 os.kill(one.pid, signal.SIGKILL)
                 until("it has ended", lambda one=one: not one.runs)
                 until("another one", lambda role=role: children(up, role))
+            until("enough to learn from", lambda goal=traffic.asked + 200: traffic.asked >= goal)
             traffic.finish()
             judge(client, "clipper", APPLICATIONS).check(least_applied=1)
         started = up.children()
