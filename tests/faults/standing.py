@@ -73,7 +73,8 @@ def standing(bootstrap: str, folder: Path, *settings: str, replication: int = 1)
         CLIPPER_KAFKA_PARTITIONS=str(PARTITIONS),
         CLIPPER_KAFKA_REPLICATION=str(replication),
     )
-    assert run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ).code == 0
+    applied = run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ)
+    assert applied.code == 0, applied.err
     client = AnyClient(bootstrap)
     assignments = [word for one in settings for word in ("--set", one)]
     with (
