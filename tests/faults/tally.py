@@ -60,7 +60,7 @@ class Tally:
             differing=frozenset(self.differing),
             double_counted=0,
             uncounted=0,
-            rows_differing=frozenset(),
+            rows_differing={},
             applied=Counter(),
         )
 

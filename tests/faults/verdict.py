@@ -25,7 +25,7 @@ class Verdict:
         differing: Queries with two predictions that are not the same bytes.
         double_counted: Feedbacks that the table counts and the serial fold does not.
         uncounted: Feedbacks that the serial fold counts and the table does not.
-        rows_differing: Rows of which not every bit is what the serial fold gives.
+        rows_differing: Rows of which not every bit is what the serial fold gives: as it is, and as the fold has it.
         applied: Feedbacks in the table, by application.
     """
 
@@ -35,7 +35,7 @@ class Verdict:
     differing: frozenset[Place]
     double_counted: int
     uncounted: int
-    rows_differing: frozenset[oracle.RowKey]
+    rows_differing: Mapping[oracle.RowKey, tuple[oracle.Row, oracle.Row]]
     applied: Counter[str]
 
     @property
@@ -59,7 +59,7 @@ class Verdict:
         return (
             f"Verdict(queries={self.queries}, lost={sorted(self.lost)[:5]}, differing={sorted(self.differing)[:5]}, "
             f"double_counted={self.double_counted}, uncounted={self.uncounted}, "
-            f"rows_differing={list(self.rows_differing)[:5]})"
+            f"rows_differing={list(self.rows_differing.items())[:3]})"
         )
 
 
@@ -94,7 +94,7 @@ def judge(
         differing=frozenset(place for place, values in by_query.items() if len(values) > 1),
         double_counted=sum(max(0, row.applied - fold.applied) for row, fold in pairs.values()),
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
-        rows_differing=frozenset(key for key, (row, fold) in pairs.items() if row.bits != fold.bits),
+        rows_differing={key: (row, fold) for key, (row, fold) in pairs.items() if row.bits != fold.bits},
         applied=applied,
     )
 

@@ -105,6 +105,8 @@ class Recorder:
         self._generation, self._recorded, self._acknowledge, self._sent = generation, recorded, acknowledge, sent
         self._stamped, self._clock, self._stage = stamped, clock, stage
         self._waiting: list[Outgoing] = []
+        self._read: set[int] = set()
+        """Partitions of which records were read since the inputs flow: decisions made before may be second."""
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -153,7 +155,9 @@ class Recorder:
             if self._decisions.of(tp.partition).last_offset >= end:
                 logger.warning("decisions are ahead of their log partition=%d: rebuilding", tp.partition)
                 self._decisions.of(tp.partition).clear()
-        return await self.catch_up(partitions, horizon_s)
+        count = await self.catch_up(partitions, horizon_s)
+        self._read.clear()
+        return count
 
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
         """Index what stands in the log behind the index; how many records that were."""
@@ -203,7 +207,7 @@ class Recorder:
                 return False
         else:
             with self._stage("index", len(outgoing)):
-                _index(decisions, outgoing, first)
+                _index(decisions, outgoing, first, look=partition in self._read)
         with self._stage("acknowledge", len(outgoing)):
             self._conclude(partition, outgoing, generation)
         return True
@@ -224,16 +228,18 @@ class Recorder:
         self._acknowledge(partition, done, generation)
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        self._read.add(tp.partition)
         found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self._decisions.of(tp.partition).index(found, records[-1].offset, at_s)
 
 
-def _index(decisions: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int) -> None:
+def _index(decisions: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
     """Index a batch that stands in the log from an offset on.
 
-    A query is decided about when nothing is known of its id, and once; only another application's query with the same
-    id can have been recorded meanwhile. A repetition is never new.
+    A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
+    known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
+    somebody else wrote, who lost the partition or has it now, were read after the decision.
     """
     upto, now_s = first_offset + len(outgoing) - 1, time.time()
     decided = [
@@ -241,7 +247,7 @@ def _index(decisions: PartitionDecisions, outgoing: Sequence[Outgoing], first_of
         for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
         if answer is not None
     ]
-    if any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
+    if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
         decisions.index([(one[0], Logged(*one[1:])) for one in decided], upto, now_s)
     else:
         decisions.index_new(decided, upto, now_s)

@@ -1,6 +1,7 @@
 """A prediction is sent, acknowledged, indexed, and only then is its query acknowledged, whoever else writes."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -146,6 +147,17 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixtu
     assert fixture.found("q0", "q1") == [0, 3]
     assert [offset for _, offset, _ in fixture.acknowledged] == [4, 5]
     assert fixture.decisions.of(0).last_offset == 3
+
+
+@recording
+async def test_a_prediction_of_somebody_else_that_was_read_before_ours_was_stored_is_the_decision(fixture):
+    """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
+    fixture.reader._timestamp_ms = int(time.time() * 1000)
+    fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
+    await fixture.recorder.catch_up([0])
+    fixture.recorder.put([answer_to(query("q0", 1, offset=4))])
+    await fixture.recorder.idle()
+    assert (fixture.ids(), fixture.found("q0")) == (["q0", "q0"], [0])
 
 
 @recording
