@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from rig.flood import last_records
+from rig.metrics import counters
 from rig.processes import memory_mib_by_process, role, tree
 from rig.session import Session, common_options, finish, parsed, said, session
 from rig.summary import show
@@ -40,6 +40,11 @@ from clipper_agents.router.rocks import WRITE_BUFFER_BYTES
 CONFIG, APPLICATION = "soak.toml", "soak"
 HORIZON_S, CACHE_MIB, PARTITIONS = 180, 2, 4
 MIB = 1 << 20
+COUNTED = {
+    "lag": ("clipper_consumer_lag",),
+    "in flight": ("clipper_in_flight",),
+    "cached MiB": ("clipper_cache_bytes",),
+}
 STATES = ("decisions", "cache", "rows")
 ENTRY_BYTES = 120
 """Keys and offsets of a decision and of its credit."""
@@ -157,17 +162,8 @@ def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _metrics(port: int) -> dict[str, float]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-
-    def total(name: str) -> float:
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].split(" ")[0] == name)
-
-    return {
-        "lag": total("clipper_consumer_lag"),
-        "in flight": total("clipper_in_flight"),
-        "cached MiB": total("clipper_cache_bytes") / MIB,
-    }
+    found = counters(port, COUNTED)
+    return {**found, "cached MiB": found["cached MiB"] / MIB}
 
 
 # --- judging ------------------------------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient, Record
-from e2e.programs import Program, RunningProcess, environment, run, until
+from e2e.programs import Program, RunningProcess, until
 from e2e.traffic import Traffic
-from faults.deployment import APPLICATIONS, CONFIGURATION
+from faults.deployment import APPLICATIONS, CONFIGURATION, OwnDeployment
 from faults.report import FaultReport
 from faults.verdict import judge
 from faults.watching import Watch
@@ -29,37 +28,9 @@ REASONS = {"late", "arrived_late", "errors"}
 """Why an answer may be a default while processes are killed."""
 
 
-class Deployment(NamedTuple):
-    """Topics of one's own, and how to start something there."""
-
-    client: AnyClient
-    catalogue: Catalogue
-    folder: Path
-    environ: dict[str, str]
-
-    @property
-    def data(self) -> Path:
-        """What a router keeps."""
-        return self.folder / "data"
-
-    def start(self, *arguments: str) -> Program:
-        settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={self.data}")
-        return Program(*arguments, *settings, folder=self.folder, environ=self.environ)
-
-    def worker(self, *arguments: str) -> Program:
-        """A worker of its own."""
-        return self.start("worker", *arguments, "--instance", f"{arguments[0]}-0")
-
-
 @pytest.fixture
-def deployment(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Deployment:
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
-    assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
-    return Deployment(AnyClient(kafka.bootstrap), catalogue, tmp_path, environ)
+def deployment(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> OwnDeployment:
+    return OwnDeployment.on(kafka, catalogue, tmp_path)
 
 
 def committed(client: AnyClient, group: str, topic: str, partitions: int) -> dict[int, int]:
@@ -87,7 +58,7 @@ def moments(kills: int, rng: random.Random) -> Iterator[tuple[bool, bool]]:
     return zip(wiped, (rng.random() < 0.25 for _ in range(kills)), strict=False)
 
 
-def test_routers(deployment: Deployment, short: bool, fault_report: FaultReport):
+def test_routers(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
     """kill -9 of the router: while it starts, recovers, decides and learns."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20171)
     kills_s: list[float] = []
@@ -126,7 +97,7 @@ def by_the_hosted_model(answer: Record) -> bool:
     return answer.content["application"] == "slow" and "default" not in answer.content
 
 
-def test_hosts(deployment: Deployment, short: bool, fault_report: FaultReport):
+def test_hosts(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
     """kill -9 of a host: its queries are answered by the default in time, later ones by the model again."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20172)
     kills_s: list[float] = []
@@ -163,7 +134,7 @@ def children(up: Program, role: str) -> list[RunningProcess]:
     return [one for one in up.children() if f" worker {role} " in one.command]
 
 
-def test_supervisors(deployment: Deployment, short: bool, fault_report: FaultReport):
+def test_supervisors(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
     """kill -9 of `up`: its workers end by themselves, and the next `up` goes on, whoever of the old still drains."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20173)
     kills_s: list[float] = []
