@@ -55,14 +55,17 @@ class Watch:
         return [max(stalls) for stalls in zip(*each, strict=True)]
 
     def stalls_s(self, faults_s: Iterable[float], arrivals_s: Sequence[float] | None = None) -> list[float]:
-        """The longest time without an answer after each fault (by `time.monotonic`), up to the first after the next."""
+        """The longest time without an answer after each fault (by `time.monotonic`), up to the next fault.
+
+        If nobody was answered before the next fault, it lasts up to the first answer after that.
+        """
         faults, found = [*faults_s], []
         arrivals = self.arrivals_s if arrivals_s is None else arrivals_s
         for since_s, until_s in zip(faults, [*faults[1:], math.inf], strict=True):
             after = [at_s for at_s in arrivals if at_s > since_s]
-            before_next = bisect.bisect_left(after, until_s)
-            seen = [since_s, *after[: before_next + 1]]
-            found.append(max((later - earlier for earlier, later in itertools.pairwise(seen)), default=0.0))
+            seen = [since_s, *after[: max(bisect.bisect_left(after, until_s), 1)]]
+            ended_s = [until_s] if seen[-1] < until_s < math.inf else []
+            found.append(max((later - earlier for earlier, later in itertools.pairwise(seen + ended_s)), default=0.0))
         return found
 
     def _look(self) -> None:

@@ -11,7 +11,7 @@ import mode
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
-from clipper_agents.streaming import connecting, fencing, lean_records
+from clipper_agents.streaming import connecting, fencing, fewest_moves, lean_records
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.log_reader import LogReader
 from clipper_agents.streaming.logs import LIBRARY
@@ -162,6 +162,7 @@ def make_app(
     lean_records.install()
     fencing.install()
     connecting.install()
+    fewest_moves.install()
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
