@@ -14,9 +14,12 @@ from clipper_topics.json_schema import field_sentences
 CODECS = {
     "query": codec.queries,
     "prediction": codec.predictions,
+    "audit": codec.audits,
     "feedback": codec.feedback,
     "application": codec.applications,
     "model": codec.models,
+    "change": codec.changes,
+    "host-report": codec.host_reports,
 }
 
 

@@ -9,24 +9,32 @@ from typing import Any
 import msgspec
 
 from clipper_topics import examples
+from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue, TopicSpec
+from clipper_topics.change import Change
 from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK
 from clipper_topics.dead_letter import PREFIX
 from clipper_topics.feedback import Feedback
+from clipper_topics.host_report import HostReport
 from clipper_topics.json_schema import components
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
 
 KAFKA_BINDING = "0.5.0"
-RECORDS: list[type[msgspec.Struct]] = [Query, Prediction, Feedback, ApplicationManifest, ModelManifest]
+RECORDS: list[type[msgspec.Struct]] = [
+    Query, Prediction, Audit, Feedback, ApplicationManifest, ModelManifest, Change, HostReport,
+]  # fmt: skip
 
 KEYS = {
     "query": "The context if the query has one, else anything that spreads well, such as a digest of the input.",
     "prediction": "The query's key.",
+    "audit": "The query's key.",
     "feedback": "The query's key; none, with the partition chosen, where the query's id names the partition.",
     "application": "`application/<name>`",
     "model": "`model/<name>:<version>`",
+    "change": "`change/<application>/<revision>`",
+    "hostReport": "`<name>:<version>/<instance>`",
     "deadLetter": "The original record's key.",
 }
 
@@ -59,10 +67,16 @@ def _channels(catalogue: Catalogue) -> dict[str, Any]:
     return {
         "queries": _channel(topics[catalogue.queries], "What applications ask.", "query"),
         "predictions": _channel(topics[catalogue.predictions], "Answers, and the log of decisions.", "prediction"),
+        "audits": _channel(topics[catalogue.audits], "What models said that were asked for the log only.", "audit"),
         "feedback": _channel(topics[catalogue.feedback], "What was true about queries.", "feedback"),
         "control": _channel(
-            topics[catalogue.control], "What operators declare; an empty value takes it back.", "application", "model"
+            topics[catalogue.control],
+            "What operators declare; an empty value takes it back.",
+            "application",
+            "model",
+            "change",
         ),
+        "hosts": _channel(topics[catalogue.hosts], "Which hosts are ready; an empty value: it has left.", "hostReport"),
         "deadLetters": _channel(topics[catalogue.dead_letters], "Records that could not be used.", "deadLetter"),
     }
 
@@ -90,8 +104,11 @@ def _operations() -> dict[str, Any]:
     return {
         "ask": _operation("send", "queries", "Ask an application's models.", "query"),
         "readAnswer": _operation("receive", "predictions", "Read the answers; match them by query_id.", "prediction"),
+        "readAudit": _operation("receive", "audits", "Read what audited models said.", "audit"),
         "learn": _operation("send", "feedback", "Say what was true about a query.", "feedback"),
         "declare": _operation("send", "control", "Declare applications and models.", "application", "model"),
+        "followChanges": _operation("receive", "control", "See what was changed, by whom and why.", "change"),
+        "followHosts": _operation("receive", "hosts", "See which hosts are ready.", "hostReport"),
         "inspect": _operation("receive", "deadLetters", "See what could not be used, and why.", "deadLetter"),
     }
 
@@ -109,9 +126,12 @@ def _messages() -> dict[str, Any]:
     return {
         "query": _message("query", Query, examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT),
         "prediction": _message("prediction", Prediction, examples.PREDICTION, examples.DEFAULT_PREDICTION),
+        "audit": _message("audit", Audit, examples.AUDIT),
         "feedback": _message("feedback", Feedback, examples.LABEL, examples.REWARD),
         "application": _message("application", ApplicationManifest, examples.APPLICATION),
         "model": _message("model", ModelManifest, examples.MODEL),
+        "change": _message("change", Change, examples.CHANGE),
+        "hostReport": _message("hostReport", HostReport, examples.HOST_REPORT),
         "deadLetter": _dead_letter(),
     }
 

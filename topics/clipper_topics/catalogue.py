@@ -50,8 +50,8 @@ _COMPACTED = {"cleanup.policy": "compact"}
 class Catalogue:
     """The topics of one deployment.
 
-    `queries`, `predictions`, `feedback` and `outputs` are co-partitioned: a key has the same partition number in
-    each, and that partition has one writer of its state.
+    `queries`, `predictions`, `audits`, `feedback` and `outputs` are co-partitioned: a key has the same partition number
+    in each, and that partition has one writer of its state.
 
     >>> Catalogue().requests("svm", "2")
     'clipper.requests.svm.2'
@@ -69,6 +69,16 @@ class Catalogue:
     def predictions(self) -> str:
         """Written by routers, read by applications; the decision log."""
         return f"{self.prefix}.predictions"
+
+    @property
+    def audits(self) -> str:
+        """Written by routers: what models said that were asked for the log only."""
+        return f"{self.prefix}.audits"
+
+    @property
+    def hosts(self) -> str:
+        """Written by hosts and their supervisors: which of them are ready."""
+        return f"{self.prefix}.hosts"
 
     @property
     def feedback(self) -> str:
@@ -119,10 +129,12 @@ class Catalogue:
         return [
             TopicSpec(name=self.queries, partitions=shared, config=_stamped(_from_anybody(_retained(7 * DAY_MS)))),
             TopicSpec(name=self.predictions, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
+            TopicSpec(name=self.audits, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
             TopicSpec(name=self.feedback, partitions=shared, config=_stamped(_from_anybody(_retained(7 * DAY_MS)))),
             TopicSpec(name=self.outputs, partitions=shared, config=_large(HOUR_MS)),
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.control, partitions=1, config=_from_anybody(_COMPACTED)),
+            TopicSpec(name=self.hosts, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.dead_letters, partitions=1, config=_large(7 * DAY_MS)),
             TopicSpec(name=self.selection_changelog, partitions=shared, config=_COMPACTED),
         ]

@@ -10,7 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from clipper_topics.audit import Audit
+from clipper_topics.change import Change
 from clipper_topics.feedback import Feedback
+from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
@@ -107,6 +110,9 @@ class Codec(Generic[T]):
 
 queries = Codec(Query)
 predictions = Codec(Prediction)
+audits = Codec(Audit)
 feedback = Codec(Feedback)
 applications = Codec(ApplicationManifest)
 models = Codec(ModelManifest)
+changes = Codec(Change)
+host_reports = Codec(HostReport)

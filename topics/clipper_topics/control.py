@@ -1,10 +1,18 @@
-"""Keys of the control topic: `application/<name>` and `model/<name>:<version>`; the newest value of a key counts."""
+"""Keys of the control topic; the newest value of a key counts.
+
+application/<name>              ApplicationManifest
+model/<name>:<version>          ModelManifest
+change/<application>/<revision> Change
+restore/<id>                    Restore
+"""
 
 from typing import Literal
 
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 Kind = Literal["application", "model"]
+NOTES = ("change/", "restore/")
+"""Keys of records that declare nothing by themselves: what was done, and which restored states may be trusted."""
 _SHOWN_BYTES = 200
 Manifest = ApplicationManifest | ModelManifest
 
@@ -29,6 +37,24 @@ def model_key(ref: str) -> bytes:
     b'model/svm:2'
     """
     return f"model/{ref}".encode()
+
+
+def change_key(application: str, revision: int) -> bytes:
+    """Key of the record of a change.
+
+    >>> change_key("digits", 7)
+    b'change/digits/7'
+    """
+    return f"change/{application}/{revision}".encode()
+
+
+def is_note(key: bytes | None) -> bool:
+    """Whether a record is a note beside the manifests.
+
+    >>> is_note(b"change/digits/7"), is_note(b"model/svm:2")
+    (True, False)
+    """
+    return (key or b"").decode("utf-8", "replace").startswith(NOTES)
 
 
 def key_of(manifest: Manifest) -> bytes:

@@ -1,7 +1,10 @@
 """One exchange in records: the examples of the schemas, the documentation and the contract tests."""
 
+from clipper_topics.audit import Audit
+from clipper_topics.change import Change
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec
+from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
 
@@ -35,6 +38,14 @@ DEFAULT_PREDICTION = Prediction(
     latency_ms=120.0,
 )
 
+AUDIT = Audit(
+    query_id="order-7",
+    application="digits",
+    models=[ModelAnswer(model="svm", version="2", propensity=1.0, output=8, latency_ms=21.0, served=False)],
+    query_offset=41,
+    audited_at_ms=1_764_000_000_021,
+)
+
 LABEL = Feedback(query_id="order-7", application="digits", label=3)
 REWARD = Feedback(query_id="2-17", reward=0.25)
 
@@ -46,6 +57,7 @@ APPLICATION = ApplicationManifest(
     policy=PolicySpec(name="exp4", parameters={"eta": 0.1}),
     objective_ms=50,
     confidence_threshold=0.5,
+    trials=[Trial(model="svm:2", share=0.2)],
     audit_ratio=0.05,
 )
 MODEL = ModelManifest(
@@ -57,3 +69,16 @@ MODEL = ModelManifest(
     batch=BatchSpec(target_ms=10.0, max_delay_ms=1.0),
     replicas=2,
 )
+CHANGE = Change(
+    application="digits",
+    revision=2,
+    command="shadow",
+    model="svm:2",
+    at_ms=1_764_000_000_000,
+    by="ada",
+    why="trained on last week's digits",
+    before=ApplicationManifest(name="digits", models=["svm:1", "forest:2"]),
+    after=APPLICATION,
+    feedback_ends=[120, 98, 133, 101],
+)
+HOST_REPORT = HostReport(model="svm:2", instance="host.svm.2.0", state="ready", at_ms=1_764_000_000_000, pid=4711)

@@ -12,23 +12,29 @@ import msgspec
 
 from clipper_topics import examples
 from clipper_topics.asyncapi import document
+from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
 from clipper_topics.feedback import Feedback
+from clipper_topics.host_report import HostReport
 from clipper_topics.json_schema import schema
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
 
 FOLDER = Path(__file__).parent / "schemas"
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 """Minor: a field was added, older readers ignore it. Major: an old reader would misunderstand."""
 
 SCHEMAS: dict[str, tuple[type[msgspec.Struct], list[msgspec.Struct]]] = {
     "query": (Query, [examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT]),
     "prediction": (Prediction, [examples.PREDICTION, examples.DEFAULT_PREDICTION]),
+    "audit": (Audit, [examples.AUDIT]),
     "feedback": (Feedback, [examples.LABEL, examples.REWARD]),
     "application": (ApplicationManifest, [examples.APPLICATION]),
     "model": (ModelManifest, [examples.MODEL]),
+    "change": (Change, [examples.CHANGE]),
+    "host-report": (HostReport, [examples.HOST_REPORT]),
 }
 
 

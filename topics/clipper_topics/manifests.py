@@ -91,6 +91,38 @@ class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknow
         check_plain("policy.parameters", self.parameters)
 
 
+class Trial(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A version that an application tries: asked and scored, but not one of its models yet."""
+
+    model: ModelRef
+    """The version, `name:version`."""
+    stage: Literal["shadow", "canary"] = "shadow"
+    """`shadow`: asked for the log only, and never waited for. `canary`: answers a bounded share of the queries."""
+    share: Ratio = 1.0
+    """Share of the queries that ask it besides (`shadow`), or that it answers instead of the policy (`canary`)."""
+    automatic: bool = False
+    """Whether it is stepped up, promoted or aborted by the application's `rollout` rule."""
+
+
+class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a trial is stepped up or aborted by itself.
+
+    Looked at is the difference of losses, trial minus what the application's models answered, and an interval that
+    holds at all times at once: stepped up when the interval lies below `margin`, aborted when it lies above it.
+    """
+
+    confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
+    """Of the interval, over all looks together."""
+    margin: Ratio = 0.02
+    """How much more loss is taken as no loss, in [0, 1]: the smaller, the longer an equal version takes."""
+    steps: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(
+        default_factory=lambda: [0.05, 0.25, 0.5]
+    )
+    """Shares of a canary, rising; after the last one the version is promoted."""
+    least: Count = 50
+    """Feedbacks about the trial at each step before the next."""
+
+
 class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One application: what it asks, of whom, how fast, and what it says when nobody answers."""
 
@@ -102,6 +134,12 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """What one row of input looks like."""
     models: Annotated[list[ModelRef], Meta(max_length=64)]
     """Candidates, `name:version`."""
+    trials: Annotated[list[Trial], Meta(max_length=16)] = []
+    """Versions that are tried beside the candidates."""
+    rollout: RolloutRule = msgspec.field(default_factory=RolloutRule)
+    """When a trial is stepped up, promoted or aborted by itself."""
+    keep_best: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Keep so many candidates, and retire the worst when the interval of its loss lies above theirs; absent: all."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
     combiner: Literal["vote", "mean"] = "vote"
@@ -121,6 +159,13 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
 
     def __post_init__(self) -> None:
         check_plain("default_output", self.default_output)
+        tried = [trial.model for trial in self.trials]
+        twice = sorted(set(tried) & set(self.models)) or sorted({ref for ref in tried if tried.count(ref) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} on trial twice, or a candidate already: name each version once")
+        canaries = math.fsum(trial.share for trial in self.trials if trial.stage == "canary")
+        if canaries > 1.0:
+            raise ValueError(f"canaries answer {canaries:g} of the queries together: let their shares sum to 1 at most")
 
 
 class BatchSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -165,6 +210,10 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     """Whether the same input always has the same output; only then are outputs cached."""
     memory_mib: Annotated[int, Meta(ge=64, le=2**24)] | None = None
     """Resident memory above which a host drains and is started again, in MiB; absent: no limit."""
+    cpus: Annotated[float, Meta(gt=0.0, le=1024.0)] | None = None
+    """Processor cores that a host may use; absent: no limit."""
+    retired: bool = False
+    """Whether its hosts have ended; the manifest stays, so that a rollback finds it."""
 
     def __post_init__(self) -> None:
         check_plain("parameters", self.parameters)

@@ -117,6 +117,8 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The models asked that answered in time, with the propensities of the decision."""
     missing: list[Missing] = []
     """The models asked whose answers were late or failed."""
+    audited: bool = False
+    """True when other models were asked for the log only; what they said follows on the audits topic."""
     query_offset: int = -1
     """Offset of the query in its partition (predictions have the same partition number)."""
     queried_at_ms: int = 0

@@ -16,7 +16,7 @@ from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import Kind, Manifest, UnknownControlKey, key_of, kind_and_name
+from clipper_topics.control import Kind, Manifest, UnknownControlKey, is_note, key_of, kind_and_name
 from clipper_topics.manifests import MAX_MANIFEST_BYTES, ApplicationManifest, ModelManifest
 
 REASON_CHARACTERS = 500
@@ -55,6 +55,8 @@ class Manifests:
         Returns:
             Why it was refused; None when it was not.
         """
+        if is_note(key):
+            return None
         known = shown_key(key)
         self.unreadable.pop(known, None)
         try:

@@ -1,0 +1,38 @@
+"""What hosts say of themselves: a record each on the compacted hosts topic; an empty value when the host has left.
+
+Hosts may write here and not on the control topic: whoever runs a model has no right to declare one.
+"""
+
+from typing import Literal
+
+import msgspec
+
+STATES = ("starting", "ready", "failed", "draining")
+
+
+class HostReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The state of one host of a model version."""
+
+    model: str
+    """`name:version`."""
+    instance: str
+    """Name of the process."""
+    state: Literal["starting", "ready", "failed", "draining"]
+    """`ready`: it answers requests. `failed`: it could not start, or ended by itself; `reason` says why."""
+    reason: str | None = None
+    """Why it failed, in one line."""
+    sha256: str | None = None
+    """Digest of the bytes that it loaded, when its runtime loads a file."""
+    at_ms: int = 0
+    """Since when, milliseconds since the epoch."""
+    pid: int | None = None
+    """Its process id, on its own machine."""
+
+
+def report_key(model: str, instance: str) -> bytes:
+    """Key of a host's report.
+
+    >>> report_key("svm:2", "host.svm.2.0")
+    b'svm:2/host.svm.2.0'
+    """
+    return f"{model}/{instance}".encode()
