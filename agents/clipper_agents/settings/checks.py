@@ -38,7 +38,7 @@ def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
         if model.runtime == "python":
             yield f"{model.uri.partition(':')[0]}:"
             continue
-        yield str(Path(model.uri).resolve())
+        yield model.uri if "://" in model.uri else str(Path(model.uri).resolve())
         trusted = model.parameters.get("trusted")
         yield from (str(name) for name in trusted) if isinstance(trusted, list) else ()
 
