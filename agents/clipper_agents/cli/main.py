@@ -73,7 +73,6 @@ app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")
 model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
-model.callback()(lambda: None)
 app.add_typer(model, short_help="Test models.")
 app.add_typer(worker, short_help="Run one router or host process.")
 

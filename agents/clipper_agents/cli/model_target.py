@@ -45,7 +45,11 @@ def read_target(text: str, ref: str | None, said: Mapping[str, Any]) -> Target:
         InvalidSetting: no such file or model, or one whose runtime cannot be told.
     """
     manifest = _manifest(Path(text), ref) if said.get("runtime") is None else None
-    found = _of_manifest(manifest) if manifest is not None else Target(uri=text, runtime=said.get("runtime") or _runtime(text))
+    found = (
+        _of_manifest(manifest)
+        if manifest is not None
+        else Target(uri=text, runtime=said.get("runtime") or _runtime(text))
+    )
     given = {name: value for name, value in said.items() if value is not None}
     return msgspec.structs.replace(found, **given)
 
@@ -54,7 +58,7 @@ def read_samples(path: Path, dtype: str) -> list[Any]:
     """The rows of a file.
 
     Args:
-        path: `.json` (a list of rows), `.jsonl` (a row a line), `.npy` (rows first) or `.csv` (a row a line, no header).
+        path: `.json` (a list of rows), `.jsonl` (a row a line), `.npy` (rows first), `.csv` (a row a line, no header).
         dtype: Of a row; a line of a `.csv` of texts is one text.
 
     Raises:

@@ -17,7 +17,8 @@ def test_model(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="package.module:attribute, a model file, a server's URL, or a manifest (.toml, .json)."
+            metavar="TARGET",
+            help="package.module:attribute, a model file, a server's URL, or a manifest (.toml, .json).",
         ),
     ],
     *,
@@ -95,7 +96,9 @@ def _print(target: "Target", report: "Report") -> None:
     from clipper_agents.cli.showing import plain
 
     console = Console(width=None if typer.get_text_stream("stdout").isatty() else 110, highlight=False)
-    console.print(f"{plain(target.uri)}  ({target.runtime}, {target.dtype}{target.shape or ''})", markup=False, soft_wrap=True)
+    console.print(
+        f"{plain(target.uri)}  ({target.runtime}, {target.dtype}{target.shape or ''})", markup=False, soft_wrap=True
+    )
     laws = Table(box=None, pad_edge=False)
     for name in ("law", "state", "found"):
         laws.add_column(name, no_wrap=name != "found")

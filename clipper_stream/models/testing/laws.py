@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -80,7 +81,7 @@ def inputs_are_left_alone(subject: Subject) -> str:
 
 def a_batch_is_as_row_by_row(subject: Subject) -> str:
     """A row has the output in a batch that it has alone: neighbours are chance, and outputs are cached."""
-    together, alone = subject.ask(subject.rows).outputs, subject.one_by_one()
+    together, alone = _answered(subject), subject.one_by_one()
     row = subject.differing(together, alone)
     if row is not None:
         found = f"row {row} has {shown(together[row])} in a batch of {len(together)}, {shown(alone[row])} alone"
@@ -95,7 +96,7 @@ def order_does_not_matter(subject: Subject) -> str:
     random.Random(subject.seed).shuffle(order)  # noqa: S311 - an order, no secret
     if order == sorted(order):
         order.reverse()
-    first, moved = subject.ask(subject.rows).outputs, subject.ask(picked(subject.rows, order)).outputs
+    first, moved = _answered(subject), subject.ask(picked(subject.rows, order)).outputs
     row = subject.differing(moved, [first[index] for index in order])
     if row is not None:
         found = f"row {order[row]} has {shown(first[order[row]])}, at place {row} of the same rows {shown(moved[row])}"
@@ -107,7 +108,7 @@ def the_same_row_has_the_same_output(subject: Subject) -> str:
     """Twice in this process: outputs of a deterministic model are cached."""
     if not subject.deterministic:
         raise NotSeen("the model says deterministic = false: nothing is cached")
-    first, again = subject.ask(subject.rows).outputs, subject.ask(subject.rows).outputs
+    first, again = _answered(subject), subject.ask(subject.rows).outputs
     row = subject.differing(again, first)
     if row is not None:
         found = f"row {row} has {shown(first[row])} and then {shown(again[row])}"
@@ -121,7 +122,7 @@ def another_process_has_the_same_output(subject: Subject) -> str:
         raise NotSeen("the model says deterministic = false: nothing is cached")
     if subject.source is None:
         raise NotSeen("the model was made here, and no other process can load it: give a URI")
-    here = subject.ask(subject.rows).outputs
+    here = _answered(subject)
     try:
         there = outputs_elsewhere(subject.source, subject.spec, subject.rows)
     except OSError as error:
@@ -135,6 +136,7 @@ def another_process_has_the_same_output(subject: Subject) -> str:
 
 def another_thread_can_ask(subject: Subject) -> str:
     """From a thread that did not load it: the host asks from one thread at a time, and not always from the same."""
+    _answered(subject)
     here = subject.ask(subject.rows)
     with ThreadPoolExecutor(max_workers=1) as thread:
         there = thread.submit(subject.ask, subject.rows).result()
@@ -153,7 +155,7 @@ def a_bad_row_fails_alone(subject: Subject) -> str:
     bad = subject.bad_rows if len(subject.bad_rows) else odd_rows(subject.spec, subject.rows)
     if not len(bad):
         raise NotSeen("no rows that are bad for this model: give bad_rows")
-    alone = subject.ask(subject.rows).outputs
+    alone = _answered(subject)
     with np.errstate(all="ignore"):  # what such rows overflow is no news
         outcome = subject.ask(joined(subject.rows, bad))
     row = subject.differing(outcome.outputs[: len(alone)], alone)
@@ -180,6 +182,14 @@ def outputs_can_be_written(subject: Subject) -> str:
             found = f"the output of row {row} takes {len(packed)} bytes, a record has at most {MAX_OUTPUT_BYTES}"
             raise Broken(found, "give less, for example the best ten of all classes")
     return f"at most {max(sizes)} bytes a row, of {MAX_OUTPUT_BYTES}"
+
+
+def _answered(subject: Subject) -> list[Any]:
+    """The outputs of the samples, of which at least one has one: nothing can be compared with nothing."""
+    outcome = subject.ask(subject.rows)
+    if len(outcome.failed) == len(outcome.outputs):
+        raise NotSeen("no sample was answered")
+    return outcome.outputs
 
 
 def _check_answered(outcome: BatchOutcome) -> None:

@@ -110,6 +110,13 @@ def test_a_law_that_was_not_looked_at_is_not_said_to_hold():
     assert unknown == {"the_same_row_has_the_same_output", "another_process_has_the_same_output"}
 
 
+def test_nothing_is_compared_with_nothing():
+    report = check_model(FunctionOfRow(lambda row: None), ROWS, shape=[2], budget_s=0.0)
+    states = {finding.law: finding.state for finding in report.findings}
+    assert {law for law in states if states[law] == "broken"} == {"answers_every_sample", "outputs_can_be_written"}
+    assert states["order_does_not_matter"] == states["a_bad_row_fails_alone"] == "unknown"
+
+
 def test_a_model_that_cannot_be_loaded_is_a_finding_too():
     report = check_model("acme.nothing:here", ROWS, shape=[2])
     assert [finding.law for finding in report.broken] == ["it_loads"]
