@@ -3,7 +3,7 @@
 Rules of this file:
 - A manifest may come from anybody who can write to the control topic. What it names is data until it was found here.
 - An entry is one of four: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
-  module, what has `://` is a URL and all below it (`allowed_urls`), and what has a slash is a directory and all
+  module, `http://host:80` is a URL and all below it (`allowed_urls`), and what has a slash is a directory and all
   inside it, or one file.
 - The list says who is trusted, not what is harmless: a public function of an allowed module can be asked for with any
   parameters, and a class of it made with any.
@@ -45,7 +45,7 @@ def is_path(entry: str) -> bool:
     >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models"), is_path("http://models:8080")
     (True, True, False, False)
     """
-    return "/" in entry and "://" not in entry
+    return "/" in entry and not entry.startswith(("http://", "https://"))
 
 
 def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:

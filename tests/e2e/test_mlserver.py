@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from e2e.programs import CLIPPER_STREAM, until
 
 from clipper_agents.broker.properties import free_port
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.loading import load_model
 from clipper_stream.models.runner import predict_rows
-from e2e.programs import CLIPPER_STREAM, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.runtime, pytest.mark.timeout(400)]
 pytest.importorskip("urllib3", reason="the extra oip is not installed")

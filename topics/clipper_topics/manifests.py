@@ -193,7 +193,7 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     runtime: Text = "python"
     """A registered runtime: `python`, `sklearn`, `lightgbm`, `xgboost` or `oip`."""
     uri: Text
-    """`package.module:attribute` for `python`, the path of a file for `sklearn` and boosters, a server's URL for `oip`."""
+    """`package.module:attribute` for `python`, a file for `sklearn` and boosters, a server's URL for `oip`."""
     sha256: Sha256 | None = None
     """Digest of the model file, checked before it is loaded; a file needs one (`up` and `apply` fill it in)."""
     parameters: dict[str, Any] = {}

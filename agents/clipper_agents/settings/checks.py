@@ -38,7 +38,10 @@ def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
         if model.runtime == "python":
             yield f"{model.uri.partition(':')[0]}:"
             continue
-        yield model.uri if "://" in model.uri else str(Path(model.uri).resolve())
+        if model.runtime == "oip":
+            yield model.uri
+            continue
+        yield str(Path(model.uri).resolve())
         trusted = model.parameters.get("trusted")
         yield from (str(name) for name in trusted) if isinstance(trusted, list) else ()
 
