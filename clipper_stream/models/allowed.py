@@ -1,9 +1,10 @@
-"""What a process may load: packages, modules and directories, and how a name is held against them.
+"""What a process may load: packages, modules, directories and URLs, and how a name is held against them.
 
 Rules of this file:
 - A manifest may come from anybody who can write to the control topic. What it names is data until it was found here.
-- An entry is one of three: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
-  module, and what has a slash is a directory and all inside it, or one file.
+- An entry is one of four: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
+  module, `http://host:80` is a URL and all below it (`allowed_urls`), and what has a slash is a directory and all
+  inside it, or one file.
 - The list says who is trusted, not what is harmless: a public function of an allowed module can be asked for with any
   parameters, and a class of it made with any.
 """
@@ -41,18 +42,18 @@ def allows_file(entries: Iterable[str], path: str) -> bool:
 def is_path(entry: str) -> bool:
     """Whether an entry is a file or directory, not a module.
 
-    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models")
-    (True, True, False)
+    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models"), is_path("http://models:8080")
+    (True, True, False, False)
     """
-    return "/" in entry
+    return "/" in entry and not entry.startswith(("http://", "https://"))
 
 
 def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:
     """The error that says what may be loaded, and where more is allowed."""
     allowed = ", ".join(entries) or "nothing"
     return ModelNotLoaded(
-        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module or "
-        "directory to [models] allowed of the process that loads it"
+        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module, "
+        "directory or URL to [models] allowed of the process that loads it"
     )
 
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
-from clipper_stream.models import python_function, sklearn_skops
+from clipper_stream.models import lightgbm_text, oip_http, python_function, sklearn_skops, xgboost_json
 from clipper_stream.models.model import Model
 
 
@@ -58,7 +58,15 @@ class Runtime(Protocol):
         ...
 
 
-RUNTIMES: Mapping[str, Runtime] = MappingProxyType({"python": python_function, "sklearn": sklearn_skops})
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
+    {
+        "python": python_function,
+        "sklearn": sklearn_skops,
+        "lightgbm": lightgbm_text,
+        "xgboost": xgboost_json,
+        "oip": oip_http,
+    }
+)
 """The runtimes by the name that a manifest gives."""
 
 

@@ -38,6 +38,9 @@ def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
         if model.runtime == "python":
             yield f"{model.uri.partition(':')[0]}:"
             continue
+        if model.runtime == "oip":
+            yield model.uri
+            continue
         yield str(Path(model.uri).resolve())
         trusted = model.parameters.get("trusted")
         yield from (str(name) for name in trusted) if isinstance(trusted, list) else ()

@@ -79,5 +79,6 @@ class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Which models a process may load, whoever declares them."""
 
     allowed: list[str] | None = None
-    """Packages (`acme.models`), exact modules (`acme.models:`) and directories or files (`/srv/models`, with a slash);
-    absent: the modules, files and trusted types of this file's own `[[model]]` tables, and nothing else."""
+    """Packages (`acme.models`), exact modules (`acme.models:`), directories or files (`/srv/models`, with a slash)
+    and URLs (`http://models:8080`); absent: the modules, files, URLs and trusted types of this file's own `[[model]]`
+    tables, and nothing else."""

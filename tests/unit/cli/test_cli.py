@@ -21,6 +21,7 @@ COMMANDS = [
     ("dead-letters", "list"),
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
+    ("model", "test"),
     ("worker", "router"),
     ("worker", "host"),
 ]

@@ -191,6 +191,18 @@ def test_a_process_may_load_exactly_what_its_own_configuration_declares(written,
     assert load_settings(None, {}).allowed == ()
 
 
+def test_a_url_is_declared_and_allowed_as_it_is_written_and_is_no_path(written):
+    url = "http://models:8080/v2/models/digits"
+    model = f'[[model]]\nname = "a"\nruntime = "oip"\nuri = "{url}"\n'
+    settings = load_settings(written(model), {})
+    assert settings.models[0].uri == url
+    assert settings.allowed == (url,)
+    said = load_settings(written('[models]\nallowed = ["http://models:8080"]\n' + model), {})
+    assert said.allowed == ("http://models:8080",)
+    with pytest.raises(InvalidSetting, match="outside of what this process may load"):
+        load_settings(written('[models]\nallowed = ["http://other:8080"]\n' + model), {})
+
+
 def test_what_is_said_to_be_allowed_is_all_that_is(written, tmp_path):
     said = '[models]\nallowed = ["acme", "models/", "/srv/models"]\n'
     settings = load_settings(written(said + DIGITS), {})
