@@ -7,8 +7,9 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,8 +18,12 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.admin.client import unreachable
+from clipper_agents.admin.applications import Comparison, Looking, Workers
+from clipper_agents.admin.client import administration, unreachable
+from clipper_agents.admin.following import Following
 from clipper_agents.admin.manifests import Manifests, read_manifests
+from clipper_agents.admin.processes import read_metrics
+from clipper_agents.admin.recent import LONGEST_S
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -30,23 +35,53 @@ REQUEST_S = 3.0
 WITHIN_S = 20.0
 """Everything together, the attempts with other brokers included."""
 AGAIN_S = 0.2
+CATCH_UP_S = 10.0
+"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
 
 
-async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Status:
+ReadComparisons = Callable[[KafkaConnection, Catalogue], Awaitable[Sequence[Comparison]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What else is to be looked at.
+
+    Attributes:
+        context: Whose weights and losses are shown; None: those of queries without one.
+        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
+        read_comparisons: Reads what the steward knows of trials; None: they are compared by their totals.
+    """
+
+    context: str | None = None
+    metrics: tuple[str, ...] = ()
+    read_comparisons: ReadComparisons | None = None
+
+
+EVERYTHING = Wanted()
+
+
+async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted = EVERYTHING) -> Status:
     """The deployment now.
+
+    Args:
+        connection: Where to read.
+        catalogue: Its topics.
+        wanted: What else is to be looked at.
 
     Raises:
         KafkaUnreachable: no broker answers.
     """
     async with AsyncExitStack() as stack:
         try:
-            return await asyncio.wait_for(_read(connection, catalogue, stack), 2 * WITHIN_S)
+            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * WITHIN_S)
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
 
 
-async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncExitStack) -> Status:
+async def _read(
+    connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack
+) -> Status:
     admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
     stack.push_async_callback(admin.close)
     await admin.start()  # asks every address; when none answers, that is the answer
@@ -63,20 +98,67 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncE
     groups = [await _group(admin, consumer, catalogue, topics, None)]
     for ref, model in manifests.models.items():
         if not model.colocated:
-            groups.append(await _group(admin, consumer, catalogue, topics, ref))
+            group = await _group(admin, consumer, catalogue, topics, ref)
+            groups += [group] if group.members or not model.retired else []
+    following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
+    await _again(lambda: following.position(_readable(topics)))
+    unread = await following.catch_up(CATCH_UP_S)
+    following.facts.manifests = manifests
+    comparisons = await wanted.read_comparisons(connection, catalogue) if wanted.read_comparisons else ()
+    at_s = time.time()
+    looking = Looking(
+        facts=following.facts,
+        recent=following.recent,
+        now_s=at_s,
+        window_s=LONGEST_S,
+        context=wanted.context,
+        comparisons=comparisons,
+        workers=_workers(groups, await read_metrics(wanted.metrics)),
+    )
     return Status(
         prefix=catalogue.prefix,
-        at_s=time.time(),
+        at_s=at_s,
         brokers=tuple(await asyncio.gather(*(_broker(admin, broker) for broker in cluster["brokers"]))),
         controller=cluster["controller_id"] >= 0,
         silent_addresses=tuple(await _silent(connection)),
         topics=topics,
         missing_topics=tuple(_missing(catalogue, manifests, names)),
         groups=tuple(groups),
-        applications={name: tuple(each.models) for name, each in sorted(manifests.applications.items())},
+        applications=looking.applications(),
         models=tuple(_models(manifests, groups)),
         unreadable=dict(manifests.unreadable),
         dead_letters=await _dead_letters(consumer, catalogue) if catalogue.dead_letters in names else 0,
+        unread_topics=tuple(unread),
+        refused_topics=tuple(sorted(following.refused)),
+    )
+
+
+def _readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic.name, number)
+        for topic in topics
+        for number in range(topic.partitions)
+        if number not in topic.leaderless
+    ]
+
+
+async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue) -> list[TopicPartition]:
+    """The deployment's partitions that have a leader.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with administration(connection) as admin:
+        return _readable(_topics(await admin.describe_topics(), catalogue))
+
+
+def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
+    """What the workers serve, with what their groups say."""
+    of_hosts = {group.model: group for group in groups if group.model is not None}
+    return replace(
+        served,
+        members={ref: len(group.members) for ref, group in of_hosts.items()},
+        lag={ref: sum(group.lag.values()) for ref, group in of_hosts.items()},
     )
 
 
@@ -209,8 +291,9 @@ def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[Mod
         yield ModelStatus(
             ref=ref,
             colocated=model.colocated,
-            replicas=0 if model.colocated else model.replicas,
-            live=members.get(None if model.colocated else ref, 0),
+            replicas=0 if model.colocated or model.retired else model.replicas,
+            live=members.get(None if model.colocated and not model.retired else ref, 0),
+            retired=model.retired,
         )
 
 
