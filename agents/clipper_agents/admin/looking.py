@@ -18,8 +18,9 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.admin.applications import Comparison, Looking, Workers
+from clipper_agents.admin.applications import Comparison, Workers
 from clipper_agents.admin.client import administration, unreachable
+from clipper_agents.admin.composing import Looking
 from clipper_agents.admin.following import Following
 from clipper_agents.admin.manifests import Manifests, read_manifests
 from clipper_agents.admin.processes import read_metrics
@@ -79,9 +80,7 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted:
             raise await unreachable(connection, error) from error
 
 
-async def _read(
-    connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack
-) -> Status:
+async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack) -> Status:
     admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
     stack.push_async_callback(admin.close)
     await admin.start()  # asks every address; when none answers, that is the answer

@@ -18,6 +18,7 @@ from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
+from clipper_agents.cli.watch import watch
 from clipper_agents.cli.worker import worker
 
 app = typer.Typer(
@@ -68,6 +69,7 @@ _add(
     "loadgen --application sums --rate 500 --bootstrap localhost:9092",
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
+_add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 app.add_typer(worker, short_help="Run one router or host process.")

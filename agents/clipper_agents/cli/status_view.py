@@ -11,7 +11,7 @@ from clipper_agents.cli.applications_view import application_parts, instant
 
 
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
-    """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing that is wrong."""
+    """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
     console.print(Group(*_parts(status)))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
