@@ -10,6 +10,11 @@ LEAST_ASKED = 20
 """Queries that ask a trial, where no change says since when there is one."""
 
 
+def refused_reason(topic: str) -> str:
+    """What is missing when a user may not read a topic."""
+    return f"topic {topic}: this user may not read it, so figures are missing: give it the right to Read"
+
+
 def application_reasons(
     applications: Mapping[str, ApplicationStatus], now_s: float, told: Collection[str] = ()
 ) -> list[str]:

@@ -57,7 +57,8 @@ class Facts:
         reports: What each host said last, by its key.
         published: Totals without context, by key.
         contexts: Totals of contexts, by key.
-        contexts_whole: Whether every context was read.
+        contexts_read: Whether contexts are read at all.
+        contexts_whole: Whether every one of them was read.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
         seen: How many events there were in all.
     """
@@ -67,6 +68,7 @@ class Facts:
     reports: dict[bytes, HostReport] = field(default_factory=dict)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
+    contexts_read: bool = True
     contexts_whole: bool = True
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     seen: int = 0

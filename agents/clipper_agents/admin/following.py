@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from clipper_agents.admin.again import REQUEST_S, again
 from clipper_agents.admin.client import unreachable
 from clipper_agents.admin.facts import Facts
 from clipper_agents.admin.recent import LONGEST_S, Recent
@@ -24,8 +25,6 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 
-REQUEST_S = 3.0
-"""As of `looking`: a broker that answers at all answers in milliseconds."""
 LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
 LAST_ROWS = 20_000
@@ -58,9 +57,9 @@ class Following:
         context: str | None = None,
         contexts: bool = True,
     ) -> None:
-        self.facts, self.recent = Facts(), Recent()
+        self.facts, self.recent = Facts(contexts_read=contexts or context is not None), Recent()
         self._connection, self._catalogue = connection, catalogue
-        self._context, self._contexts = context, contexts or context is not None
+        self._context = context
         self.refused: set[str] = set()
         self._ends: dict[TopicPartition, int] = {}
         self._cut: set[TopicPartition] = set()
@@ -81,7 +80,7 @@ class Following:
             AccessRefused: Kafka does not let us in.
         """
         try:
-            await self._consumer.start()
+            await again(self._consumer.start)
         except (KafkaError, OSError, TimeoutError) as error:
             await self._stop()
             raise await unreachable(self._connection, error) from error
@@ -99,13 +98,17 @@ class Following:
             existing: Partitions that can be read; those of other topics are left alone.
 
         Raises:
-            KafkaError: the brokers do not say what they hold.
+            KafkaUnreachable: the brokers do not say what they hold.
         """
         found = [tp for tp in existing if tp.topic in self._topics()]
         self._consumer.assign(found)
-        self._ends = await self._consumer.end_offsets(found)
-        begins = await self._consumer.beginning_offsets(found)
-        for tp, start in (await self._starts(found, begins, time.time())).items():
+        try:
+            self._ends = await again(lambda: self._consumer.end_offsets(found))
+            begins = await again(lambda: self._consumer.beginning_offsets(found))
+            starts = await self._starts(found, begins, time.time())
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise await unreachable(self._connection, error) from error
+        for tp, start in starts.items():
             self._consumer.seek(tp, start)
 
     async def catch_up(self, within_s: float) -> list[str]:
@@ -120,12 +123,18 @@ class Following:
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = POLL_S) -> None:
-        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on."""
+        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on.
+
+        Raises:
+            KafkaUnreachable: what a broker gave is no log; one that is away is waited for.
+        """
         try:
             fetched = await self._consumer.getmany(timeout_ms=max(1, int(within_s * 1000)))
         except TopicAuthorizationFailedError as error:
             await self._without({str(topic) for topic in error.args} & self._topics())
             return
+        except KafkaError as error:
+            raise await unreachable(self._connection, error) from error
         now_s = time.time()
         for tp, records in fetched.items():
             for record in records:
@@ -137,7 +146,7 @@ class Following:
         topics = self._catalogue
         logs = {topics.predictions, topics.audits, topics.feedback}
         compacted = {topics.control, topics.hosts, topics.selection}
-        return logs | compacted | ({topics.selection_changelog} if self._contexts else set())
+        return logs | compacted | ({topics.selection_changelog} if self.facts.contexts_read else set())
 
     async def _starts(
         self, found: Iterable[TopicPartition], begins: Mapping[TopicPartition, int], now_s: float
@@ -145,7 +154,7 @@ class Following:
         topics = self._catalogue
         logs = [tp for tp in found if tp.topic in {topics.predictions, topics.audits, topics.feedback}]
         since_ms = int((now_s - LONGEST_S) * 1000)
-        timed = await self._consumer.offsets_for_times(dict.fromkeys(logs, since_ms)) if logs else {}
+        timed = await again(lambda: self._consumer.offsets_for_times(dict.fromkeys(logs, since_ms))) if logs else {}
         starts = {}
         for tp in found:
             end, start = self._ends[tp], begins[tp]

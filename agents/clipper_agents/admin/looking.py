@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,6 +18,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from clipper_agents.admin.again import REQUEST_S, WITHIN_S, again
 from clipper_agents.admin.applications import Comparison, Workers
 from clipper_agents.admin.client import administration, unreachable
 from clipper_agents.admin.composing import Looking
@@ -29,13 +30,6 @@ from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus,
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-T = TypeVar("T")
-
-REQUEST_S = 3.0
-"""A broker that answers at all answers in milliseconds; on a busy one in a second."""
-WITHIN_S = 20.0
-"""Everything together, the attempts with other brokers included."""
-AGAIN_S = 0.2
 CATCH_UP_S = 10.0
 """For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
@@ -88,10 +82,10 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
         **connection.aiokafka(), enable_auto_commit=False, request_timeout_ms=int(REQUEST_S * 1000)
     )
     stack.push_async_callback(consumer.stop)
-    await _again(consumer.start)
+    await again(consumer.start)
 
-    cluster = await _again(admin.describe_cluster)
-    topics = _topics(await _again(admin.describe_topics), catalogue)
+    cluster = await again(admin.describe_cluster)
+    topics = _topics(await again(admin.describe_topics), catalogue)
     names = {topic.name for topic in topics}
     manifests = await read_manifests(connection, catalogue) if catalogue.control in names else Manifests()
     groups = [await _group(admin, consumer, catalogue, topics, None)]
@@ -100,7 +94,7 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
             group = await _group(admin, consumer, catalogue, topics, ref)
             groups += [group] if group.members or not model.retired else []
     following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
-    await _again(lambda: following.position(_readable(topics)))
+    await following.position(_readable(topics))
     unread = await following.catch_up(CATCH_UP_S)
     following.facts.manifests = manifests
     comparisons = await wanted.read_comparisons(connection, catalogue) if wanted.read_comparisons else ()
@@ -159,18 +153,6 @@ def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
         members={ref: len(group.members) for ref, group in of_hosts.items()},
         lag={ref: sum(group.lag.values()) for ref, group in of_hosts.items()},
     )
-
-
-async def _again(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer, of another broker when one does not give it."""
-    end_s = time.monotonic() + WITHIN_S
-    while True:
-        try:
-            return await ask()
-        except (KafkaError, OSError, TimeoutError):
-            if time.monotonic() > end_s:
-                raise
-            await asyncio.sleep(AGAIN_S)
 
 
 async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> BrokerStatus:
@@ -235,7 +217,7 @@ async def _group(
     else:
         name, _, version = ref.rpartition(":")
         group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
-    (response,) = await _again(lambda: admin.describe_consumer_groups([group]))
+    (response,) = await again(lambda: admin.describe_consumer_groups([group]))
     (described,) = response.to_object()["groups"]
     inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
     return GroupStatus(
@@ -274,9 +256,9 @@ async def _lag(
     partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
     if not partitions:
         return {}
-    committed = await _again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
-    ends = await _again(lambda: consumer.end_offsets(partitions))
-    begins = await _again(lambda: consumer.beginning_offsets(partitions))
+    committed = await again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
+    ends = await again(lambda: consumer.end_offsets(partitions))
+    begins = await again(lambda: consumer.beginning_offsets(partitions))
     lag = dict.fromkeys(inputs, 0)
     for tp in partitions:
         done = committed[tp].offset if tp in committed else -1
@@ -300,6 +282,6 @@ async def _dead_letters(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> int
     """How many came within the last hour."""
     tp = TopicPartition(catalogue.dead_letters, 0)
     since_ms = int(time.time() * 1000) - HOUR_MS
-    first = (await _again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
-    end = (await _again(lambda: consumer.end_offsets([tp])))[tp]
+    first = (await again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
+    end = (await again(lambda: consumer.end_offsets([tp])))[tp]
     return int(end - first.offset) if first is not None else 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clipper_agents.admin.application_reasons import application_reasons
+from clipper_agents.admin.application_reasons import application_reasons, refused_reason
 from clipper_agents.admin.applications import ApplicationStatus
 
 MOST_LAG = 10_000
@@ -179,8 +179,7 @@ class Status:
         unread = [
             *(f"topic {one}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
               for one in self.unread_topics),
-            *(f"topic {one}: this user may not read it, so figures are missing: give it the right to (read only)"
-              for one in self.refused_topics),
+            *map(refused_reason, self.refused_topics),
         ]  # fmt: skip
         if not thin:
             return missing + leaderless + unread

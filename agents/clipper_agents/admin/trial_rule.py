@@ -29,4 +29,4 @@ def waits_for(trial: Trial, rule: RolloutRule, feedbacks: int, lower: float, upp
 
 def _next_step(trial: Trial, rule: RolloutRule) -> str:
     higher = [step for step in rule.steps if trial.stage == "shadow" or step > trial.share]
-    return f"a canary of {higher[0]:.0%}" if higher else "promoted"
+    return f"a canary of {100 * higher[0]:g} %" if higher else "promoted"

@@ -1,10 +1,10 @@
 """Looks at a deployment that is followed, once a second."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from clipper_agents.admin.application_reasons import application_reasons
+from clipper_agents.admin.application_reasons import application_reasons, refused_reason
 from clipper_agents.admin.applications import ApplicationStatus
 from clipper_agents.admin.composing import Looking
 from clipper_agents.admin.errors import TopicMismatch
@@ -38,7 +38,14 @@ class Look:
     reasons: Sequence[str] = ()
 
 
-def look_at(facts: Facts, recent: Recent, now_s: float, seen: int, application: str | None = None) -> Look:
+def look_at(
+    facts: Facts,
+    recent: Recent,
+    now_s: float,
+    seen: int,
+    application: str | None = None,
+    refused: Iterable[str] = (),
+) -> Look:
     """What there is to see now.
 
     Args:
@@ -47,6 +54,7 @@ def look_at(facts: Facts, recent: Recent, now_s: float, seen: int, application: 
         now_s: Seconds since the epoch.
         seen: How many events were shown before.
         application: The only one that is wanted; None: all.
+        refused: Topics that may not be read.
     """
 
     def wanted(event: Event) -> bool:
@@ -61,7 +69,11 @@ def look_at(facts: Facts, recent: Recent, now_s: float, seen: int, application: 
         applications=found,
         events=[event for event in facts.events_since(seen) if wanted(event)],
         latest=[event for event in facts.events if wanted(event)],
-        reasons=[*([] if application is None or found else missing), *application_reasons(found, now_s)],
+        reasons=[
+            *map(refused_reason, sorted(refused)),
+            *([] if application is None or found else missing),
+            *application_reasons(found, now_s),
+        ],
     )
 
 
@@ -94,5 +106,5 @@ async def looks(
             if (left_s := due_s - time.time()) > 0:
                 await following.poll(min(left_s, POLL_S))
                 continue
-            yield look_at(following.facts, following.recent, time.time(), seen, application)
+            yield look_at(following.facts, following.recent, time.time(), seen, application, following.refused)
             seen, due_s = following.facts.seen, float(int(time.time()) + 1)

@@ -60,7 +60,7 @@ def flow_line(status: ApplicationStatus) -> str:
     """Throughput, latency and defaults in a line."""
     parts = [f"{status.queries_per_s:.1f} queries/s", f"{status.feedback / max(1, status.window_s):.1f} feedback/s"]
     if status.latency is not None:
-        parts += [f"p50 {_number(status.latency.p50_ms)} ms", f"p99 {_number(status.latency.p99_ms)} ms"]
+        parts += [f"p50 {_ms(status.latency.p50_ms)} ms", f"p99 {_ms(status.latency.p99_ms)} ms"]
     defaults = ", ".join(f"{reason} {count}" for reason, count in status.defaults.items())
     parts.append(f"defaults: {defaults}" if defaults else "no defaults")
     return f"last {status.window_s} s: {'; '.join(parts)}"
@@ -123,10 +123,10 @@ def _cells(version: VersionStatus) -> Iterator[RenderableType]:
     yield "-" if loss is None else f"{loss.mean:.3f} [{loss.lower:.3f} {loss.upper:.3f}]"
     hosts = hosts_of(version)
     yield Text(hosts, style="red" if version.hosts == 0 and version.replicas else "")
-    yield _number(version.batch_limit)
-    yield _number(None if latency is None else latency.p50_ms)
-    yield _number(None if latency is None else latency.p99_ms)
-    yield _number(version.lag)
+    yield _count(version.batch_limit)
+    yield _ms(None if latency is None else latency.p50_ms)
+    yield _ms(None if latency is None else latency.p99_ms)
+    yield _count(version.lag)
 
 
 def _contexts(status: ApplicationStatus) -> str:
@@ -157,12 +157,16 @@ def _percent(share: float | None) -> str:
     return f"{100 * share:.1f} %" if 0.0 < share < 0.01 else f"{100 * share:.0f} %"  # noqa: PLR2004 (a percent)
 
 
-def _number(value: float | None) -> str:
-    """A number with as many digits as tell anything; a dash of none.
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
-    >>> _number(3.14159), _number(41.7), _number(None)
+
+def _ms(value: float | None) -> str:
+    """Milliseconds, with a digit behind the point where there is one before it; a dash of none.
+
+    >>> _ms(3.14159), _ms(41.7), _ms(None)
     ('3.1', '42', '-')
     """
     if value is None:
         return "-"
-    return f"{value:.1f}" if 0 < value < 10 and value != int(value) else f"{value:.0f}"  # noqa: PLR2004 (one digit)
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"  # noqa: PLR2004 (two digits)
