@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from doubles_deployment import NOW_S, facts, recent, report
@@ -85,6 +86,12 @@ def test_nothing_is_wider_than_a_hundred_columns_nor_lost_when_names_are_as_long
     assert "0.5 %" in found
     column = "".join(line[:20].split(" ")[0] for line in found.splitlines()[3:])
     assert ref in column
+
+
+def test_the_reference_shows_an_application_as_the_program_does() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/command-line.md").read_text()
+    assert "".join(f"    {line}\n" for line in (APPLICATION + CHANGES).splitlines()) in page
+    assert "".join(f"    {line}\n" for line in LINES.splitlines()[:1]) in page
 
 
 def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
