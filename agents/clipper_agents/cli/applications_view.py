@@ -13,20 +13,26 @@ COLUMNS = 100
 """Where there is no terminal that says how wide it is."""
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
+UNKNOWN = "-"
+_OPTIONAL = {"batch", "lag"}
+"""Left out where nothing is known of any version."""
 _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 
-def application_parts(name: str, status: ApplicationStatus, *, changes: bool = True) -> Iterator[RenderableType]:
+def application_parts(
+    name: str, status: ApplicationStatus, *, changes: bool = True, width: int = COLUMNS
+) -> Iterator[RenderableType]:
     """What there is to see of one application.
 
     Args:
         name: Its name.
         status: Its status.
         changes: Whether its last changes are wanted.
+        width: Columns that there are.
     """
     yield Text(_declared(name, status), style="bold")
     yield Text(flow_line(status))
-    yield _versions(status)
+    yield _versions(status, gap=2 if width >= COLUMNS else 1)
     for version in status.versions:
         for instance, reason in version.failed.items():
             yield Text(f"host {instance} failed: {reason}", style="red")
@@ -87,9 +93,9 @@ def hosts_of(version: VersionStatus) -> str:
     if not version.declared:
         return "undeclared"
     if version.stage == "retired":
-        return "-"
+        return UNKNOWN
     if version.colocated:
-        return "in routers"
+        return "routers"
     return f"{'?' if version.hosts is None else version.hosts}/{version.replicas}"
 
 
@@ -99,17 +105,19 @@ def _declared(name: str, status: ApplicationStatus) -> str:
     return f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}"
 
 
-def _versions(status: ApplicationStatus) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
+def _versions(status: ApplicationStatus, gap: int) -> Table:
+    rows = [[*_cells(version)] for version in status.versions]
+    shown = [at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at] != UNKNOWN for row in rows)]
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for heading in (HEADINGS[at] for at in shown):
         table.add_column(
             heading,
             justify="right" if heading in _RIGHT else "left",
             overflow="fold",
             no_wrap=heading != "version",
         )
-    for version in status.versions:
-        table.add_row(*_cells(version), style=STAGE_STYLE[version.stage] if version.stage == "retired" else "")
+    for version, row in zip(status.versions, rows, strict=True):
+        table.add_row(*(row[at] for at in shown), style="dim" if version.stage == "retired" else "")
     return table
 
 
@@ -120,7 +128,7 @@ def _cells(version: VersionStatus) -> Iterator[RenderableType]:
     yield Text(stage_of(version), style=STAGE_STYLE[version.stage])
     yield _percent(version.weight)
     yield _percent(version.share)
-    yield "-" if loss is None else f"{loss.mean:.3f} [{loss.lower:.3f} {loss.upper:.3f}]"
+    yield UNKNOWN if loss is None else f"{loss.mean:.3f} [{loss.lower:.3f} {loss.upper:.3f}]"
     hosts = hosts_of(version)
     yield Text(hosts, style="red" if version.hosts == 0 and version.replicas else "")
     yield _count(version.batch_limit)
@@ -153,12 +161,12 @@ def _percent(share: float | None) -> str:
     ('71 %', '0.4 %', '-')
     """
     if share is None:
-        return "-"
+        return UNKNOWN
     return f"{100 * share:.1f} %" if 0.0 < share < 0.01 else f"{100 * share:.0f} %"  # noqa: PLR2004 (a percent)
 
 
 def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+    return UNKNOWN if value is None else f"{value:.0f}"
 
 
 def _ms(value: float | None) -> str:
@@ -168,5 +176,5 @@ def _ms(value: float | None) -> str:
     ('3.1', '42', '-')
     """
     if value is None:
-        return "-"
+        return UNKNOWN
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"  # noqa: PLR2004 (two digits)

@@ -12,14 +12,14 @@ from clipper_agents.cli.applications_view import application_parts, instant
 
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
     """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
-    console.print(Group(*_parts(status)))
+    console.print(Group(*_parts(status, console.width)))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
     if not reasons:
         console.print(Text("nothing is wrong", "green"))
 
 
-def _parts(status: Status) -> Iterator[RenderableType]:
+def _parts(status: Status, width: int) -> Iterator[RenderableType]:
     yield Text(f"{status.prefix} at {instant(status.at_s)}")
     yield _table(
         "broker address answers", ((str(one.node_id), one.address, _yes(one.reachable)) for one in status.brokers)
@@ -27,7 +27,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     yield _table("topic partitions leaderless under-replicated", _topic_rows(status))
     yield _table("group state instance host reads lag", (row for group in status.groups for row in _group_rows(group)))
     for name, application in status.applications.items():
-        yield from application_parts(name, application)
+        yield from application_parts(name, application, width=width)
     named = {version.model for each in status.applications.values() for version in each.versions}
     if others := [one.ref for one in status.models if one.ref not in named]:
         yield Text(f"models of no application: {', '.join(others)}")

@@ -62,7 +62,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
         from rich.live import Live
 
         live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
-        return live, lambda look: live.update(page(look, prefix), refresh=True)
+        return live, lambda look: live.update(page(look, prefix, console.width), refresh=True)
     told: list[str] = []
 
     def print_lines(look: "Look") -> None:

@@ -9,26 +9,27 @@ from rich.text import Text
 from clipper_agents.admin.applications import ApplicationStatus, VersionStatus
 from clipper_agents.admin.facts import Event
 from clipper_agents.admin.watching import Look
-from clipper_agents.cli.applications_view import application_parts, clock, stage_of
+from clipper_agents.cli.applications_view import COLUMNS, application_parts, clock, stage_of
 
 SHOWN_EVENTS = 8
 
 
-def page(look: Look, prefix: str) -> RenderableType:
+def page(look: Look, prefix: str, width: int = COLUMNS) -> RenderableType:
     """Everything, for a terminal.
 
     Args:
         look: What there is to see.
         prefix: Of the deployment's topics.
+        width: Columns of the terminal.
     """
-    return Group(*_parts(look, prefix))
+    return Group(*_parts(look, prefix, width))
 
 
-def _parts(look: Look, prefix: str) -> Iterator[RenderableType]:
+def _parts(look: Look, prefix: str, width: int) -> Iterator[RenderableType]:
     yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
     for name, status in look.applications.items():
         yield Text()
-        yield from application_parts(name, status, changes=False)
+        yield from application_parts(name, status, changes=False, width=width)
     if look.latest:
         yield Text()
     for event in look.latest[-SHOWN_EVENTS:]:

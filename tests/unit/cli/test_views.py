@@ -22,12 +22,12 @@ from clipper_agents.cli.watch_view import json_line, lines, page
 APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4
 last 10 s: 10.0 queries/s; 5.0 feedback/s; p50 59 ms; p99 108 ms; defaults: late 3
-version  stage         weight  share  loss, 95 %           hosts       batch  p50 ms  p99 ms  lag
-svm:1    live            98 %   62 %  0.100 [0.055 0.174]  2/2            64     1.5      20    7
-knn:1    live             2 %   30 %  0.500 [0.404 0.596]  in routers      -     9.6      11    -
-rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1             -      11      12    -
-nn:3     shadow 100 %       -  100 %  -                    1/1             -      80      80    -
-old:1    retired            -    0 %  0.900 [0.596 0.982]  -               -       -       -    -
+version  stage         weight  share  loss, 95 %           hosts    batch  p50 ms  p99 ms  lag
+svm:1    live            98 %   62 %  0.100 [0.055 0.174]  2/2         64     1.5      20    7
+knn:1    live             2 %   30 %  0.500 [0.404 0.596]  routers      -     9.6      11    -
+rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          -      11      12    -
+nn:3     shadow 100 %       -  100 %  -                    1/1          -      80      80    -
+old:1    retired            -    0 %  0.900 [0.596 0.982]  -            -       -       -    -
 host host.rf.2.0 failed: no module named shop
 trial rf:2: 30 feedbacks, loss -0.200 [-0.293 -0.033] (of totals); waits for 20 more feedbacks (30
 of 50)
@@ -147,7 +147,18 @@ def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() 
     assert found.startswith(WATCHED)
     assert found.endswith(EVENTS)
     assert CHANGES not in found
-    assert "rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1 " in found
+    assert "version  stage         weight  share  loss, 95 %           hosts    p50 ms  p99 ms\n" in found
+    assert "rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          11      12\n" in found
+
+
+def test_a_terminal_of_eighty_columns_shows_every_column() -> None:
+    console = Console(width=80, force_terminal=False, color_system=None)
+    with console.capture() as said:
+        console.print(page(look_at(facts(), recent(), NOW_S, 0), "clipper", width=80))
+    found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
+    assert "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2        5.0    8.1\n" in found
+    assert max(map(cell_len, found.splitlines())) <= 80
+    assert "0.100 [0.055 0.174]" in found
 
 
 def drained() -> tuple[Facts, int]:
