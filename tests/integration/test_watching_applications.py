@@ -12,6 +12,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from e2e.programs import Program, environment, run, until
 
+from clipper_agents.admin.following import Following
+from clipper_agents.admin.looking import readable_partitions
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
@@ -120,13 +122,32 @@ async def write(kafka: KafkaConnection, records: list[Written], transaction: str
             await producer.send(topic, key=key, value=value, partition=partition)
 
 
+async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> Following:
+    partitions = await readable_partitions(kafka, catalogue)
+    async with Following(kafka, catalogue, last_records=last_records, last_rows=0) as following:
+        await following.position(partitions)
+        assert await following.catch_up(20.0) == []
+    return following
+
+
+def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float) -> None:
+    """What is cut off is not taken for the whole."""
+    cut = asyncio.run(read_back(kafka, catalogue, 4))
+    assert began_s < cut.recent.since_s
+    counts = cut.recent.window("digits", cut.recent.since_s + 2, 60)
+    assert counts.seconds <= 2
+    assert cut.facts.contexts_of("digits") == 0
+    assert not cut.facts.contexts_whole
+    assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
+
+
 def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path):
     environ = environment(
         KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
         CLIPPER_KAFKA_PREFIX=catalogue.prefix,
         CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
     )
-    transaction = f"{catalogue.prefix}.test"
+    transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
     with Program("watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
         until("the first look", lambda: watching.lines)
@@ -142,6 +163,7 @@ def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catal
         seen = run("status", "--json", folder=tmp_path, environ=environ)
         check_status(json.loads(seen.out))
         assert seen.code == 1
+        check_read_back(kafka, catalogue, began_s)
         check_context(json.loads(run("status", "--json", "--context", "ada", folder=tmp_path, environ=environ).out))
 
         asyncio.run(write(kafka, [fresh], transaction))

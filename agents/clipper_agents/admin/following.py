@@ -42,6 +42,8 @@ class Following:
         catalogue: The deployment.
         context: A context whose totals are wanted: then the changelog is read whole.
         contexts: Whether totals of contexts are read at all.
+        last_records: Of each partition of a log that are read back at first.
+        last_rows: Of each partition of the changelog, without a context.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -56,10 +58,12 @@ class Following:
         *,
         context: str | None = None,
         contexts: bool = True,
+        last_records: int = LAST_RECORDS,
+        last_rows: int = LAST_ROWS,
     ) -> None:
         self.facts, self.recent = Facts(contexts_read=contexts or context is not None), Recent()
         self._connection, self._catalogue = connection, catalogue
-        self._context = context
+        self._context, self._last_records, self._last_rows = context, last_records, last_rows
         self.refused: set[str] = set()
         self._ends: dict[TopicPartition, int] = {}
         self._cut: set[TopicPartition] = set()
@@ -160,11 +164,11 @@ class Following:
             end, start = self._ends[tp], begins[tp]
             if tp in timed:
                 first = timed[tp].offset if timed[tp] else end
-                start = max(first, end - LAST_RECORDS)
+                start = max(first, end - self._last_records)
                 if start > first:
                     self._cut.add(tp)
-            elif tp.topic == topics.selection_changelog and self._context is None and end - LAST_ROWS > start:
-                start, self.facts.contexts_whole = end - LAST_ROWS, False
+            elif tp.topic == topics.selection_changelog and self._context is None and end - self._last_rows > start:
+                start, self.facts.contexts_whole = end - self._last_rows, False
             starts[tp] = start
         return starts
 

@@ -48,6 +48,15 @@ def test_a_default_is_answered_by_nobody_and_still_asked_somebody() -> None:
     assert counts.feedback == 50
 
 
+def test_a_default_is_not_answered_by_the_models_that_agreed_too_little() -> None:
+    found = Recent()
+    unsure = prediction(1, "svm:1")
+    unsure.default, unsure.reason = True, "low_confidence"
+    found.predicted(unsure, NOW_S - 1, NOW_S)
+    counts = found.window("digits", NOW_S, 1)
+    assert (counts.served["svm:1"], counts.asked["svm:1"], counts.defaults) == (0, 1, {"low_confidence": 1})
+
+
 def test_an_audit_is_no_query_of_its_own_and_says_how_long_a_shadow_takes() -> None:
     found = Recent()
     found.audited(audit(1), NOW_S - 1, NOW_S)
