@@ -108,6 +108,21 @@ def test_with_the_rights_of_the_page_a_query_is_answered_learned_from_and_a_bad_
         assert found[0].value == b"no record"
 
 
+def test_who_watches_and_may_not_read_a_topic_is_told_and_sees_the_rest(kafka, deployed, folder):
+    with Program("watch", "--json", folder=folder / "watch", environ=as_role(kafka, "loadgen")) as watching:
+
+        def told():
+            assert watching.code is None, watching.log
+            return [look for look in map(json.loads, watching.lines) if look["reasons"]]
+
+        look = until("what may not be read", told)[0]
+        watching.signal(signal.SIGINT)
+        assert watching.ended() == 0, watching.log
+    assert look["applications"]["sums"]["models"] == ["sum:1", "slow-sum:1"]
+    refused = "topic clipper.feedback: this user may not read it, so figures are missing: give it the right to Read"
+    assert look["reasons"] == [refused]
+
+
 def librdkafka(kafka: SecuredKafka, role: str) -> dict[str, str]:
     return {
         "security.protocol": "SASL_SSL",

@@ -19,6 +19,7 @@ from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
+from clipper_agents.cli.watch import watch
 from clipper_agents.cli.worker import worker
 
 app = typer.Typer(
@@ -69,6 +70,7 @@ _add(
     "loadgen --application sums --rate 500 --bootstrap localhost:9092",
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
+_add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")

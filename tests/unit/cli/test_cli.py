@@ -16,6 +16,8 @@ COMMANDS = [
     ("apply",),
     ("broker",),
     ("loadgen",),
+    ("status",),
+    ("watch",),
     ("topics", "create"),
     ("topics", "list"),
     ("dead-letters", "list"),
