@@ -20,6 +20,7 @@ CODECS = {
     "model": codec.models,
     "change": codec.changes,
     "host-report": codec.host_reports,
+    "restore": codec.restores,
 }
 
 

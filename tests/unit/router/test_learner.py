@@ -11,6 +11,7 @@ from doubles_streaming import FakeLogReader, FakeProducer
 
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import FORWARDED, Learner
+from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics.catalogue import Catalogue
@@ -29,6 +30,9 @@ class FakeSelection:
 
     def row(self, name, context, partition):
         return self.rows.get((name, context, partition), NO_ROW)
+
+    def contexts(self, name, partition):
+        return [context for application, context, of in self.rows if (application, of) == (name, partition)]
 
     async def write(self, outbox, partition, rows, position):
         await asyncio.sleep(0)
@@ -60,7 +64,15 @@ class Fixture:
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
-        self.learner = Learner(self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics)
+        self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
+        self.learner = Learner(
+            self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics,
+            self.restores, self.followed_upto,
+        )  # fmt: skip
+
+    def followed_upto(self):
+        self.on_followed()
+        return self.followed
 
     def finished_upto(self, tp):
         self.looked += 1
