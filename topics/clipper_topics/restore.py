@@ -120,8 +120,8 @@ def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
     value = _encode(Marker(application=application, rows=kept))
     if len(value) > MAX_MARKER_BYTES:
         raise UnusableRows(
-            f"partition {kept[0].partition} has {len(kept)} rows in {len(value)} bytes: at most {MAX_MARKER_BYTES} bytes "
-            "a partition can be restored: leave out contexts that are used no more"
+            f"partition {kept[0].partition} has {len(kept)} rows in {len(value)} bytes: at most {MAX_MARKER_BYTES} "
+            "bytes a partition can be restored: leave out contexts that are used no more"
         )
     return value
 

@@ -76,9 +76,7 @@ class Restores:
             self._declared.pop(restore_id, None)
             return
         try:
-            if len(record.value) > MAX_MANIFEST_BYTES:
-                raise UndecodableRecord(f"a restore of {len(record.value)} bytes: at most {MAX_MANIFEST_BYTES}")
-            restore = codec.restores.decode(record.value, record.headers)
+            restore = _decoded(record.value, record.headers)
         except UndecodableRecord as error:
             logger.error("restore ignored key=%s reason=%s", shown_key(record.key), error)  # noqa: TRY400 (a reason, no defect)
             return
@@ -86,6 +84,12 @@ class Restores:
         self._declared.setdefault(restore_id, Declared(restore, record.offset))
         while len(self._declared) > self._kept:
             del self._declared[next(iter(self._declared))]
+
+
+def _decoded(value: bytes, headers: Iterable[tuple[str, bytes]]) -> Restore:
+    if len(value) > MAX_MANIFEST_BYTES:
+        raise UndecodableRecord(f"a restore of {len(value)} bytes: it has at most {MAX_MANIFEST_BYTES}")
+    return codec.restores.decode(value, headers)
 
 
 def is_marker(record: Record) -> bool:

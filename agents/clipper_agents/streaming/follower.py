@@ -39,7 +39,7 @@ class Follower(Service):  # type: ignore[misc]
         self.caught_up = asyncio.Event()
 
     def followed_upto(self, partition: int = 0) -> int:
-        """One past the last offset that has been handed over, or that holds no record: what a transaction leaves behind."""
+        """One past the last offset that was handed over, or that holds no record, as the end of a transaction."""
         return self._upto.get(partition, 0)
 
     @Service.task  # type: ignore[untyped-decorator]
