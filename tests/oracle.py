@@ -21,7 +21,7 @@ FORWARDED = "clipper-forwarded"
 RESTORE = "clipper-restore"
 
 RowKey = tuple[str, str | None, int]
-"""Application, context, partition; the empty application holds the partition's position, and under an application's name
+"""Application, context, partition; the empty application holds the partition's position, and with an application's name
 as context which restore of it was the last."""
 
 
@@ -94,10 +94,7 @@ def fold(
         applications: Manifests by name, as they stand in a configuration.
         control: The control topic, in log order; needed where a state was restored.
     """
-    declared: dict[bytes, Record] = {}
-    for one in control:
-        if (one.key or b"").startswith(b"restore/") and one.value:
-            declared.setdefault((one.key or b"").removeprefix(b"restore/"), one)
+    declared = _declared(control)
     decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
     for record in predictions:
         decisions.setdefault((record.partition, record.content["query_id"]), record.content)
@@ -128,9 +125,17 @@ def fold(
         keep = _keep(applications[name])
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
-        if losses:
-            _add(row.totals, losses, keep)
+        _add(row.totals, losses, keep)
     return rows
+
+
+def _declared(control: Iterable[Record]) -> dict[bytes, Record]:
+    """The first declaration of each restore, by id."""
+    declared: dict[bytes, Record] = {}
+    for one in control:
+        if (one.key or b"").startswith(b"restore/") and one.value:
+            declared.setdefault((one.key or b"").removeprefix(b"restore/"), one)
+    return declared
 
 
 def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -> None:
@@ -195,7 +200,7 @@ def _keep(application: Mapping[str, Any]) -> float:
 
 
 def _add(totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float]], keep: float) -> None:
-    if keep != 1.0:
+    if losses and keep != 1.0:
         for sums in totals.values():
             sums[:] = [value * keep for value in sums]
     for model, (loss, propensity) in losses.items():

@@ -24,28 +24,30 @@ from aiokafka.errors import KafkaError
 from clipper_agents.admin.client import unreachable
 from clipper_agents.admin.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
 from clipper_agents.admin.reading import read_topic
+from clipper_agents.admin.saved_states import read_rows
 from clipper_agents.admin.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import change_key, restore_id_in, restore_key
+from clipper_topics.control import restore_id_in, restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
-from clipper_topics.selection_totals import ROW_VERSION, RowKey, SelectionRow
 
-_keys = msgspec.msgpack.Decoder(RowKey)
-_rows = msgspec.msgpack.Decoder(SelectionRow)
+__all__ = [
+    "DeclaredRestore",
+    "Plan",
+    "carry_out",
+    "plan_restore",
+    "plan_resumed",
+    "read_restores",
+    "read_rows",
+    "restore_state",
+    "to_undo",
+    "user_name",
+]
+
 _encode = msgspec.json.Encoder().encode
-
-
-class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The rows of an application in a file."""
-
-    application: str
-    """The application."""
-    rows: list[SavedRow]
-    """Every row that is not empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ async def plan_restore(
 
 
 async def plan_resumed(
-    connection: KafkaConnection, catalogue: Catalogue, restore_id: str, rows: Iterable[SavedRow]
+    connection: KafkaConnection, catalogue: Catalogue, application: str, restore_id: str, rows: Iterable[SavedRow]
 ) -> Plan:
     """A restore that was broken off, with the same rows as before.
 
@@ -143,13 +145,14 @@ async def plan_resumed(
         UnusableState: these are other rows.
     """
     declared = await read_restores(connection, catalogue)
-    found = next((one.restore for one in declared if one.restore_id == restore_id), None)
+    own = {one.restore_id: one.restore for one in declared if one.restore.application == application}
+    found = own.get(restore_id)
     if found is None:
-        raise NoSuchRestore(f"no restore {restore_id} on {catalogue.control}: start a new one")
-    newest = [one.restore_id for one in declared if one.restore.application == found.application][-1]
+        raise NoSuchRestore(f"no restore {restore_id} of {application} on {catalogue.control}: start a new one")
+    newest = [*own][-1]
     if newest != restore_id:
-        raise NoSuchRestore(f"restore {restore_id} of {found.application} is older than {newest}: start a new one")
-    markers = await _markers(connection, catalogue, found.application, rows)
+        raise NoSuchRestore(f"restore {restore_id} of {application} is older than {newest}: start a new one")
+    markers = await _markers(connection, catalogue, application, rows)
     if digests_of(markers) != found.digests:
         raise UnusableState(f"restore {restore_id} was declared with other rows: give the same, or start a new one")
     return Plan(restore_id=restore_id, restore=found, markers=markers, declared=True)
@@ -183,26 +186,6 @@ async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Pla
         await producer.stop()
 
 
-async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:
-    """The rows of an application that are not empty, as the routers have stored them, by partition and context.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no changelog.
-    """
-    newest: dict[RowKey, SelectionRow] = {}
-
-    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
-        for record in records:
-            found = _row_of(record, application)
-            if found is not None and (found[0] not in newest or found[1].offset > newest[found[0]].offset):
-                newest[found[0]] = found[1]
-
-    await read_topic(connection, catalogue, catalogue.selection_changelog, take)
-    ordered = sorted(newest.items(), key=lambda item: (item[0].partition, item[0].context or ""))
-    return [_saved(key, row) for key, row in ordered if row.totals]
-
-
 async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> list[DeclaredRestore]:
     """Every declared restore, in the order of the control topic.
 
@@ -224,29 +207,6 @@ async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> li
 
     await read_topic(connection, catalogue, catalogue.control, take)
     return [DeclaredRestore(restore_id, restore) for restore_id, restore in found.items()]
-
-
-async def read_change(connection: KafkaConnection, catalogue: Catalogue, application: str, revision: int) -> Change:
-    """What was done to an application to make it this revision.
-
-    Raises:
-        NoSuchRestore: nothing is known of it, or it cannot be read.
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    key, values = change_key(application, revision), list[tuple[bytes | None, Any]]()
-
-    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
-        values.extend((one.value, one.headers) for one in records if one.key == key)
-
-    await read_topic(connection, catalogue, catalogue.control, take)
-    value, headers = values[-1] if values else (None, ())
-    if not value:
-        raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
-    try:
-        return codec.changes.decode(value, headers)
-    except UndecodableRecord as error:
-        raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {error}") from error
 
 
 def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:
@@ -290,17 +250,3 @@ async def _markers(
         return markers_of(application, rows, catalogue.partitions)
     except UnusableRows as error:
         raise UnusableState(f"{application}: {error}") from error
-
-
-def _row_of(record: ConsumerRecord[Any, Any], application: str) -> tuple[RowKey, SelectionRow] | None:
-    """The row of a changelog record, None when it is of another application."""
-    if record.key is None or record.value is None:
-        return None
-    key = _keys.decode(record.key)
-    row = _rows.decode(record.value) if key.application == application else None
-    return None if row is None or row.version != ROW_VERSION else (key, row)
-
-
-def _saved(key: RowKey, row: SelectionRow) -> SavedRow:
-    sums = {one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals}
-    return SavedRow(partition=key.partition, context=key.context, totals=sums)

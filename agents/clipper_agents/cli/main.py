@@ -15,6 +15,7 @@ from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
+from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
@@ -70,6 +71,7 @@ _add(
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
+app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(worker, short_help="Run one router or host process.")
 
 
