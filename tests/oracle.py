@@ -7,6 +7,7 @@ Rules of this file:
   query that can be used counts.
 """
 
+import contextlib
 import hashlib
 import math
 import struct
@@ -130,11 +131,13 @@ def fold(
 
 
 def _declared(control: Iterable[Record]) -> dict[bytes, Record]:
-    """The first declaration of each restore, by id."""
+    """The first declaration of each restore that can be read, by id."""
     declared: dict[bytes, Record] = {}
     for one in control:
         if (one.key or b"").startswith(b"restore/") and one.value:
-            declared.setdefault((one.key or b"").removeprefix(b"restore/"), one)
+            with contextlib.suppress(ValueError):
+                assert one.content
+                declared.setdefault((one.key or b"").removeprefix(b"restore/"), one)
     return declared
 
 
@@ -148,6 +151,8 @@ def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -
     name, note = saved["application"], ("", saved["application"], partition)
     if name != said["application"] or declared.offset <= rows.get(note, Row(applied=-1)).applied:
         return  # declared for another; or this one, or a later one, was here before
+    if any(one["partition"] != partition for one in saved["rows"]):
+        return
     for (application, _, number), row in rows.items():
         if (application, number) == (name, partition):
             row.offset, row.totals = marker.offset, {}
