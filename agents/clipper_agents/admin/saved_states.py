@@ -102,8 +102,11 @@ def _row_of(record: ConsumerRecord[Any, Any], application: str) -> tuple[RowKey,
     """The row of a changelog record, None when it is of another application."""
     if record.key is None or record.value is None:
         return None
-    key = _keys.decode(record.key)
-    row = _rows.decode(record.value) if key.application == application else None
+    try:
+        key = _keys.decode(record.key)
+        row = _rows.decode(record.value) if key.application == application else None
+    except ValueError:  # written by nobody who knows the table
+        return None
     return None if row is None or row.version != ROW_VERSION else (key, row)
 
 
