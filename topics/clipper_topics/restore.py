@@ -87,23 +87,25 @@ def check_rows(rows: Iterable[SavedRow], partitions: int) -> None:
     """
     seen: set[tuple[int, str | None]] = set()
     for row in rows:
-        named = f"row of partition {row.partition}, context {row.context!r}"
-        if not 0 <= row.partition < partitions:
-            raise UnusableRows(
-                f"{named}: there are partitions 0 to {partitions - 1}: restore where the rows were saved"
-            )
-        if (row.partition, row.context) in seen:
-            raise UnusableRows(f"{named} comes twice: name each row once")
-        if row.context is not None and not 1 <= len(row.context) <= MAX_CONTEXT_CHARACTERS:
-            raise UnusableRows(f"{named}: a context has 1 to {MAX_CONTEXT_CHARACTERS} characters: correct it")
-        seen.add((row.partition, row.context))
-        for model, sums in row.totals.items():
-            if not _ref.match(model):
-                raise UnusableRows(f"{named}: {model[:100]!r} is no model version: write name:version")
-            if not all(math.isfinite(value) and value >= 0.0 for value in sums):
-                raise UnusableRows(
-                    f"{named}: the sums of {model} are {sums}: give finite numbers that are not negative"
-                )
+        place = (row.partition, row.context)
+        wrong = "it comes twice: name each row once" if place in seen else _wrong_with(row, partitions)
+        if wrong is not None:
+            raise UnusableRows(f"row of partition {row.partition}, context {row.context!r}: {wrong}")
+        seen.add(place)
+
+
+def _wrong_with(row: SavedRow, partitions: int) -> str | None:
+    """What is wrong with a row and what to do; None when nothing is."""
+    if not 0 <= row.partition < partitions:
+        return f"there are partitions 0 to {partitions - 1}: restore where the rows were saved"
+    if row.context is not None and not 1 <= len(row.context) <= MAX_CONTEXT_CHARACTERS:
+        return f"a context has 1 to {MAX_CONTEXT_CHARACTERS} characters: correct it"
+    for model, sums in row.totals.items():
+        if not _ref.match(model):
+            return f"{model[:100]!r} is no model version: write name:version"
+        if not all(0.0 <= value < math.inf for value in sums):
+            return f"the sums of {model} are {sums}: give finite numbers that are not negative"
+    return None
 
 
 def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
