@@ -10,6 +10,7 @@ import urllib.request
 import oracle
 import pytest
 from doubles_deployment import WITHIN_S, Deployment
+from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 
 from clipper_agents.admin.restoring import (
@@ -250,6 +251,8 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at):
         before = await rows_of(at)
         async with at.producer(transactional_id=f"{at.catalogue.prefix}-writer") as producer, producer.transaction():
             await producer.send(at.catalogue.control, codec.changes.encode(change), key=change_key("app", 7))
+        log = await asyncio.to_thread(AnyClient(at.kafka.bootstrap).read, at.catalogue.control)
+        assert log[-1].key == change_key("app", 7)  # read to the end, which holds no record
         shown = json.loads(await command(at, "show", "app", "--json"))
         assert {one["model"]: (one["count"], one["loss"]) for one in shown["models"]} == {
             "m:1": (1.0, 0.0),
