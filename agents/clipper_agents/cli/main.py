@@ -16,6 +16,7 @@ from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model_test import test_model
+from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
@@ -76,6 +77,7 @@ app.add_typer(dead_letters, short_help="Look at records that could not be used; 
 model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")
 model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
 app.add_typer(model, short_help="Test models.")
+app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(worker, short_help="Run one router or host process.")
 
 

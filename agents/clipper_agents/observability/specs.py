@@ -71,7 +71,7 @@ SPECS = (
         "clipper_feedback_total",
         "counter",
         ("outcome",),
-        "Feedback read; outcome is `applied`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`.",
+        "Feedback read; outcome: `applied`, `restored`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`.",
         "router",
     ),
     MetricSpec(

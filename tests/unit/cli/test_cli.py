@@ -24,6 +24,9 @@ COMMANDS = [
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
     ("model", "test"),
+    ("selection", "show"),
+    ("selection", "export"),
+    ("selection", "restore"),
     ("worker", "router"),
     ("worker", "host"),
 ]
@@ -85,6 +88,8 @@ def test_the_version_is_that_of_the_distribution(capsys):
         (("feedback", "0-1"), "exactly one of --label, --loss and --reward"),
         (("feedback", "0-1", "--label", "1", "--loss", "0"), "exactly one of --label, --loss and --reward"),
         (("feedback", "0-1", "--loss", "2"), "should be less than or equal to 1"),
+        (("selection", "restore", "sums"), "exactly one of --revision, --from and --undo"),
+        (("selection", "restore", "sums", "--undo", "--revision", "2"), "exactly one of --revision, --from and --undo"),
         (("topics", "list", "--set", "router.processes"), "write SECTION.KEY=VALUE"),
     ],
 )
