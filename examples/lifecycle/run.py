@@ -2,8 +2,8 @@
 
     make demo-lifecycle
 
-Everything is done by the commands that an operator types; they are printed with what they say. The script only asks, says
-what the pictures showed, waits for what the rollout rule decides, and counts.
+Everything is done by the commands that an operator types; they are printed with what they say. The script only asks,
+says what the pictures showed, waits for what the rollout rule decides, and counts.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from traffic import Traffic
@@ -25,7 +25,7 @@ from train import train_versions
 
 from clipper_agents.admin import read_control
 from clipper_agents.demo.data import draw_traffic, load_digits
-from clipper_agents.demo.lifecycle import lifecycle_report
+from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_report
 from clipper_stream.client import Client
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -54,10 +54,12 @@ input = {{ shape = [64] }}
 """
 QUIET_S = 10.0
 """Of traffic before anything is changed: what latencies are compared with."""
+LOOK_S = 4.0
+"""Between two commands, for shares to be seen in the plot."""
 PATIENCE_S = 240.0
 """For a decision of the rule; an idle machine needs a tenth of it."""
 LATE_FACTOR, LATE_MS = 3.0, 50.0
-"""Deploys may cost so much of the 99th percentile before this script calls it a failure: hosts start on the same cores."""
+"""Deploys may raise the 99th percentile so much before this script calls it a failure: hosts start on the same cores."""
 
 
 class Operator:
@@ -121,33 +123,32 @@ def line_of(change: Change) -> str:
     return f"revision {change.revision}: {change.command} {change.model or ''} by {change.by}{said}"
 
 
-async def live(operator: Operator, traffic: Traffic, files: dict[str, Path]) -> None:
+async def live(operator: Operator, files: dict[str, Path]) -> None:
     """The story: each step is a command, or something that the rule decides by itself."""
 
     async def deploy(version: str, *how: str) -> None:
-        await operator.types(
-            "model", "deploy", f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64",
-            "--application", "digits", *how,
-        )  # fmt: skip
+        what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
+        await operator.types("model", "deploy", *what, "--application", "digits", "--automatic", *how)
 
-    await deploy("2", "--stage", "shadow", "--automatic", "--why", "trained on all pictures")
-    await operator.waits("version 2 is a canary", lambda change: change.command == "step")
+    def decided(command: str, version: str) -> Callable[[Change], bool]:
+        return lambda change: (change.command, change.model) == (command, f"digits:{version}")
+
+    await deploy("2", "--stage", "shadow", "--why", "trained on all pictures")
+    await operator.waits("version 2 is a canary", decided("step", "2"))
     await operator.types("status")
-    await operator.waits("version 2 is promoted", lambda change: (change.command, change.model) == ("promote", "digits:2"))
-    await asyncio.sleep(3.0)
-    await deploy("3", "--stage", "canary", "--share", "0.1", "--automatic", "--why", "scaled pictures")
-    await operator.waits("version 3 is aborted", lambda change: (change.command, change.model) == ("abort", "digits:3"))
-    promoted = [change for change in await operator.history() if change.command == "promote"]
-    await operator.types("model", "rollback", "--application", "digits", "--to", str(promoted[-1].revision - 1), "--why",
-                         "is version 2 worth it?")  # fmt: skip
-    await asyncio.sleep(5.0)
+    promoted = await operator.waits("version 2 is promoted", decided("promote", "2"))
+    await asyncio.sleep(LOOK_S)
+    await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
+    await operator.waits("version 3 is aborted", decided("abort", "3"))
+    back = ("--application", "digits", "--to", str(promoted.revision - 1))
+    await operator.types("model", "rollback", *back, "--why", "is version 2 worth it?")
+    await asyncio.sleep(LOOK_S)
     await operator.types("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
     await operator.types("application", "update", "digits", "--set", "keep_best=1", "--why", "one is enough")
-    await operator.waits("version 1 is retired", lambda change: (change.command, change.model) == ("retire", "digits:1"))
-    await asyncio.sleep(3.0)
+    await operator.waits("version 1 is retired", decided("retire", "1"))
+    await asyncio.sleep(LOOK_S)
     await operator.types("status")
     await operator.types("application", "history", "digits")
-    del traffic
 
 
 async def run(rate: float, out: Path) -> dict[str, Any]:
@@ -155,9 +156,8 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
     digits = load_digits(seed=0)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-")))
-        files = train_versions(digits, folder)
-        (folder / "clipper.toml").write_text(CONFIGURATION.format(first=files["1"]))
-        up = stack.enter_context(Up(folder))
+        files = await asyncio.to_thread(train_versions, digits, folder)
+        up = stack.enter_context(Up(folder, CONFIGURATION.format(first=files["1"])))
         bootstrap = await asyncio.to_thread(up.ready)
         client = await stack.enter_async_context(Client(bootstrap))
         operator = Operator(bootstrap, folder)
@@ -166,7 +166,7 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         began_s = time.time()
         await asyncio.sleep(QUIET_S)
         deploying_s = time.time()
-        await live(operator, traffic, files)
+        await live(operator, files)
         ended_s = time.time()
         await traffic.stop()
         changes = await operator.history()
@@ -180,21 +180,32 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
             "p99_ms_meanwhile": round(traffic.p99_ms(deploying_s, ended_s), 1),
             "seconds": round(ended_s - began_s, 1),
         }
-        out.mkdir(parents=True, exist_ok=True)
-        lifecycle_report(out / "lifecycle.html", changes, traffic.samples(), "A model's life")
-        (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+        write(out, figures, changes, traffic.samples())
         return figures
 
 
+def write(out: Path, figures: dict[str, Any], changes: list[Change], samples: list[LifecycleSample]) -> None:
+    """The page and the figures, into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    lifecycle_report(out / "lifecycle.html", changes, samples, "A model's life")
+    (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+
+
 class Up:
-    """`clipper-stream up` as a process of its own, with an embedded Kafka; ended with the block."""
+    """`clipper-stream up` as a process of its own, with an embedded Kafka; ended with the block.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where it runs.
+        configuration: Of the deployment, TOML.
+    """
+
+    def __init__(self, folder: Path, configuration: str) -> None:
         self._folder = folder
+        (folder / "clipper.toml").write_text(configuration)
 
-    def __enter__(self) -> "Up":
+    def __enter__(self) -> Self:
         self._log = (self._folder / "up.log").open("wb")
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
             [COMMAND, "up", "--config", "clipper.toml"], cwd=self._folder, stdout=subprocess.PIPE, stderr=self._log
         )
         return self

@@ -100,7 +100,8 @@ class Traffic:
 
     def p99_ms(self, since_s: float, until_s: float) -> float:
         """99th percentile of the latencies of queries asked in a time, in milliseconds."""
-        found = [one for at_s, second in self.seconds.items() if since_s <= at_s < until_s for one in second.latencies_s]
+        seconds = [second for at_s, second in self.seconds.items() if since_s <= at_s < until_s]
+        found = [latency_s for second in seconds for latency_s in second.latencies_s]
         return float(np.percentile(found, 99)) * 1e3 if found else float("nan")
 
 
