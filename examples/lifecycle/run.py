@@ -59,7 +59,7 @@ LOOK_S = 4.0
 PATIENCE_S = 240.0
 """For a decision of the rule; an idle machine needs a tenth of it."""
 LATE_FACTOR, LATE_MS = 3.0, 50.0
-"""Deploys may raise the 99th percentile so much before this script calls it a failure: hosts start on the same cores."""
+"""Deploys may raise the 99th percentile so much before this is called a failure: hosts start on the same cores."""
 
 
 class Operator:
