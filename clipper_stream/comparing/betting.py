@@ -23,8 +23,8 @@ from clipper_stream.comparing.sequence import ConfidenceSequence, check_sequence
 GRID = 800
 """Means to look at: steps of 0.00125 of a loss, and of 0.0025 of a difference, an eighth of the usual margin."""
 LARGEST_BET = 0.5
-"""Of the capital that a player may lose at once. 3/4 narrows the first hundred intervals by a tenth, and widens those at
-a thousand, where versions that are nearly equal are told apart, by as much."""
+"""Of the capital that a player may lose at once. 3/4 narrows the first hundred intervals by a tenth, and widens by as
+much those at a thousand, where versions that are nearly equal are told apart."""
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
 _MEANS: _Floats = np.linspace(0.0, 1.0, GRID + 1)

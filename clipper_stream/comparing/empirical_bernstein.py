@@ -26,7 +26,7 @@ class EmpiricalBernstein(ConfidenceSequence):
     >>> for _ in range(100):
     ...     sequence = sequence.observe(0.0)
     >>> sequence.lower, round(sequence.upper, 2)
-    (0.0, 0.09)
+    (0.0, 0.08)
 
     Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86,
     2024 (2023 online), theorem 2 (psi_E / 4 and 4 (x - mean)^2 there; the fours cancel), with its running intersection.

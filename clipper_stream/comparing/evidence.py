@@ -2,9 +2,9 @@
 
 A feedback says one of three things, each kept apart:
 
-    both losses       a pair: the difference on one query, free of how hard the query was   (labels)
-    the trial's       one of a sample of the trial's losses                                 (a canary, losses or rewards)
-    the answer's      one of a sample of the answers' losses                                (the other queries)
+    both losses     a pair: the difference on one query, free of how hard the query was    (labels)
+    the trial's     one of a sample of the trial's losses                                  (a canary, rewards)
+    the answer's    one of a sample of the answers' losses                                 (the other queries)
 
 Pairs give one interval, the two samples another; both hold at once (union bound), so what lies in both is the interval.
 Losses are never weighted by propensities here: such a weight has no useful bound, and without one there is no interval.
@@ -41,8 +41,8 @@ class Difference:
 class Evidence:
     """Three sequences about one trial over one span of feedback.
 
-    Half of alpha is the pairs', a quarter is each sample's. They are the same sequences of bets whatever comes first, so
-    who sends labels today and rewards tomorrow loses nothing but that division.
+    Half of alpha is the pairs', a quarter is each sample's, whatever comes: who sends labels today and rewards tomorrow
+    loses nothing but that division.
 
     Attributes:
         pairs: Differences, each in [-1, 1].

@@ -4,8 +4,8 @@ The interval of each candidate's own losses holds at all times, and all of them 
 asked for (alpha divided by the number of candidates). A model is retired when its interval lies above those of as many
 others as are to be kept: then they are better than it, however often this is asked.
 
-The losses are those that feedback gave each candidate itself, not weighted by propensities. They compare candidates that
-are asked about the same kind of queries. A policy that learns by context, and so gives each its own kind, wants
+The losses are those that feedback gave each candidate itself, not weighted by propensities. They compare candidates
+that are asked about the same kind of queries. A policy that learns by context, and so gives each its own kind, wants
 `audit_ratio`, which asks all of them.
 """
 

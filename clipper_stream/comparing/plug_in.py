@@ -1,7 +1,8 @@
 """The size of the next bet, from what was seen before it ("predictable plug-in").
 
 Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86, 2024
-(2023 online), equations (14) and (15) (the t of both cancels): as if there had been one observation of 1/2 with variance 1/4 before the first.
+(2023 online), equations (14) and (15), where the t of both cancels: as if there had been one observation of 1/2 with
+variance 1/4 before the first.
 """
 
 import math

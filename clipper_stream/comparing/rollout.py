@@ -168,10 +168,10 @@ def judge(rule: Rollout, stage: Literal["shadow", "canary"], share: float, evide
     if whole.upper >= rule.margin:
         why = f"it may lose {whole.upper:.4f} more than the answers, not below the margin {rule.margin:g}"
         return Verdict(action="wait", why=why, numbers=numbers)
-    if step.feedbacks < rule.least or step.difference is None:
+    if step.feedbacks < rule.least:
         why = f"{step.feedbacks} feedbacks about it at this step of at least {rule.least}"
         return Verdict(action="wait", why=why, numbers=numbers)
-    if step.difference > rule.margin:
+    if step.difference is not None and step.difference > rule.margin:
         why = f"at this step it lost {step.difference:.4f} more than the answers, above the margin {rule.margin:g}"
         return Verdict(action="wait", why=why, numbers=numbers)
     why = f"it loses at most {whole.upper:.4f} more than the answers, below the margin {rule.margin:g}"

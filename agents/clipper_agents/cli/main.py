@@ -70,7 +70,7 @@ _add(
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
-app.add_typer(worker, short_help="Run one router or host process.")
+app.add_typer(worker, short_help="Run one router, host or steward process.")
 
 
 def run() -> None:
