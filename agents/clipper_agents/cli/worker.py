@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 worker = typer.Typer(
     name="worker",
     no_args_is_help=True,
-    help="Run one router, host or steward process; it prints one `ready` line when it serves, SIGTERM ends it in order.",
+    help="Run one router, host or steward process; it prints one `ready` line when it serves, SIGTERM ends it.",
 )
 
 Instance = Annotated[

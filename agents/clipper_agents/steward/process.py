@@ -23,6 +23,7 @@ from clipper_agents.steward.changes import Changes, Decision, Stale, make
 from clipper_agents.steward.comparisons import begins_ms
 from clipper_agents.steward.fold import Ahead, Fold, Record
 from clipper_agents.steward.reading import LogsInOrder
+from clipper_agents.steward.standings import Comparison
 from clipper_agents.steward.watched import Control, Watched, needs_history
 from clipper_agents.streaming.follower import Follower
 
@@ -45,10 +46,14 @@ class StewardProcess:
         settings: What it needs.
         changes: Carries decisions out.
         metrics: Of the process.
+
+    Attributes:
+        comparisons: How all versions stood when it last looked, at most `REPORT_EVERY_S` ago.
     """
 
     def __init__(self, settings: StewardSettings, changes: Changes, metrics: StewardMetrics) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
+        self.comparisons: tuple[Comparison, ...] = ()
         self._control = Control()
         self._moved = asyncio.Event()
         self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
@@ -82,7 +87,8 @@ class StewardProcess:
                 with contextlib.suppress(_BeginAnew):
                     await self._compare()
             else:
-                self._metrics.set_comparisons([])
+                self.comparisons = ()
+                self._metrics.set_comparisons(())
                 await self._moved.wait()
 
     async def _compare(self) -> None:
@@ -171,7 +177,8 @@ class StewardProcess:
         if now_s - self._reported_s < REPORT_EVERY_S:
             return
         self._reported_s = now_s
-        self._metrics.set_comparisons(fold.comparisons())
+        self.comparisons = tuple(fold.comparisons())
+        self._metrics.set_comparisons(self.comparisons)
         self._metrics.set_dropped(fold.dropped)
         self._metrics.set_remembered(fold.remembered)
         self._metrics.set_consumer_lag(lag)
