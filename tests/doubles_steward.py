@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 
 from clipper_agents.admin import read_manifests
 from clipper_agents.steward.changes import Decision, Stale
+from clipper_agents.steward.watched import Control
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
@@ -18,6 +20,32 @@ from clipper_topics.control import application_key, change_key
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+
+SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
+PLAIN = ApplicationManifest(name="digits", models=["a:1"])
+
+
+def control_record(key, value, at_ms=0):
+    return SimpleNamespace(key=key, value=value, headers=(), timestamp=at_ms, offset=0)
+
+
+def control_of(*manifests, noted=True):
+    """The control topic after these manifests of one application, revisions from 1 on, a second apart."""
+    control = Control()
+    for revision, manifest in enumerate(manifests, 1):
+        after = msgspec.structs.replace(manifest, revision=revision)
+        change = Change(
+            application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
+        )
+        records = [control_record(application_key(after.name), codec.applications.encode(after), revision * 1000 + 7)]
+        if noted:
+            records.append(control_record(change_key(after.name, revision), codec.changes.encode(change)))
+        control.take(records)
+    return control
+
+
+def with_trials(*trials, **fields):
+    return msgspec.structs.replace(PLAIN, trials=list(trials), **fields)
 
 
 def answered(ref, output, *, propensity=1.0, served=True):
@@ -212,16 +240,3 @@ async def until(what, holds, within_s=60.0):
             await asyncio.sleep(0.02)
     assert found, what
     return found
-
-
-__all__ = [
-    "LogWriter",
-    "PublishedChanges",
-    "RecordedChanges",
-    "answered",
-    "audit_of",
-    "decided",
-    "missing",
-    "until",
-    "writing",
-]

@@ -85,6 +85,11 @@ class Betting(ConfidenceSequence):
         ruled_out = GRID + 1 - len(self._below)
         return self.low + (self.high - self.low) * (GRID - max(0, ruled_out - 1)) / GRID
 
+    @property
+    def variance_of_mean(self) -> float:
+        """Of `mean`, estimated: the square of its standard error at this one time."""
+        return (self.high - self.low) ** 2 * self._plug_in.variance_of_mean
+
     def observe(self, value: float) -> "Betting":
         unit = scaled(value, self.low, self.high)
         goal = math.log(2.0 / self.alpha)

@@ -10,6 +10,7 @@ Pairs give one interval, the two samples another; both hold at once (union bound
 Losses are never weighted by propensities here: such a weight has no useful bound, and without one there is no interval.
 """
 
+import math
 from dataclasses import dataclass
 
 from clipper_stream.comparing.betting import Betting
@@ -100,9 +101,19 @@ class Evidence:
             upper=min(self.pairs.upper, self.trial.upper - self.answers.lower),
         )
 
+    @property
+    def standard_error(self) -> float:
+        """Of the observed difference, at this one time: not for a decision that may be wrong, only for patience."""
+        if self._by_pairs:
+            return math.sqrt(self.pairs.variance_of_mean)
+        return math.sqrt(self.trial.variance_of_mean + self.answers.variance_of_mean)
+
+    @property
+    def _by_pairs(self) -> bool:
+        return self.pairs.count >= min(self.trial.count, self.answers.count)
+
     def _observed(self) -> float | None:
         """By the kind of evidence that there is more of."""
-        samples = min(self.trial.count, self.answers.count)
-        if self.pairs.count == samples == 0:
+        if self.pairs.count == min(self.trial.count, self.answers.count) == 0:
             return None
-        return self.pairs.mean if self.pairs.count >= samples else self.trial.mean - self.answers.mean
+        return self.pairs.mean if self._by_pairs else self.trial.mean - self.answers.mean

@@ -33,6 +33,11 @@ class PlugIn:
         """Of the observations so far, and of 1/2."""
         return self.total / (self.count + 1)
 
+    @property
+    def variance_of_mean(self) -> float:
+        """Of the mean of the observations, estimated."""
+        return self.squares / (self.count + 1) ** 2
+
     def bet(self, logarithm: float) -> float:
         """The bet on the next observation, > 0, before it is bounded.
 

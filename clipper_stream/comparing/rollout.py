@@ -18,7 +18,8 @@ Rules of this file:
   drawn from the same queries, and the difference is the same. Feedback of each step alone would make each step take as
   long as the first.
 - To abort, the feedback of the step alone is looked at as well: a version that was fine as a shadow and fails under a
-  canary's load must not be saved by its past. For the same reason a step whose own mean is above the margin waits.
+  canary's load must not be saved by its past. For the same reason a step waits while its own mean is above the margin
+  by more than its standard error: to wait is no decision that may be wrong, so an estimate for one look will do.
 - A version that does not answer has a loss of 1 there.
 """
 
@@ -171,7 +172,7 @@ def judge(rule: Rollout, stage: Literal["shadow", "canary"], share: float, evide
     if step.feedbacks < rule.least:
         why = f"{step.feedbacks} feedbacks about it at this step of at least {rule.least}"
         return Verdict(action="wait", why=why, numbers=numbers)
-    if step.difference is not None and step.difference > rule.margin:
+    if step.difference is not None and step.difference - evidence.step.standard_error > rule.margin:
         why = f"at this step it lost {step.difference:.4f} more than the answers, above the margin {rule.margin:g}"
         return Verdict(action="wait", why=why, numbers=numbers)
     why = f"it loses at most {whole.upper:.4f} more than the answers, below the margin {rule.margin:g}"

@@ -69,12 +69,15 @@ def test_a_version_that_was_fine_as_a_shadow_and_fails_as_a_canary_is_aborted_qu
     assert judge(RULE, "canary", 0.05, failing).action == "abort"
 
 
-def test_a_step_whose_own_mean_is_above_the_margin_waits_although_the_whole_is_below_it():
+def test_a_step_whose_own_mean_is_clearly_above_the_margin_waits_although_the_whole_is_below_it():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     doubtful = after(8, 1.0, 0.1, after(30, 0.1, 0.1, fine))
+    noisy = after(4, 1.0, 0.1, after(30, 0.1, 0.1, fine))
     verdict = judge(RULE, "canary", 0.05, doubtful)
     assert verdict.action == "wait"
     assert "at this step it lost" in verdict.why
+    assert noisy.step.difference.difference > RULE.margin
+    assert judge(RULE, "canary", 0.05, noisy).action == "step", "within one standard error"
 
 
 def test_losses_of_separate_queries_are_evidence_as_well():
