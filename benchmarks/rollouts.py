@@ -7,7 +7,7 @@
 The rule has its default parameters. The application's answers lose 0.20; a trial loses as much more or less as the row
 says, and both err on the same queries in 70 % of the lesser one's mistakes.
 
-- `labels`: a shadow of all queries first, then a canary's shares. A feedback about a query that both answered is a pair.
+- `labels`: a shadow of all queries first, then a canary's shares. Feedback about a query that both answered is a pair.
 - `rewards`: a canary from the first share on. A feedback says how good the one answer was that was given.
 
 Counted are feedbacks of the application, about whichever query, from the trial's begin to its end. Wrong is the
@@ -55,9 +55,12 @@ def main() -> None:
     lines = [*trials(seeds), "", *newcomers(seeds)]
     print("\n".join(lines))
     if options.page is not None:
-        head = "# How long a trial takes\n\n<!-- Generated: python benchmarks/rollouts.py --page docs/reference/rollouts.md -->\n"
+        generated = "<!-- Generated: python benchmarks/rollouts.py --page docs/reference/rollouts.md -->"
+        head = f"# How long a trial takes\n\n{generated}\n"
         asked = "\n".join((__doc__ or "").splitlines()[6:])
-        options.page.write_text("\n".join([head, f"{seeds} seeds a row, simulated by `benchmarks/rollouts.py`.", asked, "", *lines]) + "\n")
+        options.page.write_text(
+            "\n".join([head, f"{seeds} seeds a row, simulated by `benchmarks/rollouts.py`.", asked, "", *lines]) + "\n"
+        )
 
 
 def trials(seeds: int) -> Iterator[str]:
@@ -75,10 +78,10 @@ def trials(seeds: int) -> Iterator[str]:
 
 
 def newcomers(seeds: int) -> Iterator[str]:
-    yield f"## Until a policy finds a new version the best\n"
+    yield "## Until a policy finds a new version the best\n"
     yield (
-        f"Two versions that lose 0.20 and 0.25 have had {JOINS_AFTER:,} feedbacks when one joins that loses 0.10. Counted are the "
-        "feedbacks from then until it has the largest weight and keeps it; parameters are the defaults.\n"
+        f"Two versions that lose 0.20 and 0.25 have had {JOINS_AFTER:,} feedbacks when one joins that loses 0.10.\n"
+        "Counted are feedbacks from then until it has the largest weight and keeps it. Parameters are the defaults.\n"
     )
     yield "| policy | median | p95 | never |"
     yield "|---|---|---|---|"
@@ -94,7 +97,7 @@ def spread(times: list[float], longest: int) -> str:
     return " | ".join(f"> {longest:,}" if math.isinf(one) else f"{one:,.0f}" for one in found)
 
 
-# --- labels: pairs -------------------------------------------------------------------------------------------------------
+# --- labels: pairs ----------------------------------------------------------------------------------------------------
 def by_labels(worse: float, seed: int) -> End:
     rng = np.random.default_rng([seed, 1])
     pairs = differences(rng, worse, LONGEST["labels"])
@@ -147,7 +150,7 @@ def differences(rng: np.random.Generator, worse: float, count: int) -> Floats:
     return rng.choice([1.0, -1.0, 0.0], p=[only_trial, only_answer, 1 - only_trial - only_answer], size=count)
 
 
-# --- rewards: two samples ------------------------------------------------------------------------------------------------
+# --- rewards: two samples ---------------------------------------------------------------------------------------------
 def by_rewards(worse: float, seed: int) -> End:
     """The intervals of the steps, which could only abort sooner, are left out."""
     rng = np.random.default_rng([seed, 2])

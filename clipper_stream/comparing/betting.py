@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipper_stream.comparing.plug_in import PlugIn
-from clipper_stream.comparing.sequence import ConfidenceSequence, check_sequence, scaled
+from clipper_stream.comparing.sequence import check_sequence, scaled
 
 GRID = 800
 """Means to look at: steps of 0.00125 of a loss, and of 0.0025 of a difference, an eighth of the usual margin."""
@@ -38,7 +38,7 @@ def _even() -> _Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Betting(ConfidenceSequence):
+class Betting:
     """The means against which nobody could have made a fortune.
 
     Attributes:

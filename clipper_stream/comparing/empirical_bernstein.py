@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass, field
 
 from clipper_stream.comparing.plug_in import PlugIn
-from clipper_stream.comparing.sequence import ConfidenceSequence, check_sequence, scaled
+from clipper_stream.comparing.sequence import check_sequence, scaled
 
 LARGEST_BET = 0.5
 """As in the paper; a larger one narrows the first intervals and widens all later ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmpiricalBernstein(ConfidenceSequence):
+class EmpiricalBernstein:
     """An interval around a weighted mean, as wide as the observed variance allows.
 
     A tenth of the time of `Betting`, and about twice as wide until some hundred observations have been made. Where the

@@ -17,7 +17,7 @@ from clipper_stream.errors import InvalidLabel, InvalidSetting
 
 
 class ConfidenceSequence(Protocol):
-    """An interval for the mean of bounded observations. Implementations are frozen dataclasses.
+    """An interval for the mean of bounded observations: `Betting` and `EmpiricalBernstein`, frozen dataclasses.
 
     The observations may depend on each other; what has to be the same at all times is the mean of the next one, given
     those before (a share of queries drawn at random, each compared in the same way, has that).

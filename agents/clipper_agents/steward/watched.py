@@ -153,7 +153,8 @@ class Control:
             for trial in manifest.trials
         )
         candidates_since = self._since(manifest, partial(_same_candidates, now=manifest))
-        first = min([*(trial.since for trial in trials), *([] if manifest.keep_best is None else [candidates_since])])
+        begins = [trial.since for trial in trials]
+        first = min(begins if manifest.keep_best is None else [*begins, candidates_since])
         return Watched(
             application=manifest.name,
             revision=manifest.revision,

@@ -140,7 +140,12 @@ def test_a_comparison_that_has_left_and_a_figure_that_is_not_known_are_not_scrap
         return metrics.registry.get_sample_value(f"clipper_comparison_{name}", labels)
 
     metrics.set_comparisons([compared(difference=None)])
-    assert (value("difference"), value("feedbacks"), value("difference_upper"), value("loss_lower")) == (None, 9, 0.3, 0.1)
+    assert (value("difference"), value("feedbacks"), value("difference_upper"), value("loss_lower")) == (
+        None,
+        9,
+        0.3,
+        0.1,
+    )
     metrics.set_comparisons([])
     assert value("feedbacks") is None
 
