@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
 
+from clipper_stream.comparing.betting import LARGEST_BET
 from clipper_stream.comparing.evidence import Evidence
 from clipper_stream.comparing.many_at_once import Floats, bets, capitals, goal
 from clipper_stream.comparing.rollout import Rollout
@@ -32,9 +33,9 @@ from clipper_stream.selection.registry import make_policy
 RULE = Rollout()
 ANSWERS, SHARED = 0.20, 0.7
 WORSE_BY = (-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10, 0.50)
-LONGEST = {"labels": 60_000, "rewards": 60_000}
-GRID, FINEST = np.linspace(0.0, 1.0, 201), 20
-"""Losses at which the intervals of rewards may end, and how many feedbacks about the trial lie between two looks."""
+LONGEST = {"labels": 60_000, "rewards": 30_000}
+NEAR, FINEST = np.arange(-40, 41) / 200, 20
+"""Distances from the mean at which intervals of rewards may end, and feedbacks about the trial between two looks."""
 POLICIES = ("exp3", "exp4", "epsilon_greedy")
 POLICY_FEEDBACKS = 6_000
 
@@ -156,7 +157,7 @@ def by_rewards(worse: float, seed: int) -> End:
     rng = np.random.default_rng([seed, 2])
     evidence = Evidence.of(RULE.alpha_of_trial)
     trial_ends, answer_ends = (
-        Ends((rng.random(LONGEST["rewards"]) < mean).astype(float), alpha)
+        Ends((rng.random(LONGEST["rewards"]) < mean).astype(float), alpha, mean)
         for mean, alpha in ((ANSWERS + worse, evidence.trial.alpha), (ANSWERS, evidence.answers.alpha))
     )
     step, trial, answers, of_step = 0, 0, 0, 0
@@ -178,22 +179,26 @@ def by_rewards(worse: float, seed: int) -> End:
 class Ends:
     """Ends of the interval of a sequence, found as they are asked for."""
 
-    def __init__(self, values: Floats, alpha: float) -> None:
+    def __init__(self, values: Floats, alpha: float, mean: float) -> None:
+        self._grid = np.unique(np.clip(mean + NEAR, 0.001, 0.999))
         self._values, self._goal, self._seen = values, goal(alpha), 0
         self._bets = bets(values[None, :], alpha)[0][0]
-        self._capital = np.zeros((2, len(GRID)))
+        self._capital = np.zeros((2, len(self._grid)))
         self._lower, self._upper = 0.0, 1.0
 
     def at(self, count: int) -> tuple[float, float]:
         """After so many observations, not fewer than at the last call."""
         values, bet = (some[self._seen : count, None] for some in (self._values, self._bets))
-        with np.errstate(divide="ignore"):
-            self._capital[0] += np.log(np.multiply.reduce(1 + np.minimum(bet, 0.5 / GRID) * (values - GRID)))
-            self._capital[1] += np.log(np.multiply.reduce(1 + np.minimum(bet, 0.5 / (1 - GRID)) * (GRID - values)))
+        for start in range(0, len(values), 100):  # a product of a hundred factors does not underflow
+            distance, stake = values[start : start + 100] - self._grid, bet[start : start + 100]
+            above = 1 + np.minimum(stake, LARGEST_BET / self._grid) * distance
+            below = 1 - np.minimum(stake, LARGEST_BET / (1 - self._grid)) * distance
+            self._capital[0] += np.log(np.multiply.reduce(above))
+            self._capital[1] += np.log(np.multiply.reduce(below))
         self._seen = count
         out = self._capital >= self._goal
-        self._lower = max(self._lower, GRID[out[0]].max(initial=0.0))
-        self._upper = min(self._upper, GRID[out[1]].min(initial=1.0))
+        self._lower = max(self._lower, self._grid[out[0]].max(initial=0.0))
+        self._upper = min(self._upper, self._grid[out[1]].min(initial=1.0))
         return self._lower, self._upper
 
 

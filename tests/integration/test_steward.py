@@ -74,6 +74,9 @@ def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kaf
             )
             live = process.comparisons
         again = await read_comparisons(kafka, catalogue)
+        async with steward(kafka, catalogue, changes) as restarted:
+            await until("the same", lambda: restarted.comparisons == live)
+        assert [one.command for one in changes.made] == ["create"] * 4 + ["step", "promote", "abort", "retire"]
         return step, promotion, abort, retirement, live, again
 
     step, promotion, abort, retirement, live, again = asyncio.run(scenario())

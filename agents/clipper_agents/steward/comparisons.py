@@ -1,9 +1,11 @@
 """How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
 
+import asyncio
+
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.admin.client import unreachable
+from clipper_agents.admin.client import TIMEOUT_S, unreachable
 from clipper_agents.steward.fold import Ahead, Fold
 from clipper_agents.steward.reading import LogsInOrder
 from clipper_agents.steward.standings import Comparison
@@ -72,12 +74,13 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
     control, tp = Control(), TopicPartition(catalogue.control, 0)
     try:
         await consumer.start()
-        consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
-        await consumer.seek_to_beginning(tp)
-        while await consumer.position(tp) < end:
-            for records in (await consumer.getmany(tp, timeout_ms=200)).values():
-                control.take(records)
+        async with asyncio.timeout(TIMEOUT_S):
+            consumer.assign([tp])
+            end = (await consumer.end_offsets([tp]))[tp]
+            await consumer.seek_to_beginning(tp)
+            while await consumer.position(tp) < end:
+                for records in (await consumer.getmany(tp, timeout_ms=200)).values():
+                    control.take(records)
     except (KafkaError, TimeoutError) as error:
         raise await unreachable(connection, error) from error
     finally:
