@@ -103,6 +103,29 @@ def test_a_rule_fires_for_an_automatic_trial_alone():
     assert RULE.least <= feedbacks < 30
 
 
+def test_late_feedback_about_queries_of_the_step_before_does_not_make_the_next_step():
+    canary = Trial(model="new:1", stage="canary", share=0.05, automatic=True)
+    fold = fold_of(control_of(with_trials(AUTOMATIC, rollout=RULE), with_trials(canary, rollout=RULE)))
+
+    def better(count, revision):
+        for number in range(count):
+            query_id = f"0-{revision}-{number}"
+            served, beside = answered("a:1", 0), answered("new:1", 1)
+            if revision == 2:
+                served, beside = beside, served
+            prediction = decided(query_id, served, revision=revision, audited=True)
+            fold.take(record(CATALOGUE.predictions, codec.predictions.encode(prediction)), 0)
+            fold.take(record(CATALOGUE.audits, codec.audits.encode(audit_of(query_id, beside))), 0)
+            fold.take(record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))), 0)
+
+    better(60, revision=1)
+    assert fold.decision("digits") is None
+    better(RULE.least - 1, revision=2)
+    assert fold.decision("digits") is None
+    better(RULE.least, revision=2)
+    assert fold.decision("digits").command == "promote"
+
+
 def test_records_that_say_nothing_stop_nobody_and_are_counted():
     fold = fold_of(control_of(with_trials(SHADOW, loss="absolute")))
     for topic in (CATALOGUE.predictions, CATALOGUE.audits, CATALOGUE.feedback):

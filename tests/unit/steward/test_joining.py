@@ -50,7 +50,9 @@ def test_the_first_prediction_and_the_first_feedback_count(join):
     join.close(joined)
     assert join.feedback(0, truth(), 21) is None
     join.prediction(0, decided("0-1", answered("b:1", 2)), 22)
+    join.audit(0, AUDIT, 22)
     assert join.feedback(0, truth(), 23) is None
+    assert (joined.prediction, joined.audit) == (None, None), "nothing of it is needed any more"
 
 
 def test_feedback_that_cannot_be_used_leaves_its_place_to_the_next(join):
