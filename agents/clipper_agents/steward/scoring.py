@@ -2,17 +2,20 @@
 
 Rules of this file:
 - A model is scored by `clipper_stream.feedback.fold.score`, for its prediction and for its audit alike.
-- A model that was asked and did not answer has a loss of 1 where others are scored by a label: it must not gain by it.
+- A model that was asked and did not answer has a loss of 1 where others are scored by a label, and so has one whose
+  output has another form than the label: it must not gain by it.
 - The answer is what the application's models answered. Where a canary answered instead, it is what the audit says that
   the policy's own choice said, if that was one model; of several nobody wrote down what they would have agreed on.
 - A default because nobody answered has a loss of 1. One because the models agreed too little is an answer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clipper_agents.router.encoding import NAMED
 from clipper_agents.router.learning import decision_of, truth_of
+from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.fold import LoggedDecision, score
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.feedback.truth import Label, Truth
@@ -55,28 +58,59 @@ def losses_of(
         loss_kind: How a label is compared with an output.
 
     Raises:
-        InvalidLabel: the label cannot be compared with an output.
+        InvalidLabel: the label cannot be compared with any output, or not with the answer.
     """
     truth, decision = truth_of(feedback), decision_of(prediction)
-    served = dict(score(decision, truth, loss_kind).losses)
-    audited: dict[str, float] = {}
     if isinstance(truth, Label):
-        served = dict.fromkeys(map(_ref, prediction.missing), 1.0) | served
-        audited = _audited(audit, truth, loss_kind) if audit is not None else {}
-    if any(ref not in candidates for ref in decision.served):
-        own = [loss for ref, loss in audited.items() if ref in candidates]
-        answer = own[0] if len(own) == 1 else None
+        models = _by_label(prediction, audit, decision, truth, loss_kind)
     else:
-        answer = _loss_of_answer(prediction, decision, truth, loss_kind)
-    return QueryLosses(models=audited | served, answer=answer)
+        models = dict(score(decision, truth, loss_kind).losses)
+    if any(ref not in candidates for ref in decision.served):
+        own = [models[ref] for ref in _audited(audit) if ref in candidates and ref in models]
+        return QueryLosses(models=models, answer=own[0] if len(own) == 1 else None)
+    return QueryLosses(models=models, answer=_loss_of_answer(prediction, decision, truth, loss_kind))
 
 
-def _audited(audit: Audit, truth: Label, loss_kind: str) -> dict[str, float]:
-    packed = [answer for answer in audit.models if isinstance(answer.outputs, list)]
-    plain = [answer for answer in audit.models if not isinstance(answer.outputs, list)]
-    losses = dict.fromkeys(map(_ref, audit.missing), 1.0)
-    losses |= {_ref(one): loss_of(loss_kind, truth.value, one.output) for one in plain}
-    return losses | {_ref(one): loss_of_rows(loss_kind, truth.value, one.outputs) for one in packed}  # type: ignore[arg-type]
+def _by_label(
+    prediction: Prediction, audit: Audit | None, decision: LoggedDecision, truth: Label, loss_kind: str
+) -> dict[str, float]:
+    """Losses of all that were asked; 1 of one whose output cannot be compared with a label that fits another's."""
+    found: dict[str, float] = {}
+    unlike: dict[str, InvalidLabel] = {}
+    for ref, one in _answers(prediction, decision, audit):
+        try:
+            found |= score(one, truth, loss_kind).losses
+        except InvalidLabel as error:
+            unlike[ref] = error
+    if unlike and not found:
+        raise next(iter(unlike.values()))
+    missing = [*prediction.missing, *(audit.missing if audit is not None else ())]
+    return dict.fromkeys([*unlike, *map(_ref, missing)], 1.0) | found
+
+
+def _answers(
+    prediction: Prediction, decision: LoggedDecision, audit: Audit | None
+) -> Iterator[tuple[str, LoggedDecision]]:
+    """One decision an answer, so that one that cannot be compared leaves the others as they are."""
+    for answer in [*prediction.models, *(audit.models if audit is not None else ())]:
+        ref = _ref(answer)
+        output = _rows(answer) if decision.several_rows else answer.output
+        propensities = {ref: answer.propensity}
+        yield (
+            ref,
+            LoggedDecision(
+                outputs={ref: output}, propensities=propensities, served=(ref,), several_rows=decision.several_rows
+            ),
+        )
+
+
+def _rows(answer: ModelAnswer) -> list[Any]:
+    return answer.outputs if isinstance(answer.outputs, list) else []
+
+
+def _audited(audit: Audit | None) -> list[str]:
+    asked: list[ModelAnswer | Missing] = [] if audit is None else [*audit.models, *audit.missing]
+    return [_ref(one) for one in asked]
 
 
 def _loss_of_answer(prediction: Prediction, decision: LoggedDecision, truth: Truth, loss_kind: str) -> float:

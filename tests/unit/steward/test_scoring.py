@@ -85,13 +85,25 @@ def test_queries_of_several_rows_are_scored_row_by_row():
         served_propensity=1.0,
         audited=True,
     )
-    audit = audit_of("q", several("new:1", [1, None]))
-    assert losses(prediction, audit, Feedback(query_id="q", label=[1, 1])) == ({"a:1": 0.5, "new:1": 0.5}, 0.5)
+    label = Feedback(query_id="q", label=[1, 1])
+    assert losses(prediction, audit_of("q", several("new:1", [1, None])), label) == ({"a:1": 0.5, "new:1": 0.5}, 0.5)
+    assert losses(prediction, audit_of("q", answered("new:1", 1)), label) == ({"a:1": 0.5, "new:1": 1.0}, 0.5)
 
 
 def test_a_label_that_fits_nothing_is_refused():
     with pytest.raises(InvalidLabel):
         losses(decided("q", answered("a:1", 1.0)), feedback=Feedback(query_id="q", label="x"), kind="absolute")
+
+
+def test_a_trial_whose_outputs_have_another_form_than_the_label_has_lost():
+    """It raised InvalidLabel: the feedback was left out, and a version that gives nonsense was never aborted."""
+    label = Feedback(query_id="q", label=[1.0, 0.0])
+    shadow = decided("q", answered("a:1", [1.0, 0.0]), audited=True)
+    nonsense = audit_of("q", answered("new:1", [1.0]))
+    assert losses(shadow, nonsense, label, "absolute") == ({"a:1": 0.0, "new:1": 1.0}, 0.0)
+    canary = decided("q", answered("new:1", "?"), audited=True)
+    own = audit_of("q", answered("a:1", [1.0, 1.0]))
+    assert losses(canary, own, label, "absolute") == ({"new:1": 1.0, "a:1": 0.5}, 0.5)
 
 
 def test_queries_that_name_their_models_or_were_asked_of_nobody_were_not_decided_by_chance():
