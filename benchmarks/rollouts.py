@@ -37,7 +37,7 @@ LONGEST = {"labels": 60_000, "rewards": 30_000}
 NEAR, FINEST = np.arange(-40, 41) / 200, 20
 """Distances from the mean at which intervals of rewards may end, and feedbacks about the trial between two looks."""
 POLICIES = ("exp3", "exp4", "epsilon_greedy")
-POLICY_FEEDBACKS = 6_000
+POLICY_FEEDBACKS = 3_000
 
 
 class End(NamedTuple):

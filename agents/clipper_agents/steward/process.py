@@ -73,7 +73,12 @@ class StewardProcess:
         caught_up.cancel()
         stopped.cancel()
         if not self._follower.caught_up.is_set():
-            raise self._follower.crash_reason or RuntimeError("the control topic is not followed any more")
+            await self.broken()
+
+    async def broken(self) -> None:
+        """Return never, and raise when the control topic is not followed any more."""
+        await self._follower.wait_until_stopped()
+        raise self._follower.crash_reason or RuntimeError("the control topic is not followed any more")
 
     async def stop(self) -> None:
         """Follow no more."""

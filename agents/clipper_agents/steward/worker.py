@@ -19,6 +19,7 @@ from clipper_agents.settings.workers import StewardSettings
 from clipper_agents.steward.changes import Changes, OnlyTold
 from clipper_agents.steward.process import StewardProcess
 from clipper_agents.streaming import connecting
+from clipper_agents.streaming.patience import patiently
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_stream.client.access import RIGHTS, refused_right
 
@@ -54,12 +55,17 @@ async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetr
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     client = AIOKafkaClient(**settings.kafka.aiokafka())
-    work = [
-        asyncio.ensure_future(told.wait()),
-        asyncio.ensure_future(_compare(StewardProcess(settings, changes, metrics), ready)),
-        asyncio.ensure_future(_watch(client, metrics)),
-    ]
+    process = StewardProcess(settings, changes, metrics)
+    work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
     try:
+        starting = asyncio.ensure_future(process.start())
+        work.append(starting)
+        await asyncio.wait([starting, work[0]], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
+            work.remove(starting)
+            work += [asyncio.ensure_future(process.run()), asyncio.ensure_future(process.broken())]
         done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
@@ -67,18 +73,10 @@ async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetr
         for task in work:
             task.cancel()
         await asyncio.wait(work)
+        await process.stop()
         await client.close()
 
 
-async def _compare(process: StewardProcess, ready: str) -> None:
-    try:
-        await process.start()
-        print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
-        await process.run()
-    finally:
-        await process.stop()
-
-
 async def _watch(client: Any, metrics: StewardMetrics) -> None:
-    await client.bootstrap()
+    await patiently("start of a client", client.bootstrap)
     await watch_brokers(client, metrics.set_broker_reachable)
