@@ -34,7 +34,7 @@ RULE = Rollout()
 ANSWERS, SHARED = 0.20, 0.7
 WORSE_BY = (-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10, 0.50)
 LONGEST = {"labels": 60_000, "rewards": 30_000}
-NEAR, FINEST = np.arange(-40, 41) / 200, 20
+NEAR, FINEST = np.arange(-100, 41) / 200, 20
 """Distances from the mean at which intervals of rewards may end, and feedbacks about the trial between two looks."""
 POLICIES = ("exp3", "exp4", "epsilon_greedy")
 POLICY_FEEDBACKS = 3_000
