@@ -61,8 +61,8 @@ class LogsInOrder:
         self._consumer = await patiently("start of a reader of the logs", self._connected)
         self._consumer.assign(self._partitions)
         times = dict.fromkeys(self._partitions, max(0, since_ms))
+        self._ends = await self._look()  # before: what is written in between is read, not passed
         found = await patiently("offsets of a time", lambda: self._consumer.offsets_for_times(times))
-        self._ends = await self._look()
         for tp in self._partitions:
             first = found.get(tp)
             self._consumer.seek(tp, self._ends[tp] if first is None else first.offset)
