@@ -78,7 +78,7 @@ model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")
 model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
 app.add_typer(model, short_help="Test models.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
-app.add_typer(worker, short_help="Run one router or host process.")
+app.add_typer(worker, short_help="Run one router, host or steward process.")
 
 
 def run() -> None:

@@ -75,6 +75,18 @@ class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
 
 
+class StewardSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The steward, which compares versions and makes the changes that an application's `rollout` allows."""
+
+    enabled: bool = True
+    """Whether `up` starts one."""
+    max_queries: Count = 200_000
+    """Queries that it remembers at most until their feedback comes, some kilobytes each."""
+    metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
+    """Port of its metrics; 0: a free one."""
+
+
 class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which models a process may load, whoever declares them."""
 

@@ -87,3 +87,11 @@ def test_a_worker_may_load_what_the_operators_file_says_and_not_what_a_manifest_
         load_settings(Path(spec.command[spec.command.index("--config") + 1]), {})
     nothing = Workers(load_settings(None, {}, OVERRIDES), tmp_path, ENVIRON).routers()[0]
     assert load_settings(Path(nothing.command[nothing.command.index("--config") + 1]), {}).loading.allowed == []
+
+
+def test_a_steward_is_started_unless_it_is_not_wanted(workers):
+    (spec,) = workers(steward__metrics_port="9300").stewards()
+    assert spec.name == "steward"
+    assert spec.command[3:5] == ("worker", "steward")
+    assert "steward.metrics_port=9300" in spec.command
+    assert workers(steward__enabled="false").stewards() == []
