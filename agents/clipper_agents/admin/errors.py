@@ -15,5 +15,13 @@ class NoSuchLetter(ClipperError):
     """No dead letter has this position."""
 
 
+class NoCoordinator(SetupError):
+    """The brokers keep no transactions."""
+
+
+class Outpaced(ClipperError):
+    """Others wrote to the control topic again and again before this command could."""
+
+
 class TopicRefused(SetupError):
     """The broker refused to create, grow or delete a topic."""

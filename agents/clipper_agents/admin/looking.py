@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.admin.client import unreachable
-from clipper_agents.admin.manifests import Manifests, read_manifests
+from clipper_agents.admin.control_log import read_manifests
+from clipper_agents.admin.manifests import Manifests
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection

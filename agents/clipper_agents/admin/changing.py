@@ -1,0 +1,346 @@
+"""Changes what the control topic says: compare and set, by Kafka's fencing of producers.
+
+begin (fences every earlier writer) --> read to the end --> decide --> write manifests and changes in one transaction
+   ^------------------------- fenced by a later writer, or Kafka was away: again -----------|
+
+Rules of this file:
+- Whoever writes has fenced all others *before* it read: what it decided on is what is there when its transaction is
+  committed, or nothing of it is.
+- An application's manifest and the record of its change are written together or not at all.
+- Revisions only rise, also over a deletion, so no record of a change is ever replaced by another.
+- A change whose commit was not answered is looked for before it is made again.
+"""
+
+import asyncio
+import getpass
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from clipper_agents.admin.client import TIMEOUT_S, unreachable
+from clipper_agents.admin.control_log import (
+    ControlState,
+    committed_consumer,
+    control_state,
+    require_control_topic,
+)
+from clipper_agents.admin.errors import NoCoordinator, Outpaced
+from clipper_agents.admin.moments import NO_MOMENT, Moment, read_moment
+from clipper_agents.lifecycle.declaring import numbered
+from clipper_agents.lifecycle.errors import StaleRevision
+from clipper_agents.lifecycle.plan import Edit, Plan
+from clipper_agents.streaming.patience import passes
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import application_key, change_key, model_key
+
+ATTEMPTS = 12
+"""Each writer holds the topic for some 50 ms; with the waits between, twelve are enough for dozens at once."""
+FIRST_WAIT_S = 0.02
+LONGEST_WAIT_S = 1.0
+TRANSACTION_TIMEOUT_MS = 10_000
+"""After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
+MOST_CHANGE_BYTES = 200 * 1024
+"""Of a change with its rows: every process reads all of them when it starts."""
+
+Decide = Callable[[ControlState], Plan]
+
+
+def os_user() -> str:
+    """The user of this process as the operating system knows him."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for the number, as in a container
+        return f"uid {os.getuid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Who changes something, and why.
+
+    Attributes:
+        by: A user, or the rule that decided.
+        why: In words.
+        numbers: What an automatic decision was made of.
+    """
+
+    by: str = field(default_factory=os_user)
+    why: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a change wrote: the plan with revisions, and its records. Empty when nothing was to be changed."""
+
+    plan: Plan
+    changes: tuple[Change, ...] = ()
+
+
+class ControlWriter:
+    """The one who may write to the control topic, until another begins.
+
+        async with ControlWriter(connection, catalogue) as writer:
+            await writer.publish(shadow(writer.state.manifests, "digits", "svm:3"), Signature(why="new features"))
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+
+    Attributes:
+        state: What the control topic says, since the block was entered.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+        ProducerFenced: another writer began meanwhile; nothing was written.
+    """
+
+    def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
+        self._connection, self._catalogue = connection, catalogue
+        self._topics: dict[str, int] = {}
+        self._producer: AIOKafkaProducer | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self.state = ControlState()
+
+    async def __aenter__(self) -> Self:
+        self._topics = await require_control_topic(self._connection, self._catalogue)
+        try:
+            await self._begin()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def _begin(self) -> None:
+        self._producer = AIOKafkaProducer(
+            **self._connection.aiokafka(),
+            transactional_id=self._catalogue.control_writer,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )
+        self._consumer = committed_consumer(self._connection)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._producer.start()
+        except TimeoutError as error:
+            raise NoCoordinator(
+                f"no broker keeps the transactions of {self._catalogue.control_writer} after {TIMEOUT_S:.0f} s: is "
+                "transaction.state.log.replication.factor of the brokers at most their number?"
+            ) from error
+        await self._consumer.start()
+        self.state = await control_state(self._consumer, self._catalogue)
+
+    async def _stop(self) -> None:
+        for client in (self._producer, self._consumer):
+            if client is not None:
+                await client.stop()
+
+    async def moment(self, applications: Sequence[str]) -> Moment:
+        """How far feedback is, and what was learned about these applications."""
+        assert self._consumer is not None, "not entered"
+        return await read_moment(self._consumer, self._catalogue, self._topics, applications)
+
+    async def publish(self, plan: Plan, signature: Signature, moment: Moment | None = None) -> Written:
+        """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
+
+        Args:
+            plan: Decided on `state`.
+            signature: Goes into each change.
+            moment: Goes into each change; None: it is read now.
+
+        Raises:
+            ProducerFenced: another writer has begun; nothing is written.
+            KafkaError: it is not known whether it was written.
+            TimeoutError: the same.
+        """
+        if moment is None and plan:
+            moment = await self.moment(changing(plan))
+        written = signed(plan, self.state, signature, moment, round(time.time() * 1000))
+        await self.commit(written)
+        return written
+
+    async def commit(self, written: Written) -> None:
+        """Write what was signed; errors as `publish`."""
+        if not written.plan:
+            return
+        assert self._producer is not None, "not entered"
+        async with asyncio.timeout(TIMEOUT_S):
+            await self._producer.begin_transaction()
+            end = self._producer._txn_manager._transaction_waiter  # noqa: SLF001 (fails as well, and wants to be asked)
+            end.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            sent = [
+                await self._producer.send(self._catalogue.control, key=key, value=value, partition=0)
+                for key, value in records_of(written)
+            ]
+            for each in await asyncio.gather(*sent, return_exceptions=True):
+                if isinstance(each, BaseException):
+                    raise each
+            await self._producer.commit_transaction()
+
+
+async def change_control(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    decide: Decide,
+    signature: Signature | None = None,
+    *,
+    seen: Mapping[str, int] | None = None,
+) -> Written:
+    """Decide on what is there, and write it; again from the beginning when another writer came between.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        decide: From the state to a plan; called at each attempt.
+        signature: Of the changes; None: the user of this process.
+        seen: Revisions at which applications must be, by name; 0: it must not exist.
+
+    Raises:
+        StaleRevision: an application is at another revision.
+        RefusedChange: raised by `decide`.
+        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+    """
+    attempt = _Attempt(decide, signature or Signature(), seen or {})
+    reason: BaseException | None = None
+    for number in range(ATTEMPTS):
+        if number:
+            longest_s = min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S)
+            await asyncio.sleep(random.uniform(0.0, longest_s))  # noqa: S311 - so that two do not meet for ever
+        try:
+            async with ControlWriter(connection, catalogue) as writer:
+                return await attempt.made(writer)
+        except ProducerFenced as error:
+            reason = error
+        except (KafkaError, TimeoutError) as error:
+            if not passes(error):
+                raise await unreachable(connection, error) from error
+            reason = error
+    raise Outpaced(
+        f"{ATTEMPTS} attempts to write to {catalogue.control} were interrupted ({reason!r}): "
+        "is another command running in a loop? Try again"
+    ) from reason
+
+
+class _Attempt:
+    """One command, attempted as often as it takes; what is costly to know is kept from attempt to attempt."""
+
+    def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
+        self._decide, self._signature, self._seen = decide, signature, seen
+        self._tried: Written | None = None
+        self._moment: Moment | None = None
+
+    async def made(self, writer: ControlWriter) -> Written:
+        if self._tried is not None and is_there(self._tried, writer.state):
+            return self._tried
+        check_seen(self._seen, writer.state)
+        plan = self._decide(writer.state)
+        if plan and self._moment is None:
+            self._moment = await writer.moment(changing(plan))
+        self._tried = signed(plan, writer.state, self._signature, self._moment, round(time.time() * 1000))
+        await writer.commit(self._tried)
+        return self._tried
+
+
+def check_seen(seen: Mapping[str, int], state: ControlState) -> None:
+    """Nothing, when applications are at the revisions that were seen.
+
+    Raises:
+        StaleRevision: names both.
+    """
+    for name, revision in seen.items():
+        current = state.current(name)
+        if current != revision:
+            there = f"is at revision {current}" if current else "does not exist"
+            raise StaleRevision(
+                f"application {name} {there}, you saw {revision}: look at it again with "
+                f"`clipper-stream application history {name}`"
+            )
+
+
+def changing(plan: Plan) -> list[str]:
+    """The applications that exist, and that the plan changes."""
+    return [edit.application for edit in plan.edits if edit.before is not None]
+
+
+def is_there(written: Written, state: ControlState) -> bool:
+    """Whether an earlier attempt, of which that is not known, was written after all."""
+    if written.changes:
+        return all(_at(change, state) for change in written.changes)
+    models = state.manifests.models
+    return all(models.get(each.ref) == each for each in written.plan.models) and not (
+        models.keys() & written.plan.withdrawn
+    )
+
+
+def _at(change: Change, state: ControlState) -> bool:
+    """Whether a change of this revision is this one: two of one user in one millisecond differ in what they made."""
+    found = state.changes.get(change.application, {}).get(change.revision)
+    return found is not None and _essence(found) == _essence(change)
+
+
+def _essence(change: Change) -> tuple[Any, ...]:
+    return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
+
+
+def signed(plan: Plan, state: ControlState, signature: Signature, moment: Moment | None, at_ms: int) -> Written:
+    """The plan with its revisions, and a change for each of its edits."""
+    edits, changes = [], []
+    for edit in plan.edits:
+        last = state.revision(edit.application)
+        after = None if edit.after is None else numbered(edit.after, last)
+        edits.append(replace(edit, after=after))
+        changes.append(_change(edits[-1], last + 1, signature, moment or NO_MOMENT, at_ms))
+    return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
+
+
+def _change(edit: Edit, revision: int, signature: Signature, moment: Moment, at_ms: int) -> Change:
+    change = Change(
+        application=edit.application,
+        revision=revision if edit.after is None else edit.after.revision,
+        command=edit.command,
+        model=edit.model,
+        at_ms=at_ms,
+        by=signature.by,
+        why=signature.why,
+        numbers=dict(signature.numbers),
+        before=edit.before,
+        after=edit.after,
+        feedback_ends=list(moment.feedback_ends),
+        rows=moment.rows.get(edit.application),
+    )
+    if change.rows and len(codec.changes.encode(change)) > MOST_CHANGE_BYTES:
+        return msgspec.structs.replace(change, rows=None)
+    return change
+
+
+def records_of(written: Written) -> list[tuple[bytes, bytes | None]]:
+    """Keys and values, so that each manifest comes after those that it names, and goes before them."""
+    plan = written.plan
+    models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
+    return [
+        *(record for retired, record in models if not retired),
+        *((application_key(each.application), _application(each)) for each in plan.edits),
+        *(record for retired, record in models if retired),
+        *((model_key(ref), None) for ref in plan.withdrawn),
+        *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
+    ]
+
+
+def _application(edit: Edit) -> bytes | None:
+    return None if edit.after is None else codec.applications.encode(edit.after)
