@@ -1,6 +1,8 @@
 """Changes of the control topic: one writer at a time, all or nothing, and a history without gaps."""
 
 import asyncio
+import gc
+import itertools
 import signal
 import subprocess
 import sys
@@ -111,10 +113,12 @@ def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
     assert sorted(tried) == ["other-0:1", "other-1:1", "other-2:1", "other-3:1", "other-4:1", "svm:2", "svm:3"]
     history = list(state.history("digits").values())
     assert [each.revision for each in history] == [1, 2, 3, 4, 5, 6]
-    assert all(later.before == earlier.after for earlier, later in zip(history, history[1:], strict=False))
+    assert all(later.before == earlier.after for earlier, later in itertools.pairwise(history))
 
 
-def test_a_writer_that_another_one_followed_writes_nothing(kafka, digits):
+def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothing(kafka, digits, caplog):
+    """A future that nobody asked would be logged when it is collected."""
+
     async def overtaken():
         async with ControlWriter(kafka, digits) as slow:
             plan = rules.promote(slow.state.manifests, "digits", "svm:2")
@@ -124,6 +128,8 @@ def test_a_writer_that_another_one_followed_writes_nothing(kafka, digits):
                 await slow.publish(plan, Signature(by="slow"))
 
     asyncio.run(overtaken())
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
     state = state_of(kafka, digits)
     assert state.manifests.applications["digits"].models == ["svm:1"]
     assert [each.by for each in state.history("digits").values()] == [os_user(), "quick"]

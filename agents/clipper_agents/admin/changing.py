@@ -37,6 +37,7 @@ from clipper_agents.lifecycle.declaring import numbered
 from clipper_agents.lifecycle.errors import StaleRevision
 from clipper_agents.lifecycle.plan import Edit, Plan
 from clipper_agents.streaming.patience import passes
+from clipper_agents.streaming.transactions import send_in_transaction
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -178,17 +179,7 @@ class ControlWriter:
             return
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
-            await self._producer.begin_transaction()
-            end = self._producer._txn_manager._transaction_waiter  # noqa: SLF001 (fails as well, and wants to be asked)
-            end.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-            sent = [
-                await self._producer.send(self._catalogue.control, key=key, value=value, partition=0)
-                for key, value in records_of(written)
-            ]
-            for each in await asyncio.gather(*sent, return_exceptions=True):
-                if isinstance(each, BaseException):
-                    raise each
-            await self._producer.commit_transaction()
+            await send_in_transaction(self._producer, self._catalogue.control, 0, records_of(written))
 
 
 async def change_control(
