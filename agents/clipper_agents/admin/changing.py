@@ -45,9 +45,10 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import application_key, change_key, model_key
 
 ATTEMPTS = 12
-"""Each writer holds the topic for some 50 ms; with the waits between, twelve are enough for dozens at once."""
-FIRST_WAIT_S = 0.02
-LONGEST_WAIT_S = 1.0
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 3.0
+"""A writer needs some 50 ms from its beginning to its end, and loses them when another begins meanwhile: whoever was
+fenced stays away for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
 """After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
 MOST_CHANGE_BYTES = 200 * 1024
@@ -133,6 +134,7 @@ class ControlWriter:
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         )
         self._consumer = committed_consumer(self._connection)
+        await self._consumer.start()  # first: from the producer's start on, every other writer is fenced
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._producer.start()
@@ -141,7 +143,6 @@ class ControlWriter:
                 f"no broker keeps the transactions of {self._catalogue.control_writer} after {TIMEOUT_S:.0f} s: is "
                 "transaction.state.log.replication.factor of the brokers at most their number?"
             ) from error
-        await self._consumer.start()
         self.state = await control_state(self._consumer, self._catalogue)
 
     async def _stop(self) -> None:
@@ -211,7 +212,7 @@ async def change_control(
     reason: BaseException | None = None
     for number in range(ATTEMPTS):
         if number:
-            longest_s = min(FIRST_WAIT_S * 2**number, LONGEST_WAIT_S)
+            longest_s = min(FIRST_WAIT_S * 2 ** (number - 1), LONGEST_WAIT_S)
             await asyncio.sleep(random.uniform(0.0, longest_s))  # noqa: S311 - so that two do not meet for ever
         try:
             async with ControlWriter(connection, catalogue) as writer:

@@ -20,6 +20,9 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import change_key
 
 CHANGES = b"change/"
+POLL_MS = 20
+"""Behind the last record there is the marker of its transaction, of which a consumer is not told: so often it is seen
+whether the position is behind it."""
 
 
 @dataclass(slots=True)
@@ -116,7 +119,7 @@ async def whole_partitions(
     todo: Mapping[TopicPartition, int] = await _ends(consumer, list(partitions))
     records: list[ConsumerRecord[Any, Any]] = []
     while todo:
-        for fetched in (await consumer.getmany(*todo, timeout_ms=200)).values():
+        for fetched in (await consumer.getmany(*todo, timeout_ms=POLL_MS)).values():
             records += fetched
         todo = {tp: end for tp, end in todo.items() if await consumer.position(tp) < end}
     return records

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.cli.showing import plain, when
-from clipper_agents.lifecycle.plan import Published
+from clipper_agents.lifecycle.plan import Published, stated
 from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -60,7 +59,7 @@ def print_history(changes: Iterable[Change]) -> None:
 
 def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
     """A line a field, as it is published; what is left out has its default."""
-    fields = msgspec.to_builtins(manifest)
+    fields = stated(manifest)
     width = max(map(len, fields))
     for name, value in fields.items():
         print(f"{name:<{width}}  {plain(value if isinstance(value, str) else json.dumps(value))}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.lifecycle.plan import Plan, Published
+from clipper_agents.lifecycle.plan import Plan, Published, stated
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 Manifest = ApplicationManifest | ModelManifest
@@ -33,7 +33,7 @@ def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) 
     if after is None:
         yield f"- {title}"
         return
-    new, old = (_stated(after), {}) if before is None else (_fields(after), _fields(before))
+    new, old = (stated(after), {}) if before is None else (_fields(after), _fields(before))
     yield f"{'+' if before is None else '~'} {title}"
     names = [
         name for name in (*new, *(old.keys() - new.keys())) if name != "revision" and new.get(name) != old.get(name)
@@ -44,10 +44,6 @@ def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) 
             yield f"    {name:<{max(width, 8)}} {_shown(new[name])}"
         else:
             yield f"    {name:<{width}} {_shown(old[name])} -> {_shown(new[name])}"
-
-
-def _stated(manifest: Manifest) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.to_builtins(manifest).items() if value != {}}
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import msgspec
 import tomli_w
 
 from clipper_agents.lifecycle.errors import RefusedChange
-from clipper_agents.lifecycle.plan import Published
+from clipper_agents.lifecycle.plan import Published, stated
 
 
 def as_toml(published: Published) -> str:
@@ -18,10 +18,8 @@ def as_toml(published: Published) -> str:
 
     >>> from clipper_agents.admin.manifests import Manifests
     >>> from clipper_topics.manifests import ModelManifest
-    >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).strip())
-    [[model]]
-    name = "svm"
-    uri = "m:f"
+    >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).splitlines()[:3])
+    ['[[model]]', 'name = "svm"', 'uri = "m:f"']
     """
     content = _content(published)
     for application in content["application"]:
@@ -29,7 +27,12 @@ def as_toml(published: Published) -> str:
             application["objective_ms"] = "none"  # as a configuration has it
     for path in _nulls("", content):
         raise RefusedChange(f"{path} is null, which TOML cannot say: export with --json")
-    return tomli_w.dumps({kind: tables for kind, tables in content.items() if tables})
+    return "\n".join(_table(kind, each) for kind, tables in content.items() for each in tables)
+
+
+def _table(kind: str, content: dict[str, Any]) -> str:
+    """One table of an array; the writer would put short ones on a line of their own, which nobody can edit."""
+    return "[" + tomli_w.dumps({kind: content}).replace("]\n", "]]\n", 1)
 
 
 def as_json(published: Published) -> str:
@@ -39,8 +42,8 @@ def as_json(published: Published) -> str:
 
 def _content(published: Published) -> dict[str, list[dict[str, Any]]]:
     return {
-        "model": [msgspec.to_builtins(model) for _, model in sorted(published.models.items())],
-        "application": [msgspec.to_builtins(each) for _, each in sorted(published.applications.items())],
+        "model": [stated(model) for _, model in sorted(published.models.items())],
+        "application": [stated(each) for _, each in sorted(published.applications.items())],
     }
 
 

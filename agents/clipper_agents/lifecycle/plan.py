@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -69,6 +69,19 @@ def same(one: ApplicationManifest | None, other: ApplicationManifest | None) -> 
     if one is None or other is None:
         return one is other
     return msgspec.structs.replace(one, revision=other.revision) == other
+
+
+def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
+    """What a manifest says other than its defaults, as plain values.
+
+    >>> stated(ModelManifest(name="svm", uri="m:f"))
+    {'name': 'svm', 'uri': 'm:f'}
+    """
+    content: dict[str, Any] = msgspec.to_builtins(manifest)
+    default = {
+        name for name, value in content.items() if value == {} and isinstance(getattr(manifest, name), msgspec.Struct)
+    }
+    return {name: value for name, value in content.items() if name not in default}
 
 
 def refs_of(application: ApplicationManifest | None) -> list[str]:
