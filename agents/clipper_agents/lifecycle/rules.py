@@ -258,7 +258,7 @@ def _planned(
     name = (after or before or _NOTHING).name
     others = (each for each in published.applications.values() if each.name != name)
     named = {ref for each in (*others, after) for ref in refs_of(each)}
-    touched = dict.fromkeys((*refs_of(before), *refs_of(after), *([model.ref] if model else [])))
+    touched: dict[str, None] = dict.fromkeys((*refs_of(before), *refs_of(after), *([model.ref] if model else [])))
     settled = (replace(models[each], retired=each not in named) for each in touched if each in models)
     changed = tuple(each for each in settled if published.models.get(each.ref) != each)
     edit = Edit(application=name, command=command, model=ref, before=before, after=after)

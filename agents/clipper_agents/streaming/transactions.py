@@ -28,15 +28,16 @@ async def send_in_transaction(
         KafkaError: it is not known whether they were written.
     """
     await producer.begin_transaction()
-    sent: list[asyncio.Future[Any]] = [producer._txn_manager._transaction_waiter]
+    end: Any = producer._txn_manager._transaction_waiter
+    sent: list[asyncio.Future[Any]] = []
     try:
         for key, value in records:
             sent.append(await producer.send(topic, key=key, value=value, partition=partition))
-        await asyncio.gather(*sent[1:])
+        await asyncio.gather(*sent)
         await producer.commit_transaction()
     finally:
         batches = [batch for found in producer._message_accumulator._batches.values() for batch in found]
-        for future in (*sent, *(batch._drain_waiter for batch in batches)):
+        for future in (end, *sent, *(batch._drain_waiter for batch in batches)):
             future.add_done_callback(_told)
 
 
