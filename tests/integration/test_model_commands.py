@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
 import threading
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from e2e.programs import CLIPPER_STREAM
 
 from clipper_agents import exits
 from clipper_agents.admin import existing_topics, read_control
@@ -141,6 +145,56 @@ def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_r
     assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1", "svm:2"]
     assert shell("apply", "--prune", "--why", "as before") == ["application digits revision 3", "model svm:2 withdrawn"]
     assert shell("apply", "-f", "registry.toml") == ["model svm:2", "application digits revision 4"]
+
+
+class Terminal:
+    """A command that believes that somebody sits before it."""
+
+    def __init__(self, folder, *arguments):
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            [CLIPPER_STREAM, *arguments], cwd=folder, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
+        )
+        os.close(theirs)
+
+    def until_asked(self):
+        """What it prints before it waits for an answer."""
+        printed = ""
+        while "[y/N]: " not in printed:
+            printed += os.read(self._ours, 4096).decode()
+        return printed.splitlines()
+
+    def answered(self, answer):
+        """Its exit code and what it said of errors, after this answer."""
+        os.write(self._ours, f"{answer}\n".encode())
+        _, errors = self._process.communicate(timeout=60)
+        os.close(self._ours)
+        return self._process.returncode, errors
+
+
+def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied(shell):
+    shell("apply")
+    changed = shell.folder / "changed.toml"
+    changed.write_text(CONFIGURATION.replace("200", "300"))
+    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]: "]
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    assert asked.until_asked() == shown
+    assert asked.answered("n")[0] == exits.FAILURE
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 200
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    asked.until_asked()
+    shell("application", "update", "digits", "--field", "objective_ms=250")
+    assert asked.answered("y") == (
+        exits.FAILURE, "error: somebody has changed the registry since the difference was shown: apply again\n"
+    )  # fmt: skip
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 250
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    asked.until_asked()
+    assert asked.answered("y") == (exits.OK, "")
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 300
 
 
 @pytest.mark.parametrize("state", ["ready", "failed"])
