@@ -22,7 +22,7 @@ from clipper_agents.admin import (
     read_control,
     withdraw_manifests,
 )
-from clipper_agents.admin.changing import os_user
+from clipper_agents.admin.signing import os_user
 from clipper_agents.lifecycle import rules
 from clipper_agents.lifecycle.errors import RefusedChange, StaleRevision
 from clipper_agents.streaming.follower import Follower

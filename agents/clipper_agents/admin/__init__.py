@@ -5,11 +5,12 @@ KafkaUnreachable        TopicMismatch, TopicRefused        TopicMismatch (no con
     | credentials, certificates, rights: AccessRefused (clipper_stream.client)
 """
 
-from clipper_agents.admin.changing import ControlWriter, Signature, Written, change_control
+from clipper_agents.admin.changing import ControlWriter, change_control
 from clipper_agents.admin.control_log import ControlState, read_control, read_manifests
 from clipper_agents.admin.errors import KafkaUnreachable, NoCoordinator, Outpaced, TopicMismatch, TopicRefused
 from clipper_agents.admin.manifests import Manifests
 from clipper_agents.admin.publishing import publish_manifests, withdraw_manifests
+from clipper_agents.admin.signing import Signature, Written
 from clipper_agents.admin.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
 from clipper_agents.admin.waiting import wait_until_let_in
 

@@ -12,15 +12,11 @@ Rules of this file:
 """
 
 import asyncio
-import getpass
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
@@ -32,60 +28,23 @@ from clipper_agents.admin.control_log import (
     require_control_topic,
 )
 from clipper_agents.admin.errors import NoCoordinator, Outpaced
-from clipper_agents.admin.moments import NO_MOMENT, Moment, read_moment
-from clipper_agents.lifecycle.declaring import numbered
+from clipper_agents.admin.moments import Moment, read_moment
+from clipper_agents.admin.signing import Signature, Written, changing, is_there, records_of, signed
 from clipper_agents.lifecycle.errors import StaleRevision
-from clipper_agents.lifecycle.plan import Edit, Plan
+from clipper_agents.lifecycle.plan import Plan
 from clipper_agents.streaming.patience import passes
 from clipper_agents.streaming.transactions import send_in_transaction
-from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import application_key, change_key, model_key
 
 ATTEMPTS = 12
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 3.0
-"""A writer needs some 50 ms from its beginning to its end, and loses them when another begins meanwhile: whoever was
+"""A writer needs a tenth of a second or two from beginning to end, and loses them when another begins meanwhile: whoever was
 fenced stays away for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
 """After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
-MOST_CHANGE_BYTES = 200 * 1024
-"""Of a change with its rows: every process reads all of them when it starts."""
-
 Decide = Callable[[ControlState], Plan]
-
-
-def os_user() -> str:
-    """The user of this process as the operating system knows him."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no name for the number, as in a container
-        return f"uid {os.getuid()}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """Who changes something, and why.
-
-    Attributes:
-        by: A user, or the rule that decided.
-        why: In words.
-        numbers: What an automatic decision was made of.
-    """
-
-    by: str = field(default_factory=os_user)
-    why: str = ""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What a change wrote: the plan with revisions, and its records. Empty when nothing was to be changed."""
-
-    plan: Plan
-    changes: tuple[Change, ...] = ()
 
 
 class ControlWriter:
@@ -263,76 +222,3 @@ def check_seen(seen: Mapping[str, int], state: ControlState) -> None:
                 f"application {name} {there}, you saw {revision}: look at it again with "
                 f"`clipper-stream application history {name}`"
             )
-
-
-def changing(plan: Plan) -> list[str]:
-    """The applications that exist, and that the plan changes."""
-    return [edit.application for edit in plan.edits if edit.before is not None]
-
-
-def is_there(written: Written, state: ControlState) -> bool:
-    """Whether an earlier attempt, of which that is not known, was written after all."""
-    if written.changes:
-        return all(_at(change, state) for change in written.changes)
-    models = state.manifests.models
-    return all(models.get(each.ref) == each for each in written.plan.models) and not (
-        models.keys() & written.plan.withdrawn
-    )
-
-
-def _at(change: Change, state: ControlState) -> bool:
-    """Whether a change of this revision is this one: two of one user in one millisecond differ in what they made."""
-    found = state.changes.get(change.application, {}).get(change.revision)
-    return found is not None and _essence(found) == _essence(change)
-
-
-def _essence(change: Change) -> tuple[Any, ...]:
-    return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
-
-
-def signed(plan: Plan, state: ControlState, signature: Signature, moment: Moment | None, at_ms: int) -> Written:
-    """The plan with its revisions, and a change for each of its edits."""
-    edits, changes = [], []
-    for edit in plan.edits:
-        last = state.revision(edit.application)
-        after = None if edit.after is None else numbered(edit.after, last)
-        edits.append(replace(edit, after=after))
-        changes.append(_change(edits[-1], last + 1, signature, moment or NO_MOMENT, at_ms))
-    return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
-
-
-def _change(edit: Edit, revision: int, signature: Signature, moment: Moment, at_ms: int) -> Change:
-    change = Change(
-        application=edit.application,
-        revision=revision if edit.after is None else edit.after.revision,
-        command=edit.command,
-        model=edit.model,
-        at_ms=at_ms,
-        by=signature.by,
-        why=signature.why,
-        numbers=dict(signature.numbers),
-        before=edit.before,
-        after=edit.after,
-        feedback_ends=list(moment.feedback_ends),
-        rows=moment.rows.get(edit.application),
-    )
-    if change.rows and len(codec.changes.encode(change)) > MOST_CHANGE_BYTES:
-        return msgspec.structs.replace(change, rows=None)
-    return change
-
-
-def records_of(written: Written) -> list[tuple[bytes, bytes | None]]:
-    """Keys and values, so that each manifest comes after those that it names, and goes before them."""
-    plan = written.plan
-    models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
-    return [
-        *(record for retired, record in models if not retired),
-        *((application_key(each.application), _application(each)) for each in plan.edits),
-        *(record for retired, record in models if retired),
-        *((model_key(ref), None) for ref in plan.withdrawn),
-        *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
-    ]
-
-
-def _application(edit: Edit) -> bytes | None:
-    return None if edit.after is None else codec.applications.encode(edit.after)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from clipper_agents.admin.changing import Signature, change_control
+from clipper_agents.admin.changing import change_control
 from clipper_agents.admin.control_log import ControlState
+from clipper_agents.admin.signing import Signature
 from clipper_agents.lifecycle.declaring import as_they_are
 from clipper_agents.lifecycle.plan import Edit, Plan
 from clipper_topics.catalogue import Catalogue

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from clipper_agents.admin.changing import Signature, Written, change_control
+from clipper_agents.admin.changing import change_control
 from clipper_agents.admin.control_log import ControlState
+from clipper_agents.admin.signing import Signature, Written
 from clipper_agents.lifecycle.going_back import Undoing, rollback
 from clipper_agents.lifecycle.plan import Plan
 from clipper_topics.catalogue import Catalogue

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from clipper_agents.admin import ControlState, Written
-    from clipper_agents.admin.changing import Signature
+    from clipper_agents.admin.signing import Signature
     from clipper_agents.lifecycle.plan import Plan
     from clipper_agents.settings import Settings
 

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import msgspec
 
 from clipper_agents.admin import moments
-from clipper_agents.admin.changing import MOST_CHANGE_BYTES, Signature, check_seen, is_there, signed
+from clipper_agents.admin.changing import check_seen
 from clipper_agents.admin.control_log import ControlState
 from clipper_agents.admin.moments import Moment, saved_rows
+from clipper_agents.admin.signing import MOST_CHANGE_BYTES, Signature, is_there, signed
 from clipper_agents.lifecycle.plan import Edit, Plan
 from clipper_topics.change import SavedRow
 from clipper_topics.manifests import ApplicationManifest
