@@ -160,23 +160,23 @@ class Terminal:
     def until_asked(self):
         """What it prints before it waits for an answer."""
         printed = ""
-        while "[y/N]: " not in printed:
+        while "[y/N]:" not in printed:
             printed += os.read(self._ours, 4096).decode()
-        return printed.splitlines()
+        return printed.rstrip().splitlines()
 
     def answered(self, answer):
         """Its exit code and what it said of errors, after this answer."""
         os.write(self._ours, f"{answer}\n".encode())
         _, errors = self._process.communicate(timeout=60)
         os.close(self._ours)
-        return self._process.returncode, errors
+        return self._process.returncode, errors.strip()
 
 
 def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied(shell):
     shell("apply")
     changed = shell.folder / "changed.toml"
     changed.write_text(CONFIGURATION.replace("200", "300"))
-    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]: "]
+    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]:"]
 
     asked = Terminal(shell.folder, "apply", "--config", str(changed))
     assert asked.until_asked() == shown
@@ -187,7 +187,7 @@ def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied
     asked.until_asked()
     shell("application", "update", "digits", "--field", "objective_ms=250")
     assert asked.answered("y") == (
-        exits.FAILURE, "error: somebody has changed the registry since the difference was shown: apply again\n"
+        exits.FAILURE, "error: somebody has changed the registry since the difference was shown: apply again"
     )  # fmt: skip
     assert shell.json("application", "show", "digits")[0]["objective_ms"] == 250
 

@@ -40,8 +40,8 @@ from clipper_topics.connection import KafkaConnection
 ATTEMPTS = 12
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 3.0
-"""A writer needs a tenth of a second or two from beginning to end, and loses them when another begins meanwhile: whoever was
-fenced stays away for a random time that doubles, so that ten at once come to an end one after the other."""
+"""A writer needs a tenth of a second or two, and loses them when another begins meanwhile: who was fenced stays away
+for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
 """After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
 Decide = Callable[[ControlState], Plan]
