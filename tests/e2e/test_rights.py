@@ -27,7 +27,9 @@ Rights = dict[tuple[str, str], list[str]]
 def rights_of_the_page() -> dict[str, Rights]:
     """Operations by role, kind and name of a resource."""
     found: dict[str, Rights] = defaultdict(dict)
-    row = re.compile(r"^\| ([\w -]+) \| (topic|group|cluster) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE)
+    row = re.compile(
+        r"^\| ([\w -]+) \| (topic|group|cluster|transactional-id) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE
+    )
     for role, kind, name, operations in row.findall(PAGE.read_text()):
         found[role.replace(" ", "-")][kind, name] = operations.split(", ")
     return found
@@ -148,6 +150,7 @@ MISSING = [
     ("operator", "topic", "clipper.*", "Create"),
     ("operator", "topic", "clipper.*", "DescribeConfigs"),
     ("operator", "topic", "clipper.control", "Read"),
+    ("operator", "transactional-id", "clipper.control-writer", "Write"),
     ("application", "topic", "clipper.queries", "Write"),
     ("application", "topic", "clipper.predictions", "Read"),
     ("loadgen", "topic", "clipper.queries", "Write"),

@@ -25,6 +25,12 @@ class RestoreBrokenOff(ClipperError):
 
 class UnusableState(SetupError):
     """Rows that no restore can have."""
+class NoCoordinator(SetupError):
+    """The brokers keep no transactions."""
+
+
+class Outpaced(ClipperError):
+    """Others wrote to the control topic again and again before this command could."""
 
 
 class TopicRefused(SetupError):

@@ -22,8 +22,9 @@ from clipper_agents.admin.again import REQUEST_S, WITHIN_S, again
 from clipper_agents.admin.applications import Comparison, Workers
 from clipper_agents.admin.client import administration, unreachable
 from clipper_agents.admin.composing import Looking
+from clipper_agents.admin.control_log import read_manifests
 from clipper_agents.admin.following import Following
-from clipper_agents.admin.manifests import Manifests, read_manifests
+from clipper_agents.admin.manifests import Manifests
 from clipper_agents.admin.processes import read_metrics
 from clipper_agents.admin.recent import LONGEST_S
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus

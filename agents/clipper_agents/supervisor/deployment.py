@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from clipper_agents.admin import ensure_topics
+from clipper_agents.admin import Signature, ensure_topics
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.applying import apply_manifests, pinned
@@ -24,6 +24,7 @@ from clipper_agents.supervisor.workers import PROGRAM, Workers
 from clipper_stream.client.access import knock
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,14 @@ class Deployment:
         report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         for line in report.advice:
             log.warning("%s", line)
-        await apply_manifests(self.connection, self.catalogue, applications, models)
+        signature = Signature(why="published by `up`")
+        for each in await apply_manifests(self.connection, self.catalogue, applications, models, signature):
+            if isinstance(each, ApplicationManifest) and each.revision > 1:
+                log.warning(
+                    "application %s was not as the configuration says, which is its revision %d now: "
+                    "`clipper-stream model rollback -a %s` undoes it, `clipper-stream export` keeps what is live",
+                    each.name, each.revision, each.name,
+                )  # fmt: skip
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
         fleet = Fleet(self._supervisor, workers)
         self._stack.push_async_callback(self._stop_workers)
