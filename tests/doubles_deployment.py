@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clipper_agents.admin import ensure_topics, publish_manifests
 from clipper_topics import codec
 from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
+from clipper_topics.host_report import HostReport, report_key
 
 WITHIN_S = 90
 """A start takes three seconds on an idle machine; other people's tests may share it."""
@@ -114,6 +115,10 @@ class Deployment:
                         value = encode_frame(predicted(frame, topics[record.topic]))
                         await producer.send_and_wait(self.catalogue.outputs, value, partition=frame.reply)
 
+            for ref in models:
+                report = HostReport(model=ref, instance="stand-in", state="ready")
+                value, key = codec.host_reports.encode(report), report_key(ref, "stand-in")
+                await producer.send_and_wait(self.catalogue.hosts, value, key, partition=0)
             serving = asyncio.create_task(serve())
             try:
                 yield

@@ -82,6 +82,13 @@ SPECS = (
         "router",
     ),
     MetricSpec(
+        "clipper_ready_hosts",
+        "gauge",
+        ("model",),
+        "Hosts of a declared model that say they are ready; the model is `name:version`.",
+        "router",
+    ),
+    MetricSpec(
         "clipper_manifests_refused_total",
         "counter",
         (),

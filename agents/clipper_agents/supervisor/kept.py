@@ -43,6 +43,11 @@ class Surroundings:
 class KeptChild:
     """A child and the task that keeps it running.
 
+    Args:
+        spec: What is started.
+        surroundings: What it takes from outside.
+        failed: Called with the child's name and the reason when it has ended by itself, or is given up.
+
     Attributes:
         spec: What is started.
         process: The present run, None before the first and between two.
@@ -51,12 +56,14 @@ class KeptChild:
             and before its first end.
     """
 
-    def __init__(self, spec: ChildSpec, surroundings: Surroundings) -> None:
+    def __init__(
+        self, spec: ChildSpec, surroundings: Surroundings, failed: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
         self.reason: str | None = None
-        self._around = surroundings
+        self._around, self._failed = surroundings, failed
         self._failures = 0
         self._stopping = asyncio.Event()
         self._was_ready = False
@@ -113,15 +120,19 @@ class KeptChild:
             try:
                 end = await self._run()
             except OSError as error:
-                self._gave_up = ChildNotReady(f"{self.spec.name}: cannot start {self.spec.command[0]}: {error}")
+                self._give_up(f": cannot start {self.spec.command[0]}: {error}")
                 return
             if self._stopping.is_set():
                 return
             self._failures += 1
             if not self._was_ready and (end.hopeless or self._failures >= FIRST_STARTS):
-                self._gave_up = ChildNotReady(f"{self.spec.name} {end.what} before it was ready; {end.last_words}")
+                self._give_up(f" {end.what} before it was ready; {end.last_words}")
                 return
             await self._pause(end)
+
+    def _give_up(self, why: str) -> None:
+        self._gave_up = ChildNotReady(f"{self.spec.name}{why}")
+        self._failed(self.spec.name, why.lstrip(": "))
 
     async def _run(self) -> "_End":
         """Start it, tell when it serves, and wait for its end."""
@@ -153,6 +164,7 @@ class KeptChild:
     async def _pause(self, end: "_End") -> None:
         delay_s = self._around.backoff.delay_s(self._failures)
         self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
+        self._failed(self.spec.name, f"{self.reason}; {end.last_words}")
         event(
             log,
             "child ended, restarting",

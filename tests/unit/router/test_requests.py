@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-from clipper_agents.router.requests import RequestSender, encode_request
+from clipper_agents.router.requests import Lane, RequestSender, encode_request
 from clipper_stream.routing import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import decode_request
@@ -24,11 +24,13 @@ class FakeProducer:
         self.sent, self.failures, self.gates, self.futures = [], {}, {}, []
         self.client = self
         self.cluster = self
+        self._topics = set()
 
     def partitions_for_topic(self, topic):
         return self.topics.get(topic)
 
     async def partitions_for(self, topic):
+        self._topics.add(topic)
         if topic not in self.topics:
             await asyncio.Event().wait()
         return self.topics[topic]
@@ -54,6 +56,9 @@ class Fixture:
         )  # fmt: skip
 
     async def put(self, *requests):
+        for ref in ("a:1", "b:1"):
+            if not any(ref == one for one in self.sender._lanes):
+                self.sender._lanes[ref] = Lane(CATALOGUE.requests(*ref.split(":")))
         self.sender.put(requests)
         for _ in range(10):
             await asyncio.sleep(0)
