@@ -63,10 +63,19 @@ class Deployment:
     def __init__(self, kafka, catalogue, folder):
         self.kafka, self.catalogue, self.folder = kafka, catalogue, folder
 
-    async def declare(self, *manifests):
+    async def declare(self, *manifests, ready=True):
+        """Publish manifests, of models that have hosts with the report of a stand-in that says it is ready."""
         models = [manifest for manifest in manifests if hasattr(manifest, "ref")]
         await ensure_topics(self.kafka, self.catalogue, models)
+        if ready:
+            await self.report(*(HostReport(model=one.ref, instance="stand-in", state="ready") for one in models))
         await publish_manifests(self.kafka, self.catalogue, manifests)
+
+    async def report(self, *reports):
+        async with self.producer() as producer:
+            for one in reports:
+                key, value = report_key(one.model, one.instance), codec.host_reports.encode(one)
+                await producer.send_and_wait(self.catalogue.hosts, value, key, partition=0)
 
     @asynccontextmanager
     async def router(self, name="router-0", *, ready=True, **settings):
@@ -115,10 +124,6 @@ class Deployment:
                         value = encode_frame(predicted(frame, topics[record.topic]))
                         await producer.send_and_wait(self.catalogue.outputs, value, partition=frame.reply)
 
-            for ref in models:
-                report = HostReport(model=ref, instance="stand-in", state="ready")
-                value, key = codec.host_reports.encode(report), report_key(ref, "stand-in")
-                await producer.send_and_wait(self.catalogue.hosts, value, key, partition=0)
             serving = asyncio.create_task(serve())
             try:
                 yield

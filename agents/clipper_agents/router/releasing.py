@@ -6,9 +6,9 @@ Answers that are still under way find their queries as before.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from clipper_agents.router.ready_hosts import ReadyHosts
 from clipper_agents.router.registry import Registry
@@ -32,6 +32,7 @@ class Releasing:
         unload: Ends a colocated model, once it has answered what it was asked.
         forget: Takes the metric series of a version back.
         spawn: Runs a coroutine beside everything else; its failure ends the process.
+        look_s: How often it is looked whether the last request has gone out.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Releasing:
         sender: Sender,
         unload: Callable[[str], Awaitable[None]],
         forget: Callable[[str], None],
-        spawn: Callable[..., "asyncio.Task[None]"],
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        look_s: float = LOOK_S,
     ) -> None:
         self._registry, self._hosts, self._sender = registry, hosts, sender
-        self._unload, self._forget, self._spawn = unload, forget, spawn
+        self._unload, self._forget, self._spawn, self._look_s = unload, forget, spawn, look_s
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
@@ -59,7 +61,7 @@ class Releasing:
 
     async def _release(self, ref: str) -> None:
         while not self._sender.close(ref):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
             if ref not in self._registry.leaving:
                 return  # it is back
         self._hosts.forget(ref)
