@@ -38,8 +38,8 @@ _MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
 
 
 class _LeaveResponse(Response):  # type: ignore[misc]
-    API_KEY = 13
-    API_VERSION = 3
+    API_KEY = 13  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    API_VERSION = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     SCHEMA = Schema(
         ("throttle_time_ms", Int32), ("error_code", Int16), ("members", Array(*_MEMBER, ("error_code", Int16)))
     )

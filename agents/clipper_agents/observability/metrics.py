@@ -78,6 +78,10 @@ class RouterMetrics:
             self.families.gauge("clipper_selection_weight", application, model).set(weight)
         self._weighted[application] = set(weights)
 
+    def count_rebalances(self, rebalances: int) -> None:
+        """The group was rebalanced so many times more."""
+        self.families.counter("clipper_rebalances_total").inc(rebalances)
+
     def set_ready_hosts(self, hosts: Mapping[str, int]) -> None:
         """So many hosts of each model (`name:version`) are ready; a model that is not named has left."""
         for model in self._hosted - hosts.keys():

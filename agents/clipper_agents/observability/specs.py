@@ -110,6 +110,13 @@ SPECS = (
         "Records in the partition that the process has not read yet.",
         "both",
     ),
+    MetricSpec(
+        "clipper_rebalances_total",
+        "counter",
+        (),
+        "Rebalances of the group that this process has seen, its own start among them.",
+        "router",
+    ),
     MetricSpec("clipper_broker_reachable", "gauge", (), "1 while a broker answers, 0 after 5 s without one.", "both"),
     MetricSpec(
         "clipper_dead_letters_total", "counter", ("topic", "reason"), "Records sent to the dead letters.", "both"

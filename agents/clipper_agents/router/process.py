@@ -277,8 +277,11 @@ class RouterProcess:
             await self.app.outbox.send(self.settings.catalogue.selection, 0, records)
 
     async def _report(self) -> None:
+        rebalances = 0
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
+            self.metrics.count_rebalances(self.app.rebalances - rebalances)
+            rebalances = self.app.rebalances
             self.metrics.set_in_flight(self.router.in_flight)
             if self._timers is not None:
                 self._timers.report()

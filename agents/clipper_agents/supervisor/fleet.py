@@ -101,7 +101,7 @@ class Fleet:
         """Tell each version what is wanted of it now, and let those work that have something to do."""
         self._caught_up = True
         published = self._published.models
-        for ref in {*published, *self._versions}:
+        for ref in dict.fromkeys([*published, *self._versions]):
             if ref in self._versions or not published[ref].colocated:
                 self._version(ref).want(published.get(ref))
                 self._let_work(ref)

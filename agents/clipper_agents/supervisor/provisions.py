@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from clipper_agents.admin import KafkaUnreachable, delete_topics, ensure_topics
-from clipper_agents.admin.groups import delete_group, has_read_all, remove_members
+from clipper_agents.admin.groups import EMPTY_WITHIN_S, delete_group, has_read_all, remove_members
 from clipper_agents.observability.logging import event
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
@@ -21,10 +21,18 @@ class Provisions:
         kafka: How to reach the brokers.
         catalogue: Names the topics.
         replication: Copies of each partition of a new topic.
+        empty_within_s: How long a group may take to be empty once its hosts have ended.
     """
 
-    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, replication: int = 1) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        replication: int = 1,
+        empty_within_s: float = EMPTY_WITHIN_S,
+    ) -> None:
         self._kafka, self._catalogue, self._replication = kafka, catalogue, replication
+        self._empty_within_s = empty_within_s
 
     async def provide(self, model: ModelManifest) -> None:
         """See that there is a requests topic with a partition a replica at least.
@@ -69,7 +77,7 @@ class Provisions:
         """
         group, topic = self._names(model)
         try:
-            if await delete_group(self._kafka, group):
+            if await delete_group(self._kafka, group, self._empty_within_s):
                 await delete_topics(self._kafka, [topic])
                 event(log, "version removed", model=model.ref)
                 return

@@ -122,6 +122,7 @@ def everything_counted(router=None):
     router.count_feedback("applied")
     router.set_selection_weights("a", {"m:1": 1.0})
     router.set_ready_hosts({"m:1": 1})
+    router.count_rebalances(2)
     router.set_in_flight(3)
     router.set_consumer_lag({("q", 0): 4})
     router.set_clock_skew(0.0)
