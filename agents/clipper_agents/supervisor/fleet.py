@@ -8,6 +8,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from math import inf
 from typing import Any, Protocol
@@ -24,9 +25,9 @@ from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.models.loading import check_declared
 from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import Manifest, kind_and_name
+from clipper_topics.control import Manifest
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.manifests import REF_PATTERN, ApplicationManifest, ModelManifest
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Fleet:
         self._versions: dict[str, Version] = {}
         self._at_work: dict[str, asyncio.Task[None]] = {}
         self._asked_s: dict[str, float] = {}
+        self._refused: set[str] = set()
         self._caught_up = False
         self._published = Manifests(accept=self._accept)
 
@@ -91,7 +93,9 @@ class Fleet:
             reason = self._published.apply(record.key, record.value, record.headers)
             if reason is not None:
                 event(log, "manifest refused", logging.ERROR, **refusal(record, reason))
-                self._tell_refusal(record.key, reason)
+            self._tell_refusal(record.key, reason)
+        for ref in self._asked_s.keys() - self._published.models.keys() - self._versions.keys():
+            del self._asked_s[ref]
         for manifest in self._published.applications.values():
             self._note_patience(manifest)
         if self._caught_up:
@@ -122,11 +126,21 @@ class Fleet:
         if isinstance(manifest, ModelManifest):
             check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._workers.allowed)
 
-    def _tell_refusal(self, key: bytes | None, reason: str) -> None:
-        """A version that never was one here has failed; one that is hosted goes on as it was."""
-        kind, name = kind_and_name(key) if key and key.startswith(b"model/") else ("", "")
-        if kind == "model" and name.count(":") == 1 and name not in self._published.models:
-            self.failed(f"host.{name.replace(':', '.')}.0", reason)
+    def _tell_refusal(self, key: bytes | None, reason: str | None) -> None:
+        """A version that never was one here has failed; one that is hosted goes on as it was.
+
+        What was said is taken back when the manifest is, or when another one is accepted.
+        """
+        ref = (key or b"").decode("utf-8", "replace").removeprefix("model/")
+        if not re.fullmatch(REF_PATTERN, ref):
+            return
+        host = f"host.{ref.replace(':', '.')}.0"
+        if reason is not None and ref not in self._published.models:
+            self._refused.add(ref)
+            self.failed(host, reason)
+        elif reason is None and ref in self._refused:
+            self._refused.remove(ref)
+            self.withdraw(host)
 
     def _note_patience(self, manifest: ApplicationManifest) -> None:
         """Its queries wait so long for the versions that it names, also when it names them no more."""

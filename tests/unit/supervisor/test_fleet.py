@@ -265,6 +265,9 @@ def test_a_manifest_that_may_not_be_loaded_is_a_failure_unless_the_one_before_is
         assert await world.after(changed(model(), uri="os:system")) == []
         failed = {name: (state, "outside" in reason) for name, (_, state, reason) in world.reports.items()}
         assert failed == ({} if hosted else {"host.svm.1.0": ("failed", True)})
+        if not hosted:
+            await world.after(key=b"model/svm:1")
+            assert (world.reports, world.fleet._refused) == ({}, set()), "taken back with the manifest"
 
     in_a_world(check)()
 
