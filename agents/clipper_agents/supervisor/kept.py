@@ -17,6 +17,7 @@ from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""
+NO_WORDS = "it said nothing"
 SHOWN_LINES, SHOWN_CHARACTERS = 3, 300
 """Of a child's last words; all of them were passed on when they were said."""
 
@@ -120,19 +121,21 @@ class KeptChild:
             try:
                 end = await self._run()
             except OSError as error:
-                self._give_up(f": cannot start {self.spec.command[0]}: {error}")
+                why = f"cannot start {self.spec.command[0]}: {error}"
+                self._give_up(f": {why}", why)
                 return
             if self._stopping.is_set():
                 return
             self._failures += 1
             if not self._was_ready and (end.hopeless or self._failures >= FIRST_STARTS):
-                self._give_up(f" {end.what} before it was ready; {end.last_words}")
+                why = f"{end.what} before it was ready"
+                self._give_up(f" {why}; {end.last_words}", f"{why}; {end.last_line}")
                 return
             await self._pause(end)
 
-    def _give_up(self, why: str) -> None:
-        self._gave_up = ChildNotReady(f"{self.spec.name}{why}")
-        self._failed(self.spec.name, why.lstrip(": "))
+    def _give_up(self, message: str, reason: str) -> None:
+        self._gave_up = ChildNotReady(f"{self.spec.name}{message}")
+        self._failed(self.spec.name, reason)
 
     async def _run(self) -> "_End":
         """Start it, tell when it serves, and wait for its end."""
@@ -164,7 +167,7 @@ class KeptChild:
     async def _pause(self, end: "_End") -> None:
         delay_s = self._around.backoff.delay_s(self._failures)
         self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
-        self._failed(self.spec.name, f"{self.reason}; {end.last_words}")
+        self._failed(self.spec.name, f"{self.reason}; {end.last_line}")
         event(
             log,
             "child ended, restarting",
@@ -197,6 +200,10 @@ class _End:
         return f"was ended by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
 
     @property
+    def last_line(self) -> str:
+        return f"last line: {shorten(self.tail[-1], SHOWN_CHARACTERS, placeholder='...')}" if self.tail else NO_WORDS
+
+    @property
     def last_words(self) -> str:
         lines = [shorten(line, SHOWN_CHARACTERS, placeholder="...") for line in self.tail[-SHOWN_LINES:]]
-        return f"last lines: {' | '.join(lines)}" if lines else "it said nothing"
+        return f"last lines: {' | '.join(lines)}" if lines else NO_WORDS

@@ -75,7 +75,7 @@ def test_whoever_asked_hears_why_a_child_ended_by_itself_and_nothing_of_one_that
         (first, killed), (second, given_up) = heard
         assert (first, second) == ("a", "c")
         assert killed.startswith("was ended by signal 9, failures in a row: 1, next start after 1.0 s")
-        assert given_up == "ended with exit code 3 before it was ready; last lines: error: no such file"
+        assert given_up == "ended with exit code 3 before it was ready; last line: error: no such file"
 
     run(scenario())
 
