@@ -77,11 +77,14 @@ class HostReports:
         return self._written.wait(within_s)
 
     def close(self, within_s: float) -> bool:
-        """Write what is left, for so many seconds at most, and end; whether all was written."""
+        """Write what is left, for so many seconds at most, and end; whether all was written.
+
+        Nothing is waited for once a right turned out to be missing.
+        """
         with self._lock:
             self._closing = True
             self._ring()
-        self._thread.join(within_s)
+        self._thread.join(0.0 if self.refused.done() else within_s)
         return self._written.is_set()
 
     def _put(self, key: bytes, value: bytes | None) -> None:

@@ -93,9 +93,9 @@ def run_worker(
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
     except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
+        listener.fails(error)  # before the last words, which are the error's
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
-        listener.fails(error)
         code = exits.SETUP
     logging.shutdown()
     os._exit(code)
