@@ -161,6 +161,8 @@ MISSING = [
     ("router", "group", "clipper.router", "Read"),
     ("host", "topic", "clipper.requests.*", "Read"),
     ("host", "group", "clipper.host.*", "Read"),
+    ("host", "topic", "clipper.hosts", "Write"),
+    ("router", "topic", "clipper.hosts", "Read"),
 ]
 
 

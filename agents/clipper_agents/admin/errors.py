@@ -25,6 +25,8 @@ class RestoreBrokenOff(ClipperError):
 
 class UnusableState(SetupError):
     """Rows that no restore can have."""
+
+
 class NoCoordinator(SetupError):
     """The brokers keep no transactions."""
 

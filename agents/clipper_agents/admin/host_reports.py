@@ -1,104 +1,155 @@
-"""What hosts say of themselves on the hosts topic, read from outside."""
+"""Writes hosts' reports from a thread of its own, so that nobody who serves or supervises ever waits for a broker.
+
+Rules of this file:
+- Of one host the newest report counts: what was not written yet and is outdated is never written.
+- While no broker takes them, reports wait here and are tried again; only a missing right is told.
+- Reports of one key are written in order: each is acknowledged before the next is sent.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from textwrap import shorten
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from clipper_agents.admin.client import unreachable
-from clipper_agents.admin.control_log import committed_consumer, whole_partitions
-from clipper_agents.admin.topics import existing_topics
+from clipper_stream.client.access import RIGHTS
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.host_report import HostReport, report_key
 
-OnReport = Callable[[HostReport], None]
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 0.5
+REFUSED_WAIT_S = 5.0
+REASON_CHARACTERS = 500
 
 
-async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dict[bytes, HostReport]:
-    """The newest report of each host, by its key; none where there is no such topic.
+def one_line(reason: object) -> str:
+    """A reason as a report has it.
 
-    Raises:
-        KafkaUnreachable: no broker answers.
+    >>> one_line("no such file:" + chr(10) + "  model.skops")
+    'no such file: model.skops'
     """
-    if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
-        return {}
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        return await _reports(consumer, catalogue)
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    return shorten(str(reason), REASON_CHARACTERS, placeholder="...") or "no reason was given"
 
 
-async def wait_for_host(
-    connection: KafkaConnection, catalogue: Catalogue, ref: str, within_s: float, on_report: OnReport
-) -> HostReport | None:
-    """Wait until a host of a version is ready, or a new report says that one has failed.
+class HostReports:
+    """The reports of one process about itself, or about the hosts that it supervises.
 
     Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        ref: The version, `name:version`.
-        within_s: How long, in seconds.
-        on_report: Called with each report about the version, those from before first.
+        kafka: How to reach the brokers.
+        topic: The hosts topic.
 
-    Returns:
-        The report that ended it; None when there was none in time. A failure from before does not end it: a host
-        may be about to start again.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
+    Attributes:
+        refused: Set to the error once this user turns out not to have the right to write here.
     """
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        before = [each for each in (await _reports(consumer, catalogue)).values() if each.model == ref]
-        for report in before:
-            on_report(report)
-        ready = [each for each in before if each.state == "ready"]
-        if ready:
-            return ready[0]
-        async with asyncio.timeout(within_s):
-            async for report in _new_reports(consumer, ref):
-                on_report(report)
-                if report.state in {"ready", "failed"}:
-                    return report
-    except TimeoutError:
-        return None
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
-    return None
 
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self.refused: Future[None] = Future()
+        self._kafka, self._topic = kafka, topic
+        self._lock = threading.Lock()
+        self._newest: dict[bytes, bytes | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._written = threading.Event()
+        self._written.set()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="host reports", daemon=True)
+        self._thread.start()
 
-async def _new_reports(consumer: AIOKafkaConsumer, ref: str) -> AsyncIterator[HostReport]:
-    async for record in consumer:
-        report = _report(record)
-        if report is not None and report.model == ref:
-            yield report
+    def put(self, report: HostReport) -> None:
+        """Say this as soon as a broker takes it."""
+        if not report.at_ms:
+            report.at_ms = int(time.time() * 1000)
+        self._put(report_key(report.model, report.instance), codec.host_reports.encode(report))
 
+    def withdraw(self, model: str, instance: str) -> None:
+        """The host has left: nothing is said of it any more."""
+        self._put(report_key(model, instance), None)
 
-async def _reports(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> dict[bytes, HostReport]:
-    found: dict[bytes, HostReport] = {}
-    for record in await whole_partitions(consumer, [TopicPartition(catalogue.hosts, 0)]):
-        found.pop(record.key or b"", None)
-        if report := _report(record):
-            found[record.key or b""] = report
-    return found
+    def wait_written(self, within_s: float) -> bool:
+        """Whether everything is written, after so many seconds at most."""
+        return self._written.wait(within_s)
 
+    def close(self, within_s: float) -> bool:
+        """Write what is left, for so many seconds at most, and end; whether all was written.
 
-def _report(record: ConsumerRecord[Any, Any]) -> HostReport | None:
-    """The report; None for a host that has left, and for what is no report or under another key."""
-    try:
-        report = codec.host_reports.decode(record.value, record.headers)
-    except UndecodableRecord:
-        return None
-    return report if record.key == report_key(report.model, report.instance) else None
+        Nothing is waited for once a right turned out to be missing.
+        """
+        with self._lock:
+            self._closing = True
+            self._ring()
+        self._thread.join(0.0 if self.refused.done() else within_s)
+        return self._written.is_set()
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        with self._lock:
+            self._newest.pop(key, None)
+            self._newest[key] = value
+            self._written.clear()
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has just ended
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._write_all())
+
+    async def _write_all(self) -> None:
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._wake.set()
+        said = False
+        while not await self._write_while_possible(said=said):
+            said = True
+            await asyncio.sleep(AGAIN_S)
+
+    async def _write_while_possible(self, *, said: bool) -> bool:
+        """Whether all was written before the end; False when a broker did not take it."""
+        try:
+            await self._write()
+        except RIGHTS as error:
+            if not self.refused.done():
+                self.refused.set_exception(error)
+            await asyncio.sleep(REFUSED_WAIT_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            if not said:
+                logger.warning("report not written yet topic=%s: %r, trying on", self._topic, error)
+        else:
+            return True
+        return False
+
+    async def _write(self) -> None:
+        producer = AIOKafkaProducer(**self._kafka.aiokafka(), enable_idempotence=True)
+        try:
+            await producer.start()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (report := self._oldest()) is not None:
+                    key, value = report
+                    await producer.send_and_wait(self._topic, key=key, value=value, partition=0)
+                    self._done(key, value)
+                if self._closing:
+                    return
+        finally:
+            self._wake.set()  # for the next attempt
+            await producer.stop()
+
+    def _oldest(self) -> tuple[bytes, bytes | None] | None:
+        with self._lock:
+            return next(iter(self._newest.items()), None)
+
+    def _done(self, key: bytes, value: bytes | None) -> None:
+        with self._lock:
+            if key in self._newest and self._newest[key] == value:
+                del self._newest[key]
+            if not self._newest:
+                self._written.set()

@@ -163,7 +163,7 @@ def _ensure_topic(settings: "Settings", model: "ModelManifest") -> None:
 
 
 def _wait(settings: "Settings", model: "ModelManifest", wait_s: float) -> None:
-    from clipper_agents.admin.host_reports import wait_for_host
+    from clipper_agents.admin.host_states import wait_for_host
     from clipper_agents.cli.registry_view import report_line
 
     if model.colocated:

@@ -75,7 +75,7 @@ def show_model(
     """Print a version's manifest, its stages, and what its hosts say."""
     import msgspec
 
-    from clipper_agents.admin.host_reports import read_reports
+    from clipper_agents.admin.host_states import read_reports
     from clipper_agents.cli.registry_view import print_manifest, report_line, stages_of
     from clipper_agents.lifecycle.errors import RefusedChange
 

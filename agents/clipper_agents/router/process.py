@@ -23,8 +23,10 @@ from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
 from clipper_agents.router.reaching import Reaching
+from clipper_agents.router.ready_hosts import ReadyHosts
 from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.registry import Registry
+from clipper_agents.router.releasing import Releasing
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import Selection, newer
@@ -88,8 +90,12 @@ class RouterProcess:
         )
         self.app.tables.add(table)
         self.selection = Selection(table, catalogue.partitions)
+        self.hosts = ReadyHosts()
         self.registry = Registry(
-            changed=self.selection.forget, refused=self.metrics.count_refused_manifest, allowed=settings.allowed
+            changed=self.selection.forget,
+            refused=self.metrics.count_refused_manifest,
+            allowed=settings.allowed,
+            ready=self.hosts.is_ready,
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
@@ -105,6 +111,7 @@ class RouterProcess:
         self.followers = [
             self.control,
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
+            Follower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
@@ -126,7 +133,10 @@ class RouterProcess:
             watch=app.watch,
             unsent=self._unsent,
         )
-        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load)
+        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load, app.watch)
+        self.releasing = Releasing(
+            self.registry, self.hosts, self.sender, self.colocated.unload, self.metrics.forget_model, app.watched
+        )
         self.recorder = Recorder(
             app.outbox,
             app.log_reader,
@@ -176,6 +186,10 @@ class RouterProcess:
         await self.app.log_reader.close()
         self.decisions.keep_only(())
         self.caches.keep_only(())
+
+    def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+        if self.hosts.take(records):
+            self.registry.resolve()
 
     # --- what the agents and the recorder need ----------------------------------------------------------------------
     def generation(self) -> int:
@@ -272,8 +286,11 @@ class RouterProcess:
             await self.app.outbox.send(self.settings.catalogue.selection, 0, records)
 
     async def _report(self) -> None:
+        rebalances = 0
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
+            self.metrics.count_rebalances(self.app.rebalances - rebalances)
+            rebalances = self.app.rebalances
             self.metrics.set_in_flight(self.router.in_flight)
             if self._timers is not None:
                 self._timers.report()
@@ -284,12 +301,13 @@ class RouterProcess:
             if self.generation() < 0:
                 continue
             self.metrics.set_consumer_lag(self.app.consumer.lag())
+            self.metrics.set_ready_hosts({ref: self.hosts.hosts(ref) for ref in self.registry.hosted})
             for application in self.registry.applications:
-                if application.refs:
-                    prepared = self.selection.prepare(application, 0, None)
-                    self.metrics.set_selection_weights(application.name, prepared.weights)
+                weights = self.selection.prepare(application, 0, None).weights if application.refs else {}
+                self.metrics.set_selection_weights(application.name, weights)
 
     async def _reach_models(self) -> None:
         while True:
-            await self.reaching.reach()
+            self.reaching.begin()
+            self.releasing.begin()
             await asyncio.sleep(PUBLISH_EVERY_S)
