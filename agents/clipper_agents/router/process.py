@@ -15,6 +15,7 @@ from faust.types import TP
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
+from clipper_agents.router.audits import AuditRecorder
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
 from clipper_agents.router.clock_skew import ClockSkew
@@ -91,6 +92,7 @@ class RouterProcess:
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
+        self.audits = Decisions(settings.data_dir / "audits", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
             HostMetrics(self.metrics.families),
@@ -123,6 +125,15 @@ class RouterProcess:
             unsent=self._unsent,
         )
         self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load)
+        audits = AuditRecorder(
+            app.outbox,
+            app.log_reader,
+            settings.catalogue.audits,
+            self.audits,
+            self.router,
+            generation=self.generation,
+            acknowledge=self.acknowledge,
+        )
         self.recorder = Recorder(
             app.outbox,
             app.log_reader,
@@ -132,6 +143,7 @@ class RouterProcess:
             recorded=self.router.recorded,
             acknowledge=self.acknowledge,
             sent=self._sent,
+            audits=audits,
             stamped=self.skew.observe,
             stage=self.stage,
         )
@@ -141,12 +153,13 @@ class RouterProcess:
             self.registry,
             self.selection,
             self.decisions,
+            self.audits,
             self.recorder,
             self.metrics,
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
-        for work in (self.recorder.run(), self._publish(), self._report(), self._reach_models()):
+        for work in (self.recorder.run(), audits.log.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -169,6 +182,7 @@ class RouterProcess:
         await self.colocated.stop()
         await self.app.log_reader.close()
         self.decisions.keep_only(())
+        self.audits.keep_only(())
         self.caches.keep_only(())
 
     # --- what the agents and the recorder need ----------------------------------------------------------------------
@@ -208,6 +222,7 @@ class RouterProcess:
         await self.reaching.reach()
         await self.recorder.idle()
         self.decisions.keep_only(owned)
+        self.audits.keep_only(owned)
         self.caches.keep_only(owned)
         self.selection.own(owned)
         await self.recorder.restore(owned, self.settings.horizon_s)

@@ -13,7 +13,7 @@ from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
 from clipper_stream.models.loading import check_declared
-from clipper_stream.routing import Application, Candidate
+from clipper_stream.routing import Application, Candidate, Trial
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -25,14 +25,16 @@ class Registry:
     """Keeps the newest manifests, and resolves applications from them.
 
     A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
-    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and `reached`
-    was called for it. Outputs of a model without a `sha256` are cached for the life of this process only: nobody can
-    tell whether its code has changed.
+    a log line, and what was there before stays. A model counts, as a candidate or on trial, once its manifest is here
+    and not retired, `reached` was called for it, and somebody is ready to run it. Outputs of a model without a `sha256`
+    are cached for the life of this process only: nobody can tell whether its code has changed.
 
     Args:
         changed: Called with the name of an application that is another than before.
         refused: Called once for each record that is refused.
         allowed: Packages, modules and directories that this process may load models from.
+        ready: Whether a host of a model version is ready; asked whenever applications are resolved, not about colocated
+            models. Call `resolve` when an answer has changed.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class Registry:
         *,
         refused: Callable[[], None] = lambda: None,
         allowed: Sequence[str] = (),
+        ready: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._manifests = Manifests(accept=self._accept)
         self._changed = changed
         self._refused = refused
-        self._allowed = allowed
+        self._allowed, self._ready = allowed, ready
         self._applications: dict[str, Application] = {}
         self._reachable: set[str] = set()
         self._salt = os.urandom(8).hex()
@@ -57,7 +60,7 @@ class Registry:
             if reason is not None:
                 event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
                 self._refused()
-        self._resolve()
+        self.resolve()
 
     def application(self, name: str) -> Application | None:
         """The application of this name."""
@@ -74,13 +77,14 @@ class Registry:
 
     @property
     def unreached(self) -> list[ModelManifest]:
-        """Models that are declared, and not reachable yet."""
-        return [model for ref, model in self._manifests.models.items() if ref not in self._reachable]
+        """Models that are declared, not retired, and not reachable yet."""
+        models = self._manifests.models.items()
+        return [model for ref, model in models if ref not in self._reachable and not model.retired]
 
     def reached(self, ref: str) -> None:
         """The model can be asked from now on."""
         self._reachable.add(ref)
-        self._resolve()
+        self.resolve()
 
     def _accept(self, manifest: Manifest) -> None:
         """What a host loads is the host's to accept; this process may run elsewhere."""
@@ -89,7 +93,8 @@ class Registry:
         elif manifest.colocated:
             check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._allowed)
 
-    def _resolve(self) -> None:
+    def resolve(self) -> None:
+        """Look at the manifests again: something about the models has changed."""
         for name in self._applications.keys() - self._manifests.applications.keys():
             del self._applications[name]
             self._changed(name)
@@ -103,21 +108,30 @@ class Registry:
                 self._applications[name] = resolved
                 self._changed(name)
 
+    def _candidate(self, ref: str) -> Candidate | None:
+        """The model version, when it can be asked."""
+        model = self._manifests.models.get(ref)
+        if model is None or model.retired or ref not in self._reachable:
+            return None
+        if not (model.colocated or self._ready(ref)):
+            return None
+        return Candidate(
+            ref=ref,
+            digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
+            deterministic=model.deterministic,
+        )
+
     def _application(self, manifest: ApplicationManifest) -> Application:
-        models = [self._manifests.models[ref] for ref in manifest.models if ref in self._manifests.models]
+        candidates = [self._candidate(ref) for ref in manifest.models]
+        trials = [(self._candidate(trial.model), trial) for trial in manifest.trials]
         shape = manifest.input.shape
         return Application(
             name=manifest.name,
             revision=manifest.revision,
             spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
-            candidates=tuple(
-                Candidate(
-                    ref=model.ref,
-                    digest=version_digest(model.ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
-                    deterministic=model.deterministic,
-                )
-                for model in models
-                if model.ref in self._reachable
+            candidates=tuple(one for one in candidates if one is not None),
+            trials=tuple(
+                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

@@ -18,11 +18,11 @@ APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "oth
 KEY = ("app", None)
 
 
-def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS):
+def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS, audits=None):
     ids = [found.query_id for _, found in feedbacks]
     known = {name: decisions.get(name) for name in ids}
     counted = {name: (credited or {}).get(name) for name in ids}
-    return learn(feedbacks, known, counted, rows if rows is not None else Rows(), applications.get)
+    return learn(feedbacks, known, audits or {}, counted, rows if rows is not None else Rows(), applications.get)
 
 
 def losses(row):
