@@ -97,7 +97,7 @@ class Tried:
     0.25 ('svm:1',) 0.75 ()
     0.5 ('svm:1',) 0.75 ('knn:1',)
     >>> choice.select(query_rng(7, "3-41")).propensities
-    (1.0, 0.5)
+    (1.0, 0.25)
 
     Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4 (weights are exact
     whatever is random in a decision, as long as its distribution is known).

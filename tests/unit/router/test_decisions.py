@@ -146,7 +146,10 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
 
 def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
     decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
-    assert decisions.find(["q1", "q2"]) == [Logged(0, b"one", msgpack=False, audited=True), Logged(1, b"two", msgpack=True)]
+    assert decisions.find(["q1", "q2"]) == [
+        Logged(0, b"one", msgpack=False, audited=True),
+        Logged(1, b"two", msgpack=True),
+    ]
     assert decisions.last_offset == 5
 
 

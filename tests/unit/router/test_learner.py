@@ -55,13 +55,19 @@ class Fixture:
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
         self.audits = Decisions(folder / "audits", 3600.0)
-        self.decisions, self.selection, self.metrics = Decisions(folder / "decisions", 3600.0), FakeSelection(), FakeMetrics()
+        self.decisions, self.selection, self.metrics = (
+            Decisions(folder / "decisions", 3600.0),
+            FakeSelection(),
+            FakeMetrics(),
+        )
         self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
         self.app = SimpleNamespace(
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
-        self.learner = Learner(self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics)
+        self.learner = Learner(
+            self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics
+        )
 
     def finished_upto(self, tp):
         self.looked += 1
