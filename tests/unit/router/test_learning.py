@@ -11,7 +11,8 @@ from clipper_agents.router.encoding import NAMED
 from clipper_agents.router.learning import OrphanFeedback, UnusableFeedback, learn
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
-from clipper_topics.prediction import Missing, PolicyRef
+from clipper_topics.audit import Audit
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, SelectionRow
 
 APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
@@ -145,3 +146,12 @@ def test_steps_of_any_length_fold_like_one(given_, data):
         credited |= step.credited
         at += size
     assert (rows, credited) == (whole.rows, whole.credited)
+
+
+def test_an_audit_scores_what_it_names_and_leaves_what_the_prediction_says_as_it_is():
+    told = [ModelAnswer(model=name, version="1", propensity=0.25, output=9, served=False) for name in ("a", "b")]
+    late = [Missing(model="c", version="1", propensity=0.5, reason="late", served=False)]
+    audit = Logged(0, codec.audits.encode(Audit(query_id="q", models=told, missing=late)), msgpack=False)
+    step = step_of([feedback(7, "q", label=1)], {"q": logged(0, "q")}, audits={"q": audit})
+    totals = {one.model: (one.count, one.loss, one.weighted_loss) for one in step.rows[KEY].totals}
+    assert totals == {"a:1": (1.0, 0.0, 0.0), "b:1": (1.0, 1.0, 4.0)}
