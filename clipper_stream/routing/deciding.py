@@ -53,7 +53,7 @@ class Deciding:
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self.application, self._prepare, self._now_s = application, prepare, now_s
-        self._prepared: dict[tuple[int, str | None], Choice] = {}
+        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None]] = {}
         self._unconverted: list[Pending] = []
         self._decided = Decided()
         self.count = 0
@@ -123,22 +123,24 @@ class Deciding:
 
     def _choose(self, pending: Pending, block: Any, first: int) -> None:
         application, query = self.application, pending.query
-        prepared = self._prepared.get((query.partition, query.context))
-        if prepared is None:
-            prepared = self._prepare(application, query.partition, query.context)
-            self._prepared[query.partition, query.context] = prepared
+        found = self._prepared.get((query.partition, query.context))
+        if found is None:
+            choice = self._prepare(application, query.partition, query.context)
+            found = self._prepared[query.partition, query.context] = choice, choice.certain
+        prepared, certain = found
         if query.models is not None:
             decision = self._as_named(pending, query.models)
             if decision is None:
                 return
-        elif (certain := prepared.certain) is not None:
+        elif certain is not None:
             decision = certain
         else:
             decision = prepared.select(query_rng(application.seed, query.query_id))
-        if not decision.served:
+        served = decision.served
+        if not served:
             self._refuse(pending, "no_models", NO_MODELS)
             return
-        if len(decision.models) != len(decision.served):
+        if len(decision.models) != len(served):
             decision, besides = decision.split()
             audit = pending.beside()
             audit.ask(application, besides, prepared.weights, block, first, self._now_s)

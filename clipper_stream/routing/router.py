@@ -10,12 +10,13 @@ Rules of this file:
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.keys import row_hashes
 from clipper_stream.deadlines import DeadlineQueue
-from clipper_stream.query_life import Event, Way
+from clipper_stream.query_life import Event, State, Way
 from clipper_stream.routing.answer import Answer, conclude, conclude_audit, unheard
 from clipper_stream.routing.application import Application, Candidate
 from clipper_stream.routing.asking import Arrived, Asking, Asks, Waiter
@@ -92,6 +93,11 @@ class Router:
         return len(self._in_flight) + self._repeats + len(self._audits)
 
     @property
+    def audits(self) -> int:
+        """Audits among them."""
+        return len(self._audits)
+
+    @property
     def next_deadline_s(self) -> float | None:
         """When `expire` has something to do."""
         return self._deadlines.next_s
@@ -147,15 +153,30 @@ class Router:
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         effects = Effects(now_s=now_s)
+        self._end(self._deadlines.pop_due(now_s), effects)
+        effects.forgotten = self._asking.forget(now_s)
+        return effects
+
+    def end_audits(self, most: int, now_s: float) -> Effects:
+        """End the oldest audits with what is there, so that no more than `most` are under way.
+
+        A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
+        """
+        effects = Effects(now_s=now_s)
+        excess = len(self._audits) - most
+        if excess > 0:
+            oldest = islice(self._audits.values(), excess)
+            self._end([audit for audit in oldest if audit.state is State.WAITING], effects)
+        return effects
+
+    def _end(self, pendings: Iterable[Pending], effects: Effects) -> None:
         again: AsksByRef = {}
-        for pending in self._deadlines.pop_due(now_s):
+        for pending in pendings:
             orphans = self._asking.abandon(pending)
             self._conclude(pending, EXPIRED, effects)
             for key, waiting in orphans:
                 self._ask_again(_candidate(*waiting[0]), key, waiting, again, effects)
-        self._send(again, effects)
-        effects.forgotten = self._asking.forget(now_s)
-        return effects
+        self._send(self._still_wanted(again), effects)
 
     def recorded(self, query: Received) -> Sequence[Received]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""

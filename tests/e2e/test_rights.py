@@ -137,6 +137,8 @@ MISSING = [
     ("loadgen", "topic", "clipper.control", "Read"),
     ("router", "topic", "clipper.queries", "Read"),
     ("router", "topic", "clipper.predictions", "Write"),
+    ("router", "topic", "clipper.audits", "Read"),
+    ("router", "topic", "clipper.audits", "Write"),
     ("router", "topic", "clipper.control", "Read"),
     ("router", "group", "clipper.router", "Read"),
     ("host", "topic", "clipper.requests.*", "Read"),

@@ -109,8 +109,7 @@ class PartitionDecisions:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
         for query_id, offset, value, msgpack, audited in records:
-            flags = _MSGPACK if msgpack else 0
-            put(_DECISION + query_id.encode(), pack(offset, flags | _AUDITED if audited else flags) + value)
+            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
         self.last_offset = max(self.last_offset, upto)
         put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         self._age_of(at_s).write(batch, self._unlogged)

@@ -42,6 +42,8 @@ MOST_LEAD_S = 0.010
 """A broker that hesitates must not make the router give up on its models."""
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
+MOST_AUDITS_RATIO = 0.5
+"""Of `max_in_flight`: a version on trial that hangs must not keep queries from being read."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
@@ -194,6 +196,12 @@ class RouterProcess:
         """Queries are finished."""
         self.app.consumer.acknowledge(TP(self.settings.catalogue.queries, partition), offsets, generation)
         self.watch_room()
+
+    def watch_audits(self) -> None:
+        """Leave room for queries: audits take no more than their share of it."""
+        most = int(self.settings.max_in_flight * MOST_AUDITS_RATIO)
+        if self.router.audits > most:
+            self.carrier.carry_out(self.router.end_audits(most, time.time()))
 
     def watch_room(self) -> None:
         """Stop reading queries at `max_in_flight` and while draining, and go on below it."""

@@ -85,18 +85,22 @@ def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_
     again, table = make_selection(tmp_path / "second")
     asyncio.run(table.restore(FakeLogReader(producer), range(PARTITIONS)))
     own(again)
-    for found in (selection, again):
-        for context in range(CONTEXTS):
-            state = found.state("app", partition_of(context), f"c{context}")
-            losses = {model: (totals.count, totals.loss) for model, totals in state.totals.items()}
-            assert losses == {
-                "a:1": (ROUNDS, ROUNDS * label_of(context)),
-                "b:1": (ROUNDS, ROUNDS * (1 - label_of(context))),
-            }
-        for context in range(0, CONTEXTS, 7):
-            weights = found.prepare(APP, partition_of(context), f"c{context}").weights
-            assert max(weights, key=weights.__getitem__) == ("b:1" if label_of(context) else "a:1")
-        assert len(found._prepared) <= MAX_PREPARED
-        assert found.state("app", 0, None).totals == {}
+    check(selection)
+    check(again)
     for index in (decisions, audits):
         index.keep_only(())
+
+
+def check(selection):
+    for context in range(CONTEXTS):
+        state = selection.state("app", partition_of(context), f"c{context}")
+        losses = {model: (totals.count, totals.loss) for model, totals in state.totals.items()}
+        assert losses == {
+            "a:1": (ROUNDS, ROUNDS * label_of(context)),
+            "b:1": (ROUNDS, ROUNDS * (1 - label_of(context))),
+        }
+    for context in range(0, CONTEXTS, 7):
+        weights = selection.prepare(APP, partition_of(context), f"c{context}").weights
+        assert max(weights, key=weights.__getitem__) == ("b:1" if label_of(context) else "a:1")
+    assert len(selection._prepared) <= MAX_PREPARED
+    assert selection.state("app", 0, None).totals == {}

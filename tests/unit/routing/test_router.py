@@ -307,7 +307,7 @@ def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the
     assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.75])
 
 
-# --- audits and trials ---------------------------------------------------------------------------------------------------
+# --- audits and trials ------------------------------------------------------------------------------------------------
 def by_ref(effects):
     return {request.ref: request for request in effects.requests}
 
@@ -334,6 +334,20 @@ def test_an_audit_ends_at_the_deadline_of_its_query_or_after_a_while_without_one
         assert router.next_deadline_s == NOW_S + end_s
         (audit,) = router.expire(NOW_S + end_s).audits
         assert [(one.ref, one.reason) for one in audit.unused] == [("s:1", "late")]
+
+
+def test_a_shadow_that_hangs_leaves_room_for_queries():
+    router = make_router(application(shadows={"s:1": 1.0}, objective_s=None), application("other", ("s:1",)))
+    asked = by_ref(router.receive([query(f"q{number}", number, offset=number) for number in range(10)], NOW_S))
+    router.gather([outputs_of(asked["a:1"], double)], NOW_S)
+    router.receive([query("o", 2, application="other", offset=20)], NOW_S)  # waits for a row that an audit asked for
+    assert router.audits == 10
+    ended = router.end_audits(4, NOW_S + 0.5)
+    assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
+    assert [len(request.rows) for request in ended.requests] == [1]
+    for audit in ended.audits:
+        router.audit_recorded(audit.query)
+    assert (router.audits, router.end_audits(4, NOW_S + 0.5).audits) == (4, [])
 
 
 def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():
