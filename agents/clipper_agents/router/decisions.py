@@ -96,7 +96,10 @@ class PartitionDecisions:
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
         """
-        self.index_new(((query_id, *one) for query_id, one in self._new_of(records)), upto, at_s)
+        new = self._new_of(records)
+        self.index_new(
+            ((query_id, one.offset, one.value, one.msgpack, one.audited) for query_id, one in new), upto, at_s
+        )
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Take in predictions of queries of which none is known, each once: nothing is looked up.
