@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.keys import row_hashes
 from clipper_stream.deadlines import DeadlineQueue
 from clipper_stream.query_life import Event, State, Way
 from clipper_stream.routing.answer import Answer, conclude, conclude_audit, unheard
@@ -23,6 +22,7 @@ from clipper_stream.routing.asking import Arrived, Asking, Asks, Waiter
 from clipper_stream.routing.deciding import Deciding, Prepare, asked_besides, refuse_unknown
 from clipper_stream.routing.effects import Effects, OutputPiece
 from clipper_stream.routing.pending import Failure, Pending
+from clipper_stream.routing.places import Hashes, by_cache
 from clipper_stream.routing.received import Received
 
 AsksByRef = dict[str, Asks]
@@ -273,8 +273,8 @@ class Router:
     def _look_up(self, application: Application, pendings: Sequence[Pending], effects: Effects) -> None:
         """Look for the outputs in the caches, and ask for those that are not there."""
         asks: AsksByRef = {}
-        hashes = _Hashes()
-        for (partition, ref), (owners, places) in _by_cache(pendings).items():
+        hashes = Hashes()
+        for (partition, ref), (owners, places) in by_cache(pendings).items():
             candidate = application.by_ref[ref]
             if candidate.deterministic:
                 keys = hashes.keys(candidate.digest, owners, places)
@@ -375,48 +375,6 @@ class Router:
             pending.move(noted)
         pending.close()
         self._deadlines.discard(pending)
-
-
-class _Hashes:
-    """The hashes of rows, computed once for each block, whichever models are asked."""
-
-    def __init__(self) -> None:
-        self._by_block: dict[int, list[bytes]] = {}
-
-    def keys(self, digest: bytes, owners: Sequence[Pending], places: Sequence[int]) -> list[bytes]:
-        """The key of each row for one model version."""
-        block, hashes = None, list[bytes]()
-        keys = []
-        for owner, place in zip(owners, places, strict=True):
-            if owner.block is not block:
-                block = owner.block
-                hashes = self._of(block)
-            keys.append(digest + hashes[owner.first + place % owner.count])
-        return keys
-
-    def _of(self, block: Any) -> list[bytes]:
-        found = self._by_block.get(id(block))
-        if found is None:
-            found = self._by_block[id(block)] = row_hashes(block)
-        return found
-
-
-def _by_cache(pendings: Iterable[Pending]) -> dict[tuple[int, str], tuple[list[Pending], list[int]]]:
-    """Owners and places of all rows, by partition and model."""
-    groups: dict[tuple[int, str], tuple[list[Pending], list[int]]] = {}
-    for pending in pendings:
-        partition, count = pending.query.partition, pending.count
-        for model, ref in enumerate(pending.decision.models):
-            group = groups.get((partition, ref))
-            if group is None:
-                group = groups[partition, ref] = [], []
-            if count == 1:
-                group[0].append(pending)
-                group[1].append(model)
-            else:
-                group[0].extend([pending] * count)
-                group[1].extend(range(model * count, (model + 1) * count))
-    return groups
 
 
 def _candidate(owner: Pending, place: int) -> Candidate:

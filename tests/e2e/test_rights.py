@@ -67,9 +67,10 @@ def folder(tmp_path_factory):
 def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
     """Topics and manifests by the operator, one router and one host, each under a name of its own."""
     audited = EXAMPLE.read_text().replace("default_output = -1", "default_output = -1\naudit_ratio = 1.0")
-    (folder / "clipper.toml").write_text(audited)
+    config = folder / "clipper.toml"
+    config.write_text(audited)
     for command in ("topics create", "apply"):
-        done = run(*command.split(), "--config", str(folder / "clipper.toml"), folder=folder, environ=as_role(kafka, "operator"))
+        done = run(*command.split(), "--config", str(config), folder=folder, environ=as_role(kafka, "operator"))
         assert done.code == 0, done.err
     router, host = as_role(kafka, "router"), as_role(kafka, "host")
     with (
