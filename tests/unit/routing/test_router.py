@@ -345,6 +345,7 @@ def test_a_shadow_that_hangs_leaves_room_for_queries():
     ended = router.end_audits(4, NOW_S + 0.5)
     assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
     assert [len(request.rows) for request in ended.requests] == [1]
+    assert router.end_audits(4, NOW_S + 0.5).audits == []  # they are on their way into the log
     for audit in ended.audits:
         router.audit_recorded(audit.query)
     assert (router.audits, router.end_audits(4, NOW_S + 0.5).audits) == (4, [])
