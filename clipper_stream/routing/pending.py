@@ -91,6 +91,8 @@ class Pending:
     outputs: list[Any]
     failures: dict[int, Failure] | None
     arrived_s: list[float]
+    audit: "Pending | None"
+    audit_of: "Pending | None"
     open_places: int
     asked_at_s: float
 
@@ -101,8 +103,7 @@ class Pending:
         self.count = len(query.rows)
         self.deadline_s = 0.0
         self.shares_id = query.shares_id
-        self.audit: Pending | None = None
-        self.audit_of: Pending | None = None
+        self.audit = self.audit_of = None
 
     def beside(self) -> "Pending":
         """What is to be asked about the query for the log only: waited for by nobody, until the same deadline."""
