@@ -16,6 +16,7 @@ from faust.types import TP
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
+from clipper_agents.router.audits import AuditRecorder
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
 from clipper_agents.router.clock_skew import ClockSkew
@@ -45,6 +46,8 @@ MOST_LEAD_S = 0.010
 """A broker that hesitates must not make the router give up on its models."""
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
+MOST_AUDITS_RATIO = 0.5
+"""Of `max_in_flight`: a version on trial that hangs must not keep queries from being read."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
@@ -99,6 +102,7 @@ class RouterProcess:
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
+        self.audits = Decisions(settings.data_dir / "audits", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
             HostMetrics(self.metrics.families),
@@ -137,6 +141,15 @@ class RouterProcess:
         self.releasing = Releasing(
             self.registry, self.hosts, self.sender, self.colocated.unload, self.metrics.forget_model, app.watched
         )
+        audits = AuditRecorder(
+            app.outbox,
+            app.log_reader,
+            settings.catalogue.audits,
+            self.audits,
+            self.router,
+            generation=self.generation,
+            acknowledge=self.acknowledge,
+        )
         self.recorder = Recorder(
             app.outbox,
             app.log_reader,
@@ -146,6 +159,7 @@ class RouterProcess:
             recorded=self.router.recorded,
             acknowledge=self.acknowledge,
             sent=self._sent,
+            audits=audits,
             stamped=self.skew.observe,
             stage=self.stage,
         )
@@ -155,6 +169,7 @@ class RouterProcess:
             self.registry,
             self.selection,
             self.decisions,
+            self.audits,
             self.recorder,
             self.metrics,
             self.restores,
@@ -162,7 +177,7 @@ class RouterProcess:
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
-        for work in (self.recorder.run(), self._publish(), self._report(), self._reach_models()):
+        for work in (self.recorder.run(), audits.log.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -185,6 +200,7 @@ class RouterProcess:
         await self.colocated.stop()
         await self.app.log_reader.close()
         self.decisions.keep_only(())
+        self.audits.keep_only(())
         self.caches.keep_only(())
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
@@ -200,6 +216,12 @@ class RouterProcess:
         """Queries are finished."""
         self.app.consumer.acknowledge(TP(self.settings.catalogue.queries, partition), offsets, generation)
         self.watch_room()
+
+    def watch_audits(self) -> None:
+        """Leave room for queries: audits take no more than their share of it."""
+        most = int(self.settings.max_in_flight * MOST_AUDITS_RATIO)
+        if self.router.audits > most:
+            self.carrier.carry_out(self.router.end_audits(most, time.time()))
 
     def watch_room(self) -> None:
         """Stop reading queries at `max_in_flight` and while draining, and go on below it."""
@@ -232,6 +254,7 @@ class RouterProcess:
         await self.reaching.reach()
         await self.recorder.idle()
         self.decisions.keep_only(owned)
+        self.audits.keep_only(owned)
         self.caches.keep_only(owned)
         self.selection.own(owned)
         await self.recorder.restore(owned, self.settings.horizon_s)

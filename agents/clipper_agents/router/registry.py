@@ -13,7 +13,7 @@ from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
 from clipper_stream.models.loading import check_declared
-from clipper_stream.routing import Application, Candidate
+from clipper_stream.routing import Application, Candidate, Trial
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -132,21 +132,28 @@ class Registry:
                 self._applications[name] = resolved
                 self._changed(name)
 
+    def _candidate(self, ref: str) -> Candidate | None:
+        """The model version, when it can be asked."""
+        model = self._manifests.models.get(ref)
+        if model is None or not self._may_be_asked(model):
+            return None
+        return Candidate(
+            ref=ref,
+            digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
+            deterministic=model.deterministic,
+        )
+
     def _application(self, manifest: ApplicationManifest) -> Application:
-        models = [self._manifests.models[ref] for ref in manifest.models if ref in self._manifests.models]
+        candidates = [self._candidate(ref) for ref in manifest.models]
+        trials = [(self._candidate(trial.model), trial) for trial in manifest.trials]
         shape = manifest.input.shape
         return Application(
             name=manifest.name,
             revision=manifest.revision,
             spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
-            candidates=tuple(
-                Candidate(
-                    ref=model.ref,
-                    digest=version_digest(model.ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
-                    deterministic=model.deterministic,
-                )
-                for model in models
-                if self._may_be_asked(model)
+            candidates=tuple(one for one in candidates if one is not None),
+            trials=tuple(
+                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

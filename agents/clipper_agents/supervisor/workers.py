@@ -71,7 +71,7 @@ class Workers:
         if not self._settings.steward.enabled:
             return []
         config = self._write("steward", msgspec.structs.replace(self._settings, applications=[], models=[]))
-        return [self._spec("steward", "steward", "steward", config, self._settings.steward.metrics_port)]
+        return [self._spec("steward", "steward", "steward", config, ONE_THREAD)]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a model that is colocated or retired."""
@@ -98,7 +98,12 @@ class Workers:
         return path
 
     def _spec(self, name: str, section: str, command: str, config: Path, threads: Mapping[str, str]) -> ChildSpec:
-        first = (self._settings.router if section == "router" else self._settings.host).metrics_port
+        settings = self._settings
+        first = {
+            "router": settings.router.metrics_port,
+            "host": settings.host.metrics_port,
+            "steward": settings.steward.metrics_port,
+        }[section]
         port = self._port(name, first) if first else 0
         options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
         return ChildSpec(
