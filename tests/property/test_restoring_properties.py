@@ -80,6 +80,7 @@ class Process:
         step = learn(
             found,
             {one.query_id: logged(one.query_id) for _, one in found},
+            {},
             {one.query_id: self.credits.get(one.query_id) for _, one in found},
             lambda row: self.selection.row(*row, 0),
             APPLICATIONS.get,

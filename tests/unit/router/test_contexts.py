@@ -12,6 +12,7 @@ from doubles_streaming import FakeLogReader, FakeProducer, record
 
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
+from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import MAX_PREPARED, Selection, newer
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
@@ -66,7 +67,10 @@ def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_
     metrics.count_feedback = lambda outcome, count: metrics.outcomes.update({outcome: count})
     registry = SimpleNamespace(application={"app": APP}.get)
     audits = Decisions(tmp_path / "audits", 3600.0)
-    learner = Learner(app, Catalogue(partitions=PARTITIONS), registry, selection, decisions, audits, None, metrics)
+    learner = Learner(
+        app, Catalogue(partitions=PARTITIONS), registry, selection, decisions, audits, None, metrics,
+        Restores(), lambda: 0,
+    )  # fmt: skip
 
     async def learn_all():
         for partition in range(PARTITIONS):

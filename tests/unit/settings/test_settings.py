@@ -108,7 +108,10 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
     ("text", "said"),
     [
         ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
-        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, models, application, model"),
+        (
+            "[ruoter]",
+            "ruoter: there is no such key; known: kafka, broker, router, host, steward, models, application, model",
+        ),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
