@@ -36,6 +36,9 @@ CONFIGURATION = """
 [kafka]
 partitions = 2
 
+[models]
+allowed = ["{folder}"]
+
 [[application]]
 name = "digits"
 input = {{ shape = [64] }}
@@ -73,6 +76,7 @@ class Operator:
     def __init__(self, bootstrap: str, folder: Path) -> None:
         self._bootstrap, self._folder = bootstrap, folder
         self._kafka, self._catalogue = KafkaConnection(bootstrap), Catalogue(partitions=2)
+        self._seen = 1
 
     async def types(self, *arguments: str) -> str:
         """Run a command, and show it with its output.
@@ -97,19 +101,16 @@ class Operator:
         return list(state.history("digits").values())
 
     async def waits(self, what: str, found: Callable[[Change], bool]) -> Change:
-        """Until the newest changes have one like this; shows every change that came meanwhile.
+        """Until there is a change like this, after the last one that was waited for; shows all that come.
 
         Raises:
             SystemExit: it does not come.
         """
-        before = len(await self.history())
-        shown, end_s = before, time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
-            changes = await self.history()
-            for change in changes[shown:]:
+            for change in [one for one in await self.history() if one.revision > self._seen]:
                 print(f"    {line_of(change)}", flush=True)
-            shown = len(changes)
-            for change in changes[before:]:
+                self._seen = change.revision
                 if found(change):
                     return change
             await asyncio.sleep(0.5)
@@ -128,7 +129,7 @@ async def live(operator: Operator, files: dict[str, Path]) -> None:
 
     async def deploy(version: str, *how: str) -> None:
         what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
-        await operator.types("model", "deploy", *what, "--application", "digits", "--automatic", *how)
+        await operator.types("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "60", *how)
 
     def decided(command: str, version: str) -> Callable[[Change], bool]:
         return lambda change: (change.command, change.model) == (command, f"digits:{version}")
@@ -140,11 +141,11 @@ async def live(operator: Operator, files: dict[str, Path]) -> None:
     await asyncio.sleep(LOOK_S)
     await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
     await operator.waits("version 3 is aborted", decided("abort", "3"))
-    back = ("--application", "digits", "--to", str(promoted.revision - 1))
+    back = ("--application", "digits", "--to-revision", str(promoted.revision - 1))
     await operator.types("model", "rollback", *back, "--why", "is version 2 worth it?")
     await asyncio.sleep(LOOK_S)
     await operator.types("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
-    await operator.types("application", "update", "digits", "--set", "keep_best=1", "--why", "one is enough")
+    await operator.types("application", "update", "digits", "--field", "keep_best=1", "--why", "one is enough")
     await operator.waits("version 1 is retired", decided("retire", "1"))
     await asyncio.sleep(LOOK_S)
     await operator.types("status")
@@ -157,7 +158,7 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-")))
         files = await asyncio.to_thread(train_versions, digits, folder)
-        up = stack.enter_context(Up(folder, CONFIGURATION.format(first=files["1"])))
+        up = stack.enter_context(Up(folder, CONFIGURATION.format(folder=folder, first=files["1"])))
         bootstrap = await asyncio.to_thread(up.ready)
         client = await stack.enter_async_context(Client(bootstrap))
         operator = Operator(bootstrap, folder)

@@ -87,11 +87,11 @@ def test_a_model_that_leaves_an_application_is_not_scraped_any_more():
 
 def test_a_model_that_left_the_process_has_no_series_in_any_family():
     router = RouterMetrics()
-    counted = everything_counted(router)
-    series = [sample for registry in counted for family in registry.collect() for sample in family.samples]
+    everything_counted(router)
+    series = [sample for family in router.registry.collect() for sample in family.samples]
     assert any(sample.labels.get("model") == "m:1" for sample in series)
     router.forget_model("m:1")
-    left = [sample for registry in counted for family in registry.collect() for sample in family.samples]
+    left = [sample for family in router.registry.collect() for sample in family.samples]
     assert not [one for one in left if one.labels.get("model") in {"m", "m:1"}]
     assert any(one.labels.get("application") == "a" for one in left), "others are not touched"
     router.count_cache("m:1", lookups=2, hits=1)
