@@ -6,7 +6,8 @@ Rules of this file:
   process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
 - A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
   meant.
-- No runtime reads pickle, which runs whatever the file says.
+- A runtime that unpickles, which runs whatever the file says, is used where the operator of the process permits it
+  (`models.unpickle`), and no manifest can.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models import python_function, sklearn_skops
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.model import Model
 
 
@@ -25,6 +27,11 @@ class Runtime(Protocol):
     @property
     def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
         """Whether what the runtime reads is a file that anything may have been put into."""
+        ...
+
+    @property
+    def UNPICKLES(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether loading runs whatever the file says, so that the operator must permit it."""
         ...
 
     def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str], /) -> None:
@@ -69,6 +76,7 @@ def load_model(
     parameters: Mapping[str, Any] | None = None,
     *,
     allowed: Sequence[str] | None = None,
+    files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
 ) -> Model:
     """Load a model.
@@ -80,6 +88,7 @@ def load_model(
         parameters: Keyword arguments for the runtime.
         allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
             loads what it names itself.
+        files: What the operator says about model files.
         runtimes: Which runtimes there are.
 
     Raises:
@@ -91,6 +100,7 @@ def load_model(
     """
     check_allowed(runtime, uri, parameters, allowed, runtimes)
     found = runtimes[runtime]
+    _check_unpickling(runtime, uri, found, files)
     content = found.read(uri)
     _check_digest(uri, content, sha256, required=found.NEEDS_DIGEST)
     return found.load(uri, content, parameters or {}, allowed)
@@ -124,15 +134,21 @@ def check_allowed(
 
 
 def check_declared(
-    runtime: str, uri: str, sha256: str | None, parameters: Mapping[str, Any], allowed: Sequence[str]
+    runtime: str,
+    uri: str,
+    sha256: str | None,
+    parameters: Mapping[str, Any],
+    allowed: Sequence[str],
+    files: FileRules = STRICT,
 ) -> None:
     """Nothing, when a process may follow a manifest that says this: allowed, and with the digest that it needs.
 
     Raises:
         UnknownName: no such runtime.
-        ModelNotLoaded: names what is outside, or missing.
+        ModelNotLoaded: names what is outside, or missing, or not permitted.
     """
     check_allowed(runtime, uri, parameters, allowed)
+    _check_unpickling(runtime, uri, RUNTIMES[runtime], files)
     if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
         raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
 
@@ -147,6 +163,15 @@ def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIM
     check_allowed(runtime, uri, None, None, runtimes)
     found = runtimes[runtime]
     return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
+
+
+def _check_unpickling(runtime: str, uri: str, found: Runtime, files: FileRules) -> None:
+    if found.UNPICKLES and not files.unpickle:
+        raise ModelNotLoaded(
+            f"model {uri!r}: the runtime {runtime} unpickles, which runs whatever the file says: export the model to "
+            "onnx or skops, or, if you trust all who may write such manifests and files, set [models] unpickle = true "
+            "where it is loaded"
+        )
 
 
 def _check_digest(uri: str, content: bytes, expected: str | None, *, required: bool) -> None:
