@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clipper_stream.errors import ModelNotLoaded, shown
-from clipper_stream.models.allowed import allows_file, not_allowed
+from clipper_stream.models.allowed import allows_file, local_path, not_allowed
+from clipper_stream.models.fetching import default_cache_dir, fetched, read_remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,13 @@ class FileRules:
     unpickle: bool = False
     cache_dir: str | None = None
 
+    def fetched(self, uri: str, sha256: str) -> bytes:
+        """The bytes of a file elsewhere; see `fetching.fetched`."""
+        return fetched(uri, sha256, Path(self.cache_dir) if self.cache_dir else default_cache_dir())
+
 
 STRICT = FileRules()
-"""Nothing is unpickled."""
+"""Nothing is unpickled, files are kept where they are by default."""
 
 
 def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -45,13 +50,16 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
 
 
 def read(uri: str) -> bytes:
-    """The bytes of the file.
+    """The bytes of the file, here or elsewhere.
 
     Raises:
         ModelNotLoaded: no such file.
     """
+    path = local_path(uri)
+    if path is None:
+        return read_remote(uri)
     try:
-        return Path(uri).read_bytes()
+        return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         what = f"model file {uri!r}: {error}"
         raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error

@@ -16,7 +16,16 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
-from clipper_stream.models import python_function, sklearn_skops
+from clipper_stream.models import (
+    mlflow_pyfunc,
+    onnx_model,
+    python_function,
+    sklearn_joblib,
+    sklearn_skops,
+    torch_export,
+    torch_script,
+)
+from clipper_stream.models.allowed import local_path
 from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.model import Model
 
@@ -65,7 +74,17 @@ class Runtime(Protocol):
         ...
 
 
-RUNTIMES: Mapping[str, Runtime] = MappingProxyType({"python": python_function, "sklearn": sklearn_skops})
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
+    {
+        "python": python_function,
+        "sklearn": sklearn_skops,
+        "onnx": onnx_model,
+        "joblib": sklearn_joblib,
+        "mlflow": mlflow_pyfunc,
+        "torch": torch_script,
+        "torch_export": torch_export,
+    }
+)
 """The runtimes by the name that a manifest gives."""
 
 
@@ -83,7 +102,7 @@ def load_model(
 
     Args:
         runtime: A name in `runtimes`.
-        uri: What the runtime loads: `package.module:attribute`, or the path of a file.
+        uri: What the runtime loads: `package.module:attribute`, or the path or URI of a file.
         sha256: Hexadecimal digest that the model's file (for a Python function: its module's file) must have.
         parameters: Keyword arguments for the runtime.
         allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
@@ -101,8 +120,10 @@ def load_model(
     check_allowed(runtime, uri, parameters, allowed, runtimes)
     found = runtimes[runtime]
     _check_unpickling(runtime, uri, found, files)
-    content = found.read(uri)
-    _check_digest(uri, content, sha256, required=found.NEEDS_DIGEST)
+    expected = sha256.strip().lower() if sha256 else None
+    elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
+    content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
+    _check_digest(uri, content, expected, required=found.NEEDS_DIGEST)
     return found.load(uri, content, parameters or {}, allowed)
 
 
@@ -179,6 +200,6 @@ def _check_digest(uri: str, content: bytes, expected: str | None, *, required: b
     if expected is None and required:
         message = f'model file {uri!r} needs a digest in its manifest: if this is the file, add sha256 = "{actual}"'
         raise ModelNotLoaded(message)
-    if expected is not None and actual != expected.strip().lower():
+    if expected is not None and actual != expected:
         message = f"model {uri!r} has sha256 {actual}, its manifest says {expected}: deploy it as another version"
         raise ModelNotLoaded(message)

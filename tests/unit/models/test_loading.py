@@ -7,13 +7,13 @@ from doubles_host import FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.files import FileRules
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.loading import RUNTIMES, load_model
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 
 
 def test_an_unknown_runtime_is_answered_with_those_that_exist():
-    with pytest.raises(UnknownName, match="'pickle': use one of python, sklearn"):
+    with pytest.raises(UnknownName, match=f"'pickle': use one of {', '.join(sorted(RUNTIMES))}"):
         load_model("pickle", "x")
 
 
