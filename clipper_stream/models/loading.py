@@ -119,7 +119,7 @@ def load_model(
     """
     check_allowed(runtime, uri, parameters, allowed, runtimes)
     found = runtimes[runtime]
-    _check_unpickling(runtime, uri, found, files)
+    check_permitted(runtime, uri, files, runtimes)
     expected = sha256.strip().lower() if sha256 else None
     elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
     content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
@@ -169,7 +169,7 @@ def check_declared(
         ModelNotLoaded: names what is outside, or missing, or not permitted.
     """
     check_allowed(runtime, uri, parameters, allowed)
-    _check_unpickling(runtime, uri, RUNTIMES[runtime], files)
+    check_permitted(runtime, uri, files)
     if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
         raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
 
@@ -186,8 +186,13 @@ def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIM
     return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
 
 
-def _check_unpickling(runtime: str, uri: str, found: Runtime, files: FileRules) -> None:
-    if found.UNPICKLES and not files.unpickle:
+def check_permitted(runtime: str, uri: str, files: FileRules, runtimes: Mapping[str, Runtime] = RUNTIMES) -> None:
+    """Nothing, when the operator permits what the runtime does with a file.
+
+    Raises:
+        ModelNotLoaded: it unpickles, and that is not permitted.
+    """
+    if runtimes[runtime].UNPICKLES and not files.unpickle:
         raise ModelNotLoaded(
             f"model {uri!r}: the runtime {runtime} unpickles, which runs whatever the file says: export the model to "
             "onnx or skops, or, if you trust all who may write such manifests and files, set [models] unpickle = true "

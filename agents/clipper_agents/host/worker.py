@@ -34,7 +34,7 @@ def run(settings: HostSettings) -> None:
         SetupError: the model cannot be loaded; the message says what to do.
     """
     keep_ready_line()
-    prepared = prepare(settings.model, settings.allowed)
+    prepared = prepare(settings.model, settings.allowed, settings.files)
     metrics = HostMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"

@@ -87,7 +87,10 @@ class RouterProcess:
         self.app.tables.add(table)
         self.selection = Selection(table, catalogue.partitions)
         self.registry = Registry(
-            changed=self.selection.forget, refused=self.metrics.count_refused_manifest, allowed=settings.allowed
+            changed=self.selection.forget,
+            refused=self.metrics.count_refused_manifest,
+            allowed=settings.allowed,
+            files=settings.files,
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
@@ -97,6 +100,7 @@ class RouterProcess:
             lambda frames: gather_frames(self, frames),
             self.app.watch,
             settings.allowed,
+            files=settings.files,
         )
         self.followers = [
             Follower(settings.kafka, catalogue.control, self.registry.take),

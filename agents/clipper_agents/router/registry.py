@@ -12,6 +12,7 @@ from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.loading import check_declared
 from clipper_stream.routing import Application, Candidate
 from clipper_stream.selection.registry import make_policy
@@ -33,6 +34,7 @@ class Registry:
         changed: Called with the name of an application that is another than before.
         refused: Called once for each record that is refused.
         allowed: Packages, modules and directories that this process may load models from.
+        files: What the operator says about model files.
     """
 
     def __init__(
@@ -41,11 +43,12 @@ class Registry:
         *,
         refused: Callable[[], None] = lambda: None,
         allowed: Sequence[str] = (),
+        files: FileRules = STRICT,
     ) -> None:
         self._manifests = Manifests(accept=self._accept)
         self._changed = changed
         self._refused = refused
-        self._allowed = allowed
+        self._allowed, self._files = allowed, files
         self._applications: dict[str, Application] = {}
         self._reachable: set[str] = set()
         self._salt = os.urandom(8).hex()
@@ -87,7 +90,8 @@ class Registry:
         if isinstance(manifest, ApplicationManifest):
             make_policy(manifest.policy.name, manifest.policy.parameters)
         elif manifest.colocated:
-            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._allowed)
+            declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+            check_declared(*declared, self._allowed, self._files)
 
     def _resolve(self) -> None:
         for name in self._applications.keys() - self._manifests.applications.keys():

@@ -81,3 +81,7 @@ class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     allowed: list[str] | None = None
     """Packages (`acme.models`), exact modules (`acme.models:`) and directories or files (`/srv/models`, with a slash);
     absent: the modules, files and trusted types of this file's own `[[model]]` tables, and nothing else."""
+    unpickle: bool = False
+    """Whether joblib, mlflow and torch_export may be used: they unpickle, which runs whatever the model file says."""
+    cache_dir: str | None = None
+    """Folder that model files from elsewhere are kept in; absent: clipper-stream/models in the user's cache folder."""

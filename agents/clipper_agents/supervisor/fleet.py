@@ -79,7 +79,8 @@ class Fleet:
 
     def _accept(self, manifest: Manifest) -> None:
         if isinstance(manifest, ModelManifest):
-            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._workers.allowed)
+            declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+            check_declared(*declared, self._workers.allowed, self._workers.files)
 
     async def _try(self, model: ModelManifest) -> None:
         event(log, "model declared", model=model.ref, hosts=0 if model.colocated else model.replicas)
