@@ -135,10 +135,15 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Seque
     labels = labels_of(uri, parameters)
     prepare = parameters.get("prepare")
     ready = python_function.load(prepare, b"", {}, allowed).predict_batch if prepare else None
-    session = _session(uri, content, parameters.get("threads") or int(os.environ.get("OMP_NUM_THREADS") or 1))
+    session = _session(uri, content, parameters.get("threads", _threads_of_the_process()))
     inputs = [_input(uri, each) for each in session.get_inputs()]
     output = _output(uri, [each.name for each in session.get_outputs()], parameters.get("output"))
     return OnnxModel(session, inputs, output, labels, ready)
+
+
+def _threads_of_the_process() -> int:
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else 1
 
 
 def _session(uri: str, content: bytes, threads: int) -> Any:

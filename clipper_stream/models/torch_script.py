@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelFailed
+from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.files import cannot_be_loaded, check_allowed, check_parameters, missing_library, read
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.outputs import labels_of, one_a_row
@@ -91,6 +91,8 @@ def imported(uri: str) -> Any:
 def as_model(uri: str, runtime: str, torch: Any, module: Any, parameters: Mapping[str, Any]) -> Model:
     """The module with the parameters that both kinds of files have."""
     check_parameters(uri, runtime, parameters, _PARAMETERS)
-    if "threads" in parameters:
-        torch.set_num_threads(parameters["threads"])
+    if (threads := parameters.get("threads")) is not None:
+        if threads < 1:
+            raise ModelNotLoaded(f"model file {uri!r}: threads = {threads}: give at least 1")
+        torch.set_num_threads(threads)
     return TorchModel(torch, module, parameters.get("output"), labels_of(uri, parameters))
