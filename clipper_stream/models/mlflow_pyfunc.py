@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.files import cannot_be_loaded, check_allowed, check_parameters, missing_library, read
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.unpacking import unpack
@@ -67,11 +68,15 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Seque
     """
     del allowed
     check_parameters(uri, "mlflow", parameters, {})
-    pyfunc, frame = _libraries(uri)
     folder = tempfile.TemporaryDirectory(prefix="clipper-mlflow-")
     try:
         unpack(content, Path(folder.name))
-        loaded = pyfunc.load_model(str(_described(Path(folder.name))))
+        path = _described(Path(folder.name))
+        pyfunc, frame = _libraries(uri)
+        loaded = pyfunc.load_model(str(path))
+    except ModelNotLoaded:
+        folder.cleanup()
+        raise
     except BaseException as error:
         folder.cleanup()
         raise cannot_be_loaded(uri, error, "pack the directory that mlflow.pyfunc.save_model wrote") from error

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from clipper_agents.cli.main import app
-from clipper_agents.settings import BrokerSection, HostSection, KafkaSection, RouterSection
+from clipper_agents.settings import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
 from clipper_topics.connection import VARIABLES
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
@@ -22,6 +22,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[broker]": BrokerSection,
     "[router]": RouterSection,
     "[host]": HostSection,
+    "[models]": ModelsSection,
     "[[application]]": ApplicationManifest,
     "[[model]]": ModelManifest,
 }

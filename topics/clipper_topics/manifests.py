@@ -191,11 +191,12 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     version: Version = "1"
     """Version of the model; other bytes are another version."""
     runtime: Text = "python"
-    """A registered runtime: `python` or `sklearn`."""
+    """A registered runtime: `python`, `sklearn`, `onnx`, `torch`; where unpickling is permitted `joblib`, `mlflow`,
+    `torch_export`."""
     uri: Text
-    """`package.module:attribute` for `python`, the path of a `.skops` file for `sklearn`."""
+    """`package.module:attribute` for `python`; for the others the path of a file, or a URI such as `s3://bucket/a.onnx`."""
     sha256: Sha256 | None = None
-    """Digest of the model file, checked before it is loaded; `sklearn` needs one (`up` and `apply` fill it in)."""
+    """Digest of the model file, checked before it is loaded; a file needs one (`up` and `apply` fill it in)."""
     parameters: dict[str, Any] = {}
     """Keyword arguments for the runtime."""
     input: InputSpec = msgspec.field(default_factory=InputSpec)
