@@ -39,6 +39,8 @@ more than to read one file."""
 MAX_FILE_BYTES = 16 << 30
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
+_SILENCE_S = 60.0
+"""A server that says nothing for so long is given up."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -152,16 +154,25 @@ def _opened(uri: str) -> Any:
     import fsspec  # noqa: PLC0415 - only who fetches needs it, and it takes a while to import
 
     scheme = urlsplit(uri).scheme
+    over_http = scheme in {"http", "https"}
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri, **(_http_options() if over_http else {}))
         # over HTTP, 0 stands for one stream: a server need not know ranges
-        return filesystem.open(path, "rb", block_size=0 if scheme in {"http", "https"} else _BLOCK_BYTES)
+        return filesystem.open(path, "rb", block_size=0 if over_http else _BLOCK_BYTES)
     except ImportError as error:
         raise ModelNotLoaded(
             f"model file {uri!r} needs {PROTOCOLS[scheme]}: pip install {PROTOCOLS[scheme]}"
         ) from error
     except Exception as error:
         raise _not_fetched(uri, error) from error
+
+
+def _http_options() -> dict[str, Any]:
+    """A file may take as long as its bytes keep coming; aiohttp would end it after five minutes."""
+    import aiohttp  # noqa: PLC0415 - only who fetches over HTTP needs it
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _not_fetched(uri: str, error: Exception) -> ModelNotLoaded:

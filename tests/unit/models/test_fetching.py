@@ -15,7 +15,7 @@ import pytest
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models import loading
 from clipper_stream.models.allowed import allows_file
-from clipper_stream.models.fetching import fetched, read_remote
+from clipper_stream.models.fetching import _opened, fetched, read_remote
 from clipper_stream.models.files import FileRules
 
 CONTENT = b"weights" * 400_000
@@ -98,6 +98,13 @@ def test_over_http_a_file_is_fetched_from_a_server_that_knows_no_ranges(tmp_path
     assert fetched(uri, DIGEST, tmp_path) == CONTENT
     with pytest.raises(ModelNotLoaded, match="cannot be fetched"):
         fetched(f"http://127.0.0.1:{server.server_port}/none", "0" * 64, tmp_path)
+
+
+def test_a_download_over_http_lasts_as_long_as_bytes_come_and_not_five_minutes(server):
+    with _opened(f"http://127.0.0.1:{server.server_port}/models/a.onnx") as file:
+        timeout = file.fs.client_kwargs["timeout"]
+    assert timeout.total is None
+    assert timeout.sock_connect == timeout.sock_read == 60.0
 
 
 def test_hosts_that_start_at_once_fetch_a_file_once(tmp_path, server):
