@@ -1,8 +1,9 @@
-"""What kind of file is this? The classifier of the package magika, an ONNX file in its wheel, asked about bytes.
+r"""What kind of file is this? The classifier of the package magika, an ONNX file in its wheel, asked about bytes.
 
 Without Kafka:  python examples/runtimes/file_types.py README.md uv.lock
 With it:        python examples/runtimes/file_types.py --config > file_types.toml
                 PYTHONPATH=examples/runtimes clipper-stream up --config file_types.toml
+                clipper-stream predict file-types "{\"base64\": \"$(base64 -w0 Makefile)\"}" --bootstrap 127.0.0.1:PORT
 
 A row is the content of a file. `features` turns rows into what the network takes, `labels` names its outputs.
 """
