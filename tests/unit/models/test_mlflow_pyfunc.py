@@ -10,10 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-import mlflow.pyfunc
-import pandas as pd
-
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.files import FileRules
 from clipper_stream.models.loading import load_model
@@ -23,31 +19,40 @@ pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
 PERMITTED = FileRules(unpickle=True)
 
 
-class Sums(mlflow.pyfunc.PythonModel):
-    """Sums of rows, with a summand that its artifact holds, read anew for each batch."""
+def sums():
+    """A model of MLflow's, which takes seconds to import: not when tests are collected."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    import mlflow.pyfunc
+    import pandas as pd
 
-    def load_context(self, context):
-        self.summand = Path(context.artifacts["summand"])
+    class Sums(mlflow.pyfunc.PythonModel):
+        """Sums of rows, with a summand that its artifact holds, read anew for each batch."""
 
-    def predict(self, context, model_input, params=None):
-        if isinstance(model_input, list):
-            return [len(text) for text in model_input]
-        if isinstance(model_input, pd.DataFrame):
-            return pd.DataFrame({"sum": model_input["a"] + model_input["b"], "of": model_input["name"]})
-        assert np.isfinite(model_input).all(), "rows are finite"
-        return model_input.sum(axis=1) + float(self.summand.read_text())
+        def load_context(self, context):
+            self.summand = Path(context.artifacts["summand"])
+
+        def predict(self, context, model_input, params=None):
+            if isinstance(model_input, list):
+                return [len(text) for text in model_input]
+            if isinstance(model_input, pd.DataFrame):
+                return pd.DataFrame({"sum": model_input["a"] + model_input["b"], "of": model_input["name"]})
+            assert np.isfinite(model_input).all(), "rows are finite"
+            return model_input.sum(axis=1) + float(self.summand.read_text())
+
+    return mlflow.pyfunc, Sums()
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """A model's directory in an archive, and its digest."""
     folder = tmp_path_factory.mktemp("mlflow")
+    pyfunc, made = sums()
     (folder / "summand").write_text("0.5")
     before = Path.cwd()
     os.chdir(folder)  # MLflow looks for a uv.lock where it is
     try:
         artifacts = {"summand": str(folder / "summand")}
-        mlflow.pyfunc.save_model("in/sums", python_model=Sums(), artifacts=artifacts, pip_requirements=["numpy"])
+        pyfunc.save_model("in/sums", python_model=made, artifacts=artifacts, pip_requirements=["numpy"])
     finally:
         os.chdir(before)
     archive = Path(shutil.make_archive(str(folder / "sums"), "gztar", folder / "in"))

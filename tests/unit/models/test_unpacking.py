@@ -89,7 +89,11 @@ def test_a_file_twice_is_refused(tmp_path):
         unpack(zipped(("a", b"1"), ("a", b"2")), tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut", tarred(("a", b"x" * 100))[:60]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\x03\x04 cut", tarred(("a", b"x" * 100))[:60]],
+    ids=["nothing", "text", "cut zip", "cut tar"],  # a gzip begins with the time at which it was made
+)
 def test_what_is_no_archive_is_refused(tmp_path, content):
     with pytest.raises((ValueError, EOFError)):
         unpack(content, tmp_path)
