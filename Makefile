@@ -9,14 +9,17 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--help" lists the options)
 	$(BIN)/clipper-stream demo $(ARGS)
+
+demo-lifecycle: $(STAMP) ## A model's life: deployed, compared, promoted, rolled back, retired, while traffic flows
+	$(BIN)/python examples/lifecycle/run.py $(ARGS)
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none

@@ -59,6 +59,10 @@ class ModelFailed(RequestError):
     """A model raised, or gave another number of outputs than it got rows. Raised by `models.runner`."""
 
 
+class ModelUnavailable(RequestError):
+    """A model's server is not there, too slow or refuses all: no row's fault. Raised by runtimes that ask a server."""
+
+
 class InvalidSetting(SetupError):
     """A parameter lies outside its bound."""
 

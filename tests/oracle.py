@@ -2,10 +2,13 @@
 
 Rules of this file:
 - Nothing of the pipeline is imported. The rules are those of the documentation (docs/explanation).
+- A marker of a restored state counts when the control topic declares its digest, and sets all rows of its application.
 - Of several predictions about a query the first is the decision. Feedback is folded in log order; the first one about a
   query that can be used counts.
 """
 
+import contextlib
+import hashlib
 import math
 import struct
 from collections.abc import Iterable, Mapping
@@ -16,9 +19,11 @@ from known_fields import Told, known_fields
 from plain_msgpack import unpack
 
 FORWARDED = "clipper-forwarded"
+RESTORE = "clipper-restore"
 
 RowKey = tuple[str, str | None, int]
-"""Application, context, partition; the empty application holds the partition's position."""
+"""Application, context, partition; the empty application holds the partition's position, and with an application's name
+as context which restore of it was the last."""
 
 
 class Record(Protocol):
@@ -69,11 +74,18 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
 
 def positions(rows: Mapping[RowKey, Row]) -> dict[int, int]:
     """The last feedback offset that is in the rows, by partition."""
-    return {partition: row.offset for (application, _, partition), row in rows.items() if not application}
+    return {
+        partition: row.offset
+        for (application, context, partition), row in rows.items()
+        if not application and context is None
+    }
 
 
 def fold(
-    predictions: Iterable[Record], feedback: Iterable[Record], applications: Mapping[str, Mapping[str, Any]]
+    predictions: Iterable[Record],
+    feedback: Iterable[Record],
+    applications: Mapping[str, Mapping[str, Any]],
+    control: Iterable[Record] = (),
 ) -> dict[RowKey, Row]:
     """The table that the logs lead to, positions included.
 
@@ -81,7 +93,9 @@ def fold(
         predictions: The predictions topic, by partition in log order.
         feedback: The feedback topic, by partition in log order.
         applications: Manifests by name, as they stand in a configuration.
+        control: The control topic, in log order; needed where a state was restored.
     """
+    declared = _declared(control)
     decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
     for record in predictions:
         decisions.setdefault((record.partition, record.content["query_id"]), record.content)
@@ -89,6 +103,9 @@ def fold(
     counted: set[tuple[int, str]] = set()
     for record in feedback:
         rows[("", None, record.partition)] = Row(record.offset)
+        if RESTORE in record.headers:
+            _restore(rows, record, declared.get(record.headers[RESTORE]))
+            continue
         found = _readable(record)
         if found is None:
             continue
@@ -109,9 +126,44 @@ def fold(
         keep = _keep(applications[name])
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
-        if losses:
-            _add(row.totals, losses, keep)
+        _add(row.totals, losses, keep)
     return rows
+
+
+def _declared(control: Iterable[Record]) -> dict[bytes, Record]:
+    """The first declaration of each restore that can be read, by id."""
+    declared: dict[bytes, Record] = {}
+    for one in control:
+        if (one.key or b"").startswith(b"restore/") and one.value:
+            with contextlib.suppress(ValueError):
+                assert one.content
+                declared.setdefault((one.key or b"").removeprefix(b"restore/"), one)
+    return declared
+
+
+def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -> None:
+    """The rows of the application in the marker's partition become its rows; how many feedbacks counted goes on."""
+    said = {} if declared is None else declared.content
+    value, partition = marker.value or b"", marker.partition
+    if declared is None or said["digests"].get(str(partition)) != hashlib.sha256(value).hexdigest():
+        return
+    saved = unpack(value)
+    name, note = saved["application"], ("", saved["application"], partition)
+    if name != said["application"] or declared.offset <= rows.get(note, Row(applied=-1)).applied:
+        return  # declared for another; or this one, or a later one, was here before
+    if any(one["partition"] != partition for one in saved["rows"]):
+        return
+    for (application, _, number), row in rows.items():
+        if (application, number) == (name, partition):
+            row.offset, row.totals = marker.offset, {}
+    for one in saved["rows"]:
+        row = rows.setdefault((name, one.get("context"), partition), Row())
+        row.offset = marker.offset
+        row.totals = {
+            model: [count, loss, weighted_loss, weighted_count]
+            for model, (count, loss, weighted_count, weighted_loss) in one["totals"].items()
+        }
+    rows[note] = Row(marker.offset, declared.offset)
 
 
 def _readable(record: Record) -> dict[str, Any] | None:
@@ -153,7 +205,7 @@ def _keep(application: Mapping[str, Any]) -> float:
 
 
 def _add(totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float]], keep: float) -> None:
-    if keep != 1.0:
+    if losses and keep != 1.0:
         for sums in totals.values():
             sums[:] = [value * keep for value in sums]
     for model, (loss, propensity) in losses.items():

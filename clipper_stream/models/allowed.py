@@ -1,10 +1,10 @@
-"""What a process may load: packages, modules and directories, and how a name is held against them.
+"""What a process may load: packages, modules, directories and URLs, and how a name is held against them.
 
 Rules of this file:
 - A manifest may come from anybody who can write to the control topic. What it names is data until it was found here.
 - An entry is one of four: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
-  module, what has `://` is a place elsewhere and all below it, or one file there, and what has a slash is a directory
-  and all inside it, or one file.
+  module, what has `://` is a place elsewhere and all below it, or one file or server there (`allowed_urls`), and what
+  has a slash is a directory and all inside it, or one file.
 - The list says who is trusted, not what is harmless: a public function of an allowed module can be asked for with any
   parameters, and a class of it made with any.
 """
@@ -60,7 +60,7 @@ def local_path(uri: str) -> str | None:
 def is_path(entry: str) -> bool:
     """Whether an entry is a file or directory of this machine, not a module and no URI.
 
-    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models"), is_path("s3://acme/models")
+    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models"), is_path("http://models:8080")
     (True, True, False, False)
     """
     return "/" in entry and "://" not in entry
@@ -86,8 +86,8 @@ def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:
     """The error that says what may be loaded, and where more is allowed."""
     allowed = ", ".join(entries) or "nothing"
     return ModelNotLoaded(
-        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module or "
-        "directory to [models] allowed of the process that loads it"
+        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module, "
+        "directory or URL to [models] allowed of the process that loads it"
     )
 
 

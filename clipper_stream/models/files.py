@@ -106,4 +106,5 @@ def cannot_be_loaded(uri: str, error: BaseException, advice: str) -> ModelNotLoa
         error: What the library raised.
         advice: What to do about it.
     """
-    return ModelNotLoaded(f"model file {uri!r} cannot be loaded, {type(error).__name__}: {error}; {advice}")
+    said = str(error).partition("Stack trace")[0].strip()  # XGBoost's, of its C++
+    return ModelNotLoaded(f"model file {uri!r} cannot be loaded, {type(error).__name__}: {said}; {advice}")

@@ -17,13 +17,16 @@ from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models import (
+    lightgbm_text,
     mlflow_pyfunc,
+    oip_http,
     onnx_model,
     python_function,
     sklearn_joblib,
     sklearn_skops,
     torch_export,
     torch_script,
+    xgboost_json,
 )
 from clipper_stream.models.allowed import local_path
 from clipper_stream.models.files import STRICT, FileRules
@@ -83,6 +86,9 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
         "mlflow": mlflow_pyfunc,
         "torch": torch_script,
         "torch_export": torch_export,
+        "lightgbm": lightgbm_text,
+        "xgboost": xgboost_json,
+        "oip": oip_http,
     }
 )
 """The runtimes by the name that a manifest gives."""

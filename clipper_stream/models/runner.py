@@ -3,7 +3,8 @@
 A batch that raises, or comes back with another number of outputs, is halved and asked again, down to single rows.
 One bad row among n then costs about 2·log2(n) calls and 2·n predicted rows, so that the good rows still have a
 chance to be in time; row by row it would be n calls. What is asked again are the rows as they came: a model may have
-written into them before it failed.
+written into them before it failed. A batch that failed because the model's server is not there (`ModelUnavailable`) is
+not asked again: every half would wait for it as long.
 """
 
 import marshal
@@ -15,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelFailed
+from clipper_stream.errors import ModelFailed, ModelUnavailable
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.plain import plain_outputs
 
@@ -57,6 +58,8 @@ def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
     as_they_came = _kept(inputs) if rows > 1 else None
     try:
         return BatchOutcome(*plain_outputs(_asked(model, inputs, rows)))
+    except ModelUnavailable as error:
+        return BatchOutcome([None] * rows, dict.fromkeys(range(rows), explain(error)))
     except BaseException as error:  # noqa: BLE001 - whatever a model raises is an answer
         if as_they_came is None:
             return BatchOutcome([None], {0: explain(error)})

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 OURS = sorted(SERVICES.keys() - {"kafka"})
-WORKERS = ["router", *sorted(name for name in SERVICES if name.startswith("host-"))]
+WORKERS = ["router", "steward", *sorted(name for name in SERVICES if name.startswith("host-"))]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 CONFIG = "/etc/clipper/clipper.toml"
 
@@ -44,9 +44,9 @@ def settings(**environ: str) -> Settings:
     return load_settings(ROOT / "deploy/clipper.toml", environ)
 
 
-def test_the_services_are_a_broker_the_one_shots_a_router_and_a_host_a_model():
+def test_the_services_are_a_broker_the_one_shots_a_router_a_steward_and_a_host_a_model():
     hosted = {f"host-{model.name}" for model in settings().models if not model.colocated}
-    assert SERVICES.keys() == {"kafka", "topics", "apply", "router"} | hosted
+    assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward"} | hosted
 
 
 def test_kafka_is_of_the_version_that_is_tested_embedded():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 from plain_msgpack import pack, unpack
 
 JSON = {"content-type": b"application/json"}
@@ -137,7 +137,9 @@ class Reading:
 
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
         self.records: list[Record] = []
-        self._consumer = Consumer({**settings, "group.id": "nobody", "enable.auto.commit": False})
+        self._consumer = Consumer(
+            {**settings, "group.id": "nobody", "enable.auto.commit": False, "enable.partition.eof": True}
+        )
         found = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]
         self._consumer.assign(self._partitions)
@@ -145,9 +147,11 @@ class Reading:
 
     def more(self, within_s: float = 0.1) -> list[Record]:
         """What has arrived."""
-        fresh = [_record(message) for message in self._consumer.consume(1000, within_s) if message.error() is None]
+        messages = self._consumer.consume(1000, within_s)
+        fresh = [_record(message) for message in messages if message.error() is None]
         self.records += fresh
         self._next |= {record.partition: record.offset + 1 for record in fresh}
+        self._next |= dict(map(_end, filter(_is_end, messages)))
         return fresh
 
     def to_the_end(self) -> list[Record]:
@@ -169,6 +173,19 @@ class Reading:
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _end(message: Message) -> tuple[int, int]:
+    """Partition, and where it ends: behind a transaction that is not behind the last record."""
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
 
 
 def _record(message: Message) -> Record:

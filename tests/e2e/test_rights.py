@@ -55,7 +55,7 @@ def kafka(secured: SecuredKafka) -> Iterator[SecuredKafka]:
 
 
 def test_the_page_has_every_role():
-    assert set(RIGHTS) == {"operator", "router", "host", "application", "loadgen", "dead-letter-reader"}
+    assert set(RIGHTS) == {"operator", "router", "host", "steward", "application", "loadgen", "dead-letter-reader"}
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +65,21 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
-    """Topics and manifests by the operator, one router and one host, each under a name of its own."""
+    """Topics and manifests by the operator, a router, a host and a steward, each under a name of its own."""
     for command in ("topics create", "apply"):
         done = run(*command.split(), "--config", str(EXAMPLE), folder=folder, environ=as_role(kafka, "operator"))
         assert done.code == 0, done.err
-    router, host = as_role(kafka, "router"), as_role(kafka, "host")
+    router, host, steward = (as_role(kafka, role) for role in ("router", "host", "steward"))
     with (
         Program("worker", "router", "--instance", "r", folder=folder / "router", environ=router) as first,
         Program("worker", "host", "slow-sum:1", "--instance", "h", folder=folder / "host", environ=host) as second,
+        Program("worker", "steward", folder=folder / "steward", environ=steward) as third,
     ):
         first.ready()
         second.ready()
+        third.ready()
         yield {"router": first, "host": second}
-        for worker in (first, second):
+        for worker in (first, second, third):
             worker.signal(signal.SIGTERM)
             assert worker.ended() == 0, worker.log
 
@@ -106,6 +108,21 @@ def test_with_the_rights_of_the_page_a_query_is_answered_learned_from_and_a_bad_
         with reader.reading("clipper.dead-letters") as letters:
             found = letters.until("the bad record is a dead letter", bool)
         assert found[0].value == b"no record"
+
+
+def test_who_watches_and_may_not_read_a_topic_is_told_and_sees_the_rest(kafka, deployed, folder):
+    with Program("watch", "--json", folder=folder / "watch", environ=as_role(kafka, "loadgen")) as watching:
+
+        def told():
+            assert watching.code is None, watching.log
+            return [look for look in map(json.loads, watching.lines) if look["reasons"]]
+
+        look = until("what may not be read", told)[0]
+        watching.signal(signal.SIGINT)
+        assert watching.ended() == 0, watching.log
+    assert look["applications"]["sums"]["models"] == ["sum:1", "slow-sum:1"]
+    refused = "topic clipper.feedback: this user may not read it, so figures are missing: give it the right to Read"
+    assert look["reasons"] == [refused]
 
 
 def librdkafka(kafka: SecuredKafka, role: str) -> dict[str, str]:

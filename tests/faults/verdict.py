@@ -81,7 +81,9 @@ def judge(
         by_query.setdefault(_about(one), set()).add(one.value)
     asked = client.read(f"{prefix}.queries")
     queries = {(one.partition, one.offset) for one in asked}
-    expected = oracle.fold(answers, feedback, applications)
+    restored = any(oracle.RESTORE in one.headers for one in feedback)
+    control = client.read(f"{prefix}.control") if restored else ()
+    expected = oracle.fold(answers, feedback, applications, control)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():

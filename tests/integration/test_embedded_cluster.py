@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
+from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedCluster
 from clipper_stream.errors import UnknownName
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -112,6 +116,9 @@ def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tm
 def test_nothing_outlives_a_parent_that_is_killed_not_even_a_frozen_node():
     code = """
 import sys
+from confluent_kafka.admin import AdminClient
+
+from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedCluster
 cluster = EmbeddedCluster().start()
 cluster.freeze_node(2)
@@ -125,3 +132,12 @@ sys.stdin.read()
     parent.communicate()
     for pid, folder in started:
         assert until(lambda pid=pid, folder=folder: is_gone(int(pid)) and not Path(folder).exists())
+
+
+def test_topics_that_were_just_created_are_known_to_every_node(cluster: EmbeddedCluster):
+    for number in range(3):
+        catalogue = Catalogue(prefix=f"fresh{number}")
+        asyncio.run(ensure_topics(KafkaConnection(cluster.bootstrap), catalogue, [], replication_factor=3))
+        for node in cluster.node_ids:
+            known = AdminClient({"bootstrap.servers": cluster.address(node)}).list_topics(timeout=30).topics
+            assert {spec.name for spec in catalogue.fixed_topics()} <= known.keys()

@@ -20,10 +20,12 @@ from clipper_topics.json_schema import components
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+from clipper_topics.restore import Restore
 
 KAFKA_BINDING = "0.5.0"
 RECORDS: list[type[msgspec.Struct]] = [
     Query, Prediction, Audit, Feedback, ApplicationManifest, ModelManifest, Change, HostReport,
+    Restore,
 ]  # fmt: skip
 
 KEYS = {
@@ -34,6 +36,7 @@ KEYS = {
     "application": "`application/<name>`",
     "model": "`model/<name>:<version>`",
     "change": "`change/<application>/<revision>`",
+    "restore": "`restore/<id>`",
     "hostReport": "`<name>:<version>/<instance>`",
     "deadLetter": "The original record's key.",
 }
@@ -75,6 +78,7 @@ def _channels(catalogue: Catalogue) -> dict[str, Any]:
             "application",
             "model",
             "change",
+            "restore",
         ),
         "hosts": _channel(topics[catalogue.hosts], "Which hosts are ready; an empty value: it has left.", "hostReport"),
         "deadLetters": _channel(topics[catalogue.dead_letters], "Records that could not be used.", "deadLetter"),
@@ -108,6 +112,7 @@ def _operations() -> dict[str, Any]:
         "learn": _operation("send", "feedback", "Say what was true about a query.", "feedback"),
         "declare": _operation("send", "control", "Declare applications and models.", "application", "model"),
         "followChanges": _operation("receive", "control", "See what was changed, by whom and why.", "change"),
+        "followRestores": _operation("receive", "control", "See which states were restored.", "restore"),
         "followHosts": _operation("receive", "hosts", "See which hosts are ready.", "hostReport"),
         "inspect": _operation("receive", "deadLetters", "See what could not be used, and why.", "deadLetter"),
     }
@@ -131,6 +136,7 @@ def _messages() -> dict[str, Any]:
         "application": _message("application", ApplicationManifest, examples.APPLICATION),
         "model": _message("model", ModelManifest, examples.MODEL),
         "change": _message("change", Change, examples.CHANGE),
+        "restore": _message("restore", Restore, examples.RESTORE),
         "hostReport": _message("hostReport", HostReport, examples.HOST_REPORT),
         "deadLetter": _dead_letter(),
     }

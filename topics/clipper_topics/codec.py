@@ -17,6 +17,7 @@ from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+from clipper_topics.restore import Restore
 from clipper_topics.tolerant import TolerantDecoder
 
 JSON = "application/json"
@@ -116,3 +117,4 @@ applications = Codec(ApplicationManifest)
 models = Codec(ModelManifest)
 changes = Codec(Change)
 host_reports = Codec(HostReport)
+restores = Codec(Restore)

@@ -11,7 +11,8 @@ from typing import Literal
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 Kind = Literal["application", "model"]
-NOTES = ("change/", "restore/")
+RESTORE_PREFIX = "restore/"
+NOTES = ("change/", RESTORE_PREFIX)
 """Keys of records that declare nothing by themselves: what was done, and which restored states may be trusted."""
 _SHOWN_BYTES = 200
 Manifest = ApplicationManifest | ModelManifest
@@ -46,6 +47,25 @@ def change_key(application: str, revision: int) -> bytes:
     b'change/digits/7'
     """
     return f"change/{application}/{revision}".encode()
+
+
+def restore_key(restore_id: str) -> bytes:
+    """Key of the declaration of a restore.
+
+    >>> restore_key("r-0123456789abcdef")
+    b'restore/r-0123456789abcdef'
+    """
+    return f"{RESTORE_PREFIX}{restore_id}".encode()
+
+
+def restore_id_in(key: bytes | None) -> str | None:
+    """The id in the key of such a declaration, None in any other key.
+
+    >>> restore_id_in(b"restore/r-0123456789abcdef"), restore_id_in(b"model/svm:2")
+    ('r-0123456789abcdef', None)
+    """
+    found = (key or b"").decode("utf-8", "replace")
+    return found.removeprefix(RESTORE_PREFIX) if found.startswith(RESTORE_PREFIX) else None
 
 
 def is_note(key: bytes | None) -> bool:

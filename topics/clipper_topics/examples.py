@@ -1,12 +1,13 @@
 """One exchange in records: the examples of the schemas, the documentation and the contract tests."""
 
 from clipper_topics.audit import Audit
-from clipper_topics.change import Change
+from clipper_topics.change import Change, SavedRow
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
+from clipper_topics.restore import Restore, digests_of, markers_of
 
 QUERY = Query(application="digits", query_id="order-7", input=[0.0, 0.5, 1.0], deadline_ms=50)
 QUERY_OF_ROWS = Query(application="digits", inputs=[[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
@@ -82,3 +83,13 @@ CHANGE = Change(
     feedback_ends=[120, 98, 133, 101],
 )
 HOST_REPORT = HostReport(model="svm:2", instance="host.svm.2.0", state="ready", at_ms=1_764_000_000_000, pid=4711)
+RESTORE = Restore(
+    application="digits",
+    at_ms=1_764_000_000_000,
+    by="ada",
+    why="a week of wrong labels",
+    digests=digests_of(
+        markers_of("digits", [SavedRow(partition=0, totals={"svm:1": (20.0, 1.0, 20.0, 1.0)})], partitions=2)
+    ),
+    before=[SavedRow(partition=0, totals={"svm:1": (24.0, 5.0, 24.0, 5.0)})],
+)

@@ -21,6 +21,7 @@ from clipper_topics.json_schema import schema
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+from clipper_topics.restore import Restore
 
 FOLDER = Path(__file__).parent / "schemas"
 CONTRACT_VERSION = "1.1.0"
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, tuple[type[msgspec.Struct], list[msgspec.Struct]]] = {
     "model": (ModelManifest, [examples.MODEL]),
     "change": (Change, [examples.CHANGE]),
     "host-report": (HostReport, [examples.HOST_REPORT]),
+    "restore": (Restore, [examples.RESTORE]),
 }
 
 

@@ -32,7 +32,11 @@ class SelectionRow(msgspec.Struct, array_like=True):
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
-    """Key of a row. The empty application holds the partition's feedback position."""
+    """Key of a row. The empty application holds the partition's feedback position, under the context None.
+
+    Under an application's name as the context it holds that application's newest restore: the offset is that of the
+    marker, and `applied` that of the declaration on the control topic.
+    """
 
     application: str
     context: str | None

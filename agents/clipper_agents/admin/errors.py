@@ -15,5 +15,17 @@ class NoSuchLetter(ClipperError):
     """No dead letter has this position."""
 
 
+class NoSuchRestore(ClipperError):
+    """No saved state, or no declared restore, is what was asked for."""
+
+
+class RestoreBrokenOff(ClipperError):
+    """A restore is declared, and its markers may not be in every partition: it has to be resumed."""
+
+
+class UnusableState(SetupError):
+    """Rows that no restore can have."""
+
+
 class TopicRefused(SetupError):
     """The broker refused to create, grow or delete a topic."""

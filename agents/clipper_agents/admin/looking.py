@@ -7,9 +7,10 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,36 +18,63 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.admin.client import unreachable
+from clipper_agents.admin.again import REQUEST_S, WITHIN_S, again
+from clipper_agents.admin.applications import Comparison, Workers
+from clipper_agents.admin.client import administration, unreachable
+from clipper_agents.admin.composing import Looking
+from clipper_agents.admin.following import Following
 from clipper_agents.admin.manifests import Manifests, read_manifests
+from clipper_agents.admin.processes import read_metrics
+from clipper_agents.admin.recent import LONGEST_S
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-T = TypeVar("T")
-
-REQUEST_S = 3.0
-"""A broker that answers at all answers in milliseconds; on a busy one in a second."""
-WITHIN_S = 20.0
-"""Everything together, the attempts with other brokers included."""
-AGAIN_S = 0.2
+CATCH_UP_S = 10.0
+"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
 
 
-async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Status:
+ReadComparisons = Callable[[KafkaConnection, Catalogue], Awaitable[Sequence[Comparison]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What else is to be looked at.
+
+    Attributes:
+        context: Whose weights and losses are shown; None: those of queries without one.
+        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
+        read_comparisons: Reads what the steward knows of trials; None: they are compared by their totals.
+    """
+
+    context: str | None = None
+    metrics: tuple[str, ...] = ()
+    read_comparisons: ReadComparisons | None = None
+
+
+EVERYTHING = Wanted()
+
+
+async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted = EVERYTHING) -> Status:
     """The deployment now.
+
+    Args:
+        connection: Where to read.
+        catalogue: Its topics.
+        wanted: What else is to be looked at.
 
     Raises:
         KafkaUnreachable: no broker answers.
     """
     async with AsyncExitStack() as stack:
         try:
-            return await asyncio.wait_for(_read(connection, catalogue, stack), 2 * WITHIN_S)
+            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * WITHIN_S)
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
 
 
-async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncExitStack) -> Status:
+async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack) -> Status:
     admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
     stack.push_async_callback(admin.close)
     await admin.start()  # asks every address; when none answers, that is the answer
@@ -54,42 +82,77 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, stack: AsyncE
         **connection.aiokafka(), enable_auto_commit=False, request_timeout_ms=int(REQUEST_S * 1000)
     )
     stack.push_async_callback(consumer.stop)
-    await _again(consumer.start)
+    await again(consumer.start)
 
-    cluster = await _again(admin.describe_cluster)
-    topics = _topics(await _again(admin.describe_topics), catalogue)
+    cluster = await again(admin.describe_cluster)
+    topics = _topics(await again(admin.describe_topics), catalogue)
     names = {topic.name for topic in topics}
     manifests = await read_manifests(connection, catalogue) if catalogue.control in names else Manifests()
     groups = [await _group(admin, consumer, catalogue, topics, None)]
     for ref, model in manifests.models.items():
         if not model.colocated:
-            groups.append(await _group(admin, consumer, catalogue, topics, ref))
+            group = await _group(admin, consumer, catalogue, topics, ref)
+            groups += [group] if group.members or not model.retired else []
+    following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
+    await following.position(_readable(topics))
+    unread = await following.catch_up(CATCH_UP_S)
+    following.facts.manifests = manifests
+    comparisons = await wanted.read_comparisons(connection, catalogue) if wanted.read_comparisons else ()
+    at_s = time.time()
+    looking = Looking(
+        facts=following.facts,
+        recent=following.recent,
+        now_s=at_s,
+        window_s=LONGEST_S,
+        context=wanted.context,
+        comparisons=comparisons,
+        workers=_workers(groups, await read_metrics(wanted.metrics)),
+    )
     return Status(
         prefix=catalogue.prefix,
-        at_s=time.time(),
+        at_s=at_s,
         brokers=tuple(await asyncio.gather(*(_broker(admin, broker) for broker in cluster["brokers"]))),
         controller=cluster["controller_id"] >= 0,
         silent_addresses=tuple(await _silent(connection)),
         topics=topics,
         missing_topics=tuple(_missing(catalogue, manifests, names)),
         groups=tuple(groups),
-        applications={name: tuple(each.models) for name, each in sorted(manifests.applications.items())},
+        applications=looking.applications(),
         models=tuple(_models(manifests, groups)),
         unreadable=dict(manifests.unreadable),
         dead_letters=await _dead_letters(consumer, catalogue) if catalogue.dead_letters in names else 0,
+        unread_topics=tuple(unread),
+        refused_topics=tuple(sorted(following.refused)),
     )
 
 
-async def _again(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer, of another broker when one does not give it."""
-    end_s = time.monotonic() + WITHIN_S
-    while True:
-        try:
-            return await ask()
-        except (KafkaError, OSError, TimeoutError):
-            if time.monotonic() > end_s:
-                raise
-            await asyncio.sleep(AGAIN_S)
+def _readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic.name, number)
+        for topic in topics
+        for number in range(topic.partitions)
+        if number not in topic.leaderless
+    ]
+
+
+async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue) -> list[TopicPartition]:
+    """The deployment's partitions that have a leader.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with administration(connection) as admin:
+        return _readable(_topics(await admin.describe_topics(), catalogue))
+
+
+def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
+    """What the workers serve, with what their groups say."""
+    of_hosts = {group.model: group for group in groups if group.model is not None}
+    return replace(
+        served,
+        members={ref: len(group.members) for ref, group in of_hosts.items()},
+        lag={ref: sum(group.lag.values()) for ref, group in of_hosts.items()},
+    )
 
 
 async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> BrokerStatus:
@@ -154,7 +217,7 @@ async def _group(
     else:
         name, _, version = ref.rpartition(":")
         group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
-    (response,) = await _again(lambda: admin.describe_consumer_groups([group]))
+    (response,) = await again(lambda: admin.describe_consumer_groups([group]))
     (described,) = response.to_object()["groups"]
     inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
     return GroupStatus(
@@ -193,9 +256,9 @@ async def _lag(
     partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
     if not partitions:
         return {}
-    committed = await _again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
-    ends = await _again(lambda: consumer.end_offsets(partitions))
-    begins = await _again(lambda: consumer.beginning_offsets(partitions))
+    committed = await again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
+    ends = await again(lambda: consumer.end_offsets(partitions))
+    begins = await again(lambda: consumer.beginning_offsets(partitions))
     lag = dict.fromkeys(inputs, 0)
     for tp in partitions:
         done = committed[tp].offset if tp in committed else -1
@@ -209,8 +272,9 @@ def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[Mod
         yield ModelStatus(
             ref=ref,
             colocated=model.colocated,
-            replicas=0 if model.colocated else model.replicas,
-            live=members.get(None if model.colocated else ref, 0),
+            replicas=0 if model.colocated or model.retired else model.replicas,
+            live=members.get(None if model.colocated and not model.retired else ref, 0),
+            retired=model.retired,
         )
 
 
@@ -218,6 +282,6 @@ async def _dead_letters(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> int
     """How many came within the last hour."""
     tp = TopicPartition(catalogue.dead_letters, 0)
     since_ms = int(time.time() * 1000) - HOUR_MS
-    first = (await _again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
-    end = (await _again(lambda: consumer.end_offsets([tp])))[tp]
+    first = (await again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
+    end = (await again(lambda: consumer.end_offsets([tp])))[tp]
     return int(end - first.offset) if first is not None else 0

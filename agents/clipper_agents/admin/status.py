@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from clipper_agents.admin.application_reasons import application_reasons, refused_reason
+from clipper_agents.admin.applications import ApplicationStatus
+
 MOST_LAG = 10_000
 """Unread records of a group beyond which it does not keep up: a router clears as many in about a second."""
 
@@ -92,14 +95,16 @@ class ModelStatus:
     Attributes:
         ref: `name:version`.
         colocated: Whether the routers run it themselves.
-        replicas: How many hosts it should have; 0 when it is colocated.
+        replicas: How many hosts it should have; 0 when it is colocated or retired.
         live: How many it has.
+        retired: Whether it waits for a rollback, without hosts.
     """
 
     ref: str
     colocated: bool
     replicas: int
     live: int
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +120,12 @@ class Status:
         topics: Those of the deployment.
         missing_topics: Those that it should have, and has not.
         groups: The routers' first, then those of the hosts.
-        applications: Declared models of each, by name.
+        applications: By name.
         models: All that are declared.
         unreadable: Manifests that this version cannot read, with the reason, by key.
         dead_letters: How many records were refused within the last hour.
+        unread_topics: Those that were not read to their end in time, so that figures are incomplete.
+        refused_topics: Those that this user may not read.
     """
 
     prefix: str
@@ -129,10 +136,12 @@ class Status:
     topics: tuple[TopicStatus, ...] = ()
     missing_topics: tuple[str, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
-    applications: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     dead_letters: int = 0
+    unread_topics: tuple[str, ...] = ()
+    refused_topics: tuple[str, ...] = ()
 
     def reasons(self, most_lag: int = MOST_LAG) -> list[str]:
         """What is wrong, a line each with what to do; empty when nothing is.
@@ -145,6 +154,7 @@ class Status:
             *self._of_topics(),
             *(line for group in self.groups for line in _of_group(group, most_lag)),
             *self._of_manifests(),
+            *application_reasons(self.applications, self.at_s, told=[one.ref for one in self._few() if not one.live]),
         ]
 
     def _of_brokers(self) -> list[str]:
@@ -166,27 +176,35 @@ class Status:
             if one.leaderless
         ]
         thin = [one for one in self.topics if one.under_replicated]
+        unread = [
+            *(f"topic {one}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
+              for one in self.unread_topics),
+            *map(refused_reason, self.refused_topics),
+        ]  # fmt: skip
         if not thin:
-            return missing + leaderless
+            return missing + leaderless + unread
         count = sum(len(one.under_replicated) for one in thin)
         names = ", ".join(one.name for one in thin)
         line = f"{count} partitions have fewer copies than they should ({names}): is a broker down, or catching up?"
-        return [*missing, *leaderless, line]
+        return [*missing, *leaderless, line, *unread]
 
     def _of_manifests(self) -> list[str]:
         unknown = [
             f"application {name}: model {ref} is not declared: run `clipper-stream apply`"
-            for name, refs in self.applications.items()
-            for ref in refs
+            for name, application in self.applications.items()
+            for ref in (version.model for version in application.versions if version.stage != "retired")
             if ref not in {model.ref for model in self.models}
         ]
         few = [
             f"model {one.ref} has {one.live} of {one.replicas} hosts: "
             f"run `clipper-stream worker host {one.ref} --instance NAME`, or look at the log of `up`"
-            for one in self.models
-            if one.live < one.replicas
+            for one in self._few()
         ]
         return unknown + few + [f"manifest {key} cannot be read: {why}" for key, why in self.unreadable.items()]
+
+    def _few(self) -> list[ModelStatus]:
+        """Versions with fewer processes than they should have."""
+        return [one for one in self.models if one.live < one.replicas]
 
 
 def _of_group(group: GroupStatus, most_lag: int) -> list[str]:

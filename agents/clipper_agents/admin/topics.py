@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.admin.client import TIMEOUT_S, administration
 from clipper_agents.admin.errors import KafkaUnreachable, TopicMismatch, TopicRefused
@@ -58,7 +60,7 @@ async def ensure_topics(
     *,
     replication_factor: int = 1,
 ) -> TopicsReport:
-    """Create what is missing and wait until every partition has a leader.
+    """Create what is missing and wait until every partition has a leader, and every broker knows it.
 
     Args:
         connection: How to reach the brokers.
@@ -80,6 +82,8 @@ async def ensure_topics(
         missing = [spec for name, spec in wanted.items() if name not in before]
         created = await _create(admin, missing, replication_factor)
         after = await _until_led(admin, wanted, {})
+        if created:
+            await _until_known(admin, created)
         await _check(admin, fixed, after)  # another process may have created some of them differently
         growing = {name: spec.partitions for name, spec in requests.items() if after[name] < spec.partitions}
         if growing:
@@ -160,6 +164,24 @@ async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Ma
         lambda counts: all(counts.get(name, 0) >= count for name, count in wanted.items()),
         led=True,
     )
+
+
+async def _until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+    """Wait until each broker knows these topics: they hear of them one after another, and anyone may be asked next.
+
+    A broker that cannot be asked is left out; who asks it next is told so.
+    """
+    wanted = set(names)
+    for node in admin._client.cluster.brokers():  # noqa: SLF001 - aiokafka gives no other way to ask one of them
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                while not wanted <= await _known_to(admin, node.nodeId):  # noqa: ASYNC110 - a broker has no events
+                    await asyncio.sleep(POLL_S)
+
+
+async def _known_to(admin: AIOKafkaAdminClient, node: int) -> set[str]:
+    response = await admin._send_request_to_node(node, MetadataRequest(None))  # noqa: SLF001 - as above
+    return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == 0}
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int) -> list[str]:

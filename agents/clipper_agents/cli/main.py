@@ -15,9 +15,12 @@ from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.loadgen import loadgen
+from clipper_agents.cli.model_test import test_model
+from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
+from clipper_agents.cli.watch import watch
 from clipper_agents.cli.worker import worker
 
 app = typer.Typer(
@@ -68,9 +71,14 @@ _add(
     "loadgen --application sums --rate 500 --bootstrap localhost:9092",
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
+_add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
-app.add_typer(worker, short_help="Run one router or host process.")
+model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")
+model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
+app.add_typer(model, short_help="Test models.")
+app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
+app.add_typer(worker, short_help="Run one router, host or steward process.")
 
 
 def run() -> None:

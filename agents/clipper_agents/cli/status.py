@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,13 +10,23 @@ from clipper_agents import exits
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
+    from clipper_agents.admin.looking import ReadComparisons
     from clipper_agents.admin.status import Status
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a look, with the reasons, for machines.")]
-Refresh = Annotated[
-    float | None, typer.Option("--watch", metavar="SECONDS", min=0.1, help="Look again and again, until Ctrl-C.")
-]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, with the reasons, for machines.")]
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
+Context = Annotated[
+    str | None, typer.Option(metavar="CONTEXT", help="Show the weights and losses of this context of each application.")
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="Metrics of a worker, for batch limits and latencies; repeatable."),
+]
+
+
+def read_comparisons() -> "ReadComparisons | None":
+    """Who compares trials with the applications' models: the steward, when there is one; None: their totals."""
+    return None
 
 
 def status(
@@ -25,34 +34,30 @@ def status(
     bootstrap: Bootstrap = None,
     assignments: Set = None,
     as_json: Json = False,
-    watch_s: Refresh = None,
     most_lag: MostLag = 10_000,
+    context: Context = None,
+    metrics: Metrics = None,
 ) -> None:
-    """Show brokers, topics, routers, hosts, lag and dead letters, and what is wrong with them.
+    """Show brokers, topics, routers, hosts, lag, applications with their versions, and what is wrong with them.
 
     Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
     """
-    from clipper_agents.admin.looking import read_status
-    from clipper_stream.errors import SetupError
+    from clipper_agents.admin.looking import Wanted, read_status
+    from clipper_agents.admin.processes import configured_addresses
 
     settings = settings_from(config, bootstrap, assignments)
-    connection = settings.connection(os.environ)
-    while True:
-        try:
-            found = asyncio.run(read_status(connection, settings.catalogue))
-        except SetupError as error:
-            if watch_s is None:
-                raise
-            print(f"wrong: {error}", flush=True)
-        else:
-            reasons = found.reasons(most_lag)
-            _show(found, reasons, as_json, clear=watch_s is not None)
-            if watch_s is None:
-                raise typer.Exit(exits.FAILURE if reasons else exits.OK)
-        time.sleep(watch_s)
+    wanted = Wanted(
+        context=context,
+        metrics=(*configured_addresses(settings), *(metrics or ())),
+        read_comparisons=read_comparisons(),
+    )
+    found = asyncio.run(read_status(settings.connection(os.environ), settings.catalogue, wanted))
+    reasons = found.reasons(most_lag)
+    _show(found, reasons, as_json)
+    raise typer.Exit(exits.FAILURE if reasons else exits.OK)
 
 
-def _show(found: "Status", reasons: list[str], as_json: bool, clear: bool) -> None:
+def _show(found: "Status", reasons: list[str], as_json: bool) -> None:
     if as_json:
         import msgspec
 
@@ -60,9 +65,8 @@ def _show(found: "Status", reasons: list[str], as_json: bool, clear: bool) -> No
         return
     from rich.console import Console
 
+    from clipper_agents.cli.applications_view import COLUMNS
     from clipper_agents.cli.status_view import show
 
-    console = Console()
-    if clear and console.is_terminal:
-        console.clear()
-    show(console, found, reasons)
+    terminal = Console()
+    show(terminal if terminal.is_terminal else Console(width=COLUMNS), found, reasons)

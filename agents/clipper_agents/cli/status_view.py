@@ -1,40 +1,36 @@
 """A status as tables for people."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.admin.status import GroupStatus, Status
+from clipper_agents.cli.applications_view import application_parts, instant
 
 
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
-    """Print the whole page: brokers, topics, groups, models, dead letters, and a line for each thing that is wrong."""
-    console.print(Group(*_parts(status)))
+    """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
+    console.print(Group(*_parts(status, console.width)))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
     if not reasons:
         console.print(Text("nothing is wrong", "green"))
 
 
-def _parts(status: Status) -> Iterator[RenderableType]:
-    at = datetime.fromtimestamp(status.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    yield Text(f"{status.prefix} at {at}")
+def _parts(status: Status, width: int) -> Iterator[RenderableType]:
+    yield Text(f"{status.prefix} at {instant(status.at_s)}")
     yield _table(
         "broker address answers", ((str(one.node_id), one.address, _yes(one.reachable)) for one in status.brokers)
     )
     yield _table("topic partitions leaderless under-replicated", _topic_rows(status))
     yield _table("group state instance host reads lag", (row for group in status.groups for row in _group_rows(group)))
-    yield _table("application models", ((name, ", ".join(refs)) for name, refs in status.applications.items()))
-    yield _table(
-        "model runs hosts",
-        (
-            (one.ref, "in routers" if one.colocated else "in hosts", f"{one.live}/{one.replicas or '-'}")
-            for one in status.models
-        ),
-    )
+    for name, application in status.applications.items():
+        yield from application_parts(name, application, width=width)
+    named = {version.model for each in status.applications.values() for version in each.versions}
+    if others := [one.ref for one in status.models if one.ref not in named]:
+        yield Text(f"models of no application: {', '.join(others)}")
     yield Text(f"dead letters within the last hour: {status.dead_letters}", "yellow" if status.dead_letters else "")
 
 

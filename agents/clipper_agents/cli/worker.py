@@ -1,4 +1,4 @@
-"""`clipper-stream worker`: one router or host process, as `up` starts them or on a machine of its own."""
+"""`clipper-stream worker`: one router, host or steward process, as `up` starts them or on a machine of its own."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 worker = typer.Typer(
     name="worker",
     no_args_is_help=True,
-    help="Run one router or host process; it prints one `ready` line when it serves, SIGTERM drains and ends it.",
+    help="Run one router, host or steward process; it prints one `ready` line when it serves, SIGTERM ends it.",
 )
 
 Instance = Annotated[
@@ -71,6 +71,26 @@ def host(
     from clipper_agents.host.worker import run
 
     run(settings.host_settings(instance, manifest, kafka))
+
+
+@worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")
+def steward(
+    instance: Instance = "steward",
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+    log_level: LogLevel = None,
+    ends_with_stdin: EndsWithStdin = False,
+) -> None:
+    """Run the steward: it compares versions by their feedback, and steps up, promotes, aborts and retires them."""
+    _prepare(log_level, ends_with_stdin)
+    settings = settings_from(config, bootstrap, assignments)
+    kafka = settings.connection(os.environ)
+    if not _let_in(kafka):
+        return
+    from clipper_agents.steward.worker import run
+
+    run(settings.steward_settings(instance, kafka))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:

@@ -10,16 +10,17 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
 
-Every router and host process serves its metrics in Prometheus' text format on `http://127.0.0.1:PORT/metrics`. The
-port is in the ready line that a worker prints; `[router] metrics_port` and `[host] metrics_port` fix it. No label
-holds a context or a query id. Routers that run colocated models have the metrics of hosts as well.
+Every router, host and steward process serves its metrics in Prometheus' text format on
+`http://127.0.0.1:PORT/metrics`. The port is in the ready line that a worker prints; `metrics_port` of `[router]`,
+`[host]` and `[steward]` fixes it. No label holds a context or a query id. Routers that run colocated models have the
+metrics of hosts as well.
 """
 
 
 def reference() -> str:
     """The page."""
     parts = [_HEAD]
-    for title, roles in (("Routers", {"router"}), ("Hosts", {"host"}), ("Both", {"both"})):
+    for title, roles in (("Routers", {"router"}), ("Hosts", {"host"}), ("Steward", {"steward"}), ("All", {"both"})):
         parts.append(f"## {title}\n")
         parts.append("| metric | kind | labels | meaning |\n|---|---|---|---|")
         parts.extend(_row(spec) for spec in SPECS if spec.role in roles)

@@ -18,7 +18,8 @@ class MetricSpec:
         kind: What Prometheus takes it for.
         labels: Names of its labels.
         text: What it says, one sentence.
-        role: Which processes have it: `router`, `host` (also a router that runs colocated models), or both.
+        role: Which processes have it: `router`, `host` (also a router that runs colocated models), `steward`, or
+            `both`: all of them.
         buckets: Upper bounds of a histogram's buckets, in the metric's unit.
     """
 
@@ -26,7 +27,7 @@ class MetricSpec:
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     text: str
-    role: Literal["router", "host", "both"]
+    role: Literal["router", "host", "steward", "both"]
     buckets: tuple[float, ...] = ()
 
 
@@ -45,6 +46,7 @@ _BATCH_LATENCY_S = (*_spaced((1.0, 2.0, 5.0), (0.0001,)), *_LATENCY_S)
 _ROWS = tuple(float(2**exponent) for exponent in range(15))
 
 _MODEL = ("model", "version")
+_COMPARED = ("application", "model", "stage")
 
 SPECS = (
     MetricSpec("clipper_queries_total", "counter", ("application",), "Queries read, redeliveries included.", "router"),
@@ -71,7 +73,7 @@ SPECS = (
         "clipper_feedback_total",
         "counter",
         ("outcome",),
-        "Feedback read; outcome is `applied`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`.",
+        "Feedback read; outcome: `applied`, `restored`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`.",
         "router",
     ),
     MetricSpec(
@@ -120,6 +122,46 @@ SPECS = (
         "host",
     ),
     MetricSpec("clipper_queued_rows", "gauge", _MODEL, "Rows that wait for a batch.", "host"),
+    MetricSpec(
+        "clipper_comparison_feedbacks", "gauge", _COMPARED, "Feedbacks about the version in this comparison.", "steward"
+    ),
+    MetricSpec(
+        "clipper_comparison_difference",
+        "gauge",
+        _COMPARED,
+        "Observed loss of a trial minus that of the application's answers, in [-1, 1].",
+        "steward",
+    ),
+    MetricSpec(
+        "clipper_comparison_difference_lower",
+        "gauge",
+        _COMPARED,
+        "Lower end of the difference's interval, which holds at all times at once.",
+        "steward",
+    ),
+    MetricSpec(
+        "clipper_comparison_difference_upper", "gauge", _COMPARED, "Upper end of the difference's interval.", "steward"
+    ),
+    MetricSpec("clipper_comparison_loss", "gauge", _COMPARED, "Mean loss of the version itself, in [0, 1].", "steward"),
+    MetricSpec("clipper_comparison_loss_lower", "gauge", _COMPARED, "Lower end of the loss's interval.", "steward"),
+    MetricSpec("clipper_comparison_loss_upper", "gauge", _COMPARED, "Upper end of the loss's interval.", "steward"),
+    MetricSpec(
+        "clipper_decisions_total",
+        "counter",
+        ("application", "command", "outcome"),
+        "Changes that a rule asked for: `step`, `promote`, `abort`, `retire`; outcome is `made` or `stale`.",
+        "steward",
+    ),
+    MetricSpec(
+        "clipper_comparison_dropped_total",
+        "counter",
+        ("reason",),
+        "Queries and records left out: `full` (memory), `no_audit`, `invalid` (feedback), `undecodable`.",
+        "steward",
+    ),
+    MetricSpec(
+        "clipper_comparison_queries", "gauge", (), "Queries remembered for feedback that may still come.", "steward"
+    ),
 )
 """In the order of the reference page."""
 

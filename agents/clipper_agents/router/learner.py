@@ -4,6 +4,7 @@ Rules of this file:
 - Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; credits; acknowledge.
 - A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
   answered, and the predictions topic has been read to its end.
+- A marker is read once the control topic has been followed to where it ended when the marker was looked at.
 - The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
   looked at again, and a step of an older one is dropped.
 """
@@ -11,7 +12,7 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
@@ -21,6 +22,7 @@ from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.learning import Record, Step, decode_feedback, learn
 from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.registry import Registry
+from clipper_agents.router.restores import Restored, Restores, is_marker, read_markers
 from clipper_agents.router.selection import Selection
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -29,6 +31,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback
 from clipper_topics.query_ids import partition_of
+from clipper_topics.restore import restore_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +54,13 @@ class Learner:
         decisions: Decisions,
         recorder: Recorder,
         metrics: RouterMetrics,
+        restores: Restores,
+        followed_upto: Callable[[], int],
     ) -> None:
+        """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._recorder, self._metrics = selection, decisions, recorder, metrics
+        self._restores, self._followed_upto = restores, followed_upto
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
         """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
@@ -61,12 +68,17 @@ class Learner:
             if not self._current(generation):
                 return False
             position = self._selection.position(partition)
-            found, undecodable = _decoded(record for record in records if record.offset > position)
+            fresh = [record for record in records if record.offset > position]
+            claims = [record for record in fresh if is_marker(record)]
+            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
             if not await self._await_decisions(partition, found, generation):
                 return False
+            if not await self._await_declarations(claims, generation):
+                return False
             here, elsewhere = self._split(partition, found)
-            step = self._step(partition, here)
-            for record, error in undecodable:
+            markers, refused = read_markers(claims, self._restores.find, self._catalogue.partitions)
+            step = self._step(partition, here, markers)
+            for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
             await self._forward(elsewhere)
             await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
@@ -91,12 +103,17 @@ class Learner:
         await self._app.log_reader.read(starts, self._credit_read, ends, horizon_s)
 
     def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        found, _ = _decoded(records)
+        found, _ = _decoded(record for record in records if not is_marker(record))
         step = self._step(tp.partition, self._split(tp.partition, found)[0])
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, at_s)
 
-    def _step(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> Step:
+    def _step(
+        self,
+        partition: int,
+        feedback: list[tuple[Record, Feedback]],
+        markers: Sequence[tuple[Record, Restored]] = (),
+    ) -> Step:
         decisions = self._decisions.of(partition)
         ids = [found.query_id for _, found in feedback]
         return learn(
@@ -105,7 +122,21 @@ class Learner:
             dict(zip(ids, decisions.credits(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
             self._registry.application,
+            markers,
+            lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
         )
+
+    async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
+        """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
+        if all(self._restores.find(restore_id_of(record.headers) or "") for record in claims):
+            return True
+        control = TopicPartition(self._catalogue.control, 0)
+        end = (await self._app.log_reader.end_offsets([control]))[control]
+        while self._followed_upto() < end:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+        return self._current(generation)
 
     def _split(
         self, partition: int, feedback: list[tuple[Record, Feedback]]

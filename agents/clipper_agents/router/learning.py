@@ -5,10 +5,12 @@ Rules of this file:
   duplicate.
 - A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
   two (rows that are stored, and a position that is not) is finished by doing it again.
+- A marker sets all rows of its application to what it says. How many feedbacks counted goes on: a restore takes back
+  what was learned, and not that it was read; a feedback that counted does not count again.
 - Nothing here is sent or stored: the step says what to write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,16 +19,19 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.router.decisions import Logged
 from clipper_agents.router.encoding import NAMED
+from clipper_agents.router.restores import RefusedMarker, Restored
 from clipper_agents.router.selection import row_of, state_of
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.fold import LoggedDecision, fold
 from clipper_stream.feedback.truth import GivenLoss, Label, Truth
 from clipper_stream.routing import Application
+from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics import codec
+from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
-from clipper_topics.selection_totals import SelectionRow
+from clipper_topics.selection_totals import ROW_VERSION, SelectionRow
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Row = tuple[str, str | None]
@@ -48,7 +53,7 @@ class Step:
     Attributes:
         rows: Rows that changed.
         credited: Query id and feedback offset of each feedback that was used.
-        outcomes: How many ended how: `applied`, `unlearned`, `duplicate`, `invalid`, `orphan`.
+        outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
         refused: Records for the dead letters, with the reason.
     """
 
@@ -114,8 +119,10 @@ def learn(
     credited: Mapping[str, int | None],
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
+    markers: Sequence[tuple[Record, Restored]] = (),
+    stored: Callable[[str], Iterable[Row]] = lambda _: (),
 ) -> Step:
-    """Fold feedback of one partition, in log order.
+    """Fold feedback and markers of one partition, in log order.
 
     Args:
         feedback: Records and what they say.
@@ -123,9 +130,15 @@ def learn(
         credited: Offset of the feedback that counted for each query, None where none did.
         row: The row as it is stored.
         application: Finds a registered application.
+        markers: Records that restore a state, and how.
+        stored: The rows of an application that are stored.
     """
     step = Step()
-    for record, found in feedback:
+    entries: list[tuple[Record, Feedback | Restored]] = [*feedback, *markers]
+    for record, found in sorted(entries, key=_offset) if markers else entries:
+        if isinstance(found, Restored):
+            _restore(step, record, found, row, stored)
+            continue
         logged = decisions[found.query_id]
         before = step.credited.get(found.query_id, credited[found.query_id])
         if logged is None:
@@ -166,6 +179,46 @@ def _apply(
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def _offset(entry: tuple[Record, Feedback | Restored]) -> int:
+    offset: int = entry[0].offset
+    return offset
+
+
+def _restore(
+    step: Step,
+    record: Record,
+    found: Restored,
+    row: Callable[[Row], SelectionRow],
+    stored: Callable[[str], Iterable[Row]],
+) -> None:
+    """Set the rows, unless this or a later restore has set them before."""
+    name = found.marker.application
+    note = ("", name)
+    last = step.rows.get(note) or row(note)
+    newest = last.applied if last.offset >= 0 else -1
+    if record.offset <= last.offset or found.declared == newest:
+        step.count("duplicate")
+        return
+    if found.declared < newest:
+        reason = f"a later restore of {name} was counted before this one: repeat it if it is still wanted"
+        step.refuse(record, "invalid", RefusedMarker(reason))
+        return
+    states = {(name, one.context): _state(one) for one in found.marker.rows}
+    for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *states]):
+        before = step.rows.get(key) or row(key)
+        if record.offset > before.offset:
+            step.rows[key] = row_of(states.get(key, _EMPTY), record.offset, before.applied)
+    step.rows[note] = SelectionRow(version=ROW_VERSION, offset=record.offset, applied=found.declared)
+    step.count("restored")
+
+
+def _state(row: SavedRow) -> SelectionState:
+    return SelectionState({model: ModelTotals(*sums) for model, sums in row.totals.items()})
+
+
+_EMPTY = SelectionState()
 
 
 def decode_prediction(logged: Logged) -> Prediction:

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -25,6 +26,7 @@ from clipper_agents.router.reaching import Reaching
 from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.registry import Registry
 from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import Selection, newer
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
@@ -102,8 +104,10 @@ class RouterProcess:
             settings.allowed,
             files=settings.files,
         )
+        self.restores = Restores()
+        self.control = Follower(settings.kafka, catalogue.control, self._take_control)
         self.followers = [
-            Follower(settings.kafka, catalogue.control, self.registry.take),
+            self.control,
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
         ]
         self._tasks: list[asyncio.Task[None]] = []
@@ -147,6 +151,8 @@ class RouterProcess:
             self.decisions,
             self.recorder,
             self.metrics,
+            self.restores,
+            self.control.followed_upto,
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
@@ -200,6 +206,10 @@ class RouterProcess:
             latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
             name = application.name if application else UNKNOWN_APPLICATION
             self.metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
+
+    def _take_control(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+        self.restores.take(records)
+        self.registry.take(records)
 
     # --- state ------------------------------------------------------------------------------------------------------
     async def _restore(self, owned: set[int]) -> None:

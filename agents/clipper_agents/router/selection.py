@@ -4,7 +4,9 @@ Rules of this file:
 - A row belongs to one (application, context) in one partition, and the partition's owner alone writes it.
 - Without a context, the state is the sum of all partitions' rows in partition order: own rows as they are in the table,
   those of other routers as they were published last. With a context, all its queries are in one partition.
-- The row with the empty application is the partition's position: the last feedback offset that is in the rows.
+- The rows with the empty application are notes, and are stored behind the others: without a context the position, and
+  with an application's name in place of the context its newest restore, as the control topic counts them (`applied`).
+- That without a context is the partition's position: the last feedback offset that is in the rows.
 """
 
 import logging
@@ -92,11 +94,17 @@ class Selection:
         """The row, an empty one when there is none."""
         return self._row(RowKey(application, context, partition))
 
+    def contexts(self, application: str, partition: int) -> list[str | None]:
+        """The contexts of the application that have a row in the partition; None is that without a context."""
+        keys = map(_keys.decode, self._table.rows(partition))
+        return [key.context for key in keys if key.application == application]
+
     async def write(
         self, outbox: Outbox, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int
     ) -> None:
         """Store rows and the new position in one step; they are durable when this returns."""
-        encoded = {RowKey(name, context, partition): _encode(row) for (name, context), row in rows.items()}
+        notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
+        encoded = {RowKey(name, context, partition): _encode(row) for (name, context), row in notes_last}
         encoded[RowKey("", None, partition)] = _encode(SelectionRow(version=ROW_VERSION, offset=position))
         await self._table.write(outbox, partition, {_encode(key): value for key, value in encoded.items()})
         for key, value in encoded.items():

@@ -8,8 +8,15 @@ Precedence: command line, then environment, then file, then default (`reading`).
 """
 
 from clipper_agents.settings.loading import Settings, load_settings
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
-from clipper_agents.settings.workers import HostSettings, RouterSettings
+from clipper_agents.settings.sections import (
+    BrokerSection,
+    HostSection,
+    KafkaSection,
+    ModelsSection,
+    RouterSection,
+    StewardSection,
+)
+from clipper_agents.settings.workers import HostSettings, RouterSettings, StewardSettings
 
 __all__ = [
     "BrokerSection",
@@ -20,5 +27,7 @@ __all__ = [
     "RouterSection",
     "RouterSettings",
     "Settings",
+    "StewardSection",
+    "StewardSettings",
     "load_settings",
 ]

@@ -8,8 +8,15 @@ import msgspec
 from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
 from clipper_agents.settings.explaining import explained
 from clipper_agents.settings.reading import overlay, read_file
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
-from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings
+from clipper_agents.settings.sections import (
+    BrokerSection,
+    HostSection,
+    KafkaSection,
+    ModelsSection,
+    RouterSection,
+    StewardSection,
+)
+from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings, StewardSettings
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.models.allowed import is_path
 from clipper_stream.models.files import FileRules
@@ -29,6 +36,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     broker: BrokerSection = BrokerSection()
     router: RouterSection = RouterSection()
     host: HostSection = HostSection()
+    steward: StewardSection = StewardSection()
     loading: ModelsSection = msgspec.field(default_factory=ModelsSection, name="models")
     applications: list[ApplicationManifest] = msgspec.field(default_factory=list, name="application")
     models: list[ModelManifest] = msgspec.field(default_factory=list, name="model")
@@ -125,6 +133,18 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             instance=instance,
             metrics_port=self.host.metrics_port,
             metrics_address=self.host.metrics_address,
+        )
+
+    def steward_settings(self, instance: str, kafka: KafkaConnection) -> StewardSettings:
+        """What the steward of this name needs."""
+        return StewardSettings(
+            kafka=kafka,
+            catalogue=self.catalogue,
+            instance=instance,
+            horizon_s=self.router.horizon_s,
+            max_queries=self.steward.max_queries,
+            metrics_port=self.steward.metrics_port,
+            metrics_address=self.steward.metrics_address,
         )
 
 

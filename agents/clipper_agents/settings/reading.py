@@ -17,7 +17,14 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.sections import BrokerSection, HostSection, KafkaSection, ModelsSection, RouterSection
+from clipper_agents.settings.sections import (
+    BrokerSection,
+    HostSection,
+    KafkaSection,
+    ModelsSection,
+    RouterSection,
+    StewardSection,
+)
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.connection import VARIABLES
 
@@ -26,6 +33,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "broker": BrokerSection,
     "router": RouterSection,
     "host": HostSection,
+    "steward": StewardSection,
     "models": ModelsSection,
 }
 _LISTS = {("models", "allowed")}

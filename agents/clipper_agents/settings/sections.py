@@ -75,12 +75,25 @@ class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
 
 
+class StewardSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The steward, which compares versions and makes the changes that an application's `rollout` allows."""
+
+    enabled: bool = True
+    """Whether `up` starts one."""
+    max_queries: Count = 200_000
+    """Queries that it remembers at most until their feedback comes, some kilobytes each."""
+    metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
+    """Port of its metrics; 0: a free one."""
+
+
 class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which models a process may load, whoever declares them."""
 
     allowed: list[str] | None = None
-    """Packages (`acme.models`), exact modules (`acme.models:`) and directories or files (`/srv/models`, with a slash);
-    absent: the modules, files and trusted types of this file's own `[[model]]` tables, and nothing else."""
+    """Packages (`acme.models`), exact modules (`acme.models:`), directories or files (`/srv/models`, with a slash) and
+    URIs (`s3://acme/models`, `http://models:8080`); absent: the modules, files, URIs and trusted types of this file's
+    own `[[model]]` tables, and nothing else."""
     unpickle: bool = False
     """Whether joblib, mlflow and torch_export may be used: they unpickle, which runs whatever the model file says."""
     cache_dir: str | None = None

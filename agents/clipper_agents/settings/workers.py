@@ -69,3 +69,26 @@ class HostSettings:
     files: FileRules = STRICT
     metrics_port: int = 0
     metrics_address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StewardSettings:
+    """What a steward needs.
+
+    Attributes:
+        kafka: How to reach the brokers.
+        catalogue: The topics.
+        instance: Name of the process.
+        horizon_s: Seconds after a prediction in which a feedback still counts.
+        max_queries: Remembered at most until their feedback comes.
+        metrics_port: Port of the metrics; 0: a free one.
+        metrics_address: Address that the metrics are served on.
+    """
+
+    kafka: KafkaConnection
+    catalogue: Catalogue
+    instance: str
+    horizon_s: float = 3600.0
+    max_queries: int = 200_000
+    metrics_port: int = 0
+    metrics_address: str = "127.0.0.1"

@@ -33,4 +33,4 @@ class FewestMoves(CopartitionedAssignor):  # type: ignore[misc]  # Faust is unty
 
 def install() -> None:
     """Have the leader of every group of this process assign like this."""
-    partition_assignor.CopartitionedAssignor = FewestMoves
+    partition_assignor.CopartitionedAssignor = FewestMoves  # pyright: ignore[reportPrivateImportUsage]

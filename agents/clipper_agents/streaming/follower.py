@@ -35,7 +35,12 @@ class Follower(Service):  # type: ignore[misc]
         super().__init__(**kwargs)
         self._kafka, self._topic, self._on_records = kafka, topic, on_records
         self._next: dict[TopicPartition, int] = {}
+        self._upto: dict[int, int] = {}
         self.caught_up = asyncio.Event()
+
+    def followed_upto(self, partition: int = 0) -> int:
+        """One past the last offset that was handed over, or that holds no record, as the end of a transaction."""
+        return self._upto.get(partition, 0)
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _follow(self) -> None:
@@ -68,6 +73,8 @@ class Follower(Service):  # type: ignore[misc]
                 for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                     self._on_records(records)
                     self._next[tp] = records[-1].offset + 1
+                for tp in ends:
+                    self._upto[tp.partition] = await consumer.position(tp)
         finally:
             await consumer.stop()
 

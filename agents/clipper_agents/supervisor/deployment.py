@@ -166,7 +166,9 @@ class Deployment:
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
         fleet = Fleet(self._supervisor, workers)
         self._stack.push_async_callback(self._stop_workers)
-        await _all_or_first_error(self._supervisor.start(workers.routers()), fleet.start(models))
+        await _all_or_first_error(
+            self._supervisor.start([*workers.routers(), *workers.stewards()]), fleet.start(models)
+        )
         following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)

@@ -66,6 +66,13 @@ class Workers:
             for number in range(self._settings.router.processes)
         ]
 
+    def stewards(self) -> list[ChildSpec]:
+        """The spec of the steward; none when it is not wanted."""
+        if not self._settings.steward.enabled:
+            return []
+        config = self._write("steward", msgspec.structs.replace(self._settings, applications=[], models=[]))
+        return [self._spec("steward", "steward", "steward", config, self._settings.steward.metrics_port)]
+
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a colocated model."""
         if model.colocated:

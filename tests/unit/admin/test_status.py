@@ -6,10 +6,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from clipper_agents.admin.applications import ApplicationStatus, TrialStatus, VersionStatus
 from clipper_agents.admin.looking import instance_of
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_agents.cli.status_view import show
 
+
+def application(*versions: VersionStatus, trials: tuple[TrialStatus, ...] = ()) -> ApplicationStatus:
+    live = tuple(version.model for version in versions if version.stage == "live")
+    return ApplicationStatus(models=live, versions=versions, trials=trials)
+
+
+def trial(**fields: Any) -> TrialStatus:
+    plain = {"feedbacks": 0, "difference": 0.0, "lower": -1.0, "upper": 1.0, "source": "totals"}
+    return TrialStatus(model="nn:3", **(plain | fields))
+
+
+HEALTHY_AT_S = 1_700_000_000.0
+SUM = VersionStatus(model="sum:1", stage="live", hosts=1, replicas=1)
+SHADOW = VersionStatus(model="nn:3", stage="shadow", declared_share=1.0, colocated=True, queries=20)
 ROUTERS = GroupStatus(
     group="clipper.router",
     state="Stable",
@@ -22,12 +37,16 @@ ROUTERS = GroupStatus(
 )
 HEALTHY = Status(
     prefix="clipper",
-    at_s=1_700_000_000.0,
+    at_s=HEALTHY_AT_S,
     brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),),
     topics=(TopicStatus(name="clipper.queries", partitions=3),),
     groups=(ROUTERS,),
-    applications={"sums": ("sum:1",)},
-    models=(ModelStatus(ref="sum:1", colocated=False, replicas=1, live=1),),
+    applications={"sums": application(SUM)},
+    models=(
+        ModelStatus(ref="sum:1", colocated=False, replicas=1, live=1),
+        ModelStatus(ref="nn:3", colocated=True, replicas=0, live=2),
+        ModelStatus(ref="old:1", colocated=False, replicas=0, live=0, retired=True),
+    ),
     dead_letters=4,
 )
 
@@ -73,7 +92,28 @@ def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() ->
             {"models": (ModelStatus(ref="sum:1", colocated=False, replicas=2, live=0),)},
             "model sum:1 has 0 of 2 hosts",
         ),
-        ({"applications": {"sums": ("sum:1", "mean:2")}}, "application sums: model mean:2 is not declared"),
+        (
+            {"applications": {"sums": application(SUM, VersionStatus(model="mean:2", stage="canary", declared=False))}},
+            "application sums: model mean:2 is not declared",
+        ),
+        (
+            {"applications": {"sums": application(replace(SUM, hosts=0, starting=("h0", "h1")))}},
+            "model sum:1: none of 1 hosts is ready (h0, h1 not yet), so no query asks it: wait for its start, or run",
+        ),
+        (
+            {"applications": {"sums": application(replace(SUM, failed={"h0": "no module named shop"}))}},
+            "host h0 of model sum:1 failed: no module named shop: correct the model or its manifest",
+        ),
+        (
+            {"applications": {"sums": application(SUM, SHADOW, trials=(trial(since_s=HEALTHY_AT_S - 1260),))}},
+            "application sums: trial nn:3 got no feedback for 21 min: send labels with the ids of its queries",
+        ),
+        (
+            {"applications": {"sums": application(SUM, SHADOW, trials=(trial(),))}},
+            "application sums: trial nn:3 got no feedback so far",
+        ),
+        ({"unread_topics": ("clipper.hosts",)}, "topic clipper.hosts: not read to its end in time"),
+        ({"refused_topics": ("clipper.audits",)}, "topic clipper.audits: this user may not read it"),
         ({"unreadable": {"model/x": "no such field"}}, "manifest model/x cannot be read: no such field"),
     ],
 )
@@ -87,6 +127,34 @@ def test_a_host_group_without_members_is_told_once_by_its_model() -> None:
     models = (ModelStatus(ref="sum:1", colocated=False, replicas=1, live=0),)
     (reason,) = changed(groups=(ROUTERS, hosts), models=models).reasons()
     assert reason.startswith("model sum:1 has 0 of 1 hosts")
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        application(SUM, SHADOW, trials=(trial(feedbacks=1, since_s=0.0),)),
+        application(SUM, SHADOW, trials=(trial(since_s=HEALTHY_AT_S - 599),)),
+        application(SUM, replace(SHADOW, queries=19), trials=(trial(),)),
+        application(replace(SUM, hosts=None)),
+        application(SUM, VersionStatus(model="old:1", stage="retired", hosts=0, failed={"h": "ended"})),
+    ],
+    ids=["it has one", "it began just now", "hardly anybody asked it", "no host ever reported", "it is retired"],
+)
+def test_what_only_looks_like_a_fault_of_a_version_is_not_told(fine: ApplicationStatus) -> None:
+    assert changed(applications={"sums": fine}).reasons() == []
+
+
+def test_a_version_without_a_process_is_told_once_and_a_failed_host_besides() -> None:
+    away = (ModelStatus(ref="sum:1", colocated=False, replicas=1, live=0),)
+    (reason,) = changed(models=away, applications={"sums": application(replace(SUM, hosts=0))}).reasons()
+    assert reason.startswith("model sum:1 has 0 of 1 hosts")
+    failed = application(replace(SUM, hosts=0, failed={"h0": "out of memory"}))
+    assert len(changed(models=away, applications={"sums": failed}).reasons()) == 2
+
+
+def test_a_version_of_two_applications_is_told_once() -> None:
+    both = {"sums": application(replace(SUM, hosts=0)), "more": application(replace(SUM, hosts=0))}
+    assert len(changed(applications=both).reasons()) == 1
 
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:

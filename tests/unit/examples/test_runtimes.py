@@ -1,11 +1,13 @@
 """The examples of runtimes run, and give what they say."""
 
 import importlib.util
+import runpy
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from stub_server import StubServer, serving
 
 from clipper_agents.host.building import prepare
 from clipper_agents.settings import load_settings
@@ -49,7 +51,9 @@ def test_an_example_writes_a_model_and_serves_it(name, outputs, example, tmp_pat
 
 def test_every_example_of_a_runtime_is_run_here():
     said = Path(__file__).read_text()
-    assert not [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in said]
+    assert not [
+        path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in said and f'"{path.name}"' not in said
+    ]
 
 
 def test_file_types_are_told_from_bytes_as_magika_itself_does(example):
@@ -90,3 +94,20 @@ def test_the_configuration_of_file_types_is_accepted_and_its_model_loaded_as_a_h
     )
     assert outcome.outputs == ["shell", "markdown"]
     assert outcome.calls == 1
+
+
+def test_the_example_of_boosters_tells_the_classes(capsys):
+    pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
+    pytest.importorskip("xgboost", reason="the extra xgboost is not installed")
+    runpy.run_path(str(EXAMPLES / "boosters.py"), run_name="__main__")
+    said = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert len(said) == 3
+    assert len(set(said)) == 1
+
+
+def test_the_example_of_a_server_prints_its_output(capsys, monkeypatch):
+    pytest.importorskip("urllib3", reason="the extra oip is not installed")
+    with serving(StubServer()) as stub:
+        monkeypatch.setattr(sys, "argv", ["oip.py", stub.url, "1.5,2"])
+        runpy.run_path(str(EXAMPLES / "oip.py"), run_name="__main__")
+    assert capsys.readouterr().out == "1.5\n"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from doubles_host import CountingModel, FunctionOfRow
 
+from clipper_stream.errors import ModelUnavailable
 from clipper_stream.models.runner import BatchOutcome, explain, predict_rows
 
 
@@ -157,3 +158,19 @@ def test_a_model_that_raises_no_exception_but_something_else_fails_its_row_too(e
     outcome = predict_rows(Raises(), [1, 9, 2])
     assert outcome.outputs == [1, None, 2]
     assert outcome.failed == {1: error.__name__}
+
+
+def test_a_batch_whose_server_is_not_there_is_not_asked_again():
+    class Unavailable:
+        calls = 0
+
+        def predict_batch(self, inputs):
+            self.calls += 1
+            raise ModelUnavailable("nobody there")
+
+    model = Unavailable()
+    outcome = predict_rows(model, list(range(1000)))
+    assert outcome.outputs == [None] * 1000
+    assert len(outcome.failed) == 1000
+    assert outcome.failed[999] == "ModelUnavailable: nobody there"
+    assert outcome.calls == model.calls == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import mlflow_pyfunc, onnx_model, torch_script
+from clipper_stream.models import boosting, mlflow_pyfunc, oip_http, onnx_model, torch_script
 from clipper_stream.models.fetching import PROTOCOLS
 from clipper_stream.models.loading import RUNTIMES, load_model
 from clipper_stream.models.runner import predict_rows
@@ -57,16 +57,21 @@ def test_the_runtime_of_the_page_is_as_careful_as_the_others(tmp_path, runtimes)
 
 def test_every_runtime_is_in_the_table_and_those_that_unpickle_are_named_as_such():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.split("## ONNX")[0], flags=re.MULTILINE))
-    assert set(rows) >= set(RUNTIMES)
+    assert set(rows) == set(RUNTIMES)
     assert {name for name, row in rows.items() if "#unpickling" in row} == {
         name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES
     }
 
 
 def test_every_parameter_and_protocol_is_on_the_page():
-    for section, runtime in (("## ONNX", onnx_model), ("## TorchScript", torch_script)):
-        text = PAGE.split(section)[1].split("\n## ")[0]
-        assert set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == set(runtime._PARAMETERS)
+    for section, known in (
+        ("## ONNX", onnx_model._PARAMETERS),
+        ("## TorchScript", torch_script._PARAMETERS),
+        ("## LightGBM and XGBoost", boosting._KNOWN),
+        ("## Open Inference Protocol", oip_http._KNOWN),
+    ):
+        table = PAGE.split(section)[1].split("| parameter |")[1].split("\n\n")[0]
+        assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(known)
     assert all(f"`{protocol}://" in PAGE for protocol in PROTOCOLS)
     assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("- `torch_export`")[0]
     assert mlflow_pyfunc.NEEDS_DIGEST

@@ -14,6 +14,8 @@ from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
+from clipper_agents.observability.steward_metrics import StewardMetrics
+from clipper_agents.steward import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
@@ -117,11 +119,46 @@ def everything_counted():
     host.set_queued_rows("m", "1", 2)
     host.set_consumer_lag({("r", 0): 4})
     host.count_dead_letters("r", "undecodable")
-    return router.registry
+    steward = StewardMetrics()
+    steward.set_comparisons([compared()])
+    steward.count_decision("a", "step", "made")
+    steward.set_dropped({"full": 2})
+    steward.set_remembered(7)
+    return [*router.registry.collect(), *steward.registry.collect()]
+
+
+def compared(**fields):
+    usual = {"difference": 0.1, "lower": -0.2, "upper": 0.3, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.4}
+    return Comparison(application="a", model="m:1", stage="shadow", feedbacks=9, **{**usual, **fields})
+
+
+def test_a_comparison_that_has_left_and_a_figure_that_is_not_known_are_not_scraped():
+    metrics = StewardMetrics()
+    labels = {"application": "a", "model": "m:1", "stage": "shadow"}
+
+    def value(name):
+        return metrics.registry.get_sample_value(f"clipper_comparison_{name}", labels)
+
+    metrics.set_comparisons([compared(difference=None)])
+    assert (value("difference"), value("feedbacks"), value("difference_upper"), value("loss_lower")) == (
+        None,
+        9,
+        0.3,
+        0.1,
+    )
+    metrics.set_comparisons([])
+    assert value("feedbacks") is None
+
+
+def test_what_a_steward_drops_is_counted_on_when_it_begins_to_read_anew():
+    metrics = StewardMetrics()
+    for count in (2, 5, 0, 1):
+        metrics.set_dropped({"full": count})
+    assert metrics.registry.get_sample_value("clipper_comparison_dropped_total", {"reason": "full"}) == 6
 
 
 def test_every_specified_metric_is_counted_and_no_other():
-    families = {family.name for family in everything_counted().collect() if family.samples}
+    families = {family.name for family in everything_counted() if family.samples}
     specified = {spec.name.removesuffix("_total") for spec in SPECS}
     assert families == specified | {name.removesuffix("_total") for name in PROCESS_METRICS}
 

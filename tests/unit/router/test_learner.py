@@ -7,13 +7,18 @@ from types import SimpleNamespace
 
 from doubles_learning import feedback, logged
 from doubles_routing import application
-from doubles_streaming import FakeLogReader, FakeProducer
+from doubles_streaming import FakeLogReader, FakeProducer, record
 
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import FORWARDED, Learner
+from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
+from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import SavedRow
+from clipper_topics.control import restore_key
+from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 
 CATALOGUE = Catalogue(partitions=3)
 
@@ -29,6 +34,9 @@ class FakeSelection:
 
     def row(self, name, context, partition):
         return self.rows.get((name, context, partition), NO_ROW)
+
+    def contexts(self, name, partition):
+        return [context for application, context, of in self.rows if (application, of) == (name, partition)]
 
     async def write(self, outbox, partition, rows, position):
         await asyncio.sleep(0)
@@ -60,7 +68,15 @@ class Fixture:
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
-        self.learner = Learner(self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics)
+        self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
+        self.learner = Learner(
+            self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics,
+            self.restores, self.followed_upto,
+        )  # fmt: skip
+
+    def followed_upto(self):
+        self.on_followed()
+        return self.followed
 
     def finished_upto(self, tp):
         self.looked += 1
@@ -228,8 +244,8 @@ async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
 @learning
 async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
     fixture.decide("q1", "q2")
-    for record in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
-        fixture.producer.append(CATALOGUE.feedback, 0, record.key, record.value)
+    for entry in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
     await fixture.learner.rebuild_credits([0], 3600.0)
     assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, None], 1)
@@ -259,10 +275,85 @@ async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     """A clock that is an hour wrong would make room for itself by dropping every decision."""
     now_s = time.time()
     fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, now_s)
-    record = one(0, "q1")
-    fixture.producer.append(CATALOGUE.feedback, 0, record.key, record.value)
+    entry = one(0, "q1")
+    fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.reader._timestamp_ms = int((now_s + 3 * 3600) * 1000)
     fixture.selection.positions[0] = 0
     await fixture.learner.rebuild_credits([0], 3600.0)
     assert fixture.credits == [0, None]
     assert fixture.decisions.of(0).find(["q1"]) != [None]
+
+
+ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
+
+
+def declaration(fixture, restore_id="r-0"):
+    """Append a declaration to the control topic, which nobody has followed yet."""
+    value = codec.restores.encode(
+        Restore(application="app", at_ms=0, by="ada", digests=digests_of(markers_of("app", ROWS, 3)))
+    )
+    key = restore_key(restore_id)
+    return record(fixture.producer.append(CATALOGUE.control, 0, key, value), value, key)
+
+
+def marker(offset, restore_id="r-0", value=None):
+    headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
+    return record(offset, value or markers_of("app", ROWS, 3)[0], None, CATALOGUE.feedback, headers=headers)
+
+
+@learning
+async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
+    fixture.decide("q1", "q2")
+    followed, looks = declaration(fixture), []
+
+    def follow_at_the_third_look():
+        looks.append(fixture.selection.position(0))
+        if len(looks) == 3:
+            fixture.restores.take([followed])
+            fixture.followed = 1
+
+    fixture.on_followed = follow_at_the_third_look
+    assert await fixture.learn(one(0, "q1"), marker(1), one(2, "q2"))
+    assert looks == [-1, -1, -1]
+    ((totals,),) = [fixture.selection.row("app", None, 0).totals]
+    assert (totals.count, fixture.count(), fixture.selection.position(0)) == (3.0, 2, 2)
+    assert fixture.metrics.feedback == {"applied": 2, "restored": 1}
+    assert fixture.log(CATALOGUE.dead_letters) == []
+
+
+@learning
+async def test_a_marker_without_a_declaration_is_a_dead_letter_once_the_control_topic_was_followed_to_its_end(fixture):
+    fixture.producer.append(CATALOGUE.control, 0, b"model/a:1", b"{}")
+
+    def follow():
+        fixture.followed = 1
+
+    fixture.on_followed = follow
+    assert await fixture.learn(marker(0), marker(1, value=b"junk"))
+    assert (fixture.selection.rows, fixture.selection.position(0)) == ({}, 1)
+    assert fixture.metrics.dead == {"RefusedMarker": 2}
+    said = [dict(headers)["__streams.errors.message"].decode() for _, _, headers in fixture.log(CATALOGUE.dead_letters)]
+    assert all("no restore 'r-0' is declared on the control topic" in message for message in said)
+
+
+@learning
+async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the_step(fixture):
+    declaration(fixture)
+
+    def lose():
+        fixture.app.generation = -1
+
+    fixture.on_followed = lose
+    assert not await fixture.learn(marker(0))
+    assert (fixture.selection.position(0), fixture.log(CATALOGUE.dead_letters)) == (-1, [])
+
+
+@learning
+async def test_credits_are_rebuilt_across_markers(fixture):
+    fixture.decide("q1", "q2")
+    for entry in (one(0, "q1"), marker(1), one(2, "q2")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value, entry.headers)
+    fixture.selection.positions[0] = 2
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 2)
+    assert fixture.log(CATALOGUE.dead_letters) == []

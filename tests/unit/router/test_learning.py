@@ -3,15 +3,19 @@
 import pytest
 from doubles_learning import Rows, feedback, logged, prediction
 from doubles_routing import application
+from doubles_streaming import record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_agents.router.decisions import Logged
 from clipper_agents.router.encoding import NAMED
 from clipper_agents.router.learning import OrphanFeedback, UnusableFeedback, learn
+from clipper_agents.router.restores import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
+from clipper_topics.change import SavedRow
 from clipper_topics.prediction import Missing, PolicyRef
+from clipper_topics.restore import Marker
 from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, SelectionRow
 
 APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
@@ -145,3 +149,71 @@ def test_steps_of_any_length_fold_like_one(given_, data):
         credited |= step.credited
         at += size
     assert (rows, credited) == (whole.rows, whole.credited)
+
+
+def restored(offset, *rows, declared=0, name="app"):
+    saved = [SavedRow(partition=0, context=context, totals=totals) for context, totals in rows]
+    return record(offset), Restored(marker=Marker(application=name, rows=saved), declared=declared)
+
+
+def marked(markers, rows, feedbacks=(), decisions=None):
+    known = {found.query_id: (decisions or {}).get(found.query_id) for _, found in feedbacks}
+    return learn(
+        list(feedbacks), known, dict.fromkeys(known), Rows(rows), APPLICATIONS.get, markers,
+        lambda name: [key for key in rows if key[0] == name],
+    )  # fmt: skip
+
+
+def row(offset, applied, **sums):
+    totals = [ModelTotalsRecord(f"{model}:1", *values) for model, values in sums.items()]
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+
+
+def test_a_marker_sets_every_row_of_its_application_and_leaves_what_counted():
+    rows = {KEY: row(3, 4, a=(4.0, 1.0, 1.0, 4.0)), ("app", "c"): row(4, 1), ("other", None): row(5, 2)}
+    step = marked([restored(9, (None, {"b:1": (2.0, 1.0, 8.0, 3.0)}), ("new", {}), declared=7)], rows)
+    assert step.rows == {
+        KEY: row(9, 4, b=(2.0, 1.0, 3.0, 8.0)),
+        ("app", "c"): row(9, 1),
+        ("app", "new"): row(9, 0),
+        ("", "app"): row(9, 7),
+    }
+    assert (step.outcomes, step.refused, step.credited) == ({"restored": 1}, [], {})
+
+
+def test_feedback_of_the_same_step_counts_on_its_side_of_the_marker():
+    decisions = {name: logged(0, name) for name in ("before", "after")}
+    feedbacks = [feedback(7, "before", label=0), feedback(9, "after", label=0)]
+    step = marked([restored(8, (None, {"a:1": (4.0, 0.0, 4.0, 0.0)}))], {}, feedbacks, decisions)
+    assert losses(step.rows[KEY]) == {"a:1": (5.0, 1.0)}
+    assert (step.rows[KEY].applied, step.credited) == (2, {"before": 7, "after": 9})
+
+
+def test_a_restore_counts_once_in_a_partition_also_the_first_record_of_the_control_topic():
+    first = marked([restored(5, declared=0)], {KEY: row(3, 4, a=(4.0, 1.0, 1.0, 4.0))})
+    assert first.outcomes == {"restored": 1}
+    again = marked([restored(6, (None, {"a:1": (1.0, 1.0, 1.0, 1.0)}), declared=0)], first.rows)
+    assert (again.outcomes, again.rows, again.refused) == ({"duplicate": 1}, {}, [])
+
+
+def test_the_later_restore_on_the_control_topic_wins_in_whatever_order_the_markers_come():
+    early, late = (("c", {"a:1": (1.0, 0.0, 1.0, 0.0)}), ("c", {"a:1": (2.0, 0.0, 2.0, 0.0)}))
+    there = marked([restored(5, early, declared=1), restored(6, late, declared=2)], {})
+    back = marked([restored(5, late, declared=2), restored(6, early, declared=1)], {})
+    assert there.rows["app", "c"].totals == back.rows["app", "c"].totals
+    ((refused, error),) = back.refused
+    assert (refused.offset, "a later restore of app" in str(error)) == (6, True)
+
+
+def test_a_step_with_markers_that_was_cut_behind_its_notes_is_done_again_without_a_word():
+    markers = [restored(5, (None, {"a:1": (1.0, 0.0, 1.0, 0.0)}), declared=1), restored(6, declared=2)]
+    whole = marked(markers, {KEY: row(3, 4)})
+    again = marked(markers, whole.rows)
+    assert (again.rows, again.refused) == ({}, [])
+
+
+def test_a_restore_of_an_application_that_is_not_declared_counts():
+    assert marked([restored(5, name="gone")], {("gone", None): row(3, 4, a=(1.0, 1.0, 1.0, 1.0))}).rows == {
+        ("gone", None): row(5, 4),
+        ("", "gone"): row(5, 0),
+    }

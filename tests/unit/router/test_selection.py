@@ -188,3 +188,27 @@ def test_a_row_holds_a_state_bit_for_bit():
 def state_of_value(value):
 
     return state_of(_rows.decode(value))
+
+
+def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
+    """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
+    note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
+    asyncio.run(selection.write(None, 0, {("", "app"): note, ("app", "c"): row}, 5))
+    assert [_keys.decode(key) for key in table.last] == [
+        RowKey("app", "c", 0),
+        RowKey("", "app", 0),
+        RowKey("", None, 0),
+    ]
+    assert (selection.position(0), selection.row("", "app", 0).applied) == (5, 1)
+    assert selection.contexts("app", 0) == ["c"]
+    assert selection.unpublished() == []
+
+
+def test_a_row_that_a_restore_empties_is_published_and_chosen_by(selection):
+    write(selection, 0, GOOD_A)
+    assert weights(selection)["a:1"] > weights(selection)["b:1"]
+    selection.unpublished()
+    write(selection, 0, SelectionState(), offset=1)
+    assert weights(selection)["a:1"] == weights(selection)["b:1"]
+    ((_, value, _),) = selection.unpublished()
+    assert _rows.decode(value).totals == []

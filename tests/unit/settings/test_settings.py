@@ -109,7 +109,10 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
     ("text", "said"),
     [
         ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
-        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, models, application, model"),
+        (
+            "[ruoter]",
+            "ruoter: there is no such key; known: kafka, broker, router, host, steward, models, application, model",
+        ),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
@@ -190,6 +193,18 @@ def test_a_process_may_load_exactly_what_its_own_configuration_declares(written,
     assert settings.allowed == allowed
     assert settings.router_settings("r", KafkaConnection("a:1")).allowed == allowed
     assert load_settings(None, {}).allowed == ()
+
+
+def test_a_url_is_declared_and_allowed_as_it_is_written_and_is_no_path(written):
+    url = "http://models:8080/v2/models/digits"
+    model = f'[[model]]\nname = "a"\nruntime = "oip"\nuri = "{url}"\n'
+    settings = load_settings(written(model), {})
+    assert settings.models[0].uri == url
+    assert settings.allowed == (url,)
+    said = load_settings(written('[models]\nallowed = ["http://models:8080"]\n' + model), {})
+    assert said.allowed == ("http://models:8080",)
+    with pytest.raises(InvalidSetting, match="outside of what this process may load"):
+        load_settings(written('[models]\nallowed = ["http://other:8080"]\n' + model), {})
 
 
 def test_what_is_said_to_be_allowed_is_all_that_is(written, tmp_path):

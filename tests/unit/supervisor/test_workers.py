@@ -97,3 +97,11 @@ def test_a_worker_may_unpickle_and_keeps_files_where_the_operators_file_says(tmp
         assert made.files == FileRules(unpickle=unpickle, cache_dir=str(tmp_path / "kept"))
         (spec,) = made.routers()
         assert load_settings(Path(spec.command[spec.command.index("--config") + 1]), {}).files == made.files
+
+
+def test_a_steward_is_started_unless_it_is_not_wanted(workers):
+    (spec,) = workers(steward__metrics_port="9300").stewards()
+    assert spec.name == "steward"
+    assert spec.command[3:5] == ("worker", "steward")
+    assert "steward.metrics_port=9300" in spec.command
+    assert workers(steward__enabled="false").stewards() == []

@@ -1,0 +1,168 @@
+"""What went through an application lately, in seconds: a fold of predictions, audits and feedback, without Kafka.
+
+Rules of this file:
+- A second is that of the record's timestamp, which is the broker's; one in the future counts as now.
+- A query that is read twice counts twice: routers answer a query again only after a crash, and then once.
+- What is older than the longest window is forgotten, so that a view that runs for weeks stays as small as at first.
+"""
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipper_topics.audit import Audit
+from clipper_topics.prediction import Prediction
+
+LONGEST_S = 60
+"""Seconds kept: shares of the last minute are shown."""
+
+
+def quantile(q: float, values: Sequence[float]) -> float | None:
+    """The smallest value that at least the share q of them does not exceed; None of none.
+
+    >>> quantile(0.5, [4.0, 1.0, 3.0]), quantile(0.99, [])
+    (3.0, None)
+
+    Source: Hyndman and Fan, "Sample quantiles in statistical packages", Am. Stat. 50, 1996, definition 1.
+    """
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def _floats() -> "array[float]":
+    return array("d")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was counted in some seconds.
+
+    Attributes:
+        seconds: How many seconds these are.
+        queries: Answered queries.
+        defaults: Default answers, by reason.
+        latencies_ms: Of the answers, from the query's timestamp.
+        served: Queries that a version answered, alone or with others.
+        asked: Queries for which a version was asked, for the log only too, and whether or not it answered.
+        model_latencies_ms: Of a version's answers that came from no cache.
+        feedback: Feedback records that name the application.
+    """
+
+    seconds: int = 0
+    queries: int = 0
+    defaults: Counter[str] = field(default_factory=Counter)
+    latencies_ms: "array[float]" = field(default_factory=_floats)
+    served: Counter[str] = field(default_factory=Counter)
+    asked: Counter[str] = field(default_factory=Counter)
+    model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
+    feedback: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Count the other's seconds too."""
+        self.queries += other.queries
+        self.defaults.update(other.defaults)
+        self.latencies_ms.extend(other.latencies_ms)
+        self.served.update(other.served)
+        self.asked.update(other.asked)
+        for ref, latencies in other.model_latencies_ms.items():
+            self.model_latencies_ms[ref].extend(latencies)
+        self.feedback += other.feedback
+
+
+class Recent:
+    """Counts by application and second.
+
+    Attributes:
+        since_s: From when on everything was read, seconds since the epoch.
+
+    >>> recent = Recent()
+    >>> recent.predicted(Prediction(query_id="0-1", application="digits", latency_ms=12.0), at_s=99.5, now_s=100.0)
+    >>> recent.window("digits", now_s=100.0, seconds=10).queries
+    1
+    """
+
+    def __init__(self) -> None:
+        self.since_s = 0.0
+        self._seconds: defaultdict[str, dict[int, Counts]] = defaultdict(dict)
+
+    @property
+    def applications(self) -> Iterable[str]:
+        """Names of those about which something was read."""
+        return self._seconds.keys()
+
+    def predicted(self, prediction: Prediction, at_s: float, now_s: float) -> None:
+        """Take a prediction in.
+
+        Args:
+            prediction: The record.
+            at_s: Its timestamp, seconds since the epoch.
+            now_s: The time now, the same.
+        """
+        counts = self._at(prediction.application, at_s, now_s)
+        if counts is None:
+            return
+        counts.queries += 1
+        counts.latencies_ms.append(prediction.latency_ms)
+        if prediction.default:
+            counts.defaults[prediction.reason or "unknown"] += 1
+        for answer in prediction.models:
+            ref = f"{answer.model}:{answer.version}"
+            counts.asked[ref] += 1
+            if answer.served and not prediction.default:
+                counts.served[ref] += 1
+            if not answer.cached:
+                counts.model_latencies_ms[ref].append(answer.latency_ms)
+        for missing in prediction.missing:
+            counts.asked[f"{missing.model}:{missing.version}"] += 1
+
+    def audited(self, audit: Audit, at_s: float, now_s: float) -> None:
+        """Take an audit in; arguments as of `predicted`."""
+        counts = self._at(audit.application, at_s, now_s)
+        if counts is None:
+            return
+        for answer in audit.models:
+            ref = f"{answer.model}:{answer.version}"
+            counts.asked[ref] += 1
+            if not answer.cached:
+                counts.model_latencies_ms[ref].append(answer.latency_ms)
+        for missing in audit.missing:
+            counts.asked[f"{missing.model}:{missing.version}"] += 1
+
+    def fed_back(self, application: str, at_s: float, now_s: float) -> None:
+        """Take a feedback record in; arguments as of `predicted`."""
+        counts = self._at(application, at_s, now_s)
+        if counts is not None:
+            counts.feedback += 1
+
+    def window(self, application: str, now_s: float, seconds: int) -> Counts:
+        """What was counted in the seconds before now: whole ones, of which everything was read.
+
+        Args:
+            application: Its name.
+            now_s: Seconds since the epoch.
+            seconds: How many, at most `LONGEST_S`.
+        """
+        end = int(now_s)
+        begin = max(end - seconds, min(end, math.ceil(self.since_s)))
+        counts = Counts(seconds=end - begin)
+        for second, counted in self._seconds.get(application, {}).items():
+            if begin <= second < end:
+                counts.add(counted)
+        return counts
+
+    def forget(self, now_s: float) -> None:
+        """Drop the seconds that no window reaches any more, and applications without any."""
+        oldest = int(now_s) - LONGEST_S
+        for application, seconds in list(self._seconds.items()):
+            for second in [second for second in seconds if second < oldest]:
+                del seconds[second]
+            if not seconds:
+                del self._seconds[application]
+
+    def _at(self, application: str, at_s: float, now_s: float) -> Counts | None:
+        second = int(min(at_s, now_s))
+        if second < int(now_s) - LONGEST_S:
+            return None
+        return self._seconds[application].setdefault(second, Counts())

@@ -1,0 +1,207 @@
+"""`clipper-stream selection`: look at what an application has learned, keep it in a file, and set it back."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.showing import plain
+
+if TYPE_CHECKING:
+    from clipper_agents.admin.restoring import Plan
+    from clipper_agents.settings import Settings
+    from clipper_stream.selection.state import SelectionState
+    from clipper_topics.change import SavedRow
+
+selection = typer.Typer(
+    name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
+)
+
+Application = Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")]
+
+
+@selection.command("show", epilog="Example: clipper-stream selection show digits --context user-42")
+def show_selection(
+    application: Application,
+    *,
+    context: Annotated[str | None, typer.Option(metavar="TEXT", help="Of this context instead of all without.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Print totals and weights of the models, as the routers have stored them."""
+    settings = settings_from(config, bootstrap, assignments)
+    shown = asyncio.run(_look(settings, application, context))
+    if as_json:
+        typer.echo(json.dumps(shown))
+    else:
+        _print(shown)
+
+
+@selection.command("export", epilog="Example: clipper-stream selection export digits > digits.json")
+def export_selection(
+    application: Application, config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None
+) -> None:
+    """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
+    import msgspec
+
+    from clipper_agents.admin.saved_states import SavedState, read_rows
+
+    settings = settings_from(config, bootstrap, assignments)
+    rows = asyncio.run(read_rows(settings.connection(os.environ), settings.catalogue, application))
+    state = SavedState(application=application, rows=rows)
+    typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=1).decode())
+
+
+@selection.command("restore", epilog="Example: clipper-stream selection restore digits --revision 7")
+def restore_selection(
+    application: Application,
+    *,
+    revision: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The rows when the manifest became this revision.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="The rows of an export.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="The rows before the newest restore.")] = False,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")] = "",
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who; the user of this process by default.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Finish this restore, which was broken off; with the same rows.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Set the rows of all partitions and contexts back, under traffic; exactly one of --revision, --from, --undo.
+
+    Feedback that comes afterwards is learned on top of them. Feedback that counted before does not count again.
+    """
+    if [revision is not None, file is not None, undo].count(True) != 1:
+        raise typer.BadParameter("give exactly one of --revision, --from and --undo")
+    settings = settings_from(config, bootstrap, assignments)
+    plan = asyncio.run(_plan(settings, application, revision, file, why, by, resume))
+    saved = sum(len(_rows_in(value)) for value in plan.markers)
+    typer.echo(f"{plan.restore_id}: {saved} rows in {len(plan.markers)} partitions", err=True)
+    if plan.restore.before is None:
+        typer.echo(
+            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
+        )
+    if not yes:
+        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
+    asyncio.run(_carry_out(settings, plan))
+    typer.echo(plan.restore_id)
+
+
+async def _plan(
+    settings: "Settings",
+    application: str,
+    revision: int | None,
+    file: Path | None,
+    why: str,
+    by: str | None,
+    resume: str | None,
+) -> "Plan":
+    from clipper_agents.admin.restoring import plan_restore, plan_resumed, user_name
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    undoes, rows = await _saved_rows(settings, application, revision, file, resume)
+    if resume is not None:
+        return await plan_resumed(kafka, catalogue, application, resume, rows)
+    return await plan_restore(kafka, catalogue, application, rows, by or user_name(), why, undoes)
+
+
+async def _saved_rows(
+    settings: "Settings", application: str, revision: int | None, file: Path | None, resume: str | None
+) -> tuple[str | None, "list[SavedRow]"]:
+    """Rows of a change, of a file, or else those before a restore, with the id of that."""
+    from clipper_agents.admin.errors import NoSuchRestore
+    from clipper_agents.admin.restoring import read_restores, to_undo
+    from clipper_agents.admin.saved_states import read_change, read_state
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    if file is not None:
+        return None, read_state(file, application)
+    if revision is not None:
+        change = await read_change(kafka, catalogue, application, revision)
+        if change.rows is None:
+            raise NoSuchRestore(
+                f"the change of {application} to revision {revision} keeps no rows, they were too many: "
+                "give a file of `selection export` with --from"
+            )
+        return None, change.rows
+    declared = await read_restores(kafka, catalogue)
+    undone = to_undo([one for one in declared if one.restore_id != resume], application)
+    return undone.restore_id, undone.restore.before or []
+
+
+async def _carry_out(settings: "Settings", plan: "Plan") -> None:
+    from clipper_agents.admin.restoring import carry_out
+
+    await carry_out(settings.connection(os.environ), settings.catalogue, plan)
+
+
+async def _look(settings: "Settings", application: str, context: str | None) -> dict[str, Any]:
+    from clipper_agents.admin import read_manifests
+    from clipper_agents.admin.saved_states import read_rows, state_of_rows
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    manifest = (await read_manifests(kafka, catalogue)).applications.get(application)
+    rows = await read_rows(kafka, catalogue, application)
+    state = state_of_rows(rows, context)
+    weights: dict[str, float] = {}
+    if manifest is not None and manifest.models:
+        from clipper_stream.selection.registry import make_policy
+
+        policy = make_policy(manifest.policy.name, manifest.policy.parameters)
+        weights = dict(policy.prepare(state, manifest.models).weights)
+    return {
+        "application": application,
+        "context": context,
+        "contexts": len({row.context for row in rows} - {None}),
+        "models": _models(state, weights),
+    }
+
+
+def _models(state: "SelectionState", weights: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": ref,
+            "weight": weights.get(ref),
+            "count": state.of(ref).count,
+            "loss": state.of(ref).loss,
+            "weighted_count": state.of(ref).weighted_count,
+            "weighted_loss": state.of(ref).weighted_loss,
+        }
+        for ref in dict.fromkeys([*weights, *state.totals])
+    ]
+
+
+def _print(shown: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "weight", "count", "loss", "weighted count", "weighted loss"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for one in shown["models"]:
+        numbers = (one["count"], one["loss"], one["weighted_count"], one["weighted_loss"])
+        weight = "no candidate" if one["weight"] is None else f"{one['weight']:.4f}"
+        table.add_row(Text(plain(one["model"])), weight, *(f"{number:.2f}" for number in numbers))
+    of = "without a context" if shown["context"] is None else f"in context {plain(shown['context'])}"
+    console = Console()
+    console.print(Text(f"{plain(shown['application'])} {of}; {shown['contexts']} contexts have totals"))
+    console.print(table if shown["models"] else "nothing learned")
+
+
+def _rows_in(value: bytes) -> "list[SavedRow]":
+    import msgspec
+
+    from clipper_topics.restore import Marker
+
+    return msgspec.msgpack.decode(value, type=Marker).rows

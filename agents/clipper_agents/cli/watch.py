@@ -1,0 +1,72 @@
+"""`clipper-stream watch`: what flows through applications, second by second."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_agents.admin.watching import Look
+    from clipper_agents.settings import Settings
+
+Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a second, for machines.")]
+Show = Callable[["Look"], None]
+
+
+def watch(
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+    application: Application = None,
+    as_json: Json = False,
+) -> None:
+    """Show throughput, latency, defaults, versions, trials and events, each second, until Ctrl-C.
+
+    In a pipe: a line an application and second. Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
+    """
+    settings = settings_from(config, bootstrap, assignments)
+    view, show = _view(as_json, settings.kafka.prefix)
+    with view:
+        asyncio.run(_watch(settings, application, show))
+
+
+async def _watch(settings: "Settings", application: str | None, show: Show) -> None:
+    from clipper_agents.admin.watching import looks
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    found = looks(settings.connection(os.environ), settings.catalogue, application, ended.is_set)
+    async with aclosing(found):  # the connection is closed before the event loop is
+        async for look in found:
+            show(look)
+
+
+def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
+    """What is to be entered while it shows, and how a look is shown."""
+    from rich.console import Console
+
+    from clipper_agents.cli.watch_view import json_line, lines, page
+
+    if as_json:
+        return nullcontext(), lambda look: print(json_line(look), flush=True)
+    console = Console()
+    if console.is_terminal:
+        from rich.live import Live
+
+        live = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+        return live, lambda look: live.update(page(look, prefix, console.width), refresh=True)
+    told: list[str] = []
+
+    def print_lines(look: "Look") -> None:
+        print("\n".join(lines(look, told)), flush=True)
+        told[:] = look.reasons
+
+    return nullcontext(), print_lines

@@ -1,0 +1,138 @@
+"""Puts together what the logs say about one query: its prediction, its audit when it has one, and its first feedback.
+
+Rules of this file:
+- Of several predictions about a query the first is the decision, and the first feedback that can be used counts, as for
+  the learner. Feedback about a query that was not decided yet is an orphan, as for the learner.
+- Memory is bounded: by the feedback horizon in the records' own time, and by a number of queries. What is dropped
+  although it had feedback, or might still get some, is counted.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clipper_topics.audit import Audit
+from clipper_topics.feedback import Feedback
+from clipper_topics.prediction import Prediction
+
+Query = tuple[int, str]
+"""Partition and query id."""
+
+
+@dataclass(slots=True)
+class Joined:
+    """What is known of one query.
+
+    Attributes:
+        at_ms: When its first record was written.
+        prediction: The decision.
+        audit: What was asked for the log only.
+        feedback: What was true.
+        done: Whether it has been handed over.
+    """
+
+    at_ms: int
+    prediction: Prediction | None = None
+    audit: Audit | None = None
+    feedback: Feedback | None = None
+    done: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is to come."""
+        decided = self.prediction is not None and self.feedback is not None
+        return decided and (self.audit is not None or not (self.prediction and self.prediction.audited))
+
+
+class Join:
+    """Queries of which not everything is known yet.
+
+    Args:
+        horizon_s: How long after its prediction a feedback still counts, in seconds.
+        most_queries: Kept at most.
+
+    Attributes:
+        dropped: By reason: `full` (more queries than are kept), `no_audit` (feedback came, the audit did not).
+    """
+
+    def __init__(self, horizon_s: float, most_queries: int) -> None:
+        self._horizon_ms, self._most = horizon_s * 1000, most_queries
+        self._queries: OrderedDict[Query, Joined] = OrderedDict()
+        self.dropped: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def prediction(self, partition: int, found: Prediction, at_ms: int) -> Joined | None:
+        """A prediction was read; the query when that completes it."""
+        query = self._query(partition, found.query_id, at_ms)
+        if query.prediction is None and not query.done:
+            query.prediction = found
+        return _completed(query)
+
+    def audit(self, partition: int, found: Audit, at_ms: int) -> Joined | None:
+        """An audit was read; the query when that completes it."""
+        query = self._query(partition, found.query_id, at_ms)
+        if query.audit is None and not query.done:
+            query.audit = found
+        return _completed(query)
+
+    def feedback(self, partition: int, found: Feedback, at_ms: int) -> Joined | None:
+        """A feedback was read; the query when that completes it."""
+        self.forget(at_ms)
+        query = self._queries.get((partition, found.query_id))
+        if query is None or query.prediction is None or query.done or query.feedback is not None:
+            return None
+        if _disagrees(found, query.prediction):
+            return None
+        query.feedback = found
+        return _completed(query)
+
+    def reopen(self, query: Joined) -> None:
+        """The feedback could not be used: the next one may be."""
+        query.feedback, query.done = None, False
+
+    def close(self, query: Joined) -> None:
+        """It was used: its records are needed no more, its id is, for feedback that repeats it."""
+        query.prediction = query.audit = query.feedback = None
+
+    def forget(self, now_ms: int) -> None:
+        """Drop what is older than the horizon."""
+        for key in self._expired(now_ms):
+            self._drop(key, "no_audit", only_with_feedback=True)
+
+    def _expired(self, now_ms: int) -> Iterator[Query]:
+        while self._queries:
+            key, query = next(iter(self._queries.items()))
+            if now_ms - query.at_ms <= self._horizon_ms:
+                return
+            yield key
+
+    def _query(self, partition: int, query_id: str, at_ms: int) -> Joined:
+        self.forget(at_ms)
+        key = (partition, query_id)
+        query = self._queries.get(key)
+        if query is None:
+            query = self._queries[key] = Joined(at_ms)
+            if len(self._queries) > self._most:
+                self._drop(next(iter(self._queries)), "full")
+        return query
+
+    def _drop(self, key: Query, reason: str, *, only_with_feedback: bool = False) -> None:
+        query = self._queries.pop(key)
+        if not query.done and (query.feedback is not None or not only_with_feedback):
+            self.dropped[reason] += 1
+
+
+def _completed(query: Joined) -> Joined | None:
+    if query.done or not query.complete:
+        return None
+    query.done = True
+    return query
+
+
+def _disagrees(found: Feedback, prediction: Prediction) -> bool:
+    return any(
+        said is not None and said != decided
+        for said, decided in ((found.application, prediction.application), (found.context, prediction.context))
+    )

@@ -1,0 +1,251 @@
+"""A model's life while traffic flows: deployed, compared, promoted, rolled back, retired; a bad version ends by itself.
+
+    make demo-lifecycle
+
+Everything is done by the commands that an operator types; they are printed with what they say. The script only asks,
+says what the pictures showed, waits for what the rollout rule decides, and counts.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from traffic import Traffic
+from train import train_versions
+
+from clipper_agents.admin import read_control
+from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_report
+from clipper_stream.client import Client
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.connection import KafkaConnection
+
+COMMAND = Path(sys.executable).with_name("clipper-stream")
+CONFIGURATION = """
+[kafka]
+partitions = 2
+
+[[application]]
+name = "digits"
+input = {{ shape = [64] }}
+models = ["digits:1"]
+policy = {{ name = "exp3" }}
+objective_ms = 250
+default_output = -1
+rollout = {{ margin = 0.02, steps = [0.1, 0.5], least = 40 }}
+
+[[model]]
+name = "digits"
+version = "1"
+runtime = "sklearn"
+uri = "{first}"
+input = {{ shape = [64] }}
+"""
+QUIET_S = 10.0
+"""Of traffic before anything is changed: what latencies are compared with."""
+LOOK_S = 4.0
+"""Between two commands, for shares to be seen in the plot."""
+PATIENCE_S = 240.0
+"""For a decision of the rule; an idle machine needs a tenth of it."""
+LATE_FACTOR, LATE_MS = 3.0, 50.0
+"""Deploys may raise the 99th percentile so much before this is called a failure: hosts start on the same cores."""
+
+
+class Operator:
+    """Types commands, and waits for what they lead to.
+
+    Args:
+        bootstrap: Of the Kafka.
+        folder: Where the commands run.
+    """
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        self._bootstrap, self._folder = bootstrap, folder
+        self._kafka, self._catalogue = KafkaConnection(bootstrap), Catalogue(partitions=2)
+
+    async def types(self, *arguments: str) -> str:
+        """Run a command, and show it with its output.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        print(f"\n$ clipper-stream {' '.join(arguments)}", flush=True)
+        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self._bootstrap, "CLIPPER_KAFKA_PARTITIONS": "2"}
+        process = await asyncio.create_subprocess_exec(
+            COMMAND, *arguments, cwd=self._folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        print(said.decode(), end="", flush=True)
+        if process.returncode and arguments[0] != "status":  # which says by its code whether anything is wrong
+            raise SystemExit(f"clipper-stream {' '.join(arguments)} ended with {process.returncode}")
+        return said.decode()
+
+    async def history(self) -> list[Change]:
+        """All changes of the application, oldest first."""
+        state = await read_control(self._kafka, self._catalogue)
+        return list(state.history("digits").values())
+
+    async def waits(self, what: str, found: Callable[[Change], bool]) -> Change:
+        """Until the newest changes have one like this; shows every change that came meanwhile.
+
+        Raises:
+            SystemExit: it does not come.
+        """
+        before = len(await self.history())
+        shown, end_s = before, time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            changes = await self.history()
+            for change in changes[shown:]:
+                print(f"    {line_of(change)}", flush=True)
+            shown = len(changes)
+            for change in changes[before:]:
+                if found(change):
+                    return change
+            await asyncio.sleep(0.5)
+        raise SystemExit(f"not within {PATIENCE_S:.0f} s: {what}")
+
+
+def line_of(change: Change) -> str:
+    """A change in one line."""
+    numbers = {name: round(value, 4) if isinstance(value, float) else value for name, value in change.numbers.items()}
+    said = f" {json.dumps(numbers)}" if numbers else ""
+    return f"revision {change.revision}: {change.command} {change.model or ''} by {change.by}{said}"
+
+
+async def live(operator: Operator, files: dict[str, Path]) -> None:
+    """The story: each step is a command, or something that the rule decides by itself."""
+
+    async def deploy(version: str, *how: str) -> None:
+        what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
+        await operator.types("model", "deploy", *what, "--application", "digits", "--automatic", *how)
+
+    def decided(command: str, version: str) -> Callable[[Change], bool]:
+        return lambda change: (change.command, change.model) == (command, f"digits:{version}")
+
+    await deploy("2", "--stage", "shadow", "--why", "trained on all pictures")
+    await operator.waits("version 2 is a canary", decided("step", "2"))
+    await operator.types("status")
+    promoted = await operator.waits("version 2 is promoted", decided("promote", "2"))
+    await asyncio.sleep(LOOK_S)
+    await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
+    await operator.waits("version 3 is aborted", decided("abort", "3"))
+    back = ("--application", "digits", "--to", str(promoted.revision - 1))
+    await operator.types("model", "rollback", *back, "--why", "is version 2 worth it?")
+    await asyncio.sleep(LOOK_S)
+    await operator.types("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
+    await operator.types("application", "update", "digits", "--set", "keep_best=1", "--why", "one is enough")
+    await operator.waits("version 1 is retired", decided("retire", "1"))
+    await asyncio.sleep(LOOK_S)
+    await operator.types("status")
+    await operator.types("application", "history", "digits")
+
+
+async def run(rate: float, out: Path) -> dict[str, Any]:
+    """Everything; the figures."""
+    digits = load_digits(seed=0)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-")))
+        files = await asyncio.to_thread(train_versions, digits, folder)
+        up = stack.enter_context(Up(folder, CONFIGURATION.format(first=files["1"])))
+        bootstrap = await asyncio.to_thread(up.ready)
+        client = await stack.enter_async_context(Client(bootstrap))
+        operator = Operator(bootstrap, folder)
+        traffic = Traffic(client, draw_traffic(digits, 5_000, seed=1), rate)
+        traffic.start()
+        began_s = time.time()
+        await asyncio.sleep(QUIET_S)
+        deploying_s = time.time()
+        await live(operator, files)
+        ended_s = time.time()
+        await traffic.stop()
+        changes = await operator.history()
+        figures = {
+            "queries": traffic.asked,
+            "lost": traffic.asked - traffic.answered,
+            "defaults": sum(second.defaults for second in traffic.seconds.values()),
+            "feedbacks": traffic.fed_back,
+            "changes": [line_of(change) for change in changes],
+            "p99_ms_before": round(traffic.p99_ms(began_s + 2, deploying_s), 1),
+            "p99_ms_meanwhile": round(traffic.p99_ms(deploying_s, ended_s), 1),
+            "seconds": round(ended_s - began_s, 1),
+        }
+        write(out, figures, changes, traffic.samples())
+        return figures
+
+
+def write(out: Path, figures: dict[str, Any], changes: list[Change], samples: list[LifecycleSample]) -> None:
+    """The page and the figures, into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    lifecycle_report(out / "lifecycle.html", changes, samples, "A model's life")
+    (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+
+
+class Up:
+    """`clipper-stream up` as a process of its own, with an embedded Kafka; ended with the block.
+
+    Args:
+        folder: Where it runs.
+        configuration: Of the deployment, TOML.
+    """
+
+    def __init__(self, folder: Path, configuration: str) -> None:
+        self._folder = folder
+        (folder / "clipper.toml").write_text(configuration)
+
+    def __enter__(self) -> Self:
+        self._log = (self._folder / "up.log").open("wb")
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            [COMMAND, "up", "--config", "clipper.toml"], cwd=self._folder, stdout=subprocess.PIPE, stderr=self._log
+        )
+        return self
+
+    def ready(self) -> str:
+        """Wait until it serves; the address of its Kafka.
+
+        Raises:
+            SystemExit: it ended instead.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        if not line.startswith("ready bootstrap="):
+            self._process.wait()
+            raise SystemExit((self._folder / "up.log").read_text()[-4000:])
+        print(f"$ clipper-stream up\n{line}", end="", flush=True)
+        return line.split("=", 1)[1].split()[0]
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+def main() -> None:
+    """Run it, print the figures, and fail when a query was lost or answers came much later."""
+    parser = argparse.ArgumentParser(description="A model's life while traffic flows.")
+    parser.add_argument("--rate", type=float, default=100.0, help="queries a second")
+    parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder of the page and the figures")
+    options = parser.parse_args()
+    figures = asyncio.run(run(options.rate, options.out.resolve()))
+    print()
+    for name, value in figures.items():
+        if name != "changes":
+            print(f"{name:18} {value}")
+    print(f"page               {options.out / 'lifecycle.html'}")
+    late = figures["p99_ms_meanwhile"] > LATE_FACTOR * figures["p99_ms_before"] + LATE_MS
+    if figures["lost"] or figures["feedbacks"] != figures["queries"] or late:
+        raise SystemExit("queries were lost, or answered much later than without deploys")
+
+
+if __name__ == "__main__":
+    main()

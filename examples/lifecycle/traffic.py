@@ -1,0 +1,110 @@
+"""An application that asks about pictures all the time and says a moment later what they showed."""
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipper_agents.demo.data import Labelled
+from clipper_agents.demo.lifecycle import LifecycleSample
+from clipper_stream.client import Answer, Client
+from clipper_stream.client.errors import PredictionTimeout
+
+FEEDBACK_AFTER_S = 0.3
+
+
+@dataclass(slots=True)
+class Second:
+    """What one second's queries came to: answers and wrong ones by version, defaults, latencies."""
+
+    answers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    wrong: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    defaults: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+
+class Traffic:
+    """Queries at a steady rate with their feedback, from `start` until `stop`.
+
+    Args:
+        client: Asks.
+        pictures: What to ask about, in turn.
+        rate: Queries a second.
+    """
+
+    def __init__(self, client: Client, pictures: Labelled, rate: float) -> None:
+        self._client, self._pictures, self._rate = client, pictures, rate
+        self._open: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self.seconds: dict[int, Second] = defaultdict(Second)
+        self.asked = self.answered = self.fed_back = 0
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._asking = asyncio.create_task(self._ask_all())
+
+    async def stop(self) -> None:
+        """Ask no more; returns when everything that was asked is answered and fed back."""
+        self._stopping.set()
+        await self._asking
+        while self._open:
+            await asyncio.wait(self._open)
+
+    async def _ask_all(self) -> None:
+        began_s = time.monotonic()
+        for number in itertools.count():
+            wait_s = began_s + number / self._rate - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            if self._stopping.is_set():
+                return
+            self._spawn(number % len(self._pictures.labels))
+
+    def _spawn(self, picture: int) -> None:
+        task = asyncio.create_task(self._ask(picture))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _ask(self, picture: int) -> None:
+        label = int(self._pictures.labels[picture])
+        second = self.seconds[int(time.time())]
+        self.asked += 1
+        try:
+            answer = await self._client.predict("digits", self._pictures.rows[picture].astype(np.float32))
+        except PredictionTimeout:
+            return  # counted by `asked - answered`
+        self.answered += 1
+        second.latencies_s.append(answer.latency_s)
+        second.defaults += answer.default
+        for ref in served(answer):
+            second.answers[ref] += 1
+            second.wrong[ref] += answer.output != label
+        await asyncio.sleep(FEEDBACK_AFTER_S)
+        await self._client.feedback(answer, label=label)
+        self.fed_back += 1
+
+    def samples(self) -> list[LifecycleSample]:
+        """Shares and losses, a second each."""
+        return [
+            LifecycleSample(
+                at_s=float(at_s),
+                shares={ref: count / sum(second.answers.values()) for ref, count in sorted(second.answers.items())},
+                losses={ref: second.wrong[ref] / count for ref, count in sorted(second.answers.items())},
+            )
+            for at_s, second in sorted(self.seconds.items())
+            if second.answers
+        ]
+
+    def p99_ms(self, since_s: float, until_s: float) -> float:
+        """99th percentile of the latencies of queries asked in a time, in milliseconds."""
+        seconds = [second for at_s, second in self.seconds.items() if since_s <= at_s < until_s]
+        found = [latency_s for second in seconds for latency_s in second.latencies_s]
+        return float(np.percentile(found, 99)) * 1e3 if found else float("nan")
+
+
+def served(answer: Answer) -> list[str]:
+    """The versions whose outputs are in the answer."""
+    return [f"{one.model}:{one.version}" for one in answer.models if one.served]

@@ -1,0 +1,242 @@
+"""Logs as routers and applications write them, and changes as the writer of the control topic makes them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+
+from clipper_agents.admin import read_manifests
+from clipper_agents.steward.changes import Decision, Stale
+from clipper_agents.steward.watched import Control
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.change import Change
+from clipper_topics.control import application_key, change_key
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+
+SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
+PLAIN = ApplicationManifest(name="digits", models=["a:1"])
+
+
+def control_record(key, value, at_ms=0):
+    return SimpleNamespace(key=key, value=value, headers=(), timestamp=at_ms, offset=0)
+
+
+def control_of(*manifests, noted=True):
+    """The control topic after these manifests of one application, revisions from 1 on, a second apart."""
+    control = Control()
+    for revision, manifest in enumerate(manifests, 1):
+        after = msgspec.structs.replace(manifest, revision=revision)
+        change = Change(
+            application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
+        )
+        records = [control_record(application_key(after.name), codec.applications.encode(after), revision * 1000 + 7)]
+        if noted:
+            records.append(control_record(change_key(after.name, revision), codec.changes.encode(change)))
+        control.take(records)
+    return control
+
+
+def with_trials(*trials, **fields):
+    return msgspec.structs.replace(PLAIN, trials=list(trials), **fields)
+
+
+def answered(ref, output, *, propensity=1.0, served=True):
+    model, _, version = ref.rpartition(":")
+    return ModelAnswer(model=model, version=version, propensity=propensity, output=output, served=served)
+
+
+def missing(ref, *, propensity=1.0, served=True, reason="late"):
+    model, _, version = ref.rpartition(":")
+    return Missing(model=model, version=version, propensity=propensity, reason=reason, served=served)
+
+
+def decided(query_id, *served, application="digits", revision=1, audited=False, output=None, **fields):
+    """A prediction; the first of those who answered gives its output."""
+    said = [one for one in served if isinstance(one, ModelAnswer)]
+    failed = [one for one in served if isinstance(one, Missing)]
+    default = {} if said else {"default": True, "reason": "late"}
+    return Prediction(
+        query_id=query_id,
+        application=application,
+        output=said[0].output if said and output is None else output,
+        models=said,
+        missing=failed,
+        policy=PolicyRef(name="exp3", version=revision),
+        served_propensity=1.0 / max(1, len(served)),
+        audited=audited,
+        **{**default, **fields},
+    )
+
+
+def audit_of(query_id, *asked, application="digits"):
+    return Audit(
+        query_id=query_id,
+        application=application,
+        models=[one for one in asked if isinstance(one, ModelAnswer)],
+        missing=[one for one in asked if isinstance(one, Missing)],
+    )
+
+
+class LogWriter:
+    """Writes predictions, audits and feedback; a query's partition follows from its number."""
+
+    def __init__(self, producer, catalogue):
+        self._producer, self._catalogue = producer, catalogue
+        self._count = 0
+
+    async def queries(self, count, served, audited=(), label=1, **fields):
+        """So many queries, all answered and audited alike, with the true output."""
+        for _ in range(count):
+            self._count += 1
+            partition = self._count % self._catalogue.partitions
+            query_id = f"{partition}-{self._count}"
+            prediction = decided(query_id, *served, audited=bool(audited), **fields)
+            records = [(self._catalogue.predictions, codec.predictions.encode(prediction))]
+            if audited:
+                audit = audit_of(query_id, *audited, application=prediction.application)
+                records.append((self._catalogue.audits, codec.audits.encode(audit)))
+            records.append((self._catalogue.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=label))))
+            for topic, value in records:
+                await self._producer.send_and_wait(topic, value, key=query_id.encode(), partition=partition)
+
+
+@asynccontextmanager
+async def writing(kafka, catalogue):
+    producer = AIOKafkaProducer(**kafka.aiokafka())
+    await producer.start()
+    try:
+        yield LogWriter(producer, catalogue)
+    finally:
+        await producer.stop()
+
+
+class PublishedChanges:
+    """Makes changes as manifests with the next revision, each with its record.
+
+    Attributes:
+        made: Every change, in order.
+    """
+
+    def __init__(self, kafka, catalogue):
+        self._kafka, self._catalogue = kafka, catalogue
+        self.made: list[Change] = []
+
+    async def create(self, manifest: ApplicationManifest) -> None:
+        await self._publish("create", None, manifest, "", {}, None)
+
+    async def step(self, application, model, share, *, why, numbers, revision):
+        def canary(before):
+            step = Trial(model=model, stage="canary", share=share, automatic=True)
+            return {"trials": [step if one.model == model else one for one in before.trials]}
+
+        await self._change("step", application, model, why, numbers, revision, canary)
+
+    async def promote(self, application, model, *, why, numbers, revision):
+        def promoted(before):
+            trials = [one for one in before.trials if one.model != model]
+            return {"models": [*before.models, model], "trials": trials}
+
+        await self._change("promote", application, model, why, numbers, revision, promoted)
+
+    async def abort(self, application, model, *, why, numbers, revision):
+        def aborted(before):
+            return {"trials": [one for one in before.trials if one.model != model]}
+
+        await self._change("abort", application, model, why, numbers, revision, aborted)
+
+    async def retire(self, application, model, *, why, numbers, revision):
+        def retired(before):
+            return {"models": [ref for ref in before.models if ref != model]}
+
+        await self._change("retire", application, model, why, numbers, revision, retired)
+
+    async def _change(self, command, application, model, why, numbers, revision, change):
+        before = (await read_manifests(self._kafka, self._catalogue)).applications[application]
+        if before.revision != revision:
+            raise Stale(f"revision {revision} of {application}: it has {before.revision} now")
+        after = msgspec.structs.replace(before, revision=revision + 1, **change(before))
+        await self._publish(command, before, after, why, numbers, model)
+
+    async def _publish(self, command, before, after, why, numbers, model):
+        record = Change(
+            application=after.name,
+            revision=after.revision,
+            command=command,
+            model=model,
+            at_ms=int(time.time() * 1000),
+            by="rollout",
+            why=why,
+            numbers=dict(numbers),
+            before=before,
+            after=after,
+        )
+        async with _producer(self._kafka) as producer:
+            for key, value in (
+                (application_key(after.name), codec.applications.encode(after)),
+                (change_key(after.name, after.revision), codec.changes.encode(record)),
+            ):
+                await producer.send_and_wait(self._catalogue.control, value, key=key, partition=0)
+        self.made.append(record)
+
+
+@asynccontextmanager
+async def _producer(kafka):
+    producer = AIOKafkaProducer(**kafka.aiokafka())
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+class RecordedChanges:
+    """Takes note of what it is asked for.
+
+    Attributes:
+        asked: Every decision, in order.
+    """
+
+    def __init__(self):
+        self.asked: list[Decision] = []
+
+    async def step(self, application, model, share, *, why, numbers, revision):
+        self._note("step", application, model, why, numbers, revision, share)
+
+    async def promote(self, application, model, *, why, numbers, revision):
+        self._note("promote", application, model, why, numbers, revision)
+
+    async def abort(self, application, model, *, why, numbers, revision):
+        self._note("abort", application, model, why, numbers, revision)
+
+    async def retire(self, application, model, *, why, numbers, revision):
+        self._note("retire", application, model, why, numbers, revision)
+
+    def _note(self, command, application, model, why, numbers: Mapping[str, Any], revision, share=None):
+        self.asked.append(
+            Decision(
+                command=command,
+                application=application,
+                model=model,
+                revision=revision,
+                share=share,
+                why=why,
+                numbers=numbers,
+            )
+        )
+
+
+async def until(what, holds, within_s=60.0):
+    """The first true value of a condition."""
+    async with asyncio.timeout(within_s):
+        while not (found := holds()):  # noqa: ASYNC110 - what is waited for happens in Kafka
+            await asyncio.sleep(0.02)
+    assert found, what
+    return found

@@ -1,0 +1,98 @@
+"""Does the steward step up, promote, abort and retire by what the logs say, and does a restart come to the same?"""
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+from doubles_steward import PublishedChanges, answered, missing, until, writing
+
+from clipper_agents.observability.steward_metrics import StewardMetrics
+from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.steward import read_comparisons
+from clipper_agents.steward.process import StewardProcess
+from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+RULE = RolloutRule(margin=0.1, steps=[0.2], least=20)
+RISING = ApplicationManifest(
+    name="rising", models=["old:1"], trials=[Trial(model="new:1", automatic=True)], rollout=RULE
+)
+FAILING = ApplicationManifest(
+    name="failing",
+    models=["old:1"],
+    trials=[Trial(model="broken:1", stage="canary", share=0.2, automatic=True)],
+    rollout=RULE,
+)
+CROWDED = ApplicationManifest(name="crowded", models=["good:1", "bad:1"], keep_best=1)
+WATCHED_BY_HAND = ApplicationManifest(name="by-hand", models=["old:1"], trials=[Trial(model="new:1")])
+
+
+@asynccontextmanager
+async def steward(kafka, catalogue, changes):
+    settings = StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward")
+    process = StewardProcess(settings, changes, StewardMetrics())
+    await process.start()
+    running = asyncio.ensure_future(process.run())
+    try:
+        yield process
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await process.stop()
+    assert running.cancelled(), running.exception()
+
+
+def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kafka, catalogue):
+    old, new = answered("old:1", 0), answered("new:1", 1)
+
+    async def scenario():
+        changes = PublishedChanges(kafka, catalogue)
+        for manifest in (RISING, FAILING, CROWDED, WATCHED_BY_HAND):
+            await changes.create(manifest)
+        async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as process:
+
+            def made(command):
+                return next((one for one in changes.made if one.command == command), None)
+
+            await logs.queries(60, [old], [new], application="by-hand")
+            await logs.queries(40, [old], [new], application="rising")
+            step = await until("a step", lambda: made("step"))
+            await logs.queries(25, [new], [old], application="rising", revision=2)
+            await logs.queries(60, [missing("broken:1")], [answered("old:1", 1)], application="failing")
+            await logs.queries(60, [answered("good:1", 1)], application="crowded")
+            await logs.queries(60, [answered("bad:1", 0)], application="crowded")
+            promotion, abort, retirement = [
+                await until(command, lambda command=command: made(command))
+                for command in ("promote", "abort", "retire")
+            ]
+            for label in random.Random(7).choices([0, 1], k=30):
+                await logs.queries(1, [old], [new], label=label, application="by-hand")
+            await until(
+                "all of it", lambda: [one.feedbacks for one in process.comparisons if one.stage == "shadow"] == [90]
+            )
+            live = process.comparisons
+        again = await read_comparisons(kafka, catalogue)
+        async with steward(kafka, catalogue, changes) as restarted:
+            await until("the same", lambda: restarted.comparisons == live)
+        assert [one.command for one in changes.made] == ["create"] * 4 + ["step", "promote", "abort", "retire"]
+        return step, promotion, abort, retirement, live, again
+
+    step, promotion, abort, retirement, live, again = asyncio.run(scenario())
+    assert (step.application, step.model, step.after.trials[0].share) == ("rising", "new:1", 0.2)
+    assert step.numbers["feedbacks"] >= RULE.least
+    assert step.numbers["upper"] < RULE.margin
+    assert step.numbers["difference"] == -1.0
+    assert (promotion.after.models, promotion.after.trials) == (["old:1", "new:1"], [])
+    assert (abort.application, abort.model, abort.after.trials) == ("failing", "broken:1", [])
+    assert abort.numbers["lower"] > RULE.margin
+    assert abort.numbers["feedbacks"] < 20, "a version that does not answer is found out at once"
+    assert (retirement.model, retirement.after.models) == ("bad:1", ["good:1"])
+    assert retirement.numbers["loss"] == 1.0
+    assert again == live, "bit by bit"
+    (by_hand,) = [one for one in again if one.application == "by-hand" and one.stage == "shadow"]
+    assert by_hand.feedbacks == 90
+    assert by_hand.difference == 2 * by_hand.loss - 1, "one of the two is always right"
+    assert 0.0 < by_hand.loss < 0.3
+    assert not [one for one in again if one.application == "by-hand" and one.stage == "canary"], "nobody may step it up"

@@ -1,0 +1,246 @@
+"""Do `clipper-stream status` and `watch` say what the records of a deployment say, whoever wrote them?"""
+
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaProducer
+from e2e.programs import Program, environment, run, until
+
+from clipper_agents.admin.following import Following
+from clipper_agents.admin.looking import readable_partitions
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import change_key, key_of
+from clipper_topics.feedback import Feedback
+from clipper_topics.host_report import HostReport, report_key
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, Trial
+from clipper_topics.prediction import ModelAnswer, Prediction
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+LONG_AGO_MS = 3_600_000
+DIGITS = ApplicationManifest(
+    name="digits",
+    revision=3,
+    models=["svm:1", "knn:1"],
+    trials=[Trial(model="rf:2", stage="canary", share=0.05, automatic=True), Trial(model="nn:3")],
+    policy=PolicySpec(name="exp3", parameters={"eta": 0.1}),
+)
+MODELS = [
+    ModelManifest(name="svm", version="1", uri="shop:svm", replicas=2),
+    ModelManifest(name="knn", version="1", uri="shop:knn", colocated=True),
+    ModelManifest(name="rf", version="2", uri="shop:rf"),
+    ModelManifest(name="nn", version="3", uri="shop:nn"),
+    ModelManifest(name="old", version="1", uri="shop:old", retired=True),
+]
+encode = msgspec.msgpack.encode
+Written = tuple[str, bytes, bytes, int | None]
+
+
+def totals(model: str, count: float, loss: float) -> ModelTotalsRecord:
+    return ModelTotalsRecord(model=model, count=count, loss=loss, weighted_loss=loss, weighted_count=count)
+
+
+def row(context: str | None, partition: int, *models: ModelTotalsRecord) -> tuple[bytes, bytes]:
+    content = SelectionRow(version=ROW_VERSION, offset=9, applied=9, totals=list(models))
+    return encode(RowKey("digits", context, partition)), encode(content)
+
+
+def declared(catalogue: Catalogue, now_ms: int) -> list[Written]:
+    """Manifests, changes, reports and totals."""
+    changed = [
+        Change(application="digits", revision=2, command="shadow", model="nn:3", at_ms=now_ms - LONG_AGO_MS, by="ada"),
+        Change(application="digits", revision=3, command="canary", model="rf:2", at_ms=now_ms, by="bob", why="try"),
+    ]
+    reports = [
+        HostReport(model="svm:1", instance="h0", state="ready", at_ms=now_ms),
+        HostReport(model="svm:1", instance="h1", state="starting", at_ms=now_ms),
+        HostReport(model="rf:2", instance="h2", state="failed", reason="no module named shop", at_ms=now_ms),
+        HostReport(model="nn:3", instance="h3", state="starting", at_ms=now_ms),
+    ]
+    merged = [
+        row(None, 0, totals("svm:1", 60.0, 6.0), totals("knn:1", 60.0, 30.0)),
+        row(None, 1, totals("svm:1", 40.0, 4.0), totals("knn:1", 40.0, 20.0), totals("rf:2", 20.0, 1.0)),
+        row(None, 1, totals("svm:1", 40.0, 4.0), totals("knn:1", 40.0, 20.0), totals("rf:2", 30.0, 3.0)),
+    ]
+    contextual = row("ada", 1, totals("svm:1", 50.0, 50.0), totals("knn:1", 50.0, 0.0))
+    return [
+        *((catalogue.control, key_of(one), codec.models.encode(one), 0) for one in MODELS),
+        (catalogue.control, key_of(DIGITS), codec.applications.encode(DIGITS), 0),
+        *((catalogue.control, change_key("digits", one.revision), codec.changes.encode(one), 0) for one in changed),
+        *((catalogue.hosts, report_key(one.model, one.instance), codec.host_reports.encode(one), 0) for one in reports),
+        *((catalogue.selection, key, value, 0) for key, value in merged),
+        (catalogue.selection_changelog, *contextual, 1),
+    ]
+
+
+def predicted(number: int, model: str, *, reason: str | None = None) -> Prediction:
+    name, _, version = model.partition(":")
+    return Prediction(
+        query_id=f"0-{number}",
+        application="digits",
+        models=[] if reason else [ModelAnswer(model=name, version=version, propensity=0.5, output=1, latency_ms=4.0)],
+        default=reason is not None,
+        reason=reason,
+        latency_ms=20.0,
+        audited=True,
+    )
+
+
+def flowing(catalogue: Catalogue) -> list[Written]:
+    """Ten predictions with their audits, and five feedbacks."""
+    served = ["svm:1"] * 7 + ["knn:1", "rf:2"]
+    answers = [*(predicted(number, model) for number, model in enumerate(served)), predicted(9, "svm:1", reason="late")]
+    shadow = ModelAnswer(model="nn", version="3", propensity=1.0, output=1, latency_ms=90.0, served=False)
+    audits = [Audit(query_id=one.query_id, application="digits", models=[shadow]) for one in answers]
+    return [
+        *((catalogue.predictions, b"k", codec.predictions.encode(one), 0) for one in answers),
+        *((catalogue.audits, b"k", codec.audits.encode(one), 0) for one in audits),
+        *((catalogue.feedback, b"k", codec.feedback.encode(feedback), 0) for feedback in map(labelled, range(5))),
+    ]
+
+
+def labelled(number: int) -> Feedback:
+    return Feedback(query_id=f"0-{number}", application="digits", label=1)
+
+
+async def write(kafka: KafkaConnection, records: list[Written], transaction: str) -> None:
+    """In one transaction, as changes are written: a reader then meets its marker at the end of each topic."""
+    producer = AIOKafkaProducer(**kafka.aiokafka(), transactional_id=transaction)
+    async with producer, producer.transaction():
+        for topic, key, value, partition in records:
+            await producer.send(topic, key=key, value=value, partition=partition)
+
+
+async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> Following:
+    partitions = await readable_partitions(kafka, catalogue)
+    async with Following(kafka, catalogue, last_records=last_records, last_rows=0) as following:
+        await following.position(partitions)
+        assert await following.catch_up(20.0) == []
+    return following
+
+
+def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float) -> None:
+    """What is cut off is not taken for the whole."""
+    cut = asyncio.run(read_back(kafka, catalogue, 4))
+    assert began_s < cut.recent.since_s
+    counts = cut.recent.window("digits", cut.recent.since_s + 2, 60)
+    assert counts.seconds <= 2
+    assert cut.facts.contexts_of("digits") == 0
+    assert not cut.facts.contexts_whole
+    assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
+
+
+def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path):
+    environ = environment(
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
+        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+    )
+    transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
+    asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
+    with Program("watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
+        until("the first look", lambda: watching.lines)
+        asyncio.run(write(kafka, flowing(catalogue), transaction))
+
+        def flowed() -> list[dict[str, Any]]:
+            return [one for one in map(json.loads, watching.lines) if one["applications"]["digits"]["queries"] == 10]
+
+        look = until("all queries in one window", flowed, 30.0)[0]
+        failed = HostReport(model="svm:1", instance="h0", state="failed", reason="out of memory")
+        fresh = (catalogue.hosts, report_key("svm:1", "h0"), codec.host_reports.encode(failed), 0)
+
+        seen = run("status", "--json", folder=tmp_path, environ=environ)
+        check_status(json.loads(seen.out))
+        assert seen.code == 1
+        check_read_back(kafka, catalogue, began_s)
+        check_context(json.loads(run("status", "--json", "--context", "ada", folder=tmp_path, environ=environ).out))
+
+        asyncio.run(write(kafka, [fresh], transaction))
+        until("the event", lambda: any("h0 of svm:1 is failed: out of memory" in line for line in watching.lines))
+        watching.signal(signal.SIGINT)
+        assert watching.ended() == 0
+    check_look(look)
+    objects = [json.loads(line) for line in watching.lines]
+    said = [event["text"] for one in objects for event in one["events"]]
+    assert said == ["host h0 of svm:1 is failed: out of memory"]
+    assert len({int(one["at_s"]) for one in objects}) == len(objects), "one object a second"
+
+    with Program("watch", "--application", "digits", folder=tmp_path / "lines", environ=environ) as watching:
+        line = until("a line", lambda: [one for one in watching.lines if " q/s" in one])[0]
+        watching.signal(signal.SIGTERM)
+        assert watching.ended() == 0
+    assert " digits " in line
+    assert "svm:1 live" in line
+    assert "rf:2 canary@5%" in line
+    assert any("wrong: host h0 of model svm:1 failed: out of memory" in one for one in watching.lines)
+
+
+def check_status(seen: dict[str, Any]) -> None:
+    digits = seen["applications"]["digits"]
+    versions = {one["model"]: one for one in digits["versions"]}
+    assert {ref: one["stage"] for ref, one in versions.items()} == {
+        "svm:1": "live",
+        "knn:1": "live",
+        "rf:2": "canary",
+        "nn:3": "shadow",
+    }
+    assert (digits["policy"], digits["revision"], digits["contexts"], digits["contexts_whole"]) == ("exp3", 3, 1, True)
+    assert digits["queries"] == 10
+    assert digits["defaults"] == {"late": 1}
+    assert digits["feedback"] == 5
+    assert digits["latency"] == {"p50_ms": 20.0, "p99_ms": 20.0, "source": "predictions"}
+    assert {ref: one["share"] for ref, one in versions.items()} == {
+        "svm:1": 0.7,
+        "knn:1": 0.1,
+        "rf:2": 0.1,
+        "nn:3": 1.0,
+    }
+    assert {ref: (one["hosts"], one["replicas"]) for ref, one in versions.items()} == {
+        "svm:1": (1, 2),
+        "knn:1": (None, 0),
+        "rf:2": (0, 1),
+        "nn:3": (0, 1),
+    }
+    assert versions["svm:1"]["loss"] == pytest.approx(
+        {"count": 100.0, "mean": 0.1, "lower": 0.0552, "upper": 0.1744}, abs=1e-4
+    )
+    assert versions["rf:2"]["loss"]["count"] == 30.0, "the newest row of a partition counts"
+    assert versions["svm:1"]["weight"] > 0.95
+    assert versions["nn:3"]["weight"] is None
+    assert [one["revision"] for one in digits["changes"]] == [3, 2]
+    canary, shadow = digits["trials"]
+    assert (canary["feedbacks"], canary["source"]) == (30, "totals")
+    assert canary["waits_for"] == "20 more feedbacks (30 of 50)"
+    assert shadow["feedbacks"] == 0
+    reasons = "\n".join(seen["reasons"])
+    assert "host h2 of model rf:2 failed: no module named shop" in reasons
+    assert "application digits: trial nn:3 got no feedback for 60 min" in reasons
+    assert "trial rf:2" not in reasons
+    assert seen["unread_topics"] == [], "the markers of transactions do not count as unread"
+
+
+def check_context(seen: dict[str, Any]) -> None:
+    versions = {one["model"]: one for one in seen["applications"]["digits"]["versions"]}
+    assert seen["applications"]["digits"]["context"] == "ada"
+    assert versions["svm:1"]["loss"]["mean"] == 1.0
+    assert versions["svm:1"]["weight"] < 0.05
+
+
+def check_look(look: dict[str, Any]) -> None:
+    digits = look["applications"]["digits"]
+    assert digits["window_s"] == 10
+    assert digits["latency"]["p99_ms"] == 20.0
+    shares = {one["model"]: one["share"] for one in digits["versions"]}
+    assert shares == {"svm:1": 0.7, "knn:1": 0.1, "rf:2": 0.1, "nn:3": 1.0}
+    assert "model nn:3: none of 1 hosts is ready (h3 not yet)" in "\n".join(look["reasons"])

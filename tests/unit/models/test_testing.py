@@ -1,0 +1,196 @@
+"""The model development kit finds what a model does wrong, and says it with the value, the bound and what to do."""
+
+import itertools
+import re
+import sys
+import threading
+
+import numpy as np
+import pytest
+from doubles_host import FunctionOfRow, TickingTimer
+
+from clipper_agents.host.fitting import MAX_RECORD_BYTES
+from clipper_stream.errors import InvalidInput, InvalidSetting
+from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
+from clipper_stream.models.testing import LAWS, BatchLatency, LawsBroken, assert_model, check_model, random_rows
+from clipper_stream.models.testing.latency import advice, measure
+from clipper_stream.models.testing.laws import MAX_OUTPUT_BYTES
+
+SUM = "clipper_agents.examples.models:sum_of_row"
+ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]
+
+
+class Batch:
+    """A model that is a function of the batch."""
+
+    def __init__(self, function):
+        self.predict_batch = function
+
+
+def counting():
+    numbers = itertools.count()
+    return lambda rows: [next(numbers) for _ in rows]
+
+
+def writing(rows):
+    rows += 1
+    return rows.sum(axis=1)
+
+
+def of_this_thread():
+    made = threading.get_ident()
+
+    def predict(rows):
+        if threading.get_ident() != made:
+            raise RuntimeError("made in another thread")
+        return rows.sum(axis=1)
+
+    return predict
+
+
+BREAKS = {
+    "answers_every_sample": Batch(lambda rows: [float("nan")] * len(rows)),
+    "one_output_a_row": Batch(lambda rows: [1] if len(rows) == 1 else [1] * (len(rows) - 1)),
+    "an_empty_batch_is_empty": Batch(lambda rows: [1] * max(1, len(rows))),
+    "inputs_are_left_alone": Batch(writing),
+    "a_batch_is_as_row_by_row": Batch(lambda rows: rows.sum(axis=1) - rows.mean()),
+    "order_does_not_matter": Batch(lambda rows: list(range(len(rows)))),
+    "the_same_row_has_the_same_output": Batch(counting()),
+    "another_thread_can_ask": Batch(of_this_thread()),
+    "a_bad_row_fails_alone": Batch(lambda rows: rows.sum(axis=1) * (1 if rows.max() < 1e9 else 2)),
+    "outputs_can_be_written": FunctionOfRow(lambda row: "x" * 600_000),
+}
+
+
+@pytest.mark.parametrize("law", sorted(set(LAWS) - {"another_process_has_the_same_output"}))
+def test_a_model_that_breaks_a_law_is_found(law):
+    found = {finding.law: finding for finding in check_model(BREAKS[law], ROWS, shape=[2], budget_s=0.0).findings}
+    assert found[law].state == "broken"
+    assert found[law].advice
+    with pytest.raises(LawsBroken, match=law):
+        assert_model(BREAKS[law], ROWS, shape=[2])
+
+
+def test_a_model_that_depends_on_the_hash_seed_is_found_in_another_process(tmp_path, monkeypatch):
+    (tmp_path / "acme_hashing.py").write_text("def f(rows): return [hash(row) % 1000003 for row in rows]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_model("acme_hashing:f", ["a", "b", "c"], dtype="text", budget_s=0.0)
+    assert [finding.law for finding in report.broken] == ["another_process_has_the_same_output"]
+    assert "do not use hash() of text" in report.broken[0].advice
+    assert check_model("acme_hashing:f", ["a", "b"], dtype="text", deterministic=False, budget_s=0.0).kept
+    sys.modules.pop("acme_hashing")
+
+
+def test_a_model_that_is_right_keeps_every_law():
+    report = check_model(SUM, ROWS, shape=[2], budget_s=0.0)
+    assert report.kept
+    assert {finding.state for finding in report.findings} == {"kept"}
+    assert [finding.law for finding in report.findings] == ["it_loads", *LAWS]
+    assert_model(SUM, ROWS, shape=[2])
+
+
+@pytest.mark.parametrize("dtype", [*NUMERIC, "text", "bytes"])
+def test_rows_are_made_for_every_dtype_that_can_be_guessed(dtype):
+    assert check_model(FunctionOfRow(len), dtype=dtype, shape=[3], budget_s=0.0).kept
+    rows = random_rows(InputSpec(dtype, (3,)))
+    assert len(rows) == 16
+    assert np.array_equal(rows, random_rows(InputSpec(dtype, (3,)))), "the same for the same seed"
+
+
+def test_json_rows_have_to_be_given():
+    assert set(LISTED) - {"text", "bytes"} == {"json"}
+    with pytest.raises(InvalidSetting, match="cannot be guessed: give some"):
+        check_model(FunctionOfRow(len), dtype="json")
+    assert check_model(FunctionOfRow(len), [{"a": 1}, {}], dtype="json", budget_s=0.0).kept
+
+
+def test_a_law_that_was_not_looked_at_is_not_said_to_hold():
+    report = check_model(Batch(counting()), ROWS, shape=[2], deterministic=False, budget_s=0.0)
+    unknown = {finding.law for finding in report.findings if finding.state == "unknown"}
+    assert unknown == {"the_same_row_has_the_same_output", "another_process_has_the_same_output"}
+
+
+def test_nothing_is_compared_with_nothing():
+    report = check_model(FunctionOfRow(lambda row: None), ROWS, shape=[2], budget_s=0.0)
+    states = {finding.law: finding.state for finding in report.findings}
+    assert {law for law in states if states[law] == "broken"} == {"answers_every_sample", "outputs_can_be_written"}
+    assert states["order_does_not_matter"] == states["a_bad_row_fails_alone"] == "unknown"
+
+
+def test_a_model_that_cannot_be_loaded_is_a_finding_too():
+    report = check_model("acme.nothing:here", ROWS, shape=[2])
+    assert [finding.law for finding in report.broken] == ["it_loads"]
+    assert "install the package" in report.broken[0].advice
+    assert {finding.state for finding in report.findings[1:]} == {"unknown"}
+
+
+def test_a_bad_row_that_is_answered_is_found():
+    model = FunctionOfRow(lambda row: float(row.sum()))
+    report = check_model(model, ROWS, shape=[2], bad_rows=[[-1, -1]], budget_s=0.0)
+    assert "1 of 1 bad rows were answered" in str(report.broken[0])
+    refusing = FunctionOfRow(lambda row: None if row.sum() < 0 else float(row.sum()))
+    assert check_model(refusing, ROWS, shape=[2], bad_rows=[[-1, -1]], budget_s=0.0).kept
+
+
+def test_numbers_are_the_same_within_the_tolerance():
+    model = Batch(lambda rows: rows.sum(axis=1) * (1 + 1e-4 * (len(rows) > 1)))
+    assert not check_model(model, ROWS, shape=[2], budget_s=0.0).kept
+    assert check_model(model, ROWS, shape=[2], tolerance=1e-3, budget_s=0.0).kept
+
+
+@pytest.mark.parametrize(
+    ("samples", "error"), [([[1, 2]], InvalidSetting), ([], InvalidSetting), ([[1], [2]], InvalidInput)]
+)
+def test_samples_that_cannot_be_compared_or_do_not_fit_are_refused(samples, error):
+    with pytest.raises(error):
+        check_model(SUM, samples, shape=[2])
+
+
+def test_an_error_says_every_broken_law_with_what_to_do():
+    with pytest.raises(AssertionError) as told:
+        assert_model(Batch(writing), ROWS, shape=[2])
+    assert "breaks" in str(told.value)
+    assert "inputs_are_left_alone: the model wrote into its rows; copy what it changes: rows = rows.copy()" in str(
+        told.value
+    )
+
+
+def test_latencies_are_measured_up_to_the_largest_batch():
+    found = measure(Batch(lambda rows: rows.sum(axis=1)), np.ones((2, 2)), 100, 1e9, TickingTimer(0.001))
+    assert [each.rows for each in found] == [1, 2, 4, 8, 16, 32, 64, 100]
+    assert {round(each.median_ms, 6) for each in found} == {1.0}
+    assert found[-1].rows_per_s == pytest.approx(100_000)
+
+
+def test_no_larger_batch_is_begun_when_the_time_is_spent():
+    found = measure(Batch(lambda rows: rows.sum(axis=1)), np.ones((2, 2)), 100, 0.04, TickingTimer(0.001))
+    assert [each.rows for each in found] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("taken_ms", "said"),
+    [
+        ([30, 31, 32], "one row takes 30.00 ms, target_ms is 20: raise batch.target_ms"),
+        ([5, 10, 19], "batching gains nothing, max_rows = 1 will do"),
+        ([5, 6, 7], "4 rows take 7.00 ms, within target_ms = 20, 3 times as many a second .* max_rows = 4 or more"),
+        ([5, 6, 25], "2 rows take 6.00 ms"),
+        ([], "^$"),
+    ],
+)
+def test_advice_is_the_largest_batch_within_the_target(taken_ms, said):
+    found = [
+        BatchLatency(rows=2**power, median_ms=each, worst_ms=each, rows_per_s=2**power / each * 1000)
+        for power, each in enumerate(taken_ms)
+    ]
+    assert re.search(said, advice(found, 20.0))
+
+
+def test_the_size_of_an_output_is_that_of_a_hosts_record():
+    assert MAX_OUTPUT_BYTES == MAX_RECORD_BYTES
+
+
+def test_a_model_that_prints_can_be_asked_in_another_process(tmp_path, monkeypatch):
+    (tmp_path / "acme_printing.py").write_text("print('hello')\ndef f(rows): print('rows'); return rows.sum(axis=1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert_model("acme_printing:f", ROWS, shape=[2])
+    sys.modules.pop("acme_printing")

@@ -1,0 +1,88 @@
+"""What can be restored, and what a declaration says of it."""
+
+import math
+
+import msgspec
+import pytest
+
+from clipper_topics import codec
+from clipper_topics.change import SavedRow
+from clipper_topics.restore import (
+    MAX_MARKER_BYTES,
+    RESTORE,
+    Restore,
+    UnusableRows,
+    check_rows,
+    decode_marker,
+    digests_of,
+    markers_of,
+    refusal_of,
+    restore_id_of,
+)
+
+ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
+ROW = SavedRow(partition=1, context="c", totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (SavedRow(partition=2), r"row of partition 2, context None: there are partitions 0 to 1"),
+        (SavedRow(partition=-1), "there are partitions 0 to 1"),
+        (ROW, "comes twice"),
+        (SavedRow(partition=0, context=""), "a context has 1 to 256 characters"),
+        (SavedRow(partition=0, totals={"a": (1.0, 0.0, 1.0, 0.0)}), "'a' is no model version"),
+        (SavedRow(partition=0, totals={"a:1": (1.0, math.nan, 1.0, 0.0)}), "the sums of a:1 are .*finite"),
+        (SavedRow(partition=0, totals={"a:1": (1.0, math.inf, 1.0, 0.0)}), "finite"),
+        (SavedRow(partition=0, totals={"a:1": (-1.0, 0.0, 1.0, 0.0)}), "not negative"),
+    ],
+)
+def test_rows_that_no_state_can_have_are_refused(row, said):
+    with pytest.raises(UnusableRows, match=said):
+        check_rows([ROW, row], 2)
+
+
+def test_every_partition_has_a_marker_and_every_bit_and_the_order_of_models_come_back():
+    empty, full = markers_of("app", [ROW, SavedRow(partition=1)], 2)
+    assert decode_marker(empty, 0, 2).rows == []
+    (row,) = decode_marker(full, 1, 2).rows
+    assert (row, [*row.totals]) == (ROW, ["b:1", "a:1"])
+    restore = Restore(application="app", at_ms=0, by="ada", digests=digests_of([empty, full]), before=[ROW])
+    for kind in (codec.JSON, codec.MSGPACK):
+        (row,) = codec.restores.decode(codec.restores.encode(restore, kind), codec.headers_of(kind)).before
+        assert (row, [*row.totals]) == (ROW, ["b:1", "a:1"])
+
+
+def test_a_marker_that_no_topic_would_take_is_refused_with_rows_and_bytes():
+    rows = [SavedRow(partition=1, context=f"context-{n}", totals={"a:1": ODD}) for n in range(12_000)]
+    with pytest.raises(
+        UnusableRows, match=rf"partition 1 has 12000 rows in \d+ bytes: at most {MAX_MARKER_BYTES} bytes"
+    ):
+        markers_of("app", rows, 2)
+    assert len(markers_of("app", rows[:8_000], 2)[1]) <= MAX_MARKER_BYTES
+
+
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"\x91" * 5_000, msgspec.msgpack.encode({"application": "app"})])
+def test_what_is_no_marker_is_refused(value):
+    with pytest.raises(UnusableRows, match="no marker"):
+        decode_marker(value, 0, 2)
+
+
+def test_a_marker_belongs_to_its_partition():
+    with pytest.raises(UnusableRows, match=r"the marker of partition 0 has rows of partitions \[1\]"):
+        decode_marker(markers_of("app", [ROW], 2)[1], 0, 2)
+
+
+def test_a_marker_counts_only_as_it_is_declared():
+    empty, full = markers_of("app", [ROW], 2)
+    restore = Restore(application="app", at_ms=0, by="ada", digests=digests_of([empty, full]))
+    assert refusal_of(restore, "r-1", full, 1) is None
+    assert "no restore 'r-1' is declared" in refusal_of(None, "r-1", full, 1)
+    assert "declares sha256" in refusal_of(restore, "r-1", full + b"\0", 1)
+    assert "declares no marker for partition 2" in refusal_of(restore, "r-1", full, 2)
+
+
+def test_the_header_of_a_marker_may_say_anything():
+    assert restore_id_of([("other", b"r-1")]) is None
+    assert restore_id_of([(RESTORE, None)]) == ""
+    assert restore_id_of([(RESTORE, b"\xff")]) == "\ufffd"
