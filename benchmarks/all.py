@@ -31,6 +31,7 @@ BENCHMARKS = {
     "G": "stragglers",
     "H": "recovery",
     "I": "scale",
+    "K": "deploying",
     "memory": "memory",
 }
 

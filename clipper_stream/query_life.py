@@ -12,10 +12,15 @@
                  (stays)   +-------> EXPIRED ---+------ COMBINE -> COMBINED -+
                         PASS_DEADLINE
 
+What is asked about a query for the log only (an audit) takes the same way beside it, to COMPLETE or EXPIRED, and then
+
+    COMPLETE, EXPIRED -- NOTE --> NOTED -- RECORD --> RECORDED -- ACKNOWLEDGE --> ACKNOWLEDGED
+
 Rules of this file:
 - Every query, whatever goes wrong, is answered: each path ends in ACKNOWLEDGED, and only through RECORDED.
 - RECORDED means that the broker has acknowledged the prediction and the decision is indexed. Only then may the query's
-  offset be acknowledged, so that a crash repeats queries but loses none.
+  offset be acknowledged, so that a crash repeats queries but loses none. A query with an audit is acknowledged when the
+  audit is recorded too.
 - A move that the table does not have is a bug of ours and raises; nothing is moved silently.
 
 Source: Clipper, section 5.2.2 (at the deadline, combine what arrived); the form is h11's.
@@ -54,8 +59,10 @@ class State(IntEnum):
     """The answer is the combination of the outputs that are here."""
     DEFAULTED = auto()
     """The answer is the application's default."""
+    NOTED = auto()
+    """Of an audit: the outputs that are here are listed, and nothing is combined."""
     RECORDED = auto()
-    """The prediction is acknowledged by the broker and indexed."""
+    """The prediction, or the audit, is acknowledged by the broker and indexed."""
     ACKNOWLEDGED = auto()
     """The query's offset is acknowledged; nothing follows."""
 
@@ -87,8 +94,10 @@ class Event(IntEnum):
     """The outputs are combined, with enough confidence."""
     DEFAULT = auto()
     """The default is taken: no output, or too little confidence."""
+    NOTE = auto()
+    """Of an audit: what is here is listed."""
     RECORD = auto()
-    """The broker acknowledges the prediction, and it is indexed."""
+    """The broker acknowledges the prediction, or the audit, and it is indexed."""
     ACKNOWLEDGE = auto()
     """The query's offset is in the finished prefix of its partition."""
 
@@ -100,7 +109,7 @@ class IllegalMove(RuntimeError):
     """
 
 
-_DECIDE = MappingProxyType({Event.COMBINE: State.COMBINED, Event.DEFAULT: State.DEFAULTED})
+_DECIDE = MappingProxyType({Event.COMBINE: State.COMBINED, Event.DEFAULT: State.DEFAULTED, Event.NOTE: State.NOTED})
 
 MOVES: Mapping[State, Mapping[Event, State]] = MappingProxyType(
     {
@@ -123,6 +132,7 @@ MOVES: Mapping[State, Mapping[Event, State]] = MappingProxyType(
         State.EXPIRED: _DECIDE,
         State.COMBINED: {Event.RECORD: State.RECORDED},
         State.DEFAULTED: {Event.RECORD: State.RECORDED},
+        State.NOTED: {Event.RECORD: State.RECORDED},
         State.RECORDED: {Event.ACKNOWLEDGE: State.ACKNOWLEDGED},
         State.ACKNOWLEDGED: {},
     }

@@ -1,129 +1,202 @@
-"""A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
+"""A router process with a stand-in for hosts and for applications around it, on a real Kafka."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import defaultdict
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from clipper_agents.admin.facts import Facts
-from clipper_agents.admin.recent import Recent
+from clipper_agents.admin import ensure_topics, publish_manifests
 from clipper_topics import codec
-from clipper_topics.audit import Audit
-from clipper_topics.change import Change, Command
-from clipper_topics.control import change_key, key_of
+from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
 from clipper_topics.host_report import HostReport, report_key
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, RolloutRule, Trial
-from clipper_topics.prediction import Missing, ModelAnswer, Prediction
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
-NOW_S = 1_700_000_000.0
-"""2023-11-14T22:13:20Z."""
-DIGITS = ApplicationManifest(
-    name="digits",
-    revision=4,
-    models=["svm:1", "knn:1"],
-    trials=[Trial(model="rf:2", stage="canary", share=0.05, automatic=True), Trial(model="nn:3")],
-    rollout=RolloutRule(margin=0.02, steps=[0.05, 0.25], least=50),
-    policy=PolicySpec(name="exp3", parameters={"eta": 0.1}),
-)
-MODELS = (
-    ModelManifest(name="svm", version="1", uri="shop:svm", replicas=2),
-    ModelManifest(name="knn", version="1", uri="shop:knn", colocated=True),
-    ModelManifest(name="rf", version="2", uri="shop:rf"),
-    ModelManifest(name="nn", version="3", uri="shop:nn"),
-    ModelManifest(name="old", version="1", uri="shop:old", retired=True),
-    ModelManifest(name="others", version="1", uri="shop:others", retired=True),
-)
-_encode = msgspec.msgpack.encode
+WITHIN_S = 90
+"""A start takes three seconds on an idle machine; other people's tests may share it."""
 
 
-def facts() -> Facts:
-    """What the compacted topics say."""
-    found = Facts()
-    for model in MODELS:
-        found.control(key_of(model), codec.models.encode(model))
-    found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
-    changes: list[tuple[int, Command, str, float, str, str]] = [
-        (2, "retire", "old:1", 7200.0, "ada", "worst of three"),
-        (3, "shadow", "nn:3", 1200.0, "ada", ""),
-        (4, "canary", "rf:2", 60.0, "rollout", "upper end -0.010 below 0.02"),
-    ]
-    for revision, command, model, ago_s, by, why in changes:
-        change = Change(
-            application="digits",
-            revision=revision,
-            command=command,
-            model=model,
-            at_ms=int(1000 * (NOW_S - ago_s)),
-            by=by,
-            why=why,
+@dataclass(frozen=True)
+class Read:
+    """A record of any topic, as `oracle` reads it."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+    @property
+    def content(self):
+        return msgspec.json.decode(self.value or b"")
+
+
+class RunningRouter:
+    """A router process."""
+
+    def __init__(self, process, log):
+        self.process, self.line, self._log = process, "", log
+
+    async def ready(self):
+        self.line = (await asyncio.wait_for(self.process.stdout.readline(), WITHIN_S)).decode()
+        assert self.line.startswith("ready role=router "), f"{self.line}\n{self.log}"
+
+    async def ended(self, number=None):
+        if number is not None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), WITHIN_S)
+
+    @property
+    def log(self):
+        return self._log.read_text()[-6000:]
+
+
+class Deployment:
+    """Topics, manifests, and whoever uses them."""
+
+    def __init__(self, kafka, catalogue, folder):
+        self.kafka, self.catalogue, self.folder = kafka, catalogue, folder
+
+    async def declare(self, *manifests, ready=True):
+        """Publish manifests, of models that have hosts with the report of a stand-in that says it is ready."""
+        models = [manifest for manifest in manifests if hasattr(manifest, "ref")]
+        await ensure_topics(self.kafka, self.catalogue, models)
+        if ready:
+            await self.report(*(HostReport(model=one.ref, instance="stand-in", state="ready") for one in models))
+        await publish_manifests(self.kafka, self.catalogue, manifests)
+
+    async def report(self, *reports):
+        async with self.producer() as producer:
+            for one in reports:
+                key, value = report_key(one.model, one.instance), codec.host_reports.encode(one)
+                await producer.send_and_wait(self.catalogue.hosts, value, key, partition=0)
+
+    @asynccontextmanager
+    async def router(self, name="router-0", *, ready=True, **settings):
+        """Run a router for the time of the block; one that still runs at its end is killed."""
+        config, log = self.folder / f"{name}.json", self.folder / f"{name}.log"
+        kafka = {
+            "bootstrap": self.kafka.bootstrap,
+            "prefix": self.catalogue.prefix,
+            "partitions": self.catalogue.partitions,
+        }
+        config.write_text(json.dumps({"kafka": kafka, "router": {"data_dir": str(self.folder / "data"), **settings}}))
+        with log.open("ab") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "clipper_agents.cli.main", "worker", "router",
+                "--instance", name, "--config", str(config),
+                stdout=asyncio.subprocess.PIPE, stderr=stderr, env=os.environ,
+            )  # fmt: skip
+        running = RunningRouter(process, log)
+        try:
+            if ready:
+                await running.ready()
+            yield running
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            await process.wait()
+
+    @asynccontextmanager
+    async def host(self, models):
+        """Answer requests for the time of the block.
+
+        Args:
+            models: From reference to a function of a row; one that raises fails the row, and None never answers.
+        """
+        topics = {self.catalogue.requests(*ref.split(":")): model for ref, model in models.items()}
+        async with (
+            AIOKafkaConsumer(*topics, **self.kafka.aiokafka(), auto_offset_reset="earliest") as consumer,
+            AIOKafkaProducer(**self.kafka.aiokafka()) as producer,
+        ):
+
+            async def serve():
+                async for record in consumer:
+                    if topics[record.topic] is not None:
+                        frame = decode_request(record.value)
+                        value = encode_frame(predicted(frame, topics[record.topic]))
+                        await producer.send_and_wait(self.catalogue.outputs, value, partition=frame.reply)
+
+            serving = asyncio.create_task(serve())
+            try:
+                yield
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+    @asynccontextmanager
+    async def producer(self, **settings):
+        async with AIOKafkaProducer(**self.kafka.aiokafka(), **settings) as producer:
+            yield producer
+
+    async def send(self, topic, *values, partition=0, headers=None, key=None):
+        """Produce values: bytes as they are, anything else as JSON. Their offsets."""
+        async with self.producer() as producer:
+            sent = [
+                await producer.send(
+                    topic, value if isinstance(value, bytes) else json.dumps(value).encode(),
+                    partition=partition, headers=headers, key=key,
+                )
+                for value in values
+            ]  # fmt: skip
+            return [(await one).offset for one in sent]
+
+    async def ask(self, *queries, **place):
+        """Ask; a query without an application asks `app`."""
+        named = [query if isinstance(query, bytes) else {"application": "app"} | query for query in queries]
+        return await self.send(self.catalogue.queries, *named, **place)
+
+    async def read(self, topic, holds=lambda records: True):
+        """All records of a topic, by partition, read on until they are as wanted."""
+        partitions = [TopicPartition(topic, number) for number in range(self._count(topic))]
+        found = []
+        async with AIOKafkaConsumer(**self.kafka.aiokafka(), auto_offset_reset="earliest") as consumer:
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            async with asyncio.timeout(WITHIN_S):
+                while await self._behind(consumer, ends) or not holds(found):
+                    for records in (await consumer.getmany(timeout_ms=100)).values():
+                        found += [Read(r.partition, r.offset, r.key, r.value, dict(r.headers)) for r in records]
+        return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    def _count(self, topic):
+        shared = {spec.name: spec.partitions for spec in self.catalogue.fixed_topics()}
+        return shared.get(topic, 1)
+
+    @staticmethod
+    async def _behind(consumer, ends):
+        return any([await consumer.position(tp) < end for tp, end in ends.items()])
+
+    async def predictions(self, *query_ids):
+        """The first prediction of each query, once all of these are there, and how many predictions each has."""
+        records = await self.read(
+            self.catalogue.predictions, lambda found: set(query_ids) <= {decoded(one).query_id for one in found}
         )
-        found.control(change_key("digits", revision), codec.changes.encode(change))
-    report(found, "svm:1", "host.svm.1.0", "ready")
-    report(found, "svm:1", "host.svm.1.1", "ready")
-    report(found, "rf:2", "host.rf.2.0", "failed", "no module named shop")
-    report(found, "nn:3", "host.nn.3.0", "ready")
-    learn(found, 0, {"svm:1": (60.0, 6.0), "knn:1": (60.0, 30.0), "old:1": (10.0, 9.0)})
-    learn(found, 1, {"svm:1": (40.0, 4.0), "knn:1": (40.0, 20.0), "rf:2": (30.0, 3.0)})
-    return found
+        by_query = defaultdict(list)
+        for one in map(decoded, records):
+            by_query[one.query_id].append(one)
+        return {query_id: found[0] for query_id, found in by_query.items()}, {q: len(f) for q, f in by_query.items()}
 
 
-def report(found: Facts, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0) -> None:
-    """A host says how it is."""
-    said = HostReport(
-        model=model,
-        instance=instance,
-        state=state,  # type: ignore[arg-type]
-        reason=reason,
-        at_ms=int(1000 * (NOW_S - ago_s)),
-    )
-    found.host(report_key(model, instance), codec.host_reports.encode(said))
+def decoded(record):
+    return codec.predictions.decode(record.value, list(record.headers.items()))
 
 
-def row(
-    partition: int, losses: dict[str, tuple[float, float]], context: str | None = None, offset: int = 9
-) -> tuple[bytes, bytes]:
-    """Key and value of a row of totals: count and sum of losses by model."""
-    totals = [
-        ModelTotalsRecord(model=model, count=count, loss=loss, weighted_count=count, weighted_loss=loss)
-        for model, (count, loss) in losses.items()
-    ]
-    content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
-    return _encode(RowKey("digits", context, partition)), _encode(content)
-
-
-def learn(found: Facts, partition: int, losses: dict[str, tuple[float, float]]) -> None:
-    """A router publishes totals."""
-    found.totals(*row(partition, losses))
-
-
-def recent() -> Recent:
-    """100 queries of the last ten seconds: 62 by svm, 30 by knn, 5 by rf, 3 defaults; nn was asked about all."""
-    found = Recent()
-    for number in range(100):
-        at_s = NOW_S - 10 + number / 10
-        ref = "svm:1" if number < 62 else "knn:1" if number < 92 else "rf:2" if number < 97 else None
-        found.predicted(prediction(number, ref), at_s, NOW_S)
-        found.audited(audit(number), at_s, NOW_S)
-        if number % 2:
-            found.fed_back("digits", at_s, NOW_S)
-    return found
-
-
-def prediction(number: int, ref: str | None, latency_ms: float | None = None) -> Prediction:
-    """An answer by one version; None: a default, because it was late."""
-    name, _, version = (ref or "svm:1").partition(":")
-    missing = Missing(model=name, version=version, propensity=0.5, reason="late")
-    answer = ModelAnswer(model=name, version=version, propensity=0.5, output=1, latency_ms=2.0 + number / 10)
-    return Prediction(
-        query_id=f"0-{number}",
-        application="digits",
-        models=[answer] if ref else [],
-        missing=[] if ref else [missing],
-        default=ref is None,
-        reason=None if ref else "late",
-        latency_ms=10.0 + number if latency_ms is None else latency_ms,
-    )
-
-
-def audit(number: int) -> Audit:
-    """What the shadow said."""
-    answer = ModelAnswer(model="nn", version="3", propensity=1.0, output=1, latency_ms=80.0, served=False)
-    return Audit(query_id=f"0-{number}", application="digits", models=[answer])
+def predicted(frame, model):
+    """The outputs of a model for a request frame."""
+    rows = np.frombuffer(frame.matrix, frame.dtype).reshape(frame.shape) if frame.matrix else frame.rows
+    outputs, failed = [], []
+    for place, row in enumerate(rows):
+        try:
+            outputs.append(model(row))
+        except ValueError as error:
+            outputs.append(None)
+            failed.append(FailedRow(place, "error", str(error)))
+    return OutputFrame(router=frame.router, frame=frame.frame, row0=0, outputs=outputs, failed=failed)

@@ -7,8 +7,7 @@ from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.inputs import InputSpec
-from clipper_stream.routing import Application, Candidate, OutputPiece, Received, Router
-from clipper_stream.selection.decision import audited
+from clipper_stream.routing import Application, Candidate, OutputPiece, Received, Router, Trial
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 
@@ -27,10 +26,20 @@ class JsonCodec:
 
 
 def application(name="app", refs=("a:1",), policy="exp4", **changes):
-    """An application of deterministic models over rows of one number, that answers within a second."""
+    """An application of deterministic models over rows of one number, that answers within a second.
+
+    `canaries` and `shadows` are shares by reference.
+    """
     volatile = changes.pop("volatile", ())
-    candidates = tuple(
-        Candidate(ref=ref, digest=version_digest(ref, None), deterministic=ref not in volatile) for ref in refs
+
+    def candidate(ref):
+        return Candidate(ref=ref, digest=version_digest(ref, None), deterministic=ref not in volatile)
+
+    candidates = tuple(map(candidate, refs))
+    changes["trials"] = tuple(
+        Trial(candidate=candidate(ref), stage=stage, share=share)
+        for stage, shares in (("canary", changes.pop("canaries", {})), ("shadow", changes.pop("shadows", {})))
+        for ref, share in shares.items()
     )
     settings = dict(spec=InputSpec("float32", (1,)), objective_s=1.0, default_output="default")
     return Application(name=name, candidates=candidates, policy=make_policy(policy, {}), **(settings | changes))
@@ -44,8 +53,7 @@ def query(query_id, *values, **changes):
 
 def prepare(app, partition, context):
     """The choice of an application that has learned nothing."""
-    prepared = app.policy.prepare(SelectionState(), app.refs)
-    return audited(prepared, app.audit_ratio) if app.audit_ratio > 0 else prepared
+    return app.choice(SelectionState())
 
 
 def make_router(*applications, budget_bytes=1_000_000):

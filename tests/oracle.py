@@ -5,6 +5,7 @@ Rules of this file:
 - A marker of a restored state counts when the control topic declares its digest, and sets all rows of its application.
 - Of several predictions about a query the first is the decision. Feedback is folded in log order; the first one about a
   query that can be used counts.
+- A decision that says so has an audit: the first one in the log that names the query, and the offset of its record.
 """
 
 import contextlib
@@ -85,6 +86,7 @@ def fold(
     predictions: Iterable[Record],
     feedback: Iterable[Record],
     applications: Mapping[str, Mapping[str, Any]],
+    audits: Iterable[Record] = (),
     control: Iterable[Record] = (),
 ) -> dict[RowKey, Row]:
     """The table that the logs lead to, positions included.
@@ -93,12 +95,14 @@ def fold(
         predictions: The predictions topic, by partition in log order.
         feedback: The feedback topic, by partition in log order.
         applications: Manifests by name, as they stand in a configuration.
+        audits: The audits topic, by partition in log order.
         control: The control topic, in log order; needed where a state was restored.
     """
     declared = _declared(control)
     decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
     for record in predictions:
         decisions.setdefault((record.partition, record.content["query_id"]), record.content)
+    said_besides = first_audits(audits)
     rows: dict[RowKey, Row] = {}
     counted: set[tuple[int, str]] = set()
     for record in feedback:
@@ -119,7 +123,8 @@ def fold(
             counted.add(about)
             continue
         try:
-            losses = _losses(decision, found, applications[name].get("loss", "zero_one"))
+            besides = said_besides.get(_audit_about(record.partition, decision)) if decision.get("audited") else None
+            losses = _losses(decision, besides or {}, found, applications[name].get("loss", "zero_one"))
         except (TypeError, ValueError):  # a label that is no number, or not one a row
             continue
         counted.add(about)
@@ -164,6 +169,31 @@ def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -
             for model, (count, loss, weighted_count, weighted_loss) in one["totals"].items()
         }
     rows[note] = Row(marker.offset, declared.offset)
+
+
+AuditKey = tuple[int, int, str]
+"""Partition, offset of the query's record, query id."""
+
+
+def first_audits(audits: Iterable[Record]) -> dict[AuditKey, Mapping[str, Any]]:
+    """The audit that counts, by the record of the query that it is about."""
+    found: dict[AuditKey, Mapping[str, Any]] = {}
+    for record in audits:
+        found.setdefault(_audit_about(record.partition, record.content), record.content)
+    return found
+
+
+def unaudited(predictions: Iterable[Record], audits: Iterable[Record]) -> set[AuditKey]:
+    """Decisions that say that an audit follows, where none does."""
+    decisions: dict[tuple[int, str], AuditKey | None] = {}
+    for record in predictions:
+        about = _audit_about(record.partition, record.content) if record.content.get("audited") else None
+        decisions.setdefault((record.partition, record.content["query_id"]), about)
+    return {about for about in decisions.values() if about is not None} - first_audits(audits).keys()
+
+
+def _audit_about(partition: int, content: Mapping[str, Any]) -> AuditKey:
+    return partition, content["query_offset"], content["query_id"]
 
 
 def _readable(record: Record) -> dict[str, Any] | None:
@@ -214,7 +244,9 @@ def _add(totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float
             sums[index] += value
 
 
-def _losses(decision: Mapping[str, Any], found: Mapping[str, Any], kind: str) -> dict[str, tuple[float, float]]:
+def _losses(
+    decision: Mapping[str, Any], audit: Mapping[str, Any], found: Mapping[str, Any], kind: str
+) -> dict[str, tuple[float, float]]:
     """Loss and propensity of each model that the truth scores, as the table in docs/explanation says."""
     answered = {_ref(one): one for one in decision.get("models", ())}
     asked = {**answered, **{_ref(one): one for one in decision.get("missing", ())}}
@@ -222,13 +254,28 @@ def _losses(decision: Mapping[str, Any], found: Mapping[str, Any], kind: str) ->
     of_answer = decision["served_propensity"]
     missing = {served[0]: (1.0, of_answer)} if len(served) == 1 and served[0] not in answered else {}
     if "label" in found:
-        losses = {ref: (_loss(kind, found["label"], _said(one)), one["propensity"]) for ref, one in answered.items()}
-        return losses | missing
+        for one in audit.get("models", ()):
+            if _ref(one) not in asked:
+                answered[_ref(one)] = one
+        return _label_losses(kind, found["label"], answered) | missing
     given = found["loss"] if "loss" in found else 1.0 - found["reward"]
     if missing or decision.get("default"):
         return missing
     agreeing = [ref for ref in served if ref in answered and _said(answered[ref]) == _said(decision)]
     return dict.fromkeys(served if len(served) == 1 else agreeing, (given, of_answer))
+
+
+def _label_losses(kind: str, label: Any, answered: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Whoever's output the label cannot be compared with has the loss 1, if it can be with somebody's."""
+    losses: dict[str, float | None] = {}
+    for ref, one in answered.items():
+        try:
+            losses[ref] = _loss(kind, label, _said(one))
+        except (TypeError, ValueError):
+            losses[ref] = None
+    if losses and all(loss is None for loss in losses.values()):
+        raise ValueError("no output to compare with")
+    return {ref: (1.0 if loss is None else loss, answered[ref]["propensity"]) for ref, loss in losses.items()}
 
 
 def _ref(one: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ def acl(user: str, kind: str, name: str, operation: str) -> AclBinding:
     """One right."""
     prefixed = name.endswith("*")
     return AclBinding(
-        ResourceType[kind.upper()],
+        KINDS[kind],
         "kafka-cluster" if kind == "cluster" else name.rstrip("*"),
         ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL,
         f"User:{user}",
@@ -176,6 +176,13 @@ def acl(user: str, kind: str, name: str, operation: str) -> AclBinding:
     )
 
 
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "cluster": ResourceType.BROKER,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,
+}
+"""Kafka's names of resources, as its command line spells them."""
 OPERATIONS = {
     "Read": "READ",
     "Write": "WRITE",

@@ -7,7 +7,8 @@ Rules of this file:
 Who is scored:
 
     truth         asked                          scored, with which loss
-    label         any number                     each model whose output was logged, with the loss of its output
+    label         any number                     each model whose output was logged, with the loss of its output; with
+                                                 1 if the label can be compared with another's output, not with its own
     label         one for the answer, missing    that model, with 1: the application got no answer because of it
     loss, reward  one for the answer, answered   that model, with the given loss
     loss, reward  one for the answer, missing    that model, with 1
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
 from clipper_stream.feedback.truth import GivenLoss, Label, Truth
 from clipper_stream.selection.policy import SelectionPolicy
@@ -119,7 +121,7 @@ def fold(
         loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
 
     Raises:
-        InvalidLabel: the label cannot be compared with an output, or the log holds impossible propensities.
+        InvalidLabel: the label cannot be compared with any output, or the log holds impossible propensities.
         UnknownName: there is no such loss.
     """
     scores = score(decision, truth, loss_kind)
@@ -138,8 +140,23 @@ def score(decision: LoggedDecision, truth: Truth, loss_kind: str) -> Scores:
 
 
 def _by_label(decision: LoggedDecision, truth: Label, kind: str) -> dict[str, float]:
+    """Losses of all outputs; one that the label cannot be compared with, though it can be with another, has none right.
+
+    So a version on trial that gives nonsense is scored for it, and keeps nobody else from learning.
+    """
     compare = loss_of_rows if decision.several_rows else loss_of
-    return {model: compare(kind, truth.value, output) for model, output in decision.outputs.items()}
+    losses: dict[str, float] = {}
+    refused: InvalidLabel | None = None
+    compared = False
+    for model, output in decision.outputs.items():
+        try:
+            losses[model] = compare(kind, truth.value, output)
+            compared = True
+        except InvalidLabel as error:
+            losses[model], refused = _NO_ANSWER, error
+    if refused is not None and not compared:
+        raise refused
+    return losses
 
 
 def _by_loss(decision: LoggedDecision, truth: GivenLoss) -> dict[str, float]:

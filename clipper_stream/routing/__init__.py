@@ -4,7 +4,7 @@
 """
 
 from clipper_stream.routing.answer import Answer, MissingRow, ModelUse, Unused
-from clipper_stream.routing.application import Application, Candidate
+from clipper_stream.routing.application import Application, Candidate, Trial
 from clipper_stream.routing.effects import Effects, OutputPiece, Request
 from clipper_stream.routing.pending import Pending
 from clipper_stream.routing.received import Received
@@ -22,5 +22,6 @@ __all__ = [
     "Received",
     "Request",
     "Router",
+    "Trial",
     "Unused",
 ]

@@ -4,9 +4,10 @@ Rules of this file:
 - A packed query is answered row by row: a row that one model failed on is combined from the others, and only a row that
   nobody answered gets the default.
 - Records are tuples, because one of each is made for every query.
+- A query in flight asks for its answer or for the log: all of its models are served, or none is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.combiner import Combined, combine
@@ -16,6 +17,7 @@ from clipper_stream.routing.pending import Failure, NoOutput, Pending
 from clipper_stream.routing.received import Received
 
 LATE: Failure = ("late", "no output by the deadline")
+UNHEARD: Failure = ("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
 class MissingRow(NamedTuple):
@@ -59,7 +61,7 @@ class Unused(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What to tell the application, and why.
+    """What to tell the application, and why; or, of an audit, what to write down.
 
     Attributes:
         pending: The query in flight.
@@ -109,7 +111,7 @@ def conclude(pending: Pending, now_s: float) -> Answer:
         return _of_one(pending, now_s)
     application, decision = pending.application, pending.decision
     used, unused = _uses(pending)
-    combined, failure = _combined(pending, [use for use in used if use.served])
+    combined, failure = _combined(pending, used)
     confidence = min((one.confidence if one else 0.0) for one in combined)
     outputs = [one.output if one else application.default_output for one in combined]
     reason, explanation = failure or _why_default(pending, combined, confidence)
@@ -120,6 +122,25 @@ def conclude(pending: Pending, now_s: float) -> Answer:
     )
 
 
+def conclude_audit(pending: Pending, now_s: float) -> Answer:
+    """What those said that were asked for the log only, so far: without outputs of its own."""
+    used, unused = _uses(pending)
+    return Answer(pending, pending.application, (), now_s, used=used, unused=unused)
+
+
+def unheard(pending: Pending, application: Application | None, asked: Mapping[str, float], now_s: float) -> Answer:
+    """The audit of a query that was answered by a process that ended before: nobody is asked again.
+
+    Args:
+        pending: The query, as it was read again.
+        application: Its application.
+        asked: Whom it asked for the log only, and with which probability, as far as that can be told again.
+        now_s: The time, seconds since the epoch.
+    """
+    unused = tuple(Unused(ref, propensity, False, *UNHEARD) for ref, propensity in asked.items())  # noqa: FBT003
+    return Answer(pending, application, (), now_s, unused=unused)
+
+
 def _of_one(pending: Pending, now_s: float) -> Answer:
     """The output of the only model for the only row is the answer, and everybody asked agrees with it."""
     decision, outputs, arrived_s = pending.decision, pending.outputs, pending.arrived_s[0]
@@ -128,7 +149,7 @@ def _of_one(pending: Pending, now_s: float) -> Answer:
     return Answer(pending, pending.application, outputs, now_s, 1.0, None, None, decision.served_propensity, (use,))
 
 
-def _combined(pending: Pending, served: list[ModelUse]) -> tuple[list[Combined | None], tuple[str, str] | None]:
+def _combined(pending: Pending, served: Sequence[ModelUse]) -> tuple[list[Combined | None], tuple[str, str] | None]:
     """Each row's answer, None where nobody served it; and why outputs that are here cannot be combined."""
     kind, asked = pending.application.combiner, len(pending.decision.served)
     if len(served) == 1:
@@ -151,8 +172,8 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
     unused: list[Unused] = []
     decision, count = pending.decision, pending.count
     incomplete = pending.open_places > 0 or pending.failures is not None
+    served = pending.audit_of is None
     for model, (ref, propensity) in enumerate(zip(decision.models, decision.propensities, strict=True)):
-        served = ref in decision.served
         outputs = pending.outputs[model * count : (model + 1) * count]
         missing = list(_missing_rows(pending, model, outputs)) if incomplete else []
         if len(missing) == count:
@@ -185,11 +206,10 @@ def _why_default(pending: Pending, combined: list[Combined | None], confidence: 
 
 def _why_nobody(pending: Pending, rows: list[int]) -> tuple[str, str]:
     """Why there is no output of a served model for these rows."""
-    decision, failures = pending.decision, pending.failures or {}
-    served = [model for model, ref in enumerate(decision.models) if ref in decision.served]
-    who = ", ".join(decision.models[model] for model in served)
+    served, failures = pending.decision.served, pending.failures or {}
+    who = ", ".join(served)
     where = f" for rows {shown(rows)}" if pending.query.packed else ""
-    reasons = [failures.get(model * pending.count + row, LATE) for row in rows for model in served]
+    reasons = [failures.get(model * pending.count + row, LATE) for row in rows for model in range(len(served))]
     if any(reason == "late" for reason, _ in reasons):
         bound_ms = round((pending.deadline_s - pending.query.queried_at_s) * 1000)
         return "late", f"no output of {who} within {bound_ms} ms of the query's timestamp{where}"

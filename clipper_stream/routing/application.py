@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from clipper_stream.inputs import InputSpec
+from clipper_stream.selection.decision import audited
 from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.trials import NOBODY, Choice, tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,21 @@ class Candidate:
     deterministic: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One model version that an application tries beside its candidates.
+
+    Attributes:
+        candidate: The version.
+        stage: `shadow`: asked for the log only. `canary`: answers instead of the policy's choice.
+        share: Of the queries, in [0, 1].
+    """
+
+    candidate: Candidate
+    stage: Literal["shadow", "canary"]
+    share: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Application:
     """What one application asks, of whom, how fast, and what it says when nobody answers.
@@ -32,6 +50,7 @@ class Application:
         revision: Of its manifest; logged with each decision.
         spec: What one row of input looks like.
         candidates: The models that exist, in the application's order.
+        trials: The versions on trial that exist.
         policy: Who chooses among them.
         combiner: Name of the combiner.
         loss: Name of the loss.
@@ -45,6 +64,7 @@ class Application:
     name: str
     candidates: tuple[Candidate, ...]
     policy: SelectionPolicy
+    trials: tuple[Trial, ...] = ()
     spec: InputSpec = field(default_factory=InputSpec)
     revision: int = 1
     combiner: str = "vote"
@@ -57,16 +77,39 @@ class Application:
 
     @cached_property
     def by_ref(self) -> dict[str, Candidate]:
-        """The candidates by reference."""
-        return {candidate.ref: candidate for candidate in self.candidates}
+        """All that may be asked, by reference: candidates, and versions on trial."""
+        tried_ones = (trial.candidate for trial in self.trials)
+        return {candidate.ref: candidate for candidate in (*self.candidates, *tried_ones)}
 
     @cached_property
     def refs(self) -> tuple[str, ...]:
         """References of the candidates, in order."""
         return tuple(candidate.ref for candidate in self.candidates)
 
+    @cached_property
+    def answers(self) -> bool:
+        """Whether anybody can answer: a candidate, or a canary."""
+        return bool(self.refs or self._shares("canary"))
+
+    def choice(self, state: SelectionState) -> Choice:
+        """The policy's choice, with audits and trials."""
+        chosen = NOBODY
+        if self.refs:
+            chosen = self.policy.prepare(state, self.refs)
+            if self.audit_ratio > 0:
+                chosen = audited(chosen, self.audit_ratio)
+        if not self.trials:
+            return chosen
+        return tried(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
+
+    def _shares(self, stage: str) -> dict[str, float]:
+        return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}
+
     def named(self, model: str) -> str | None:
-        """The reference that a query means by `name` or `name:version`; a bare name is the first candidate of it."""
-        if model in self.by_ref:
+        """The reference that a query means by `name` or `name:version`; a bare name is the first candidate of it.
+
+        A version on trial is no candidate.
+        """
+        if model in self.refs:
             return model
         return next((ref for ref in self.refs if ref.partition(":")[0] == model), None)

@@ -11,12 +11,14 @@ from clipper_stream.routing.answer import Answer, refusal
 from clipper_stream.routing.application import Application
 from clipper_stream.routing.pending import THROUGHPUT_WAIT_S, Pending
 from clipper_stream.routing.received import Received
-from clipper_stream.selection.decision import Decision, Prepared, named
+from clipper_stream.selection.decision import Decision, named
 from clipper_stream.selection.rng import query_rng
+from clipper_stream.selection.trials import Choice
 
-Prepare = Callable[[Application, int, str | None], Prepared]
+Prepare = Callable[[Application, int, str | None], Choice]
 """The policy's choice for (application, partition, context), from the totals known now."""
 REFUSED, ARRIVED_LATE = Way(Event.REFUSE, Event.DEFAULT), Way(Event.ARRIVE_LATE, Event.DEFAULT)
+NO_MODELS = "no model of the application is deployed"
 Converted = Iterable[tuple[Pending, Any, int]]
 """A query, the block that its rows are in, and the index of the first of them."""
 
@@ -28,9 +30,10 @@ in the processor's cache, and is freed before the next ones are decoded."""
 
 @dataclass(slots=True)
 class Decided:
-    """What became of queries: waiting for models, or answered at once."""
+    """What became of queries: waiting for models, or answered at once; and what is asked for the log only."""
 
     pendings: list[Pending] = field(default_factory=list)
+    audits: list[Pending] = field(default_factory=list)
     refusals: list[Answer] = field(default_factory=list)
 
 
@@ -50,7 +53,7 @@ class Deciding:
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self.application, self._prepare, self._now_s = application, prepare, now_s
-        self._prepared: dict[tuple[int, str | None], Prepared] = {}
+        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None]] = {}
         self._unconverted: list[Pending] = []
         self._decided = Decided()
         self.count = 0
@@ -77,12 +80,13 @@ class Deciding:
     def _may_ask(self, pending: Pending) -> bool:
         query, now_s = pending.query, self._now_s
         pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
-        if query.invalid is None and due_s > now_s and self.application.refs:
+        answers = self.application.answers
+        if query.invalid is None and due_s > now_s and answers:
             return True
         if query.invalid is not None:
             self._refuse(pending, "invalid_input", query.invalid)
-        elif not self.application.refs:
-            self._refuse(pending, "no_models", "no model of the application is deployed")
+        elif not answers:
+            self._refuse(pending, "no_models", NO_MODELS)
         else:
             late_ms, age_ms = (round((now_s - at_s) * 1000) for at_s in (due_s, query.queried_at_s))
             why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
@@ -119,18 +123,28 @@ class Deciding:
 
     def _choose(self, pending: Pending, block: Any, first: int) -> None:
         application, query = self.application, pending.query
-        prepared = self._prepared.get((query.partition, query.context))
-        if prepared is None:
-            prepared = self._prepare(application, query.partition, query.context)
-            self._prepared[query.partition, query.context] = prepared
+        found = self._prepared.get((query.partition, query.context))
+        if found is None:
+            choice = self._prepare(application, query.partition, query.context)
+            found = self._prepared[query.partition, query.context] = choice, choice.certain
+        prepared, certain = found
         if query.models is not None:
             decision = self._as_named(pending, query.models)
             if decision is None:
                 return
-        elif prepared.certain is not None:
-            decision = prepared.certain
+        elif certain is not None:
+            decision = certain
         else:
             decision = prepared.select(query_rng(application.seed, query.query_id))
+        served = decision.served
+        if not served:
+            self._refuse(pending, "no_models", NO_MODELS)
+            return
+        if len(decision.models) != len(served):
+            decision, besides = decision.split()
+            audit = pending.beside()
+            audit.ask(application, besides, prepared.weights, block, first, self._now_s)
+            self._decided.audits.append(audit)
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
         self._decided.pendings.append(pending)
 
@@ -146,6 +160,14 @@ class Deciding:
 
     def _refuse(self, pending: Pending, reason: str, why: str, way: Way = REFUSED) -> None:
         self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, way))
+
+
+def asked_besides(query: Received, application: Application, choice: Choice) -> dict[str, float]:
+    """Whom a query asks for the log only, and with which probability, as the decision is made now."""
+    if query.models is not None:
+        return {}
+    besides = choice.select(query_rng(application.seed, query.query_id)).split()[1]
+    return dict(zip(besides.models, besides.propensities, strict=True))
 
 
 def deadline_s(query: Received, application: Application, now_s: float) -> float:

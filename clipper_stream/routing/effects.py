@@ -54,6 +54,7 @@ class Effects:
         now_s: When the call was made, seconds since the epoch.
         requests: Rows to send to model versions.
         answers: Answers to record and send.
+        audits: What was asked for the log only, to record once the query's answer is.
         lookups: Rows looked up in the cache, by model reference.
         hits: Rows found there.
         coalesced: Rows that joined an identical row in flight.
@@ -64,6 +65,7 @@ class Effects:
     now_s: float
     requests: list[Request] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    audits: list[Answer] = field(default_factory=list)
     lookups: dict[str, int] = field(default_factory=dict)
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0

@@ -54,6 +54,8 @@ class Pending:
         asked_at_s: When the decision was made, seconds since the epoch.
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
+        audit: What is asked about the query for the log only; None when nobody is.
+        audit_of: The query that this is the audit of; None for a query itself.
 
     >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
     >>> pending.move(Way(Event.REFUSE, Event.DEFAULT)); pending.state.name
@@ -64,6 +66,8 @@ class Pending:
         "application",
         "arrived_s",
         "asked_at_s",
+        "audit",
+        "audit_of",
         "block",
         "count",
         "deadline_s",
@@ -87,6 +91,8 @@ class Pending:
     outputs: list[Any]
     failures: dict[int, Failure] | None
     arrived_s: list[float]
+    audit: "Pending | None"
+    audit_of: "Pending | None"
     open_places: int
     asked_at_s: float
 
@@ -97,6 +103,13 @@ class Pending:
         self.count = len(query.rows)
         self.deadline_s = 0.0
         self.shares_id = query.shares_id
+        self.audit = self.audit_of = None
+
+    def beside(self) -> "Pending":
+        """What is to be asked about the query for the log only: waited for by nobody, until the same deadline."""
+        audit = self.audit = Pending(self.query)
+        audit.audit_of, audit.count, audit.deadline_s = self, self.count, self.deadline_s
+        return audit
 
     def ask(
         self, application: Application, decision: Decision, weights: Mapping[str, float], block: Any, first: int,

@@ -4,31 +4,42 @@ Rules of this file:
 - A query is answered exactly once: when its last place is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival asks nobody: overload never piles up.
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
+- What is asked for the log only is a query of its own beside it, an audit: it joins caches and rows in flight as any
+  other, ends when its own last place is filled or at the same deadline, and the query waits for none of it.
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.keys import row_hashes
 from clipper_stream.deadlines import DeadlineQueue
-from clipper_stream.query_life import Event, Way
-from clipper_stream.routing.answer import conclude
+from clipper_stream.query_life import Event, State, Way
+from clipper_stream.routing.answer import Answer, conclude, conclude_audit, unheard
 from clipper_stream.routing.application import Application, Candidate
 from clipper_stream.routing.asking import Arrived, Asking, Asks, Waiter
-from clipper_stream.routing.deciding import Deciding, Prepare, refuse_unknown
+from clipper_stream.routing.deciding import Deciding, Prepare, asked_besides, refuse_unknown
 from clipper_stream.routing.effects import Effects, OutputPiece
 from clipper_stream.routing.pending import Failure, Pending
+from clipper_stream.routing.places import Hashes, by_cache
 from clipper_stream.routing.received import Received
 
 AsksByRef = dict[str, Asks]
 """Rows to ask for, by model reference."""
 Key = tuple[int, str] | tuple[int, str, str]
 """Partition and query id; and the application, of a query whose id another application's query in flight has too."""
-COMPLETE = Way(Event.HAVE_ALL, Event.COMBINE), Way(Event.HAVE_ALL, Event.DEFAULT)
-EXPIRED = Way(Event.PASS_DEADLINE, Event.COMBINE), Way(Event.PASS_DEADLINE, Event.DEFAULT)
-"""How a query ends: with the combined outputs, or with the default."""
+Ways = tuple[Way, Way, Way]
+"""How a query ends: with the combined outputs, with the default, or (an audit) with a list of the outputs."""
+COMPLETE: Ways = (
+    Way(Event.HAVE_ALL, Event.COMBINE), Way(Event.HAVE_ALL, Event.DEFAULT), Way(Event.HAVE_ALL, Event.NOTE)
+)  # fmt: skip
+EXPIRED: Ways = (
+    Way(Event.PASS_DEADLINE, Event.COMBINE),
+    Way(Event.PASS_DEADLINE, Event.DEFAULT),
+    Way(Event.PASS_DEADLINE, Event.NOTE),
+)
+RECOGNISED = Way(Event.RECOGNISE)
 MOST_LEAD_RATIO = 0.1
 Pairs = dict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
@@ -69,6 +80,8 @@ class Router:
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
         self._in_flight: dict[Key, Pending] = {}
+        self._audits: dict[tuple[int, int], Pending] = {}
+        """By partition and offset of the query."""
         self._repeats = self._sharing = 0
         self._deadlines: DeadlineQueue[Pending] = DeadlineQueue()
         self._asking = Asking()
@@ -76,8 +89,13 @@ class Router:
     # --- what the agents ask --------------------------------------------------------------------------------------
     @property
     def in_flight(self) -> int:
-        """Queries read and not yet recorded, and records of them that were read again."""
-        return len(self._in_flight) + self._repeats
+        """Queries and audits not yet recorded, and records of queries that were read again."""
+        return len(self._in_flight) + self._repeats + len(self._audits)
+
+    @property
+    def audits(self) -> int:
+        """Audits among them."""
+        return len(self._audits)
 
     @property
     def next_deadline_s(self) -> float | None:
@@ -135,15 +153,30 @@ class Router:
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         effects = Effects(now_s=now_s)
+        self._end(self._deadlines.pop_due(now_s), effects)
+        effects.forgotten = self._asking.forget(now_s)
+        return effects
+
+    def end_audits(self, most: int, now_s: float) -> Effects:
+        """End the oldest audits with what is there, so that no more than `most` are under way.
+
+        A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
+        """
+        effects = Effects(now_s=now_s)
+        excess = len(self._audits) - most
+        if excess > 0:
+            oldest = islice(self._audits.values(), excess)
+            self._end([audit for audit in oldest if audit.state is State.WAITING], effects)
+        return effects
+
+    def _end(self, pendings: Iterable[Pending], effects: Effects) -> None:
         again: AsksByRef = {}
-        for pending in self._deadlines.pop_due(now_s):
+        for pending in pendings:
             orphans = self._asking.abandon(pending)
             self._conclude(pending, EXPIRED, effects)
             for key, waiting in orphans:
                 self._ask_again(_candidate(*waiting[0]), key, waiting, again, effects)
-        self._send(again, effects)
-        effects.forgotten = self._asking.forget(now_s)
-        return effects
+        self._send(self._still_wanted(again), effects)
 
     def recorded(self, query: Received) -> Sequence[Received]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
@@ -158,9 +191,38 @@ class Router:
         self._repeats -= len(pending.repeats)
         return pending.repeats
 
+    def is_audited(self, query: Received) -> bool:
+        """Whether an audit of the query is under way: its prediction may be recorded, its audit is not."""
+        return (query.partition, query.offset) in self._audits
+
+    def audit_recorded(self, query: Received) -> None:
+        """The query's audit is in the log."""
+        self._audits.pop((query.partition, query.offset), None)
+
+    def unheard(self, query: Received, answered: Iterable[str], now_s: float) -> Answer:
+        """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
+
+        Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
+        state is.
+
+        Args:
+            query: The query, read again.
+            answered: References of the models that the prediction names.
+            now_s: The time, seconds since the epoch.
+        """
+        pending = self._audits[query.partition, query.offset] = Pending(query)
+        pending.move(RECOGNISED)
+        application = self._application(query.application)
+        asked: dict[str, float] = {}
+        if application is not None:
+            asked = asked_besides(query, application, self._prepare(application, query.partition, query.context))
+        known = {*answered}
+        return unheard(pending, application, {ref: p for ref, p in asked.items() if ref not in known}, now_s)
+
     def reset(self) -> None:
         """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
         self._in_flight.clear()
+        self._audits.clear()
         self._repeats = self._sharing = 0
         self._deadlines = DeadlineQueue()
         self._asking.clear()
@@ -203,13 +265,16 @@ class Router:
         for pending in decided.pendings:
             due_s = pending.deadline_s
             push(due_s - min(lead_s, MOST_LEAD_RATIO * (due_s - now_s)) if lead_s else due_s, pending)
-        self._look_up(application, decided.pendings, effects)
+        for audit in decided.audits:
+            self._audits[audit.query.partition, audit.query.offset] = audit
+            push(audit.deadline_s, audit)
+        self._look_up(application, decided.pendings + decided.audits if decided.audits else decided.pendings, effects)
 
     def _look_up(self, application: Application, pendings: Sequence[Pending], effects: Effects) -> None:
         """Look for the outputs in the caches, and ask for those that are not there."""
         asks: AsksByRef = {}
-        hashes = _Hashes()
-        for (partition, ref), (owners, places) in _by_cache(pendings).items():
+        hashes = Hashes()
+        for (partition, ref), (owners, places) in by_cache(pendings).items():
             candidate = application.by_ref[ref]
             if candidate.deterministic:
                 keys = hashes.keys(candidate.digest, owners, places)
@@ -299,55 +364,17 @@ class Router:
         if late and key is not None:
             self._ask_again(candidate, key, waiting, again, effects)
 
-    def _conclude(self, pending: Pending, ways: tuple[Way, Way], effects: Effects) -> None:
-        answer = conclude(pending, effects.now_s)
-        combined, defaulted = ways
-        pending.move(combined if answer.reason is None else defaulted)
+    def _conclude(self, pending: Pending, ways: Ways, effects: Effects) -> None:
+        combined, defaulted, noted = ways
+        if pending.audit_of is None:
+            answer = conclude(pending, effects.now_s)
+            pending.move(combined if answer.reason is None else defaulted)
+            effects.answers.append(answer)
+        else:
+            effects.audits.append(conclude_audit(pending, effects.now_s))
+            pending.move(noted)
         pending.close()
         self._deadlines.discard(pending)
-        effects.answers.append(answer)
-
-
-class _Hashes:
-    """The hashes of rows, computed once for each block, whichever models are asked."""
-
-    def __init__(self) -> None:
-        self._by_block: dict[int, list[bytes]] = {}
-
-    def keys(self, digest: bytes, owners: Sequence[Pending], places: Sequence[int]) -> list[bytes]:
-        """The key of each row for one model version."""
-        block, hashes = None, list[bytes]()
-        keys = []
-        for owner, place in zip(owners, places, strict=True):
-            if owner.block is not block:
-                block = owner.block
-                hashes = self._of(block)
-            keys.append(digest + hashes[owner.first + place % owner.count])
-        return keys
-
-    def _of(self, block: Any) -> list[bytes]:
-        found = self._by_block.get(id(block))
-        if found is None:
-            found = self._by_block[id(block)] = row_hashes(block)
-        return found
-
-
-def _by_cache(pendings: Iterable[Pending]) -> dict[tuple[int, str], tuple[list[Pending], list[int]]]:
-    """Owners and places of all rows, by partition and model."""
-    groups: dict[tuple[int, str], tuple[list[Pending], list[int]]] = {}
-    for pending in pendings:
-        partition, count = pending.query.partition, pending.count
-        for model, ref in enumerate(pending.decision.models):
-            group = groups.get((partition, ref))
-            if group is None:
-                group = groups[partition, ref] = [], []
-            if count == 1:
-                group[0].append(pending)
-                group[1].append(model)
-            else:
-                group[0].extend([pending] * count)
-                group[1].extend(range(model * count, (model + 1) * count))
-    return groups
 
 
 def _candidate(owner: Pending, place: int) -> Candidate:

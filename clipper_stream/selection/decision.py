@@ -43,6 +43,30 @@ class Decision:
         """Models asked for the log only."""
         return tuple(model for model in self.models if model not in self.served)
 
+    def split(self) -> tuple["Decision", "Decision"]:
+        """Whom to wait for with the answer, and whom to ask besides: the second serves nobody.
+
+        >>> decision = audited(one_of({"svm:1": 1.0, "knn:1": 0.0}, (1.0, 0.0)), 0.25).decisions[1]
+        >>> [(part.models, part.propensities, part.served) for part in decision.split()]
+        [(('svm:1',), (1.0,), ('svm:1',)), (('knn:1',), (0.25,), ())]
+        """
+        asked = dict(zip(self.models, self.propensities, strict=True))
+        served = tuple(asked.pop(model) for model in self.served)
+        return (
+            Decision(
+                models=self.served,
+                propensities=served,
+                served=self.served,
+                served_propensity=self.served_propensity,
+            ),
+            Decision(
+                models=tuple(asked),
+                propensities=tuple(asked.values()),
+                served=(),
+                served_propensity=self.served_propensity,
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

@@ -59,7 +59,12 @@ async def assigned_consumer(connection: KafkaConnection, topic: str, *, at_end: 
 
 async def _assigned(connection: KafkaConnection, topic: str, *, at_end: bool) -> AIOKafkaConsumer:
     partitions = await _partitions(connection, topic)
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
+    consumer = AIOKafkaConsumer(
+        **connection.aiokafka(),
+        enable_auto_commit=False,
+        isolation_level="read_committed",  # manifests are written in transactions
+        max_partition_fetch_bytes=4 << 20,
+    )
     try:
         await consumer.start()
         consumer.assign(partitions)

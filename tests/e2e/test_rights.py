@@ -27,7 +27,9 @@ Rights = dict[tuple[str, str], list[str]]
 def rights_of_the_page() -> dict[str, Rights]:
     """Operations by role, kind and name of a resource."""
     found: dict[str, Rights] = defaultdict(dict)
-    row = re.compile(r"^\| ([\w -]+) \| (topic|group|cluster) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE)
+    row = re.compile(
+        r"^\| ([\w -]+) \| (topic|group|cluster|transactional-id) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE
+    )
     for role, kind, name, operations in row.findall(PAGE.read_text()):
         found[role.replace(" ", "-")][kind, name] = operations.split(", ")
     return found
@@ -66,8 +68,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
     """Topics and manifests by the operator, a router, a host and a steward, each under a name of its own."""
+    audited = EXAMPLE.read_text().replace("default_output = -1", "default_output = -1\naudit_ratio = 1.0")
+    config = folder / "clipper.toml"
+    config.write_text(audited)
     for command in ("topics create", "apply"):
-        done = run(*command.split(), "--config", str(EXAMPLE), folder=folder, environ=as_role(kafka, "operator"))
+        done = run(*command.split(), "--config", str(config), folder=folder, environ=as_role(kafka, "operator"))
         assert done.code == 0, done.err
     router, host, steward = (as_role(kafka, role) for role in ("router", "host", "steward"))
     with (
@@ -102,6 +107,7 @@ def test_with_the_rights_of_the_page_a_query_is_answered_learned_from_and_a_bad_
             "feedback is learned",
             lambda: any(row.applied for row in table(everything.read("clipper.router-selection-changelog")).values()),
         )
+        assert everything.read("clipper.audits"), "the router may write what was asked for the log only"
     with AnyClient(kafka.passwords, librdkafka(kafka, "application")) as anybody:
         anybody.send("clipper.queries", b"no record")
     with AnyClient(kafka.passwords, librdkafka(kafka, "dead-letter-reader")) as reader:
@@ -148,6 +154,7 @@ MISSING = [
     ("operator", "topic", "clipper.*", "Create"),
     ("operator", "topic", "clipper.*", "DescribeConfigs"),
     ("operator", "topic", "clipper.control", "Read"),
+    ("operator", "transactional-id", "clipper.control-writer", "Write"),
     ("application", "topic", "clipper.queries", "Write"),
     ("application", "topic", "clipper.predictions", "Read"),
     ("loadgen", "topic", "clipper.queries", "Write"),
@@ -158,6 +165,8 @@ MISSING = [
     ("router", "group", "clipper.router", "Read"),
     ("host", "topic", "clipper.requests.*", "Read"),
     ("host", "group", "clipper.host.*", "Read"),
+    ("host", "topic", "clipper.hosts", "Write"),
+    ("router", "topic", "clipper.hosts", "Read"),
 ]
 
 

@@ -62,6 +62,8 @@ class Tally:
             uncounted=0,
             rows_differing={},
             applied=Counter(),
+            audits=(),
+            unaudited=frozenset(),
         )
 
     def read_to(self, answers: int, within_s: float = 900.0) -> None:

@@ -88,6 +88,10 @@ def test_routers(deployment: OwnDeployment, short: bool, fault_report: FaultRepo
         host.signal(signal.SIGTERM)
         assert host.ended() == 0, host.log[-4000:]
     assert verdict.defaults.keys() <= REASONS
+    besides = {one["model"] for audit in verdict.audits for one in audit.content.get("models", ())}
+    assert besides == {"sum", "three", "slow-sum", "slower"}, "flaky answers as a canary, and is in no audit"
+    missing = [one.get("explanation", "") for audit in verdict.audits for one in audit.content.get("missing", ())]
+    assert any("nobody was asked again" in why for why in missing), "no kill came between a prediction and its audit"
     ends = {tp: len([one for one in client.read(traffic.queries) if one.partition == tp]) for tp in range(2)}
     assert committed(client, catalogue.router_group, traffic.queries, catalogue.partitions) == ends
 

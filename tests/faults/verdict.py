@@ -27,6 +27,8 @@ class Verdict:
         uncounted: Feedbacks that the serial fold counts and the table does not.
         rows_differing: Rows of which not every bit is what the serial fold gives: as it is, and as the fold has it.
         applied: Feedbacks in the table, by application.
+        audits: Every audit, repeated ones too.
+        unaudited: Decisions that say that an audit follows, where none does.
     """
 
     queries: int
@@ -37,6 +39,8 @@ class Verdict:
     uncounted: int
     rows_differing: Mapping[oracle.RowKey, tuple[oracle.Row, oracle.Row]]
     applied: Counter[str]
+    audits: Sequence[Record]
+    unaudited: frozenset[oracle.AuditKey]
 
     @property
     def repeated(self) -> int:
@@ -51,7 +55,8 @@ class Verdict:
 
     def check(self, least_applied: int = 10) -> None:
         """Nothing lost, nothing said twice and differently, nothing counted twice; and enough was learned to say so."""
-        owed = (self.lost, self.differing, self.double_counted, self.uncounted, self.rows_differing)
+        miscounted = (self.double_counted, self.uncounted, self.rows_differing)
+        owed = (self.lost, self.differing, *miscounted, self.unaudited)
         assert not any(owed), self
         assert min(self.applied.values(), default=0) >= least_applied, self.applied
 
@@ -59,7 +64,7 @@ class Verdict:
         return (
             f"Verdict(queries={self.queries}, lost={sorted(self.lost)[:5]}, differing={sorted(self.differing)[:5]}, "
             f"double_counted={self.double_counted}, uncounted={self.uncounted}, "
-            f"rows_differing={list(self.rows_differing.items())[:3]})"
+            f"unaudited={sorted(self.unaudited)[:5]}, rows_differing={list(self.rows_differing.items())[:3]})"
         )
 
 
@@ -83,7 +88,8 @@ def judge(
     queries = {(one.partition, one.offset) for one in asked}
     restored = any(oracle.RESTORE in one.headers for one in feedback)
     control = client.read(f"{prefix}.control") if restored else ()
-    expected = oracle.fold(answers, feedback, applications, control)
+    audits = client.read(f"{prefix}.audits")
+    expected = oracle.fold(answers, feedback, applications, audits, control)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():
@@ -98,6 +104,8 @@ def judge(
         uncounted=sum(max(0, fold.applied - row.applied) for row, fold in pairs.values()),
         rows_differing={key: (row, fold) for key, (row, fold) in pairs.items() if row.bits != fold.bits},
         applied=applied,
+        audits=audits,
+        unaudited=frozenset(oracle.unaudited(answers, audits)),
     )
 
 

@@ -103,7 +103,7 @@ async def settled(at):
         at.catalogue.selection_changelog, lambda records: oracle.positions(oracle.table(records)) == ends
     )
     control = await at.read(at.catalogue.control)
-    expected = oracle.fold(await at.read(at.catalogue.predictions), feedback, {"app": {}, "other": {}}, control)
+    expected = oracle.fold(await at.read(at.catalogue.predictions), feedback, {"app": {}, "other": {}}, control=control)
     table = oracle.table(changelog)
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
     return table

@@ -13,7 +13,7 @@ from doubles_deployment import WITHIN_S, Deployment
 
 from clipper_topics import codec
 from clipper_topics.dead_letter import read_dead_letter
-from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -216,7 +216,8 @@ async def check_logs_and_table(at, asked, *, zombies=False):
     changelog = await at.read(
         at.catalogue.selection_changelog, lambda records: oracle.positions(oracle.table(records)) == ends
     )
-    expected = oracle.fold(predictions, feedback, {"app": {}})
+    audits = await at.read(at.catalogue.audits, lambda found: not oracle.unaudited(predictions, found))
+    expected = oracle.fold(predictions, feedback, {"app": {}}, audits)
     table = oracle.table(changelog)
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
     assert sum(row.applied for row in table.values()) > len(asked) / 5
@@ -265,8 +266,9 @@ async def test_routers_that_come_and_go_share_the_partitions(at):
 
 @on_kafka
 async def test_a_router_that_was_frozen_longer_than_its_session_spoils_no_weight(at):
-    """It wakes up and goes on as if the partition were its own: the first prediction and the newest row count."""
-    await at.declare(app(objective_ms=120_000), *MODELS)
+    """It wakes up and goes on as if the partition were its own: first predictions and audits, and newest rows count."""
+    tried = app(objective_ms=120_000, models=["m:1"], trials=[Trial(model="n:1", share=0.5)])
+    await at.declare(tried, *MODELS)
     traffic = Traffic(at)
     async with at.host(HOSTS), at.router("router-0") as first, at.router("router-1") as second:
         asking = asyncio.create_task(traffic.ask())

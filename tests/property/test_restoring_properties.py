@@ -80,6 +80,7 @@ class Process:
         step = learn(
             found,
             {one.query_id: logged(one.query_id) for _, one in found},
+            {},
             {one.query_id: self.credits.get(one.query_id) for _, one in found},
             lambda row: self.selection.row(*row, 0),
             APPLICATIONS.get,
@@ -139,7 +140,7 @@ def test_a_log_with_markers_that_is_cut_and_crashes_anywhere_is_the_serial_fold_
         if todo:
             process.learn(todo, stop_after)
     predictions = [Read(0, n, None, codec.predictions.encode(one), {}) for n, one in enumerate(QUERIES.values())]
-    expected = oracle.fold(predictions, map(read, log), {name: {} for name in NAMES}, map(read, control))
+    expected = oracle.fold(predictions, map(read, log), {name: {} for name in NAMES}, control=map(read, control))
     table = oracle.table(Read(0, 0, key, value, {}) for key, value in process.table.kept.items())
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
 

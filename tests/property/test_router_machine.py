@@ -15,7 +15,7 @@ from clipper_stream.selection.decision import named
 from clipper_stream.selection.rng import query_rng
 
 OPEN = object()
-MODELS = {"a:1": int, "b:1": lambda x: int(x) % 2, "c:1": lambda x: 7}
+MODELS = {"a:1": int, "b:1": lambda x: int(x) % 2, "c:1": lambda x: 7, "d:1": lambda x: -int(x)}
 VOLATILE = "c:1"
 APPLICATIONS = {
     app.name: app
@@ -23,6 +23,8 @@ APPLICATIONS = {
         application("all", ("a:1", "b:1", "c:1"), volatile=(VOLATILE,)),
         application("sure", ("a:1", "b:1"), confidence_threshold=0.9, objective_s=3.0),
         application("one", ("a:1", "b:1", "c:1"), "exp3", objective_s=None, audit_ratio=0.3, volatile=(VOLATILE,)),
+        application("tried", ("a:1",), canaries={"b:1": 0.3}, shadows={"c:1": 0.6, "d:1": 1.0}, volatile=(VOLATILE,)),
+        application("only a canary", (), canaries={"a:1": 0.5}),
         application("none", ()),
     )
 }
@@ -36,6 +38,8 @@ class Naive:
     rows: list
     """Of the query: the router empties its list."""
     decision: object = None
+    audits: bool = False
+    """Whether this is what is asked about the query for the log only."""
     deadline_s: float = 0.0
     slots: dict = field(default_factory=dict)
     failures: dict = field(default_factory=dict)
@@ -51,6 +55,10 @@ class Naive:
             self.failures[slot] = failure[0]
 
     @property
+    def name(self):
+        return f"{self.query.query_id}{'/audit' if self.audits else ''}"
+
+    @property
     def complete(self):
         return OPEN not in self.slots.values()
 
@@ -59,14 +67,18 @@ class Naive:
         output = self.slots[ref, row]
         return None if output is OPEN or (ref, row) in self.failures else output
 
+    def used(self):
+        """Outputs of the models that answered a row at least."""
+        used = {ref: [self.said(ref, row) for row in range(len(self.rows))] for ref in self.decision.models}
+        return {ref: outputs for ref, outputs in used.items() if any(one is not None for one in outputs)}
+
     def answer(self):
         """Outputs, reason and models used, by the plainest code."""
         rows, app = range(len(self.rows)), APPLICATIONS.get(self.query.application)
         if self.decision is None:
             default = app.default_output if app else None
             return [default] * len(rows), None, {}
-        used = {ref: [self.said(ref, row) for row in rows] for ref in self.decision.models}
-        used = {ref: outputs for ref, outputs in used.items() if any(one is not None for one in outputs)}
+        used = self.used()
         served = [ref for ref in self.decision.served if ref in used]
         weights, asked = prepare(app, 0, None).weights, len(self.decision.served)
         combined = []
@@ -109,13 +121,15 @@ class RouterMachine(RuleBasedStateMachine):
         arriving = []
         for values in batch:
             self.count += 1
-            arriving.append(query(f"q{self.count}", *values, queried_at_s=self.now_s - age_s, **settings))
-            self.waiting[f"q{self.count}"] = self.naive(arriving[-1])
+            arriving.append(
+                query(f"q{self.count}", *values, queried_at_s=self.now_s - age_s, **settings, offset=self.count)
+            )
+            self.waiting |= {one.name: one for one in self.naive(arriving[-1])}
         self.compare(self.router.receive(arriving, self.now_s))
 
     @rule(random=st.randoms(use_true_random=False))
     def a_query_is_read_again(self, random):
-        known = list((self.waiting | self.answered).values())
+        known = [one for one in (self.waiting | self.answered).values() if not one.audits]
         if known:
             again = random.choice(known).query
             self.repeats[again.query_id] += 1
@@ -175,23 +189,28 @@ class RouterMachine(RuleBasedStateMachine):
     def naive(self, one):
         app = APPLICATIONS.get(one.application)
         found = Naive(one, list(one.rows))
-        if app is None or not app.refs or one.models == ["z"]:
-            return found
+        if app is None or not app.answers or one.models == ["z"]:
+            return [found]
         asked_at_s = min(one.queried_at_s, self.now_s)
         deadline_s = self.now_s + THROUGHPUT_WAIT_S if app.objective_s is None else asked_at_s + app.objective_s
         found.deadline_s = deadline_s if one.deadline_s is None else min(deadline_s, asked_at_s + one.deadline_s)
-        if found.deadline_s <= self.now_s:
-            return found
-        found.decision = (
+        if found.deadline_s <= self.now_s or None in map(app.named, one.models or ()):
+            return [found]
+        decision = (
             prepare(app, 0, None).select(query_rng(app.seed, one.query_id))
             if one.models is None
             else named([app.named(model) for model in one.models])
         )
-        for ref in found.decision.models:
-            for row, (value,) in enumerate(found.rows):
-                known = ref != VOLATILE and self.cache and (one.partition, ref, value) in self.cache
-                found.slots[ref, row] = MODELS[ref](value) if known else OPEN
-        return found
+        if not decision.served:
+            return [found]
+        found.decision, besides = decision.split()
+        audit = Naive(one, list(one.rows), besides, audits=True, deadline_s=found.deadline_s)
+        for part in (found, audit):
+            for ref in part.decision.models:
+                for row, (value,) in enumerate(part.rows):
+                    known = ref != VOLATILE and self.cache and (one.partition, ref, value) in self.cache
+                    part.slots[ref, row] = MODELS[ref](value) if known else OPEN
+        return [found, audit] if besides.models else [found]
 
     def piece(self, request, random):
         first = random.randrange(len(request.rows))
@@ -224,11 +243,11 @@ class RouterMachine(RuleBasedStateMachine):
         for one, place in slots:
             one.fill(place, output, failure)
         for one in {one for one, _ in slots if one.complete}:
-            self.answered[one.query.query_id] = self.waiting.pop(one.query.query_id)
+            self.answered[one.name] = self.waiting.pop(one.name)
 
     def expire(self):
         for one in [one for one in self.waiting.values() if one.deadline_s <= self.now_s]:
-            self.answered[one.query.query_id] = self.waiting.pop(one.query.query_id)
+            self.answered[one.name] = self.waiting.pop(one.name)
         self.flying = {
             key: (frame, row) for key, (frame, row) in self.flying.items()
             if self.requests[frame].deadlines_s[row] > self.now_s
@@ -241,6 +260,10 @@ class RouterMachine(RuleBasedStateMachine):
         self.compare(effects)
 
     def record(self, one):
+        if one.audits:
+            assert self.router.is_audited(one.query)
+            self.router.audit_recorded(one.query)
+            return
         assert len(self.router.recorded(one.query)) == self.repeats.pop(one.query.query_id, 0)
 
     # --- comparing --------------------------------------------------------------------------------------------
@@ -248,9 +271,16 @@ class RouterMachine(RuleBasedStateMachine):
         for name in [name for name, one in self.waiting.items() if one.complete]:
             self.answered[name] = self.waiting.pop(name)
         told = getattr(self, "told", set()) & self.answered.keys()
-        assert {answer.query.query_id for answer in effects.answers} == self.answered.keys() - told
-        assert len(effects.answers) == len(self.answered.keys() - told)
+        names = [answer.query.query_id for answer in effects.answers]
+        names += [f"{answer.query.query_id}/audit" for answer in effects.audits]
+        assert sorted(names) == sorted(self.answered.keys() - told)
         self.told = set(self.answered)
+        for audit in effects.audits:
+            one = self.answered[f"{audit.query.query_id}/audit"]
+            used = one.used()
+            assert {use.ref: use.outputs for use in audit.used} == used
+            assert [each.ref for each in audit.unused] == [ref for ref in one.decision.models if ref not in used]
+            assert not any(each.served for each in (*audit.used, *audit.unused))
         for answer in effects.answers:
             one = self.answered[answer.query.query_id]
             outputs, reason, used = one.answer()
@@ -267,8 +297,9 @@ class RouterMachine(RuleBasedStateMachine):
         for row, (owner, place) in enumerate(zip(frame.owners, frame.places, strict=True)):
             key, in_query = (request.ref, float(request.rows[row][0])), place % owner.count
             assert request.rows[row][0] == owner.block[owner.first + in_query][0]
-            assert owner.query.query_id in self.waiting
-            self.askers[request.frame, row] = owner.query.query_id, (request.ref, in_query), owner.query.partition
+            name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
+            assert name in self.waiting
+            self.askers[request.frame, row] = name, (request.ref, in_query), owner.query.partition
             if request.ref != VOLATILE:
                 assert key not in self.flying
                 self.flying[key] = request.frame, row

@@ -31,6 +31,8 @@ LIVES = {
     "nobody to ask": (Event.SELECT, Event.DEFAULT),
     "invalid": (Event.REFUSE, Event.DEFAULT),
     "late on arrival": (Event.ARRIVE_LATE, Event.DEFAULT),
+    "asked for the log only": (Event.SELECT, Event.ASK, Event.HAVE_ALL, Event.NOTE),
+    "asked for the log only, and late": (Event.SELECT, Event.ASK, Event.PASS_DEADLINE, Event.NOTE),
     "answered before": (Event.RECOGNISE,),
 }
 

@@ -101,6 +101,11 @@ class Catalogue:
         return f"{self.prefix}.control"
 
     @property
+    def control_writer(self) -> str:
+        """Transactional id of whoever writes to the control topic: there is one at a time."""
+        return f"{self.prefix}.control-writer"
+
+    @property
     def dead_letters(self) -> str:
         """Records that could not be used, with the reason."""
         return f"{self.prefix}.dead-letters"

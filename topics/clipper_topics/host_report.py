@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+State = Literal["starting", "ready", "failed", "draining"]
 STATES = ("starting", "ready", "failed", "draining")
 
 
@@ -17,7 +18,7 @@ class HostReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`name:version`."""
     instance: str
     """Name of the process."""
-    state: Literal["starting", "ready", "failed", "draining"]
+    state: State
     """`ready`: it answers requests. `failed`: it could not start, or ended by itself; `reason` says why."""
     reason: str | None = None
     """Why it failed, in one line."""

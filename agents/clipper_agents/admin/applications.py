@@ -26,8 +26,8 @@ class Comparison(Protocol):
         ...
 
     @property
-    def difference(self) -> float:
-        """Its mean loss less theirs."""
+    def difference(self) -> float | None:
+        """Its mean loss less theirs; None while nothing is known of it."""
         ...
 
     @property

@@ -158,7 +158,7 @@ class Looking:
             difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
             feedbacks = int(mine.count)
         else:
-            difference, lower, upper, feedbacks = found.difference, found.lower, found.upper, found.feedbacks
+            difference, lower, upper, feedbacks = found.difference or 0.0, found.lower, found.upper, found.feedbacks
         return TrialStatus(
             model=trial.model,
             feedbacks=feedbacks,

@@ -27,5 +27,13 @@ class UnusableState(SetupError):
     """Rows that no restore can have."""
 
 
+class NoCoordinator(SetupError):
+    """The brokers keep no transactions."""
+
+
+class Outpaced(ClipperError):
+    """Others wrote to the control topic again and again before this command could."""
+
+
 class TopicRefused(SetupError):
     """The broker refused to create, grow or delete a topic."""

@@ -22,8 +22,9 @@ from clipper_agents.admin.again import REQUEST_S, WITHIN_S, again
 from clipper_agents.admin.applications import Comparison, Workers
 from clipper_agents.admin.client import administration, unreachable
 from clipper_agents.admin.composing import Looking
+from clipper_agents.admin.control_log import read_manifests
 from clipper_agents.admin.following import Following
-from clipper_agents.admin.manifests import Manifests, read_manifests
+from clipper_agents.admin.manifests import Manifests
 from clipper_agents.admin.processes import read_metrics
 from clipper_agents.admin.recent import LONGEST_S
 from clipper_agents.admin.status import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
@@ -35,6 +36,8 @@ CATCH_UP_S = 10.0
 UUID_LENGTH = 36
 
 
+COMPARE_S = 15.0
+"""For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
 ReadComparisons = Callable[[KafkaConnection, Catalogue], Awaitable[Sequence[Comparison]]]
 
 
@@ -97,7 +100,7 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
     await following.position(_readable(topics))
     unread = await following.catch_up(CATCH_UP_S)
     following.facts.manifests = manifests
-    comparisons = await wanted.read_comparisons(connection, catalogue) if wanted.read_comparisons else ()
+    comparisons = await _compared(connection, catalogue, wanted, manifests)
     at_s = time.time()
     looking = Looking(
         facts=following.facts,
@@ -124,6 +127,19 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
         unread_topics=tuple(unread),
         refused_topics=tuple(sorted(following.refused)),
     )
+
+
+async def _compared(
+    connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, manifests: Manifests
+) -> Sequence[Comparison]:
+    """What is known of trials; nothing where there are none, where the logs are too long, or may not be read."""
+    if wanted.read_comparisons is None or not any(one.trials for one in manifests.applications.values()):
+        return ()
+    try:
+        async with asyncio.timeout(COMPARE_S):
+            return await wanted.read_comparisons(connection, catalogue)
+    except (TimeoutError, KafkaError):
+        return ()
 
 
 def _readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:

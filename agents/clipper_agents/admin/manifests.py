@@ -1,22 +1,15 @@
-"""Publish, withdraw and read manifests: whole records on the compacted control topic (`clipper_topics.control`)."""
+"""What the control topic declares, record by record, and whatever somebody wrote there (`clipper_topics.control`)."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import ConsumerRecord
 
-from clipper_agents.admin.client import TIMEOUT_S, unreachable
-from clipper_agents.admin.errors import TopicMismatch
-from clipper_agents.admin.topics import existing_topics
 from clipper_stream.errors import SetupError, shown
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import Kind, Manifest, UnknownControlKey, is_note, key_of, kind_and_name
+from clipper_topics.control import Kind, Manifest, UnknownControlKey, is_note, kind_and_name
 from clipper_topics.manifests import MAX_MANIFEST_BYTES, ApplicationManifest, ModelManifest
 
 REASON_CHARACTERS = 500
@@ -105,86 +98,3 @@ def _decoded(kind: Kind, name: str, value: bytes, headers: Sequence[tuple[str, b
             f"the key names {kind} {shown(name)}, the value {named!r}: publish it under its own name"
         )
     return manifest
-
-
-async def publish_manifests(connection: KafkaConnection, catalogue: Catalogue, manifests: Iterable[Manifest]) -> None:
-    """Publish manifests, models before the applications that name them; done when the brokers have them.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    ordered = sorted(manifests, key=lambda manifest: isinstance(manifest, ApplicationManifest))
-    await _produce(connection, catalogue, [(key_of(manifest), _encoded(manifest)) for manifest in ordered])
-
-
-async def withdraw_manifests(connection: KafkaConnection, catalogue: Catalogue, keys: Iterable[bytes]) -> None:
-    """Take manifests away: `application_key(name)` or `model_key(ref)` each.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    await _produce(connection, catalogue, [(key, None) for key in keys])
-
-
-async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
-    """Read the whole control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    await _require_control_topic(connection, catalogue)
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
-    manifests = Manifests()
-    try:
-        await consumer.start()
-        async with asyncio.timeout(TIMEOUT_S):
-            for record in await _whole_partition(consumer, TopicPartition(catalogue.control, 0)):
-                manifests.apply(record.key, record.value, record.headers)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
-    return manifests
-
-
-async def _whole_partition(consumer: AIOKafkaConsumer, partition: TopicPartition) -> list[ConsumerRecord]:
-    consumer.assign([partition])
-    end = (await consumer.end_offsets([partition]))[partition]
-    await consumer.seek_to_beginning(partition)
-    records: list[ConsumerRecord] = []
-    while await consumer.position(partition) < end:
-        for fetched in (await consumer.getmany(partition, timeout_ms=200)).values():
-            records += fetched
-    return records
-
-
-async def _produce(
-    connection: KafkaConnection, catalogue: Catalogue, records: Sequence[tuple[bytes, bytes | None]]
-) -> None:
-    await _require_control_topic(connection, catalogue)
-    producer = AIOKafkaProducer(**connection.aiokafka(), enable_idempotence=True)
-    try:
-        await producer.start()
-        sent = [await producer.send(catalogue.control, key=key, value=value, partition=0) for key, value in records]
-        await asyncio.gather(*sent)
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await producer.stop()
-
-
-async def _require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> None:
-    if catalogue.control not in await existing_topics(connection, catalogue.prefix):
-        raise TopicMismatch(
-            f"topic {catalogue.control} does not exist, or this user may not see it: "
-            "run `clipper-stream topics create` first, or give it the rights of its role"
-        )
-
-
-def _encoded(manifest: Manifest) -> bytes:
-    if isinstance(manifest, ModelManifest):
-        return codec.models.encode(manifest)
-    return codec.applications.encode(manifest)

@@ -65,7 +65,7 @@ async def ensure_topics(
     Args:
         connection: How to reach the brokers.
         catalogue: Its fixed topics are created.
-        models: Each that is not colocated gets a requests topic with a partition a replica.
+        models: Each that has hosts (not colocated, not retired) gets a requests topic with a partition a replica.
         replication_factor: Copies of each partition; -1: the brokers' default (KIP-464).
 
     Raises:
@@ -125,7 +125,9 @@ async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> No
 
 def _requests_topics(catalogue: Catalogue, models: Iterable[ModelManifest]) -> list[TopicSpec]:
     return [
-        catalogue.requests_topic(model.name, model.version, model.replicas) for model in models if not model.colocated
+        catalogue.requests_topic(model.name, model.version, model.replicas)
+        for model in models
+        if not model.colocated and not model.retired
     ]
 
 

@@ -4,38 +4,107 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from clipper_agents.cli.changing import By, Why, signature, state_of
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
+    from clipper_agents.admin import ControlState, Written
+    from clipper_agents.lifecycle.plan import Plan
     from clipper_agents.settings import Settings
+    from clipper_topics.manifests import ModelManifest
+
+DEFAULT = Path("clipper.toml")
 
 
-def apply(config: ConfigFile = Path("clipper.toml"), bootstrap: Bootstrap = None, assignments: Set = None) -> None:
+def apply(
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="Manifests, as `export` writes them; absent: those of --config."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Take away what the file does not name.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    why: Why = "",
+    by: By = None,
+) -> None:
     """Publish the applications and models of a configuration; running routers follow at once.
 
-    Prints a line for each manifest that changed. What the configuration does not name stays as it is. A model file
-    without a digest gets the one that it has here.
+    On a terminal the difference is shown, and confirmed, first; elsewhere there is a line for each manifest that
+    changed. What the file does not name stays as it is. A model file without a digest gets the one that it has here.
     """
-    for line in asyncio.run(_applied(settings_from(config, bootstrap, assignments))):
-        print(line)
+    settings = settings_from(config or file or DEFAULT, bootstrap, assignments)
+    declared = settings_from(file, bootstrap, assignments) if file else settings
+    from clipper_agents.supervisor.applying import pinned
+
+    models = pinned(declared.models)
+    asked = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+    if dry_run or asked:
+        shown = _plan(settings, declared, models, prune)
+        print(*_difference(*shown), sep="\n")
+        if dry_run or not shown[1]:
+            return
+        typer.confirm("apply this?", abort=True)
+    written = asyncio.run(_applied(settings, declared, models, prune, shown[1] if asked else None, by, why))
+    print(*_lines(written), sep="\n")
 
 
-async def _applied(settings: "Settings") -> list[str]:
-    from clipper_agents.admin import ensure_topics
-    from clipper_agents.supervisor.applying import apply_manifests, pinned
-    from clipper_topics.manifests import ApplicationManifest
+def _plan(
+    settings: "Settings", declared: "Settings", models: "list[ModelManifest]", prune: bool
+) -> "tuple[ControlState, Plan]":
+    from clipper_agents.supervisor.applying import wanted
+
+    state = state_of(settings)
+    return state, wanted(state, declared.applications, models, prune=prune)
+
+
+def _difference(state: "ControlState", plan: "Plan") -> list[str]:
+    from clipper_agents.cli.showing import plain
+    from clipper_agents.lifecycle.differences import plan_lines
+
+    return [plain(line) for line in plan_lines(state.manifests, plan)] or ["nothing would change"]
+
+
+async def _applied(
+    settings: "Settings",
+    declared: "Settings",
+    models: "list[ModelManifest]",
+    prune: bool,
+    shown: "Plan | None",
+    by: str | None,
+    why: str,
+) -> "Written":
+    """Create topics and publish; what was shown, when something was."""
+    from clipper_agents.admin import change_control, ensure_topics
+    from clipper_agents.lifecycle.errors import StaleRevision
+    from clipper_agents.supervisor.applying import wanted
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    models = pinned(settings.models)
     report = await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)
     for line in report.advice:
         print(f"warning: {line}", file=sys.stderr)
-    changed = await apply_manifests(kafka, catalogue, settings.applications, models)
-    return [
-        f"application {each.name} revision {each.revision}"
-        if isinstance(each, ApplicationManifest)
-        else f"model {each.ref}"
-        for each in changed
-    ] or ["nothing changed"]
+
+    def decide(state: "ControlState") -> "Plan":
+        plan = wanted(state, declared.applications, models, prune=prune)
+        if shown is not None and plan != shown:
+            raise StaleRevision("somebody has changed the registry since the difference was shown: apply again")
+        return plan
+
+    return await change_control(kafka, catalogue, decide, signature(by, why))
+
+
+def _lines(written: "Written") -> list[str]:
+    changed = [f"model {each.ref}" for each in written.plan.models]
+    changed += [
+        f"application {each.application} {f'revision {each.revision}' if each.after else 'deleted'}"
+        for each in written.changes
+    ]
+    return [*changed, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)] or ["nothing changed"]

@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from clipper_agents import exits
+from clipper_agents.cli.application import application
 from clipper_agents.cli.apply import apply
 from clipper_agents.cli.asking import feedback, predict
 from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
+from clipper_agents.cli.export import export
 from clipper_agents.cli.loadgen import loadgen
-from clipper_agents.cli.model_test import test_model
+from clipper_agents.cli.model import model
 from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
@@ -64,6 +66,7 @@ _add(up, "Start broker, routers and model hosts on this machine.", "up --config 
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")
 _add(apply, "Publish the applications and models of a configuration.", "apply --bootstrap localhost:9092")
+_add(export, "Write the whole registry as one file.", "export --out registry.toml --bootstrap localhost:9092")
 _add(broker, "Run an Apache Kafka without Docker.", "broker --port 9092 --data-dir data/broker")
 _add(
     loadgen,
@@ -72,11 +75,10 @@ _add(
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 _add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
+app.add_typer(model, short_help="Deploy, compare, promote and retire versions of models.")
+app.add_typer(application, short_help="Create, look at, change and delete applications.")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
-model = typer.Typer(name="model", no_args_is_help=True, help="Test models.")
-model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
-app.add_typer(model, short_help="Test models.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(worker, short_help="Run one router, host or steward process.")
 

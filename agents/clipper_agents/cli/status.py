@@ -10,7 +10,6 @@ from clipper_agents import exits
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.looking import ReadComparisons
     from clipper_agents.admin.status import Status
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, with the reasons, for machines.")]
@@ -22,11 +21,6 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST:PORT", help="Metrics of a worker, for batch limits and latencies; repeatable."),
 ]
-
-
-def read_comparisons() -> "ReadComparisons | None":
-    """Who compares trials with the applications' models: the steward, when there is one; None: their totals."""
-    return None
 
 
 def status(
@@ -44,12 +38,13 @@ def status(
     """
     from clipper_agents.admin.looking import Wanted, read_status
     from clipper_agents.admin.processes import configured_addresses
+    from clipper_agents.steward import read_comparisons
 
     settings = settings_from(config, bootstrap, assignments)
     wanted = Wanted(
         context=context,
         metrics=(*configured_addresses(settings), *(metrics or ())),
-        read_comparisons=read_comparisons(),
+        read_comparisons=read_comparisons,
     )
     found = asyncio.run(read_status(settings.connection(os.environ), settings.catalogue, wanted))
     reasons = found.reasons(most_lag)

@@ -89,8 +89,9 @@ def steward(
     if not _let_in(kafka):
         return
     from clipper_agents.steward.worker import run
+    from clipper_agents.steward.writing import ControlChanges
 
-    run(settings.steward_settings(instance, kafka))
+    run(settings.steward_settings(instance, kafka), ControlChanges(kafka, settings.catalogue))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:

@@ -96,6 +96,10 @@ class ModelWatch:
             self._thread.start()
         return watch
 
+    def remove(self, batches: BatchWatch) -> None:
+        """Watch this model no more."""
+        self._batches = [watch for watch in self._batches if watch is not batches]
+
     def look(self, elapsed_s: float) -> None:
         """Look once, so many seconds after the last time."""
         for watch in self._batches:
@@ -107,8 +111,11 @@ class ModelWatch:
     def _run(self) -> None:
         last_s = time.monotonic()
         while True:
-            shortest_s = min(watch.hang_s for watch in self._batches)
-            faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True)
+            shortest_s = min((watch.hang_s for watch in self._batches), default=None)
+            if shortest_s is None:
+                faulthandler.cancel_dump_traceback_later()
+            else:
+                faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True)
             time.sleep(LOOK_S)
             now_s = time.monotonic()
             self.look(min(now_s - last_s, 2 * LOOK_S))

@@ -2,15 +2,21 @@
 
 start --> model loaded, warm, measured --> joined the group --> `ready` line --> SIGTERM --> drained --> left --> end
              | SetupError                                          | a send failed, a defect: the app crashes
+
+What it says of itself meanwhile on the hosts topic is in `reporting`.
 """
 
 import asyncio
 import logging
+import os
 from typing import Any
 
+from clipper_agents.admin.host_reports import HostReports
 from clipper_agents.host.building import PreparedModel, make_engine, prepare
+from clipper_agents.host.cores import limit_cores
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.guarding import Guard
+from clipper_agents.host.reporting import SelfReports
 from clipper_agents.host.serving import FrameOrigin, RequestServer
 from clipper_agents.host.suspects import Suspects
 from clipper_agents.host.watching import ModelWatch, bound_allocations, drain_self
@@ -34,11 +40,18 @@ def run(settings: HostSettings) -> None:
         SetupError: the model cannot be loaded; the message says what to do.
     """
     keep_ready_line()
-    prepared = prepare(settings.model, settings.allowed, settings.files)
-    metrics = HostMetrics()
-    port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+    limit_cores(settings.model.cpus, settings.instance)
+    reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
+    reports.say("starting")
+    try:
+        prepared = prepare(settings.model, settings.allowed, settings.files)
+        metrics = HostMetrics()
+        port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+    except Exception as error:
+        reports.fails(error)
+        raise
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-    run_worker(lambda: HostProcess(settings, prepared, metrics), lambda: ready, settings.kafka)
+    run_worker(lambda: HostProcess(settings, prepared, metrics, reports), lambda: ready, settings.kafka, reports)
 
 
 class HostProcess:
@@ -48,17 +61,20 @@ class HostProcess:
         settings: What to host and where.
         prepared: The model.
         metrics: Of the process.
+        reports: Tells others of it.
     """
 
-    def __init__(self, settings: HostSettings, prepared: PreparedModel, metrics: HostMetrics) -> None:
+    def __init__(
+        self, settings: HostSettings, prepared: PreparedModel, metrics: HostMetrics, reports: SelfReports
+    ) -> None:
         model, catalogue = settings.model, settings.catalogue
-        self._metrics = metrics
+        self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
         suspects = Suspects(settings.data_dir / "model")
         server = RequestServer(self.app, catalogue, metrics, suspects)
         self._tell_deaths(model, suspects)
-        watch = ModelWatch(outgrown=self._outgrown)
+        watch = ModelWatch(self._hung, self._outgrown)
         guard = Guard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), suspects)
         self._engine: HostEngine[FrameOrigin] = make_engine(
             model, prepared, server.send, server.finished, metrics, guard
@@ -77,15 +93,22 @@ class HostProcess:
         self._running = self._spawn(self._engine.run())
         await self.app.start()
         self._spawn(self._observe_lag())
+        self._spawn(self._reports.watch_rights())
         self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
 
     async def stop(self) -> None:
         """Finish the rows that are in the process, then leave."""
+        self._reports.say("draining")
         self._engine.drain()
         await asyncio.wait([self._running])
         await self.app.leave()
         for task in self._tasks:
             task.cancel()
+        await self._reports.leave()
+
+    def _hung(self, code: int) -> None:
+        self._reports.fails("a batch hangs in the model: correct it, or raise batch.hang_s if it needs so long")
+        os._exit(code)
 
     def _outgrown(self) -> None:
         self.app.outgrown = True

@@ -25,7 +25,8 @@ class MetricFamilies:
     def __init__(self, *roles: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        specs = [spec for spec in SPECS if spec.role in {*roles, "both"}]
+        self._labels = {spec.name: spec.labels for spec in SPECS if spec.role in {*roles, "both"}}
+        specs = [spec for spec in SPECS if spec.name in self._labels]
         self._counter_families = {
             spec.name: Counter(spec.name, spec.text, spec.labels, registry=self.registry)
             for spec in specs
@@ -66,6 +67,30 @@ class MetricFamilies:
         """Take a gauge back, so that a model or partition that left is not scraped for ever."""
         if self._gauges.pop((name, *labels), None) is not None:
             self._gauge_families[name].remove(*labels)
+
+    def forget(self, **values: str) -> None:
+        """Take back every series of any family that has these label values.
+
+        >>> families = MetricFamilies("router")
+        >>> families.counter("clipper_cache_hits_total", "svm:2").inc()
+        >>> families.forget(model="svm:2")
+        >>> families.registry.get_sample_value("clipper_cache_hits_total", {"model": "svm:2"}) is None
+        True
+        """
+        for name, series in [*((key[0], key[1:]) for key in (*self._counters, *self._gauges)), *self._of_histograms()]:
+            if values.items() <= dict(zip(self._labels[name], series, strict=True)).items():
+                self._take_back(name, series)
+
+    def _of_histograms(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(name, series) for name, family in self._histogram_families.items() for series in family.series]
+
+    def _take_back(self, name: str, series: tuple[str, ...]) -> None:
+        if name in self._histogram_families:
+            self._histogram_families[name].remove(*series)
+        elif self._counters.pop((name, *series), None) is not None:
+            self._counter_families[name].remove(*series)
+        else:
+            self.forget_gauge(name, *series)
 
     def histogram(self, name: str, *labels: str) -> HistogramSeries:
         """The histogram with these label values."""

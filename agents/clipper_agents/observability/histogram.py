@@ -65,6 +65,15 @@ class BatchHistogram(Collector):
             self._series[values] = HistogramSeries(self._bounds)
         return self._series[values]
 
+    @property
+    def series(self) -> list[tuple[str, ...]]:
+        """Label values of every series."""
+        return list(self._series)
+
+    def remove(self, *values: str) -> None:
+        """Take a series back."""
+        self._series.pop(values, None)
+
     def collect(self) -> Iterable[Metric]:
         """What a scrape reads."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)

@@ -23,6 +23,7 @@ class RouterMetrics:
     def __init__(self) -> None:
         self.families = MetricFamilies("router", "host")
         self._weighted: dict[str, set[str]] = {}
+        self._hosted: set[str] = set()
         self._lagging: set[tuple[str, str]] = set()
 
     @property
@@ -76,6 +77,24 @@ class RouterMetrics:
         for model, weight in weights.items():
             self.families.gauge("clipper_selection_weight", application, model).set(weight)
         self._weighted[application] = set(weights)
+
+    def count_rebalances(self, rebalances: int) -> None:
+        """The group was rebalanced so many times more."""
+        self.families.counter("clipper_rebalances_total").inc(rebalances)
+
+    def set_ready_hosts(self, hosts: Mapping[str, int]) -> None:
+        """So many hosts of each model (`name:version`) are ready; a model that is not named has left."""
+        for model in self._hosted - hosts.keys():
+            self.families.forget_gauge("clipper_ready_hosts", model)
+        for model, count in hosts.items():
+            self.families.gauge("clipper_ready_hosts", model).set(count)
+        self._hosted = set(hosts)
+
+    def forget_model(self, model: str) -> None:
+        """The model (`name:version`) has left this process: its series end."""
+        name, _, version = model.partition(":")
+        self.families.forget(model=model)
+        self.families.forget(model=name, version=version)
 
     def count_refused_manifest(self) -> None:
         """A record of the control topic was refused."""

@@ -84,6 +84,13 @@ SPECS = (
         "router",
     ),
     MetricSpec(
+        "clipper_ready_hosts",
+        "gauge",
+        ("model",),
+        "Hosts of a declared model that say they are ready; the model is `name:version`.",
+        "router",
+    ),
+    MetricSpec(
         "clipper_manifests_refused_total",
         "counter",
         (),
@@ -104,6 +111,13 @@ SPECS = (
         ("topic", "partition"),
         "Records in the partition that the process has not read yet.",
         "both",
+    ),
+    MetricSpec(
+        "clipper_rebalances_total",
+        "counter",
+        (),
+        "Rebalances of the group that this process has seen, its own start among them.",
+        "router",
     ),
     MetricSpec("clipper_broker_reachable", "gauge", (), "1 while a broker answers, 0 after 5 s without one.", "both"),
     MetricSpec(

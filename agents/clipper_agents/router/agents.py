@@ -101,6 +101,7 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
     with process.stage("decide", sum(map(len, chunk.values()))):
         effects = process.router.receive(fresh_queries(process, chunk, generation, now_s, undecodable), now_s)
     process.carrier.carry_out(effects)
+    process.watch_audits()
     process.watch_room()
     for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
         await refuse_queries(process, partition, list(group), generation)

@@ -43,7 +43,7 @@ class Carrier:
 
     def carry_out(self, effects: Effects) -> None:
         """Do it all; nothing here waits."""
-        self._recorder.put(effects.answers)
+        self._recorder.put(effects.answers, effects.audits)
         self._sender.put(request for request in effects.requests if not self._colocated(request))
         self._sender.forget(effects.forgotten)
         for application, queries in effects.queries.items():

@@ -16,7 +16,7 @@ from clipper_agents.host.asked import AskedRows
 from clipper_agents.host.building import PreparedModel, make_engine, prepare
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.guarding import Guard
-from clipper_agents.host.watching import ModelWatch
+from clipper_agents.host.watching import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.files import STRICT, FileRules
@@ -65,8 +65,8 @@ class ColocatedModels:
         if manifest.ref in self._models:
             return
         prepared = await self._prepared(manifest)
-        model = ColocatedModel(self._gather)
-        guard = Guard(self._watch.add(manifest.ref, manifest.batch.hang_s))
+        model = ColocatedModel(self._gather, self._watch.add(manifest.ref, manifest.batch.hang_s))
+        guard = Guard(model.watch)
         model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
         self._models[manifest.ref] = model
 
@@ -97,6 +97,17 @@ class ColocatedModels:
             model.put(request)
         return model is not None
 
+    async def unload(self, ref: str) -> None:
+        """End a model that is asked no more, once it has answered what it was asked; one that is not here is fine.
+
+        What its code has imported stays: Python cannot take a module back. A model that shall go without a trace is one
+        for a host.
+        """
+        model = self._models.pop(ref, None)
+        if model is not None:
+            await model.finish()
+            self._watch.remove(model.watch)
+
     async def stop(self) -> None:
         """End the engines; what they have not answered is lost with the process."""
         for model in self._models.values():
@@ -104,16 +115,24 @@ class ColocatedModels:
 
 
 class ColocatedModel:
-    """One model: requests in, output frames out, in order of submission."""
+    """One model: requests in, output frames out, in order of submission.
 
-    def __init__(self, gather: Callable[[list[OutputFrame]], None]) -> None:
+    Attributes:
+        watch: Over its batches.
+    """
+
+    def __init__(self, gather: Callable[[list[OutputFrame]], None], watch: BatchWatch) -> None:
+        self.watch = watch
         self._gather = gather
         self._waiting: deque[Request] = deque()
-        self._work = asyncio.Event()
+        self._work, self._fed = asyncio.Event(), asyncio.Event()
+        self._fed.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._engine: HostEngine[int] | None = None
 
     def run(self, engine: HostEngine[int], ended: Callable[["asyncio.Task[None]"], None]) -> None:
         """Run the engine, and feed it."""
+        self._engine = engine
         for work in (engine.run(), self._feed(engine)):
             task = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(ended)
@@ -122,6 +141,7 @@ class ColocatedModel:
     def put(self, request: Request) -> None:
         """Have these rows predicted."""
         self._waiting.append(request)
+        self._fed.clear()
         self._work.set()
 
     async def send(self, _partition: int, pieces: list[OutputFrame]) -> None:
@@ -130,6 +150,14 @@ class ColocatedModel:
 
     def finished(self, frames: list[int]) -> None:
         """Nothing is to be acknowledged."""
+
+    async def finish(self) -> None:
+        """End when everything is answered."""
+        if self._engine is not None:
+            await self._fed.wait()
+            self._engine.drain()
+            await asyncio.wait(self._tasks[:1])
+        await self.stop()
 
     async def stop(self) -> None:
         """End."""
@@ -143,6 +171,8 @@ class ColocatedModel:
             self._work.clear()
             requests = [self._waiting.popleft() for _ in range(len(self._waiting))]
             await engine.submit((request.frame, _asked(request)) for request in requests)
+            if not self._waiting:
+                self._fed.set()
 
 
 def _asked(request: Request) -> AskedRows:

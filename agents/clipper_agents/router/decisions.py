@@ -1,5 +1,7 @@
 """The decisions that feedback may still be about: an index of the predictions topic, by query id.
 
+Audits have an index of the same kind, in a folder of its own (`audits`); "prediction" below is "audit" there.
+
 Rules of this file:
 - A decision enters only from a record that is in the predictions topic, in log order: of two for one query the first
   stays.
@@ -30,6 +32,7 @@ from clipper_agents.streaming.storage import storage_failed
 logger = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<qB")
+_MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
 _LAST_OFFSET = b"\0offset"
 _CREDITED_UPTO = b"\0credited"
@@ -46,11 +49,13 @@ class Logged(NamedTuple):
         offset: Of the prediction's record.
         value: The record's value.
         msgpack: Whether the value is msgpack; else it is JSON.
+        audited: Whether it says that an audit follows.
     """
 
     offset: int
     value: bytes
     msgpack: bool
+    audited: bool = False
 
 
 class PartitionDecisions:
@@ -91,22 +96,23 @@ class PartitionDecisions:
             upto: Every prediction up to this offset is indexed now.
             at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
         """
+        new = self._new_of(records)
         self.index_new(
-            ((query_id, one.offset, one.value, one.msgpack) for query_id, one in self._new_of(records)), upto, at_s
+            ((query_id, one.offset, one.value, one.msgpack, one.audited) for query_id, one in new), upto, at_s
         )
 
-    def index_new(self, records: Iterable[tuple[str, int, bytes, bool]], upto: int, at_s: float) -> None:
+    def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Take in predictions of queries of which none is known, each once: nothing is looked up.
 
         Args:
-            records: Query id, offset, value and whether the value is msgpack, of each.
+            records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
             upto: As in `index`.
             at_s: As in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
-        for query_id, offset, value, msgpack in records:
-            put(_DECISION + query_id.encode(), pack(offset, msgpack) + value)
+        for query_id, offset, value, msgpack, audited in records:
+            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
         self.last_offset = max(self.last_offset, upto)
         put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         self._age_of(at_s).write(batch, self._unlogged)
@@ -211,8 +217,8 @@ class PartitionDecisions:
 
 
 def _unpack(value: bytes) -> Logged:
-    offset, msgpack = _HEAD.unpack_from(value)
-    return Logged(offset, value[_HEAD.size :], bool(msgpack))
+    offset, flags = _HEAD.unpack_from(value)
+    return Logged(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
 
 
 class Decisions:

@@ -1,4 +1,4 @@
-"""Answers to prediction records."""
+"""Answers to prediction records, and what was asked for the log only to audit records."""
 
 import contextlib
 from functools import lru_cache
@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from clipper_stream.routing import Answer, Application, ModelUse, Received, Unused
 from clipper_topics import codec
+from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
 
@@ -54,6 +55,39 @@ def _default(answer: Answer, why: str, most_bytes: int) -> tuple[Answer, bytes]:
     return default, _encoded(default)
 
 
+def encode_audit(answer: Answer, most_bytes: int = MOST_BYTES) -> bytes:
+    """An audit as bytes in the content type of its query; one that no record can hold becomes one without outputs.
+
+    Args:
+        answer: What was asked for the log only, and came.
+        most_bytes: Size of the record at most.
+    """
+    kind = answer.query.content_type
+    try:
+        encoded = codec.audits.encode(audit_of(answer), kind)
+        if len(encoded) <= most_bytes:
+            return encoded
+        why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
+    except _UNWRITABLE as error:
+        why = f"the audit cannot be written as {kind}: {error}"
+    missing = [Unused(use.ref, use.propensity, use.served, "error", why) for use in answer.used]
+    return codec.audits.encode(audit_of(answer._replace(used=(), unused=(*missing, *answer.unused))), kind)
+
+
+def audit_of(answer: Answer) -> Audit:
+    """The record of an audit."""
+    query = answer.query
+    return Audit(
+        query_id=query.query_id,
+        application=query.application,
+        context=query.context,
+        models=[_model_answer(use, query.packed) for use in answer.used],
+        missing=[_missing(model) for model in answer.unused],
+        query_offset=query.offset,
+        audited_at_ms=round(answer.decided_at_s * 1e3),
+    )
+
+
 def _encoded(answer: Answer) -> bytes:
     return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
 
@@ -94,6 +128,8 @@ def prediction_of(answer: Answer) -> Prediction:
             prediction.missing = [_missing(model) for model in unused]
     if packed:
         prediction.outputs = list(outputs)
+    if pending.audit is not None:
+        prediction.audited = True
     if query.context is not None:
         prediction.context = query.context
     if reason is not None:

@@ -3,7 +3,8 @@
 Rules of this file:
 - Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; credits; acknowledge.
 - A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
-  answered, and the predictions topic has been read to its end.
+  answered, and the predictions topic has been read to its end. One whose decision has an audit waits for that likewise:
+  a query is finished when its audit is in the log.
 - A marker is read once the control topic has been followed to where it ended when the marker was looked at.
 - The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
   looked at again, and a step of an older one is dropped.
@@ -12,15 +13,16 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.audits import audit_key
 from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.learning import Record, Step, decode_feedback, learn
-from clipper_agents.router.recorder import Recorder
+from clipper_agents.router.recorder import Recorder, head_of
 from clipper_agents.router.registry import Registry
 from clipper_agents.router.restores import Restored, Restores, is_marker, read_markers
 from clipper_agents.router.selection import Selection
@@ -52,6 +54,7 @@ class Learner:
         registry: Registry,
         selection: Selection,
         decisions: Decisions,
+        audits: Decisions,
         recorder: Recorder,
         metrics: RouterMetrics,
         restores: Restores,
@@ -59,7 +62,8 @@ class Learner:
     ) -> None:
         """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
-        self._selection, self._decisions, self._recorder, self._metrics = selection, decisions, recorder, metrics
+        self._selection, self._decisions, self._audits = selection, decisions, audits
+        self._recorder, self._metrics = recorder, metrics
         self._restores, self._followed_upto = restores, followed_upto
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
@@ -116,9 +120,11 @@ class Learner:
     ) -> Step:
         decisions = self._decisions.of(partition)
         ids = [found.query_id for _, found in feedback]
+        logged = dict(zip(ids, decisions.find(ids), strict=True))
         return learn(
             feedback,
-            dict(zip(ids, decisions.find(ids), strict=True)),
+            logged,
+            self._audits_of(partition, logged),
             dict(zip(ids, decisions.credits(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
             self._registry.application,
@@ -161,7 +167,7 @@ class Learner:
             await self._app.outbox.send(self._catalogue.feedback, target, records)
 
     async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
-        """Wait for decisions that are still to come; False when the generation ended meanwhile."""
+        """Wait for decisions and audits that are still to come; False when the generation ended meanwhile."""
         unknown = self._unknown(partition, feedback)
         if not unknown:
             return True
@@ -177,13 +183,26 @@ class Learner:
         return self._current(generation)
 
     def _unknown(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> list[tuple[Record, Feedback]]:
-        """Feedback that belongs here, and whose decision is not known yet."""
-        known = self._decisions.of(partition).find([found.query_id for _, found in feedback])
+        """Feedback that belongs here, and whose decision, or the audit of it, is not known yet."""
+        ids = [found.query_id for _, found in feedback]
+        known = self._decisions.of(partition).find(ids)
+        audits = self._audits_of(partition, dict(zip(ids, known, strict=True)))
         return [
             (record, found)
             for (record, found), logged in zip(feedback, known, strict=True)
-            if logged is None and _named_partition(record, found, None, partition, self._catalogue.partitions) is None
+            if (
+                audits.get(found.query_id, logged) is None
+                and _named_partition(record, found, logged, partition, self._catalogue.partitions) is None
+            )
         ]
+
+    def _audits_of(self, partition: int, decisions: Mapping[str, Logged | None]) -> dict[str, Logged | None]:
+        """The audit of each query whose decision has one, None where it is not known."""
+        audited = {query_id: logged for query_id, logged in decisions.items() if logged is not None and logged.audited}
+        if not audited:
+            return {}
+        keys = [audit_key(query_id, head_of(logged).query_offset) for query_id, logged in audited.items()]
+        return dict(zip(audited, self._audits.of(partition).find(keys), strict=True))
 
     def _answered_upto(self, partition: int, end: int) -> bool:
         tp = TP(self._catalogue.queries, partition)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
+from clipper_agents.router.audits import decode_audit
 from clipper_agents.router.decisions import Logged
 from clipper_agents.router.encoding import NAMED
 from clipper_agents.router.restores import RefusedMarker, Restored
@@ -27,6 +28,7 @@ from clipper_stream.feedback.truth import GivenLoss, Label, Truth
 from clipper_stream.routing import Application
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics import codec
+from clipper_topics.audit import Audit
 from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
@@ -95,17 +97,22 @@ def truth_of(found: Feedback) -> Truth:
     return GivenLoss.of_reward(float(found.reward))
 
 
-def decision_of(prediction: Prediction) -> LoggedDecision:
-    """What the log says about a decision, as the library's learning step reads it."""
+def decision_of(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
+    """What the logs say about a decision, as the library's learning step reads it.
+
+    A model that both name has said what the prediction says: its audit is of another router's decision, which came
+    second.
+    """
     packed = prediction.outputs is not msgspec.UNSET
-    asked: list[ModelAnswer | Missing] = [*prediction.models, *prediction.missing]
+    decided = _asked(prediction.models, prediction.missing)
+    besides = _asked(audit.models, audit.missing) if audit is not None else {}
+    asked = {**decided, **{ref: one for ref, one in besides.items() if ref not in decided}}
     return LoggedDecision(
         outputs={
-            f"{answer.model}:{answer.version}": answer.outputs if packed else answer.output
-            for answer in prediction.models
+            ref: one.outputs if packed else one.output for ref, one in asked.items() if isinstance(one, ModelAnswer)
         },
-        propensities={f"{one.model}:{one.version}": one.propensity for one in asked},
-        served=tuple(f"{one.model}:{one.version}" for one in asked if one.served),
+        propensities={ref: one.propensity for ref, one in asked.items()},
+        served=tuple(ref for ref, one in decided.items() if one.served),
         served_propensity=prediction.served_propensity,
         answer=prediction.outputs if packed else prediction.output,
         default=prediction.default,
@@ -113,9 +120,15 @@ def decision_of(prediction: Prediction) -> LoggedDecision:
     )
 
 
+def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
+    asked: list[ModelAnswer | Missing] = [*models, *missing]
+    return {f"{one.model}:{one.version}": one for one in asked}
+
+
 def learn(
     feedback: list[tuple[Record, Feedback]],
     decisions: Mapping[str, Logged | None],
+    audits: Mapping[str, Logged | None],
     credited: Mapping[str, int | None],
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
@@ -127,6 +140,7 @@ def learn(
     Args:
         feedback: Records and what they say.
         decisions: Decision of each query, None where none is known.
+        audits: Audit of each query that has one.
         credited: Offset of the feedback that counted for each query, None where none did.
         row: The row as it is stored.
         application: Finds a registered application.
@@ -146,7 +160,7 @@ def learn(
         elif before is not None and before < record.offset:
             step.count("duplicate")
         else:
-            _apply(step, record, found, logged, row, application)
+            _apply(step, record, found, logged, audits.get(found.query_id), row, application)
     return step
 
 
@@ -155,6 +169,7 @@ def _apply(
     record: Record,
     found: Feedback,
     logged: Logged,
+    audit: Logged | None,
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
 ) -> None:
@@ -170,8 +185,9 @@ def _apply(
         return
     key = (prediction.application, prediction.context)
     before = step.rows[key] if key in step.rows else row(key)
+    decision = decision_of(prediction, None if audit is None else decode_audit(audit))
     try:
-        learned = fold(state_of(before), decision_of(prediction), truth_of(found), known.policy, known.loss)
+        learned = fold(state_of(before), decision, truth_of(found), known.policy, known.loss)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return

@@ -16,6 +16,7 @@ from faust.types import TP
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
+from clipper_agents.router.audits import AuditRecorder
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.carrying import UNKNOWN_APPLICATION, Carrier
 from clipper_agents.router.clock_skew import ClockSkew
@@ -23,8 +24,10 @@ from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decisions import Decisions
 from clipper_agents.router.learner import Learner
 from clipper_agents.router.reaching import Reaching
+from clipper_agents.router.ready_hosts import ReadyHosts
 from clipper_agents.router.recorder import Recorder
 from clipper_agents.router.registry import Registry
+from clipper_agents.router.releasing import Releasing
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import Selection, newer
@@ -43,6 +46,8 @@ MOST_LEAD_S = 0.010
 """A broker that hesitates must not make the router give up on its models."""
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
+MOST_AUDITS_RATIO = 0.5
+"""Of `max_in_flight`: a version on trial that hangs must not keep queries from being read."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
@@ -88,14 +93,17 @@ class RouterProcess:
         )
         self.app.tables.add(table)
         self.selection = Selection(table, catalogue.partitions)
+        self.hosts = ReadyHosts()
         self.registry = Registry(
             changed=self.selection.forget,
             refused=self.metrics.count_refused_manifest,
             allowed=settings.allowed,
             files=settings.files,
+            ready=self.hosts.is_ready,
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
         self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
+        self.audits = Decisions(settings.data_dir / "audits", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
             HostMetrics(self.metrics.families),
@@ -109,6 +117,7 @@ class RouterProcess:
         self.followers = [
             self.control,
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
+            Follower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
@@ -130,7 +139,19 @@ class RouterProcess:
             watch=app.watch,
             unsent=self._unsent,
         )
-        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load)
+        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load, app.watch)
+        self.releasing = Releasing(
+            self.registry, self.hosts, self.sender, self.colocated.unload, self.metrics.forget_model, app.watched
+        )
+        audits = AuditRecorder(
+            app.outbox,
+            app.log_reader,
+            settings.catalogue.audits,
+            self.audits,
+            self.router,
+            generation=self.generation,
+            acknowledge=self.acknowledge,
+        )
         self.recorder = Recorder(
             app.outbox,
             app.log_reader,
@@ -140,6 +161,7 @@ class RouterProcess:
             recorded=self.router.recorded,
             acknowledge=self.acknowledge,
             sent=self._sent,
+            audits=audits,
             stamped=self.skew.observe,
             stage=self.stage,
         )
@@ -149,6 +171,7 @@ class RouterProcess:
             self.registry,
             self.selection,
             self.decisions,
+            self.audits,
             self.recorder,
             self.metrics,
             self.restores,
@@ -156,7 +179,7 @@ class RouterProcess:
         )
         self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
-        for work in (self.recorder.run(), self._publish(), self._report(), self._reach_models()):
+        for work in (self.recorder.run(), audits.log.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -179,7 +202,12 @@ class RouterProcess:
         await self.colocated.stop()
         await self.app.log_reader.close()
         self.decisions.keep_only(())
+        self.audits.keep_only(())
         self.caches.keep_only(())
+
+    def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+        if self.hosts.take(records):
+            self.registry.resolve()
 
     # --- what the agents and the recorder need ----------------------------------------------------------------------
     def generation(self) -> int:
@@ -190,6 +218,12 @@ class RouterProcess:
         """Queries are finished."""
         self.app.consumer.acknowledge(TP(self.settings.catalogue.queries, partition), offsets, generation)
         self.watch_room()
+
+    def watch_audits(self) -> None:
+        """Leave room for queries: audits take no more than their share of it."""
+        most = int(self.settings.max_in_flight * MOST_AUDITS_RATIO)
+        if self.router.audits > most:
+            self.carrier.carry_out(self.router.end_audits(most, time.time()))
 
     def watch_room(self) -> None:
         """Stop reading queries at `max_in_flight` and while draining, and go on below it."""
@@ -222,6 +256,7 @@ class RouterProcess:
         await self.reaching.reach()
         await self.recorder.idle()
         self.decisions.keep_only(owned)
+        self.audits.keep_only(owned)
         self.caches.keep_only(owned)
         self.selection.own(owned)
         await self.recorder.restore(owned, self.settings.horizon_s)
@@ -276,8 +311,11 @@ class RouterProcess:
             await self.app.outbox.send(self.settings.catalogue.selection, 0, records)
 
     async def _report(self) -> None:
+        rebalances = 0
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
+            self.metrics.count_rebalances(self.app.rebalances - rebalances)
+            rebalances = self.app.rebalances
             self.metrics.set_in_flight(self.router.in_flight)
             if self._timers is not None:
                 self._timers.report()
@@ -288,12 +326,13 @@ class RouterProcess:
             if self.generation() < 0:
                 continue
             self.metrics.set_consumer_lag(self.app.consumer.lag())
+            self.metrics.set_ready_hosts({ref: self.hosts.hosts(ref) for ref in self.registry.hosted})
             for application in self.registry.applications:
-                if application.refs:
-                    prepared = self.selection.prepare(application, 0, None)
-                    self.metrics.set_selection_weights(application.name, prepared.weights)
+                weights = self.selection.prepare(application, 0, None).weights if application.refs else {}
+                self.metrics.set_selection_weights(application.name, weights)
 
     async def _reach_models(self) -> None:
         while True:
-            await self.reaching.reach()
+            self.reaching.begin()
+            self.releasing.begin()
             await asyncio.sleep(PUBLISH_EVERY_S)

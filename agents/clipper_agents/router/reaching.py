@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiokafka.errors import KafkaError
 
@@ -23,6 +24,7 @@ class Reaching:
         registry: Is told which models can be asked.
         find: Finds the requests topic of a model, by reference.
         load: Loads a colocated model.
+        watch: Looks at each attempt when it is done; its failure ends the process.
     """
 
     def __init__(
@@ -30,18 +32,37 @@ class Reaching:
         registry: Registry,
         find: Callable[[str], Awaitable[None]],
         load: Callable[[ModelManifest], Awaitable[None]],
+        watch: Callable[["asyncio.Future[None]"], None] = lambda _: None,
     ) -> None:
-        self._registry, self._find, self._load = registry, find, load
+        self._registry, self._find, self._load, self._watch = registry, find, load, watch
         self._again_s: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
-        self._lock = asyncio.Lock()
+        self._trying: dict[str, asyncio.Future[None]] = {}
 
     async def reach(self) -> None:
-        """Try every model that cannot be asked yet, unless it was tried a moment ago."""
-        async with self._lock:
-            now_s = asyncio.get_running_loop().time()
-            due = [model for model in self._registry.unreached if self._again_s.get(model.ref, now_s) <= now_s]
-            await asyncio.gather(*map(self._reach, due))
+        """Try every model that cannot be asked yet, unless it was tried a moment ago; returns when all are tried."""
+        await asyncio.gather(*self.begin())
+
+    def begin(self) -> list["asyncio.Future[None]"]:
+        """The same, without waiting: a model that takes long to load must not hold up one that comes after it."""
+        unreached = self._registry.unreached
+        self._tidy({model.ref for model in unreached})
+        now_s = asyncio.get_running_loop().time()
+        for model in unreached:
+            ref = model.ref
+            if ref not in self._trying and self._again_s.get(ref, now_s) <= now_s:
+                trying = self._trying[ref] = asyncio.ensure_future(self._reach(model))
+                trying.add_done_callback(partial(self._tried, ref))
+        return list(self._trying.values())
+
+    def _tried(self, ref: str, trying: "asyncio.Future[None]") -> None:
+        del self._trying[ref]
+        self._watch(trying)
+
+    def _tidy(self, unreached: set[str]) -> None:
+        for known in (self._again_s, self._reasons):
+            for ref in known.keys() - unreached:
+                del known[ref]
 
     async def _reach(self, model: ModelManifest) -> None:
         try:

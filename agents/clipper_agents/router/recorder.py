@@ -1,71 +1,78 @@
 """Predictions go out here, and nowhere else: sent, acknowledged, indexed, and only then is the query acknowledged.
 
 Rules of this file:
-- One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
-  next round gathers. So predictions of a partition are indexed in the order in which they stand in the log.
-- Order of a round: send; wait for the broker; index the decision with its offset; acknowledge the query.
-- Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
-  and did not know it yet: what lies between is read from the log, and of two predictions the first is the decision.
-- What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
+- The order of writes is that of `indexed_log`; then the query is acknowledged, unless an audit of it follows: then it
+  is acknowledged with that (`audits`).
+- Of two predictions about a query the first is the decision, whoever wrote it. When it is somebody else's, and says
+  that an audit follows, that audit is owed as if the query had been read again.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
 import msgspec
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
-from clipper_agents.router.encoding import encode_answer, headers_of
+from clipper_agents.router.audits import AuditRecorder
+from clipper_agents.router.decisions import Decisions, Logged
+from clipper_agents.router.encoding import encode_answer
+from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.streaming.log_reader import LogReader
-from clipper_agents.streaming.outbox import Outbox, Record
+from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query_life import Event, Way
-from clipper_stream.routing import Answer, Received
+from clipper_stream.routing import Answer, Pending, Received
 from clipper_topics import codec
 from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
 
-logger = logging.getLogger(__name__)
-
-
 MEMORY_ROUNDS = 10
-RECORDED = Way(Event.RECORD, Event.ACKNOWLEDGE)
+RECORDED, RECORDED_FIRST = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.RECORD)
 
 
 class Head(msgspec.Struct):
-    """The part of a prediction that tells which query it answers."""
+    """The part of a prediction that tells which query it answers, and whether an audit follows."""
 
     query_id: str
     application: str = ""
     query_offset: int = -1
+    audited: bool = False
 
 
-_heads = Codec(Head)
+class _Named(msgspec.Struct):
+    model: str
+    version: str
 
 
-class Outgoing(NamedTuple):
-    """One prediction to send.
+class _Asked(msgspec.Struct):
+    """The part of a prediction that names models."""
 
-    Attributes:
-        query: The query.
-        value: The prediction's bytes.
-        content_type: Of the value.
-        answer: The answer that it was made of; None when it repeats a recorded one.
-    """
+    models: list[_Named] = []
+    missing: list[_Named] = []
 
-    query: Received
-    value: bytes
-    content_type: str
-    answer: Answer | None = None
+
+_heads, _asked = Codec(Head), Codec(_Asked)
+_query_id = attrgetter("query_id")
 
 
 class RecordedCallback(Protocol):
     """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
 
     def __call__(self, query: Received) -> Sequence[Received]: ...
+
+
+class PredictionRecords:
+    """Records of the predictions topic."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.key = _query_id
+
+    def read(self, record: ConsumerRecord[Any, Any]) -> tuple[str, Logged] | None:
+        """Its head alone is read; None for a record that is no prediction."""
+        head, logged = read_prediction(record)
+        return None if head is None else (head.query_id, logged)
 
 
 class Recorder:
@@ -80,10 +87,8 @@ class Recorder:
         recorded: Called for each answer when it is in the log.
         acknowledge: Called with partition, offsets and generation when queries are finished.
         sent: Called with the answers of a round, for metrics.
-        stamped: Called for each batch that the broker has stamped with its own time: when it was sent, stamped and
-            acknowledged, in seconds since the epoch.
-        clock: Seconds since the epoch.
-        stage: Times the parts of a round.
+        audits: Records audits; None where none are ever made.
+        stamped, clock, stage: As in `IndexedLog`.
     """
 
     def __init__(
@@ -97,169 +102,118 @@ class Recorder:
         recorded: RecordedCallback,
         acknowledge: Callable[[int, list[int], int], None],
         sent: Callable[[list[Answer]], None],
+        audits: AuditRecorder | None = None,
         stamped: Callable[[float, float, float], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
     ) -> None:
-        self._outbox, self._reader, self._topic, self._decisions = outbox, reader, topic, decisions
-        self._generation, self._recorded, self._acknowledge, self._sent = generation, recorded, acknowledge, sent
-        self._stamped, self._clock, self._stage = stamped, clock, stage
-        self._waiting: list[Outgoing] = []
-        self._read: set[int] = set()
-        """Partitions of which records were read since the inputs flow: decisions made before may be second."""
-        self._work = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._log = IndexedLog(
+            outbox,
+            reader,
+            PredictionRecords(topic),
+            decisions,
+            generation=generation,
+            done=self._conclude,
+            sent=self._round_ended,
+            stamped=stamped,
+            clock=clock,
+            stage=stage,
+        )
+        self._audits, self._recorded, self._acknowledge, self._sent = audits, recorded, acknowledge, sent
+        self._stage = stage
         self.delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
-    def put(self, answers: Sequence[Answer]) -> None:
-        """Record and send these answers."""
+    def put(self, answers: Sequence[Answer], audits: Sequence[Answer] = ()) -> None:
+        """Record and send these answers, and what was asked for the log only."""
         with self._stage("encode", len(answers)):
             outgoing = [
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
             ]
-        self._add(outgoing)
+        self._log.add(outgoing)
+        if audits:
+            assert self._audits is not None
+            self._audits.put(audits)
 
     def repeat(self, query: Received, logged: Logged) -> None:
         """The query was answered before: the same record read again is done, another record is answered again."""
-        if head_of(logged).query_offset == query.offset:
+        if head_of(logged).query_offset != query.offset:
+            self._log.add([Outgoing(query, logged.value, codec.MSGPACK if logged.msgpack else codec.JSON)])
+        elif not self._owes_audit(query, logged):
             self._acknowledge(query.partition, [query.offset], query.generation)
-        else:
-            self._add([Outgoing(query, logged.value, codec.MSGPACK if logged.msgpack else codec.JSON)])
 
     async def idle(self) -> None:
         """Wait until nothing is being sent."""
-        await self._idle.wait()
+        await self._log.idle()
+        if self._audits is not None:
+            await self._audits.log.idle()
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            waiting, self._waiting = self._waiting, []
-            await self._round(waiting)
-            if not self._waiting:
-                self._idle.set()
+        await self._log.run()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the log behind the index, or all of it when the index is of another log.
-
-        Args:
-            partitions: Those that this process owns now.
-            horizon_s: Older records are not needed.
-        """
-        ends = await self._reader.end_offsets([TopicPartition(self._topic, number) for number in partitions])
-        for tp, end in ends.items():
-            if self._decisions.of(tp.partition).last_offset >= end:
-                logger.warning("decisions are ahead of their log partition=%d: rebuilding", tp.partition)
-                self._decisions.of(tp.partition).clear()
-        count = await self.catch_up(partitions, horizon_s)
-        self._read.clear()
+        """Index what stands in the logs behind the indexes, as `IndexedLog.restore`; how many predictions that were."""
+        count = await self._log.restore(partitions, horizon_s)
+        if self._audits is not None:
+            await self._audits.restore(partitions, horizon_s)
         return count
 
-    async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
-        """Index what stands in the log behind the index; how many records that were."""
-        starts = {
-            TopicPartition(self._topic, number): self._decisions.of(number).last_offset + 1 for number in partitions
-        }
-        return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
+    async def catch_up(self, partitions: Iterable[int]) -> None:
+        """Index what stands in the logs behind the indexes: predictions first, because audits follow them."""
+        await self._log.catch_up(partitions)
+        if self._audits is not None:
+            await self._audits.log.catch_up(partitions)
 
-    def _add(self, outgoing: list[Outgoing]) -> None:
-        if outgoing:
-            self._waiting += outgoing
-            self._idle.clear()
-            self._work.set()
-
-    async def _round(self, waiting: list[Outgoing]) -> None:
-        generation = self._generation()
-        by_partition: dict[int, list[Outgoing]] = {}
-        for one in waiting:
-            if one.query.generation == generation:
-                by_partition.setdefault(one.query.partition, []).append(one)
-        deliveries = []
-        began_s, sent_s = time.monotonic(), self._clock()
-        for partition, outgoing in by_partition.items():
-            if self._generation() != generation:
-                return
-            delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
-            deliveries.append((partition, outgoing, delivery))
-        answers: list[Answer] = []
-        for partition, outgoing, delivery in deliveries:
-            offsets = await delivery.offsets()
-            if delivery.stamped_s is not None:
-                self._stamped(sent_s, delivery.stamped_s, self._clock())
-            if await self._finish(partition, outgoing, offsets, generation):
-                answers += [one.answer for one in outgoing if one.answer is not None]
+    def _round_ended(self, answers: list[Answer], took_s: float) -> None:
         self._sent(answers)
-        self.delivery_s += (time.monotonic() - began_s - self.delivery_s) / MEMORY_ROUNDS
+        self.delivery_s += (took_s - self.delivery_s) / MEMORY_ROUNDS
 
-    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
-        """Index and acknowledge what the broker has; False when the generation has ended."""
-        if self._generation() != generation:
-            return False
-        decisions = self._decisions.of(partition)
-        first = decisions.last_offset + 1
-        if offsets != [*range(first, first + len(offsets))]:
-            await self.catch_up([partition])
-            if self._generation() != generation:
-                return False
-        else:
-            with self._stage("index", len(outgoing)):
-                _index(decisions, outgoing, first, look=partition in self._read)
-        with self._stage("acknowledge", len(outgoing)):
-            self._conclude(partition, outgoing, generation)
-        return True
-
-    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int) -> None:
+    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
         done: list[int] = []
         for one in outgoing:
             query, value, kind, answer = one
-            done.append(query.offset)
             if answer is None:
+                done.append(query.offset)
                 continue
-            answer.pending.move(RECORDED)
+            pending = answer.pending
+            if pending.audit is not None:
+                pending.move(RECORDED_FIRST)
+                self._follow(pending)
+            else:
+                pending.move(RECORDED)
+                if alone or not self._owes_another(query):
+                    done.append(query.offset)
             for again in self._recorded(query):
-                if again.offset == query.offset:
+                if again.offset != query.offset:
+                    self._log.add([Outgoing(again, value, kind)])
+                elif pending.audit is None:
                     done.append(again.offset)
-                else:
-                    self._add([Outgoing(again, value, kind)])
         self._acknowledge(partition, done, generation)
 
-    def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        self._read.add(tp.partition)
-        found = [(head.query_id, logged) for head, logged in map(read_prediction, records) if head is not None]
-        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
-        self._decisions.of(tp.partition).index(found, records[-1].offset, at_s)
+    def _follow(self, pending: Pending) -> None:
+        assert self._audits is not None
+        self._audits.follow(pending)
 
+    def _owes_audit(self, query: Received, logged: Logged) -> bool:
+        return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_in(logged))
 
-def _index(decisions: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
-    """Index a batch that stands in the log from an offset on.
-
-    A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
-    known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
-    somebody else wrote, who lost the partition or has it now, were read after the decision.
-    """
-    upto, now_s = first_offset + len(outgoing) - 1, time.time()
-    decided = [
-        (query.query_id, offset, value, kind == codec.MSGPACK)
-        for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
-        if answer is not None
-    ]
-    if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
-        decisions.index([(one[0], Logged(*one[1:])) for one in decided], upto, now_s)
-    else:
-        decisions.index_new(decided, upto, now_s)
-
-
-def _record(outgoing: Outgoing) -> Record:
-    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type)
+    def _owes_another(self, query: Received) -> bool:
+        """Whether somebody else's prediction about the query came first, and its audit is not there."""
+        (first,) = self._log.index.of(query.partition).find([query.query_id])
+        return first is not None and head_of(first).query_offset == query.offset and self._owes_audit(query, first)
 
 
 def head_of(logged: Logged) -> Head:
     """Which query a prediction answers."""
     return _heads.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+
+
+def named_in(logged: Logged) -> list[str]:
+    """References of the models that a prediction names."""
+    found = _asked.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+    return [f"{one.model}:{one.version}" for one in (*found.models, *found.missing)]
 
 
 def answers(logged: Logged, query: Received) -> bool:
@@ -271,6 +225,7 @@ def read_prediction(record: ConsumerRecord[Any, Any]) -> tuple[Head | None, Logg
     """A record of the predictions topic; no head for one that is no prediction, whoever wrote it."""
     logged = Logged(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
     try:
-        return head_of(logged), logged
+        head = head_of(logged)
     except UndecodableRecord:
         return None, logged
+    return head, logged._replace(audited=True) if head.audited else logged

@@ -14,7 +14,7 @@ from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
 from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.loading import check_declared
-from clipper_stream.routing import Application, Candidate
+from clipper_stream.routing import Application, Candidate, Trial
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -26,15 +26,16 @@ class Registry:
     """Keeps the newest manifests, and resolves applications from them.
 
     A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
-    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and `reached`
-    was called for it. Outputs of a model without a `sha256` are cached for the life of this process only: nobody can
-    tell whether its code has changed.
+    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and not
+    retired, `reached` was called for it, and a host of it is ready (or it is colocated). Outputs of a model without a
+    `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
 
     Args:
         changed: Called with the name of an application that is another than before.
         refused: Called once for each record that is refused.
         allowed: Packages, modules and directories that this process may load models from.
         files: What the operator says about model files.
+        ready: Whether a version has a host that serves, by reference; call `resolve` when that has changed.
     """
 
     def __init__(
@@ -44,13 +45,15 @@ class Registry:
         refused: Callable[[], None] = lambda: None,
         allowed: Sequence[str] = (),
         files: FileRules = STRICT,
+        ready: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._manifests = Manifests(accept=self._accept)
         self._changed = changed
         self._refused = refused
-        self._allowed, self._files = allowed, files
+        self._allowed, self._files, self._ready = allowed, files, ready
         self._applications: dict[str, Application] = {}
-        self._reachable: set[str] = set()
+        self._reachable: dict[str, bool | None] = {}
+        """Whether each runs in this process; None: not known when it was reached."""
         self._salt = os.urandom(8).hex()
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
@@ -60,7 +63,7 @@ class Registry:
             if reason is not None:
                 event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
                 self._refused()
-        self._resolve()
+        self.resolve()
 
     def application(self, name: str) -> Application | None:
         """The application of this name."""
@@ -76,14 +79,39 @@ class Registry:
         return self._manifests.models.get(ref)
 
     @property
+    def hosted(self) -> list[str]:
+        """Models that should have hosts."""
+        return [ref for ref, model in self._manifests.models.items() if not model.colocated and not model.retired]
+
+    @property
     def unreached(self) -> list[ModelManifest]:
-        """Models that are declared, and not reachable yet."""
-        return [model for ref, model in self._manifests.models.items() if ref not in self._reachable]
+        """Models that are declared and not retired, and not reachable yet."""
+        models = self._manifests.models.items()
+        return [model for ref, model in models if ref not in self._reachable and not model.retired]
+
+    @property
+    def leaving(self) -> list[str]:
+        """Models that could be asked, and may not be any more as they are: withdrawn, retired, or moved."""
+        return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
 
     def reached(self, ref: str) -> None:
         """The model can be asked from now on."""
-        self._reachable.add(ref)
-        self._resolve()
+        model = self.model(ref)
+        self._reachable[ref] = model.colocated if model else None
+        self.resolve()
+
+    def left(self, ref: str) -> None:
+        """Nothing is left of it here; if it is declared again, it has to be reached again."""
+        self._reachable.pop(ref, None)
+
+    def _is_here(self, model: ModelManifest | None) -> bool:
+        """Whether the model can be asked where its manifest says that it runs."""
+        if model is None or model.retired or model.ref not in self._reachable:
+            return False
+        return self._reachable[model.ref] in {model.colocated, None}
+
+    def _may_be_asked(self, model: ModelManifest) -> bool:
+        return self._is_here(model) and (model.colocated or self._ready(model.ref))
 
     def _accept(self, manifest: Manifest) -> None:
         """What a host loads is the host's to accept; this process may run elsewhere."""
@@ -93,7 +121,8 @@ class Registry:
             declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
             check_declared(*declared, self._allowed, self._files)
 
-    def _resolve(self) -> None:
+    def resolve(self) -> None:
+        """Resolve every application again."""
         for name in self._applications.keys() - self._manifests.applications.keys():
             del self._applications[name]
             self._changed(name)
@@ -107,21 +136,28 @@ class Registry:
                 self._applications[name] = resolved
                 self._changed(name)
 
+    def _candidate(self, ref: str) -> Candidate | None:
+        """The model version, when it can be asked."""
+        model = self._manifests.models.get(ref)
+        if model is None or not self._may_be_asked(model):
+            return None
+        return Candidate(
+            ref=ref,
+            digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
+            deterministic=model.deterministic,
+        )
+
     def _application(self, manifest: ApplicationManifest) -> Application:
-        models = [self._manifests.models[ref] for ref in manifest.models if ref in self._manifests.models]
+        candidates = [self._candidate(ref) for ref in manifest.models]
+        trials = [(self._candidate(trial.model), trial) for trial in manifest.trials]
         shape = manifest.input.shape
         return Application(
             name=manifest.name,
             revision=manifest.revision,
             spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
-            candidates=tuple(
-                Candidate(
-                    ref=model.ref,
-                    digest=version_digest(model.ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
-                    deterministic=model.deterministic,
-                )
-                for model in models
-                if model.ref in self._reachable
+            candidates=tuple(one for one in candidates if one is not None),
+            trials=tuple(
+                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

@@ -1,7 +1,8 @@
 """Requests to model hosts: one frame a model and batch, to the replica that has the fewest rows before it.
 
 Rules of this file:
-- Nobody who decides ever waits for a broker, and no model waits for another: each has a lane of its own.
+- Nobody who decides ever waits for a broker, and no model waits for another: each has a lane of its own, from `open`
+  to `close`.
 - A request that cannot be sent fails at once, so that its queries are answered; one that was queued and then lost is an
   error, because it leaves a hole in the producer's sequence.
 - What is counted as outstanding comes back, or is forgotten by the router; so counts end at zero.
@@ -12,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiokafka
@@ -59,6 +61,7 @@ class Lane:
     waiting: deque[Request] = field(default_factory=deque)
     outstanding: Counter[int] = field(default_factory=Counter)
     sending: asyncio.Task[None] | None = None
+    unacknowledged: int = 0
 
 
 class RequestSender:
@@ -102,14 +105,35 @@ class RequestSender:
             KafkaError: there is no broker to ask.
             TimeoutError: there is no such topic yet.
         """
-        await asyncio.wait_for(self._producer.partitions_for(self._topic(ref)), OPEN_WITHIN_S)
+        topic = self._topic(ref)
+        try:
+            await asyncio.wait_for(self._producer.partitions_for(topic), OPEN_WITHIN_S)
+        except (KafkaError, TimeoutError):
+            self._unfollow(topic)
+            raise
+        self._lanes.setdefault(ref, Lane(topic))
+
+    def close(self, ref: str) -> bool:
+        """Ask this model no more; False while a request is not with the broker yet: then try again.
+
+        A deleted topic that the producer still followed would be made anew by a broker that makes topics on demand.
+        """
+        lane = self._lanes.get(ref)
+        if lane is None:
+            return True
+        if lane.waiting or lane.sending is not None or lane.unacknowledged:
+            return False
+        del self._lanes[ref]
+        self._unfollow(lane.topic)
+        return True
 
     def put(self, requests: Iterable[Request]) -> None:
         """Send these as soon as possible."""
         for request in requests:
             lane = self._lanes.get(request.ref)
             if lane is None:
-                lane = self._lanes[request.ref] = Lane(self._topic(request.ref))
+                self._spawn(self._refuse(request))
+                continue
             while lane.waiting and self._overdue(lane.waiting[0]):
                 lane.waiting.popleft()  # so that a replica without a leader costs no memory
             lane.waiting.append(request)
@@ -148,6 +172,9 @@ class RequestSender:
                 await self._send(lane, request)
         lane.sending = None
 
+    async def _refuse(self, request: Request) -> None:
+        self._unsent(request, f"{request.ref} is retired: no application asks it any more")
+
     async def _send(self, lane: Lane, request: Request) -> None:
         replies = self._reply_partitions()
         replicas = self._producer.client.cluster.partitions_for_topic(lane.topic)
@@ -166,7 +193,16 @@ class RequestSender:
             self.forget([request.frame])
             self._unsent(request, f"the request to {request.ref} could not be sent: {error!r}")
         else:
-            future.add_done_callback(self._watch)
+            lane.unacknowledged += 1
+            future.add_done_callback(partial(self._stored, lane))
+
+    def _stored(self, lane: Lane, future: "asyncio.Future[Any]") -> None:
+        lane.unacknowledged -= 1
+        self._watch(future)
+
+    def _unfollow(self, topic: str) -> None:
+        """Let the producer forget the topic, but not where it stands there: a topic that stays knows it too."""
+        self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
     def _overdue(self, request: Request) -> bool:
         return float(request.deadlines_s.max()) <= self._clock()

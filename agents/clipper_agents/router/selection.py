@@ -20,8 +20,8 @@ from aiokafka import ConsumerRecord
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.routing import Application
-from clipper_stream.selection.decision import Prepared, audited
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_stream.selection.trials import Choice
 from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Selection:
         self._owned: set[int] = set()
         self._published: dict[RowKey, SelectionState] = {}
         self._unpublished: dict[RowKey, bytes] = {}
-        self._prepared: OrderedDict[tuple[str, int | None, str | None], Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[str, int | None, str | None], Choice] = OrderedDict()
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def own(self, partitions: Iterable[int]) -> None:
@@ -142,15 +142,13 @@ class Selection:
         return [(_encode(key), value, []) for key, value in changed.items() if key.partition in self._owned]
 
     # --- choices ----------------------------------------------------------------------------------------------------
-    def prepare(self, application: Application, partition: int, context: str | None) -> Prepared:
-        """The policy's choice, from the totals known now."""
+    def prepare(self, application: Application, partition: int, context: str | None) -> Choice:
+        """The policy's choice with audits and trials, from the totals known now."""
         key = (application.name, None if context is None else partition, context)
         found = self._prepared.get(key)
         if found is None:
             state = self.state(application.name, partition, context)
-            found = application.policy.prepare(state, application.refs)
-            if application.audit_ratio > 0:
-                found = audited(found, application.audit_ratio)
+            found = application.choice(state)
             self._prepared[key] = found
             if len(self._prepared) > self._max_prepared:
                 self._prepared.popitem(last=False)

@@ -62,7 +62,7 @@ def outside_problems(
 def _reference_problems(
     place: str, application: ApplicationManifest, known: Mapping[str, ModelManifest]
 ) -> Iterator[str]:
-    for ref in application.models:
+    for ref in (*application.models, *(trial.model for trial in application.trials)):
         if ref not in known:
             yield f"{place}: model {ref!r} is not declared; declared: {', '.join(known) or 'none, add a [[model]]'}"
         elif known[ref].input != application.input:

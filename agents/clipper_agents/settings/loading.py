@@ -121,6 +121,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             profile=self.router.profile,
         )
 
+    def host_data_dir(self, instance: str) -> Path:
+        """Where the host of this name keeps what it must know after a death."""
+        return Path(self.host.data_dir or "data/host") / instance
+
     def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
         """What the host of this name needs to serve the model."""
         return HostSettings(
@@ -129,7 +133,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             model=model,
             allowed=self.allowed,
             files=self.files,
-            data_dir=Path(self.host.data_dir or "data/host") / instance,
+            data_dir=self.host_data_dir(instance),
             instance=instance,
             metrics_port=self.host.metrics_port,
             metrics_address=self.host.metrics_address,

@@ -30,9 +30,24 @@ async def send_dead_letters(
         topic: Name of the dead letters' topic, of one partition.
         refused: Each record, and why it was refused.
     """
-    letters = [_letter(record, error) for record, error in refused]
+    letters = []
+    for record, error in refused:
+        letters.append(_letter(record, error))
+        let_go(error)
     if letters:
         await outbox.send(topic, 0, letters)
+
+
+def let_go(error: BaseException) -> None:
+    """Drop the tracebacks of an error that has been told, and of what caused it.
+
+    Their frames hold the list that holds the error, and with it everything that was under way: a cycle, which is freed
+    only when the collector comes, and that is seldom (`running.settle_memory`).
+    """
+    told: BaseException | None = error
+    while told is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
 
 
 def _letter(record: ConsumerRecord[Any, Any], error: BaseException) -> Record:

@@ -61,6 +61,7 @@ class Follower(Service):  # type: ignore[misc]
             **self._kafka.aiokafka(),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",  # what a writer did not finish is not seen by anybody
             fetch_max_wait_ms=250,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )

@@ -56,17 +56,44 @@ class Worker(Protocol):
         ...
 
 
-def run_worker(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> None:
+class Listener(Protocol):
+    """Hears what becomes of a worker."""
+
+    async def serves(self) -> None:
+        """Its inputs flow; awaited before the ready line is printed."""
+        ...
+
+    def fails(self, reason: BaseException | None, /) -> None:
+        """It cannot go on; the process ends when this returns."""
+        ...
+
+
+class Unheard:
+    """Nobody listens."""
+
+    async def serves(self) -> None:
+        """Nothing."""
+
+    def fails(self, reason: BaseException | None, /) -> None:
+        """Nothing."""
+
+
+def run_worker(
+    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: Listener | None = None
+) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
     Args:
         make: Makes the worker, inside the event loop.
         ready: The line to print on stdout when the worker serves.
         kafka: How the worker is connected.
+        listener: Hears that it serves, and why it cannot go on.
     """
+    listener = listener or Unheard()
     try:
-        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka))
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
     except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
+        listener.fails(error)  # before the last words, which are the error's
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
         code = exits.SETUP
@@ -74,7 +101,7 @@ def run_worker(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
     os._exit(code)
 
 
-async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection) -> int:
+async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: Listener) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -86,6 +113,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
     if starting.done():
         starting.result()
         settle_memory()
+        await listener.serves()
         _say(ready())
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
@@ -93,6 +121,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
         if isinstance(reason, RIGHTS):
             raise refused_right(kafka, reason) from reason
         _tell(reason, worker.app.conf.consumer_group_instance_id)
+        listener.fails(reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()

@@ -4,30 +4,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from clipper_agents.admin import publish_manifests, read_manifests
+from clipper_agents.admin import ControlState, Signature, change_control
+from clipper_agents.lifecycle.declaring import declared
+from clipper_agents.lifecycle.plan import Plan
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.loading import file_digest
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
-
-
-def revised(declared: ApplicationManifest, published: ApplicationManifest | None) -> ApplicationManifest | None:
-    """The manifest to publish, None when nothing changed.
-
-    The revision is logged with each decision, so that two ways of deciding never share one: a changed manifest gets
-    the published revision + 1, unless its own is higher.
-
-    >>> old = ApplicationManifest(name="a", models=["m:1"], revision=4)
-    >>> revised(ApplicationManifest(name="a", models=["m:1", "m:2"]), old).revision
-    5
-    """
-    if published is None:
-        return declared
-    if msgspec.structs.replace(declared, revision=published.revision) == published:
-        return None
-    return msgspec.structs.replace(declared, revision=max(declared.revision, published.revision + 1))
 
 
 def pinned(models: Iterable[ModelManifest]) -> list[ModelManifest]:
@@ -52,24 +36,40 @@ async def apply_manifests(
     catalogue: Catalogue,
     applications: Sequence[ApplicationManifest],
     models: Sequence[ModelManifest],
+    signature: Signature | None = None,
+    *,
+    prune: bool = False,
 ) -> list[ApplicationManifest | ModelManifest]:
     """Publish the manifests that differ from those on the control topic; the ones that were published.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        applications: As they shall be.
+        models: As they shall be.
+        signature: Of the changes.
+        prune: Take away what is not among them.
 
     Raises:
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
-    before = await read_manifests(connection, catalogue)
-    # a record that everybody refuses is replaced, though what was there before it is in force and the same
-    broken = before.unreadable.keys()
-    changed_models = [
-        model for model in models if before.models.get(model.ref) != model or model_key(model.ref).decode() in broken
-    ]
-    candidates = (
-        revised(each, before.applications.get(each.name))
-        or (each if application_key(each.name).decode() in broken else None)
-        for each in applications
+    written = await change_control(
+        connection, catalogue, lambda state: wanted(state, applications, models, prune=prune), signature
     )
-    changed: list[ApplicationManifest | ModelManifest] = [*changed_models, *(each for each in candidates if each)]
-    await publish_manifests(connection, catalogue, changed)
-    return changed
+    return [*written.plan.models, *(edit.after for edit in written.plan.edits if edit.after is not None)]
+
+
+def wanted(
+    state: ControlState,
+    applications: Sequence[ApplicationManifest],
+    models: Sequence[ModelManifest],
+    *,
+    prune: bool = False,
+) -> Plan:
+    """What has to be written for the manifests to be in force.
+
+    A record that everybody refuses is replaced, though what was there before it is in force and the same.
+    """
+    published = state.manifests
+    return declared(published, applications, models, broken=published.unreadable.keys(), prune=prune)

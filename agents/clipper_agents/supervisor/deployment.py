@@ -13,19 +13,25 @@ from typing import Any, Self
 
 import msgspec
 
-from clipper_agents.admin import ensure_topics
+from clipper_agents.admin import Signature, ensure_topics
+from clipper_agents.admin.host_reports import HostReports
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.applying import apply_manifests, pinned
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.kept import Surroundings
+from clipper_agents.supervisor.provisions import Provisions
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import PROGRAM, Workers
 from clipper_stream.client.access import knock
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest
 
 log = logging.getLogger(__name__)
+
+LAST_WORD_S = 2.0
+"""For the last reports about hosts: a broker that is away must not hold up the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,8 @@ class Deployment:
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._log_level, self._program = log_level, program
-        self._supervisor = Supervisor(surroundings)
+        self._supervisor = Supervisor(surroundings, self._failed)
+        self._fleet: Fleet | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -162,9 +169,19 @@ class Deployment:
         report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         for line in report.advice:
             log.warning("%s", line)
-        await apply_manifests(self.connection, self.catalogue, applications, models)
+        signature = Signature(why="published by `up`")
+        for each in await apply_manifests(self.connection, self.catalogue, applications, models, signature):
+            if isinstance(each, ApplicationManifest) and each.revision > 1:
+                log.warning(
+                    "application %s was not as the configuration says, which is its revision %d now: "
+                    "`clipper-stream model rollback -a %s` undoes it, `clipper-stream export` keeps what is live",
+                    each.name, each.revision, each.name,
+                )  # fmt: skip
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
-        fleet = Fleet(self._supervisor, workers)
+        reports = HostReports(self.connection, self.catalogue.hosts)
+        self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
+        ground = Provisions(self.connection, self.catalogue, replication)
+        fleet = self._fleet = Fleet(self._supervisor, workers, ground, reports)
         self._stack.push_async_callback(self._stop_workers)
         await _all_or_first_error(
             self._supervisor.start([*workers.routers(), *workers.stewards()]), fleet.start(models)
@@ -175,8 +192,22 @@ class Deployment:
 
     async def _stop_workers(self) -> None:
         """Routers first: what they have open is answered only while the hosts still are."""
-        await self._supervisor.stop(*(name for name in self._supervisor.children if name.startswith("router-")))
+        routers = [name for name in self._supervisor.children if name.startswith("router-")]
+        if routers:
+            await self._supervisor.stop(*routers)
+        hosts = list(self._supervisor.children)
         await self._supervisor.stop()
+        for name in hosts:
+            self._withdraw(name)
+
+    def _failed(self, name: str, reason: str) -> None:
+        if self._fleet is not None:
+            self._fleet.failed(name, reason)
+
+    def _withdraw(self, name: str) -> None:
+        """Whatever it said of itself, it is gone: also when it had no time to say so."""
+        if self._fleet is not None:
+            self._fleet.withdraw(name)
 
     async def _with_embedded_broker(self, run_dir: Path) -> Settings:
         """Start it; the settings with its address, and with temporary folders if its data is temporary."""

@@ -1,27 +1,42 @@
 """The hosts of all models that the control topic declares: started, replaced and ended while traffic flows.
 
-A manifest that is none, or names a model that this deployment may not load, is refused: what it replaced goes on.
+Rules of this file:
+- A manifest that is none, or names a model that this deployment may not load, is refused: what it replaced goes on.
+- Versions live beside each other: one that is slow to start or to end holds up no other.
+- What a host says of itself counts; what it can no longer say (why it ended, that it is gone) is said here.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable
+from math import inf
+from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord
 
+from clipper_agents.admin.host_reports import one_line
 from clipper_agents.admin.manifests import Manifests, refusal
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
-from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.supervisor import Supervisor
-from clipper_agents.supervisor.workers import Workers
+from clipper_agents.supervisor.version import SETTLE_S, Ground, Version
+from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.models.loading import check_declared
+from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import Manifest
-from clipper_topics.manifests import ModelManifest
+from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import REF_PATTERN, ApplicationManifest, ModelManifest
 
 log = logging.getLogger(__name__)
+
+
+class Reports(Protocol):
+    """Tells others about hosts: `HostReports`."""
+
+    def put(self, report: HostReport) -> None: ...
+    def withdraw(self, model: str, instance: str) -> None: ...
 
 
 class Fleet:
@@ -30,70 +45,141 @@ class Fleet:
     Args:
         supervisor: Keeps the hosts.
         workers: Knows their command lines.
+        ground: What they have on Kafka.
+        reports: Says what hosts cannot say themselves.
+        settle_s: How long routers have to hear that a version is retired, seconds.
     """
 
-    def __init__(self, supervisor: Supervisor, workers: Workers) -> None:
+    def __init__(
+        self, supervisor: Supervisor, workers: Workers, ground: Ground, reports: Reports, settle_s: float = SETTLE_S
+    ) -> None:
         self._supervisor, self._workers = supervisor, workers
-        self._hosted: dict[str, ModelManifest] = {}
+        self._ground, self._reports, self._settle_s = ground, reports, settle_s
+        self._versions: dict[str, Version] = {}
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._asked_s: dict[str, float] = {}
+        self._refused: set[str] = set()
+        self._caught_up = False
         self._published = Manifests(accept=self._accept)
-        self._changed = asyncio.Event()
 
     async def start(self, models: Iterable[ModelManifest]) -> None:
-        """Start the hosts of these models.
+        """Start the hosts of these models, whose topics are there.
 
         Raises:
             ChildNotReady: one of them cannot.
         """
-        starting = list(models)
-        self._hosted |= {model.ref: model for model in starting}
+        starting = [model for model in models if host_names(model)]
+        for model in starting:
+            self._version(model.ref).started(model)
         await self._supervisor.start([spec for model in starting for spec in self._workers.hosts(model)])
 
-    async def reconcile(self, published: Mapping[str, ModelManifest]) -> None:
-        """End the hosts of models that are gone or changed, and start those of new and changed ones."""
-        going = [model for ref, model in self._hosted.items() if published.get(ref) != model]
-        for model in going:
-            del self._hosted[model.ref]
-        await asyncio.gather(*map(self._end, going))
-        coming = [model for ref, model in published.items() if ref not in self._hosted]
-        await asyncio.gather(*map(self._try, coming))
-
     async def follow(self, kafka: KafkaConnection, topic: str) -> None:
-        """Reconcile with the control topic, again at each change, until cancelled."""
-        follower = Follower(kafka, topic, self._take)
+        """Do as the control topic says, until cancelled."""
+        follower = Follower(kafka, topic, self.take)
         await follower.start()
         try:
             await follower.caught_up.wait()
-            while True:
-                self._changed.clear()
-                await self.reconcile(dict(self._published.models))
-                await self._changed.wait()
+            self.reconcile()
+            await asyncio.Event().wait()
         finally:
             await follower.stop()
+            for task in self._at_work.values():
+                task.cancel()
+            await asyncio.gather(*self._at_work.values(), return_exceptions=True)
 
-    def _take(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+    def take(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+        """Take in records of the control topic."""
         for record in records:
             reason = self._published.apply(record.key, record.value, record.headers)
             if reason is not None:
                 event(log, "manifest refused", logging.ERROR, **refusal(record, reason))
-        self._changed.set()
+            self._tell_refusal(record.key, reason)
+        for ref in self._asked_s.keys() - self._published.models.keys() - self._versions.keys():
+            del self._asked_s[ref]
+        for manifest in self._published.applications.values():
+            self._note_patience(manifest)
+        if self._caught_up:
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """Tell each version what is wanted of it now, and let those work that have something to do."""
+        self._caught_up = True
+        published = self._published.models
+        for ref in dict.fromkeys([*published, *self._versions]):
+            if ref in self._versions or not published[ref].colocated:
+                self._version(ref).want(published.get(ref))
+                self._let_work(ref)
+
+    def failed(self, name: str, reason: str) -> None:
+        """A child has ended by itself."""
+        ref = model_of_host(name)
+        if ref is not None:
+            self._reports.put(HostReport(model=ref, instance=name, state="failed", reason=one_line(reason)))
+
+    def withdraw(self, name: str) -> None:
+        """A host is gone for good."""
+        ref = model_of_host(name)
+        if ref is not None:
+            self._reports.withdraw(ref, name)
 
     def _accept(self, manifest: Manifest) -> None:
         if isinstance(manifest, ModelManifest):
             declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
             check_declared(*declared, self._workers.allowed, self._workers.files)
 
-    async def _try(self, model: ModelManifest) -> None:
-        event(log, "model declared", model=model.ref, hosts=0 if model.colocated else model.replicas)
-        try:
-            await self.start([model])
-        except ChildNotReady as error:
-            message = "model has no hosts until its manifest changes"
-            event(log, message, logging.ERROR, model=model.ref, reason=error)
-            await self._end(model)
+    def _tell_refusal(self, key: bytes | None, reason: str | None) -> None:
+        """A version that never was one here has failed; one that is hosted goes on as it was.
 
-    async def _end(self, model: ModelManifest) -> None:
-        prefix = f"host.{model.name}.{model.version}."
-        names = [name for name in self._supervisor.children if name.startswith(prefix)]
-        if names:
-            event(log, "ending hosts", model=model.ref, hosts=len(names))
-            await self._supervisor.stop(*names)
+        What was said is taken back when the manifest is, or when another one is accepted.
+        """
+        ref = (key or b"").decode("utf-8", "replace").removeprefix("model/")
+        if not re.fullmatch(REF_PATTERN, ref):
+            return
+        host = f"host.{ref.replace(':', '.')}.0"
+        if reason is not None and ref not in self._published.models:
+            self._refused.add(ref)
+            self.failed(host, reason)
+        elif reason is None and ref in self._refused:
+            self._refused.remove(ref)
+            self.withdraw(host)
+
+    def _note_patience(self, manifest: ApplicationManifest) -> None:
+        """Its queries wait so long for the versions that it names, also when it names them no more."""
+        wait_s = THROUGHPUT_WAIT_S if manifest.objective_ms is None else manifest.objective_ms / 1000
+        for ref in (*manifest.models, *(trial.model for trial in manifest.trials)):
+            self._asked_s[ref] = max(wait_s, self._asked_s.get(ref, -inf))
+
+    def _version(self, ref: str) -> Version:
+        if ref not in self._versions:
+            self._versions[ref] = Version(
+                self._supervisor,
+                self._workers,
+                self._ground,
+                self.withdraw,
+                lambda: self._asked_s.get(ref, 0.0),
+                self._settle_s,
+            )
+        return self._versions[ref]
+
+    def _let_work(self, ref: str) -> None:
+        if ref not in self._at_work and not self._versions[ref].is_settled:
+            task = self._at_work[ref] = asyncio.create_task(self._versions[ref].converge(), name=f"hosts of {ref}")
+            task.add_done_callback(lambda done: self._worked(ref, done))
+        elif ref not in self._at_work:
+            self._drop_if_over(ref)
+
+    def _worked(self, ref: str, task: "asyncio.Task[None]") -> None:
+        del self._at_work[ref]
+        if task.cancelled():
+            return
+        if error := task.exception():
+            log.error("hosts of %s are not looked after until its manifest changes", ref, exc_info=error)
+            return
+        self._drop_if_over(ref)
+        if ref in self._versions:
+            self._let_work(ref)
+
+    def _drop_if_over(self, ref: str) -> None:
+        if self._versions[ref].is_over and ref not in self._published.models:
+            del self._versions[ref]
+            self._asked_s.pop(ref, None)

@@ -17,6 +17,7 @@ from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""
+NO_WORDS = "it said nothing"
 SHOWN_LINES, SHOWN_CHARACTERS = 3, 300
 """Of a child's last words; all of them were passed on when they were said."""
 
@@ -43,6 +44,11 @@ class Surroundings:
 class KeptChild:
     """A child and the task that keeps it running.
 
+    Args:
+        spec: What is started.
+        surroundings: What it takes from outside.
+        failed: Called with the child's name and the reason when it has ended by itself, or is given up.
+
     Attributes:
         spec: What is started.
         process: The present run, None before the first and between two.
@@ -51,12 +57,14 @@ class KeptChild:
             and before its first end.
     """
 
-    def __init__(self, spec: ChildSpec, surroundings: Surroundings) -> None:
+    def __init__(
+        self, spec: ChildSpec, surroundings: Surroundings, failed: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
         self.reason: str | None = None
-        self._around = surroundings
+        self._around, self._failed = surroundings, failed
         self._failures = 0
         self._stopping = asyncio.Event()
         self._was_ready = False
@@ -113,15 +121,21 @@ class KeptChild:
             try:
                 end = await self._run()
             except OSError as error:
-                self._gave_up = ChildNotReady(f"{self.spec.name}: cannot start {self.spec.command[0]}: {error}")
+                why = f"cannot start {self.spec.command[0]}: {error}"
+                self._give_up(f": {why}", why)
                 return
             if self._stopping.is_set():
                 return
             self._failures += 1
             if not self._was_ready and (end.hopeless or self._failures >= FIRST_STARTS):
-                self._gave_up = ChildNotReady(f"{self.spec.name} {end.what} before it was ready; {end.last_words}")
+                why = f"{end.what} before it was ready"
+                self._give_up(f" {why}; {end.last_words}", f"{why}; {end.last_line}")
                 return
             await self._pause(end)
+
+    def _give_up(self, message: str, reason: str) -> None:
+        self._gave_up = ChildNotReady(f"{self.spec.name}{message}")
+        self._failed(self.spec.name, reason)
 
     async def _run(self) -> "_End":
         """Start it, tell when it serves, and wait for its end."""
@@ -153,6 +167,7 @@ class KeptChild:
     async def _pause(self, end: "_End") -> None:
         delay_s = self._around.backoff.delay_s(self._failures)
         self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
+        self._failed(self.spec.name, f"{self.reason}; {end.last_line}")
         event(
             log,
             "child ended, restarting",
@@ -185,6 +200,10 @@ class _End:
         return f"was ended by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
 
     @property
+    def last_line(self) -> str:
+        return f"last line: {shorten(self.tail[-1], SHOWN_CHARACTERS, placeholder='...')}" if self.tail else NO_WORDS
+
+    @property
     def last_words(self) -> str:
         lines = [shorten(line, SHOWN_CHARACTERS, placeholder="...") for line in self.tail[-SHOWN_LINES:]]
-        return f"last lines: {' | '.join(lines)}" if lines else "it said nothing"
+        return f"last lines: {' | '.join(lines)}" if lines else NO_WORDS

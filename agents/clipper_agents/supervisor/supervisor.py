@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from clipper_agents.supervisor.kept import KeptChild, Surroundings
@@ -23,10 +23,13 @@ class Supervisor:
 
     Args:
         surroundings: Backoff, clock and where the children's lines go.
+        failed: Called with a child's name and the reason when it has ended by itself, or is given up.
     """
 
-    def __init__(self, surroundings: Surroundings | None = None) -> None:
-        self._around = surroundings or Surroundings(echo=to_stderr)
+    def __init__(
+        self, surroundings: Surroundings | None = None, failed: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
+        self._around, self._failed = surroundings or Surroundings(echo=to_stderr), failed
         self._children: dict[str, KeptChild] = {}
 
     @property
@@ -94,5 +97,5 @@ class Supervisor:
     def _keep(self, spec: ChildSpec) -> KeptChild:
         if spec.name in self._children:
             raise UnknownName(f"child {spec.name!r} runs already: give another name")
-        child = self._children[spec.name] = KeptChild(spec, self._around)
+        child = self._children[spec.name] = KeptChild(spec, self._around, self._failed)
         return child

@@ -7,15 +7,18 @@ Rules of this file:
   it from its own file: the model in there may come from the control topic.
 - Of the connection only the password is handed on by the environment; it is in no file and on no command line.
 - Names are stable from one start to the next: `router-0`, `host.svm.2.0` (static membership, KIP-345).
+- With a first metrics port configured, a worker has the lowest port that no other has; whoever ends gives it back.
 """
 
 import itertools
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from clipper_agents.host.cores import thread_variables
 from clipper_agents.settings import Settings
 from clipper_agents.settings.reading import is_setting
 from clipper_agents.supervisor.process import ChildSpec
@@ -52,17 +55,16 @@ class Workers:
         loading = msgspec.structs.replace(settings.loading, allowed=list(self.allowed))
         self._settings = msgspec.structs.replace(settings, loading=loading)
         self._run_dir, self._program = run_dir, program
-        self._environment = ONE_THREAD | {name: value for name, value in environ.items() if not is_setting(name)}
+        self._environ = {name: value for name, value in environ.items() if not is_setting(name)}
         self._log_level = ("--log-level", log_level) if log_level else ()
-        self._router_ports = _ports(settings.router.metrics_port)
-        self._host_ports = _ports(settings.host.metrics_port)
+        self._ports: dict[str, int] = {}
 
     def routers(self) -> list[ChildSpec]:
         """One spec a router process."""
         content = msgspec.structs.replace(self._settings, applications=[], models=[])
         config = self._write("router", content)
         return [
-            self._spec(f"router-{number}", "router", "router", config, next(self._router_ports))
+            self._spec(f"router-{number}", "router", "router", config, ONE_THREAD)
             for number in range(self._settings.router.processes)
         ]
 
@@ -71,32 +73,73 @@ class Workers:
         if not self._settings.steward.enabled:
             return []
         config = self._write("steward", msgspec.structs.replace(self._settings, applications=[], models=[]))
-        return [self._spec("steward", "steward", "steward", config, self._settings.steward.metrics_port)]
+        return [self._spec("steward", "steward", "steward", config, ONE_THREAD)]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
-        """One spec a replica; none for a colocated model."""
-        if model.colocated:
+        """One spec a replica; none for a model that is colocated or retired."""
+        names = host_names(model)
+        if not names:
             return []
         content = msgspec.structs.replace(self._settings, applications=[], models=[model])
-        config = self._write(f"host.{model.name}.{model.version}", content)
-        return [
-            self._spec(f"host.{model.name}.{model.version}.{number}", "host", f"host {model.ref}", config, port)
-            for number, port in zip(range(model.replicas), self._host_ports, strict=False)
-        ]
+        config = self._write(_stem(model), content)
+        threads = thread_variables(model.cpus)
+        return [self._spec(name, "host", f"host {model.ref}", config, threads) for name in names]
+
+    def forget(self, name: str) -> None:
+        """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
+        self._ports.pop(name, None)
+        shutil.rmtree(self._settings.host_data_dir(name), ignore_errors=True)
+
+    def forget_model(self, model: ModelManifest) -> None:
+        """No host of this version is started any more."""
+        (self._run_dir / f"{_stem(model)}.json").unlink(missing_ok=True)
 
     def _write(self, name: str, content: Settings) -> Path:
         path = self._run_dir / f"{name}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
         return path
 
-    def _spec(self, name: str, section: str, command: str, config: Path, port: int) -> ChildSpec:
+    def _spec(self, name: str, section: str, command: str, config: Path, threads: Mapping[str, str]) -> ChildSpec:
+        settings = self._settings
+        first = {
+            "router": settings.router.metrics_port,
+            "host": settings.host.metrics_port,
+            "steward": settings.steward.metrics_port,
+        }[section]
+        port = self._port(name, first) if first else 0
         options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
         return ChildSpec(
             name=name,
             command=(*self._program, "worker", *command.split(), *options, "--ends-with-stdin", *self._log_level),
-            environment=self._environment,
+            environment={**threads, **self._environ},
         )
 
+    def _port(self, name: str, first: int) -> int:
+        if name not in self._ports:
+            taken = set(self._ports.values())
+            self._ports[name] = next(port for port in itertools.count(first) if port not in taken)
+        return self._ports[name]
 
-def _ports(first: int) -> Iterator[int]:
-    return itertools.count(first) if first else itertools.repeat(0)
+
+def host_names(model: ModelManifest) -> list[str]:
+    """The names of the hosts that a version should have.
+
+    >>> host_names(ModelManifest(name="svm", version="2", uri="m:f", replicas=2))
+    ['host.svm.2.0', 'host.svm.2.1']
+    """
+    count = 0 if model.colocated or model.retired else model.replicas
+    return [f"{_stem(model)}.{number}" for number in range(count)]
+
+
+def model_of_host(name: str) -> str | None:
+    """The version that a child of this name hosts; None when it is no host.
+
+    >>> model_of_host("host.svm.2.0"), model_of_host("router-0")
+    ('svm:2', None)
+    """
+    kind, *parts = name.split(".")
+    return f"{parts[0]}:{parts[1]}" if kind == "host" and len(parts) == 3 else None  # noqa: PLR2004 (model.version.number)
+
+
+def _stem(model: ModelManifest) -> str:
+    return f"host.{model.name}.{model.version}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from doubles_deployment import DIGITS, NOW_S, facts, learn, prediction, recent, report
+from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
 from clipper_agents.admin.applications import ApplicationStatus, Latency, Workers
 from clipper_agents.admin.composing import Looking

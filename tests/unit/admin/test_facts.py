@@ -1,7 +1,7 @@
 """Do records of a deployment, in any order and however wrong, say what is the case now?"""
 
 import pytest
-from doubles_deployment import DIGITS, NOW_S, facts, learn, report, row
+from doubles_facts import DIGITS, NOW_S, facts, learn, report, row
 
 from clipper_agents.admin.facts import KEPT_EVENTS, Facts
 from clipper_topics import codec

@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from clipper_agents.broker.properties import PORTS, Node, free_port, server_properties
 
 
@@ -43,3 +45,11 @@ def test_a_free_port_can_be_listened_on_and_is_none_that_an_outgoing_connection_
     port = free_port()
     assert port in PORTS
     socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize(("nodes", "copies", "least"), [(1, 1, 1), (3, 3, 2)])
+def test_transactions_are_kept_by_as_many_brokers_as_there_are(nodes, copies, least):
+    voters = [node(number) for number in range(nodes)]
+    found = parsed(server_properties(voters[0], voters, Path("/d")))
+    assert found["transaction.state.log.replication.factor"] == str(copies)
+    assert found["transaction.state.log.min.isr"] == str(least)

@@ -14,10 +14,16 @@ COMMANDS = [
     ("predict",),
     ("feedback",),
     ("apply",),
+    ("export",),
     ("broker",),
     ("loadgen",),
     ("status",),
     ("watch",),
+    *(
+        ("model", each)
+        for each in ["deploy", "list", "show", "shadow", "canary", "promote", "abort", "retire", "rollback"]
+    ),
+    *(("application", each) for each in ["create", "list", "show", "update", "delete", "history"]),
     ("topics", "create"),
     ("topics", "list"),
     ("dead-letters", "list"),
@@ -91,6 +97,10 @@ def test_the_version_is_that_of_the_distribution(capsys):
         (("selection", "restore", "sums"), "exactly one of --revision, --from and --undo"),
         (("selection", "restore", "sums", "--undo", "--revision", "2"), "exactly one of --revision, --from and --undo"),
         (("topics", "list", "--set", "router.processes"), "write SECTION.KEY=VALUE"),
+        (("model", "deploy", "svm:2", "-a", "digits", "--stage", "sunny"), "'sunny' is not one of"),
+        (("model", "deploy", "svm:2", "-a", "digits", "--shape", "8x8"), "--shape 8x8: write numbers with commas"),
+        (("model", "canary", "svm:2"), "Missing option '--share'"),
+        (("application", "update", "digits", "--field", "loss"), "--field loss: write KEY=VALUE"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ended, arguments, said):

@@ -120,6 +120,15 @@ def test_a_label_that_cannot_be_compared_is_refused():
         fold(SelectionState(), lone(), Label("cat"), Exp3(), "absolute")
 
 
+def test_an_output_that_a_label_cannot_be_compared_with_keeps_no_other_model_from_learning():
+    """A shadow that answers in words, say, would have sent all feedback of its application to the dead letters."""
+    for logged in (audit(outputs={"a:1": 3.5, "b:1": "cat"}), ensemble(outputs={"a:1": 3.5, "b:1": [1], "c:1": 3.0})):
+        scores = score(logged, Label(3.5), "absolute")
+        assert (scores.losses["a:1"], scores.losses["b:1"]) == (0.0, 1.0)
+    with pytest.raises(InvalidLabel):
+        score(audit(outputs={"a:1": 3.5, "b:1": "cat"}), Label("dog"), "absolute")
+
+
 def test_an_output_that_the_log_gives_no_propensity_is_refused():
     with pytest.raises(InvalidLabel, match="propensity"):
         fold(SelectionState(), lone(propensities={}, served_propensity=0.5), Label(3), Exp3(), "zero_one")

@@ -85,6 +85,20 @@ def test_a_model_that_leaves_an_application_is_not_scraped_any_more():
     assert metrics.registry.get_sample_value("clipper_selection_weight", {**labels, "model": "b:1"}) == 1.0
 
 
+def test_a_model_that_left_the_process_has_no_series_in_any_family():
+    router = RouterMetrics()
+    counted = everything_counted(router)
+    series = [sample for registry in counted for family in registry.collect() for sample in family.samples]
+    assert any(sample.labels.get("model") == "m:1" for sample in series)
+    router.forget_model("m:1")
+    left = [sample for registry in counted for family in registry.collect() for sample in family.samples]
+    assert not [one for one in left if one.labels.get("model") in {"m", "m:1"}]
+    assert any(one.labels.get("application") == "a" for one in left), "others are not touched"
+    router.count_cache("m:1", lookups=2, hits=1)
+    labels = {"model": "m:1"}
+    assert router.registry.get_sample_value("clipper_cache_lookups_total", labels) == 2.0, "counted anew"
+
+
 def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
     metrics = HostMetrics()
     metrics.set_consumer_lag({("q", 0): 4, ("q", 1): 5})
@@ -99,8 +113,8 @@ def test_colocated_models_are_scraped_with_their_router():
     assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
 
 
-def everything_counted():
-    router = RouterMetrics()
+def everything_counted(router=None):
+    router = router or RouterMetrics()
     host = HostMetrics(router.families)
     router.count_queries("a")
     router.observe_predictions("a", "default", "late", [0.1])
@@ -109,6 +123,8 @@ def everything_counted():
     router.count_coalesced(1)
     router.count_feedback("applied")
     router.set_selection_weights("a", {"m:1": 1.0})
+    router.set_ready_hosts({"m:1": 1})
+    router.count_rebalances(2)
     router.set_in_flight(3)
     router.set_consumer_lag({("q", 0): 4})
     router.set_clock_skew(0.0)

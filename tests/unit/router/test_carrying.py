@@ -16,12 +16,16 @@ class Fixture:
 
     def __init__(self):
         self.next_deadline_s, self.expired, self.failure = None, asyncio.Event(), None
-        self.answers, self.requests, self.forgotten, self.cache, self.coalesced = [], [], [], {}, 0
+        self.answers, self.audits, self.requests, self.forgotten, self.cache, self.coalesced = [], [], [], [], {}, 0
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        recorder = SimpleNamespace(put=self.answers.extend)
+        recorder = SimpleNamespace(put=self.put)
         metrics = SimpleNamespace(count_cache=self.count_cache, count_coalesced=self.count_coalesced)
         self.spawned = asyncio.Event()
         self.carrier = Carrier(self, recorder, sender, lambda request: request.ref == "here:1", metrics, self.spawn)
+
+    def put(self, answers, audits):
+        self.answers += answers
+        self.audits += audits
 
     def spawn(self, work):
         self.task = asyncio.create_task(work)
@@ -54,10 +58,10 @@ def request(frame, ref):
 @carrying
 async def test_everything_that_is_asked_for_is_carried_out(fixture):
     here, there = request(1, "here:1"), request(2, "there:1")
-    effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], forgotten=[5], coalesced=3)
+    effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], audits=["b"], forgotten=[5], coalesced=3)
     effects.lookups, effects.hits = {"m:1": 4, "n:1": 2}, {"m:1": 1}
     fixture.carrier.carry_out(effects)
-    assert (fixture.answers, fixture.requests, fixture.forgotten) == (["a"], [there], [5])
+    assert (fixture.answers, fixture.audits, fixture.requests, fixture.forgotten) == (["a"], ["b"], [there], [5])
     assert (fixture.cache, fixture.coalesced) == ({"m:1": (4, 1), "n:1": (2, 0)}, 3)
     assert fixture.carrier._timer is None
 

@@ -3,12 +3,15 @@
 import asyncio
 import sys
 import threading
+from math import inf
 
+import numpy as np
 import pytest
 
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.routing import Request
 from clipper_topics.manifests import ModelManifest
 
 EXAMPLES = "clipper_agents.examples.models"
@@ -63,6 +66,38 @@ def test_a_model_that_does_not_load_holds_up_no_other_and_is_waited_for_in_one_t
                 break
             except ModelNotLoaded:
                 continue
+        await colocated.stop()
+
+    asyncio.run(check())
+
+
+def rows_of(count):
+    return np.ones((count, 2), dtype="float32")
+
+
+def request(frame, rows=1):
+    return Request("m:1", frame, rows_of(rows), np.full(rows, inf))
+
+
+def test_a_model_that_is_unloaded_answers_what_it_was_asked_and_leaves_no_engine_watch_or_thread():
+    async def check():
+        answered = []
+        colocated = ColocatedModels(HostMetrics(), answered.extend, lambda _: None, [EXAMPLES])
+        manifest = ModelManifest(
+            name="m", uri=f"{EXAMPLES}:slow", parameters={"seconds_per_batch": 0.01}, colocated=True
+        )
+        await colocated.load(manifest)
+        before = {thread.name for thread in threading.enumerate()}
+        for frame in range(5):
+            assert colocated.take(request(frame))
+        await colocated.unload("m:1")
+        assert sorted(frame.frame for frame in answered) == [0, 1, 2, 3, 4]
+        assert not colocated.take(request(9)), "it is not here any more"
+        assert (colocated._models, colocated._watch._batches) == ({}, [])
+        assert {thread.name for thread in threading.enumerate()} <= before
+        await colocated.unload("m:1")
+        await colocated.load(manifest)
+        assert colocated.take(request(10)), "it can come back"
         await colocated.stop()
 
     asyncio.run(check())

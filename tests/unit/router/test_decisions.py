@@ -145,8 +145,11 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
 
 
 def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
-    decisions.index_new([("q1", 0, b"one", False), ("q2", 1, b"two", True)], 5, HOUR_S)
-    assert decisions.find(["q1", "q2"]) == [Logged(0, b"one", msgpack=False), Logged(1, b"two", msgpack=True)]
+    decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
+    assert decisions.find(["q1", "q2"]) == [
+        Logged(0, b"one", msgpack=False, audited=True),
+        Logged(1, b"two", msgpack=True),
+    ]
     assert decisions.last_offset == 5
 
 
@@ -192,7 +195,7 @@ def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexe
     with pytest.raises(DatabaseCorrupt, match="built anew"):
         again.find(ids)
     with pytest.raises(DatabaseCorrupt):
-        again.index_new([("new", 100, b"{}", False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
+        again.index_new([("new", 100, b"{}", False, False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
     again.close()
     assert not folder.exists()
     again = PartitionDecisions(folder, HOUR_S)

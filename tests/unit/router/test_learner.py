@@ -9,15 +9,18 @@ from doubles_learning import feedback, logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
-from clipper_agents.router.decisions import Decisions
+from clipper_agents.router.audits import audit_key
+from clipper_agents.router.decisions import Decisions, Logged
 from clipper_agents.router.learner import FORWARDED, Learner
 from clipper_agents.router.restores import Restores
 from clipper_agents.router.selection import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
+from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import SavedRow
 from clipper_topics.control import restore_key
+from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 
 CATALOGUE = Catalogue(partitions=3)
@@ -62,7 +65,12 @@ class Fixture:
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
-        self.decisions, self.selection, self.metrics = Decisions(folder, 3600.0), FakeSelection(), FakeMetrics()
+        self.audits = Decisions(folder / "audits", 3600.0)
+        self.decisions, self.selection, self.metrics = (
+            Decisions(folder / "decisions", 3600.0),
+            FakeSelection(),
+            FakeMetrics(),
+        )
         self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
         self.app = SimpleNamespace(
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
@@ -70,7 +78,7 @@ class Fixture:
         registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
         self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
         self.learner = Learner(
-            self.app, CATALOGUE, registry, self.selection, self.decisions, self, self.metrics,
+            self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
             self.restores, self.followed_upto,
         )  # fmt: skip
 
@@ -357,3 +365,58 @@ async def test_credits_are_rebuilt_across_markers(fixture):
     await fixture.learner.rebuild_credits([0], 3600.0)
     assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 2)
     assert fixture.log(CATALOGUE.dead_letters) == []
+
+
+def audit(query_id, query_offset, **outputs):
+    models = [ModelAnswer(model=name, version="1", propensity=0.5, output=said) for name, said in outputs.items()]
+    return codec.audits.encode(Audit(query_id=query_id, query_offset=query_offset, models=models))
+
+
+def decide_with_audit(fixture, query_id, query_offset):
+    index = fixture.decisions.of(0)
+    told = logged(0, query_id, audited=True, query_offset=query_offset)._replace(audited=True)
+    index.index([(query_id, told)], index.last_offset + 1, 1e9)
+
+
+def record_audit(fixture, query_id, query_offset, **outputs):
+    index, offset = fixture.audits.of(0), fixture.audits.of(0).last_offset + 1
+    value = audit(query_id, query_offset, **outputs)
+    index.index([(audit_key(query_id, query_offset), Logged(offset, value, msgpack=False))], offset, 1e9)
+
+
+def losses(fixture):
+    return {totals.model: totals.loss for totals in fixture.selection.row("app", None, 0).totals}
+
+
+@learning
+async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it_too(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+    decide_with_audit(fixture, "q1", 7)
+
+    def record_at_the_third_look():
+        if fixture.looked == 3:
+            record_audit(fixture, "q1", 7, shadow=2)
+
+    fixture.on_look = record_at_the_third_look
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.looked, losses(fixture)) == (3, {"a:1": 0.0, "shadow:1": 1.0})
+
+
+@learning
+async def test_an_audit_that_never_came_holds_up_no_feedback_once_the_query_is_finished(fixture):
+    decide_with_audit(fixture, "q1", 7)
+    record_audit(fixture, "q1", 8, shadow=2)  # of another record with this id
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.caught_up, losses(fixture)) == (1, {"a:1": 0.0})
+
+
+@learning
+async def test_credits_of_audited_queries_are_rebuilt_with_their_audits(fixture):
+    """Whether a feedback can be used may depend on the audit alone: then it has to when credits are rebuilt."""
+    decide_with_audit(fixture, "q1", 7)
+    record_audit(fixture, "q1", 7, shadow=2)
+    for told in (one(0, "q1"), one(1, "q1")):
+        fixture.producer.append(CATALOGUE.feedback, 0, told.key, told.value)
+    fixture.selection.positions[0] = 1
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]

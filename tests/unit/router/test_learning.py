@@ -13,8 +13,9 @@ from clipper_agents.router.learning import OrphanFeedback, UnusableFeedback, lea
 from clipper_agents.router.restores import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
+from clipper_topics.audit import Audit
 from clipper_topics.change import SavedRow
-from clipper_topics.prediction import Missing, PolicyRef
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
 from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, SelectionRow
 
@@ -22,11 +23,11 @@ APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "oth
 KEY = ("app", None)
 
 
-def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS):
+def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS, audits=None):
     ids = [found.query_id for _, found in feedbacks]
     known = {name: decisions.get(name) for name in ids}
     counted = {name: (credited or {}).get(name) for name in ids}
-    return learn(feedbacks, known, counted, rows if rows is not None else Rows(), applications.get)
+    return learn(feedbacks, known, audits or {}, counted, rows if rows is not None else Rows(), applications.get)
 
 
 def losses(row):
@@ -159,7 +160,7 @@ def restored(offset, *rows, declared=0, name="app"):
 def marked(markers, rows, feedbacks=(), decisions=None):
     known = {found.query_id: (decisions or {}).get(found.query_id) for _, found in feedbacks}
     return learn(
-        list(feedbacks), known, dict.fromkeys(known), Rows(rows), APPLICATIONS.get, markers,
+        list(feedbacks), known, {}, dict.fromkeys(known), Rows(rows), APPLICATIONS.get, markers,
         lambda name: [key for key in rows if key[0] == name],
     )  # fmt: skip
 
@@ -217,3 +218,12 @@ def test_a_restore_of_an_application_that_is_not_declared_counts():
         ("gone", None): row(5, 4),
         ("", "gone"): row(5, 0),
     }
+
+
+def test_an_audit_scores_what_it_names_and_leaves_what_the_prediction_says_as_it_is():
+    told = [ModelAnswer(model=name, version="1", propensity=0.25, output=9, served=False) for name in ("a", "b")]
+    late = [Missing(model="c", version="1", propensity=0.5, reason="late", served=False)]
+    audit = Logged(0, codec.audits.encode(Audit(query_id="q", models=told, missing=late)), msgpack=False)
+    step = step_of([feedback(7, "q", label=1)], {"q": logged(0, "q")}, audits={"q": audit})
+    totals = {one.model: (one.count, one.loss, one.weighted_loss) for one in step.rows[KEY].totals}
+    assert totals == {"a:1": (1.0, 0.0, 0.0), "b:1": (1.0, 1.0, 4.0)}

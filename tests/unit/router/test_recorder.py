@@ -127,7 +127,7 @@ async def test_a_generation_that_ends_while_the_broker_is_asked_leaves_the_rest_
 @recording
 async def test_a_generation_that_ends_between_two_partitions_sends_nothing_to_the_second(fixture):
     fixture.recorder.put([answer_to(query("p0", 1)), answer_to(query("p1", 1, partition=1))])
-    outbox, submit = fixture.recorder._outbox, fixture.recorder._outbox.submit
+    outbox, submit = fixture.recorder._log._outbox, fixture.recorder._log._outbox.submit
 
     async def submit_and_lose(*args):
         fixture.generation = -1
@@ -233,9 +233,9 @@ def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged
     async def body():
         fixture, told, times = Fixture(tmp_path), [], iter((100.0, 100.5))
         recorder = fixture.recorder
-        recorder._stamped, recorder._clock = lambda *one: told.append(one), lambda: next(times)
+        recorder._log._stamped, recorder._log._clock = lambda *one: told.append(one), lambda: next(times)
         fixture.producer.timestamp_ms = 99_000
-        await recorder._round([])  # nothing is sent: nothing is told
+        await recorder._log._round([])  # nothing is sent: nothing is told
         times = iter((100.0, 100.5))
         task = asyncio.create_task(recorder.run())
         recorder.put([answer_to(query("q", 1))])

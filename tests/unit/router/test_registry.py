@@ -6,7 +6,7 @@ from doubles_streaming import record
 
 from clipper_agents.router.registry import Registry
 from clipper_stream.models.files import STRICT, FileRules
-from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
 
 
 @pytest.fixture
@@ -183,3 +183,51 @@ def test_a_number_that_is_no_float_does_not_end_the_process(registry):
     value = b'{"name": "app", "models": ["m:1"], "objective_ms": 1' + b"0" * 400 + b"}"
     registry.take([record(9, value, b"application/app")])
     assert registry.application("app") == before
+
+
+def trial(model, stage="shadow", share=1.0):
+    return Trial(model=model, stage=stage, share=share)
+
+
+def tried(registry):
+    return [(one.candidate.ref, one.stage, one.share) for one in registry.application("app").trials]
+
+
+def test_a_version_is_on_trial_once_it_is_declared_and_reached(registry):
+    take(registry, app(models=["m:1"], trials=[trial("n:1", "canary", 0.25)]), model("m"), model("n"))
+    registry.reached("m:1")
+    assert (registry.application("app").refs, tried(registry)) == (("m:1",), [])
+    registry.reached("n:1")
+    assert (registry.application("app").refs, tried(registry)) == (("m:1",), [("n:1", "canary", 0.25)])
+
+
+def test_a_retired_version_is_neither_asked_nor_reached_for_and_comes_back_when_it_is_not(registry):
+    take(registry, app(models=["m:1"], trials=[trial("n:1")]), model("m", retired=True), model("n", retired=True))
+    assert registry.unreached == []
+    registry.reached("m:1")
+    registry.reached("n:1")
+    assert (registry.application("app").refs, tried(registry)) == ((), [])
+    take(registry, model("m"), model("n"))
+    assert (registry.application("app").refs, [ref for ref, *_ in tried(registry)]) == (("m:1",), ["n:1"])
+
+
+def test_a_version_counts_while_a_host_of_it_is_ready(changed):
+    ready = set()
+    one = Registry(changed.append, ready=ready.__contains__)
+    take(one, app(models=["m:1"], trials=[trial("n:1")]), model("m"), model("n"))
+    one.reached("m:1")
+    one.reached("n:1")
+    assert (one.application("app").refs, tried(one)) == ((), [])
+    ready.update(("m:1", "n:1"))
+    one.resolve()
+    assert (one.application("app").refs, [ref for ref, *_ in tried(one)]) == (("m:1",), ["n:1"])
+    ready.remove("m:1")
+    one.resolve()
+    assert one.application("app").refs == ()
+
+
+def test_a_colocated_version_is_ready_when_it_is_reached(changed):
+    one = Registry(changed.append, ready=lambda _: False, allowed=["x:"])
+    take(one, app(models=["m:1"]), model("m", colocated=True))
+    one.reached("m:1")
+    assert one.application("app").refs == ("m:1",)

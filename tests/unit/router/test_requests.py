@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-from clipper_agents.router.requests import RequestSender, encode_request
+from clipper_agents.router.requests import Lane, RequestSender, encode_request
 from clipper_stream.routing import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import decode_request
@@ -24,11 +24,15 @@ class FakeProducer:
         self.sent, self.failures, self.gates, self.futures = [], {}, {}, []
         self.client = self
         self.cluster = self
+        self._topics, self.refuses = set(), None
 
     def partitions_for_topic(self, topic):
         return self.topics.get(topic)
 
     async def partitions_for(self, topic):
+        self._topics.add(topic)
+        if topic == self.refuses:
+            raise KafkaTimeoutError
         if topic not in self.topics:
             await asyncio.Event().wait()
         return self.topics[topic]
@@ -54,6 +58,9 @@ class Fixture:
         )  # fmt: skip
 
     async def put(self, *requests):
+        for ref in ("a:1", "b:1"):
+            if not any(ref == one for one in self.sender._lanes):
+                self.sender._lanes[ref] = Lane(CATALOGUE.requests(*ref.split(":")))
         self.sender.put(requests)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -205,3 +212,42 @@ def test_numbers_go_as_a_matrix_and_anything_else_as_a_list():
     assert list(np.frombuffer(frame.deadlines, "<f8")) == [1.0, 2.0, inf]
     frame = decode_request(encode_request(Request("a:1", 7, ["x", "y"], np.array([1.0, 2.0])), b"r", 2, "text"))
     assert (frame.dtype, frame.shape, frame.rows, frame.matrix) == ("text", [2], ["x", "y"], b"")
+
+
+@with_sender
+async def test_a_lane_closes_once_everything_is_with_the_broker_and_its_topic_is_followed_no_more(at):
+    await at.sender.open("a:1")
+    assert A in at.producer._topics
+    at.producer.gates[A] = asyncio.Event()
+    await at.put(request(1))
+    assert not at.sender.close("a:1"), "it is not sent yet"
+    at.producer.gates[A].set()
+    await at.put()
+    assert not at.sender.close("a:1"), "it is not acknowledged yet"
+    at.producer.futures[0].set_result(None)
+    await at.put()
+    assert at.sender.close("a:1")
+    assert A not in at.producer._topics
+    assert at.sender.close("a:1"), "a second time does nothing"
+
+
+@with_sender
+async def test_a_request_to_a_model_that_has_left_fails_at_once(at):
+    await at.sender.open("a:1")
+    assert at.sender.close("a:1")
+    at.sender.put([request(1)])
+    await asyncio.sleep(0)
+    ((frame, why),) = at.unsent
+    assert frame == 1
+    assert "a:1 is retired" in why
+    assert at.producer.sent == []
+
+
+@with_sender
+async def test_a_topic_that_is_not_there_is_not_asked_for_again_and_again(at):
+    """A broker that makes topics on demand would make one for each version that was deleted meanwhile."""
+    at.producer.topics[A] = None
+    at.producer.refuses = A
+    with pytest.raises(KafkaTimeoutError):
+        await at.sender.open("a:1")
+    assert A not in at.producer._topics

@@ -6,6 +6,7 @@ from doubles_routing import NOW_S, application, make_router, outputs_of, query
 from clipper_stream.inputs import InputSpec
 from clipper_stream.routing import OutputPiece
 from clipper_stream.routing.asking import FORGET_AFTER_S, MAX_OVERDUE_ROWS
+from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
 
 
 def double(value):
@@ -304,3 +305,123 @@ def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the
     router.return_s = 1e6
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
     assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.75])
+
+
+# --- audits and trials ------------------------------------------------------------------------------------------------
+def by_ref(effects):
+    return {request.ref: request for request in effects.requests}
+
+
+def test_an_answer_waits_for_no_shadow():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    assert set(asked) == {"a:1", "s:1"}
+    answered = router.gather([outputs_of(asked["a:1"], double)], NOW_S + 0.1)
+    assert ([use.ref for use in answer_of(answered).used], answered.audits) == (["a:1"], [])
+    assert router.recorded(answer_of(answered).query) == ()
+    assert router.in_flight == 1
+    (audit,) = router.gather([outputs_of(asked["s:1"], lambda _: 7)], NOW_S + 0.5).audits
+    assert [(use.ref, use.outputs, use.served) for use in audit.used] == [("s:1", [7], False)]
+    router.audit_recorded(audit.query)
+    assert router.in_flight == 0
+
+
+def test_an_audit_ends_at_the_deadline_of_its_query_or_after_a_while_without_one():
+    for objective_s, end_s in ((1.0, 1.0), (None, THROUGHPUT_WAIT_S)):
+        router = make_router(application(shadows={"s:1": 1.0}, objective_s=objective_s))
+        asked = by_ref(router.receive([query("q", 3)], NOW_S))
+        router.gather([outputs_of(asked["a:1"], double)], NOW_S + 0.1)
+        assert router.next_deadline_s == NOW_S + end_s
+        (audit,) = router.expire(NOW_S + end_s).audits
+        assert [(one.ref, one.reason) for one in audit.unused] == [("s:1", "late")]
+
+
+def test_a_shadow_that_hangs_leaves_room_for_queries():
+    router = make_router(application(shadows={"s:1": 1.0}, objective_s=None), application("other", ("s:1",)))
+    asked = by_ref(router.receive([query(f"q{number}", number, offset=number) for number in range(10)], NOW_S))
+    router.gather([outputs_of(asked["a:1"], double)], NOW_S)
+    router.receive([query("o", 2, application="other", offset=20)], NOW_S)  # waits for a row that an audit asked for
+    assert router.audits == 10
+    ended = router.end_audits(4, NOW_S + 0.5)
+    assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
+    assert [len(request.rows) for request in ended.requests] == [1]
+    assert router.end_audits(4, NOW_S + 0.5).audits == []  # they are on their way into the log
+    for audit in ended.audits:
+        router.audit_recorded(audit.query)
+    assert (router.audits, router.end_audits(4, NOW_S + 0.5).audits) == (4, [])
+
+
+def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():
+    router = make_router(application("app", ("a:1", "b:1"), canaries={"c:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    assert set(asked) == {"a:1", "b:1", "c:1"}
+    answered = router.gather([outputs_of(asked["c:1"], lambda _: 7)], NOW_S)
+    answer = answer_of(answered)
+    assert (answer.outputs, answer.confidence, answer.served_propensity) == ([7], 1.0, 1.0)
+    assert router.gather([outputs_of(asked["a:1"], double)], NOW_S).audits == []
+    (audit,) = router.gather([outputs_of(asked["b:1"], double)], NOW_S).audits
+    assert [(use.ref, use.propensity) for use in audit.used] == [("a:1", 1.0), ("b:1", 1.0)]
+
+
+def test_a_canary_that_fails_gives_the_default_and_says_who_failed():
+    router = make_router(application(canaries={"c:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    failed = outputs_of(asked["c:1"], double, failed={0: ("error", "broken")})
+    answer = answer_of(router.gather([failed], NOW_S))
+    assert (answer.outputs, answer.reason, answer.explanation) == (["default"], "errors", "c:1 failed: broken")
+
+
+def test_rows_in_flight_are_shared_by_queries_and_audits():
+    router = make_router(application("app", ("a:1",), shadows={"s:1": 1.0}), application("other", ("s:1",)))
+    first = by_ref(router.receive([query("q1", 3)], NOW_S))
+    again = router.receive([query("q2", 3, application="other", offset=1)], NOW_S)
+    assert (again.requests, again.coalesced) == ([], 1)
+    both = router.gather([outputs_of(first["s:1"], double)], NOW_S)
+    assert (answer_of(both).query.query_id, [one.query.query_id for one in both.audits]) == ("q2", ["q1"])
+    cached = router.receive([query("q3", 3, offset=2)], NOW_S)
+    assert [one.query.query_id for one in cached.audits] == ["q3"]
+
+
+def test_without_a_candidate_a_canary_answers_its_share_and_the_others_are_told_that_there_is_no_model():
+    router = make_router(application("app", (), canaries={"c:1": 0.5}, shadows={"s:1": 1.0}))
+    effects = router.receive([query(f"q{number}", number, offset=number) for number in range(200)], NOW_S)
+    assert {answer.reason for answer in effects.answers} == {"no_models"}
+    (request,) = effects.requests
+    assert request.ref == "c:1"
+    assert len(request.rows) + len(effects.answers) == 200
+    assert 60 < len(request.rows) < 140
+
+
+def test_a_version_on_trial_cannot_be_named_by_a_query():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    assert answer_of(router.receive([query("q", 3, models=["s:1"])], NOW_S)).reason == "unknown_model"
+
+
+def test_a_packed_query_is_audited_row_by_row():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3, 4)], NOW_S))
+    failed = outputs_of(asked["s:1"], double, failed={1: ("error", "four")})
+    (audit,) = router.gather([failed], NOW_S).audits
+    assert [(use.outputs, [row.row for row in use.missing]) for use in audit.used] == [([6.0, None], [1])]
+
+
+def test_partitions_that_are_taken_away_take_their_audits_along():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    router.receive([query("q", 3)], NOW_S)
+    router.reset()
+    assert (router.in_flight, router.is_audited(query("q", 3))) == (0, False)
+
+
+def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():
+    app = application("app", ("a:1", "b:1"), "single", audit_ratio=1.0, canaries={"c:1": 0.5}, shadows={"s:1": 0.25})
+    for number in range(20):
+        one = query(f"q{number}", 3, offset=number)
+        (deciding, deciding_again) = (make_router(app), make_router(app))
+        requests = deciding.receive([one], NOW_S).requests
+        (served,) = deciding._in_flight[0, one.query_id].decision.models
+        lost = deciding_again.unheard(one, [served], NOW_S)
+        assert {each.ref for each in lost.unused} == {request.ref for request in requests} - {served}
+        assert {each.reason for each in lost.unused} == {"late"}
+        assert deciding_again.is_audited(one)
+    gone = make_router().unheard(query("q", 3), ["a:1"], NOW_S)
+    assert (gone.unused, gone.application) == ((), None)

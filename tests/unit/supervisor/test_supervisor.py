@@ -62,6 +62,24 @@ def is_alive(pid):
     return False
 
 
+def test_whoever_asked_hears_why_a_child_ended_by_itself_and_nothing_of_one_that_was_stopped():
+    async def scenario():
+        heard = []
+        async with Supervisor(Recorded().all, lambda *said: heard.append(said)) as supervisor:
+            await supervisor.start([spec(SERVING), spec(SERVING, "b")])
+            await supervisor.stop("b")
+            supervisor.kill("a")
+            await supervisor.child("a").wait_ready()
+            with pytest.raises(ChildNotReady):
+                await supervisor.start([spec("print('error: no such file')\nexit(3)", "c")])
+        (first, killed), (second, given_up) = heard
+        assert (first, second) == ("a", "c")
+        assert killed.startswith("was ended by signal 9, failures in a row: 1, next start after 1.0 s")
+        assert given_up == "ended with exit code 3 before it was ready; last line: error: no such file"
+
+    run(scenario())
+
+
 def test_a_started_child_serves_and_tells_its_fields():
     async def scenario():
         async with Supervisor(Recorded().all) as supervisor:

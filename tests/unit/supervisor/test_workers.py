@@ -105,3 +105,34 @@ def test_a_steward_is_started_unless_it_is_not_wanted(workers):
     assert spec.command[3:5] == ("worker", "steward")
     assert "steward.metrics_port=9300" in spec.command
     assert workers(steward__enabled="false").stewards() == []
+
+
+def test_a_retired_model_has_no_hosts(workers):
+    assert workers().hosts(ModelManifest(name="svm", uri="m:f", replicas=2, retired=True)) == []
+
+
+def test_a_host_that_has_ended_for_good_gives_its_port_back_and_its_folder_is_deleted(workers, tmp_path):
+    made = workers(host__metrics_port="9200", host__data_dir=str(tmp_path / "hosts"))
+
+    def port(name):
+        (spec,) = made.hosts(ModelManifest(name=name, uri="m:f"))
+        return spec.command[spec.command.index("--set") + 1].rpartition("=")[2]
+
+    assert [port(name) for name in ("a", "b", "a")] == ["9200", "9201", "9200"]
+    (tmp_path / "hosts/host.a.1.0/model").mkdir(parents=True)
+    made.forget("host.a.1.0")
+    made.forget("host.a.1.0")
+    made.forget_model(ModelManifest(name="a", uri="m:f"))
+    assert [*(tmp_path / "hosts").iterdir()] == []
+    assert [path.name for path in tmp_path.glob("*.json")] == ["host.b.1.json"]
+    assert port("c") == "9200"
+
+
+def test_a_host_has_as_many_threads_as_its_model_may_have_cores_unless_the_environment_says_otherwise(
+    workers, tmp_path
+):
+    model = ModelManifest(name="svm", uri="m:f", cpus=1.5)
+    (spec,) = workers().hosts(model)
+    assert {spec.environment[name] for name in ONE_THREAD} == {"2"}
+    (spec,) = Workers(load_settings(None, {}, OVERRIDES), tmp_path, {"OMP_NUM_THREADS": "4"}).hosts(model)
+    assert (spec.environment["OMP_NUM_THREADS"], spec.environment["MKL_NUM_THREADS"]) == ("4", "2")

@@ -1,0 +1,150 @@
+"""Reads the control topic: the manifests in force, and the changes that led to them."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_agents.admin.client import TIMEOUT_S, unreachable
+from clipper_agents.admin.errors import TopicMismatch
+from clipper_agents.admin.manifests import Manifests
+from clipper_agents.admin.topics import existing_topics
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import change_key
+
+CHANGES = b"change/"
+POLL_MS = 20
+"""Behind the last record there is the marker of its transaction, of which a consumer is not told: so often it is seen
+whether the position is behind it."""
+
+
+@dataclass(slots=True)
+class ControlState:
+    """What the control topic says, up to its end at some moment.
+
+    Attributes:
+        manifests: Those in force.
+        changes: By application and revision. A record that is no change, or not under its own key, is not among them.
+    """
+
+    manifests: Manifests = field(default_factory=Manifests)
+    changes: dict[str, dict[int, Change]] = field(default_factory=dict)
+
+    def apply(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Take one record in."""
+        if key is None or not key.startswith(CHANGES):
+            self.manifests.apply(key, value, headers)
+            return
+        try:
+            change = codec.changes.decode(value, headers)
+        except UndecodableRecord:
+            return
+        if change_key(change.application, change.revision) == key:
+            self.changes.setdefault(change.application, {})[change.revision] = change
+
+    def history(self, application: str) -> dict[int, Change]:
+        """The application's changes, oldest first; also of one that was deleted."""
+        return dict(sorted(self.changes.get(application, {}).items()))
+
+    def current(self, application: str) -> int:
+        """Revision of the application as it is, 0 when there is none."""
+        published = self.manifests.applications.get(application)
+        return 0 if published is None else published.revision
+
+    def revision(self, application: str) -> int:
+        """The last revision that was ever given, 0 for none; a deletion has one too."""
+        published = self.manifests.applications.get(application)
+        return max((0 if published is None else published.revision), *self.changes.get(application, {}), 0)
+
+
+async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> ControlState:
+    """Read the whole control topic.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+    await require_control_topic(connection, catalogue)
+    consumer = committed_consumer(connection)
+    try:
+        await consumer.start()
+        return await control_state(consumer, catalogue)
+    except (KafkaError, TimeoutError) as error:
+        raise await unreachable(connection, error) from error
+    finally:
+        await consumer.stop()
+
+
+async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
+    """The manifests alone; errors as `read_control`."""
+    return (await read_control(connection, catalogue)).manifests
+
+
+async def control_state(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> ControlState:
+    """The control topic up to its end now, by a consumer that was started.
+
+    Raises:
+        KafkaError: no broker answers.
+        TimeoutError: it cannot be read within `TIMEOUT_S`.
+    """
+    state = ControlState()
+    async with asyncio.timeout(TIMEOUT_S):
+        for record in await whole_partitions(consumer, [TopicPartition(catalogue.control, 0)]):
+            state.apply(record.key, record.value, record.headers)
+    return state
+
+
+def committed_consumer(connection: KafkaConnection) -> AIOKafkaConsumer:
+    """A consumer of no group, that sees of a transaction all or nothing."""
+    return AIOKafkaConsumer(
+        **connection.aiokafka(),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=10,
+    )
+
+
+async def whole_partitions(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]
+) -> list[ConsumerRecord[Any, Any]]:
+    """Every record of the partitions, up to their ends now, in order within each."""
+    todo: Mapping[TopicPartition, int] = await _ends(consumer, list(partitions))
+    records: list[ConsumerRecord[Any, Any]] = []
+    while todo:
+        for fetched in (await consumer.getmany(*todo, timeout_ms=POLL_MS)).values():
+            records += fetched
+        todo = {tp: end for tp, end in todo.items() if await consumer.position(tp) < end}
+    return records
+
+
+async def _ends(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Ends of those that are not empty, all at their beginnings."""
+    consumer.assign(partitions)
+    ends, starts = await consumer.end_offsets(partitions), await consumer.beginning_offsets(partitions)
+    for tp in partitions:
+        consumer.seek(tp, starts[tp])
+    return {tp: end for tp, end in ends.items() if starts[tp] < end}
+
+
+async def require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> dict[str, int]:
+    """Partitions of the deployment's topics by name.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+    found = await existing_topics(connection, catalogue.prefix)
+    if catalogue.control not in found:
+        raise TopicMismatch(
+            f"topic {catalogue.control} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
+    return found

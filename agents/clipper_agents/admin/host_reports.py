@@ -1,0 +1,155 @@
+"""Writes hosts' reports from a thread of its own, so that nobody who serves or supervises ever waits for a broker.
+
+Rules of this file:
+- Of one host the newest report counts: what was not written yet and is outdated is never written.
+- While no broker takes them, reports wait here and are tried again; only a missing right is told.
+- Reports of one key are written in order: each is acknowledged before the next is sent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from textwrap import shorten
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from clipper_stream.client.access import RIGHTS
+from clipper_topics import codec
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.host_report import HostReport, report_key
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 0.5
+REFUSED_WAIT_S = 5.0
+REASON_CHARACTERS = 500
+
+
+def one_line(reason: object) -> str:
+    """A reason as a report has it.
+
+    >>> one_line("no such file:" + chr(10) + "  model.skops")
+    'no such file: model.skops'
+    """
+    return shorten(str(reason), REASON_CHARACTERS, placeholder="...") or "no reason was given"
+
+
+class HostReports:
+    """The reports of one process about itself, or about the hosts that it supervises.
+
+    Args:
+        kafka: How to reach the brokers.
+        topic: The hosts topic.
+
+    Attributes:
+        refused: Set to the error once this user turns out not to have the right to write here.
+    """
+
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self.refused: Future[None] = Future()
+        self._kafka, self._topic = kafka, topic
+        self._lock = threading.Lock()
+        self._newest: dict[bytes, bytes | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._written = threading.Event()
+        self._written.set()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="host reports", daemon=True)
+        self._thread.start()
+
+    def put(self, report: HostReport) -> None:
+        """Say this as soon as a broker takes it."""
+        if not report.at_ms:
+            report.at_ms = int(time.time() * 1000)
+        self._put(report_key(report.model, report.instance), codec.host_reports.encode(report))
+
+    def withdraw(self, model: str, instance: str) -> None:
+        """The host has left: nothing is said of it any more."""
+        self._put(report_key(model, instance), None)
+
+    def wait_written(self, within_s: float) -> bool:
+        """Whether everything is written, after so many seconds at most."""
+        return self._written.wait(within_s)
+
+    def close(self, within_s: float) -> bool:
+        """Write what is left, for so many seconds at most, and end; whether all was written.
+
+        Nothing is waited for once a right turned out to be missing.
+        """
+        with self._lock:
+            self._closing = True
+            self._ring()
+        self._thread.join(0.0 if self.refused.done() else within_s)
+        return self._written.is_set()
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        with self._lock:
+            self._newest.pop(key, None)
+            self._newest[key] = value
+            self._written.clear()
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has just ended
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._write_all())
+
+    async def _write_all(self) -> None:
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._wake.set()
+        said = False
+        while not await self._write_while_possible(said=said):
+            said = True
+            await asyncio.sleep(AGAIN_S)
+
+    async def _write_while_possible(self, *, said: bool) -> bool:
+        """Whether all was written before the end; False when a broker did not take it."""
+        try:
+            await self._write()
+        except RIGHTS as error:
+            if not self.refused.done():
+                self.refused.set_exception(error)
+            await asyncio.sleep(REFUSED_WAIT_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            if not said:
+                logger.warning("report not written yet topic=%s: %r, trying on", self._topic, error)
+        else:
+            return True
+        return False
+
+    async def _write(self) -> None:
+        producer = AIOKafkaProducer(**self._kafka.aiokafka(), enable_idempotence=True)
+        try:
+            await producer.start()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (report := self._oldest()) is not None:
+                    key, value = report
+                    await producer.send_and_wait(self._topic, key=key, value=value, partition=0)
+                    self._done(key, value)
+                if self._closing:
+                    return
+        finally:
+            self._wake.set()  # for the next attempt
+            await producer.stop()
+
+    def _oldest(self) -> tuple[bytes, bytes | None] | None:
+        with self._lock:
+            return next(iter(self._newest.items()), None)
+
+    def _done(self, key: bytes, value: bytes | None) -> None:
+        with self._lock:
+            if key in self._newest and self._newest[key] == value:
+                del self._newest[key]
+            if not self._newest:
+                self._written.set()

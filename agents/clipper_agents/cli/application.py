@@ -1,0 +1,195 @@
+"""`clipper-stream application`: what applications there are, how they are, and how they came to be so."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents.cli.changing import By, Json, Revision, Why, change, signature, state_of, tell
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_topics.manifests import ApplicationManifest
+
+application = typer.Typer(
+    name="application", no_args_is_help=True, help="Create, look at, change and delete applications; their history."
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The application.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="KEY=VALUE",
+        help="A key of [[application]], its value as JSON or text: objective_ms=200; repeatable.",
+    ),
+]
+
+
+@application.command(
+    "create", epilog="Example: clipper-stream application create digits -m svm:1 --field loss=zero_one"
+)
+def create_application(
+    name: Name,
+    models: Annotated[
+        list[str], typer.Option("--model", "-m", metavar="NAME:VERSION", help="A candidate; repeatable.")
+    ],
+    fields: Fields = None,
+    why: Why = "",
+    by: By = None,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Create an application of models that are published already."""
+    from clipper_agents.lifecycle import rules
+
+    manifest = _manifest({**values_of(fields), "name": name, "models": models})
+    settings = settings_from(config, bootstrap, assignments)
+    tell(change(settings, lambda state: rules.create(state.manifests, manifest), signature(by, why)), as_json=as_json)
+
+
+@application.command("list", epilog="Example: clipper-stream application list --bootstrap localhost:9092")
+def list_applications(
+    as_json: Json = False, config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None
+) -> None:
+    """Print every application with its revision, its candidates and its trials."""
+    import msgspec
+
+    from clipper_agents.cli.registry_view import print_applications
+
+    found = state_of(settings_from(config, bootstrap, assignments)).manifests.applications
+    if not as_json:
+        print_applications(found.values())
+        return
+    for _, each in sorted(found.items()):
+        print(msgspec.json.encode(each).decode())
+
+
+@application.command("show", epilog="Example: clipper-stream application show digits")
+def show_application(
+    name: Name,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Print an application's manifest."""
+    import msgspec
+
+    from clipper_agents.cli.registry_view import print_manifest
+    from clipper_agents.lifecycle.rules import existing
+
+    found = existing(state_of(settings_from(config, bootstrap, assignments)).manifests, name)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_manifest(found)
+
+
+@application.command("update", epilog="Example: clipper-stream application update digits --field objective_ms=200")
+def update_application(
+    name: Name,
+    fields: Fields = None,
+    why: Why = "",
+    by: By = None,
+    revision: Revision = None,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Change keys of an application, other than its models."""
+    from clipper_agents.lifecycle import rules
+
+    values = values_of(fields)
+    written = change(
+        settings_from(config, bootstrap, assignments),
+        lambda state: rules.update(state.manifests, name, values),
+        signature(by, why),
+        {} if revision is None else {name: revision},
+    )
+    tell(written, as_json=as_json)
+
+
+@application.command("delete", epilog="Example: clipper-stream application delete digits --why 'moved'")
+def delete_application(
+    name: Name,
+    why: Why = "",
+    by: By = None,
+    revision: Revision = None,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Take an application away; models that no other one names are retired. A rollback brings it back."""
+    from clipper_agents.lifecycle import rules
+
+    written = change(
+        settings_from(config, bootstrap, assignments),
+        lambda state: rules.delete(state.manifests, name),
+        signature(by, why),
+        {} if revision is None else {name: revision},
+    )
+    tell(written, as_json=as_json)
+
+
+@application.command("history", epilog="Example: clipper-stream application history digits")
+def show_history(
+    name: Name,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Print every change of an application, oldest first: when, who, what, why."""
+    import msgspec
+
+    from clipper_agents.cli.registry_view import print_history
+    from clipper_agents.lifecycle.rules import existing
+
+    state = state_of(settings_from(config, bootstrap, assignments))
+    changes = state.history(name).values()
+    if not changes:
+        existing(state.manifests, name)
+    if not as_json:
+        print_history(changes)
+        return
+    for each in changes:
+        print(msgspec.json.encode(each).decode())
+
+
+def values_of(fields: list[str] | None) -> dict[str, Any]:
+    """Fields by name; a value that is no JSON is text.
+
+    >>> values_of(["objective_ms=200", "loss=absolute"])
+    {'objective_ms': 200, 'loss': 'absolute'}
+
+    Raises:
+        BadParameter: not of the form KEY=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for field in fields or ():
+        name, equals, text = field.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--field {field}: write KEY=VALUE, for example objective_ms=200")
+        try:
+            found[name.strip()] = json.loads(text)
+        except ValueError:
+            found[name.strip()] = text
+    return found
+
+
+def _manifest(content: dict[str, Any]) -> "ApplicationManifest":
+    import msgspec
+
+    from clipper_agents.settings.explaining import explained
+    from clipper_stream.errors import InvalidSetting
+    from clipper_topics.manifests import ApplicationManifest
+
+    try:
+        return msgspec.convert(content, ApplicationManifest)
+    except ValueError as error:
+        said = explained(str(error), content, ApplicationManifest) if " - at " in str(error) else str(error)
+        raise InvalidSetting(f"application {content['name']}: {said}".replace("`", "")) from error

@@ -1,0 +1,28 @@
+"""`clipper-stream export`: the whole registry as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper_agents.cli.changing import Json, state_of
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+
+def export(
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Here; absent: print it.")] = None,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Write every application and model as TOML, that `clipper-stream apply -f FILE` takes back without a change."""
+    from clipper_agents.lifecycle import exporting
+
+    published = state_of(settings_from(config, bootstrap, assignments)).manifests
+    as_json = as_json or (out is not None and out.suffix == ".json")
+    text = exporting.as_json(published) if as_json else exporting.as_toml(published)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")

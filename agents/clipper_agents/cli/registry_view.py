@@ -1,0 +1,113 @@
+"""Models, applications and their changes as tables for people."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipper_agents.cli.showing import plain, when
+from clipper_agents.lifecycle.plan import Published, stated
+from clipper_topics.change import Change
+from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+NUMBER_DIGITS = 4
+
+
+def print_models(published: Published) -> None:
+    """A row a version: how it runs, and its stage at each application."""
+    rows = (
+        (ref, model.runtime, _hosts(model), ", ".join(stages_of(published, ref)) or "-")
+        for ref, model in sorted(published.models.items())
+    )
+    _print("model runtime hosts stages", rows, "no models")
+
+
+def print_applications(applications: Iterable[ApplicationManifest]) -> None:
+    """A row an application."""
+    rows = (
+        (
+            each.name,
+            str(each.revision),
+            ", ".join(each.models),
+            ", ".join(f"{trial.model} {trial.stage} {trial.share:.0%}" for trial in each.trials) or "-",
+            each.policy.name,
+            "-" if each.objective_ms is None else f"{each.objective_ms} ms",
+        )
+        for each in sorted(applications, key=lambda each: each.name)
+    )
+    _print("application revision models trials policy objective", rows, "no applications")
+
+
+def print_history(changes: Iterable[Change]) -> None:
+    """A row a change, oldest first."""
+    rows = (
+        (
+            str(each.revision),
+            when(each.at_ms),
+            each.by,
+            f"{each.command} {each.model or ''}".strip(),
+            each.why or "-",
+            numbers_of(each) or "-",
+        )
+        for each in changes
+    )
+    _print("revision when who what why numbers", rows, "no changes")
+
+
+def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
+    """A line a field, as it is published; what is left out has its default."""
+    fields = stated(manifest)
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {plain(value if isinstance(value, str) else json.dumps(value))}")
+
+
+def stages_of(published: Published, ref: str) -> Iterator[str]:
+    """Where a version stands: `digits: canary 10%`, `digits: live`, or that it is retired."""
+    for name, each in sorted(published.applications.items()):
+        if ref in each.models:
+            yield f"{name}: live"
+        for trial in each.trials:
+            if trial.model == ref:
+                yield f"{name}: {trial.stage} {trial.share:.0%}{' automatic' if trial.automatic else ''}"
+    if ref in published.models and published.models[ref].retired:
+        yield "retired"
+
+
+def report_line(report: HostReport) -> str:
+    """A host's state, and why it failed."""
+    reason = f": {report.reason}" if report.reason else ""
+    return plain(f"host {report.instance} {report.state}{reason}")
+
+
+def numbers_of(change: Change) -> str:
+    """What a decision was made of, short.
+
+    >>> numbers_of(Change(application="a", revision=1, command="step", at_ms=0, by="rollout", numbers={"least": 0.25}))
+    'least 0.25'
+    """
+    return ", ".join(f"{name} {_short(value)}" for name, value in change.numbers.items())
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.{NUMBER_DIGITS}g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return str(value)
+
+
+def _hosts(model: ModelManifest) -> str:
+    return "in routers" if model.colocated else str(model.replicas)
+
+
+def _print(columns: str, rows: Iterable[Sequence[str]], otherwise: str) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in columns.split():
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    Console().print(table if table.row_count else otherwise)

@@ -1,0 +1,219 @@
+"""A topic that this process writes and indexes: sent, acknowledged, indexed, and only then told to whoever waits.
+
+Rules of this file:
+- One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
+  next round gathers. So records of a partition are indexed in the order in which they stand in the log.
+- Order of a round: send; wait for the broker; index each record with its offset; say that it is done.
+- Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
+  and did not know it yet: what lies between is read from the log, and of two records about a query the first counts.
+- What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
+from clipper_agents.router.encoding import headers_of
+from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.outbox import Outbox, Record
+from clipper_stream.routing import Answer, Received
+from clipper_topics import codec
+
+logger = logging.getLogger(__name__)
+
+
+class Outgoing(NamedTuple):
+    """One record to send.
+
+    Attributes:
+        query: The query that it is about.
+        value: The record's bytes.
+        content_type: Of the value.
+        answer: The answer, or the audit, that it was made of; None when it repeats a recorded one.
+    """
+
+    query: Received
+    value: bytes
+    content_type: str
+    answer: Answer | None = None
+
+
+class Kind(Protocol):
+    """What a topic's records are about."""
+
+    topic: str
+
+    def key(self, query: Received, /) -> str:
+        """Under which the record about a query is indexed."""
+        ...
+
+    def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, Logged] | None:
+        """The key and the content of a record; None for one that is none, whoever wrote it."""
+        ...
+
+
+class Done(Protocol):
+    """Hears of records of one partition that are in the log and indexed.
+
+    `alone` says that nobody else has written to the partition since it is ours: what is indexed is what was sent.
+    """
+
+    def __call__(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None: ...
+
+
+class IndexedLog:
+    """Sends and indexes records of one topic.
+
+    Args:
+        outbox: Sends.
+        reader: Reads what others wrote.
+        kind: Of the records.
+        index: Of the topic.
+        generation: The consumer's generation now.
+        done: Called with records that are in the log and indexed.
+        sent: Called after each round with what it was made of, and the seconds that it took.
+        stamped: Called for each batch that the broker has stamped with its own time: when it was sent, stamped and
+            acknowledged, in seconds since the epoch.
+        clock: Seconds since the epoch.
+        stage: Times the parts of a round.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        reader: LogReader,
+        kind: Kind,
+        index: Decisions,
+        *,
+        generation: Callable[[], int],
+        done: Done,
+        sent: Callable[[list[Answer], float], None] = lambda *_: None,
+        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        clock: Callable[[], float] = time.time,
+        stage: Stages = untimed,
+    ) -> None:
+        self._outbox, self._reader, self._kind, self._topic = outbox, reader, kind, kind.topic
+        self.index = index
+        self._generation, self._done, self._sent = generation, done, sent
+        self._stamped, self._clock, self._stage = stamped, clock, stage
+        self._waiting: list[Outgoing] = []
+        self._read: set[int] = set()
+        """Partitions of which records were read since the inputs flow: what was decided before may be second."""
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self, outgoing: list[Outgoing]) -> None:
+        """Send these with the next round."""
+        if outgoing:
+            self._waiting += outgoing
+            self._idle.clear()
+            self._work.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing is being sent."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            waiting, self._waiting = self._waiting, []
+            await self._round(waiting)
+            if not self._waiting:
+                self._idle.set()
+
+    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+        """Index what stands in the log behind the index, or all of it when the index is of another log.
+
+        Args:
+            partitions: Those that this process owns now.
+            horizon_s: Older records are not needed.
+        """
+        ends = await self._reader.end_offsets([TopicPartition(self._topic, number) for number in partitions])
+        for tp, end in ends.items():
+            if self.index.of(tp.partition).last_offset >= end:
+                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", tp.topic, tp.partition)
+                self.index.of(tp.partition).clear()
+        count = await self.catch_up(partitions, horizon_s)
+        self._read.clear()
+        return count
+
+    async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
+        """Index what stands in the log behind the index; how many records that were."""
+        starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
+
+    async def _round(self, waiting: list[Outgoing]) -> None:
+        generation = self._generation()
+        by_partition: dict[int, list[Outgoing]] = {}
+        for one in waiting:
+            if one.query.generation == generation:
+                by_partition.setdefault(one.query.partition, []).append(one)
+        deliveries = []
+        began_s, sent_s = time.monotonic(), self._clock()
+        for partition, outgoing in by_partition.items():
+            if self._generation() != generation:
+                return
+            delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
+            deliveries.append((partition, outgoing, delivery))
+        answers: list[Answer] = []
+        for partition, outgoing, delivery in deliveries:
+            offsets = await delivery.offsets()
+            if delivery.stamped_s is not None:
+                self._stamped(sent_s, delivery.stamped_s, self._clock())
+            if await self._finish(partition, outgoing, offsets, generation):
+                answers += [one.answer for one in outgoing if one.answer is not None]
+        self._sent(answers, time.monotonic() - began_s)
+
+    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
+        """Index what the broker has, and say so; False when the generation has ended."""
+        if self._generation() != generation:
+            return False
+        index = self.index.of(partition)
+        first = index.last_offset + 1
+        if offsets != [*range(first, first + len(offsets))]:
+            await self.catch_up([partition])
+            if self._generation() != generation:
+                return False
+        else:
+            with self._stage("index", len(outgoing)):
+                self._index(index, outgoing, first, look=partition in self._read)
+        with self._stage("acknowledge", len(outgoing)):
+            self._done(partition, outgoing, generation, alone=partition not in self._read)
+        return True
+
+    def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        self._read.add(tp.partition)
+        found = [one for one in map(self._kind.read, records) if one is not None]
+        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
+        self.index.of(tp.partition).index(found, records[-1].offset, at_s)
+
+    def _index(self, index: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
+        """Index a batch that stands in the log from an offset on.
+
+        A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
+        known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
+        somebody else wrote, who lost the partition or has it now, were read after the decision.
+        """
+        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._kind.key
+        decided = [
+            (key(query), offset, value, kind == codec.MSGPACK, answer.pending.audit is not None)
+            for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
+            if answer is not None
+        ]
+        if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
+            index.index([(one[0], Logged(*one[1:])) for one in decided], upto, now_s)
+        else:
+            index.index_new(decided, upto, now_s)
+
+
+def _record(outgoing: Outgoing) -> Record:
+    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type)

@@ -1,0 +1,238 @@
+"""The hosts of one model version, from its first manifest until nothing is left of it.
+
+    declared --> topic --> hosts start --> serve --> retired or withdrawn --> routers have stopped, all is read
+                              | cannot                                         --> hosts end --> group, topic, folders
+                              '--> none until the manifest changes                 and reports are deleted
+
+Rules of this file:
+- One step at a time; what is wanted may change meanwhile, and then the next step goes by that.
+- More or fewer replicas start or end single hosts. Any other change replaces the hosts one after the other; when the
+  first of the new cannot start, the others go on as they are.
+- A host ends only when no request is left for it, or when nobody waits for its answer any more.
+- While no broker answers, nothing is deleted and nothing given up: it is tried again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from clipper_agents.admin import KafkaUnreachable
+from clipper_agents.observability.logging import event
+from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.process import ChildSpec
+from clipper_agents.supervisor.workers import host_names, model_of_host
+from clipper_stream.errors import SetupError
+from clipper_topics.manifests import ModelManifest
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 1.5
+"""Routers follow the control topic within a quarter of a second; one that pauses longer asks nobody meanwhile."""
+LOOK_S = 0.25
+AGAIN_S = 2.0
+
+
+class Hosts(Protocol):
+    """Keeps processes by name: a `Supervisor`."""
+
+    @property
+    def children(self) -> dict[str, Any]: ...
+    async def start(self, specs: Sequence[ChildSpec]) -> None: ...
+    async def stop(self, *names: str) -> None: ...
+
+
+class Ground(Protocol):
+    """What hosts stand on: `Provisions`."""
+
+    async def provide(self, model: ModelManifest) -> None: ...
+    async def is_consumed(self, model: ModelManifest) -> bool: ...
+    async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None: ...
+    async def remove(self, model: ModelManifest) -> None: ...
+
+
+class Specs(Protocol):
+    """Knows command lines and folders: `Workers`."""
+
+    def hosts(self, model: ModelManifest) -> list[ChildSpec]: ...
+    def forget(self, name: str) -> None: ...
+    def forget_model(self, model: ModelManifest) -> None: ...
+
+
+class Version:
+    """One version. `want` says what should be, `converge` makes it so.
+
+    Args:
+        hosts: Keeps the processes.
+        specs: How they are started, and what they have on the disk.
+        ground: What they have on Kafka.
+        withdraw: Takes the report of a host back, by its name.
+        patience_s: The longest that anybody waits for an answer of this version, seconds.
+        settle_s: How long routers have to hear that it is retired.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        specs: Specs,
+        ground: Ground,
+        withdraw: Callable[[str], None],
+        patience_s: Callable[[], float],
+        settle_s: float = SETTLE_S,
+    ) -> None:
+        self._hosts, self._specs, self._ground = hosts, specs, ground
+        self._withdraw, self._patience_s, self._settle_s = withdraw, patience_s, settle_s
+        self._wanted: ModelManifest | None = None
+        self._hosted: ModelManifest | None = None
+        self._declared: ModelManifest | None = None
+        self._left: ModelManifest | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is wanted, hosted or left to be deleted."""
+        return self._wanted is None and self._hosted is None and self._left is None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything is as it should be."""
+        return self._wanted == self._hosted and self._left is None
+
+    def started(self, model: ModelManifest) -> None:
+        """Somebody has started its hosts already."""
+        self._declared = self._wanted = self._hosted = model
+
+    def want(self, model: ModelManifest | None) -> None:
+        """What is declared now; None: nothing any more."""
+        if model == self._declared:
+            return
+        self._declared = model
+        self._wanted = model if model is not None and host_names(model) else None
+        if model is not None and model.retired and self._hosted is None:
+            self._left = msgspec.structs.replace(model, retired=False)  # it may have been retired while nobody looked
+        self._changed.set()
+
+    async def converge(self) -> None:
+        """Make it so; returns when it is, also when hosts cannot start until the manifest changes."""
+        while not self.is_settled:
+            self._changed.clear()
+            try:
+                await self._step()
+            except KafkaUnreachable as error:
+                event(log, "trying again", logging.WARNING, reason=error)
+                await self._wait(AGAIN_S)
+
+    async def _step(self) -> None:
+        wanted, hosted = self._wanted, self._hosted
+        if hosted is not None and wanted is None:
+            await self._retire(hosted)
+        elif self._left is not None:
+            await self._ground.remove(self._left)
+            self._forget(host_names(self._left))
+            self._left = None
+        elif wanted is not None and hosted is None:
+            await self._begin(wanted)
+        elif wanted is not None and hosted is not None:
+            alike = msgspec.structs.replace(wanted, replicas=hosted.replicas)
+            await (self._resize(hosted, wanted) if alike == hosted else self._roll(alike))
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+    async def _begin(self, model: ModelManifest) -> None:
+        event(log, "model declared", model=model.ref, hosts=model.replicas)
+        self._hosted = model
+        try:
+            await self._ground.provide(model)
+            await self._unless_changed(self._hosts.start(self._specs.hosts(model)))
+        except KafkaUnreachable:
+            self._hosted = None
+            raise
+        except SetupError as error:
+            await self._give_up(model, host_names(model), error)
+
+    async def _resize(self, hosted: ModelManifest, wanted: ModelManifest) -> None:
+        before, after = host_names(hosted), host_names(wanted)
+        event(log, "replicas changed", model=wanted.ref, before=len(before), after=len(after))
+        await self._ground.provide(wanted)
+        self._hosted = wanted
+        fresh = [spec for spec in self._specs.hosts(wanted) if spec.name not in self._hosts.children]
+        try:
+            await self._unless_changed(self._hosts.start(fresh))
+        except ChildNotReady as error:
+            await self._give_up(wanted, [spec.name for spec in fresh], error)
+        await self._end(hosted, before[len(after) :])
+        self._forget(before[len(after) :])
+
+    async def _roll(self, wanted: ModelManifest) -> None:
+        event(log, "replacing hosts", model=wanted.ref, hosts=wanted.replicas)
+        self._hosted = wanted
+        for spec in self._specs.hosts(wanted):
+            await self._hosts.stop(spec.name)
+            try:
+                await self._unless_changed(self._hosts.start([spec]))
+            except ChildNotReady as error:
+                await self._give_up(wanted, [spec.name], error)
+                return
+            if self._wanted is None or msgspec.structs.replace(self._wanted, replicas=wanted.replicas) != wanted:
+                return
+
+    async def _give_up(self, model: ModelManifest, names: Sequence[str], error: SetupError) -> None:
+        """These hosts do not run; what they said of themselves stays, so that everybody sees why."""
+        text = "hosts end until the model's manifest changes"
+        event(log, text, logging.ERROR, model=model.ref, hosts=",".join(names), reason=error)
+        await self._end(model, names)
+
+    async def _unless_changed(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, and leave it halfway when something else is wanted meanwhile."""
+        working, changed = asyncio.ensure_future(work), asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({working, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        finally:
+            changed.cancel()
+            working.cancel()
+            await asyncio.wait({working})
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+    async def _retire(self, hosted: ModelManifest) -> None:
+        event(log, "model retired, finishing its requests", model=hosted.ref)
+        since_s = time.monotonic()
+        while not await self._is_finished(hosted, time.monotonic() - since_s):
+            await self._wait(LOOK_S)
+            if self._wanted is not None:
+                return
+        await self._end(hosted, self._running(hosted))
+        self._hosted, self._left = None, hosted
+        self._specs.forget_model(hosted)
+
+    async def _is_finished(self, hosted: ModelManifest, elapsed_s: float) -> bool:
+        if elapsed_s < self._settle_s:
+            return False
+        serving = any(self._hosts.children[name].fields for name in self._running(hosted))
+        late = elapsed_s >= self._patience_s() + self._settle_s
+        return late or not serving or await self._ground.is_consumed(hosted)
+
+    async def _end(self, model: ModelManifest, names: Sequence[str]) -> None:
+        running = [name for name in names if name in self._hosts.children]
+        if running:
+            event(log, "ending hosts", model=model.ref, hosts=len(running))
+            await self._hosts.stop(*running)
+        await self._ground.evict(model, names)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._withdraw(name)
+            self._specs.forget(name)
+
+    def _running(self, model: ModelManifest) -> list[str]:
+        return [name for name in self._hosts.children if model_of_host(name) == model.ref]
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return
+        self._changed.clear()

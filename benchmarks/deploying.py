@@ -1,0 +1,187 @@
+"""What does it cost everybody else when versions of models are deployed and retired all the time?
+
+    python benchmarks/deploying.py --json results/deploying.json        # about four minutes
+    python benchmarks/deploying.py --quick
+
+One application with an objective of 250 ms, asked at a steady rate (Poisson, latency from the intended send time). In
+half of the runs nothing happens; in the others versions come and go one after the other: a pair is declared (one in a
+host of its own, one in the router whose making takes two seconds of the interpreter), asked by the same application,
+taken out of it, retired and withdrawn. Both halves follow each other on the same system, in turn, because a machine is
+never twice the same. `rebalances` of the routers' group must be none: a version has nothing to do with the partitions.
+"""
+
+import argparse
+import asyncio
+import itertools
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from rig.configurations import application, model, written
+from rig.measuring import loaded, rows
+from rig.metrics import counters
+from rig.processes import NotServing
+from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.summary import Measures, Summary, median_of, show, summary
+from rig.systems import Place, pipeline
+from rig.targets import Target
+
+from clipper_agents.admin import existing_topics, publish_manifests, read_manifests, withdraw_manifests
+from clipper_agents.broker.properties import free_port
+from clipper_loadgen import LoadPlan
+from clipper_topics.control import model_key
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
+
+OBJECTIVE_MS = 250
+NAME = "steady"
+QUIET, DEPLOYING = "quiet", "deploying"
+QUICK = {"rounds": 1, "seconds": 15.0, "warmup": 2.0}
+COUNTED = {"rebalances": ("clipper_rebalances_total",)}
+POLL_S = 0.2
+MEASURES: Measures = {
+    "p50 ms": lambda run: run["p50_ms"],
+    "p99 ms": lambda run: run["p99_ms"],
+    "max ms": lambda run: run["max_ms"],
+    "defaults, share": lambda run: run["default_ratio"],
+    "missing": lambda run: run["missing"],
+    "versions": lambda run: run["versions"],
+    "rebalances": lambda run: run["rebalances"],
+}
+
+
+def main() -> None:
+    options = arguments()
+    runs: list[dict[str, Any]] = []
+    with session(options) as here:
+        models = [model("base", "starting_models:prompt"), model("other", "starting_models:SlowToMake")]
+        config = written(here.folder / "deploying.toml", [application(NAME, ["base"], "exp3", OBJECTIVE_MS)], models)
+        for number in range(options.rounds):
+            runs += measured(number, here, config, options)
+    found = summary(runs, MEASURES)
+    show("median (least to most)", found, runs)
+    finish(options, runs, found, targets(found))
+
+
+def measured(number: int, here: Session, config: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both halves on one system."""
+    runs: list[dict[str, Any]] = []
+    place, port = here.place(f"k{number}"), free_port()
+    try:
+        with pipeline(place, config, f"router.metrics_port={port}") as roots:
+            for name in rotated([QUIET, DEPLOYING], number):
+                before = counters(port, COUNTED)
+                with Deploys(place, busy=name == DEPLOYING) as deploys:
+                    figures = loaded(plan(number, options), place, roots, here.broker)
+                after = counters(port, COUNTED)
+                seen = {"versions": deploys.count, "rebalances": after["rebalances"] - before["rebalances"]}
+                runs.append(said({"round": number, "system": name, **figures, **seen}))
+    except NotServing as error:
+        runs.append(said({"round": number, "system": DEPLOYING, "failed": str(error)}))
+    return runs
+
+
+def plan(number: int, options: argparse.Namespace) -> LoadPlan:
+    queries = round(2 * options.rate * (options.warmup + options.seconds))
+    return LoadPlan(
+        NAME,
+        rate_per_s=options.rate,
+        duration_s=options.seconds,
+        warmup_s=options.warmup,
+        dataset=rows(queries, seed=number),
+        seed=number,
+    )
+
+
+class Deploys:
+    """Versions that come and go in a thread, for the time of a block.
+
+    Attributes:
+        count: How many came and went.
+    """
+
+    def __init__(self, place: Place, *, busy: bool) -> None:
+        self.count = 0
+        self._place, self._over = place, threading.Event()
+        self._thread = threading.Thread(target=self._run) if busy else None
+
+    def __enter__(self) -> Self:
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._come_and_go())
+
+    async def _come_and_go(self) -> None:
+        connection, catalogue = self._place.connection, self._place.catalogue
+        declared = (await read_manifests(connection, catalogue)).applications[NAME]
+        for turn in itertools.count():
+            if self._over.is_set():
+                return
+            pair = [version(f"h{turn}"), version(f"c{turn}", colocated=True)]
+            await publish_manifests(connection, catalogue, pair)
+            declared = revised(declared, ["base:1", *(one.ref for one in pair)])
+            await publish_manifests(connection, catalogue, [declared])
+            await self._until_asked(catalogue.requests(pair[0].name, pair[0].version), there=True)
+            declared = revised(declared, ["base:1"])
+            retired = [msgspec.structs.replace(one, retired=True) for one in pair]
+            await publish_manifests(connection, catalogue, [declared, *retired])
+            await self._until_asked(catalogue.requests(pair[0].name, pair[0].version), there=False)
+            await withdraw_manifests(connection, catalogue, [model_key(one.ref) for one in pair])
+            self.count += len(pair)
+
+    async def _until_asked(self, topic: str, *, there: bool) -> None:
+        """Wait until the version's topic is there and its host had time to serve, or until the topic is gone."""
+        connection, prefix = self._place.connection, self._place.catalogue.prefix
+        while (topic in await existing_topics(connection, prefix)) is not there:  # noqa: ASYNC110 (it is the broker's)
+            await asyncio.sleep(POLL_S)
+        if there:
+            await asyncio.to_thread(self._over.wait, 5.0)
+
+
+def version(name: str, *, colocated: bool = False) -> ModelManifest:
+    uri = "starting_models:SlowToMake"
+    spec = InputSpec(dtype="float32", shape=[64])
+    return ModelManifest(name="v", version=name, uri=uri, input=spec, deterministic=False, colocated=colocated)
+
+
+def revised(declared: ApplicationManifest, models: list[str]) -> ApplicationManifest:
+    return msgspec.structs.replace(declared, models=models, revision=declared.revision + 1)
+
+
+def targets(found: Summary) -> list[Target]:
+    return [
+        Target(
+            benchmark="K",
+            what="rebalances of the routers' group while versions come and go",
+            value=median_of(found, DEPLOYING, "rebalances", "most"),
+            sense="<=",
+            bound=0,
+        ),
+        Target(
+            benchmark="K",
+            what="p99 ms while versions come and go",
+            value=median_of(found, DEPLOYING, "p99 ms"),
+            sense="<=",
+            bound=OBJECTIVE_MS,
+        ),
+    ]
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_options(__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=200.0, help="queries a second")
+    parser.add_argument("--seconds", type=float, default=45.0, help="of measured load in each half")
+    parser.add_argument("--warmup", type=float, default=3.0, help="seconds at the same rate before")
+    return parsed(parser, QUICK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Versions on trial beside a policy's choice: canaries serve instead of it, shadows are asked besides.
+
+Rules of this file:
+- The policy chooses as if nothing were on trial, with a random number of its own: a trial that comes or goes changes no
+  other choice. A second number says what is tried.
+- The second number lies in [0, 1). Canaries have intervals one after another from 0 on. A shadow of share s is asked
+  where the number is at least 1 - s. So shares are nested (a shadow is asked only with those of larger shares), trials
+  fall on the same queries as seldom as they can, and there is one treatment a trial, not one a combination.
+- What a policy chose is asked whether or not a canary serves: both have a loss on the same query, and no propensity of
+  a candidate depends on the trials.
+- Without candidates nobody but canaries is asked: there is no answer that a shadow could be compared with.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.selection.bounds import check_number
+from clipper_stream.selection.decision import Decision, Prepared
+from clipper_stream.selection.rng import RandomSource
+
+_LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1; nobody means a share as small
+
+
+class Choice(Protocol):
+    """What `Prepared` and `Tried` have in common: all that a query needs."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Share of trust in each candidate, summing to 1, in candidate order."""
+        ...
+
+    @property
+    def certain(self) -> Decision | None:
+        """The decision, when there is only one."""
+        ...
+
+    def select(self, rng: RandomSource) -> Decision:
+        """Draw a decision."""
+        ...
+
+
+NOBODY = Prepared({}, (Decision(models=(), propensities=(), served=(), served_propensity=1.0),), ())
+"""The choice where there are no candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What is tried on a share of the queries.
+
+    Attributes:
+        models: Asked besides, the canary first.
+        propensities: Probability with which any query asks each of them, in (0, 1].
+        canary: Who serves instead of the policy's choice; None: nobody does.
+        serving: Probability that this canary serves; without one, that none does.
+
+    >>> tried(NOBODY, {"new:1": 0.25}, {}).treatments[0]
+    Treatment(models=('new:1',), propensities=(0.25,), canary='new:1', serving=0.25)
+
+    Source: as `Tried`.
+    """
+
+    models: tuple[str, ...]
+    propensities: tuple[float, ...]
+    canary: str | None
+    serving: float
+
+    def of(self, decision: Decision) -> Decision:
+        """The policy's decision, with what is tried."""
+        canary = self.canary
+        return Decision(
+            models=decision.models + self.models,
+            propensities=decision.propensities + self.propensities,
+            served=decision.served if canary is None else (canary,),
+            served_propensity=self.serving * (decision.served_propensity if canary is None else 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A policy's choice with trials.
+
+    Attributes:
+        choice: What the policy would do.
+        treatments: What is tried, by intervals of the second random number.
+        bounds: Ends of all intervals but the last.
+
+    >>> from clipper_stream.selection.decision import named
+    >>> from clipper_stream.selection.rng import query_rng
+    >>> choice = tried(Prepared({"svm:1": 1.0}, (named(["svm:1"]),), ()), {"svm:2": 0.25}, {"knn:1": 0.5})
+    >>> for decision, probability in choice.outcomes():
+    ...     print(probability, decision.served, decision.served_propensity, decision.unserved)
+    0.25 ('svm:2',) 0.25 ('svm:1',)
+    0.25 ('svm:1',) 0.75 ()
+    0.5 ('svm:1',) 0.75 ('knn:1',)
+    >>> choice.select(query_rng(7, "3-41")).propensities
+    (1.0, 0.25)
+
+    Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4 (weights are exact
+    whatever is random in a decision, as long as its distribution is known).
+    """
+
+    choice: Prepared
+    treatments: tuple[Treatment, ...]
+    bounds: tuple[float, ...]
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Share of trust in each candidate; a version on trial has none."""
+        return self.choice.weights
+
+    @property
+    def certain(self) -> Decision | None:
+        """The decision, when there is only one: nothing has to be drawn."""
+        chosen = None if self.bounds else self.choice.certain
+        return None if chosen is None else self.treatments[0].of(chosen)
+
+    def select(self, rng: RandomSource) -> Decision:
+        """Draw a decision: the policy's own with one number of the source, what is tried with the next."""
+        chosen = self.choice.select(rng)
+        return self.treatments[bisect_right(self.bounds, rng.random())].of(chosen)
+
+    def outcomes(self) -> Iterator[tuple[Decision, float]]:
+        """Every decision that can be drawn, and its probability."""
+        for treatment, tried_on in zip(self.treatments, _lengths(self.bounds), strict=True):
+            for decision, chosen in zip(self.choice.decisions, _lengths(self.choice.bounds), strict=True):
+                yield treatment.of(decision), tried_on * chosen
+
+
+def tried(choice: Prepared, canaries: Mapping[str, float], shadows: Mapping[str, float]) -> Choice:
+    """The same choice with trials; without any it is left as it is.
+
+    Args:
+        choice: What the policy would do, audits included; `NOBODY` where there are no candidates.
+        canaries: Share of the queries that each answers, in [0, 1], together 1 at most.
+        shadows: Share of the queries that ask each besides, in [0, 1].
+
+    Raises:
+        InvalidSetting: a share is out of its bounds, or canaries have more than all queries.
+    """
+    for ref, share in [*canaries.items(), *shadows.items()]:
+        check_number(f"share of {ref}", share, most=1.0)
+    serving = {ref: share for ref, share in canaries.items() if share >= _LEAST_SHARE}
+    asked = {ref: share for ref, share in shadows.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
+    if not serving and not asked:
+        return choice
+    ends = (0.0, *accumulate(serving.values()))
+    if ends[-1] > 1.0 + _LEAST_SHARE:
+        raise InvalidSetting(f"canaries answer {ends[-1]:g} of the queries together: let their shares sum to 1 at most")
+    starts = {1.0 - share: None for share in asked.values()}
+    edges = sorted({end for end in (*ends, *starts) if end <= 1.0 - _LEAST_SHARE})
+    left = 1.0 - ends[-1]
+    treatments = tuple(
+        _treatment(edge, dict(zip(serving, pairwise(ends), strict=True)), serving, asked, left) for edge in edges
+    )
+    return Tried(choice, treatments, tuple(edges[1:]))
+
+
+def _treatment(
+    at: float, intervals: Mapping[str, tuple[float, float]], canaries: Mapping[str, float],
+    shadows: Mapping[str, float], left: float,
+) -> Treatment:  # fmt: skip
+    """What is tried where the second number is `at`, and up to the next edge."""
+    canary = next((ref for ref, (start, end) in intervals.items() if start <= at < end), None)
+    besides = {ref: share for ref, share in shadows.items() if at >= 1.0 - share}
+    models = besides if canary is None else {canary: canaries[canary], **besides}
+    return Treatment(tuple(models), tuple(models.values()), canary, left if canary is None else canaries[canary])
+
+
+def _lengths(bounds: tuple[float, ...]) -> list[float]:
+    return [end - start for start, end in pairwise((0.0, *bounds, 1.0))]

@@ -1,0 +1,129 @@
+"""A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
+
+import msgspec
+
+from clipper_agents.admin.facts import Facts
+from clipper_agents.admin.recent import Recent
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.change import Change, Command
+from clipper_topics.control import change_key, key_of
+from clipper_topics.host_report import HostReport, report_key
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, RolloutRule, Trial
+from clipper_topics.prediction import Missing, ModelAnswer, Prediction
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+
+NOW_S = 1_700_000_000.0
+"""2023-11-14T22:13:20Z."""
+DIGITS = ApplicationManifest(
+    name="digits",
+    revision=4,
+    models=["svm:1", "knn:1"],
+    trials=[Trial(model="rf:2", stage="canary", share=0.05, automatic=True), Trial(model="nn:3")],
+    rollout=RolloutRule(margin=0.02, steps=[0.05, 0.25], least=50),
+    policy=PolicySpec(name="exp3", parameters={"eta": 0.1}),
+)
+MODELS = (
+    ModelManifest(name="svm", version="1", uri="shop:svm", replicas=2),
+    ModelManifest(name="knn", version="1", uri="shop:knn", colocated=True),
+    ModelManifest(name="rf", version="2", uri="shop:rf"),
+    ModelManifest(name="nn", version="3", uri="shop:nn"),
+    ModelManifest(name="old", version="1", uri="shop:old", retired=True),
+    ModelManifest(name="others", version="1", uri="shop:others", retired=True),
+)
+_encode = msgspec.msgpack.encode
+
+
+def facts() -> Facts:
+    """What the compacted topics say."""
+    found = Facts()
+    for model in MODELS:
+        found.control(key_of(model), codec.models.encode(model))
+    found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
+    changes: list[tuple[int, Command, str, float, str, str]] = [
+        (2, "retire", "old:1", 7200.0, "ada", "worst of three"),
+        (3, "shadow", "nn:3", 1200.0, "ada", ""),
+        (4, "canary", "rf:2", 60.0, "rollout", "upper end -0.010 below 0.02"),
+    ]
+    for revision, command, model, ago_s, by, why in changes:
+        change = Change(
+            application="digits",
+            revision=revision,
+            command=command,
+            model=model,
+            at_ms=int(1000 * (NOW_S - ago_s)),
+            by=by,
+            why=why,
+        )
+        found.control(change_key("digits", revision), codec.changes.encode(change))
+    report(found, "svm:1", "host.svm.1.0", "ready")
+    report(found, "svm:1", "host.svm.1.1", "ready")
+    report(found, "rf:2", "host.rf.2.0", "failed", "no module named shop")
+    report(found, "nn:3", "host.nn.3.0", "ready")
+    learn(found, 0, {"svm:1": (60.0, 6.0), "knn:1": (60.0, 30.0), "old:1": (10.0, 9.0)})
+    learn(found, 1, {"svm:1": (40.0, 4.0), "knn:1": (40.0, 20.0), "rf:2": (30.0, 3.0)})
+    return found
+
+
+def report(found: Facts, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0) -> None:
+    """A host says how it is."""
+    said = HostReport(
+        model=model,
+        instance=instance,
+        state=state,  # type: ignore[arg-type]
+        reason=reason,
+        at_ms=int(1000 * (NOW_S - ago_s)),
+    )
+    found.host(report_key(model, instance), codec.host_reports.encode(said))
+
+
+def row(
+    partition: int, losses: dict[str, tuple[float, float]], context: str | None = None, offset: int = 9
+) -> tuple[bytes, bytes]:
+    """Key and value of a row of totals: count and sum of losses by model."""
+    totals = [
+        ModelTotalsRecord(model=model, count=count, loss=loss, weighted_count=count, weighted_loss=loss)
+        for model, (count, loss) in losses.items()
+    ]
+    content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
+    return _encode(RowKey("digits", context, partition)), _encode(content)
+
+
+def learn(found: Facts, partition: int, losses: dict[str, tuple[float, float]]) -> None:
+    """A router publishes totals."""
+    found.totals(*row(partition, losses))
+
+
+def recent() -> Recent:
+    """100 queries of the last ten seconds: 62 by svm, 30 by knn, 5 by rf, 3 defaults; nn was asked about all."""
+    found = Recent()
+    for number in range(100):
+        at_s = NOW_S - 10 + number / 10
+        ref = "svm:1" if number < 62 else "knn:1" if number < 92 else "rf:2" if number < 97 else None
+        found.predicted(prediction(number, ref), at_s, NOW_S)
+        found.audited(audit(number), at_s, NOW_S)
+        if number % 2:
+            found.fed_back("digits", at_s, NOW_S)
+    return found
+
+
+def prediction(number: int, ref: str | None, latency_ms: float | None = None) -> Prediction:
+    """An answer by one version; None: a default, because it was late."""
+    name, _, version = (ref or "svm:1").partition(":")
+    missing = Missing(model=name, version=version, propensity=0.5, reason="late")
+    answer = ModelAnswer(model=name, version=version, propensity=0.5, output=1, latency_ms=2.0 + number / 10)
+    return Prediction(
+        query_id=f"0-{number}",
+        application="digits",
+        models=[answer] if ref else [],
+        missing=[] if ref else [missing],
+        default=ref is None,
+        reason=None if ref else "late",
+        latency_ms=10.0 + number if latency_ms is None else latency_ms,
+    )
+
+
+def audit(number: int) -> Audit:
+    """What the shadow said."""
+    answer = ModelAnswer(model="nn", version="3", propensity=1.0, output=1, latency_ms=80.0, served=False)
+    return Audit(query_id=f"0-{number}", application="digits", models=[answer])

@@ -1,0 +1,257 @@
+"""Changes of the control topic: one writer at a time, all or nothing, and a history without gaps."""
+
+import asyncio
+import gc
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
+
+from clipper_agents.admin import (
+    ControlWriter,
+    Signature,
+    change_control,
+    publish_manifests,
+    read_control,
+    withdraw_manifests,
+)
+from clipper_agents.admin.signing import os_user
+from clipper_agents.lifecycle import rules
+from clipper_agents.lifecycle.errors import RefusedChange, StaleRevision
+from clipper_agents.streaming.follower import Follower
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import SavedRow
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import application_key
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+LIVE, NEW, NEWER = (ModelManifest(name="svm", version=version, uri="m:f") for version in "123")
+DIGITS = ApplicationManifest(
+    name="digits", models=["svm:1"], trials=[Trial(model="svm:2"), Trial(model="svm:3", stage="canary", share=0.1)]
+)
+
+
+@pytest.fixture
+def digits(kafka: KafkaConnection, catalogue: Catalogue) -> Catalogue:
+    """An application at revision 1 with two versions on trial."""
+    asyncio.run(publish_manifests(kafka, catalogue, [DIGITS, LIVE, NEW, NEWER]))
+    return catalogue
+
+
+def state_of(kafka, catalogue):
+    return asyncio.run(read_control(kafka, catalogue))
+
+
+def promoting(ref, before=lambda: None):
+    def decide(state):
+        before()
+        return rules.promote(state.manifests, "digits", ref)
+
+    return decide
+
+
+def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kafka, digits):
+    """Both have read revision 1 and decided before either has written."""
+    both_decide = threading.Barrier(2, timeout=30)
+    first_time = threading.local()
+
+    def meet():
+        if not getattr(first_time, "over", False):
+            first_time.over = True
+            both_decide.wait()
+
+    def promote(ref):
+        try:
+            decide = promoting(ref, meet)
+            return asyncio.run(change_control(kafka, digits, decide, Signature(by=ref), seen={"digits": 1}))
+        except StaleRevision as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(promote, ["svm:2", "svm:3"]))
+    (lost,) = [end for end in ends if isinstance(end, StaleRevision)]
+    (won,) = [end for end in ends if not isinstance(end, StaleRevision)]
+    assert str(lost) == (
+        "application digits is at revision 2, you saw 1: "
+        "look at it again with `clipper-stream application history digits`"
+    )
+    state = state_of(kafka, digits)
+    assert state.manifests.applications["digits"] == won.plan.edits[0].after
+    history = state.history("digits")
+    assert [(each.revision, each.command, each.by) for each in history.values()] == [
+        (1, "create", os_user()),
+        (2, "promote", won.changes[0].model),
+    ]
+    assert history[2] == won.changes[0]
+
+
+def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
+    """Each retires or tries another version, again and again from the beginning until it is written."""
+    others = [ModelManifest(name=f"other-{number}", uri="m:f") for number in range(5)]
+
+    async def all_at_once():
+        await asyncio.gather(
+            *(
+                change_control(kafka, digits, lambda state, model=model: rules.deploy(state.manifests, "digits", model))
+                for model in others
+            )
+        )
+
+    asyncio.run(all_at_once())
+    state = state_of(kafka, digits)
+    tried = [trial.model for trial in state.manifests.applications["digits"].trials]
+    assert sorted(tried) == ["other-0:1", "other-1:1", "other-2:1", "other-3:1", "other-4:1", "svm:2", "svm:3"]
+    history = list(state.history("digits").values())
+    assert [each.revision for each in history] == [1, 2, 3, 4, 5, 6]
+    assert all(later.before == earlier.after for earlier, later in itertools.pairwise(history))
+
+
+def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothing(kafka, digits, caplog):
+    """A future that nobody asked would be logged when it is collected."""
+
+    async def overtaken():
+        async with ControlWriter(kafka, digits) as slow:
+            plan = rules.promote(slow.state.manifests, "digits", "svm:2")
+            async with ControlWriter(kafka, digits) as quick:
+                await quick.publish(rules.abort(quick.state.manifests, "digits", "svm:2"), Signature(by="quick"))
+            with pytest.raises(ProducerFenced):
+                await slow.publish(plan, Signature(by="slow"))
+
+    asyncio.run(overtaken())
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+    state = state_of(kafka, digits)
+    assert state.manifests.applications["digits"].models == ["svm:1"]
+    assert [each.by for each in state.history("digits").values()] == [os_user(), "quick"]
+
+
+KILLED = """
+import asyncio, sys
+from clipper_agents.admin import ControlWriter
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+async def main():
+    catalogue = Catalogue(prefix=sys.argv[2], partitions=2)
+    async with ControlWriter(KafkaConnection(sys.argv[1]), catalogue) as writer:
+        await writer._producer.begin_transaction()
+        for name in (b"application/digits", b"application/half"):
+            await (await writer._producer.send(catalogue.control, key=name, value=b"{}", partition=0))
+        print("sent", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def test_of_a_writer_that_was_killed_before_its_commit_nothing_is_seen_and_the_next_is_not_held_up(kafka, digits):
+    command = [sys.executable, "-c", KILLED, kafka.bootstrap, digits.prefix]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "sent\n"
+        assert state_of(kafka, digits).manifests.unreadable == {}, "not while it is open"
+        writer.send_signal(signal.SIGKILL)
+    begun_s = time.monotonic()
+    asyncio.run(change_control(kafka, digits, promoting("svm:2")))
+    assert time.monotonic() - begun_s < 9, "the broker itself would end the transaction after ten seconds"
+    state = state_of(kafka, digits)
+    assert state.manifests.unreadable == {}
+    assert list(state.manifests.applications) == ["digits"]
+    assert list(state.history("digits")) == [1, 2]
+
+
+def test_a_follower_sees_no_record_of_a_transaction_that_was_not_committed_and_catches_up_behind_it(kafka, digits):
+    """The last record of the topic is the marker of the end, of which nobody is told."""
+
+    async def scenario():
+        async with AIOKafkaProducer(**kafka.aiokafka(), transactional_id=digits.control_writer) as producer:
+            await producer.begin_transaction()
+            await (await producer.send(digits.control, key=b"application/half", value=b"{}", partition=0))
+            await producer.abort_transaction()
+        keys = []
+        follower = Follower(kafka, digits.control, lambda records: keys.extend(record.key for record in records))
+        await follower.start()
+        try:
+            async with asyncio.timeout(20):
+                await follower.caught_up.wait()
+            return keys
+        finally:
+            await follower.stop()
+
+    keys = asyncio.run(scenario())
+    assert b"application/digits" in keys
+    assert b"application/half" not in keys
+
+
+def test_a_command_that_changes_nothing_writes_nothing(kafka, digits):
+    def with_records():
+        async def end():
+            async with ControlWriter(kafka, digits) as writer:
+                from aiokafka import TopicPartition
+
+                tp = TopicPartition(digits.control, 0)
+                return (await writer._consumer.end_offsets([tp]))[tp]
+
+        return asyncio.run(end())
+
+    before = with_records()
+    for _ in range(2):
+        asyncio.run(publish_manifests(kafka, digits, [DIGITS, LIVE, NEW, NEWER]))
+        again = asyncio.run(
+            change_control(kafka, digits, lambda state: rules.promote(state.manifests, "digits", "svm:1"))
+        )
+        assert not again.plan
+    assert with_records() == before
+
+
+def test_a_refused_change_writes_nothing_and_leaves_the_topic_to_others(kafka, digits):
+    with pytest.raises(RefusedChange, match="svm:9 is not on trial"):
+        asyncio.run(change_control(kafka, digits, promoting("svm:9")))
+    assert list(state_of(kafka, digits).history("digits")) == [1]
+
+
+def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
+    asyncio.run(withdraw_manifests(kafka, digits, [application_key("digits")], Signature(by="ada", why="over")))
+    asyncio.run(publish_manifests(kafka, digits, [DIGITS]))
+    state = state_of(kafka, digits)
+    assert state.manifests.applications["digits"].revision == 3
+    assert [(each.revision, each.command) for each in state.history("digits").values()] == [
+        (1, "create"), (2, "delete"), (3, "create")
+    ]  # fmt: skip
+
+
+def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):
+    """Of two rows with one key the later one, and none of another application."""
+    import msgspec
+
+    def row(application, context, partition, offset, count):
+        totals = [ModelTotalsRecord("svm:1", count, 1.0, 2.0, 3.0)]
+        value = SelectionRow(version=ROW_VERSION, offset=offset, applied=1, totals=totals)
+        return partition, msgspec.msgpack.encode(RowKey(application, context, partition)), msgspec.msgpack.encode(value)
+
+    rows = [row("digits", None, 0, 4, 7.0), row("digits", None, 0, 2, 9.0), row("digits", "ada", 1, 0, 1.0)]
+    rows += [row("other", None, 0, 1, 5.0), row("", None, 0, 4, 0.0)]
+
+    async def scenario():
+        async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+            for partition, key, value in rows:
+                await producer.send_and_wait(digits.selection_changelog, value, key, partition=partition)
+            await producer.send_and_wait(digits.selection_changelog, b"no row", b"no key", partition=1)
+            for _ in range(3):
+                await producer.send_and_wait(digits.feedback, b"{}", partition=1)
+        return await change_control(kafka, digits, promoting("svm:2"))
+
+    asyncio.run(scenario())
+    change = state_of(kafka, digits).history("digits")[2]
+    assert change.feedback_ends == [0, 3]
+    assert change.rows == [
+        SavedRow(partition=0, totals={"svm:1": (7.0, 1.0, 3.0, 2.0)}),
+        SavedRow(partition=1, context="ada", totals={"svm:1": (1.0, 1.0, 3.0, 2.0)}),
+    ]

@@ -1,0 +1,269 @@
+"""The commands that change models and applications, on a real Kafka; each runs in this process."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import threading
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from e2e.programs import CLIPPER_STREAM
+
+from clipper_agents import exits
+from clipper_agents.admin import existing_topics, read_control
+from clipper_agents.admin.rolling_back import roll_back
+from clipper_agents.cli import main as program
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change, SavedRow
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control import change_key
+from clipper_topics.host_report import HostReport, report_key
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+
+CONFIGURATION = """
+[[application]]
+name = "digits"
+models = ["svm:1"]
+objective_ms = 200
+default_output = { label = -1 }
+
+[[model]]
+name = "svm"
+uri = "acme.models:svm"
+"""
+NEW = ("--uri", "acme.models:svm", "--application", "digits")
+
+
+class Shell:
+    """Runs commands of one user against the topics of a test."""
+
+    def __init__(self, folder, capsys):
+        self.folder, self._capsys = folder, capsys
+
+    def __call__(self, *arguments, code=exits.OK, said=""):
+        """What a command prints, line by line; it ends with this code."""
+        self._capsys.readouterr()
+        ended = program.main([str(each) for each in arguments])
+        out, err = self._capsys.readouterr()
+        assert ended == code, err
+        assert said in err
+        return out.splitlines()
+
+    def json(self, *arguments):
+        return [json.loads(line) for line in self(*arguments, "--json")]
+
+
+@pytest.fixture
+def shell(kafka: KafkaConnection, catalogue: Catalogue, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
+    monkeypatch.setenv("CLIPPER_KAFKA_PREFIX", catalogue.prefix)
+    monkeypatch.setenv("CLIPPER_KAFKA_PARTITIONS", str(catalogue.partitions))
+    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clipper.toml").write_text(CONFIGURATION)
+    return Shell(tmp_path, capsys)
+
+
+def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell, kafka, catalogue):
+    assert shell("apply") == ["model svm:1", "application digits revision 1"]
+    assert shell("model", "deploy", "svm:2", *NEW, "--share", "0.5", "--replicas", "2", "--why", "more pixels") == [
+        "model svm:2",
+        "application digits revision 2: shadow svm:2",
+    ]
+    assert asyncio.run(existing_topics(kafka, catalogue.prefix))[catalogue.requests("svm", "2")] == 2
+    assert shell("model", "canary", "svm:2", "--share", "0.1", "--by", "bob") == [
+        "application digits revision 3: canary svm:2"
+    ]
+    assert shell("model", "canary", "svm:2", "--share", "0.1") == ["nothing changed"]
+    shell(
+        "model", "promote", "svm:2", "--revision", "2", code=exits.FAILURE,
+        said="error: application digits is at revision 3, you saw 2: look at it again with "
+        "`clipper-stream application history digits`",
+    )  # fmt: skip
+    shell("model", "promote", "svm:2", "--revision", "3")
+    assert shell("model", "retire", "svm:1", "--why", "worse") == [
+        "model svm:1 retired",
+        "application digits revision 5: retire svm:1",
+    ]
+    shell("model", "retire", "svm:2", code=exits.FAILURE, said="error: svm:2 is the last live version of application")
+    assert [line.split() for line in shell("model", "list")] == [
+        ["model", "runtime", "hosts", "stages"],
+        ["svm:1", "python", "1", "retired"],
+        ["svm:2", "python", "2", "digits:", "live"],
+    ]
+    assert shell("model", "rollback", "-a", "digits") == [
+        "undone: revision 5, retire svm:1 by ada (worse)",
+        "model svm:1",
+        "application digits revision 6: rollback",
+        "selection state stays as it is: this version cannot restore it",
+    ]
+    assert [(one["revision"], one["by"], one["command"], one.get("why")) for one in
+            shell.json("application", "history", "digits")] == [
+        (1, "ada", "create", None), (2, "ada", "shadow", "more pixels"), (3, "bob", "canary", None),
+        (4, "ada", "promote", None), (5, "ada", "retire", "worse"), (6, "ada", "rollback", None),
+    ]  # fmt: skip
+    table = shell("application", "history", "digits")
+    assert table[0].split() == ["revision", "when", "who", "what", "why", "numbers"]
+    assert table[2].split()[0:1] + table[2].split()[3:] == ["2", "ada", "shadow", "svm:2", "more", "pixels", "-"]
+
+
+def test_applications_are_created_shown_updated_and_deleted_and_come_back(shell):
+    shell("apply")
+    made = ("application", "create", "shop", "--model", "svm:1", "--field", "objective_ms=50")
+    assert shell(*made, "--field", 'policy={"name": "exp4"}') == ["application shop revision 1: create"]
+    assert shell("application", "update", "shop", "--field", "loss=absolute") == ["application shop revision 2: update"]
+    (shown,) = shell.json("application", "show", "shop")
+    assert (shown["objective_ms"], shown["loss"], shown["policy"]) == (50, "absolute", {"name": "exp4"})
+    assert [line.split()[:2] for line in shell("application", "list")] == [
+        ["application", "revision"], ["digits", "1"], ["shop", "2"]
+    ]  # fmt: skip
+    assert shell("application", "delete", "shop", "--why", "moved") == ["application shop revision 3: delete"]
+    shell("application", "show", "shop", code=exits.FAILURE, said="error: no application 'shop': there are digits")
+    assert shell("model", "rollback", "-a", "shop")[:2] == [
+        "undone: revision 3, delete by ada (moved)", "application shop revision 4: rollback"
+    ]  # fmt: skip
+    assert shell("application", "update", "shop", "--field", "nothing=1", code=exits.FAILURE, said="use one of") == []
+    assert shell("application", "update", "shop", "--field", "loss", code=exits.USAGE, said="write KEY=VALUE") == []
+
+
+def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_rest(shell):
+    shell("apply")
+    shell("model", "deploy", "svm:2", *NEW, "--stage", "canary")
+    shell("export", "--out", "registry.toml")
+    assert shell("apply", "-f", "registry.toml", "--prune", "--dry-run") == ["nothing would change"]
+    assert shell("apply", "-f", "registry.toml", "--prune") == ["nothing changed"]
+    assert shell("apply", "--prune", "--dry-run") == [
+        "~ application digits",
+        '    trials [{"model":"svm:2","stage":"canary","share":0.05}] -> []',
+        "- model svm:2",
+    ]
+    assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1", "svm:2"]
+    assert shell("apply", "--prune", "--why", "as before") == ["application digits revision 3", "model svm:2 withdrawn"]
+    assert shell("apply", "-f", "registry.toml") == ["model svm:2", "application digits revision 4"]
+
+
+class Terminal:
+    """A command that believes that somebody sits before it."""
+
+    def __init__(self, folder, *arguments):
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            [CLIPPER_STREAM, *arguments], cwd=folder, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
+        )
+        os.close(theirs)
+
+    def until_asked(self):
+        """What it prints before it waits for an answer."""
+        printed = ""
+        while "[y/N]:" not in printed:
+            printed += os.read(self._ours, 4096).decode()
+        return printed.rstrip().splitlines()
+
+    def answered(self, answer):
+        """Its exit code and what it said of errors, after this answer."""
+        os.write(self._ours, f"{answer}\n".encode())
+        _, errors = self._process.communicate(timeout=60)
+        os.close(self._ours)
+        return self._process.returncode, errors.strip()
+
+
+def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied(shell):
+    shell("apply")
+    changed = shell.folder / "changed.toml"
+    changed.write_text(CONFIGURATION.replace("200", "300"))
+    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]:"]
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    assert asked.until_asked() == shown
+    assert asked.answered("n")[0] == exits.FAILURE
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 200
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    asked.until_asked()
+    shell("application", "update", "digits", "--field", "objective_ms=250")
+    assert asked.answered("y") == (
+        exits.FAILURE, "error: somebody has changed the registry since the difference was shown: apply again"
+    )  # fmt: skip
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 250
+
+    asked = Terminal(shell.folder, "apply", "--config", str(changed))
+    asked.until_asked()
+    assert asked.answered("y") == (exits.OK, "")
+    assert shell.json("application", "show", "digits")[0]["objective_ms"] == 300
+
+
+@pytest.mark.parametrize("state", ["ready", "failed"])
+def test_a_deploy_waits_for_the_first_host_and_tells_why_it_failed(shell, kafka, catalogue, state):
+    """A failure from before does not end it, nor what hosts of other versions say."""
+    shell("apply")
+    asyncio.run(reported(kafka, catalogue, HostReport(model="svm:2", instance="old", state="failed", reason="before")))
+    reports = [
+        HostReport(model="svm:1", instance="other", state="failed", reason="another version"),
+        HostReport(model="svm:2", instance="new", state="starting"),
+        HostReport(model="svm:2", instance="new", state=state, reason="no file" if state == "failed" else None),
+    ]
+    host = threading.Timer(1.0, lambda: asyncio.run(reported(kafka, catalogue, *reports)))
+    host.start()
+    code = exits.OK if state == "ready" else exits.FAILURE
+    said = "host old failed: before\nhost new starting\nhost new "
+    shell(
+        "model",
+        "deploy",
+        "svm:2",
+        *NEW,
+        "--wait",
+        "30",
+        code=code,
+        said=said + {"ready": "ready", "failed": "failed: no file"}[state],
+    )
+    host.join()
+    assert shell("model", "show", "svm:2")[-1].startswith(f"host new {state}")
+    if state == "ready":
+        shell("model", "deploy", "svm:2", *NEW, "--wait", "30", said="host new ready")
+
+
+def test_a_deploy_that_no_host_follows_says_so(shell):
+    shell("apply")
+    shell(
+        "model", "deploy", "svm:2", *NEW, "--wait", "0.2", code=exits.FAILURE, said="error: no host of svm:2 is ready"
+    )
+
+
+async def reported(kafka, catalogue, *reports):
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for report in reports:
+            key = report_key(report.model, report.instance)
+            await producer.send_and_wait(catalogue.hosts, codec.host_reports.encode(report), key)
+
+
+def test_a_rollback_brings_back_the_selection_state_of_before_the_change(shell, kafka, catalogue):
+    shell("apply")
+    shell("model", "deploy", "svm:2", *NEW)
+    rows = [SavedRow(partition=1, totals={"svm:1": (3.0, 1.0, 3.0, 1.0)})]
+    asked = []
+
+    async def with_rows() -> Change:
+        """As if the routers had learned something before the last change."""
+        change = (await read_control(kafka, catalogue)).history("digits")[2]
+        change.rows = rows
+        async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+            await producer.send_and_wait(catalogue.control, codec.changes.encode(change), change_key("digits", 2))
+        return change
+
+    async def restore(connection, topics, application, found, by, why):
+        state = await read_control(connection, topics)
+        asked.append((application, found, by, why, state.manifests.applications["digits"].revision))
+        return "restore-1"
+
+    async def scenario():
+        change = await with_rows()
+        return change, await roll_back(kafka, catalogue, "digits", restore=restore)
+
+    change, done = asyncio.run(scenario())
+    assert (done.undone, done.restored, done.why_not) == ((change,), "restore-1", "")
+    assert asked == [("digits", rows, "ada", "rollback to revision 1", 3)]
