@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
-from clipper_stream.models.allowed import allows_file, not_allowed
 from clipper_stream.models.model import Rows
 
 _OUTPUTS = ("label", "probabilities", "value")
@@ -95,16 +94,6 @@ class BoosterModel:
         numbers = values.argmax(axis=1) if values.ndim == _MATRIX else (values >= self.parameters.threshold).astype(int)
         names = self.parameters.labels
         return numbers if names is None else [names[number] for number in numbers]
-
-
-def check_file_allowed(uri: str, allowed: Sequence[str]) -> None:
-    """Nothing, when the file is in an allowed directory.
-
-    Raises:
-        ModelNotLoaded: it is not.
-    """
-    if not allows_file(allowed, uri):
-        raise not_allowed(f"model file {uri!r}", allowed)
 
 
 def read_parameters(uri: str, runtime: str, parameters: Mapping[str, Any]) -> BoosterParameters:

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models import boosting
+from clipper_stream.models.files import cannot_be_loaded, check_allowed, missing_library, read
 from clipper_stream.models.model import Model
-from clipper_stream.models.sklearn_skops import read as read_file
+
+__all__ = ["NEEDS_DIGEST", "UNPICKLES", "Booster", "check_allowed", "load", "read", "values_of"]
 
 NEEDS_DIGEST = True
+UNPICKLES = False
 _FIRST, _LAST = "tree\n", "\nend of trees\n"
 _CLASSIFIERS = frozenset({"binary", "multiclass", "multiclassova"})
 
@@ -39,33 +41,14 @@ class Booster(Protocol):
         ...
 
 
-def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when the file is in an allowed directory.
-
-    Raises:
-        ModelNotLoaded: it is not.
-    """
-    del parameters
-    boosting.check_file_allowed(uri, allowed)
-
-
-def read(uri: str) -> bytes:
-    """The bytes of the file.
-
-    Raises:
-        ModelNotLoaded: no such file.
-    """
-    return read_file(uri)
-
-
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
     """The booster in the file.
 
     Args:
-        uri: Path of the file, for messages.
+        uri: Where the file is, for messages.
         content: Bytes of the file.
         parameters: Those of `boosting.BoosterParameters`.
-        allowed: What `check_allowed` has looked at.
+        allowed: Holds the file.
 
     Raises:
         ModelNotLoaded: LightGBM is missing, the file is no model of it, or cannot give what the parameters ask for.
@@ -97,8 +80,7 @@ def _booster(uri: str, content: bytes) -> tuple[Booster, str]:
         booster: Booster = lightgbm.Booster(model_str=text)
         return booster, _objective(text)
     except BaseException as error:  # LightGBM raises its own errors, and decoding others
-        what = f"model file {uri!r} cannot be loaded, {type(error).__name__}: {error}"
-        raise ModelNotLoaded(f"{what}; write it with Booster.save_model") from error
+        raise cannot_be_loaded(uri, error, "write it with Booster.save_model") from error
 
 
 def _objective(text: str) -> str:
@@ -112,6 +94,5 @@ def _lightgbm(uri: str) -> Any:
     try:
         import lightgbm  # noqa: PLC0415 - an optional extra, loaded only by who uses it
     except ImportError as error:
-        what = f"model file {uri!r} needs LightGBM ({error})"
-        raise ModelNotLoaded(f"{what}: pip install 'clipper-stream[lightgbm]'") from error
+        raise missing_library(uri, "lightgbm", error) from error
     return lightgbm

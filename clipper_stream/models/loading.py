@@ -6,7 +6,8 @@ Rules of this file:
   process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
 - A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
   meant.
-- No runtime reads pickle, which runs whatever the file says.
+- A runtime that unpickles, which runs whatever the file says, is used where the operator of the process permits it
+  (`models.unpickle`), and no manifest can.
 """
 
 import hashlib
@@ -15,7 +16,20 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
-from clipper_stream.models import lightgbm_text, oip_http, python_function, sklearn_skops, xgboost_json
+from clipper_stream.models import (
+    lightgbm_text,
+    mlflow_pyfunc,
+    oip_http,
+    onnx_model,
+    python_function,
+    sklearn_joblib,
+    sklearn_skops,
+    torch_export,
+    torch_script,
+    xgboost_json,
+)
+from clipper_stream.models.allowed import local_path
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.model import Model
 
 
@@ -25,6 +39,11 @@ class Runtime(Protocol):
     @property
     def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
         """Whether what the runtime reads is a file that anything may have been put into."""
+        ...
+
+    @property
+    def UNPICKLES(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether loading runs whatever the file says, so that the operator must permit it."""
         ...
 
     def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str], /) -> None:
@@ -62,6 +81,11 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     {
         "python": python_function,
         "sklearn": sklearn_skops,
+        "onnx": onnx_model,
+        "joblib": sklearn_joblib,
+        "mlflow": mlflow_pyfunc,
+        "torch": torch_script,
+        "torch_export": torch_export,
         "lightgbm": lightgbm_text,
         "xgboost": xgboost_json,
         "oip": oip_http,
@@ -77,17 +101,19 @@ def load_model(
     parameters: Mapping[str, Any] | None = None,
     *,
     allowed: Sequence[str] | None = None,
+    files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
 ) -> Model:
     """Load a model.
 
     Args:
         runtime: A name in `runtimes`.
-        uri: What the runtime loads: `package.module:attribute`, or the path of a file.
+        uri: What the runtime loads: `package.module:attribute`, or the path or URI of a file.
         sha256: Hexadecimal digest that the model's file (for a Python function: its module's file) must have.
         parameters: Keyword arguments for the runtime.
         allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
             loads what it names itself.
+        files: What the operator says about model files.
         runtimes: Which runtimes there are.
 
     Raises:
@@ -99,8 +125,11 @@ def load_model(
     """
     check_allowed(runtime, uri, parameters, allowed, runtimes)
     found = runtimes[runtime]
-    content = found.read(uri)
-    _check_digest(uri, content, sha256, required=found.NEEDS_DIGEST)
+    check_permitted(runtime, uri, files, runtimes)
+    expected = sha256.strip().lower() if sha256 else None
+    elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
+    content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
+    _check_digest(uri, content, expected, required=found.NEEDS_DIGEST)
     return found.load(uri, content, parameters or {}, allowed)
 
 
@@ -132,15 +161,21 @@ def check_allowed(
 
 
 def check_declared(
-    runtime: str, uri: str, sha256: str | None, parameters: Mapping[str, Any], allowed: Sequence[str]
+    runtime: str,
+    uri: str,
+    sha256: str | None,
+    parameters: Mapping[str, Any],
+    allowed: Sequence[str],
+    files: FileRules = STRICT,
 ) -> None:
     """Nothing, when a process may follow a manifest that says this: allowed, and with the digest that it needs.
 
     Raises:
         UnknownName: no such runtime.
-        ModelNotLoaded: names what is outside, or missing.
+        ModelNotLoaded: names what is outside, or missing, or not permitted.
     """
     check_allowed(runtime, uri, parameters, allowed)
+    check_permitted(runtime, uri, files)
     if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
         raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
 
@@ -157,11 +192,25 @@ def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIM
     return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
 
 
+def check_permitted(runtime: str, uri: str, files: FileRules, runtimes: Mapping[str, Runtime] = RUNTIMES) -> None:
+    """Nothing, when the operator permits what the runtime does with a file.
+
+    Raises:
+        ModelNotLoaded: it unpickles, and that is not permitted.
+    """
+    if runtimes[runtime].UNPICKLES and not files.unpickle:
+        raise ModelNotLoaded(
+            f"model {uri!r}: the runtime {runtime} unpickles, which runs whatever the file says: export the model to "
+            "onnx or skops, or, if you trust all who may write such manifests and files, set [models] unpickle = true "
+            "where it is loaded"
+        )
+
+
 def _check_digest(uri: str, content: bytes, expected: str | None, *, required: bool) -> None:
     actual = hashlib.sha256(content).hexdigest()
     if expected is None and required:
         message = f'model file {uri!r} needs a digest in its manifest: if this is the file, add sha256 = "{actual}"'
         raise ModelNotLoaded(message)
-    if expected is not None and actual != expected.strip().lower():
+    if expected is not None and actual != expected:
         message = f"model {uri!r} has sha256 {actual}, its manifest says {expected}: deploy it as another version"
         raise ModelNotLoaded(message)

@@ -23,11 +23,13 @@ from typing import Any, Protocol
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
 from clipper_stream.models.allowed import not_allowed
 from clipper_stream.models.allowed_urls import allows_url, plain_url
+from clipper_stream.models.files import missing_library
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.oip_tensors import error_text, outputs_of, request_body
 
 NEEDS_DIGEST = False
 """The server has the model's file, and answers for it."""
+UNPICKLES = False
 
 _MODEL_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?$")
 _TOKEN_VARIABLE = re.compile(r"CLIPPER_OIP_TOKEN[A-Z0-9_]*")
@@ -280,7 +282,5 @@ def _urllib3(uri: str) -> Any:
     try:
         import urllib3  # noqa: PLC0415 - an optional extra, loaded only by who uses it
     except ImportError as error:
-        raise ModelNotLoaded(
-            f"model server {uri!r} needs urllib3 ({error}): pip install 'clipper-stream[oip]'"
-        ) from error
+        raise missing_library(uri, "oip", error) from error
     return urllib3

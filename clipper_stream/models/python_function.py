@@ -40,6 +40,7 @@ class FunctionModel:
     predict_batch: Predict
 
 
+UNPICKLES = False
 NEEDS_DIGEST = False
 """Whoever may change an allowed module's file may change what it imports as well: its digest says little, and is only
 compared when there is one."""

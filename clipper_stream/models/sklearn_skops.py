@@ -10,14 +10,17 @@ Source: skops documentation, "Secure persistence with skops".
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.allowed import allows_file, allows_module, not_allowed
+from clipper_stream.models import files
+from clipper_stream.models.allowed import allows_module, not_allowed
+from clipper_stream.models.files import cannot_be_loaded, missing_library, read
 from clipper_stream.models.model import Model, Rows
+
+__all__ = ["NEEDS_DIGEST", "UNPICKLES", "EstimatorModel", "check_allowed", "load", "read"]
 
 _PARAMETERS = frozenset({"trusted"})
 
@@ -46,6 +49,7 @@ class EstimatorModel:
 
 
 NEEDS_DIGEST = True
+UNPICKLES = False
 
 
 def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -54,24 +58,10 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
     Raises:
         ModelNotLoaded: names what is outside.
     """
-    if not allows_file(allowed, uri):
-        raise not_allowed(f"model file {uri!r}", allowed)
+    files.check_allowed(uri, parameters, allowed)
     for name in sorted(_trusted(uri, parameters)):
         if not allows_module(allowed, name):
             raise not_allowed(f"model file {uri!r}: trusted type {name!r}", allowed)
-
-
-def read(uri: str) -> bytes:
-    """The bytes of the file.
-
-    Raises:
-        ModelNotLoaded: no such file.
-    """
-    try:
-        return Path(uri).read_bytes()
-    except (OSError, ValueError) as error:
-        what = f"model file {uri!r}: {error}"
-        raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
@@ -97,8 +87,7 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Seque
     except ModelNotLoaded:
         raise
     except BaseException as error:  # skops raises what zipfile, json and each type's constructor raise
-        what = f"model file {uri!r} cannot be loaded, {type(error).__name__}: {error}"
-        raise ModelNotLoaded(f"{what}; write it with skops.io.dump") from error
+        raise cannot_be_loaded(uri, error, "write it with skops.io.dump") from error
     if not callable(getattr(estimator, "predict", None)):
         kind = type(estimator).__name__
         raise ModelNotLoaded(f"model file {uri!r} holds a {kind}, which has no predict: dump a fitted estimator")
@@ -127,6 +116,5 @@ def _skops(uri: str) -> Any:
         import sklearn  # noqa: F401, PLC0415 - an optional extra, loaded only by who uses it
         import skops.io  # noqa: PLC0415
     except ImportError as error:
-        what = f"model file {uri!r} needs scikit-learn and skops ({error})"
-        raise ModelNotLoaded(f"{what}: pip install 'clipper-stream[sklearn]'") from error
+        raise missing_library(uri, "sklearn", error) from error
     return skops.io

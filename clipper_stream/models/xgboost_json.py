@@ -16,13 +16,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models import boosting
+from clipper_stream.models.files import cannot_be_loaded, check_allowed, missing_library, read
 from clipper_stream.models.model import Model
-from clipper_stream.models.sklearn_skops import read as read_file
 from clipper_stream.models.ubjson import check_whole
 
+__all__ = ["NEEDS_DIGEST", "UNPICKLES", "check_allowed", "load", "read"]
+
 NEEDS_DIGEST = True
+UNPICKLES = False
 _JSON_BEGINS = frozenset({b'{"', b"{ ", b"{\n", b"{\r"})
 _TWO_CLASSES = frozenset({"binary:logistic", "binary:hinge"})
 _MANY_CLASSES = "multi:softprob"
@@ -30,33 +32,14 @@ _LABELS_ONLY = "multi:softmax"
 """Gives labels where `multi:softprob` gives probabilities, of the same trees: it is read as that."""
 
 
-def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when the file is in an allowed directory.
-
-    Raises:
-        ModelNotLoaded: it is not.
-    """
-    del parameters
-    boosting.check_file_allowed(uri, allowed)
-
-
-def read(uri: str) -> bytes:
-    """The bytes of the file.
-
-    Raises:
-        ModelNotLoaded: no such file.
-    """
-    return read_file(uri)
-
-
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
     """The booster in the file.
 
     Args:
-        uri: Path of the file, for messages.
+        uri: Where the file is, for messages.
         content: Bytes of the file.
         parameters: Those of `boosting.BoosterParameters`.
-        allowed: What `check_allowed` has looked at.
+        allowed: Holds the file.
 
     Raises:
         ModelNotLoaded: XGBoost is missing, the file is no model of it, or cannot give what the parameters ask for.
@@ -92,8 +75,7 @@ def _booster(uri: str, content: bytes, threads: int) -> tuple[Any, str, int]:
             return booster, objective, classes
         return booster, objective, 2 if objective in _TWO_CLASSES else 0
     except BaseException as error:  # XGBoost raises its own errors, and reading its configuration others
-        what = f"model file {uri!r} cannot be loaded, {type(error).__name__}: {str(error).partition('Stack trace')[0]}"
-        raise ModelNotLoaded(f"{what.strip()}; write it with Booster.save_model('model.ubj')") from error
+        raise cannot_be_loaded(uri, error, "write it with Booster.save_model('model.ubj')") from error
 
 
 def _check_whole(content: bytes) -> None:
@@ -114,6 +96,5 @@ def _xgboost(uri: str) -> Any:
     try:
         import xgboost  # noqa: PLC0415 - an optional extra, loaded only by who uses it
     except ImportError as error:
-        what = f"model file {uri!r} needs XGBoost ({error})"
-        raise ModelNotLoaded(f"{what}: pip install 'clipper-stream[xgboost]'") from error
+        raise missing_library(uri, "xgboost", error) from error
     return xgboost

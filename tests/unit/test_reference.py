@@ -9,7 +9,14 @@ import pytest
 import typer.main
 
 from clipper_agents.cli.main import app
-from clipper_agents.settings import BrokerSection, HostSection, KafkaSection, RouterSection, StewardSection
+from clipper_agents.settings import (
+    BrokerSection,
+    HostSection,
+    KafkaSection,
+    ModelsSection,
+    RouterSection,
+    StewardSection,
+)
 from clipper_topics.connection import VARIABLES
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
@@ -22,6 +29,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[broker]": BrokerSection,
     "[router]": RouterSection,
     "[host]": HostSection,
+    "[models]": ModelsSection,
     "[steward]": StewardSection,
     "[[application]]": ApplicationManifest,
     "[[model]]": ModelManifest,

@@ -191,9 +191,11 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     version: Version = "1"
     """Version of the model; other bytes are another version."""
     runtime: Text = "python"
-    """A registered runtime: `python`, `sklearn`, `lightgbm`, `xgboost` or `oip`."""
+    """A registered runtime: `python`, `sklearn`, `onnx`, `torch`, `lightgbm`, `xgboost`, `oip`; where unpickling is
+    permitted `joblib`, `mlflow`, `torch_export`."""
     uri: Text
-    """`package.module:attribute` for `python`, a file for `sklearn` and boosters, a server's URL for `oip`."""
+    """`package.module:attribute` for `python`, a server's URL for `oip`; for the others the path of a file, or a URI
+    such as `s3://bucket/a.onnx`."""
     sha256: Sha256 | None = None
     """Digest of the model file, checked before it is loaded; a file needs one (`up` and `apply` fill it in)."""
     parameters: dict[str, Any] = {}

@@ -10,9 +10,20 @@ import numpy as np
 
 from clipper_agents.settings.loading import load_settings
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_topics.manifests import ModelManifest
 
-_RUNTIMES = {".skops": "sklearn", ".txt": "lightgbm", ".lgb": "lightgbm", ".ubj": "xgboost", ".json": "xgboost"}
+_RUNTIMES = {
+    ".skops": "sklearn",
+    ".onnx": "onnx",
+    ".joblib": "joblib",
+    ".pt": "torch",
+    ".pt2": "torch_export",
+    ".txt": "lightgbm",
+    ".lgb": "lightgbm",
+    ".ubj": "xgboost",
+    ".json": "xgboost",
+}
 """Runtime by the end of a file's name, where nobody says another."""
 
 
@@ -28,6 +39,7 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     deterministic: bool = True
     target_ms: float = 20.0
     max_rows: int = 1024
+    files: FileRules = STRICT
 
 
 def read_target(text: str, ref: str | None, said: Mapping[str, Any]) -> Target:
@@ -44,10 +56,10 @@ def read_target(text: str, ref: str | None, said: Mapping[str, Any]) -> Target:
     Raises:
         InvalidSetting: no such file or model, or one whose runtime cannot be told.
     """
-    manifest = _manifest(Path(text), ref) if said.get("runtime") is None else None
+    declared = _declared(Path(text), ref) if said.get("runtime") is None else None
     found = (
-        _of_manifest(manifest)
-        if manifest is not None
+        _of_manifest(*declared)
+        if declared is not None
         else Target(uri=text, runtime=said.get("runtime") or _runtime(text))
     )
     given = {name: value for name, value in said.items() if value is not None}
@@ -91,10 +103,12 @@ def _runtime(text: str) -> str:
     raise InvalidSetting(f"{text}: neither package.module:attribute nor a known file: give --runtime")
 
 
-def _manifest(path: Path, ref: str | None) -> ModelManifest | None:
-    """The one manifest of a file; None when the file is a model, or none."""
+def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | None:
+    """The one manifest of a file, and what its `[models]` say; None when the file is a model, or none."""
+    files = STRICT
     if path.suffix == ".toml":
-        models = load_settings(path, {}).models
+        settings = load_settings(path, {})
+        models, files = settings.models, settings.files
     elif path.suffix == ".json" and (content := _json_object(path)) is not None and "uri" in content:
         models = [_one(path, content)]
     else:
@@ -103,7 +117,7 @@ def _manifest(path: Path, ref: str | None) -> ModelManifest | None:
     if len(chosen) != 1:
         names = ", ".join(model.ref for model in models) or "none"
         raise InvalidSetting(f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model")
-    return chosen[0]
+    return chosen[0], files
 
 
 def _json_object(path: Path) -> dict[str, Any] | None:
@@ -121,7 +135,7 @@ def _one(path: Path, content: dict[str, Any]) -> ModelManifest:
         raise InvalidSetting(f"{path}: {error}") from error
 
 
-def _of_manifest(manifest: ModelManifest) -> Target:
+def _of_manifest(manifest: ModelManifest, files: FileRules) -> Target:
     return Target(
         uri=manifest.uri,
         runtime=manifest.runtime,
@@ -132,4 +146,5 @@ def _of_manifest(manifest: ModelManifest) -> Target:
         deterministic=manifest.deterministic,
         target_ms=manifest.batch.target_ms,
         max_rows=manifest.batch.max_rows,
+        files=files,
     )

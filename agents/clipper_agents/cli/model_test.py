@@ -58,6 +58,7 @@ def test_model(
         runtime=found.runtime,
         sha256=found.sha256,
         parameters=found.parameters,
+        files=found.files,
         deterministic=found.deterministic and not random,
         tolerance=tolerance,
         target_ms=target_ms or found.target_ms,

@@ -57,7 +57,7 @@ def load_digits(seed: int) -> Digits:
     """The data set, shuffled by the seed and parted."""
     import sklearn.datasets  # noqa: PLC0415 - an optional extra that takes a second to import
 
-    rows, labels = sklearn.datasets.load_digits(return_X_y=True)
+    rows, labels = map(np.asarray, sklearn.datasets.load_digits(return_X_y=True))
     order = np.random.default_rng([seed, 11]).permutation(len(rows))
     everything = Labelled(rows[order], labels[order].astype(np.int64))
     fitted = TRAIN_ROWS - VALIDATION_ROWS

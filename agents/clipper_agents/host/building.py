@@ -15,6 +15,7 @@ from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.batching.limit import make_limit
 from clipper_stream.batching.window import Window
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Model
 from clipper_stream.models.warming import sample_rows, warm_up
@@ -38,12 +39,13 @@ class PreparedModel:
     inline: bool
 
 
-def prepare(manifest: ModelManifest, allowed: Sequence[str]) -> PreparedModel:
+def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> PreparedModel:
     """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
 
     Args:
         manifest: Of the model version; it may come from the control topic.
         allowed: Packages, modules and directories that this process may load models from.
+        files: What the operator says about model files.
 
     Raises:
         SetupError: the manifest names no runtime, or a model that cannot be loaded; the message says what to do.
@@ -53,7 +55,8 @@ def prepare(manifest: ModelManifest, allowed: Sequence[str]) -> PreparedModel:
     >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4])), ["clipper_agents.examples"]).inline
     False
     """
-    model = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, allowed=allowed)
+    declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    model = load_model(*declared, allowed=allowed, files=files)
     sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
     refused = warm_up(model, sample(1))
     if refused is not None:

@@ -44,7 +44,7 @@ def run(settings: HostSettings) -> None:
     reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
     reports.say("starting")
     try:
-        prepared = prepare(settings.model, settings.allowed)
+        prepared = prepare(settings.model, settings.allowed, settings.files)
         metrics = HostMetrics()
         port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     except Exception as error:

@@ -19,6 +19,7 @@ from clipper_agents.host.guarding import Guard
 from clipper_agents.host.watching import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.routing import Request
 from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
@@ -36,6 +37,7 @@ class ColocatedModels:
         ended: Called with a task that runs an engine when it has ended; it should never end by itself.
         allowed: Packages, modules and directories that this process may load models from.
         load_within_s: So long others wait for one that is being loaded.
+        files: What the operator says about model files.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class ColocatedModels:
         ended: Callable[["asyncio.Task[None]"], None],
         allowed: Sequence[str],
         load_within_s: float = LOAD_WITHIN_S,
+        files: FileRules = STRICT,
     ) -> None:
         self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[PreparedModel]] = {}
         self._load_within_s = load_within_s
+        self._files = files
 
     async def load(self, manifest: ModelManifest) -> None:
         """Load a model, off the event loop, and run it from now on.
@@ -74,7 +78,9 @@ class ColocatedModels:
         loading = self._loading.get(manifest.ref)
         if loading is None:
             loop = asyncio.get_running_loop()
-            loading = self._loading[manifest.ref] = loop.run_in_executor(None, prepare, manifest, self._allowed)
+            loading = self._loading[manifest.ref] = loop.run_in_executor(
+                None, prepare, manifest, self._allowed, self._files
+            )
         done, _ = await asyncio.wait({loading}, timeout=self._load_within_s)
         if not done:
             raise ModelNotLoaded(

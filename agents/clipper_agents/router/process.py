@@ -98,6 +98,7 @@ class RouterProcess:
             changed=self.selection.forget,
             refused=self.metrics.count_refused_manifest,
             allowed=settings.allowed,
+            files=settings.files,
             ready=self.hosts.is_ready,
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
@@ -109,6 +110,7 @@ class RouterProcess:
             lambda frames: gather_frames(self, frames),
             self.app.watch,
             settings.allowed,
+            files=settings.files,
         )
         self.restores = Restores()
         self.control = Follower(settings.kafka, catalogue.control, self._take_control)

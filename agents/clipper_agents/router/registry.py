@@ -12,6 +12,7 @@ from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.inputs import InputSpec
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.loading import check_declared
 from clipper_stream.routing import Application, Candidate, Trial
 from clipper_stream.selection.registry import make_policy
@@ -33,6 +34,7 @@ class Registry:
         changed: Called with the name of an application that is another than before.
         refused: Called once for each record that is refused.
         allowed: Packages, modules and directories that this process may load models from.
+        files: What the operator says about model files.
         ready: Whether a version has a host that serves, by reference; call `resolve` when that has changed.
     """
 
@@ -42,12 +44,13 @@ class Registry:
         *,
         refused: Callable[[], None] = lambda: None,
         allowed: Sequence[str] = (),
+        files: FileRules = STRICT,
         ready: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._manifests = Manifests(accept=self._accept)
         self._changed = changed
         self._refused = refused
-        self._allowed, self._ready = allowed, ready
+        self._allowed, self._files, self._ready = allowed, files, ready
         self._applications: dict[str, Application] = {}
         self._reachable: dict[str, bool | None] = {}
         """Whether each runs in this process; None: not known when it was reached."""
@@ -115,7 +118,8 @@ class Registry:
         if isinstance(manifest, ApplicationManifest):
             make_policy(manifest.policy.name, manifest.policy.parameters)
         elif manifest.colocated:
-            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._allowed)
+            declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+            check_declared(*declared, self._allowed, self._files)
 
     def resolve(self) -> None:
         """Resolve every application again."""

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clipper_stream.errors import SetupError
-from clipper_stream.models.loading import RUNTIMES, check_allowed
+from clipper_stream.models.allowed import local_path
+from clipper_stream.models.files import STRICT, FileRules
+from clipper_stream.models.loading import RUNTIMES, check_allowed, check_permitted
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
@@ -33,24 +35,26 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
 
 
 def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
-    """What these models load: exact modules, exact files, and the types in them that are trusted by name."""
+    """What these models load: exact modules, exact files, the types in them that are trusted by name, and `prepare`."""
     for model in models:
         if model.runtime == "python":
             yield f"{model.uri.partition(':')[0]}:"
             continue
-        if model.runtime == "oip":
-            yield model.uri
-            continue
-        yield str(Path(model.uri).resolve())
-        trusted = model.parameters.get("trusted")
+        path = local_path(model.uri)
+        yield str(Path(path).resolve()) if path is not None else model.uri
+        trusted, prepare = model.parameters.get("trusted"), model.parameters.get("prepare")
         yield from (str(name) for name in trusted) if isinstance(trusted, list) else ()
+        yield from [f"{prepare.partition(':')[0]}:"] if isinstance(prepare, str) else ()
 
 
-def outside_problems(models: Iterable[ModelManifest], allowed: Sequence[str]) -> Iterator[str]:
+def outside_problems(
+    models: Iterable[ModelManifest], allowed: Sequence[str], files: FileRules = STRICT
+) -> Iterator[str]:
     """Models that a process with this configuration could not load."""
     for model in models:
         try:
             check_allowed(model.runtime, model.uri, model.parameters, allowed)
+            check_permitted(model.runtime, model.uri, files)
         except SetupError as error:
             yield f"model {model.ref!r}: {error}"
 

@@ -19,6 +19,7 @@ from clipper_agents.settings.sections import (
 from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings, StewardSettings
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.models.allowed import is_path
+from clipper_stream.models.files import FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -87,6 +88,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         said = self.loading.allowed
         return tuple(said) if said is not None else tuple(dict.fromkeys(declared_code(self.models)))
 
+    @property
+    def files(self) -> FileRules:
+        """What the operator says about model files."""
+        return FileRules(unpickle=self.loading.unpickle, cache_dir=self.loading.cache_dir)
+
     def model(self, ref: str) -> ModelManifest:
         """The declared model of this reference, `name:version`.
 
@@ -106,6 +112,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             data_dir=Path(self.router.data_dir or "data/router") / instance,
             instance=instance,
             allowed=self.allowed,
+            files=self.files,
             max_in_flight=self.router.max_in_flight,
             horizon_s=self.router.horizon_s,
             cache_bytes=int(self.router.cache_mib * MIB),
@@ -125,6 +132,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             catalogue=self.catalogue,
             model=model,
             allowed=self.allowed,
+            files=self.files,
             data_dir=self.host_data_dir(instance),
             instance=instance,
             metrics_port=self.host.metrics_port,
@@ -167,7 +175,7 @@ def load_settings(
     if problems:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
     settings = _with_paths_from(path.parent, settings) if path else settings
-    if outside := [*outside_problems(settings.models, settings.allowed)]:
+    if outside := [*outside_problems(settings.models, settings.allowed, settings.files)]:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
     return settings
 
@@ -191,10 +199,13 @@ def _with_paths_from(folder: Path, settings: Settings) -> Settings:
         msgspec.structs.replace(model, uri=str((folder / model.uri).resolve())) if _is_relative_file(model) else model
         for model in settings.models
     ]
-    allowed = settings.loading.allowed
+    allowed, cache_dir = settings.loading.allowed, settings.loading.cache_dir
     if allowed is not None:
         allowed = [str((folder / entry).resolve()) if is_path(entry) else entry for entry in allowed]
-    return msgspec.structs.replace(settings, models=models, loading=ModelsSection(allowed=allowed))
+    if cache_dir is not None:
+        cache_dir = str((folder / cache_dir).resolve())
+    loading = msgspec.structs.replace(settings.loading, allowed=allowed, cache_dir=cache_dir)
+    return msgspec.structs.replace(settings, models=models, loading=loading)
 
 
 def _is_relative_file(model: ModelManifest) -> bool:

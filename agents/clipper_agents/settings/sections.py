@@ -91,6 +91,10 @@ class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Which models a process may load, whoever declares them."""
 
     allowed: list[str] | None = None
-    """Packages (`acme.models`), exact modules (`acme.models:`), directories or files (`/srv/models`, with a slash)
-    and URLs (`http://models:8080`); absent: the modules, files, URLs and trusted types of this file's own `[[model]]`
-    tables, and nothing else."""
+    """Packages (`acme.models`), exact modules (`acme.models:`), directories or files (`/srv/models`, with a slash) and
+    URIs (`s3://acme/models`, `http://models:8080`); absent: the modules, files, URIs and trusted types of this file's
+    own `[[model]]` tables, and nothing else."""
+    unpickle: bool = False
+    """Whether joblib, mlflow and torch_export may be used: they unpickle, which runs whatever the model file says."""
+    cache_dir: str | None = None
+    """Folder that model files from elsewhere are kept in; absent: clipper-stream/models in the user's cache folder."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
@@ -20,6 +21,7 @@ class RouterSettings:
         data_dir: Folder of this process's tables.
         instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
         allowed: Packages, modules and directories that it may load models from.
+        files: What the operator says about model files.
         max_in_flight: Queries open at most.
         horizon_s: Seconds after a prediction in which a feedback still counts.
         cache_bytes: Budget of the prediction cache, bytes a partition; 0: no cache.
@@ -33,6 +35,7 @@ class RouterSettings:
     data_dir: Path
     instance: str
     allowed: tuple[str, ...] = ()
+    files: FileRules = STRICT
     max_in_flight: int = 20_000
     horizon_s: float = 3600.0
     cache_bytes: int = 32 * MIB
@@ -52,6 +55,7 @@ class HostSettings:
         data_dir: Folder of this process.
         instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
         allowed: Packages, modules and directories that it may load models from.
+        files: What the operator says about model files.
         metrics_port: Port of the metrics; 0: a free one.
         metrics_address: Address that the metrics are served on.
     """
@@ -62,6 +66,7 @@ class HostSettings:
     data_dir: Path
     instance: str
     allowed: tuple[str, ...] = ()
+    files: FileRules = STRICT
     metrics_port: int = 0
     metrics_address: str = "127.0.0.1"
 

@@ -124,7 +124,8 @@ class Fleet:
 
     def _accept(self, manifest: Manifest) -> None:
         if isinstance(manifest, ModelManifest):
-            check_declared(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters, self._workers.allowed)
+            declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+            check_declared(*declared, self._workers.allowed, self._workers.files)
 
     def _tell_refusal(self, key: bytes | None, reason: str | None) -> None:
         """A version that never was one here has failed; one that is hosted goes on as it was.

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.host.cores import thread_variables
-from clipper_agents.settings import ModelsSection, Settings
+from clipper_agents.settings import Settings
 from clipper_agents.settings.reading import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
@@ -50,7 +50,9 @@ class Workers:
     ) -> None:
         self.allowed = settings.allowed
         """Packages, modules and directories that the workers may load models from."""
-        loading = ModelsSection(allowed=list(self.allowed))
+        self.files = settings.files
+        """What the operator says about model files."""
+        loading = msgspec.structs.replace(settings.loading, allowed=list(self.allowed))
         self._settings = msgspec.structs.replace(settings, loading=loading)
         self._run_dir, self._program = run_dir, program
         self._environ = {name: value for name, value in environ.items() if not is_setting(name)}

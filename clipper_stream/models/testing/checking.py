@@ -5,6 +5,7 @@ from typing import Any
 
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.inputs import InputSpec, to_matrix
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_stream.models.loading import file_digest, load_model
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import explain
@@ -28,6 +29,7 @@ def check_model(
     runtime: str = "python",
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
+    files: FileRules = STRICT,
     bad_rows: Sequence[Any] = (),
     deterministic: bool = True,
     tolerance: float = 1e-5,
@@ -46,6 +48,7 @@ def check_model(
         runtime: Of the URI.
         sha256: Of the URI's file; None: whatever it has.
         parameters: Of the URI, as in a manifest.
+        files: Of the URI, as the operator's configuration says: whether it may be unpickled, and where it is kept.
         bad_rows: Rows that fit the spec and that the model should refuse.
         deterministic: As in a manifest: whether the same row has the same output.
         tolerance: By which two numbers may differ and be the same, relative: sums differ with the batch.
@@ -70,7 +73,8 @@ def check_model(
     try:
         if isinstance(model, str):
             digest = sha256 or file_digest(runtime, model)
-            source = {"runtime": runtime, "uri": model, "sha256": digest, "parameters": dict(parameters or {})}
+            named = {"runtime": runtime, "uri": model, "sha256": digest}
+            source = {**named, "parameters": dict(parameters or {}), "files": files}
             model = load_model(**source)
         warm_up(model, copied(rows[:1]))
     except ClipperError as error:

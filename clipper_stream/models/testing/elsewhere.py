@@ -9,11 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from clipper_stream.inputs import InputSpec, to_matrix
+from clipper_stream.models.files import FileRules
 from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runner import predict_rows
@@ -25,14 +27,15 @@ def outputs_elsewhere(source: Mapping[str, Any], spec: InputSpec, rows: Rows) ->
     """The outputs of a model that another process loads.
 
     Args:
-        source: Arguments of `load_model`.
+        source: Arguments of `load_model`, `files` among them.
         spec: What a row looks like.
         rows: The rows.
 
     Raises:
         OSError: the process ended with an error, or not at all; the message is its last line.
     """
-    asked = {"source": dict(source), "dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}
+    plain = {**source, "files": asdict(source["files"])}
+    asked = {"source": plain, "dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
     try:
@@ -62,7 +65,8 @@ def _written(rows: Rows) -> list[Any]:
 def _answer(asked: Mapping[str, Any]) -> list[Any]:
     shape = asked["shape"]
     spec = InputSpec(asked["dtype"], None if shape is None else tuple(shape))
-    return predict_rows(load_model(**asked["source"]), to_matrix(spec, asked["rows"])).outputs
+    source = {**asked["source"], "files": FileRules(**asked["source"]["files"])}
+    return predict_rows(load_model(**source), to_matrix(spec, asked["rows"])).outputs
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """`clipper-stream model test` tries a model on this machine, and ends with 0 when it can be served and 1 when not."""
 
+import hashlib
 import json
 
+import joblib
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
@@ -108,6 +111,11 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
     [
         ("acme.models:f", "python"),
         ("models/a.skops", "sklearn"),
+        ("a.onnx", "onnx"),
+        ("a.joblib", "joblib"),
+        ("a.pt", "torch"),
+        ("a.pt2", "torch_export"),
+        ("s3://acme/a.onnx", "onnx"),
         ("a.txt", "lightgbm"),
         ("a.ubj", "xgboost"),
         ("a.json", "xgboost"),
@@ -118,6 +126,19 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
 def test_the_runtime_is_told_by_the_form_of_the_target(text, runtime):
     assert read_target(text, None, {}).runtime == runtime
     assert read_target(text, None, {"runtime": "other"}).runtime == "other"
+
+
+def test_a_file_that_is_unpickled_is_tested_where_the_configuration_permits_it(ended, tmp_path):
+    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "a.joblib")
+    digest = hashlib.sha256((tmp_path / "a.joblib").read_bytes()).hexdigest()
+    model = f'[[model]]\nname = "a"\nruntime = "joblib"\nuri = "a.joblib"\nsha256 = "{digest}"\n'
+    (tmp_path / "clipper.toml").write_text(f"[models]\nunpickle = true\n{model}input = {{ shape = [1] }}\n")
+    code, said = ended(str(tmp_path / "clipper.toml"), "--max-rows", "1")
+    assert code == exits.OK
+    assert "another process has the same output  kept" in said.out
+    code, said = ended(str(tmp_path / "a.joblib"), "--shape", "1", *QUICK)
+    assert code == exits.FAILURE
+    assert "set [models] unpickle = true" in " ".join(said.out.split())
 
 
 def test_a_target_whose_runtime_cannot_be_told_is_refused():

@@ -1,14 +1,99 @@
-"""The examples of runtimes run as a user runs them."""
+"""The examples of runtimes run, and give what they say."""
 
+import importlib.util
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from stub_server import StubServer, serving
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
-pytestmark = pytest.mark.runtime
+from clipper_agents.host.building import prepare
+from clipper_agents.settings import load_settings
+from clipper_stream.models.runner import predict_rows
+
+pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples/runtimes"
+
+
+@pytest.fixture
+def example(monkeypatch, tmp_path):
+    """Imports an example by its name."""
+    monkeypatch.chdir(tmp_path)  # MLflow copies the uv.lock of the folder that it is run in
+    monkeypatch.syspath_prepend(EXAMPLES)
+    imported = []
+
+    def load(name):
+        imported.append(name)
+        return importlib.import_module(name)
+
+    yield load
+    for name in imported:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        ("onnx_estimator", ["setosa", "versicolor", "virginica"]),
+        ("joblib_estimator", [0, 1, 2]),
+        ("mlflow_model", [6.0, 14.0]),
+        ("torch_module", ["first", "second"]),
+    ],
+)
+def test_an_example_writes_a_model_and_serves_it(name, outputs, example, tmp_path):
+    if name == "torch_module":
+        pytest.importorskip("torch")
+    assert example(name).main(tmp_path) == outputs
+
+
+def test_every_example_of_a_runtime_is_run_here():
+    said = Path(__file__).read_text()
+    assert not [
+        path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in said and f'"{path.name}"' not in said
+    ]
+
+
+def test_file_types_are_told_from_bytes_as_magika_itself_does(example):
+    import magika
+
+    files = [ROOT / name for name in ("README.md", "pyproject.toml", "Makefile", "clipper_stream/errors.py", "LICENSE")]
+    files += [ROOT / "docs/reference/soak.svg", ROOT / "tests/conftest.py"]
+    reference = magika.Magika()
+    expected = {path.name: str(reference.identify_bytes(path.read_bytes()).dl.label) for path in files}
+    assert example("file_types").main(files) == expected
+    assert expected["errors.py"] == "python"
+
+
+def test_the_features_of_file_types_are_those_of_magika(example):
+    import io
+
+    from magika import Magika
+    from magika.types import Seekable
+
+    features = example("file_types").features
+    rows = [b"  abcdefgh \n", b"x" * 5000, bytes(range(256)) * 30, b" " * 4096 + b"a" * 2000, b"\n" * 9000, b""]
+    for row, found in zip(rows, features(rows), strict=True):
+        sizes = dict(beg_size=1024, mid_size=0, end_size=1024, padding_token=256, block_size=4096)
+        expected = Magika._extract_features_from_seekable(
+            Seekable(io.BytesIO(row)), **sizes, use_inputs_at_offsets=False
+        )
+        assert found.tolist() == [*expected.beg, *expected.end]
+
+
+def test_the_configuration_of_file_types_is_accepted_and_its_model_loaded_as_a_host_does(example, tmp_path):
+    (tmp_path / "clipper.toml").write_text(example("file_types").config())
+    assert tomllib.loads((tmp_path / "clipper.toml").read_text())["model"][0]["runtime"] == "onnx"
+    settings = load_settings(tmp_path / "clipper.toml", {})
+    (manifest,) = settings.models
+    prepared = prepare(manifest, settings.allowed, settings.files)
+    outcome = predict_rows(
+        prepared.model, [b"#!/bin/bash\nset -eu\ncd /tmp && ls | sort\n", (ROOT / "README.md").read_bytes()]
+    )
+    assert outcome.outputs == ["shell", "markdown"]
+    assert outcome.calls == 1
 
 
 def test_the_example_of_boosters_tells_the_classes(capsys):

@@ -1,9 +1,12 @@
 """A model is loaded by runtime, within what the process allows."""
 
+import hashlib
+
 import pytest
 from doubles_host import FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
+from clipper_stream.models.files import FileRules
 from clipper_stream.models.loading import RUNTIMES, load_model
 
 SUM = "clipper_agents.examples.models:sum_of_row"
@@ -35,9 +38,35 @@ def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
             load_model("sklearn", str(uri), allowed=[str(inside)])
 
 
+def test_a_runtime_that_unpickles_is_used_where_the_operator_permits_it_and_nowhere_else():
+    class Unpickling:
+        NEEDS_DIGEST = True
+        UNPICKLES = True
+        loaded = 0
+
+        def check_allowed(self, uri, parameters, allowed):
+            pass
+
+        def read(self, uri):
+            return b""
+
+        def load(self, uri, content, parameters, allowed):
+            self.loaded += 1
+            return FunctionOfRow(lambda row: row)
+
+    runtime = Unpickling()
+    for parameters in ({}, {"unpickle": True}):
+        with pytest.raises(ModelNotLoaded, match="unpickle = true"):
+            load_model("joblib", "a", hashlib.sha256(b"").hexdigest(), parameters, runtimes={"joblib": runtime})
+    assert runtime.loaded == 0
+    rules = FileRules(unpickle=True)
+    assert load_model("joblib", "a", hashlib.sha256(b"").hexdigest(), files=rules, runtimes={"joblib": runtime})
+
+
 def test_a_runtime_can_be_added():
     class Constant:
         NEEDS_DIGEST = False
+        UNPICKLES = False
 
         def check_allowed(self, uri, parameters, allowed):
             raise AssertionError("all is allowed")

@@ -5,6 +5,7 @@ import pytest
 from doubles_streaming import record
 
 from clipper_agents.router.registry import Registry
+from clipper_stream.models.files import STRICT, FileRules
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
 
 
@@ -148,6 +149,17 @@ def test_an_unknown_policy_or_a_colocated_model_that_is_not_allowed_leaves_the_o
     assert [line["key"] for line in lines] == ["application/app", *["model/m:1"] * 3]
     assert all(line["offset"] == 0 and line["reason"] for line in lines)
     assert "has no sha256" in lines[-1]["reason"]
+
+
+def test_a_colocated_model_that_is_unpickled_is_refused_unless_the_operator_permits_it(changed):
+    manifest = ModelManifest(name="m", uri="/models/a", runtime="joblib", sha256="0" * 64, colocated=True)
+    for rules, accepted in ((STRICT, False), (FileRules(unpickle=True), True)):
+        refused = []
+        one = Registry(
+            changed.append, refused=lambda refused=refused: refused.append(1), allowed=["/models"], files=rules
+        )
+        take(one, manifest)
+        assert (one.model("m:1") is not None, not refused) == (accepted, accepted)
 
 
 def test_a_refused_manifest_is_told_once_however_many_records_follow(changed):

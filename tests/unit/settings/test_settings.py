@@ -7,6 +7,7 @@ import pytest
 
 from clipper_agents.settings import Settings, load_settings
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.models.files import FileRules
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -213,3 +214,38 @@ def test_what_is_said_to_be_allowed_is_all_that_is(written, tmp_path):
     assert load_settings(None, {"CLIPPER_MODELS_ALLOWED": "acme, /srv"}).allowed == ("acme", "/srv")
     assert load_settings(None, {}, {"models.allowed": "acme"}).allowed == ("acme",)
     assert load_settings(written("[models]\nallowed = []"), {}).allowed == ()
+
+
+PICKLED = DIGITS.replace('"sklearn"', '"joblib"')
+
+
+def test_a_model_that_is_unpickled_is_refused_unless_the_operator_permits_it(written):
+    message = refused(written(PICKLED))
+    assert "model 'svm:1'" in message
+    assert "set [models] unpickle = true" in message
+    assert load_settings(written("[models]\nunpickle = true\n" + PICKLED), {}).files == FileRules(unpickle=True)
+    settings = load_settings(written(PICKLED), {"CLIPPER_MODELS_UNPICKLE": "true"})
+    assert settings.host_settings("h", settings.models[0], KafkaConnection("a:1")).files.unpickle
+    assert settings.router_settings("r", KafkaConnection("a:1")).files.unpickle
+    assert not load_settings(None, {}).files.unpickle
+
+
+def test_model_files_from_elsewhere_are_kept_relative_to_the_configuration(written, tmp_path):
+    settings = load_settings(written('[models]\ncache_dir = "kept"\n'), {})
+    assert settings.files.cache_dir == str(tmp_path / "kept")
+    assert load_settings(None, {}).files.cache_dir is None
+
+
+def test_a_model_elsewhere_is_allowed_by_its_uri_and_by_nothing_more(written):
+    elsewhere = DIGITS.replace("models/svm.skops", "s3://acme/svm.skops")
+    assert load_settings(written(elsewhere), {}).allowed == ("s3://acme/svm.skops",)
+    said = '[models]\nallowed = ["s3://acme", "/srv"]\n'
+    assert load_settings(written(said + elsewhere), {}).allowed == ("s3://acme", "/srv")
+    assert "is outside of what this process may load" in refused(written(said.replace("acme", "other") + elsewhere))
+
+
+def test_the_function_that_prepares_rows_is_allowed_where_it_is_declared(written, tmp_path):
+    onnx = DIGITS.replace('"sklearn"', '"onnx"').replace("input", 'parameters = {prepare = "acme.rows:both"}\ninput', 1)
+    assert load_settings(written(onnx), {}).allowed == (str(tmp_path / "models/svm.skops"), "acme.rows:")
+    said = f'[models]\nallowed = ["{tmp_path}"]\n'
+    assert "'acme.rows:both' is outside" in refused(written(said + onnx))

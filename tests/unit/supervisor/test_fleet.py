@@ -12,6 +12,7 @@ from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.supervisor.workers import host_names
+from clipper_stream.models.files import STRICT
 from clipper_topics import codec
 from clipper_topics.control import key_of
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -22,7 +23,7 @@ class World:
 
     def __init__(self):
         self.did, self.children, self.reports = [], {}, {}
-        self.allowed = ("m:",)
+        self.allowed, self.files = ("m:",), STRICT
         self.broken, self.slow, self.unread = set(), {}, set()
         self.unreachable = 0
         self.fleet = Fleet(self, self, self, self, settle_s=0.0)

@@ -10,6 +10,7 @@ from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.files import FileRules
 from clipper_topics.manifests import ModelManifest
 
 ENVIRON = {
@@ -87,6 +88,15 @@ def test_a_worker_may_load_what_the_operators_file_says_and_not_what_a_manifest_
         load_settings(Path(spec.command[spec.command.index("--config") + 1]), {})
     nothing = Workers(load_settings(None, {}, OVERRIDES), tmp_path, ENVIRON).routers()[0]
     assert load_settings(Path(nothing.command[nothing.command.index("--config") + 1]), {}).loading.allowed == []
+
+
+def test_a_worker_may_unpickle_and_keeps_files_where_the_operators_file_says(tmp_path):
+    for unpickle in (True, False):
+        loading = {"models.unpickle": str(unpickle).lower(), "models.cache_dir": str(tmp_path / "kept")}
+        made = Workers(load_settings(None, {}, {**OVERRIDES, **loading}), tmp_path, ENVIRON)
+        assert made.files == FileRules(unpickle=unpickle, cache_dir=str(tmp_path / "kept"))
+        (spec,) = made.routers()
+        assert load_settings(Path(spec.command[spec.command.index("--config") + 1]), {}).files == made.files
 
 
 def test_a_steward_is_started_unless_it_is_not_wanted(workers):

@@ -1,7 +1,7 @@
 """Train a booster of LightGBM and one of XGBoost, write them without pickle, and load them as a model host does.
 
-Needs the extras lightgbm and xgboost. Run it with `python examples/boosters.py`; manifests as in
-docs/reference/runtimes-boosters-oip.md.
+Needs the extras lightgbm and xgboost. Run it with `python examples/runtimes/boosters.py`; manifests as in
+docs/reference/runtimes.md.
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """Ask a model behind the Open Inference Protocol as a model host does: MLServer, KServe, Triton.
 
-Needs the extra oip and a server: `python examples/oip.py http://127.0.0.1:8080/v2/models/digits 1,2,3,4`.
+Needs the extra oip and a server: `python examples/runtimes/oip.py http://127.0.0.1:8080/v2/models/digits 1,2,3,4`.
 """
 
 import sys

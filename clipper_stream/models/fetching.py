@@ -1,0 +1,205 @@
+"""Model files that are elsewhere: fetched once, checked, and kept under the digest that they must have.
+
+Rules of this file:
+- Nothing is fetched without a digest, and nothing is in the cache under a digest that it does not have: a file gets its
+  name when it is whole and was compared, by a rename. What is read from the cache is compared once more.
+- Processes that need the same file at the same time wait for the one that fetches it.
+- A URI comes from a manifest: it names one of these protocols, no chain of them, no user and no password. How to log in
+  is the operator's, in the configuration of fsspec or of the cloud's own tools.
+- No file is larger than 16 GiB. The cache is not bounded and forgets nothing; any file in it may be deleted any time.
+
+Source: fsspec documentation, "Built-in filesystem implementations".
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from clipper_stream.errors import ModelNotLoaded
+
+PROTOCOLS = {
+    "memory": None,
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
+"""What may stand before `://`, and the package that fsspec needs for it. Others, `ssh` and `reference` among them, do
+more than to read one file."""
+MAX_FILE_BYTES = 16 << 30
+_CHUNK_BYTES = 1 << 20
+_BLOCK_BYTES = 8 << 20
+_SILENCE_S = 60.0
+"""A server that says nothing for so long is given up."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/clipper-stream/models`, else `~/.cache/clipper-stream/models`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipper-stream" / "models"
+
+
+def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a file elsewhere, from the cache if they are there.
+
+    Args:
+        uri: With one of the `PROTOCOLS`.
+        sha256: Hexadecimal digest of the file.
+        cache_dir: Where files are kept, made if it is not there.
+        max_bytes: No file is larger.
+
+    Raises:
+        ModelNotLoaded: no such protocol or file, too large, or another digest; then nothing of it is in the cache.
+
+    >>> import fsspec, tempfile
+    >>> fsspec.filesystem("memory").pipe("/models/a", b"abc")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fetched("memory://models/a", hashlib.sha256(b"abc").hexdigest(), Path(folder))
+    b'abc'
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise ModelNotLoaded(f"model file {uri!r}: sha256 {sha256!r} is no digest: give 64 hexadecimal digits")
+    check_protocol(uri)
+    try:
+        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(cache_dir, sha256):
+            kept = _kept(cache_dir / sha256, sha256)
+            return kept if kept is not None else _fetch(uri, sha256, cache_dir / sha256, max_bytes)
+    except OSError as error:
+        what = f"model file {uri!r}: {error}"
+        raise ModelNotLoaded(f"{what}; see that [models] cache_dir = {str(cache_dir)!r} can be written") from error
+
+
+def read_remote(uri: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a file elsewhere as they are now, kept nowhere: for who publishes its digest.
+
+    Raises:
+        ModelNotLoaded: no such protocol or file, or one over HTTP, where nobody says whose bytes they are.
+    """
+    check_protocol(uri)
+    if urlsplit(uri).scheme in {"http", "https"}:
+        raise ModelNotLoaded(
+            f"model file {uri!r} is fetched over HTTP only with a sha256: state the one that you expect"
+        )
+    return b"".join(_chunks(uri, max_bytes))
+
+
+def check_protocol(uri: str) -> None:
+    """Nothing, when a URI names one file by a known protocol, and no secret.
+
+    Raises:
+        ModelNotLoaded: it does not.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme not in PROTOCOLS or "::" in uri:
+        known = ", ".join(f"{each}://" for each in PROTOCOLS)
+        raise ModelNotLoaded(f"model file {uri!r}: give the path of a file, or a URI with one of {known}")
+    authority = rest.partition("/")[0]
+    if "@" in authority and not scheme.startswith("abfs"):
+        raise ModelNotLoaded(
+            f"model file {scheme}://...@{authority.rpartition('@')[2]}: a manifest is public, leave the user and the "
+            "password out, and log in by the environment of the process"
+        )
+
+
+def _fetch(uri: str, sha256: str, path: Path, max_bytes: int) -> bytes:
+    """Fetch into a file beside the final one, which nobody else writes while the lock is held."""
+    partial = path.with_suffix(".part")
+    hashed, content = hashlib.sha256(), bytearray()
+    try:
+        with partial.open("wb") as file:
+            for chunk in _chunks(uri, max_bytes):
+                file.write(chunk)
+                hashed.update(chunk)
+                content += chunk
+            file.flush()
+            os.fsync(file.fileno())
+        if hashed.hexdigest() != sha256:
+            what = f"model file {uri!r}: expected sha256 {sha256}, found {hashed.hexdigest()}"
+            raise ModelNotLoaded(f"{what}: deploy other bytes as another version, with their digest")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return bytes(content)
+
+
+def _chunks(uri: str, max_bytes: int) -> Iterator[bytes]:
+    size = 0
+    with _opened(uri) as file:
+        while chunk := _read(uri, file):
+            size += len(chunk)
+            if size > max_bytes:
+                raise ModelNotLoaded(f"model file {uri!r} has more than {max_bytes} bytes: give a smaller model")
+            yield chunk
+
+
+def _read(uri: str, file: IO[bytes]) -> bytes:
+    try:
+        return file.read(_CHUNK_BYTES)
+    except Exception as error:
+        raise _not_fetched(uri, error) from error
+
+
+def _opened(uri: str) -> Any:
+    import fsspec  # noqa: PLC0415 - only who fetches needs it, and it takes a while to import
+
+    scheme = urlsplit(uri).scheme
+    over_http = scheme in {"http", "https"}
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, **(_http_options() if over_http else {}))
+        # over HTTP, 0 stands for one stream: a server need not know ranges
+        return filesystem.open(path, "rb", block_size=0 if over_http else _BLOCK_BYTES)
+    except ImportError as error:
+        raise ModelNotLoaded(
+            f"model file {uri!r} needs {PROTOCOLS[scheme]}: pip install {PROTOCOLS[scheme]}"
+        ) from error
+    except Exception as error:
+        raise _not_fetched(uri, error) from error
+
+
+def _http_options() -> dict[str, Any]:
+    """A file may take as long as its bytes keep coming; aiohttp would end it after five minutes."""
+    import aiohttp  # noqa: PLC0415 - only who fetches over HTTP needs it
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def _not_fetched(uri: str, error: Exception) -> ModelNotLoaded:
+    what = f"model file {uri!r} cannot be fetched, {type(error).__name__}: {error}"
+    return ModelNotLoaded(f"{what}; see that it is there and that this process may read it")
+
+
+def _kept(path: Path, sha256: str) -> bytes | None:
+    """The file in the cache; one that is damaged is deleted, and fetched again."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(content).hexdigest() == sha256:
+        return content
+    path.unlink(missing_ok=True)
+    return None
+
+
+@contextmanager
+def _locked(cache_dir: Path, sha256: str) -> Iterator[None]:
+    """Alone among the processes of this machine, and its threads, that want this file."""
+    folder = cache_dir / "locks"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(folder / sha256, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""What the page about runtimes says is so."""
+
+import hashlib
+import pickle
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.models import boosting, mlflow_pyfunc, oip_http, onnx_model, torch_script
+from clipper_stream.models.fetching import PROTOCOLS
+from clipper_stream.models.loading import RUNTIMES, load_model
+from clipper_stream.models.runner import predict_rows
+
+PAGE = (Path(__file__).parents[3] / "docs/reference/runtimes.md").read_text()
+RECIPE = re.findall(r"^```python\n(.*?)^```", PAGE.split("## Add a runtime")[1], flags=re.MULTILINE | re.DOTALL)[0]
+
+
+@pytest.fixture
+def runtimes():
+    """The registered runtimes and the one of the recipe, as it stands on the page."""
+    module = types.ModuleType("linear")
+    exec(compile(RECIPE, "runtimes.md", "exec"), module.__dict__)
+    return {**RUNTIMES, "linear": module}
+
+
+def written(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    return str(tmp_path / "a.npz"), hashlib.sha256(content).hexdigest()
+
+
+def test_a_runtime_is_added_by_the_lines_of_the_page(tmp_path, runtimes):
+    np.savez(tmp_path / "b.npz", weights=np.array([1.0, 2.0]), bias=0.5)
+    declared = written(tmp_path, (tmp_path / "b.npz").read_bytes())
+    model = load_model("linear", *declared, allowed=[str(tmp_path)], runtimes=runtimes)
+    assert predict_rows(model, np.array([[1.0, 1.0], [2.0, 0.0]])).outputs == [3.5, 2.5]
+    assert len([line for line in RECIPE.splitlines() if line.strip()]) <= 25
+
+
+def test_the_runtime_of_the_page_is_as_careful_as_the_others(tmp_path, runtimes):
+    for content in (pickle.dumps({"weights": 1}), b"", b"PK"):
+        with pytest.raises(ModelNotLoaded, match=r"write it with numpy.savez"):
+            load_model("linear", *written(tmp_path, content), runtimes=runtimes)
+    uri, digest = written(tmp_path, b"x")
+    for how, said in (
+        (dict(sha256=None), "needs a digest"),
+        (dict(sha256="0" * 64), "has sha256"),
+        (dict(sha256=digest, allowed=["/srv"]), "outside"),
+        (dict(sha256=digest, parameters={"a": 1}), "the runtime linear takes none"),
+    ):
+        with pytest.raises(ModelNotLoaded, match=said):
+            load_model("linear", uri, **how, runtimes=runtimes)
+
+
+def test_every_runtime_is_in_the_table_and_those_that_unpickle_are_named_as_such():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.split("## ONNX")[0], flags=re.MULTILINE))
+    assert set(rows) == set(RUNTIMES)
+    assert {name for name, row in rows.items() if "#unpickling" in row} == {
+        name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES
+    }
+
+
+def test_every_parameter_and_protocol_is_on_the_page():
+    for section, known in (
+        ("## ONNX", onnx_model._PARAMETERS),
+        ("## TorchScript", torch_script._PARAMETERS),
+        ("## LightGBM and XGBoost", boosting._KNOWN),
+        ("## Open Inference Protocol", oip_http._KNOWN),
+    ):
+        table = PAGE.split(section)[1].split("| parameter |")[1].split("\n\n")[0]
+        assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(known)
+    assert all(f"`{protocol}://" in PAGE for protocol in PROTOCOLS)
+    assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("- `torch_export`")[0]
+    assert mlflow_pyfunc.NEEDS_DIGEST
