@@ -43,7 +43,7 @@ allowed = ["{folder}"]
 name = "digits"
 input = {{ shape = [64] }}
 models = ["digits:1"]
-policy = {{ name = "exp3" }}
+policy = {{ name = "exp3", parameters = {{ exploration = 0.3 }} }}
 objective_ms = 250
 default_output = -1
 rollout = {{ margin = 0.02, steps = [0.1, 0.5], least = 40 }}
@@ -137,13 +137,16 @@ async def live(operator: Operator, files: dict[str, Path]) -> None:
     await deploy("2", "--stage", "shadow", "--why", "trained on all pictures")
     await operator.waits("version 2 is a canary", decided("step", "2"))
     await operator.types("status")
-    promoted = await operator.waits("version 2 is promoted", decided("promote", "2"))
+    await operator.waits("version 2 is promoted", decided("promote", "2"))
     await asyncio.sleep(LOOK_S)
     await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
     await operator.waits("version 3 is aborted", decided("abort", "3"))
-    back = ("--application", "digits", "--to-revision", str(promoted.revision - 1))
-    await operator.types("model", "rollback", *back, "--why", "is version 2 worth it?")
+    back = ("--application", "digits", "--to-revision", "1")
+    await operator.types("model", "rollback", *back, "--why", "as it was before version 2")
     await asyncio.sleep(LOOK_S)
+    again = ("--application", "digits", "--share", "0.3", "--by-hand")
+    await operator.types("model", "canary", "digits:2", *again, "--why", "version 2 was better")
+    await asyncio.sleep(3 * LOOK_S)
     await operator.types("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
     await operator.types("application", "update", "digits", "--field", "keep_best=1", "--why", "one is enough")
     await operator.waits("version 1 is retired", decided("retire", "1"))

@@ -215,7 +215,8 @@ def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tup
 
 def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> list[str]:
     wanted = [spec.name for spec in catalogue.fixed_topics()]
-    wanted += [catalogue.requests(one.name, one.version) for one in manifests.models.values() if not one.colocated]
+    hosted = [one for one in manifests.models.values() if not (one.colocated or one.retired)]
+    wanted += [catalogue.requests(one.name, one.version) for one in hosted]
     return [name for name in wanted if name not in names]
 
 

@@ -13,7 +13,11 @@ from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-NUMBER_DIGITS = 4
+NUMBER_DIGITS = 2
+PIPE_COLUMNS = 132
+"""Where no terminal says how wide it is."""
+TOLD_ELSEWHERE = {"feedbacks", "difference", "lower", "upper", "confidence", "margin"}
+"""Numbers that have a place in a sentence, or that the manifest states."""
 
 
 def print_models(published: Published) -> None:
@@ -89,7 +93,17 @@ def numbers_of(change: Change) -> str:
     >>> numbers_of(Change(application="a", revision=1, command="step", at_ms=0, by="rollout", numbers={"least": 0.25}))
     'least 0.25'
     """
-    return ", ".join(f"{name} {_short(value)}" for name, value in change.numbers.items())
+    numbers = change.numbers
+    told = [f"{numbers['feedbacks']} feedbacks"] if "feedbacks" in numbers else []
+    if {"difference", "lower", "upper"} <= numbers.keys():
+        told.append(
+            "difference {} [{}, {}]".format(*(_short(numbers[name]) for name in ("difference", "lower", "upper")))
+        )
+    elif {"lower", "upper"} <= numbers.keys():
+        told.append(f"in [{_short(numbers['lower'])}, {_short(numbers['upper'])}]")
+    return ", ".join(
+        [*told, *(f"{name} {_short(value)}" for name, value in numbers.items() if name not in TOLD_ELSEWHERE)]
+    )
 
 
 def _short(value: object) -> str:
@@ -97,6 +111,8 @@ def _short(value: object) -> str:
         return f"{value:.{NUMBER_DIGITS}g}"
     if isinstance(value, list):
         return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(member)}" for name, member in value.items())
     return str(value)
 
 
@@ -107,7 +123,8 @@ def _hosts(model: ModelManifest) -> str:
 def _print(columns: str, rows: Iterable[Sequence[str]], otherwise: str) -> None:
     table = Table(box=None, pad_edge=False)
     for column in columns.split():
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in {"revision", "when", "who", "what"})
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
-    Console().print(table if table.row_count else otherwise)
+    console = Console()
+    console.print(table if table.row_count else otherwise, width=None if console.is_terminal else PIPE_COLUMNS)
