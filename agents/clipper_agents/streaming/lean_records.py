@@ -33,11 +33,20 @@ class LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # a
     """The records of one partition in a fetch, unpacked by aiokafka's generator."""
 
     next_fetch_offset: int
+    _records_iterator: Iterator[LeanRecord] | None
 
     def __iter__(self) -> Iterator[LeanRecord]:
-        return self._records_iterator or iter(())
+        if self._records_iterator is None:
+            self._records_iterator = self._unpacked()
+        return self._records_iterator
 
-    def _unpack_records(self) -> Iterator[LeanRecord]:
+    def __next__(self) -> LeanRecord:
+        return next(iter(self))
+
+    def _unpack_records(self) -> None:
+        """No generator yet: one that nobody reads would keep itself and the fetch until the collector comes."""
+
+    def _unpacked(self) -> Iterator[LeanRecord]:
         while True:
             try:
                 yield from super()._unpack_records()

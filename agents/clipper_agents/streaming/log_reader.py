@@ -101,7 +101,6 @@ class LogReader:
         horizon_s: float | None,
     ) -> dict[TopicPartition, int]:
         partitions = list(starts)
-        consumer.assign(partitions)
         high = await consumer.end_offsets(partitions)
         low = await consumer.beginning_offsets(partitions)
         if horizon_s is not None:
@@ -109,6 +108,7 @@ class LogReader:
             found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
             low = {tp: max(low[tp], at.offset if (at := found.get(tp)) else high[tp]) for tp in partitions}
         todo = {}
+        consumer.assign(partitions)  # and nothing is waited for before the seeks: it would fetch from the beginning
         for tp, start in starts.items():
             first, end = max(low[tp], start or 0), min(high[tp], ends.get(tp, high[tp]))
             if first < end:
