@@ -88,7 +88,7 @@ def test_another_partition_count_than_configured_is_said_with_both_numbers(
     with pytest.raises(TopicMismatch) as raised:
         asyncio.run(ensure_topics(kafka, configured))
     assert f"topic {catalogue.queries} has 2 partitions, 6 are configured" in str(raised.value)
-    assert len(str(raised.value).splitlines()) == 5  # the co-partitioned four and the changelog
+    assert len(str(raised.value).splitlines()) == 6  # the co-partitioned four and the changelog
 
 
 def test_a_control_topic_that_would_forget_manifests_is_refused(kafka: KafkaConnection, catalogue: Catalogue):

@@ -137,7 +137,8 @@ async def _compared(
         return ()
     try:
         async with asyncio.timeout(COMPARE_S):
-            return await wanted.read_comparisons(connection, catalogue)
+            found = await wanted.read_comparisons(connection, catalogue)
+            return [one for one in found if one.feedbacks]
     except (TimeoutError, KafkaError):
         return ()
 

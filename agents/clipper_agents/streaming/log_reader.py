@@ -60,20 +60,30 @@ class LogReader:
             return 0
         async with self._lock:
             consumer = await patiently("start of a log reader", self._started)
-            todo = await patiently("ranges", lambda: self._ranges(consumer, starts, ends or {}, horizon_s))
-            total = 0
-            while todo:
-                for tp, fetched in (await consumer.getmany(*todo, timeout_ms=1000)).items():
-                    records = [record for record in fetched if record.offset < todo[tp]]
-                    total += len(records)
-                    if records:
-                        apply(tp, records)
-                for tp in list(todo):
-                    if await patiently("position", partial(consumer.position, tp)) >= todo[tp]:
-                        del todo[tp]
-                        consumer.pause(tp)
+            firsts, todo = await patiently("ranges", lambda: self._ranges(consumer, starts, ends or {}, horizon_s))
+            if not todo:  # an assignment that is taken back before aiokafka has seen it ends its fetching for good
+                return 0
+            consumer.assign(list(todo))
+            for tp in todo:  # nothing is waited for meanwhile: it would fetch from the beginning
+                consumer.seek(tp, firsts[tp])
+            total = await self._handed_over(consumer, todo, apply)
             consumer.unsubscribe()
             return total
+
+    async def _handed_over(self, consumer: AIOKafkaConsumer, todo: dict[TopicPartition, int], apply: Apply) -> int:
+        """Read until each partition is at its end; how many records that were."""
+        total = 0
+        while todo:
+            for tp, fetched in (await consumer.getmany(*todo, timeout_ms=1000)).items():
+                records = [record for record in fetched if record.offset < todo[tp]]
+                total += len(records)
+                if records:
+                    apply(tp, records)
+            for tp in list(todo):
+                if await patiently("position", partial(consumer.position, tp)) >= todo[tp]:
+                    del todo[tp]
+                    consumer.pause(tp)
+        return total
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -99,7 +109,8 @@ class LogReader:
         starts: Mapping[TopicPartition, int | None],
         ends: Mapping[TopicPartition, int],
         horizon_s: float | None,
-    ) -> dict[TopicPartition, int]:
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """First offsets, and ends of those partitions in which there is something."""
         partitions = list(starts)
         high = await consumer.end_offsets(partitions)
         low = await consumer.beginning_offsets(partitions)
@@ -107,13 +118,5 @@ class LogReader:
             since_ms = int((time.time() - horizon_s) * 1000)
             found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
             low = {tp: max(low[tp], at.offset if (at := found.get(tp)) else high[tp]) for tp in partitions}
-        todo = {}
-        consumer.assign(partitions)  # and nothing is waited for before the seeks: it would fetch from the beginning
-        for tp, start in starts.items():
-            first, end = max(low[tp], start or 0), min(high[tp], ends.get(tp, high[tp]))
-            if first < end:
-                todo[tp] = end
-                consumer.seek(tp, first)
-            else:
-                consumer.pause(tp)
-        return todo
+        firsts = {tp: max(low[tp], start or 0) for tp, start in starts.items()}
+        return firsts, {tp: end for tp in partitions if (end := min(high[tp], ends.get(tp, high[tp]))) > firsts[tp]}

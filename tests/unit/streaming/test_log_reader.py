@@ -62,3 +62,11 @@ def test_nothing_before_the_range_is_fetched():
     assert asyncio.run(read) == 2
     assert seen == [(FIRST, 998), (FIRST, 999)]
     assert consumer.fetched_from == [(0, 998)]
+
+
+def test_where_there_is_nothing_to_read_nothing_is_assigned():
+    """An assignment that was taken back at once ended aiokafka's fetching: feedback then waited for ever."""
+    reader = LogReader(KafkaConnection("127.0.0.1:1"))
+    consumer = reader._consumer = Consumer({FIRST: 5})
+    consumer.assign = consumer.unsubscribe = None
+    assert asyncio.run(reader.read({FIRST: 5}, None)) == 0
