@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(500)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "lifecycle" / "run.py"
