@@ -44,7 +44,7 @@ name = "digits"
 input = {{ shape = [64] }}
 models = ["digits:1"]
 policy = {{ name = "exp3", parameters = {{ exploration = 0.3 }} }}
-objective_ms = 250
+objective_ms = 1000
 default_output = -1
 rollout = {{ margin = 0.02, steps = [0.1, 0.5], least = 40 }}
 

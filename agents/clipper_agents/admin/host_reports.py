@@ -58,7 +58,7 @@ class HostReports:
         self._wake = asyncio.Event()
         self._written = threading.Event()
         self._written.set()
-        self._closing = False
+        self._closing = self._given_up = False
         self._thread = threading.Thread(target=self._run, name="host reports", daemon=True)
         self._thread.start()
 
@@ -85,6 +85,7 @@ class HostReports:
             self._closing = True
             self._ring()
         self._thread.join(0.0 if self.refused.done() else within_s)
+        self._given_up = True
         return self._written.is_set()
 
     def _put(self, key: bytes, value: bytes | None) -> None:
@@ -108,6 +109,8 @@ class HostReports:
             self._wake.set()
         said = False
         while not await self._write_while_possible(said=said):
+            if self._given_up:
+                return
             said = True
             await asyncio.sleep(AGAIN_S)
 

@@ -17,6 +17,8 @@ def test_while_no_broker_is_there_reports_wait_and_nobody_for_them():
     assert not reports.wait_written(within_s=0.01)
     assert len(reports._newest) == 1, "of one host only the newest is kept"
     assert not reports.close(within_s=0.1)
+    reports._thread.join(10.0)
+    assert not reports._thread.is_alive(), "it tries no more"
 
 
 def test_a_reason_is_one_line_of_bounded_length():

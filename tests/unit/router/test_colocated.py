@@ -87,14 +87,16 @@ def test_a_model_that_is_unloaded_answers_what_it_was_asked_and_leaves_no_engine
             name="m", uri=f"{EXAMPLES}:slow", parameters={"seconds_per_batch": 0.01}, colocated=True
         )
         await colocated.load(manifest)
-        before = {thread.name for thread in threading.enumerate()}
+        before = {*threading.enumerate()}
         for frame in range(5):
             assert colocated.take(request(frame))
         await colocated.unload("m:1")
         assert sorted(frame.frame for frame in answered) == [0, 1, 2, 3, 4]
         assert not colocated.take(request(9)), "it is not here any more"
         assert (colocated._models, colocated._watch._batches) == ({}, [])
-        assert {thread.name for thread in threading.enumerate()} <= before
+        for thread in {*threading.enumerate()} - before:  # the model's, which was told to end
+            await asyncio.to_thread(thread.join, 10.0)
+            assert not thread.is_alive()
         await colocated.unload("m:1")
         await colocated.load(manifest)
         assert colocated.take(request(10)), "it can come back"
