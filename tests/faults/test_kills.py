@@ -16,6 +16,7 @@ from e2e.programs import Program, RunningProcess, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, CONFIGURATION, OwnDeployment
 from faults.report import FaultReport
+from faults.standing import SOME
 from faults.verdict import judge
 from faults.watching import Watch
 
@@ -176,13 +177,17 @@ def test_children_of_one_supervisor(tmp_path: Path):
     """With the embedded Kafka: killed workers come back, and nothing at all outlives a killed supervisor."""
     with Program("up", "--config", str(CONFIGURATION), folder=tmp_path) as up:
         client = AnyClient(up.ready()["bootstrap"])
-        with Traffic(client, "clipper", partitions=4) as traffic:
+        with Traffic(client, "clipper", partitions=4) as traffic, client.reading(traffic.predictions) as reading:
             for role in ("host", "router"):
                 (one,) = until(role, lambda role=role: children(up, role))
                 os.kill(one.pid, signal.SIGKILL)
                 until("it has ended", lambda one=one: not one.runs)
                 until("another one", lambda role=role: children(up, role))
-            until("enough to learn from", lambda goal=traffic.asked + 200: traffic.asked >= goal)
+            before = len(reading.to_the_end())
+            reading.until(
+                "models answer again, so that there is something to learn from",
+                lambda records: sum("default" not in one.content for one in records[before:]) > SOME,
+            )
             traffic.finish()
             judge(client, "clipper", APPLICATIONS).check(least_applied=1)
         started = up.children()
