@@ -33,23 +33,22 @@ class ReadyHosts:
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> bool:
         """Take in records of the hosts topic; whether another version is ready now."""
-        before = len(self._once)
+        before = self._once | self._ready.keys()
         for record in records:
             try:
                 self._take(record)
             except UndecodableRecord as error:
                 key = (record.key or b"")[:SHOWN_BYTES].decode("utf-8", "replace")
                 event(logger, "host report ignored", logging.WARNING, key=key, offset=record.offset, reason=error)
-        return len(self._once) > before
+        return self._once | self._ready.keys() != before
 
     def is_ready(self, ref: str) -> bool:
         """Whether the version may be asked."""
-        return ref in self._once
+        return ref in self._once or ref in self._ready
 
     def forget(self, ref: str) -> None:
-        """The version is retired: it is ready again when a host of it says so, or still does."""
-        if ref not in self._ready:
-            self._once.discard(ref)
+        """The version is retired: it is ready as long as a host of it still says so, and again when one says so anew."""
+        self._once.discard(ref)
 
     def hosts(self, ref: str) -> int:
         """How many hosts of the version say that they are ready."""

@@ -123,3 +123,15 @@ def test_a_version_that_moves_from_hosts_into_the_router_leaves_first():
     registry.take([record(1, moved, b"model/m:1", "control")])
     assert registry.application("app").refs == ("c:1",)
     assert registry.leaving == ["m:1"]
+
+
+def test_a_version_that_comes_back_after_its_hosts_have_left_is_not_asked_before_one_is_ready():
+    """It was forgotten while a host was still leaving, and then taken for ready for ever: its queries had the default."""
+    hosts = ReadyHosts()
+    hosts.take([said("ready")])
+    hosts.forget("m:1")
+    assert hosts.is_ready("m:1"), "a host of it still serves"
+    assert hosts.take([gone()]), "applications are to be resolved again"
+    assert not hosts.is_ready("m:1")
+    assert hosts.take([said("ready")])
+    assert hosts.is_ready("m:1")
