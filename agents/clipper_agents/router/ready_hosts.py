@@ -47,7 +47,7 @@ class ReadyHosts:
         return ref in self._once or ref in self._ready
 
     def forget(self, ref: str) -> None:
-        """The version is retired: it is ready as long as a host of it still says so, and again when one says so anew."""
+        """The version is retired: it is ready while a host of it still says so, and again when one says so anew."""
         self._once.discard(ref)
 
     def hosts(self, ref: str) -> int:

@@ -126,7 +126,7 @@ def test_a_version_that_moves_from_hosts_into_the_router_leaves_first():
 
 
 def test_a_version_that_comes_back_after_its_hosts_have_left_is_not_asked_before_one_is_ready():
-    """It was forgotten while a host was still leaving, and then taken for ready for ever: its queries had the default."""
+    """It was forgotten while a host was leaving, and then taken for ready for ever: its queries had the default."""
     hosts = ReadyHosts()
     hosts.take([said("ready")])
     hosts.forget("m:1")
