@@ -82,13 +82,9 @@ def saved_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterab
     """
     found: dict[str, dict[RowKey, SelectionRow]] = {name: {} for name in applications}
     for record in records:
-        try:
-            key = _keys.decode(record.key or b"")
-            row = None if record.value is None else _rows.decode(record.value)
-        except ValueError:  # written by nobody who knows the table
-            continue
-        rows = found.get(key.application)
-        if rows is not None and row is not None and row.version == ROW_VERSION:
+        read = row_of(record)
+        if read is not None and (rows := found.get(read[0].application)) is not None:
+            key, row = read
             there = rows.get(key)
             if there is None or there.offset <= row.offset:
                 rows[key] = row
@@ -97,14 +93,23 @@ def saved_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterab
 
 def _saved(rows: Mapping[RowKey, SelectionRow]) -> list[SavedRow]:
     ordered = sorted(rows.items(), key=lambda item: (item[0].partition, item[0].context is not None, item[0].context))
-    return [
-        SavedRow(
-            partition=key.partition,
-            context=key.context,
-            totals={one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals},
-        )
-        for key, row in ordered
-    ]
+    return [saved_row(key, row) for key, row in ordered]
+
+
+def row_of(record: ConsumerRecord[Any, Any]) -> tuple[RowKey, SelectionRow] | None:
+    """The row of a changelog record; None for one that nobody wrote who knows the table."""
+    try:
+        key = _keys.decode(record.key or b"")
+        row = None if record.value is None else _rows.decode(record.value)
+    except ValueError:
+        return None
+    return None if row is None or row.version != ROW_VERSION else (key, row)
+
+
+def saved_row(key: RowKey, row: SelectionRow) -> SavedRow:
+    """A row as it can be kept."""
+    totals = {one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals}
+    return SavedRow(partition=key.partition, context=key.context, totals=totals)
 
 
 def _partitions(topic: str, topics: Mapping[str, int]) -> list[TopicPartition]:

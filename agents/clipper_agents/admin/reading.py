@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clipper_agents.admin.client import TIMEOUT_S, unreachable
+from clipper_agents.admin.control_log import committed_consumer
 from clipper_agents.admin.errors import TopicMismatch
 from clipper_agents.admin.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -35,7 +36,7 @@ async def read_topic(connection: KafkaConnection, catalogue: Catalogue, topic: s
             f"topic {topic} does not exist, or this user may not see it: "
             "run `clipper-stream topics create` first, or give it the rights of its role"
         )
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = committed_consumer(connection)
     try:
         await consumer.start()
         await _hand_over(consumer, [TopicPartition(topic, number) for number in range(partitions)], take)

@@ -10,7 +10,6 @@ Rules of this file:
 """
 
 import asyncio
-import getpass
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -44,7 +43,6 @@ __all__ = [
     "read_rows",
     "restore_state",
     "to_undo",
-    "user_name",
 ]
 
 _encode = msgspec.json.Encoder().encode
@@ -226,14 +224,6 @@ def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRe
             f"{MAX_BEFORE_BYTES} bytes: give a file of `selection export` with --from"
         )
     return open_ones[-1]
-
-
-def user_name() -> str:
-    """Who runs this process, as far as the system knows."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
 
 
 async def _markers(

@@ -8,6 +8,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from clipper_agents.admin.errors import NoSuchRestore, UnusableState
+from clipper_agents.admin.moments import row_of, saved_row
 from clipper_agents.admin.reading import read_topic
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
@@ -17,10 +18,7 @@ from clipper_topics.change import Change, SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control import change_key
-from clipper_topics.selection_totals import ROW_VERSION, RowKey, SelectionRow
-
-_keys = msgspec.msgpack.Decoder(RowKey)
-_rows = msgspec.msgpack.Decoder(SelectionRow)
+from clipper_topics.selection_totals import RowKey, SelectionRow
 
 
 class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,13 +41,15 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
 
     def take(records: list[ConsumerRecord[Any, Any]]) -> None:
         for record in records:
-            found = _row_of(record, application)
-            if found is not None and (found[0] not in newest or found[1].offset > newest[found[0]].offset):
-                newest[found[0]] = found[1]
+            found = row_of(record)
+            if found is not None and found[0].application == application:
+                key, row = found
+                if key not in newest or row.offset > newest[key].offset:
+                    newest[key] = row
 
     await read_topic(connection, catalogue, catalogue.selection_changelog, take)
     ordered = sorted(newest.items(), key=lambda item: (item[0].partition, item[0].context or ""))
-    return [_saved(key, row) for key, row in ordered if row.totals]
+    return [saved_row(key, row) for key, row in ordered if row.totals]
 
 
 async def read_change(connection: KafkaConnection, catalogue: Catalogue, application: str, revision: int) -> Change:
@@ -96,20 +96,3 @@ def state_of_rows(rows: Iterable[SavedRow], context: str | None) -> SelectionSta
     """What the policy sees: the rows of a context, or those without one, added in partition order."""
     wanted = sorted((row for row in rows if row.context == context), key=lambda row: row.partition)
     return merge(SelectionState({ref: ModelTotals(*sums) for ref, sums in row.totals.items()}) for row in wanted)
-
-
-def _row_of(record: ConsumerRecord[Any, Any], application: str) -> tuple[RowKey, SelectionRow] | None:
-    """The row of a changelog record, None when it is of another application."""
-    if record.key is None or record.value is None:
-        return None
-    try:
-        key = _keys.decode(record.key)
-        row = _rows.decode(record.value) if key.application == application else None
-    except ValueError:  # written by nobody who knows the table
-        return None
-    return None if row is None or row.version != ROW_VERSION else (key, row)
-
-
-def _saved(key: RowKey, row: SelectionRow) -> SavedRow:
-    sums = {one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals}
-    return SavedRow(partition=key.partition, context=key.context, totals=sums)

@@ -106,13 +106,14 @@ async def _plan(
     by: str | None,
     resume: str | None,
 ) -> "Plan":
-    from clipper_agents.admin.restoring import plan_restore, plan_resumed, user_name
+    from clipper_agents.admin.restoring import plan_restore, plan_resumed
+    from clipper_agents.admin.signing import os_user
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     undoes, rows = await _saved_rows(settings, application, revision, file, resume)
     if resume is not None:
         return await plan_resumed(kafka, catalogue, application, resume, rows)
-    return await plan_restore(kafka, catalogue, application, rows, by or user_name(), why, undoes)
+    return await plan_restore(kafka, catalogue, application, rows, by or os_user(), why, undoes)
 
 
 async def _saved_rows(
