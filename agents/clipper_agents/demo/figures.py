@@ -18,6 +18,7 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.story import Story
 from clipper_agents.demo.watching import Sample
+from clipper_stream.replay.report.style import PLOT
 
 MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 """Of Okabe and Ito: told apart also by readers who do not see all colours."""
@@ -25,22 +26,6 @@ POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
 FAILURE_COLOUR = "#D55E00"
 WINDOW_SHARE, LEAST_WINDOW = 0.04, 50
 """A moving error is about this share of an application's answers: 400 of 10,000."""
-STYLE: dict[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#B0B0B0",
-    "axes.grid": True,
-    "axes.labelcolor": "#333333",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "figure.dpi": 110,
-    "font.size": 10.5,
-    "grid.color": "#E8E8E8",
-    "legend.frameon": False,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-}
 
 
 def draw_figures(story: Story) -> dict[str, bytes]:
@@ -51,7 +36,7 @@ def draw_figures(story: Story) -> dict[str, bytes]:
         "batches": batches_figure,
         "latency": latency_figure,
     }
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are any of 300 literals
+    with mpl.rc_context(PLOT):
         return {name: _png(figure(story)) for name, figure in draw.items()}
 
 

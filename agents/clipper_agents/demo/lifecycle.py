@@ -6,8 +6,6 @@ Rules of this file:
 - Times are seconds since the first sample, on the page as in the figure.
 """
 
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -19,22 +17,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipper_agents.demo.figures import STYLE
-from clipper_agents.demo.report import STYLE as PAGE_STYLE
+from clipper_stream.replay.report.drawing import line_style, svg
+from clipper_stream.replay.report.style import PAGE as PAGE_STYLE
+from clipper_stream.replay.report.style import SVG
 from clipper_topics.change import Change
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#111111", "#B8A800")
-"""Of Okabe and Ito, the yellow darker: told apart also by readers who do not see all colours."""
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
-"""From the ninth version on the colours come again, with other lines."""
 COMMAND_COLOURS = {"promote": "#1a7f4b", "abort": "#b3261e", "rollback": "#b3261e", "retire": "#777777"}
 CHANGE_COLOUR = "#555555"
-SVG: dict[Any, Any] = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "lifecycle", "font.family": "sans-serif"}
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title><style>$style
-figure { margin: 0; } figure svg { width: 100%; height: auto; } td.text { text-align: left; white-space: normal; }
-</style></head><body><main>
+<title>$title</title><style>$style</style></head><body><main>
 <h1>$title</h1>
 <p class="lead">$lead</p>
 <section><h2>Shares and losses</h2><p>Above: the share of queries that each version answered, in each second. Below:
@@ -95,7 +87,7 @@ def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample
         title=escape(title),
         style=PAGE_STYLE,
         lead=escape(lead),
-        figure=_svg(lifecycle_figure(marks, samples)),
+        figure=svg(lifecycle_figure(marks, samples)),
         changes=_table(("", "at", "change", "version", "by", "why"), _change_rows(marks, first_s), text_from=2),
         versions=_table(("version", "first share", "mean share", "last share", "last loss"), _rows(refs, samples)),
     )
@@ -141,8 +133,7 @@ def _lines(axes: Axes, what: str, samples: Sequence[LifecycleSample]) -> None:
         else:
             values = [sample.losses.get(ref, float("nan")) for sample in samples]
         style: dict[str, Any] = {
-            "color": COLOURS[number % len(COLOURS)],
-            "ls": DASHES[number // len(COLOURS) % len(DASHES)],
+            **line_style(number),
             "lw": 1.8,
             "marker": "o" if len(samples) == 1 else None,
         }
@@ -174,21 +165,6 @@ def _span(marks: Sequence[Change], samples: Sequence[LifecycleSample]) -> tuple[
     first_s = samples[0].at_s
     times = [0.0, samples[-1].at_s - first_s, *(mark.at_ms / 1000 - first_s for mark in marks)]
     return min(times), max(*times, min(times) + 1.0)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an element: without prologue, metadata and addresses of anything."""
-    buffer = io.StringIO()
-    with mpl.rc_context(SVG):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    element = buffer.getvalue()
-    element = element[element.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    return (
-        re.sub(r' xmlns="[^"]*"', "", element)
-        .replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-        .replace("xlink:href", "href")
-    )
 
 
 def _change_rows(marks: Sequence[Change], first_s: float) -> Iterable[Sequence[str]]:

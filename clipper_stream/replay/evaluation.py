@@ -1,0 +1,231 @@
+"""What an evaluation says: estimates with intervals, what they stand on, and what to be careful of.
+
+Rules of this file:
+- Losses are in [0, 1] and lower is better; a difference is the candidate's loss less the logged policy's.
+- Every number here can be written as JSON. What is not known is NaN, and null there.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        interval: How the interval was made: `bootstrap`, `empirical_bernstein`, ...
+
+    >>> Estimate(value=-0.02, low=-0.03, high=-0.01).excludes_zero
+    True
+
+    Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization", Statistical Science 29,
+    2014 (what is estimated).
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    interval: str = ""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of 0."""
+        return self.low > 0.0 or self.high < 0.0
+
+    def covers(self, value: float) -> bool:
+        """Whether a value lies in the interval."""
+        return self.low <= value <= self.high
+
+
+NOTHING = Estimate(value=math.nan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Something over the time of the log, a number a span.
+
+    Attributes:
+        at_ms: Middle of each span, milliseconds since the epoch.
+        loss: Estimated loss of each span; NaN where nothing is known.
+        shares: Share of the queries of each span that each model is served for, by model.
+
+    >>> Series(at_ms=(500,), loss=(0.25,), shares={"svm:1": (1.0,)}).loss
+    (0.25,)
+
+    Source: none, a plot's numbers.
+    """
+
+    at_ms: Sequence[int] = ()
+    loss: Sequence[float] = ()
+    shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the estimates stand on.
+
+    Attributes:
+        used: Decisions with feedback that went into the estimate.
+        effective: How many decisions of the candidate's own it is worth (Kish's effective sample size).
+        largest_weight: The greatest importance weight of one decision.
+        unsupported_ratio: Share of the candidate's choices that were never made in that context, in [0, 1].
+
+    >>> Standing(used=1000, effective=200.0, largest_weight=20.0, unsupported_ratio=0.0).effective
+    200.0
+
+    Source: Kish, "Survey Sampling", 1965, section 11.7; Owen, "Monte Carlo theory, methods and examples", 2013, 9.3.
+    """
+
+    used: int = 0
+    effective: float = math.nan
+    largest_weight: float = math.nan
+    unsupported_ratio: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextResult:
+    """One context: the logged policy and the candidate.
+
+    Attributes:
+        context: Its name; None: queries without one.
+        decisions: With feedback.
+        logged: Mean loss of what was answered.
+        candidate: Estimated loss of the candidate.
+        difference: Of the two.
+
+    >>> ContextResult(context=None, decisions=3, logged=0.5, candidate=0.25, difference=NOTHING).context
+
+    Source: as `Estimate`, of the decisions of one context.
+    """
+
+    context: str | None
+    decisions: int
+    logged: float
+    candidate: float
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateResult:
+    """What one candidate would have done.
+
+    Attributes:
+        name: As it was asked for.
+        kind: `fixed policy`, `learning policy`, `model`, `ensemble`; `logged` for what really decided.
+        headline: Name of the estimator to be read first.
+        why: Why that one.
+        estimates: Of the loss, by estimator.
+        difference: Loss of the candidate less that of the logged policy, over the same decisions.
+        standing: What the headline stands on.
+        series: Over time.
+        contexts: The contexts with the most decisions.
+        warnings: What to be careful of, a sentence each, with what to do about it.
+
+    >>> CandidateResult(name="a:1", kind="model", headline="ips", estimates={"ips": Estimate(value=0.5)}).loss.value
+    0.5
+
+    Source: as `Estimate`.
+    """
+
+    name: str
+    kind: str
+    headline: str
+    why: str = ""
+    estimates: Mapping[str, Estimate]
+    difference: Estimate = NOTHING
+    standing: Standing = field(default_factory=Standing)
+    series: Series = field(default_factory=Series)
+    contexts: Sequence[ContextResult] = ()
+    warnings: Sequence[str] = ()
+
+    @property
+    def loss(self) -> Estimate:
+        """The estimate to be read first."""
+        return self.estimates[self.headline]
+
+    @property
+    def verdict(self) -> str:
+        """In a word: `better`, `worse`, or `not told apart` from what decided."""
+        if not self.difference.excludes_zero:
+            return "not told apart"
+        return "better" if self.difference.value < 0.0 else "worse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationBin:
+    """Answers whose confidence lies in one range.
+
+    Attributes:
+        low: Least confidence.
+        high: Greatest confidence.
+        answers: How many, with feedback.
+        confidence: Their mean confidence.
+        right: 1 less their mean loss.
+
+    >>> CalibrationBin(low=0.9, high=1.0, answers=2, confidence=0.95, right=1.0).right
+    1.0
+
+    Source: Niculescu-Mizil and Caruana, "Predicting good probabilities with supervised learning", ICML 2005
+    (reliability diagrams).
+    """
+
+    low: float
+    high: float
+    answers: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was asked, what the log holds, and what it says about each candidate.
+
+    Attributes:
+        application: Its name.
+        since_ms: Of the first decision, milliseconds since the epoch.
+        until_ms: Of the last decision.
+        decisions: In the log.
+        with_feedback: Those of which the truth is known and that are used.
+        confidence: Of all intervals, in (0, 1).
+        logged: What really decided.
+        candidates: In the order in which they were asked for.
+        calibration: Of the logged answers' confidence, by range.
+        notes: What was left out or assumed, a sentence each.
+
+    >>> logged = CandidateResult(name="exp3", kind="logged", headline="on_policy", estimates={"on_policy": NOTHING})
+    >>> Evaluation(application="a", since_ms=0, until_ms=1, decisions=0, with_feedback=0, confidence=0.95,
+    ...     logged=logged, candidates=()).best
+    Traceback (most recent call last):
+        ...
+    ValueError: no candidate was evaluated: name at least one
+
+    Source: as `Estimate`.
+    """
+
+    application: str
+    since_ms: int
+    until_ms: int
+    decisions: int
+    with_feedback: int
+    confidence: float
+    logged: CandidateResult
+    candidates: Sequence[CandidateResult]
+    calibration: Sequence[CalibrationBin] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def best(self) -> CandidateResult:
+        """The candidate with the least estimated loss.
+
+        Raises:
+            ValueError: there is no candidate.
+        """
+        known = [one for one in self.candidates if math.isfinite(one.loss.value)]
+        if not known:
+            raise ValueError("no candidate was evaluated: name at least one")
+        return min(known, key=lambda one: one.loss.value)
