@@ -9,15 +9,12 @@ says what the pictures showed, waits for what the rollout rule decides, and coun
 import argparse
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from traffic import Traffic
@@ -26,12 +23,12 @@ from train import train_versions
 from clipper_agents.admin import read_control
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_report
+from clipper_agents.demo.operating import Operator, Up
 from clipper_stream.client import Client
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
 
-COMMAND = Path(sys.executable).with_name("clipper-stream")
 CONFIGURATION = """
 [kafka]
 partitions = 2
@@ -65,7 +62,7 @@ LATE_FACTOR, LATE_MS = 3.0, 50.0
 """Deploys may raise the 99th percentile so much before this is called a failure: hosts start on the same cores."""
 
 
-class Operator:
+class Story(Operator):
     """Types commands, and waits for what they lead to.
 
     Args:
@@ -74,26 +71,9 @@ class Operator:
     """
 
     def __init__(self, bootstrap: str, folder: Path) -> None:
-        self._bootstrap, self._folder = bootstrap, folder
+        super().__init__(bootstrap, folder, {"CLIPPER_KAFKA_PARTITIONS": "2"})
         self._kafka, self._catalogue = KafkaConnection(bootstrap), Catalogue(partitions=2)
         self._seen = 1
-
-    async def types(self, *arguments: str) -> str:
-        """Run a command, and show it with its output.
-
-        Raises:
-            SystemExit: it failed.
-        """
-        print(f"\n$ clipper-stream {' '.join(arguments)}", flush=True)
-        environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": self._bootstrap, "CLIPPER_KAFKA_PARTITIONS": "2"}
-        process = await asyncio.create_subprocess_exec(
-            COMMAND, *arguments, cwd=self._folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        said, _ = await process.communicate()
-        print(said.decode(), end="", flush=True)
-        if process.returncode and arguments[0] != "status":  # which says by its code whether anything is wrong
-            raise SystemExit(f"clipper-stream {' '.join(arguments)} ended with {process.returncode}")
-        return said.decode()
 
     async def history(self) -> list[Change]:
         """All changes of the application, oldest first."""
@@ -124,7 +104,7 @@ def line_of(change: Change) -> str:
     return f"revision {change.revision}: {change.command} {change.model or ''} by {change.by}{said}"
 
 
-async def live(operator: Operator, files: dict[str, Path]) -> None:
+async def live(operator: Story, files: dict[str, Path]) -> None:
     """The story: each step is a command, or something that the rule decides by itself."""
 
     async def deploy(version: str, *how: str) -> None:
@@ -164,7 +144,7 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         up = stack.enter_context(Up(folder, CONFIGURATION.format(folder=folder, first=files["1"])))
         bootstrap = await asyncio.to_thread(up.ready)
         client = await stack.enter_async_context(Client(bootstrap))
-        operator = Operator(bootstrap, folder)
+        operator = Story(bootstrap, folder)
         traffic = Traffic(client, draw_traffic(digits, 5_000, seed=1), rate)
         traffic.start()
         began_s = time.time()
@@ -193,45 +173,6 @@ def write(out: Path, figures: dict[str, Any], changes: list[Change], samples: li
     out.mkdir(parents=True, exist_ok=True)
     lifecycle_report(out / "lifecycle.html", changes, samples, "A model's life")
     (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
-
-
-class Up:
-    """`clipper-stream up` as a process of its own, with an embedded Kafka; ended with the block.
-
-    Args:
-        folder: Where it runs.
-        configuration: Of the deployment, TOML.
-    """
-
-    def __init__(self, folder: Path, configuration: str) -> None:
-        self._folder = folder
-        (folder / "clipper.toml").write_text(configuration)
-
-    def __enter__(self) -> Self:
-        self._log = (self._folder / "up.log").open("wb")
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [COMMAND, "up", "--config", "clipper.toml"], cwd=self._folder, stdout=subprocess.PIPE, stderr=self._log
-        )
-        return self
-
-    def ready(self) -> str:
-        """Wait until it serves; the address of its Kafka.
-
-        Raises:
-            SystemExit: it ended instead.
-        """
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().decode()
-        if not line.startswith("ready bootstrap="):
-            self._process.wait()
-            raise SystemExit((self._folder / "up.log").read_text()[-4000:])
-        print(f"$ clipper-stream up\n{line}", end="", flush=True)
-        return line.split("=", 1)[1].split()[0]
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._log.close()
 
 
 def main() -> None:
