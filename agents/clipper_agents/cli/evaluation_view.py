@@ -1,0 +1,75 @@
+"""An evaluation as a table for a terminal, and as JSON."""
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clipper_agents.cli.showing import plain
+from clipper_stream.replay.evaluation import CandidateResult, Estimate, Evaluation
+from clipper_stream.replay.report.page import interval, lead
+
+COLOURS = {"better": "green", "worse": "red"}
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """One JSON object; what is not known is null."""
+    return json.dumps(_known(asdict(evaluation)), allow_nan=False)
+
+
+def show_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """The result in a sentence, a line a candidate, and what to be careful of."""
+    console.print(Text(plain(lead(evaluation))))
+    console.print()
+    console.print(_table(evaluation))
+    warnings = [(one.name, text) for one in evaluation.candidates for text in one.warnings]
+    for name, text in warnings:
+        console.print(Text(f"! {plain(name)}: {plain(text)}", "yellow"))
+    for note in evaluation.notes:
+        console.print(Text(f"- {plain(note)}", "dim"))
+
+
+def _table(evaluation: Evaluation) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, side in (
+        ("candidate", "left"), ("loss", "right"), (f"{evaluation.confidence:.0%} interval", "left"), ("by", "left"),
+        ("difference", "right"), ("interval", "left"), ("verdict", "left"), ("effective", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify="left" if side == "left" else "right", no_wrap=name != "candidate")
+    table.add_row(*_cells(evaluation.logged, logged=True))
+    for one in evaluation.candidates:
+        table.add_row(*_cells(one, logged=False))
+    return table
+
+
+def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
+    name = f"{plain(one.name)} (logged)" if logged else plain(one.name)
+    cells = [
+        Text(name, "bold" if logged else ""),
+        Text(_number(one.loss)),
+        Text(interval(one.loss)),
+        Text(one.headline),
+    ]
+    if logged:
+        return cells
+    verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
+    effective = one.standing.effective
+    count = f"{effective:,.0f}" if math.isfinite(effective) else ""
+    return [*cells, Text(_number(one.difference, "+")), Text(interval(one.difference)), verdict, Text(count)]
+
+
+def _number(estimate: Estimate, sign: str = "") -> str:
+    return f"{estimate.value:{sign}.4f}" if math.isfinite(estimate.value) else "unknown"
+
+
+def _known(value: Any) -> Any:
+    """The same without numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _known(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
