@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from traffic import Traffic
 from train import train_versions
 
 from clipper_agents.admin import read_control
+from clipper_agents.demo.asking import Asking
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_report
 from clipper_agents.demo.operating import Operator, Up
@@ -145,7 +145,7 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         bootstrap = await asyncio.to_thread(up.ready)
         client = await stack.enter_async_context(Client(bootstrap))
         operator = Story(bootstrap, folder)
-        traffic = Traffic(client, draw_traffic(digits, 5_000, seed=1), rate)
+        traffic = Asking(client, "digits", draw_traffic(digits, 5_000, seed=1), rate)
         traffic.start()
         began_s = time.time()
         await asyncio.sleep(QUIET_S)

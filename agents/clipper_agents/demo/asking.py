@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,17 +27,21 @@ class Second:
     latencies_s: list[float] = field(default_factory=list)
 
 
-class Traffic:
-    """Queries at a steady rate with their feedback, from `start` until `stop`.
+class Asking:
+    """Queries to one application with their feedback, from `start` until `stop`.
 
     Args:
         client: Asks.
+        application: Its name.
         pictures: What to ask about, in turn.
-        rate: Queries a second.
+        rate: Queries a second, after so many seconds; a number: always.
     """
 
-    def __init__(self, client: Client, pictures: Labelled, rate: float) -> None:
-        self._client, self._pictures, self._rate = client, pictures, rate
+    def __init__(
+        self, client: Client, application: str, pictures: Labelled, rate: float | Callable[[float], float]
+    ) -> None:
+        self._client, self._application, self._pictures = client, application, pictures
+        self._rate = rate if callable(rate) else lambda _: rate
         self._open: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self.seconds: dict[int, Second] = defaultdict(Second)
@@ -54,13 +59,14 @@ class Traffic:
             await asyncio.wait(self._open)
 
     async def _ask_all(self) -> None:
-        began_s = time.monotonic()
+        began_s, due_s = time.monotonic(), 0.0
         for number in itertools.count():
-            wait_s = began_s + number / self._rate - time.monotonic()
+            wait_s = began_s + due_s - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             if self._stopping.is_set():
                 return
+            due_s += 1.0 / self._rate(due_s)
             self._spawn(number % len(self._pictures.labels))
 
     def _spawn(self, picture: int) -> None:
@@ -73,7 +79,7 @@ class Traffic:
         second = self.seconds[int(time.time())]
         self.asked += 1
         try:
-            answer = await self._client.predict("digits", self._pictures.rows[picture].astype(np.float32))
+            answer = await self._client.predict(self._application, self._pictures.rows[picture].astype(np.float32))
         except PredictionTimeout:
             return  # counted by `asked - answered`
         self.answered += 1
