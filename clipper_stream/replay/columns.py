@@ -9,7 +9,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.int32]
 
 UNKNOWN = -1
+_NO_FEATURES: Floats = np.empty((0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +54,12 @@ class DecisionColumns:
         label: What was true, as an index into `values`; -1 where feedback gave a loss or a reward, (n,).
         loss: Loss in [0, 1] of each model that the feedback scores; NaN where it says nothing, (n, M).
         answer_loss: Loss in [0, 1] of the answer, (n,).
+        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
+            left out, no query has any: (n, 0).
 
     >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
-    >>> len(empty), empty.propensity.shape
-    (0, (0, 2))
+    >>> len(empty), empty.propensity.shape, empty.features.shape
+    (0, (0, 2), (0, 0))
 
     Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4 (what a log has to
     hold).
@@ -87,6 +90,11 @@ class DecisionColumns:
     label: Codes
     loss: Floats
     answer_loss: Floats
+    features: Floats = field(default_factory=lambda: _NO_FEATURES)
+
+    def __post_init__(self) -> None:
+        if self.features is _NO_FEATURES:
+            object.__setattr__(self, "features", np.empty((len(self), 0)))
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -112,7 +120,7 @@ class DecisionColumns:
     def take(self, rows: Any) -> Self:
         """Some of the decisions: a mask, a slice, or indices in the order wanted."""
         arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name, *_ in _ARRAYS}
-        return replace(self, **arrays)
+        return replace(self, features=self.features[rows], **arrays)
 
     def of_models(self, models: Sequence[str]) -> Self:
         """The same decisions with these columns; a model that was never asked has an empty one.
@@ -141,6 +149,7 @@ class DecisionColumns:
         models = tuple(dict.fromkeys(model for part in given for model in part.models))
         wide = [part if part.models == models else part.of_models(models) for part in given]
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name, *_ in _ARRAYS}
+        columns["features"] = _stacked([part.features for part in wide])
         vocabularies: dict[str, Any] = {}
         for vocabulary, counted in _COUNTED.items():
             words = tuple(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
@@ -163,13 +172,13 @@ _KINDS: dict[Any, tuple[Any, Any]] = {
 _WIDE = ("propensity", "served", "answered", "latency_ms", "output", "loss")
 _ARRAYS = tuple(
     (
-        field.name,
-        _KINDS[field.type][0],
-        field.name in _WIDE,
-        0.0 if field.name == "propensity" else _KINDS[field.type][1],
+        one.name,
+        _KINDS[one.type][0],
+        one.name in _WIDE,
+        0.0 if one.name == "propensity" else _KINDS[one.type][1],
     )
-    for field in fields(DecisionColumns)
-    if field.type in _KINDS
+    for one in fields(DecisionColumns)
+    if one.type in _KINDS and one.name != "features"  # neither a column a model nor one number a decision
 )
 """Of each array: its name, type of its elements, whether it has a column a model, and what stands for nothing."""
 
@@ -178,3 +187,13 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     """The same words by their numbers in another vocabulary; -1 stays."""
     table = np.array([*(number[word] for word in words), UNKNOWN], np.int32)  # the last one is what -1 points to
     return table[codes]
+
+
+def _stacked(parts: Sequence[Floats]) -> Floats:
+    """Rows below each other, as wide as the widest; NaN in those that are shorter."""
+    stacked = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.nan)
+    first = 0
+    for part in parts:
+        stacked[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
+    return stacked

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from clipper_stream.replay.columns import DecisionColumns
@@ -68,3 +70,17 @@ def test_a_model_that_was_never_asked_has_an_empty_column():
     assert wider.propensity.tolist() == [[0, 0.5], [0, 0]]
     assert wider.asked.tolist() == [[False, True], [False, False]]
     assert np.isnan(FIRST.of_models(["c:2"]).loss).all()
+
+
+def test_without_features_there_is_a_row_of_none_for_each_decision():
+    assert FIRST.features.shape == (2, 0)
+    assert DecisionColumns.concatenated([FIRST, SECOND]).features.shape == (3, 0)
+
+
+def test_features_go_with_their_decisions_and_what_a_query_does_not_have_is_not_known():
+    long, short = replace(FIRST, features=np.array([[1.0, 2.0], [3.0, 4.0]])), replace(SECOND, features=np.ones((1, 1)))
+    both = DecisionColumns.concatenated([short, long, SECOND])
+    assert both.take([2, 0]).features[:, 0].tolist() == [3.0, 1.0]
+    assert both.features[1:3].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert np.isnan(both.features[[0, 3]]).tolist() == [[False, True], [True, True]]
+    assert long.of_models(["z:1"]).features is long.features
