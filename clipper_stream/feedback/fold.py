@@ -47,6 +47,7 @@ class LoggedDecision:
         answer: The combined output; a list, one a row, when `several_rows`.
         default: Whether the application's default output was given instead.
         several_rows: Whether the query has a list of rows.
+        features: Of the query, as they were logged; empty for a query without.
 
     >>> one = LoggedDecision(outputs={"a:1": 3}, propensities={"a:1": 0.5}, served=("a:1",), answer=3)
     >>> score(one, Label(4), "zero_one").losses
@@ -62,6 +63,7 @@ class LoggedDecision:
     answer: Any = None
     default: bool = False
     several_rows: bool = False
+    features: tuple[float, ...] = ()
 
     @property
     def lone(self) -> str | None:
@@ -125,7 +127,8 @@ def fold(
         UnknownName: there is no such loss.
     """
     scores = score(decision, truth, loss_kind)
-    return Learned(policy.observe(state, scores.losses, scores.propensities), scores.losses)
+    learned = policy.observe_for(state, scores.losses, scores.propensities, decision.features)
+    return Learned(learned, scores.losses)
 
 
 def score(decision: LoggedDecision, truth: Truth, loss_kind: str) -> Scores:

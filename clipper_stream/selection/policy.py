@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
+from clipper_stream.selection.by_features import ByFeatures
 from clipper_stream.selection.decision import Decision, Prepared
+from clipper_stream.selection.moments import Features
 from clipper_stream.selection.rng import RandomSource
 from clipper_stream.selection.state import SelectionState
 
@@ -13,7 +15,8 @@ __all__ = ["Decision", "Prepared", "SelectionPolicy"]
 class SelectionPolicy(Protocol):
     """A rule that chooses models and learns from losses. Implementations are frozen dataclasses of parameters.
 
-    `select` and `weights` follow from `prepare`: a policy that names this protocol as its base has them.
+    `select` and `weights` follow from `prepare`: a policy that names this protocol as its base has them. So do
+    `prepare_for` and `observe_for`, unless it looks at a query's features: then it has `by_features` and `observe_for`.
     """
 
     name: ClassVar[str]
@@ -44,6 +47,32 @@ class SelectionPolicy(Protocol):
             InvalidLabel: a loss outside [0, 1], or a propensity outside (0, 1].
         """
         ...
+
+    def by_features(
+        self,
+        state: SelectionState,  # noqa: ARG002 (for those who look at features)
+        candidates: Sequence[str],  # noqa: ARG002
+    ) -> ByFeatures[Prepared] | None:
+        """The choices for queries with features, to be kept like those of `prepare`; None: features change nothing."""
+        return None
+
+    def prepare_for(self, state: SelectionState, candidates: Sequence[str], features: Features) -> Prepared:
+        """The choice for a query with these features, empty for one without.
+
+        Who has many queries for one state keeps `by_features`, which this makes anew each time.
+        """
+        by_features = self.by_features(state, candidates)
+        return self.prepare(state, candidates) if by_features is None else by_features.given(features)
+
+    def observe_for(
+        self,
+        state: SelectionState,
+        losses: Mapping[str, float],
+        propensities: Mapping[str, float],
+        features: Features,  # noqa: ARG002 (for those who look at features)
+    ) -> SelectionState:
+        """The state after one feedback about a query with these features, empty for one without; as `observe`."""
+        return self.observe(state, losses, propensities)
 
     def select(self, state: SelectionState, candidates: Sequence[str], rng: RandomSource) -> Decision:
         """Choose among the candidates: `prepare` and one draw.

@@ -8,12 +8,13 @@ from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.selection.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.exp3 import Exp3
 from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.lin_ucb import LinUcb
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.single import Single
 from clipper_stream.selection.split import Split
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
-    policy.name: policy for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4)
+    policy.name: policy for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, LinUcb)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.selection.moments import Features, Moments, added, moments_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,11 @@ class ModelTotals:
         loss: Sum of the model's losses, each in [0, 1].
         weighted_count: Sum of 1 / propensity.
         weighted_loss: Sum of loss / propensity.
+        moments: Sums of products of features and losses, as `moments` has them; empty unless a policy that looks at
+            features has learned from queries that have some.
 
     >>> ModelTotals(2.0, 1.0, 4.0, 2.0) + ModelTotals(count=1.0, weighted_count=1.0)
-    ModelTotals(count=3.0, loss=1.0, weighted_count=5.0, weighted_loss=2.0)
+    ModelTotals(count=3.0, loss=1.0, weighted_count=5.0, weighted_loss=2.0, moments=())
 
     Source: Horvitz and Thompson, "A generalization of sampling without replacement", JASA 47, 1952.
     """
@@ -37,6 +40,7 @@ class ModelTotals:
     loss: float = 0.0
     weighted_count: float = 0.0
     weighted_loss: float = 0.0
+    moments: Moments = ()
 
     def __add__(self, other: "ModelTotals") -> "ModelTotals":
         return ModelTotals(
@@ -44,12 +48,17 @@ class ModelTotals:
             self.loss + other.loss,
             self.weighted_count + other.weighted_count,
             self.weighted_loss + other.weighted_loss,
+            added(self.moments, other.moments) if self.moments or other.moments else (),
         )
 
     def scaled(self, factor: float) -> "ModelTotals":
         """Every sum times the factor."""
         return ModelTotals(
-            self.count * factor, self.loss * factor, self.weighted_count * factor, self.weighted_loss * factor
+            self.count * factor,
+            self.loss * factor,
+            self.weighted_count * factor,
+            self.weighted_loss * factor,
+            tuple([value * factor for value in self.moments]) if self.moments else (),
         )
 
 
@@ -92,7 +101,11 @@ def merge(states: Iterable[SelectionState]) -> SelectionState:
 
 
 def add_losses(
-    state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float], keep: float = 1.0
+    state: SelectionState,
+    losses: Mapping[str, float],
+    propensities: Mapping[str, float],
+    keep: float = 1.0,
+    features: Features = (),
 ) -> SelectionState:
     """The state after one feedback.
 
@@ -101,6 +114,7 @@ def add_losses(
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
         keep: What all totals are scaled by first, in (0, 1]; see `forgetting.keep_of`.
+        features: Of the query, for moments; with none, the moments stay as they are.
 
     Raises:
         InvalidLabel: a loss or a propensity outside its bounds.
@@ -111,13 +125,14 @@ def add_losses(
     if keep != 1.0:
         totals = {model: old.scaled(keep) for model, old in totals.items()}
     for model, loss in losses.items():
-        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0))
+        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0), features)
     return SelectionState(totals)
 
 
-def _one(model: str, loss: float, propensity: float) -> ModelTotals:
+def _one(model: str, loss: float, propensity: float, features: Features) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
     if not 0.0 < propensity <= 1.0:
         raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
-    return ModelTotals(1.0, loss, 1.0 / propensity, loss / propensity)
+    moments = moments_of(features, loss) if features else ()
+    return ModelTotals(1.0, loss, 1.0 / propensity, loss / propensity, moments)

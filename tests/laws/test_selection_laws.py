@@ -6,6 +6,7 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import astuple
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,12 @@ STATE = SelectionState(
         "left:1": ModelTotals(7.0, 1.0, 9.0, 1.25),
     }
 )
-LEARNING = {"epsilon_greedy": {"half_life": 50.0}, "exp3": {"half_life": 50.0}, "exp4": {"half_life": 50.0}}
+LEARNING = {
+    "epsilon_greedy": {"half_life": 50.0},
+    "exp3": {"half_life": 50.0},
+    "exp4": {"half_life": 50.0},
+    "lin_ucb": {"half_life": 50.0},
+}
 POLICIES_UNDER_LAW = [(name, {}) for name in POLICIES] + list(LEARNING.items())
 
 EXCUSED = {
@@ -35,7 +41,10 @@ EXCUSED = {
         "epsilon_greedy",
         "joins",
     ): "weights are the greedy share or the uniform share; a new model has the mean loss instead",
+    ("lin_ucb", "joins"): "as epsilon_greedy; for a query with features a new model is believed to have the mean loss",
 }
+FEATURES = [(), (0.5,), (-1.0, 2.0, 0.0), (1e6,) * 16]
+"""Of a query that has none, few, several, and the largest."""
 
 
 def policies_under(law: str) -> list:
@@ -81,6 +90,47 @@ def test_models_are_asked_and_served_as_often_as_the_propensities_say(policy: Se
         assert 0.0 < expected <= 1.0
         # five standard deviations of a binomial: one failure in two million for each comparison
         assert abs(observed - draws * expected) <= 5.0 * math.sqrt(draws * expected * (1.0 - expected)) + 1e-6
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=len)
+@pytest.mark.parametrize("policy", policies_under("propensities"))
+def test_whatever_the_features_models_are_asked_as_often_as_the_propensities_say(policy: SelectionPolicy, features):
+    prepared = policy.prepare_for(learned_by_features(policy), CANDIDATES, features)
+    assert tuple(prepared.weights) == CANDIDATES
+    chances = [end - start for start, end in pairwise((0.0, *prepared.bounds, 1.0))]
+    asked = dict.fromkeys(CANDIDATES, 0.0)
+    for decision, chance in zip(prepared.decisions, chances, strict=True):
+        for model in decision.models:
+            asked[model] += chance
+    for decision in prepared.decisions:
+        for model, propensity in zip(decision.models, decision.propensities, strict=True):
+            assert 0.0 < propensity <= 1.0
+            assert math.isclose(propensity, asked[model], abs_tol=1e-12)
+
+
+@pytest.mark.parametrize("policy", policies_under("features"))
+def test_features_make_no_difference_to_a_policy_that_says_so(policy: SelectionPolicy):
+    if policy.by_features(STATE, CANDIDATES) is None:
+        assert policy.prepare_for(STATE, CANDIDATES, [0.5]) == policy.prepare(STATE, CANDIDATES)
+        assert policy.observe_for(STATE, {"a:1": 1.0}, {"a:1": 0.5}, [0.5]) == policy.observe(
+            STATE, {"a:1": 1.0}, {"a:1": 0.5}
+        )
+
+
+@pytest.mark.parametrize("policy", policies_under("features"))
+def test_without_features_a_query_is_decided_and_learned_from_as_if_there_were_none(policy: SelectionPolicy):
+    state = learned_by_features(policy)
+    assert policy.prepare_for(state, CANDIDATES, ()) == policy.prepare(state, CANDIDATES)
+    assert policy.observe_for(state, {"a:1": 1.0}, {"a:1": 0.5}, ()) == policy.observe(
+        state, {"a:1": 1.0}, {"a:1": 0.5}
+    )
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_that_looks_at_no_features_keeps_what_another_has_learned_from_them(name):
+    state = learned_by_features(make_policy("lin_ucb"))
+    after = make_policy(name).observe(state, {"a:1": 1.0}, {"a:1": 0.5})
+    assert after.of("a:1").moments == state.of("a:1").moments != ()
 
 
 @pytest.mark.parametrize("policy", policies_under("seed"))
@@ -165,7 +215,16 @@ def test_a_state_is_bounded_by_its_models_not_by_its_feedback(policy: SelectionP
         state = policy.observe(state, {"a:1": 0.1, "b:1": 1.0}, {"a:1": 0.3, "b:1": 0.7})
     size = len(json.dumps({model: astuple(totals) for model, totals in state.totals.items()}))
     # name, four doubles of at most 24 characters, and punctuation
-    assert size <= len(state.totals) * (len("a:1") + 4 * 24 + 16)
+    assert size <= len(state.totals) * (len("a:1") + 4 * 24 + 20)
+
+
+@pytest.mark.parametrize("policy", policies_under("size"))
+def test_a_state_of_features_is_bounded_by_their_number_not_by_its_feedback(policy: SelectionPolicy):
+    state, world = SelectionState(), random.Random(8)
+    for _ in range(300):
+        features = [world.random() for _ in range(world.randrange(5))]
+        state = policy.observe_for(state, {"a:1": world.random()}, {"a:1": 0.3}, features)
+    assert len(state.of("a:1").moments) in (0, 20)  # of a constant and four features: 15 products, 5 with the loss
 
 
 @pytest.mark.parametrize("policy", policies_under("extremes"))
@@ -199,20 +258,34 @@ def test_without_forgetting_partitions_add_up_to_the_whole(name):
         # losses and propensities that are exact in binary, so that sums are exact in any order
         losses = {world.choice(CANDIDATES): world.choice((0.0, 0.25, 1.0))}
         propensities = dict.fromkeys(losses, world.choice((0.125, 0.5, 1.0)))
+        features = [world.choice((-1.0, 0.0, 0.25)) for _ in range(world.randrange(4))]
         partition = world.randrange(3)
-        parts[partition] = policy.observe(parts[partition], losses, propensities)
-        whole = policy.observe(whole, losses, propensities)
+        parts[partition] = policy.observe_for(parts[partition], losses, propensities, features)
+        whole = policy.observe_for(whole, losses, propensities, features)
     assert merge(parts) == whole
-    assert policy.weights(merge(parts), CANDIDATES) == policy.weights(whole, CANDIDATES)
+    for features in FEATURES:
+        assert policy.prepare_for(merge(parts), CANDIDATES, features) == policy.prepare_for(whole, CANDIDATES, features)
 
 
 def _learned_from_log(policy: SelectionPolicy, world: random.Random) -> SelectionState:
     state = SelectionState()
     for _ in range(500):
         model = world.choice(CANDIDATES)
-        state = policy.observe(state, {model: world.random()}, {model: world.uniform(0.01, 1.0)})
+        losses, propensities = {model: world.random()}, {model: world.uniform(0.01, 1.0)}
+        state = policy.observe_for(state, losses, propensities, [world.gauss(0.0, 1.0), world.random()])
+    return state
+
+
+def learned_by_features(policy: SelectionPolicy) -> SelectionState:
+    """What the policy makes of a log in which other models are right for other features."""
+    world, state = random.Random(12), STATE
+    for _ in range(60):
+        features = [world.uniform(-1.0, 1.0) for _ in range(2)]
+        losses = {"a:1": float(features[0] > 0.0), "b:1": float(features[0] < 0.0), "c:2": float(features[1] > 0.5)}
+        state = policy.observe_for(state, losses, dict.fromkeys(losses, 0.5), features)
     return state
 
 
 def _bits(state: SelectionState) -> list[str]:
-    return [number.hex() for model in sorted(state.totals) for number in astuple(state.of(model))]
+    found = [astuple(state.of(model)) for model in sorted(state.totals)]
+    return [number.hex() for *sums, moments in found for number in (*sums, *moments)]

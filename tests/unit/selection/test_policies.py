@@ -112,7 +112,7 @@ def test_a_propensity_outside_its_bounds_is_refused(propensities):
 
 
 def test_an_unknown_policy_is_answered_with_those_that_exist():
-    with pytest.raises(UnknownName, match="use one of epsilon_greedy, exp3, exp4, single, split"):
+    with pytest.raises(UnknownName, match="use one of epsilon_greedy, exp3, exp4, lin_ucb, single, split"):
         make_policy("exp5")
 
 
