@@ -109,6 +109,7 @@ class Client:
         context: str | None = None,
         deadline_ms: int | None = None,
         models: Sequence[str] | None = None,
+        features: Sequence[float] | None = None,
         timeout_s: float = TIMEOUT_S,
         query_id: str | None = None,
     ) -> Answer:
@@ -120,6 +121,7 @@ class Client:
             context: Whose weights to use.
             deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
             models: Ask exactly these models, `name` or `name:version`.
+            features: Numbers that a policy such as `lin_ucb` chooses by, at most 16.
             timeout_s: How long this call waits for the answer, in seconds.
             query_id: An id of the caller's own; an id that was asked before has the same answer again.
 
@@ -130,7 +132,7 @@ class Client:
             BrokerUnavailable: Kafka did not take the query, or stopped delivering answers.
             ClientClosed: the client is not open, or was closed meanwhile.
         """
-        asked = _query(application, query_id, context, deadline_ms, models)
+        asked = _query(application, query_id, context, deadline_ms, models, features)
         asked.input = plain(input)
         return await self._ask(asked, timeout_s)
 
@@ -257,6 +259,7 @@ def _query(
     context: str | None = None,
     deadline_ms: int | None = None,
     models: Sequence[str] | None = None,
+    features: Sequence[float] | None = None,
 ) -> Query:
     return Query(
         application=application,
@@ -264,4 +267,5 @@ def _query(
         context=context,
         deadline_ms=deadline_ms,
         models=None if models is None else list(models),
+        features=None if features is None else [float(value) for value in features],
     )

@@ -22,11 +22,13 @@ class QueryOptions(TypedDict, total=False):
         context: Whose weights to use.
         deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
         models: Ask exactly these models, `name` or `name:version`.
+        features: Numbers that a policy such as `lin_ucb` chooses by, at most 16.
     """
 
     context: str | None
     deadline_ms: int | None
     models: Sequence[str] | None
+    features: Sequence[float] | None
 
 
 class Truth(TypedDict, total=False):

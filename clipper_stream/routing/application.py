@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from clipper_stream.inputs import InputSpec
-from clipper_stream.selection.decision import audited
+from clipper_stream.selection.decision import Prepared, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.selection.trials import NOBODY, Choice, tried
@@ -59,6 +59,8 @@ class Application:
         confidence_threshold: Below it the default output is given, in [0, 1].
         audit_ratio: Share of queries that ask all candidates, in [0, 1].
         seed: Seeds, with the query's id, every choice.
+        input_features: How many of the first numbers of a one-row numeric input are the features of a query that gives
+            none itself.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Application:
     confidence_threshold: float = 0.0
     audit_ratio: float = 0.0
     seed: int = 0
+    input_features: int = 0
 
     @cached_property
     def by_ref(self) -> dict[str, Candidate]:
@@ -92,12 +95,18 @@ class Application:
         return bool(self.refs or self._shares("canary"))
 
     def choice(self, state: SelectionState) -> Choice:
-        """The policy's choice, with audits and trials."""
-        chosen = NOBODY
-        if self.refs:
-            chosen = self.policy.prepare(state, self.refs)
-            if self.audit_ratio > 0:
-                chosen = audited(chosen, self.audit_ratio)
+        """The policy's choice, with audits and trials; a `ByFeatures` where it looks at features."""
+        if not self.refs:
+            return self._completed(NOBODY)
+        by_features = self.policy.by_features(state, self.refs)
+        if by_features is None:
+            return self._completed(self.policy.prepare(state, self.refs))
+        return by_features.each(self._completed)
+
+    def _completed(self, chosen: Prepared) -> Choice:
+        """With audits and trials."""
+        if self.refs and self.audit_ratio > 0:
+            chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
             return chosen
         return tried(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from clipper_stream.errors import InvalidInput, shown
 from clipper_stream.inputs import convert, to_matrix, to_rows
 from clipper_stream.query_life import Event, Way
@@ -11,6 +13,7 @@ from clipper_stream.routing.answer import Answer, refusal
 from clipper_stream.routing.application import Application
 from clipper_stream.routing.pending import THROUGHPUT_WAIT_S, Pending
 from clipper_stream.routing.received import Received
+from clipper_stream.selection.by_features import ByFeatures
 from clipper_stream.selection.decision import Decision, named
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import Choice
@@ -23,6 +26,8 @@ Converted = Iterable[tuple[Pending, Any, int]]
 """A query, the block that its rows are in, and the index of the first of them."""
 
 
+LARGEST_FEATURE = 1e6
+"""In size: sums of products of millions of them stay exact enough."""
 CONVERTED_TOGETHER = 128
 """So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
 in the processor's cache, and is freed before the next ones are decoded."""
@@ -53,7 +58,8 @@ class Deciding:
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self.application, self._prepare, self._now_s = application, prepare, now_s
-        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None]] = {}
+        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None, bool]] = {}
+        self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[Pending] = []
         self._decided = Decided()
         self.count = 0
@@ -126,8 +132,12 @@ class Deciding:
         found = self._prepared.get((query.partition, query.context))
         if found is None:
             choice = self._prepare(application, query.partition, query.context)
-            found = self._prepared[query.partition, query.context] = choice, choice.certain
-        prepared, certain = found
+            looks = isinstance(choice, ByFeatures) or self._input_features > 0
+            found = self._prepared[query.partition, query.context] = choice, choice.certain, looks
+        prepared, certain, looks = found
+        if looks:
+            prepared = self._given(pending, prepared, block, first)
+            certain = prepared.certain
         if query.models is not None:
             decision = self._as_named(pending, query.models)
             if decision is None:
@@ -148,6 +158,12 @@ class Deciding:
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
         self._decided.pendings.append(pending)
 
+    def _given(self, pending: Pending, choice: Choice, block: Any, first: int) -> Choice:
+        """The choice for the query's features, which are noted whatever the policy makes of them."""
+        if self._input_features and pending.features is None and not pending.query.packed:
+            pending.features = first_numbers(block[first], self._input_features)
+        return choice.given(pending.features or ()) if isinstance(choice, ByFeatures) else choice
+
     def _as_named(self, pending: Pending, models: list[str]) -> Decision | None:
         application = self.application
         refs = {model: application.named(model) for model in models}
@@ -166,8 +182,28 @@ def asked_besides(query: Received, application: Application, choice: Choice) -> 
     """Whom a query asks for the log only, and with which probability, as the decision is made now."""
     if query.models is not None:
         return {}
+    if isinstance(choice, ByFeatures):
+        choice = choice.given(_features(query, application) or ())
     besides = choice.select(query_rng(application.seed, query.query_id)).split()[1]
     return dict(zip(besides.models, besides.propensities, strict=True))
+
+
+def first_numbers(row: Any, count: int) -> list[float] | None:
+    """The features that a converted row of numbers has; None when one of them is too large to be a feature.
+
+    >>> first_numbers(np.array([[1, 2], [3, 4]], np.uint8), 3), first_numbers(np.array([2e6]), 1)
+    ([1.0, 2.0, 3.0], None)
+    """
+    numbers = [float(number) for number in np.ravel(row)[:count].tolist()]
+    return numbers if all(abs(number) <= LARGEST_FEATURE for number in numbers) else None
+
+
+def _features(query: Received, application: Application) -> list[float] | None:
+    """The features of a query whose rows are not converted."""
+    if query.features is not None or query.packed or not (application.input_features and application.spec.numeric):
+        return query.features
+    rows = to_rows(application.spec, query.rows).good
+    return first_numbers(rows[0], application.input_features) if len(rows) else None
 
 
 def deadline_s(query: Received, application: Application, now_s: float) -> float:

@@ -52,6 +52,7 @@ class Pending:
         arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
         open_places: How many places are neither filled nor failed.
         asked_at_s: When the decision was made, seconds since the epoch.
+        features: What a contextual policy chooses by, given by the query or taken from its input; None: nothing.
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
         audit: What is asked about the query for the log only; None when nobody is.
@@ -73,6 +74,7 @@ class Pending:
         "deadline_s",
         "decision",
         "failures",
+        "features",
         "first",
         "open_places",
         "outputs",
@@ -101,6 +103,7 @@ class Pending:
         self.state = State.RECEIVED
         self.repeats: list[Received] | None = None
         self.count = len(query.rows)
+        self.features = query.features
         self.deadline_s = 0.0
         self.shares_id = query.shares_id
         self.audit = self.audit_of = None

@@ -22,6 +22,7 @@ class Received(NamedTuple):
         key: Of its record; the prediction has the same.
         content_type: Of its value; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.
+        features: Numbers for a contextual policy to choose by; None: it gives none.
         shares_id: Whether another application's query with the same id was answered before.
     """
 
@@ -39,4 +40,5 @@ class Received(NamedTuple):
     key: bytes | None = None
     content_type: str = "application/json"
     invalid: str | None = None
+    features: list[float] | None = None
     shares_id: bool = False

@@ -24,6 +24,8 @@ class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The row's context."""
     totals: dict[str, tuple[float, float, float, float]] = {}
     """By model: count, loss, weighted count, weighted loss (`clipper_stream.selection.state.ModelTotals`)."""
+    moments: dict[str, tuple[float, ...]] = {}
+    """By model, of those that have some: sums of products of features and losses."""
 
 
 class Change(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -83,7 +83,7 @@ class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknow
     """A selection policy by name."""
 
     name: Text = "exp3"
-    """A registered policy: `single`, `split`, `epsilon_greedy`, `exp3`, `exp4`."""
+    """A registered policy: `single`, `split`, `epsilon_greedy`, `exp3`, `exp4`, `lin_ucb`."""
     parameters: dict[str, Any] = {}
     """Its parameters, for example `{"eta": 0.1}`."""
 
@@ -156,6 +156,8 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Share of queries that are sent to all candidates, for full information in the log, in [0, 1]."""
     seed: Seed = 0
     """Seeds, with the query's id, every random choice."""
+    input_features: Annotated[int, Meta(ge=0, le=16)] = 0
+    """So many of the first numbers of a one-row numeric input are the features of a query that gives none itself."""
 
     def __post_init__(self) -> None:
         check_plain("default_output", self.default_output)

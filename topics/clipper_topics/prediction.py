@@ -119,6 +119,8 @@ class Prediction(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The models asked whose answers were late or failed."""
     audited: bool = False
     """True when other models were asked for the log only; what they said follows on the audits topic."""
+    features: list[float] = []
+    """The query's features: given with it, or the first numbers of its input; those that a policy chose by."""
     query_offset: int = -1
     """Offset of the query in its partition (predictions have the same partition number)."""
     queried_at_ms: int = 0

@@ -5,6 +5,7 @@ Rules of this file:
 - `check_query` finds what is wrong with a query that could be read: its application is answered, with the reason.
 """
 
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +15,11 @@ ID_CHARACTERS = 256
 
 MOST_ROWS = 10_000
 """Of one query: each router process decides about a query at one go, and 10 000 rows take it a tenth of a second."""
+
+MOST_FEATURES = 16
+"""Of one query: a row of the routers' state has half as many numbers a model as the square of this."""
+LARGEST_FEATURE = 1e6
+"""In size: sums of products of millions of them stay exact enough."""
 
 _Identifier = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
 
@@ -35,6 +41,8 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Answer within so many milliseconds of the record's timestamp; at most the application's objective counts."""
     models: list[str] | None = None
     """Ask exactly these models (`name` or `name:version`) instead of those that the policy would choose."""
+    features: Annotated[list[float], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": 16})] | None = None
+    """Numbers that a policy such as `lin_ucb` chooses by, at most 16, best about as large as 1."""
 
 
 def check_query(query: Query) -> str | None:
@@ -64,7 +72,18 @@ def _check_options(query: Query) -> str | None:
         return f"deadline_ms is {query.deadline_ms}: give at least 1, or leave it out for the application's objective"
     if query.models is not None and not query.models:
         return "models is empty: name at least one model, or leave it out for the policy to choose"
+    if query.features is not None and (wrong := _check_features(query.features)):
+        return wrong
     return _check_identifier("query_id", query.query_id) or _check_identifier("context", query.context)
+
+
+def _check_features(features: list[float]) -> str | None:
+    if not 1 <= len(features) <= MOST_FEATURES:
+        return f"there are {len(features)} features: give 1 to {MOST_FEATURES}, or leave them out"
+    for value in features:
+        if not (math.isfinite(value) and abs(value) <= LARGEST_FEATURE):
+            return f"the feature {value:g} is too large: give numbers of at most {LARGEST_FEATURE:g} in size"
+    return None
 
 
 def _check_identifier(name: str, value: str | None) -> str | None:

@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from clipper_topics.change import SavedRow
 from clipper_topics.manifests import REF_PATTERN, Name, Sha256, Text
+from clipper_topics.query import MOST_FEATURES
 
 RESTORE = "clipper-restore"
 """Header of a marker; its value is the id of the restore."""
@@ -29,12 +30,16 @@ MAX_MARKER_BYTES = 900 * 1024
 """Of a marker: a record of the feedback topic has at most a mebibyte by the brokers' default."""
 MAX_BEFORE_BYTES = 200 * 1024
 """Of the rows before that a declaration keeps: every process that follows the control topic reads them."""
+LARGEST_MOMENT = 1e100
+"""In size: no sum of products of features comes near, and no product of two overflows."""
 MAX_CONTEXT_CHARACTERS = 256
 ID_PATTERN = r"^r-[0-9a-f]{8,64}$(?!\n)"
 """Ids of restores."""
 
 RestoreId = Annotated[str, Meta(pattern=ID_PATTERN)]
 _ref = re.compile(REF_PATTERN)
+_LENGTHS = [width * (width + 3) // 2 for width in range(2, MOST_FEATURES + 2)]
+"""Numbers of moments: of a constant and one feature or more."""
 
 
 class Restore(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -105,6 +110,17 @@ def _wrong_with(row: SavedRow, partitions: int) -> str | None:
             return f"{model[:100]!r} is no model version: write name:version"
         if not all(0.0 <= value < math.inf for value in sums):
             return f"the sums of {model} are {sums}: give finite numbers that are not negative"
+    return _wrong_with_moments(row)
+
+
+def _wrong_with_moments(row: SavedRow) -> str | None:
+    for model, moments in row.moments.items():
+        if model not in row.totals:
+            return f"{model[:100]!r} has moments and no totals: give both"
+        if len(moments) not in _LENGTHS:
+            return f"{len(moments)} moments of {model}: {MOST_FEATURES} features at most have {_LENGTHS[-1]}"
+        if not all(abs(value) <= LARGEST_MOMENT for value in moments):
+            return f"a moment of {model} is no number or too large: give numbers of at most {LARGEST_MOMENT:g} in size"
     return None
 
 

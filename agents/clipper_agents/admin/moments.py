@@ -109,7 +109,8 @@ def row_of(record: ConsumerRecord[Any, Any]) -> tuple[RowKey, SelectionRow] | No
 def saved_row(key: RowKey, row: SelectionRow) -> SavedRow:
     """A row as it can be kept."""
     totals = {one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals}
-    return SavedRow(partition=key.partition, context=key.context, totals=totals)
+    moments = {one.model: one.moments for one in row.totals if one.moments}
+    return SavedRow(partition=key.partition, context=key.context, totals=totals, moments=moments)
 
 
 def _partitions(topic: str, topics: Mapping[str, int]) -> list[TopicPartition]:

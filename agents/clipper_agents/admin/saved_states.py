@@ -95,4 +95,7 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
 def state_of_rows(rows: Iterable[SavedRow], context: str | None) -> SelectionState:
     """What the policy sees: the rows of a context, or those without one, added in partition order."""
     wanted = sorted((row for row in rows if row.context == context), key=lambda row: row.partition)
-    return merge(SelectionState({ref: ModelTotals(*sums) for ref, sums in row.totals.items()}) for row in wanted)
+    return merge(
+        SelectionState({ref: ModelTotals(*sums, row.moments.get(ref, ())) for ref, sums in row.totals.items()})
+        for row in wanted
+    )

@@ -24,6 +24,10 @@ def predict(
         list[str] | None,
         typer.Option("--model", metavar="NAME:VERSION", help="Ask this model instead of the policy's; repeatable."),
     ] = None,
+    features: Annotated[
+        list[float] | None,
+        typer.Option("--feature", metavar="NUMBER", help="A number that a policy like lin_ucb chooses by; repeatable."),
+    ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="Wait so many seconds at most.")] = 10.0,
     config: ConfigFile = None,
     bootstrap: Bootstrap = None,
@@ -31,15 +35,15 @@ def predict(
 ) -> None:
     """Ask one question and print the answer as a line of JSON."""
     from clipper_stream.client.client import Client
+    from clipper_stream.client.preparing import QueryOptions
 
     settings = settings_from(config, bootstrap, assignments)
     row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
 
     async def ask() -> Any:
         async with Client(settings.connection(os.environ), prefix=settings.kafka.prefix) as client:
-            return await client.predict(
-                application, row, context=context, deadline_ms=deadline_ms, models=models, timeout_s=timeout_s
-            )
+            options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
+            return await client.predict(application, row, timeout_s=timeout_s, **options)
 
     print(_shown(asyncio.run(ask())))
 

@@ -72,4 +72,5 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
         record.key,
         kind,
         check_query(query),
+        query.features,
     )

@@ -16,6 +16,7 @@ MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 """Of a prediction; the key, which is the query's, needs room as well."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
+_NO_FEATURES: list[float] = []
 JSON_HEADERS: list[tuple[str, bytes]] = [(codec.CONTENT_TYPE, codec.JSON.encode())]
 
 
@@ -122,6 +123,7 @@ def prediction_of(answer: Answer) -> Prediction:
     )
     if used or unused:
         prediction.served_propensity = served_propensity
+        prediction.features = pending.features or _NO_FEATURES
         if application is not None:
             prediction.policy = _policy(query, application)
         if unused:

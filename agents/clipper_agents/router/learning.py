@@ -117,6 +117,7 @@ def decision_of(prediction: Prediction, audit: Audit | None = None) -> LoggedDec
         answer=prediction.outputs if packed else prediction.output,
         default=prediction.default,
         several_rows=packed,
+        features=tuple(prediction.features),
     )
 
 
@@ -231,7 +232,7 @@ def _restore(
 
 
 def _state(row: SavedRow) -> SelectionState:
-    return SelectionState({model: ModelTotals(*sums) for model, sums in row.totals.items()})
+    return SelectionState({model: ModelTotals(*sums, row.moments.get(model, ())) for model, sums in row.totals.items()})
 
 
 _EMPTY = SelectionState()

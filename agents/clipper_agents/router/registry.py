@@ -167,4 +167,5 @@ class Registry:
             confidence_threshold=manifest.confidence_threshold,
             audit_ratio=manifest.audit_ratio,
             seed=manifest.seed,
+            input_features=manifest.input_features,
         )

@@ -22,7 +22,7 @@ from clipper_agents.streaming.table import StepTable
 from clipper_stream.routing import Application
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_stream.selection.trials import Choice
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_row
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ def state_of(row: SelectionRow) -> SelectionState:
     """The row's totals as the library's state."""
     return SelectionState(
         {
-            totals.model: ModelTotals(totals.count, totals.loss, totals.weighted_count, totals.weighted_loss)
+            totals.model: ModelTotals(
+                totals.count, totals.loss, totals.weighted_count, totals.weighted_loss, totals.moments
+            )
             for totals in row.totals
         }
     )
@@ -60,6 +62,7 @@ def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
             loss=sums.loss,
             weighted_count=sums.weighted_count,
             weighted_loss=sums.weighted_loss,
+            moments=sums.moments,
         )
         for model, sums in state.totals.items()
     ]
@@ -104,8 +107,8 @@ class Selection:
     ) -> None:
         """Store rows and the new position in one step; they are durable when this returns."""
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
-        encoded = {RowKey(name, context, partition): _encode(row) for (name, context), row in notes_last}
-        encoded[RowKey("", None, partition)] = _encode(SelectionRow(version=ROW_VERSION, offset=position))
+        encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
+        encoded[RowKey("", None, partition)] = encode_row(SelectionRow(version=ROW_VERSION, offset=position))
         await self._table.write(outbox, partition, {_encode(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
