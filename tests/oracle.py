@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 from known_fields import Told, known_fields
@@ -53,12 +54,16 @@ class Row:
     offset: int = -1
     applied: int = 0
     totals: dict[str, list[float]] = field(default_factory=dict)
-    """By model: count, loss, weighted loss, weighted count."""
+    """By model: count, loss, weighted loss, weighted count; then, if there are any, moments."""
 
     @property
     def bits(self) -> tuple[int, int, tuple[tuple[str, bytes], ...]]:
         """The row with every float as its eight bytes, models in the order in which they were first scored."""
-        return self.offset, self.applied, tuple((m, struct.pack("<4d", *sums)) for m, sums in self.totals.items())
+        return (
+            self.offset,
+            self.applied,
+            tuple((m, struct.pack(f"<{len(sums)}d", *sums)) for m, sums in self.totals.items()),
+        )
 
 
 def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
@@ -69,7 +74,7 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
         _, offset, applied, totals = unpack(record.value or b"")
         key = (application, context, partition)
         if key not in rows or offset > rows[key].offset:
-            rows[key] = Row(offset, applied, {model: sums for model, *sums in totals})
+            rows[key] = Row(offset, applied, {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals})
     return rows
 
 
@@ -129,9 +134,10 @@ def fold(
             continue
         counted.add(about)
         keep = _keep(applications[name])
+        features = decision.get("features", ()) if _looks_at_features(applications[name]) else ()
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
-        _add(row.totals, losses, keep)
+        _add(row.totals, losses, keep, features)
     return rows
 
 
@@ -165,7 +171,7 @@ def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -
         row = rows.setdefault((name, one.get("context"), partition), Row())
         row.offset = marker.offset
         row.totals = {
-            model: [count, loss, weighted_loss, weighted_count]
+            model: [count, loss, weighted_loss, weighted_count, *one.get("moments", {}).get(model, ())]
             for model, (count, loss, weighted_count, weighted_loss) in one["totals"].items()
         }
     rows[note] = Row(marker.offset, declared.offset)
@@ -234,14 +240,31 @@ def _keep(application: Mapping[str, Any]) -> float:
     return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)
 
 
-def _add(totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float]], keep: float) -> None:
+def _looks_at_features(application: Mapping[str, Any]) -> bool:
+    return application.get("policy", {}).get("name") == "lin_ucb"
+
+
+def _add(
+    totals: dict[str, list[float]], losses: Mapping[str, tuple[float, float]], keep: float, features: Sequence[float]
+) -> None:
     if losses and keep != 1.0:
         for sums in totals.values():
             sums[:] = [value * keep for value in sums]
     for model, (loss, propensity) in losses.items():
         sums = totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
-        for index, value in enumerate((1.0, loss, loss / propensity, 1.0 / propensity)):
+        added = [1.0, loss, loss / propensity, 1.0 / propensity, *_moments(features, loss)]
+        sums += [0.0] * (len(added) - len(sums))
+        for index, value in enumerate(added):
             sums[index] += value
+
+
+def _moments(features: Sequence[float], loss: float) -> list[float]:
+    """Of x = (1, features), a column of the upper triangle of x x^T after the other, each followed by loss x."""
+    if not features:
+        return []
+    x = [1.0, *map(float, features)]
+    triangle = [[x[row] * x[column] for row in range(column + 1)] + [loss * x[column]] for column in range(len(x))]
+    return [value for column in triangle for value in column]
 
 
 def _losses(

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from e2e.any_client import MSGPACK, AnyClient, Record
 from plain_msgpack import pack
 
-APPLICATIONS = ("picks", "picks", "blends", "blends", "slow")
+APPLICATIONS = ("picks", "picks", "blends", "blends", "chooses", "slow")
 LONGEST_ID = 20_000
 CONTEXTS = (None, None, "ada", "alan", "grace")
 
@@ -123,6 +123,8 @@ class Traffic:
         context = rng.choice(CONTEXTS)
         if context:
             content["context"] = context
+        if rng.random() < 0.2:
+            content["features"] = [rng.random() for _ in range(rng.randrange(1, 4))]
         if rng.random() < 0.5:
             content["query_id"] = f"order {self.asked}"
         return content

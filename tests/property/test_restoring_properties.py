@@ -22,10 +22,16 @@ from clipper_topics.control import restore_key
 from clipper_topics.restore import RESTORE, Restore, markers_of
 
 NAMES, CONTEXTS, MODELS = ("app", "other"), (None, "c"), ("a:1", "b:1", "c:1")
-APPLICATIONS = {name: application(name, MODELS) for name in NAMES}
+POLICIES = {"app": "exp4", "other": "lin_ucb"}
+APPLICATIONS = {name: application(name, MODELS, policy=POLICIES[name]) for name in NAMES}
+FEATURES = ([0.1, -0.0, 1 / 3], [-2.5])
 QUERIES = {
     f"{name}-{context}-{number}": prediction(
-        f"{name}-{context}-{number}", name, context=context, outputs=[(ref, place + number) for place, ref in shown]
+        f"{name}-{context}-{number}",
+        name,
+        context=context,
+        outputs=[(ref, place + number) for place, ref in shown],
+        features=FEATURES[number] if context is None else [],
     )
     for name in NAMES
     for context in CONTEXTS
@@ -35,14 +41,26 @@ QUERIES = {
 BROKEN = "r-0000000000000000"
 
 sums = st.tuples(*[st.floats(0.0, 1e6)] * 4)
+moments = st.sampled_from([0, 5, 14]).flatmap(lambda size: st.tuples(*[st.floats(-1e6, 1e6)] * size))
 saved_rows = st.dictionaries(
-    st.sampled_from(CONTEXTS), st.dictionaries(st.sampled_from(MODELS), sums, max_size=3), max_size=2
-).map(lambda found: [SavedRow(partition=0, context=context, totals=totals) for context, totals in found.items()])
+    st.sampled_from(CONTEXTS),
+    st.dictionaries(st.sampled_from(MODELS), st.tuples(sums, moments), max_size=3),
+    max_size=2,
+).map(lambda found: [saved(context, models) for context, models in found.items()])
 restores = st.tuples(st.sampled_from(NAMES), saved_rows)
 events = st.one_of(
     st.tuples(st.sampled_from(sorted(QUERIES)), st.integers(0, 3)),
     st.tuples(st.none(), st.integers(0, 4)),
 )
+
+
+def saved(context, models):
+    return SavedRow(
+        partition=0,
+        context=context,
+        totals={model: four for model, (four, _) in models.items()},
+        moments={model: others for model, (_, others) in models.items() if others},
+    )
 
 
 class CrashingTable:
@@ -140,7 +158,8 @@ def test_a_log_with_markers_that_is_cut_and_crashes_anywhere_is_the_serial_fold_
         if todo:
             process.learn(todo, stop_after)
     predictions = [Read(0, n, None, codec.predictions.encode(one), {}) for n, one in enumerate(QUERIES.values())]
-    expected = oracle.fold(predictions, map(read, log), {name: {} for name in NAMES}, control=map(read, control))
+    manifests = {name: {"policy": {"name": policy}} for name, policy in POLICIES.items()}
+    expected = oracle.fold(predictions, map(read, log), manifests, control=map(read, control))
     table = oracle.table(Read(0, 0, key, value, {}) for key, value in process.table.kept.items())
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
 
