@@ -15,7 +15,7 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, 
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
 from clipper_topics.restore import Marker, Restore
-from clipper_topics.selection_totals import ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_totals import ModelTotalsRecord, RowKey, SelectionRow, encode_row
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUTER = bytes(range(8))
@@ -33,6 +33,7 @@ RECORDS: dict[str, tuple[codec.Codec[Any], msgspec.Struct]] = {
         ),
     ),
     "query-rows": (codec.queries, Query(application="spam", inputs=["Liebe Grüße", "今日は", ""])),
+    "query-features": (codec.queries, Query(application="digits", input=[1.0], features=[0.5, -1.0])),
     "query-base64": (codec.queries, Query(application="photos", input={"base64": "AAEC"})),
     "prediction-row": (
         codec.predictions,
@@ -52,6 +53,17 @@ RECORDS: dict[str, tuple[codec.Codec[Any], msgspec.Struct]] = {
             queried_at_ms=1_764_000_000_000,
             predicted_at_ms=1_764_000_000_010,
             latency_ms=10.0,
+        ),
+    ),
+    "prediction-features": (
+        codec.predictions,
+        Prediction(
+            query_id="0-19",
+            application="digits",
+            output=3,
+            policy=PolicyRef(name="lin_ucb"),
+            models=[ModelAnswer(model="svm", version="1", propensity=0.975, output=3)],
+            features=[0.5, -1.0],
         ),
     ),
     "prediction-rows": (
@@ -145,6 +157,28 @@ STATE: dict[str, msgspec.Struct] = {
     "selection-row": SelectionRow(
         version=1, offset=99, applied=12, totals=[ModelTotalsRecord("svm:1", 12.0, 1.5, 3.25)]
     ),
+    "selection-row-plain": SelectionRow(
+        version=1, offset=99, applied=12, totals=[ModelTotalsRecord("svm:1", 12.0, 1.5, 3.25, 24.0)]
+    ),
+    "selection-row-moments": SelectionRow(
+        version=1,
+        offset=99,
+        applied=12,
+        totals=[
+            ModelTotalsRecord("svm:1", 12.0, 1.5, 3.25, 24.0, (12.0, 1.5, -2.0, 7.5, 0.1)),
+            ModelTotalsRecord("knn:2", 1.0, 1.0, 2.0, 2.0),
+        ],
+    ),
+    "marker-moments": Marker(
+        application="digits",
+        rows=[
+            SavedRow(
+                partition=3,
+                totals={"svm:1": (12.0, 1.5, 24.0, 3.25)},
+                moments={"svm:1": (12.0, 1.5, -2.0, 7.5, 0.1)},
+            )
+        ],
+    ),
     "marker": Marker(
         application="digits",
         rows=[
@@ -206,6 +240,46 @@ def test_bytes_of_selection_totals_are_read_as_they_were_meant(name, ending):
     expected = STATE[name]
     written = (GOLDEN / f"{name}.{ending}").read_bytes()
     assert getattr(msgspec, ending).decode(written, type=type(expected)) == expected
+
+
+@pytest.mark.parametrize("name", ["selection-row-moments", "selection-row-plain"])
+def test_a_row_is_written_as_it_always_was(name):
+    """One without moments has not a byte more than before there were any."""
+    written = (GOLDEN / f"{name}.msgpack").read_bytes()
+    assert encode_row(STATE[name]) == written
+
+
+@pytest.mark.parametrize("name", ["selection-row-moments", "query-features", "prediction-features", "marker-moments"])
+def test_a_reader_from_before_there_were_features_reads_the_rest(name):
+    content = msgspec.msgpack.decode((GOLDEN / f"{name}.msgpack").read_bytes())
+    if name == "selection-row-moments":
+        found = msgspec.convert(content, type=_OldRow)
+        assert [one.weighted_count for one in found.totals] == [24.0, 2.0]
+    elif name == "marker-moments":
+        assert msgspec.convert(content["rows"], type=list[_OldSavedRow])[0].totals == {"svm:1": (12.0, 1.5, 24.0, 3.25)}
+    else:
+        assert content.pop("features") == [0.5, -1.0]
+        assert RECORDS[name][0].decode(msgspec.json.encode(content)).features in (None, [])
+
+
+class _OldTotals(msgspec.Struct, array_like=True):
+    model: str
+    count: float
+    loss: float
+    weighted_loss: float
+    weighted_count: float = 0.0
+
+
+class _OldRow(msgspec.Struct, array_like=True):
+    version: int
+    offset: int
+    applied: int = 0
+    totals: list[_OldTotals] = []
+
+
+class _OldSavedRow(msgspec.Struct):
+    partition: int
+    totals: dict[str, tuple[float, float, float, float]]
 
 
 def test_every_golden_file_is_read_by_a_test():

@@ -28,6 +28,11 @@ def test_a_query_has_what_its_record_says():
     assert (found.content_type, found.invalid) == (codec.JSON, None)
 
 
+@pytest.mark.parametrize(("text", "features"), [(b"[1, 0.5]", [1.0, 0.5]), (b"null", None)])
+def test_a_query_has_the_features_that_it_gives(text, features):
+    assert query_of(b'{"application": "app", "input": 1, "features": ' + text + b"}").features == features
+
+
 def test_a_query_without_an_id_is_named_by_its_place():
     assert query_of(b'{"application": "app", "input": 1}').query_id == "2-7"
 

@@ -52,13 +52,15 @@ def test_an_application_has_what_its_manifest_says(registry):
         registry,
         app(
             input=InputSpec(dtype="int64", shape=[2]), objective_ms=250, revision=3, combiner="mean", loss="squared",
-            default_output=7, confidence_threshold=0.5, audit_ratio=0.1, seed=9, policy=PolicySpec(name="exp4"),
+            default_output=7, confidence_threshold=0.5, audit_ratio=0.1, seed=9, input_features=4,
+            policy=PolicySpec(name="exp4"),
         ),
     )  # fmt: skip
     found = registry.application("app")
     assert (found.spec.dtype, found.spec.shape, found.objective_s, found.revision) == ("int64", (2,), 0.25, 3)
     assert (found.combiner, found.loss, found.default_output, found.policy.name) == ("mean", "squared", 7, "exp4")
     assert (found.confidence_threshold, found.audit_ratio, found.seed) == (0.5, 0.1, 9)
+    assert found.input_features == 4
     take(registry, app(objective_ms=None))
     assert registry.application("app").objective_s is None
 

@@ -8,7 +8,7 @@ from doubles_streaming import record
 
 from clipper_agents.router.selection import NO_ROW, Selection, _encode, _keys, _rows, newer, row_of, state_of
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_topics.selection_totals import RowKey
+from clipper_topics.selection_totals import RowKey, encode_row
 
 APP = application("app", ("a:1", "b:1"), "exp4")
 GOOD_A = SelectionState({"a:1": ModelTotals(10, 0, 10, 0), "b:1": ModelTotals(10, 10, 10, 10)})
@@ -178,9 +178,10 @@ def test_of_two_rows_the_later_feedback_is_newer():
 
 
 def test_a_row_holds_a_state_bit_for_bit():
-    state = SelectionState({"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0)})
+    totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
+    state = SelectionState(totals)
 
-    assert state_of(_rows.decode(_encode(row_of(state, 5, 2)))) == state
+    assert state_of(_rows.decode(encode_row(row_of(state, 5, 2)))) == state
     key = RowKey("app", None, 3)
     assert _keys.decode(_encode(key)) == key
 

@@ -1,3 +1,4 @@
+import math
 import re
 
 import pytest
@@ -20,6 +21,11 @@ from clipper_topics.query import ID_CHARACTERS, Query, check_query
         ({"input": 1, "query_id": ""}, "query_id has 0 characters"),
         ({"input": 1, "query_id": "x" * 257}, "query_id has 257 characters: use 1 to 256"),
         ({"input": 1, "context": ""}, "context has 0 characters"),
+        ({"input": 1, "features": []}, "there are 0 features: give 1 to 16"),
+        ({"input": 1, "features": [0.0] * 17}, "there are 17 features"),
+        ({"input": 1, "features": [1.0, math.inf]}, "the feature inf is too large: give numbers of at most 1e"),
+        ({"input": 1, "features": [math.nan]}, "the feature nan"),
+        ({"input": 1, "features": [-1.1e6]}, "the feature -1.1e"),
     ],
 )
 def test_a_query_that_cannot_be_used_is_told_what_to_do(fields, message):
@@ -34,6 +40,7 @@ def test_a_query_that_cannot_be_used_is_told_what_to_do(fields, message):
         {"input": None},
         {"input": []},
         {"inputs": [None]},
+        {"input": 1, "features": [-1e6] * 16},
         {"input": 1, "deadline_ms": 1, "models": ["svm"], "query_id": "x" * ID_CHARACTERS, "context": "é"},
     ],
 )

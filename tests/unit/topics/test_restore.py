@@ -21,7 +21,12 @@ from clipper_topics.restore import (
 )
 
 ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
-ROW = SavedRow(partition=1, context="c", totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)})
+MOMENTS = (1.0, 0.1 + 0.2, -1.5, 1 / 3, -1e100)
+ROW = SavedRow(partition=1, context="c", totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)}, moments={"a:1": MOMENTS})
+
+
+def moving(moments):
+    return SavedRow(partition=0, totals={"a:1": ODD}, moments={"a:1": moments})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,15 @@ ROW = SavedRow(partition=1, context="c", totals={"b:1": ODD, "a:1": (1.0, 0.0, 2
         (SavedRow(partition=0, totals={"a:1": (1.0, math.nan, 1.0, 0.0)}), "the sums of a:1 are .*finite"),
         (SavedRow(partition=0, totals={"a:1": (1.0, math.inf, 1.0, 0.0)}), "finite"),
         (SavedRow(partition=0, totals={"a:1": (-1.0, 0.0, 1.0, 0.0)}), "not negative"),
+        (SavedRow(partition=0, moments={"a:1": (0.0,) * 5}), "'a:1' has moments and no totals: give both"),
+        (moving((0.0,) * 6), "6 moments of a:1: 16 features at most have 170"),
+        (moving((0.0,) * 2), "2 moments of a:1"),
+        (moving((0.0,) * 189), "189 moments of a:1"),
+        (
+            moving((0.0, 0.0, 0.0, math.nan, 0.0)),
+            "a moment of a:1 is no number or too large: give numbers of at most 1e",
+        ),
+        (moving((0.0, -1.1e100, 0.0, 0.0, 0.0)), "a moment of a:1 is no number or too large"),
     ],
 )
 def test_rows_that_no_state_can_have_are_refused(row, said):
