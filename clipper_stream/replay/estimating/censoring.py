@@ -92,8 +92,8 @@ class Censored:
         if len(old) < 2:  # noqa: PLR2004 (nothing to compare)
             return 1.0
         ratio = float(missing.sum() / old.sum())
-        spread = ratio * (1.0 - ratio)
-        return chi_square_above(float(((missing - old * ratio) ** 2 / (old * spread)).sum()), len(old) - 1) if spread else 1.0
+        distances = (missing - old * ratio) ** 2 / (old * ratio * (1.0 - ratio))
+        return chi_square_above(float(distances.sum()), len(old) - 1)
 
     @property
     def sentence(self) -> str:
@@ -112,11 +112,12 @@ class Censored:
         old = self.came + self.missing
         shares = {g: m / n for g, m, n in zip(self.groups, self.missing, old, strict=True) if n}
         least, most = min(shares, key=lambda g: shares[g]), max(shares, key=lambda g: shares[g])
-        return (
+        sentence = (
             f"{shares[most]:.1%} of the decisions that {most} served have no feedback, of those of {least} "
             f"{shares[least]:.1%}, more than chance explains (chi-square, p = {self.p_value:.1g}). Weigh against it "
-            "(weights_of), and find out whether feedback depends on the answer",
+            "(weights_of), and find out whether feedback depends on the answer"
         )
+        return (sentence,)
 
 
 def mature(columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Bools:
@@ -164,8 +165,7 @@ def chi_square_above(value: float, degrees: int) -> float:
     half = value / 2.0
     if half <= 0.0:
         return 1.0
-    first = 1.0 if degrees % 2 == 0 else 0.5
-    orders = [first + step for step in range((degrees - (degrees % 2)) // 2)]
-    terms = (math.exp((order - 1.0 if degrees % 2 == 0 else order) * math.log(half) - half - math.lgamma(order + (0.0 if degrees % 2 == 0 else 1.0))) for order in orders)
-    tail = 0.0 if degrees % 2 == 0 else math.erfc(math.sqrt(half))
-    return min(1.0, tail + sum(terms))
+    lowest = 0.5 * (degrees % 2)
+    powers = (lowest + step for step in range(degrees // 2))
+    terms = (math.exp(power * math.log(half) - half - math.lgamma(power + 1.0)) for power in powers)
+    return min(1.0, (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0) + sum(terms))

@@ -8,7 +8,7 @@ Rules of this file:
   the served one only, so that is the probability of having been served.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -89,32 +89,34 @@ def choices_of(
     Raises:
         InvalidSetting: a matrix of another shape, probabilities that are none, or a predicted loss that is no number.
     """
-    rows = columns.with_feedback
-    known = ~np.isnan(columns.loss)
-    scored = scored_propensity(columns)
-    weight = np.divide(known, scored, out=np.zeros_like(scored), where=known & (scored > 0.0))
-    loss = np.where(known, columns.loss, 0.0)
     _check(columns.loss.shape, target, predicted)
-    whole = Choices(
+    rows = columns.with_feedback
+    known = columns if rows.all() else columns.take(rows)
+    weight, loss = _weighed(known)
+    return Choices(
         weight=weight,
         loss=loss,
-        target=target,
-        predicted=predicted,
-        answer_loss=columns.answer_loss,
-        share=censoring,
-        block=blocks_of(columns),
+        target=_by_column(target, rows),
+        predicted=None if predicted is None else _by_column(predicted, rows),
+        answer_loss=known.answer_loss,
+        share=None if censoring is None else censoring[rows],
+        block=blocks_of(known),
     )
-    return _taken(whole, rows)
 
 
-def scored_propensity(columns: DecisionColumns) -> Floats:
-    """Probability with which each model was to be scored; 0 where it was not asked, (n, M).
+def scored_propensity(columns: DecisionColumns, model: int) -> Floats:
+    """Probability with which a model was to be scored; 0 where it was not asked, (n,).
+
+    Args:
+        columns: n decisions.
+        model: Its column.
 
     Source: `clipper_stream.feedback.fold.score`, whose losses these are.
     """
-    labelled = columns.answered & (columns.label >= 0)[:, None]
-    served = np.where(columns.served, columns.served_propensity[:, None], 0.0)
-    return np.where(labelled, columns.propensity, served)
+    labelled = columns.answered[:, model] & (columns.label >= 0)
+    if labelled.all():
+        return columns.propensity[:, model]
+    return np.where(labelled, columns.propensity[:, model], columns.served_propensity * columns.served[:, model])
 
 
 def row_sums(left: Floats, right: Floats) -> Floats:
@@ -122,22 +124,27 @@ def row_sums(left: Floats, right: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
-def _taken(whole: Choices, rows: Bools) -> Choices:
-    """Some decisions, each column of a matrix beside itself in memory: sums over few columns are then fast."""
-    everything = bool(rows.all())
-    arrays = {}
-    for field in fields(whole):
-        array = getattr(whole, field.name)
-        taken = array if array is None or everything else array[rows]
-        arrays[field.name] = np.asfortranarray(taken) if taken is not None and taken.ndim == 2 else taken  # noqa: PLR2004 (a matrix)
-    return Choices(**arrays)
+def _weighed(columns: DecisionColumns) -> tuple[Floats, Floats]:
+    """Weights and losses, column by column: sums over few columns are fast where each lies beside itself in memory."""
+    shape = columns.loss.shape
+    weight, loss = np.zeros(shape, order="F"), np.zeros(shape, order="F")
+    for model in range(shape[1]):
+        scored, of_model = scored_propensity(columns, model), columns.loss[:, model]
+        known = (scored > 0.0) & ~np.isnan(of_model)
+        np.divide(1.0, scored, out=weight[:, model], where=known)
+        np.copyto(loss[:, model], of_model, where=known)
+    return weight, loss
+
+
+def _by_column(matrix: Floats, rows: Bools) -> Floats:
+    return np.asfortranarray(matrix if rows.all() else matrix[rows])
 
 
 def _check(shape: tuple[int, ...], target: Floats, predicted: Floats | None) -> None:
     for name, matrix in (("target", target), ("predicted", predicted)):
         if matrix is not None and matrix.shape != shape:
             raise InvalidSetting(f"{name} has shape {matrix.shape}: give {shape}, a row a decision, a column a model")
-    if not (target >= 0.0).all() or (np.abs(target.sum(axis=1) - 1.0) > _ROUNDING).any():
+    if not (target >= 0.0).all() or (np.abs(row_sums(target, np.ones_like(target)) - 1.0) > _ROUNDING).any():
         raise InvalidSetting("target has a row that is no distribution: give probabilities >= 0 that sum to 1")
     if predicted is not None and not np.isfinite(predicted).all():
         raise InvalidSetting("predicted has a value that is no number: give a loss for every model")

@@ -96,7 +96,7 @@ def groups_of(columns: DecisionColumns) -> Codes:
 def buckets_of(since_ms: Ints) -> NDArray[np.int64]:
     """Bucket of each delay; one that clocks made negative is none at all, (n,)."""
     doublings = np.log2(np.maximum(since_ms, 1))
-    return np.minimum(np.ceil(doublings * _EDGES_OF_A_DOUBLING), BUCKETS - 1).astype(np.int64)
+    return np.asarray(np.minimum(np.ceil(doublings * _EDGES_OF_A_DOUBLING), BUCKETS - 1), np.int64)
 
 
 def edge_ms(bucket: int) -> int:

@@ -5,6 +5,7 @@ Rules of this file:
 - A sentence has the number, what it means and what to do.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -19,7 +20,6 @@ FEWEST_EFFECTIVE = 50.0
 """Below it no interval covers as often as it says (docs/reference/coverage.md)."""
 MOST_UNSUPPORTED = 0.01
 MOST_OF_ONE = 0.05
-_EXACT = 1e-9
 _DOUBTS = 4.0
 """Standard errors that the mean importance may be away from 1: of 10,000 candidates one is further by chance."""
 
@@ -30,8 +30,10 @@ class SupportSums:
 
     Attributes:
         decisions: n.
+        shares: Sum of how much each counts against censoring, n without weights.
         importance: Sum of what each decision counts.
         squares: Sum of the squares of that.
+        distances: Sum of the squared distances of that from its expectation, the share.
         largest: The most that one of them counts.
         most: Largest probability of each column under the candidate, (K,).
         heaviest: Largest weight of each column in the log, 1 / its smallest propensity, (K,).
@@ -46,8 +48,10 @@ class SupportSums:
     """
 
     decisions: int
+    shares: float
     importance: float
     squares: float
+    distances: float
     largest: float
     most: Floats
     heaviest: Floats
@@ -61,8 +65,10 @@ class SupportSums:
         none, table = np.zeros(width), np.zeros((0, width))
         return cls(
             decisions=0,
+            shares=0.0,
             importance=0.0,
             squares=0.0,
+            distances=0.0,
             largest=0.0,
             most=none,
             heaviest=none,
@@ -74,11 +80,15 @@ class SupportSums:
     @classmethod
     def of(cls, choices: Choices, contexts: Contexts) -> Self:
         """How these decisions lie."""
-        counts = choices.importance if choices.share is None else choices.importance * choices.share
+        share = np.ones(len(choices)) if choices.share is None else choices.share
+        counts = choices.importance * share
+        away = counts - share
         return cls(
             decisions=len(choices),
+            shares=float(share.sum()),
             importance=float(counts.sum()),
             squares=float(counts @ counts),
+            distances=float(away @ away),
             largest=float(counts.max(initial=0.0)),
             most=choices.target.max(axis=0, initial=0.0),
             heaviest=choices.weight.max(axis=0, initial=0.0),
@@ -93,8 +103,10 @@ class SupportSums:
         _, scored = together([(self.contexts, self.scored), (other.contexts, other.scored)])
         return type(self)(
             decisions=self.decisions + other.decisions,
+            shares=self.shares + other.shares,
             importance=self.importance + other.importance,
             squares=self.squares + other.squares,
+            distances=self.distances + other.distances,
             largest=max(self.largest, other.largest),
             most=np.maximum(self.most, other.most),
             heaviest=np.maximum(self.heaviest, other.heaviest),
@@ -117,8 +129,8 @@ class SupportSums:
         return Support(
             decisions=self.decisions,
             effective=self.importance**2 / self.squares if self.squares else 0.0,
-            mean_importance=self.importance / self.decisions if self.decisions else 0.0,
-            doubts=_doubts(self.decisions, self.importance, self.squares),
+            mean_importance=self.importance / self.shares if self.shares else 0.0,
+            doubts=abs(self.importance - self.shares) / math.sqrt(self.distances) if self.distances else 0.0,
             largest_share=self.largest / self.importance if self.importance else 0.0,
             largest_importance=largest_importance(self.most, self.heaviest),
             unsupported_ratio=float(missing.sum() / self.decisions) if self.decisions else 1.0,
@@ -193,7 +205,7 @@ class Support:
 
     @property
     def _doubtful(self) -> str:
-        if self.doubts <= _DOUBTS or self.unsupported_ratio > MOST_UNSUPPORTED:
+        if self.doubts <= _DOUBTS or self._unsupported or self._few:
             return ""
         return (
             f"decisions count {self.mean_importance:.3f} on average, {self.doubts:.1f} standard errors from 1: losses "
@@ -211,12 +223,3 @@ def largest_importance(most: Floats, heaviest: Floats) -> float:
     """
     chosen = heaviest[most > 0.0]
     return float(min(chosen.max(initial=0.0), most @ heaviest))
-
-
-def _doubts(decisions: int, total: float, squares: float) -> float:
-    if decisions < 2:  # noqa: PLR2004 (one has no variance)
-        return 0.0
-    mean = total / decisions
-    variance = max(0.0, squares / decisions - mean * mean)
-    distance = abs(mean - 1.0)
-    return float(distance / np.sqrt(variance / decisions)) if variance else (0.0 if distance < _EXACT else np.inf)
