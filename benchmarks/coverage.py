@@ -4,7 +4,7 @@
     python benchmarks/coverage.py --page docs/reference/coverage.md      # and the page with its plot
     python benchmarks/coverage.py --quick                                # few seeds; its numbers say nothing
 
-Five classifiers of handwritten digits, trained on 600 images and more or less blind, answer the other 1,197, so the loss
+Five classifiers of handwritten digits, trained on 600 images and more or less blind, answer the other 1,197: the loss
 of every model on every query is known. The context is how much ink an image has, in four classes. A log draws queries
 with replacement and serves a mediocre model, but
 
@@ -173,9 +173,7 @@ def cell(row: Row, name: str, method: str) -> str:
 def conclusions(rows: list[Row]) -> Iterator[str]:
     """Coverage of each estimator in the seeds that gave no warning."""
     yield "## What covers where nothing is warned of\n"
-    yield (
-        f"All seeds without a warning together, and in parentheses the worst row of those with at least {FEWEST_SEEDS}.\n"
-    )
+    yield (f"All seeds without a warning together, and in parentheses the worst row with at least {FEWEST_SEEDS}.\n")
     yield "| estimator | bootstrap | normal | empirical Bernstein |"
     yield "|---|---|---|---|"
     for estimator in make_estimators(decisions=1):

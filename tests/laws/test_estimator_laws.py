@@ -35,7 +35,7 @@ def sums(name, some):
     sndr="as dr",
     switch_dr="as dr",
 )
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
 def test_the_logged_policy_as_its_own_candidate_has_the_mean_of_its_losses(name, seed):
     some = some_choices(seed, same=True)
@@ -54,7 +54,7 @@ def test_the_logged_policy_as_its_own_candidate_has_the_true_mean_within_four_st
     clipped_ips="as ips",
     switch_dr="shifts with it, but for the decisions that are left to the prediction",
 )
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, by=st.floats(-2.0, 2.0))
 def test_losses_and_predictions_that_are_larger_by_a_number_make_the_value_larger_by_it(name, seed, by):
     some = some_choices(seed)
@@ -74,14 +74,14 @@ def test_losses_and_predictions_that_are_larger_by_a_number_make_the_value_large
     sndr="is a mean of predictions and one of corrections, which lie in [0, 1] and [-1, 1]",
     switch_dr="as dr",
 )
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(seed=SEEDS, n=st.integers(1, 30))
 def test_the_value_lies_in_the_range_of_losses(name, seed, n):
     assert -1e-12 <= sums(name, some_choices(seed, n)).value <= 1 + 1e-12
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, cuts=st.lists(st.integers(0, 400), max_size=4), order=SEEDS)
 def test_neither_the_order_of_rows_nor_the_cut_into_chunks_changes_anything(name, seed, cuts, order):
     some = some_choices(seed)
@@ -115,7 +115,7 @@ def test_without_a_decision_there_is_no_value_and_nothing_is_known(name):
 
 
 @pytest.mark.parametrize("name", MEANS)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(seed=SEEDS)
 def test_no_two_terms_are_further_apart_than_the_width_says(name, seed):
     some = some_choices(seed)
