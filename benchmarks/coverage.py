@@ -29,7 +29,7 @@ from clipper_stream.replay.estimating.estimator import Estimator
 from clipper_stream.replay.estimating.intervals import Interval, bernstein, normal
 from clipper_stream.replay.estimating.registry import make_estimators
 from clipper_stream.replay.estimating.sums import BlockSums
-from clipper_stream.replay.estimating.support import FEWEST_EFFECTIVE, SupportSums
+from clipper_stream.replay.estimating.support import FEWEST_CARRYING, SupportSums
 
 SIZES = (300, 1_000, 5_000)
 LOGS = {"explores 5 %": (0.05, 0.0), "explores 20 %": (0.2, 0.0), "audits 5 %": (0.0, 0.05)}
@@ -55,6 +55,7 @@ class Row(NamedTuple):
 
     setting: Setting
     effective: float
+    carrying: float
     warned: Floats
     found: dict[tuple[str, str], Floats]
 
@@ -82,10 +83,14 @@ def main() -> None:
     lines = [*by_estimator(rows), "", *by_interval(rows), "", *conclusions(rows)]
     print("\n".join(lines))
     if options.page is not None:
-        plot(rows, options.page.with_suffix(".svg"))
+        plotted = options.page.with_suffix(".svg")
+        plot(rows, plotted)
         generated = "<!-- Generated: python benchmarks/coverage.py --page docs/reference/coverage.md -->"
         asked = "\n".join((__doc__ or "").splitlines()[6:])
-        head = f"# How often intervals cover\n\n{generated}\n\n{seeds} seeds a row. {asked}\n"
+        head = (
+            f"# How often intervals cover\n\n{generated}\n\n{seeds} seeds a row, by `benchmarks/coverage.py`.\n"
+            f"{asked}\n\n![Coverage by the number of decisions that carry the estimate]({plotted.name})\n"
+        )
         options.page.write_text("\n".join([head, *lines]) + "\n")
 
 
@@ -129,9 +134,9 @@ def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row
             for interval in intervals(estimator, choices, supports[-1].largest_importance, drawn):
                 width = interval.upper - interval.lower
                 found.setdefault((estimator.name, interval.method), []).append((interval.holds(truth), width))
-    effective = float(np.median([support.effective for support in supports]))
+    effective, carrying = np.median([(support.effective, support.carrying) for support in supports], axis=0)
     warned = np.array([bool(support.warnings) for support in supports], float)
-    return Row(setting, effective, warned, {key: np.array(each, float) for key, each in found.items()})
+    return Row(setting, effective, carrying, warned, {key: np.array(each, float) for key, each in found.items()})
 
 
 def intervals(estimator: Estimator, choices: Choices, largest: float, drawn: Floats) -> list[Interval]:
@@ -146,13 +151,16 @@ def by_estimator(rows: list[Row]) -> Iterator[str]:
     yield "## By estimator: bootstrap (BCa)\n"
     yield (
         "Share of the seeds in which the interval covers, bold below 93 %, and its mean width. Losses lie in [0, 1].\n"
-        "`effective` is the median effective sample size, `warned` the share of seeds with a warning of `support.py`.\n"
+        "`effective` is the median effective sample size, `carrying` how many decisions carry the variance (median),\n"
+        "`warned` the share of seeds with a warning of `support.py`.\n"
     )
-    yield f"| decisions | log | candidate | effective | warned | {' | '.join(f'`{name}`' for name in names)} |"
-    yield "|---|---|---|---|---|" + "---|" * len(names)
+    heads = ["decisions", "log", "candidate", "effective", "carrying", "warned", *(f"`{name}`" for name in names)]
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
     for row in rows:
         cells = " | ".join(cell(row, name, "bca") for name in names)
-        yield f"| {row.words} | {row.effective:,.0f} | {100 * row.warned.mean():.0f} % | {cells} |"
+        counts = f"{row.effective:,.0f} | {row.carrying:,.0f} | {100 * row.warned.mean():.0f} %"
+        yield f"| {row.words} | {counts} | {cells} |"
 
 
 def by_interval(rows: list[Row]) -> Iterator[str]:
@@ -173,7 +181,7 @@ def cell(row: Row, name: str, method: str) -> str:
 def conclusions(rows: list[Row]) -> Iterator[str]:
     """Coverage of each estimator in the seeds that gave no warning."""
     yield "## What covers where nothing is warned of\n"
-    yield (f"All seeds without a warning together, and in parentheses the worst row with at least {FEWEST_SEEDS}.\n")
+    yield f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
     yield "| estimator | bootstrap | normal | empirical Bernstein |"
     yield "|---|---|---|---|"
     for estimator in make_estimators(decisions=1):
@@ -188,7 +196,7 @@ def summary(rows: list[Row], name: str, method: str) -> str:
 
 
 def plot(rows: list[Row], file: Path) -> None:
-    """Coverage by effective sample size."""
+    """Coverage by the number of decisions that carry the variance."""
     import matplotlib as mpl  # noqa: PLC0415 (only for the page)
 
     mpl.use("svg")
@@ -197,11 +205,16 @@ def plot(rows: list[Row], file: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
     for name, mark in (("ips", "o"), ("snips", "s"), ("dr", "^"), ("sndr", "v"), ("clipped_ips", "x"), ("dm", "+")):
-        effective = [row.effective for row in rows]
-        axes.plot(effective, [100 * row.covered(name, "bca") for row in rows], mark, label=name, alpha=0.8)
+        carrying = [row.carrying for row in rows]
+        axes.plot(carrying, [100 * row.covered(name, "bca") for row in rows], mark, label=name, alpha=0.8)
     axes.axhline(95, color="black", linewidth=1)
-    axes.axvline(FEWEST_EFFECTIVE, color="grey", linewidth=1, linestyle="--", label="below: a warning")
-    axes.set(xscale="log", xlabel="effective sample size", ylabel="covered by the bootstrap interval, %", ylim=(0, 102))
+    axes.axvline(FEWEST_CARRYING, color="grey", linewidth=1, linestyle="--", label="below: a warning")
+    axes.set(
+        xscale="log",
+        xlabel="decisions that carry the estimate",
+        ylabel="covered by the bootstrap interval, %",
+        ylim=(0, 102),
+    )
     axes.legend(loc="lower right", fontsize="small")
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)

@@ -16,8 +16,8 @@ from clipper_stream.replay.columns import Floats
 from clipper_stream.replay.estimating.choices import Choices
 from clipper_stream.replay.estimating.contexts import Contexts, Names, together
 
-FEWEST_EFFECTIVE = 50.0
-"""Below it no interval covers as often as it says (docs/reference/coverage.md)."""
+FEWEST_CARRYING = 100.0
+"""Below it intervals cover less often than they say (docs/reference/coverage.md)."""
 MOST_UNSUPPORTED = 0.01
 MOST_OF_ONE = 0.05
 _DOUBTS = 4.0
@@ -33,6 +33,7 @@ class SupportSums:
         shares: Sum of how much each counts against censoring, n without weights.
         importance: Sum of what each decision counts.
         squares: Sum of the squares of that.
+        fourths: Sum of the fourth powers.
         distances: Sum of the squared distances of that from its expectation, the share.
         largest: The most that one of them counts.
         most: Largest probability of each column under the candidate, (K,).
@@ -51,6 +52,7 @@ class SupportSums:
     shares: float
     importance: float
     squares: float
+    fourths: float
     distances: float
     largest: float
     most: Floats
@@ -68,6 +70,7 @@ class SupportSums:
             shares=0.0,
             importance=0.0,
             squares=0.0,
+            fourths=0.0,
             distances=0.0,
             largest=0.0,
             most=none,
@@ -82,12 +85,13 @@ class SupportSums:
         """How these decisions lie."""
         share = np.ones(len(choices)) if choices.share is None else choices.share
         counts = choices.importance * share
-        away = counts - share
+        away, squares = counts - share, counts * counts
         return cls(
             decisions=len(choices),
             shares=float(share.sum()),
             importance=float(counts.sum()),
-            squares=float(counts @ counts),
+            squares=float(squares.sum()),
+            fourths=float(squares @ squares),
             distances=float(away @ away),
             largest=float(counts.max(initial=0.0)),
             most=choices.target.max(axis=0, initial=0.0),
@@ -106,6 +110,7 @@ class SupportSums:
             shares=self.shares + other.shares,
             importance=self.importance + other.importance,
             squares=self.squares + other.squares,
+            fourths=self.fourths + other.fourths,
             distances=self.distances + other.distances,
             largest=max(self.largest, other.largest),
             most=np.maximum(self.most, other.most),
@@ -129,6 +134,7 @@ class SupportSums:
         return Support(
             decisions=self.decisions,
             effective=self.importance**2 / self.squares if self.squares else 0.0,
+            carrying=self.squares**2 / self.fourths if self.fourths else 0.0,
             mean_importance=self.importance / self.shares if self.shares else 0.0,
             doubts=abs(self.importance - self.shares) / math.sqrt(self.distances) if self.distances else 0.0,
             largest_share=self.largest / self.importance if self.importance else 0.0,
@@ -146,6 +152,8 @@ class Support:
         decisions: With feedback.
         effective: Effective sample size (Kish): so many decisions, each as likely under the candidate as it was, would
             say as much.
+        carrying: The same of the squares, which the standard error is made of: so many decisions decide how exact the
+            estimate is. Seldom asked models that matter show here, though the others keep `effective` large.
         mean_importance: 1 where the log supports all of the candidate, and its propensities are true.
         doubts: Its distance from 1, in standard errors.
         largest_share: Share of all importance that one decision has, in [0, 1].
@@ -153,15 +161,16 @@ class Support:
         unsupported_ratio: Share of the candidate's choices that were never scored in their context, in [0, 1].
         least_supported: The column, and context, with the most of them; None without any.
 
-    >>> Support(decisions=1000, effective=20.0, mean_importance=1.0, doubts=0.1, largest_share=0.01,
-    ...         largest_importance=50.0, unsupported_ratio=0.0, least_supported=None).warnings[0][:49]
-    'only 20 of 1,000 decisions count in effect (below'
+    >>> Support(decisions=1000, effective=200.0, carrying=20.0, mean_importance=1.0, doubts=0.1,
+    ...         largest_share=0.01, largest_importance=50.0, unsupported_ratio=0.0, least_supported=None).warnings[0][:46]
+    'only 20 of 1,000 decisions carry the estimate '
 
-    Source: Kish, "Survey sampling", 1965, section 11.7 (effective sample size).
+    Source: Kish, "Survey sampling", 1965, section 11.7 (effective); Owen, as in `SupportSums` (carrying).
     """
 
     decisions: int
     effective: float
+    carrying: float
     mean_importance: float
     doubts: float
     largest_share: float
@@ -187,11 +196,11 @@ class Support:
 
     @property
     def _few(self) -> str:
-        if self.effective >= FEWEST_EFFECTIVE:
+        if self.carrying >= FEWEST_CARRYING:
             return ""
         return (
-            f"only {self.effective:,.0f} of {self.decisions:,} decisions count in effect (below {FEWEST_EFFECTIVE:g}): "
-            "intervals cover too seldom. Take a longer range, a candidate nearer to the log, or set audit_ratio"
+            f"only {self.carrying:,.0f} of {self.decisions:,} decisions carry the estimate (below "
+            f"{FEWEST_CARRYING:g}), and intervals cover too seldom. Take a longer range, a candidate nearer to the log, or set audit_ratio"
         )
 
     @property

@@ -41,9 +41,17 @@ def test_the_effective_sample_size_is_kishs():
 
 def test_few_decisions_that_count_are_warned_of_with_their_number():
     found = support(one_of(1_000, 0.02, [1.0, 0.0]))
-    assert found.effective < 50
-    assert found.warnings[0].startswith(f"only {found.effective:,.0f} of 1,000 decisions count in effect (below 50)")
+    assert found.carrying == pytest.approx(found.effective), "all that count, count the same"
+    assert found.carrying < 50
+    assert found.warnings[0].startswith(f"only {found.carrying:,.0f} of 1,000 decisions carry the estimate (below 100)")
     assert "audit_ratio" in found.warnings[0]
+
+
+def test_seldom_asked_models_that_matter_are_warned_of_though_many_decisions_count():
+    found = support(one_of(1_000, 0.02, [0.3, 0.7]))
+    assert found.effective > 60
+    assert found.carrying < 30
+    assert found.warnings
 
 
 def test_a_model_that_was_never_asked_in_a_context_is_named():
@@ -94,7 +102,7 @@ def test_sums_of_chunks_are_those_of_the_whole():
     ]
     merged = SupportSums.empty(3).merged(parts[0]).merged(parts[1])
     assert merged.support(NAMES).largest_importance == whole.support(NAMES).largest_importance
-    for name in ("effective", "mean_importance", "doubts", "largest_share", "unsupported_ratio"):
+    for name in ("effective", "carrying", "mean_importance", "doubts", "largest_share", "unsupported_ratio"):
         assert getattr(merged.support(NAMES), name) == pytest.approx(getattr(whole.support(NAMES), name)), name
 
 
