@@ -11,9 +11,10 @@ Rules of this file:
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.replay.columns import Bools, DecisionColumns, Floats
+from clipper_stream.replay.columns import DecisionColumns, Floats
 from clipper_stream.replay.estimating.blocks import Blocks, blocks_of
 
 _ROUNDING = 1e-6
@@ -91,16 +92,16 @@ def choices_of(
     """
     _check(columns.loss.shape, target, predicted)
     rows = columns.with_feedback
-    known = columns if rows.all() else columns.take(rows)
-    weight, loss = _weighed(known)
+    kept = None if rows.all() else np.flatnonzero(rows)
+    weight, loss = _weighed(columns)
     return Choices(
-        weight=weight,
-        loss=loss,
-        target=_by_column(target, rows),
-        predicted=None if predicted is None else _by_column(predicted, rows),
-        answer_loss=known.answer_loss,
-        share=None if censoring is None else censoring[rows],
-        block=blocks_of(known),
+        weight=_of_rows(weight, kept),
+        loss=_of_rows(loss, kept),
+        target=_of_rows(target, kept),
+        predicted=None if predicted is None else _of_rows(predicted, kept),
+        answer_loss=columns.answer_loss if kept is None else columns.answer_loss[kept],
+        share=censoring if kept is None or censoring is None else censoring[kept],
+        block=blocks_of(columns) if kept is None else blocks_of(columns)[kept],
     )
 
 
@@ -127,17 +128,23 @@ def row_sums(left: Floats, right: Floats) -> Floats:
 def _weighed(columns: DecisionColumns) -> tuple[Floats, Floats]:
     """Weights and losses, column by column: sums over few columns are fast where each lies beside itself in memory."""
     shape = columns.loss.shape
-    weight, loss = np.zeros(shape, order="F"), np.zeros(shape, order="F")
+    weight, loss = np.empty(shape, order="F"), np.empty(shape, order="F")
     for model in range(shape[1]):
         scored, of_model = scored_propensity(columns, model), columns.loss[:, model]
-        known = (scored > 0.0) & ~np.isnan(of_model)
-        np.divide(1.0, scored, out=weight[:, model], where=known)
-        np.copyto(loss[:, model], of_model, where=known)
+        known = (scored > 0.0) & ~np.isnan(of_model) & columns.with_feedback
+        np.divide(1.0, np.where(known, scored, np.inf), out=weight[:, model])  # faster than with `where=`
+        loss[:, model] = np.where(known, of_model, 0.0)
     return weight, loss
 
 
-def _by_column(matrix: Floats, rows: Bools) -> Floats:
-    return np.asfortranarray(matrix if rows.all() else matrix[rows])
+def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
+    """These rows, column by column; all of them with None."""
+    if kept is None:
+        return np.asfortranarray(matrix)
+    found = np.empty((len(kept), matrix.shape[1]), order="F")
+    for column in range(matrix.shape[1]):
+        np.take(matrix[:, column], kept, out=found[:, column])
+    return found
 
 
 def _check(shape: tuple[int, ...], target: Floats, predicted: Floats | None) -> None:

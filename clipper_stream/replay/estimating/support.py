@@ -162,7 +162,8 @@ class Support:
         least_supported: The column, and context, with the most of them; None without any.
 
     >>> Support(decisions=1000, effective=200.0, carrying=20.0, mean_importance=1.0, doubts=0.1,
-    ...         largest_share=0.01, largest_importance=50.0, unsupported_ratio=0.0, least_supported=None).warnings[0][:46]
+    ...         largest_share=0.01, largest_importance=50.0, unsupported_ratio=0.0,
+    ...         least_supported=None).warnings[0][:46]
     'only 20 of 1,000 decisions carry the estimate '
 
     Source: Kish, "Survey sampling", 1965, section 11.7 (effective); Owen, as in `SupportSums` (carrying).
@@ -200,7 +201,8 @@ class Support:
             return ""
         return (
             f"only {self.carrying:,.0f} of {self.decisions:,} decisions carry the estimate (below "
-            f"{FEWEST_CARRYING:g}), and intervals cover too seldom. Take a longer range, a candidate nearer to the log, or set audit_ratio"
+            f"{FEWEST_CARRYING:g}): intervals cover too seldom. Take a longer range, or log with audit_ratio or more "
+            "exploration"
         )
 
     @property
