@@ -1,0 +1,224 @@
+"""How often does a 95 % interval of an estimate cover what the candidate really loses, and how wide is it?
+
+    python benchmarks/coverage.py                                        # some minutes; simulated and seeded
+    python benchmarks/coverage.py --page docs/reference/coverage.md      # and the page with its plot
+    python benchmarks/coverage.py --quick                                # few seeds; its numbers say nothing
+
+Five classifiers of handwritten digits, trained on 600 images and more or less blind, answer the other 1,197: the loss
+of every model on every query is known. The context is how much ink an image has, in four classes. A log draws queries
+with replacement and serves a mediocre model, but
+
+- *explores* a share of the queries, at random among all five; or
+- *audits* a share: asks all five, whatever it serves.
+
+The candidate *near* does the same for seven tenths of the queries and takes the best model of each context for the
+rest; *far* takes the best model of each context always. Predictions are the cross-fitted means of `outcome.py`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rig.full_information import Floats, Traffic, exploring, far, near
+
+from clipper_stream.replay.estimating.bootstrap import bootstrap, draws
+from clipper_stream.replay.estimating.choices import Choices
+from clipper_stream.replay.estimating.estimator import Estimator
+from clipper_stream.replay.estimating.intervals import Interval, bernstein, normal
+from clipper_stream.replay.estimating.registry import make_estimators
+from clipper_stream.replay.estimating.sums import BlockSums
+from clipper_stream.replay.estimating.support import FEWEST_CARRYING, SupportSums
+
+SIZES = (300, 1_000, 5_000)
+LOGS = {"explores 5 %": (0.05, 0.0), "explores 20 %": (0.2, 0.0), "audits 5 %": (0.0, 0.05)}
+BLINDNESS = (0, 24, 36, 44, 50)
+"""Pixels of the middle, of 64, that each model does not see."""
+SERVED = 2
+RESAMPLES = 1_000
+ENOUGH = 0.93
+FEWEST_SEEDS = 100
+"""Without a warning, for a share of them to say something."""
+
+
+class Setting(NamedTuple):
+    """What a row is about."""
+
+    decisions: int
+    log: str
+    candidate: str
+
+
+class Row(NamedTuple):
+    """What was found there: by estimator and interval, whether it covered and how wide it was, a row a seed."""
+
+    setting: Setting
+    effective: float
+    carrying: float
+    warned: Floats
+    found: dict[tuple[str, str], Floats]
+
+    def covered(self, name: str, method: str) -> float:
+        return float(self.found[name, method][:, 0].mean())
+
+    def trusted(self, name: str, method: str) -> Floats:
+        """Whether it covered, in the seeds without a warning."""
+        return self.found[name, method][self.warned == 0.0, 0]
+
+    @property
+    def words(self) -> str:
+        return f"{self.setting.decisions:,} | {self.setting.log} | {self.setting.candidate}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few seeds")
+    parser.add_argument("--page", type=Path, help="write the page, and its plot beside it")
+    options = parser.parse_args()
+    seeds = 5 if options.quick else 400
+    traffic = digits()
+    drawn = draws(0, RESAMPLES)
+    rows = [row_of(traffic, setting, seeds, drawn) for setting in settings()]
+    lines = [*by_estimator(rows), "", *by_interval(rows), "", *conclusions(rows)]
+    print("\n".join(lines))
+    if options.page is not None:
+        plotted = options.page.with_suffix(".svg")
+        plot(rows, plotted)
+        generated = "<!-- Generated: python benchmarks/coverage.py --page docs/reference/coverage.md -->"
+        asked = "\n".join((__doc__ or "").splitlines()[6:])
+        head = (
+            f"# How often intervals cover\n\n{generated}\n\n{seeds} seeds a row, by `benchmarks/coverage.py`.\n"
+            f"{asked}\n\n![Coverage by the number of decisions that carry the estimate]({plotted.name})\n"
+        )
+        options.page.write_text("\n".join([head, *lines]) + "\n")
+
+
+def digits() -> Traffic:
+    """Losses of five classifiers on images of digits."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (only here, and slow to import)
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(1).permutation(len(images))
+    images, labels = images[order] / 16.0, labels[order]
+    middle = np.argsort(np.abs(np.arange(64) - 31.5), kind="stable")
+    losses = []
+    for blind in BLINDNESS:
+        seen = np.sort(middle[blind:])
+        model = LogisticRegression(max_iter=500).fit(images[:600][:, seen], labels[:600])
+        losses.append(model.predict(images[600:][:, seen]) != labels[600:])
+    ink = images[600:].sum(axis=1)
+    context = np.searchsorted(np.quantile(ink, (0.25, 0.5, 0.75)), ink).astype(np.int32)
+    return Traffic(losses=np.column_stack(losses).astype(float), context=context)
+
+
+def settings() -> Iterator[Setting]:
+    for candidate in ("near", "far"):
+        for log in LOGS:
+            for decisions in SIZES:
+                yield Setting(decisions, log, candidate)
+
+
+def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row:
+    exploration, audits = LOGS[setting.log]
+    policy = exploring(traffic, exploration, SERVED)
+    candidate = near(traffic, SERVED) if setting.candidate == "near" else far(traffic)
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    supports = []
+    for seed in range(seeds):
+        choices, contexts = traffic.logged(policy, audits, candidate, setting.decisions, seed)
+        supports.append(SupportSums.of(choices, contexts).support([str(model) for model in range(policy.shape[1])]))
+        for estimator in make_estimators(decisions=setting.decisions):
+            truth = traffic.truth(policy if estimator.name == "on_policy" else candidate)
+            for interval in intervals(estimator, choices, supports[-1].largest_importance, drawn):
+                width = interval.upper - interval.lower
+                found.setdefault((estimator.name, interval.method), []).append((interval.holds(truth), width))
+    effective, carrying = np.median([(support.effective, support.carrying) for support in supports], axis=0)
+    warned = np.array([bool(support.warnings) for support in supports], float)
+    return Row(setting, effective, carrying, warned, {key: np.array(each, float) for key, each in found.items()})
+
+
+def intervals(estimator: Estimator, choices: Choices, largest: float, drawn: Floats) -> list[Interval]:
+    sums = BlockSums.of(estimator.terms(choices), choices)
+    width = estimator.width(largest)
+    return [normal(sums), bootstrap(sums, drawn), *([] if width is None else [bernstein(sums, width)])]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+def by_estimator(rows: list[Row]) -> Iterator[str]:
+    names = [estimator.name for estimator in make_estimators(decisions=1)]
+    yield "## By estimator: bootstrap (BCa)\n"
+    yield (
+        "Share of the seeds in which the interval covers, bold below 93 %, and its mean width. Losses lie in [0, 1].\n"
+        "`effective` is the median effective sample size, `carrying` how many decisions carry the variance (median),\n"
+        "`warned` the share of seeds with a warning of `support.py`.\n"
+    )
+    heads = ["decisions", "log", "candidate", "effective", "carrying", "warned", *(f"`{name}`" for name in names)]
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        cells = " | ".join(cell(row, name, "bca") for name in names)
+        counts = f"{row.effective:,.0f} | {row.carrying:,.0f} | {100 * row.warned.mean():.0f} %"
+        yield f"| {row.words} | {counts} | {cells} |"
+
+
+def by_interval(rows: list[Row]) -> Iterator[str]:
+    columns = [(name, method) for name in ("ips", "dr") for method in ("normal", "bca", "bernstein")]
+    yield "## By interval\n"
+    yield f"| decisions | log | candidate | {' | '.join(f'`{name}`, {method}' for name, method in columns)} |"
+    yield "|---|---|---|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {row.words} | {' | '.join(cell(row, *column) for column in columns)} |"
+
+
+def cell(row: Row, name: str, method: str) -> str:
+    covered = row.covered(name, method)
+    shown = f"{100 * covered:.1f} %"
+    return f"{shown if covered >= ENOUGH else f'**{shown}**'} ({row.found[name, method][:, 1].mean():.3f})"
+
+
+def conclusions(rows: list[Row]) -> Iterator[str]:
+    """Coverage of each estimator in the seeds that gave no warning."""
+    yield "## What covers where nothing is warned of\n"
+    yield f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
+    yield "| estimator | bootstrap | normal | empirical Bernstein |"
+    yield "|---|---|---|---|"
+    for estimator in make_estimators(decisions=1):
+        shown = [summary(rows, estimator.name, method) for method in ("bca", "normal", "bernstein")]
+        yield f"| `{estimator.name}` | {' | '.join(shown)} |"
+
+
+def summary(rows: list[Row], name: str, method: str) -> str:
+    trusted = [row.trusted(name, method) for row in rows if (name, method) in row.found]
+    means = [float(each.mean()) for each in trusted if len(each) >= FEWEST_SEEDS]
+    return f"{100 * np.concatenate(trusted).mean():.1f} % ({100 * min(means):.1f} %)" if means else "-"
+
+
+def plot(rows: list[Row], file: Path) -> None:
+    """Coverage by the number of decisions that carry the variance."""
+    import matplotlib as mpl  # noqa: PLC0415 (only for the page)
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "coverage"
+    from matplotlib import pyplot as plt  # noqa: PLC0415 (after the choice of what draws)
+
+    figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
+    for name, mark in (("ips", "o"), ("snips", "s"), ("dr", "^"), ("sndr", "v"), ("clipped_ips", "x"), ("dm", "+")):
+        carrying = [row.carrying for row in rows]
+        axes.plot(carrying, [100 * row.covered(name, "bca") for row in rows], mark, label=name, alpha=0.8)
+    axes.axhline(95, color="black", linewidth=1)
+    axes.axvline(FEWEST_CARRYING, color="grey", linewidth=1, linestyle="--", label="below: a warning")
+    axes.set(
+        xscale="log",
+        xlabel="decisions that carry the estimate",
+        ylabel="covered by the bootstrap interval, %",
+        ylim=(0, 102),
+    )
+    axes.legend(loc="lower right", fontsize="small")
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How many logged decisions a second are estimated on one core, by each estimator and by all of them together?
+
+    python benchmarks/estimating.py            # ten seconds; from arrays, without Kafka or files
+    python benchmarks/estimating.py --quick
+
+Chunks of 65,536 decisions, three models, twenty contexts, one decision in ten without feedback, one candidate. Timed is
+CPU of this process, the best of some rounds. `choices`, `predictions` and `support` are done once a candidate whichever
+estimators are used; an estimator's own row is its terms and their sums by block. `everything` is all of it.
+"""
+
+from rig import one_thread  # noqa: F401  # isort: skip (before numpy)
+
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from rig.session import common_options, finish, parsed
+from rig.summary import Measures, Summary, median_of, show, summary
+from rig.targets import Target
+
+from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.replay.estimating.choices import choices_of
+from clipper_stream.replay.estimating.contexts import Contexts
+from clipper_stream.replay.estimating.delays import Delays
+from clipper_stream.replay.estimating.outcome import OutcomeSums
+from clipper_stream.replay.estimating.registry import make_estimators
+from clipper_stream.replay.estimating.sums import BlockSums
+from clipper_stream.replay.estimating.support import SupportSums
+
+DECISIONS, MODELS, CONTEXTS, MISSING = 65_536, ("a:1", "b:1", "c:1"), 20, 0.1
+MEASURES: Measures = {
+    "million a second": lambda run: run["rate"] / 1e6,
+    "ns a decision": lambda run: 1e9 / run["rate"],
+}
+LEAST_A_SECOND = 1e6
+Work = Callable[[], Any]
+
+
+def main() -> None:
+    options = parsed(common_options(__doc__), {})
+    works = works_of(logged(1))
+    runs = [
+        {"round": number, "system": name, "rate": DECISIONS / least_s(work, 3 if options.quick else 20)}
+        for number in range(1 if options.quick else 3)
+        for name, work in works.items()
+    ]
+    found = summary(runs, MEASURES)
+    show("median (least to most) of the rounds", found, runs)
+    finish(options, runs, found, targets(found))
+
+
+def logged(seed: int) -> DecisionColumns:
+    """A chunk of a log in which each model is asked as often as any other."""
+    rng, empty = np.random.default_rng(seed), DecisionColumns.empty(MODELS)
+    chosen = rng.integers(0, len(MODELS), DECISIONS)
+    mask, loss = chosen[:, None] == np.arange(len(MODELS)), (rng.random(DECISIONS) < 0.2).astype(float)
+    came = rng.random(DECISIONS) >= MISSING
+    given: dict[str, Any] = {
+        "offset": np.arange(DECISIONS),
+        "at_ms": np.arange(DECISIONS),
+        "context": rng.integers(0, CONTEXTS, DECISIONS).astype(np.int32),
+        "propensity": mask / len(MODELS),
+        "served": mask,
+        "served_propensity": np.full(DECISIONS, 1 / len(MODELS)),
+        "answered": mask,
+        "feedback_offset": np.where(came, 1, -1),
+        "feedback_at_ms": np.arange(DECISIONS) + rng.exponential(5_000, DECISIONS).astype(np.int64),
+        "loss": np.where(mask & came[:, None], loss[:, None], np.nan),
+        "answer_loss": np.where(came, loss, np.nan),
+    }
+    for field in fields(empty):
+        nothing = getattr(empty, field.name)
+        if isinstance(nothing, np.ndarray) and field.name not in given:
+            given[field.name] = np.zeros((DECISIONS, *nothing.shape[1:]), nothing.dtype)
+    return replace(empty, contexts=tuple(map(str, range(CONTEXTS))), **given)
+
+
+def works_of(columns: DecisionColumns) -> dict[str, Work]:
+    """What is timed, by its name."""
+    target = np.tile([0.8, 0.2, 0.0], (DECISIONS, 1))
+    contexts, first = Contexts.of(columns), choices_of(columns, target)
+    outcome = OutcomeSums.of(first, contexts).outcome()
+    choices = outcome.predicted(first, contexts)
+    estimators = make_estimators(decisions=DECISIONS)
+
+    def everything() -> None:
+        made = choices_of(columns, target)
+        OutcomeSums.of(made, contexts)
+        made = outcome.predicted(made, contexts)
+        SupportSums.of(made, contexts)
+        for each in estimators:
+            BlockSums.of(each.terms(made), made)
+
+    return {
+        "choices": lambda: choices_of(columns, target),
+        "predictions": lambda: (OutcomeSums.of(first, contexts), outcome.predicted(first, contexts)),
+        "support": lambda: SupportSums.of(choices, contexts),
+        "delays": lambda: Delays.of(columns, 10 * DECISIONS),
+        **{each.name: lambda each=each: BlockSums.of(each.terms(choices), choices) for each in estimators},
+        "everything": everything,
+    }
+
+
+def least_s(work: Work, rounds: int) -> float:
+    """CPU seconds of the fastest round."""
+    work()
+    spent = []
+    for _ in range(rounds):
+        began_s = time.process_time()
+        work()
+        spent.append(time.process_time() - began_s)
+    return min(spent)
+
+
+def targets(found: Summary) -> list[Target]:
+    return [
+        Target(
+            benchmark="replay",
+            what=f"{name}: million decisions a second on one core",
+            value=median_of(found, name, "million a second"),
+            sense=">=",
+            bound=LEAST_A_SECOND / 1e6,
+        )
+        for name in ("dr", "everything")
+    ]
+
+
+if __name__ == "__main__":
+    main()
