@@ -44,18 +44,20 @@ class DecisionIndex:
     """Decisions by query id, and which feedback counted for each.
 
     Args:
-        folder: Empty; it is the caller's to delete.
+        folder: Empty or missing; it is the caller's to delete. A database is made there when there is something in it.
         horizon_s: How long after its prediction a feedback counts, in seconds.
     """
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
-        self._database = rocksdict.Rdict(str(folder), options())
+        self._folder = folder
+        self._opened: rocksdict.Rdict | None = None
         self._horizon_ms = horizon_s * 1000
         self._unlogged = unlogged()
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def add(self, found: Sequence[tuple[str, int, Logged]]) -> None:
         """Take in decisions in log order: query id, time in milliseconds since the epoch, and record."""
@@ -88,6 +90,8 @@ class DecisionIndex:
 
     def credit(self, counted: Mapping[str, int]) -> None:
         """Note which feedback counted, by the decision's name."""
+        if not counted:
+            return
         batch = rocksdict.WriteBatch(raw_mode=True)
         for name, offset in counted.items():
             batch.put(_CREDIT + name.encode(), _OFFSET.pack(offset))
@@ -116,7 +120,15 @@ class DecisionIndex:
             found = _unpacked(name, value)
         return found._replace(late=True)
 
+    @property
+    def _database(self) -> rocksdict.Rdict:
+        if self._opened is None:
+            self._opened = rocksdict.Rdict(str(self._folder), options())
+        return self._opened
+
     def _get(self, keys: list[Any]) -> list[bytes | None]:
+        if self._opened is None:
+            return [None] * len(keys)
         values: Any = self._database.get(keys) if keys else []
         found: list[bytes | None] = values
         return found
