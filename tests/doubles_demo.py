@@ -83,6 +83,7 @@ def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = fro
         distinct_inputs=scripted.distinct_inputs,
         committed=True,
         uncommitted={},
+        verified={"equal": True, "rows": 16, "feedbacks": 40, "seconds": 0.5},
         seconds=12.0,
         setup_seconds=4.0,
         versions={"python": "3.x"},

@@ -117,6 +117,10 @@ class AnyClient:
         with Reading(self._settings, topic) as reading:
             return reading.to_the_end()
 
+    def partitions(self, topic: str) -> int:
+        """How many the topic has."""
+        return len(self._producer.list_topics(topic, timeout=60).topics[topic].partitions)
+
     def reading(self, topic: str) -> "Reading":
         """Read the topic from its beginning on, for as long as it takes."""
         return Reading(self._settings, topic)

@@ -34,6 +34,8 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
     assert result["feedback"]["applied"] + result["feedback"].get("unlearned", 0) == 1500
     assert result["feedback"]["duplicates"] == 0
     assert result["committed"] is True
+    assert result["verified"]["equal"] is True
+    assert result["verified"]["feedbacks"] == result["feedback"]["sent"]
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
     assert result["throughput_per_s"] > 0
     assert 0 < result["cache"]["hits"] < result["cache"]["lookups"]

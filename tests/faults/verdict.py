@@ -1,5 +1,6 @@
 """What the topics say when everything has come to rest: what was lost, what differs, what was counted wrongly."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ import oracle
 from e2e.any_client import AnyClient, Record
 from e2e.programs import until
 from known_fields import Identity, known_fields
+
+from clipper_agents.replay.verdicts import Parting, Verification
+from clipper_agents.replay.verifying import verify
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
@@ -29,6 +35,7 @@ class Verdict:
         applied: Feedbacks in the table, by application.
         audits: Every audit, repeated ones too.
         unaudited: Decisions that say that an audit follows, where none does.
+        parted: Rows that `replay verify` finds to differ: the same question, asked of the project itself.
     """
 
     queries: int
@@ -41,6 +48,7 @@ class Verdict:
     applied: Counter[str]
     audits: Sequence[Record]
     unaudited: frozenset[oracle.AuditKey]
+    parted: Sequence[Parting] = ()
 
     @property
     def repeated(self) -> int:
@@ -56,7 +64,7 @@ class Verdict:
     def check(self, least_applied: int = 10) -> None:
         """Nothing lost, nothing said twice and differently, nothing counted twice; and enough was learned to say so."""
         miscounted = (self.double_counted, self.uncounted, self.rows_differing)
-        owed = (self.lost, self.differing, *miscounted, self.unaudited)
+        owed = (self.lost, self.differing, *miscounted, self.unaudited, self.parted)
         assert not any(owed), self
         assert min(self.applied.values(), default=0) >= least_applied, self.applied
 
@@ -64,7 +72,8 @@ class Verdict:
         return (
             f"Verdict(queries={self.queries}, lost={sorted(self.lost)[:5]}, differing={sorted(self.differing)[:5]}, "
             f"double_counted={self.double_counted}, uncounted={self.uncounted}, "
-            f"unaudited={sorted(self.unaudited)[:5]}, rows_differing={list(self.rows_differing.items())[:3]})"
+            f"unaudited={sorted(self.unaudited)[:5]}, parted={list(self.parted)[:3]}, "
+            f"rows_differing={list(self.rows_differing.items())[:3]})"
         )
 
 
@@ -106,6 +115,7 @@ def judge(
         applied=applied,
         audits=audits,
         unaudited=frozenset(oracle.unaudited(answers, audits)),
+        parted=verification(client, prefix).partings,
     )
 
 
@@ -113,6 +123,12 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
     feedback = client.read(f"{prefix}.feedback")
     table = oracle.table(client.read(f"{prefix}.router-selection-changelog"))
     return (table, feedback) if oracle.positions(table) == {one.partition: one.offset for one in feedback} else None
+
+
+def verification(client: AnyClient, prefix: str, horizon_s: float = 3600.0) -> Verification:
+    """What `replay verify` says about the same logs."""
+    catalogue = Catalogue(prefix=prefix, partitions=client.partitions(f"{prefix}.feedback"))
+    return asyncio.run(verify(KafkaConnection(bootstrap=client.bootstrap), catalogue, horizon_s))
 
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:

@@ -7,9 +7,9 @@ import shutil
 import signal
 import urllib.request
 
-import oracle
 import pytest
-from doubles_deployment import WITHIN_S, Deployment
+from doubles_deployment import WITHIN_S
+from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
 from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 
@@ -18,7 +18,6 @@ from clipper_agents.admin.restoring import (
     plan_restore,
     plan_resumed,
     read_restores,
-    read_rows,
     restore_state,
 )
 from clipper_agents.admin.saved_states import state_of_rows
@@ -29,96 +28,11 @@ from clipper_topics import codec
 from clipper_topics.change import Change, SavedRow
 from clipper_topics.control import change_key, restore_key
 from clipper_topics.dead_letter import read_dead_letter
-from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-MODELS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("m", "n")]
-APPLICATIONS = [
-    ApplicationManifest(
-        name=name, models=["m:1", "n:1"], input=InputSpec(shape=[2]), policy=PolicySpec(name="exp4"),
-        objective_ms=120_000,
-    )
-    for name in ("app", "other")
-]  # fmt: skip
-HOSTS = {"m:1": lambda row: int(row.sum()), "n:1": lambda row: int(row.sum()) + int(row[0]) % 2}
 FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]
-
-
-def on_kafka(test):
-    """Run a test's coroutine with a deployment of its own, of two applications."""
-
-    def run(kafka, catalogue, tmp_path):
-        async def body():
-            at = Deployment(kafka, catalogue, tmp_path)
-            await at.declare(*APPLICATIONS, *MODELS)
-            async with at.host(HOSTS):
-                await test(at)
-
-        asyncio.run(asyncio.wait_for(body(), 280))
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
-class Traffic:
-    """Asks both applications in both partitions, with and without contexts, and says the truth about every query."""
-
-    def __init__(self, at):
-        self.at, self.asked, self._going_on = at, 0, asyncio.Event()
-        self._going_on.set()
-        self._stopped = False
-        self._progress = asyncio.Condition()
-
-    async def ask(self):
-        async with self.at.producer() as producer:
-            while not self._stopped:
-                number, partition = self.asked, self.asked % 2
-                query = {"query_id": f"q{number}", "application": ("app", "app", "other")[number % 3]}
-                context = {} if number % 5 else {"context": f"c{number % 4}"}
-                value = json.dumps(query | context | {"input": [number % 50, 1]}).encode()
-                await producer.send(self.at.catalogue.queries, value, partition=partition)
-                truth = json.dumps({"query_id": f"q{number}", "label": number % 50 + (number % 7 > 0)}).encode()
-                await producer.send_and_wait(self.at.catalogue.feedback, truth, partition=partition)
-                self.asked += 1
-                async with self._progress:
-                    self._progress.notify_all()
-
-    async def reaches(self, count):
-        """So many more queries were asked."""
-        goal = self.asked + count
-        async with self._progress, asyncio.timeout(WITHIN_S):
-            await self._progress.wait_for(lambda: self.asked >= goal)
-
-    def stop(self):
-        self._stopped = True
-
-
-async def settled(at):
-    """The table, once it is where the feedback ends and the serial fold of the logs, bit for bit."""
-    feedback = await at.read(at.catalogue.feedback)
-    ends = {one.partition: one.offset for one in feedback}
-    changelog = await at.read(
-        at.catalogue.selection_changelog, lambda records: oracle.positions(oracle.table(records)) == ends
-    )
-    control = await at.read(at.catalogue.control)
-    expected = oracle.fold(await at.read(at.catalogue.predictions), feedback, {"app": {}, "other": {}}, control=control)
-    table = oracle.table(changelog)
-    assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
-    return table
-
-
-async def learned(at, count):
-    """So many feedbacks are in the table."""
-    await at.read(
-        at.catalogue.selection_changelog,
-        lambda records: sum(row.applied for key, row in oracle.table(records).items() if key[0]) >= count,
-    )
-
-
-async def rows_of(at, application="app"):
-    return await read_rows(at.kafka, at.catalogue, application)
 
 
 async def mark(at, restore_id, *values, partition=0):

@@ -180,7 +180,7 @@ def _filter(settings: "Settings", topic: str | None, since: str | None, error: s
     return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
 
 
-def since_ms(text: str, now_s: float) -> int:
+def since_ms(text: str, now_s: float, option: str = "--since") -> int:
     """A time as milliseconds since the epoch: so long ago, or a date; without a zone it is that of this machine.
 
     >>> since_ms("2h", 7_200.0), since_ms("1970-01-01T00:01:00+00:00", 0.0)
@@ -195,7 +195,7 @@ def since_ms(text: str, now_s: float) -> int:
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError) as wrong:
-        raise typer.BadParameter(f"--since {text}: write 30m, 2h, 7d, or a date as 2026-01-31T12:00:00") from wrong
+        raise typer.BadParameter(f"{option} {text}: write 30m, 2h, 7d, or a date as 2026-01-31T12:00:00") from wrong
 
 
 def _row(letter: "Letter") -> dict[str, Any]:

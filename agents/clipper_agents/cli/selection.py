@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clipper_agents.settings import Settings
     from clipper_stream.selection.state import SelectionState
     from clipper_topics.change import SavedRow
+    from clipper_topics.manifests import ApplicationManifest
 
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
@@ -154,18 +155,23 @@ async def _look(settings: "Settings", application: str, context: str | None) -> 
     manifest = (await read_manifests(kafka, catalogue)).applications.get(application)
     rows = await read_rows(kafka, catalogue, application)
     state = state_of_rows(rows, context)
-    weights: dict[str, float] = {}
-    if manifest is not None and manifest.models:
-        from clipper_stream.selection.registry import make_policy
-
-        policy = make_policy(manifest.policy.name, manifest.policy.parameters)
-        weights = dict(policy.prepare(state, manifest.models).weights)
+    weights = weights_of(manifest, state)
     return {
         "application": application,
         "context": context,
         "contexts": len({row.context for row in rows} - {None}),
         "models": _models(state, weights),
     }
+
+
+def weights_of(manifest: "ApplicationManifest | None", state: "SelectionState") -> dict[str, float]:
+    """Weight of each candidate; none of an application that is not declared."""
+    if manifest is None or not manifest.models:
+        return {}
+    from clipper_stream.selection.registry import make_policy
+
+    policy = make_policy(manifest.policy.name, manifest.policy.parameters)
+    return dict(policy.prepare(state, manifest.models).weights)
 
 
 def _models(state: "SelectionState", weights: dict[str, float]) -> list[dict[str, Any]]:

@@ -80,7 +80,8 @@ def render_report(
         figures="".join(_figure(name, png) for name, png in figures.items()),
         verdict_class="failed" if failed else "ok",
         verdict=escape(" ".join(failed))
-        or "Every query was answered exactly once, every feedback was counted once, and everything is committed.",
+        or "Every query was answered exactly once, every feedback was counted once, what was learned is the "
+        "serial fold of the logs, and everything is committed.",
         numbers="".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in numbers(result)),
         models=_models(models, result),
         policies="; ".join(_policy(policy, parameters) for policy, parameters in POLICIES.items()),

@@ -11,6 +11,7 @@ from clipper_agents.demo.phases import BEFORE, PHASES, RESTORED
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.scoring import ENSEMBLE, Outcomes, versus_best, way_to_broken
 from clipper_agents.demo.watching import Sample
+from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen.report import percentile_ms, steady_rate_per_s
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
@@ -53,6 +54,8 @@ class DemoResult(msgspec.Struct, kw_only=True):
     """Whether every input topic's committed offsets equal its ends."""
     uncommitted: dict[str, int]
     """Records that are not committed, by topic."""
+    verified: dict[str, Any]
+    """The logs folded again: whether every row is `equal`, how many `rows` of how many `feedbacks`, in `seconds`."""
     seconds: float
     """From the start of the command to the last commit."""
     setup_seconds: float
@@ -123,6 +126,11 @@ def learning_fields(
     }
 
 
+def verified_fields(found: Verification) -> dict[str, Any]:
+    """What folding the logs again has said."""
+    return {"equal": found.equal, "rows": found.rows, "feedbacks": found.feedbacks, "seconds": found.seconds}
+
+
 def problems(result: DemoResult) -> list[str]:
     """What must hold and does not, a line each; with none the demo ends with exit code 0."""
     found = []
@@ -136,6 +144,8 @@ def problems(result: DemoResult) -> list[str]:
         found.append(f"feedback: {sent:,} were sent, {counted:,} were counted: {result.feedback}")
     if not result.committed:
         found.append(f"offsets: not committed at the end: {result.uncommitted}")
+    if not result.verified["equal"]:
+        found.append("verification: the selection table is not what the logs lead to: clipper-stream replay verify")
     return found
 
 

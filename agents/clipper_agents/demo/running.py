@@ -1,6 +1,7 @@
 """The demo from its start to its result.
 
-folder --> [train | start Kafka] --> [script | start router and hosts] --> traffic, watched --> counted --> committed
+folder --> [train | start Kafka] --> [script | start router and hosts] --> traffic, watched
+       --> counted --> committed --> verified
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from clipper_agents.demo.manifests import demo_settings
 from clipper_agents.demo.models import TrainedModel, best_of, train
 from clipper_agents.demo.offsets import input_topics, wait_committed
 from clipper_agents.demo.plan import DemoPlan
-from clipper_agents.demo.result import DemoResult, learning_fields, metric_fields, traffic_fields
+from clipper_agents.demo.result import DemoResult, learning_fields, metric_fields, traffic_fields, verified_fields
 from clipper_agents.demo.scoring import model_outcomes, policy_outcomes
 from clipper_agents.demo.script import Scripted, write_scripted
 from clipper_agents.demo.story import Story
@@ -26,6 +27,8 @@ from clipper_agents.demo.traffic import Traffic, answer_reader
 from clipper_agents.demo.versions import versions
 from clipper_agents.demo.view import View
 from clipper_agents.demo.watching import Sample, Watcher
+from clipper_agents.replay.verdicts import Verification
+from clipper_agents.replay.verifying import verify
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.kept import Surroundings
@@ -132,7 +135,9 @@ class _Show:
         view.stage("waiting for the last feedback and the last commits")
         last = await self._counted(watcher, traffic.counts.truths)
         behind = await wait_committed(connection, input_topics(catalogue, self._settings.models))
-        return self._finished(traffic, watcher, last, behind, setup_s, used)
+        view.stage("folding the logs again, to compare what was learned")
+        verified = await verify(connection, catalogue, self._settings.router.horizon_s)
+        return self._finished(traffic, watcher, last, behind, verified, setup_s, used)
 
     async def _counted(self, watcher: Watcher, sent: int) -> Sample:
         """A sample of when all feedback was counted, or of when that took too long."""
@@ -149,6 +154,7 @@ class _Show:
         watcher: Watcher,
         last: Sample,
         behind: dict[str, int],
+        verified: Verification,
         setup_s: float,
         used: dict[str, str],
     ) -> Finished:
@@ -159,6 +165,7 @@ class _Show:
             distinct_inputs=self._scripted.distinct_inputs,
             committed=not behind,
             uncommitted=behind,
+            verified=verified_fields(verified),
             seconds=round(time.perf_counter() - self._started_s, 2),
             setup_seconds=round(setup_s, 2),
             versions=used,

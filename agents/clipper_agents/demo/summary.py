@@ -48,6 +48,12 @@ def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
     yield "cache", f"{cache['hits']:,} of {cache['lookups']:,} rows were known"
     yield "feedback", ", ".join(f"{count:,} {what}" for what, count in result.feedback.items())
     yield "offsets", "all committed" if result.committed else f"not committed: {result.uncommitted}"
+    verified = result.verified
+    verdict = "equal" if verified["equal"] else "DIFFER FROM"
+    yield (
+        "verified",
+        f"{verified['rows']:,} rows of {verified['feedbacks']:,} feedbacks {verdict} the serial fold of the logs",
+    )
     yield "time", f"{result.seconds:.0f} s, of which {result.setup_seconds:.0f} s before the first query"
 
 

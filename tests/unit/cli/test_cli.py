@@ -33,6 +33,8 @@ COMMANDS = [
     ("selection", "show"),
     ("selection", "export"),
     ("selection", "restore"),
+    ("replay", "verify"),
+    ("replay", "restore"),
     ("worker", "router"),
     ("worker", "host"),
 ]

@@ -106,6 +106,7 @@ def test_a_whole_run_has_no_problems(run):
         ({"distinct_answered": 399}, "answers"),
         ({"feedback": {"sent": 400, "applied": 399, "duplicates": 1}}, "feedback"),
         ({"committed": False, "uncommitted": {"clipper.queries": 2}}, "offsets"),
+        ({"verified": {"equal": False, "rows": 4, "feedbacks": 9, "seconds": 0.1}}, "verification"),
     ],
 )
 def test_each_thing_that_does_not_hold_is_said_in_a_line(run, change, word):

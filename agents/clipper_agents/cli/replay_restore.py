@@ -1,0 +1,142 @@
+"""`clipper-stream replay restore`: set what an application has learned back to how it was at a time or an offset."""
+
+import asyncio
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipper_agents.cli.dead_letters import since_ms
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.showing import plain
+
+if TYPE_CHECKING:
+    from clipper_agents.admin.restoring import Plan
+    from clipper_agents.replay.state_at import StateAt
+    from clipper_agents.settings import Settings
+    from clipper_topics.change import SavedRow
+
+
+def restore(
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    *,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Feedback before this time counts: 30m, 2h, 7d ago, or a date with a time."),
+    ] = None,
+    offsets: Annotated[
+        str | None,
+        typer.Option(metavar="P:O,P:O", help="Feedback before offset O of partition P counts; of others, all of it."),
+    ] = None,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")] = "",
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who; the user of this process by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Fold the logs up to a time or to offsets, and set the rows of all contexts to that, under traffic.
+
+    Feedback that comes afterwards is learned on top of them. `selection restore --undo` takes it back.
+    """
+    if (at is None) == (offsets is None):
+        raise typer.BadParameter("give exactly one of --at and --offsets")
+    at_ms = None if at is None else since_ms(at, time.time(), "--at")
+    ends = offsets_of(offsets or "")
+    settings = settings_from(config, bootstrap, assignments)
+    found, before, plan = asyncio.run(_plan(settings, application, at_ms, ends, why, by))
+    _show(settings, found, before)
+    if dry_run:
+        return
+    if plan.restore.before is None:
+        typer.echo(
+            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
+        )
+    if not yes:
+        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
+    asyncio.run(_carry_out(settings, plan))
+    typer.echo(plan.restore_id)
+
+
+def offsets_of(text: str) -> dict[int, int]:
+    """Offsets by partition.
+
+    >>> offsets_of("0:120,3:77")
+    {0: 120, 3: 77}
+
+    Raises:
+        BadParameter: it is no such list.
+    """
+    if not text:
+        return {}
+    pairs = [re.fullmatch(r"(\d{1,9}):(\d{1,18})", one.strip(), re.ASCII) for one in text.split(",")]
+    found = {int(pair[1]): int(pair[2]) for pair in pairs if pair is not None}
+    if len(found) != len(pairs):
+        raise typer.BadParameter(f"--offsets {text}: write each partition once, as 0:120,1:98")
+    return found
+
+
+async def _plan(
+    settings: "Settings", application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
+) -> "tuple[StateAt, list[SavedRow], Plan]":
+    from clipper_agents.admin.restoring import plan_restore, read_rows
+    from clipper_agents.admin.signing import os_user
+    from clipper_agents.replay.state_at import state_at
+
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    found = await state_at(kafka, catalogue, application, settings.router.horizon_s, at_ms=at_ms, ends=ends)
+    plan = await plan_restore(kafka, catalogue, application, found.rows, by or os_user(), why)
+    before = plan.restore.before
+    return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
+
+
+async def _carry_out(settings: "Settings", plan: "Plan") -> None:
+    from clipper_agents.admin.restoring import carry_out
+
+    await carry_out(settings.connection(os.environ), settings.catalogue, plan)
+
+
+def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> None:
+    """Weights without a context before and after, on standard error; how many contexts change."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from clipper_agents.admin import read_manifests
+    from clipper_agents.admin.saved_states import state_of_rows
+    from clipper_agents.cli.selection import weights_of
+
+    manifests = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
+    manifest = manifests.applications.get(found.application)
+    console = Console(stderr=True, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "weight now", "then", "feedbacks now", "then", "loss now", "then"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    now, then = state_of_rows(before, None), state_of_rows(found.rows, None)
+    weights = [weights_of(manifest, state) for state in (now, then)]
+    for ref in dict.fromkeys([*weights[0], *now.totals, *then.totals]):
+        shares = [f"{one[ref]:.4f}" if ref in one else "-" for one in weights]
+        sums = [
+            f"{number:.2f}" for number in (now.of(ref).count, then.of(ref).count, now.of(ref).loss, then.of(ref).loss)
+        ]
+        table.add_row(plain(ref), *shares, *sums)
+    console.print(table)
+    ends = ", ".join(f"{number}:{end}" for number, end in enumerate(found.ends))
+    console.print(
+        f"before feedback offsets {ends}; {changed_contexts(before, found.rows)} contexts change", markup=False
+    )
+    if found.partings:
+        console.print(
+            f"{len(found.partings)} rows of the table were not what the logs lead to: what the logs lead to is "
+            "restored; see `clipper-stream replay verify`",
+            markup=False,
+        )
+
+
+def changed_contexts(before: "list[SavedRow]", after: "list[SavedRow]") -> int:
+    """How many contexts have other totals."""
+    now, then = ({(row.partition, row.context): row.totals for row in rows} for rows in (before, after))
+    changed = {place for place in now.keys() | then.keys() if now.get(place) != then.get(place)}
+    return len({context for _, context in changed if context is not None})

@@ -1,0 +1,126 @@
+"""`clipper-stream replay verify`: is the selection table what the logs lead to?"""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.showing import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, ShownRow, Verification
+
+
+def verify(
+    application: Annotated[
+        str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Fold the logs once more and compare with the stored selection table, bit for bit.
+
+    Ends with exit code 0 when they are equal, and with 1 when not. The table may be in use.
+    """
+    import msgspec
+
+    from clipper_agents import exits
+    from clipper_agents.replay.verifying import verify as verify_table
+
+    settings = settings_from(config, bootstrap, assignments)
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    found = asyncio.run(verify_table(kafka, catalogue, settings.router.horizon_s, application))
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_verification(found)
+    if not found.equal:
+        raise typer.Exit(exits.FAILURE)
+
+
+def print_verification(found: "Verification") -> None:
+    """A table of the partitions, what was assumed, what differs, and the verdict."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    _print_partitions(console, found.partitions)
+    for line in (*_assumed(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
+        console.print(line, markup=False)
+    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
+    console.print(
+        f"{verdict}: {found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions, "
+        f"{found.seconds:.1f} s",
+        markup=False,
+    )
+
+
+def _print_partitions(console: "Console", verdicts: "Iterable[PartitionVerdict]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in verdicts:
+        numbers = (one.since, one.position, one.behind, one.feedbacks, one.rows, one.checkpoints, one.unproven)
+        table.add_row(str(one.partition), *(f"{number:,}" for number in numbers), f"{len(one.partings):,}")
+    console.print(table)
+
+
+def _assumed(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
+    for verdict in verdicts:
+        if verdict.since:
+            yield (
+                f"partition {verdict.partition}: the beginning of its logs was deleted: verified from feedback offset "
+                f"{verdict.since} on; {verdict.unproven} rows stand as they were before that"
+            )
+        for one in verdict.switches:
+            yield (
+                f"partition {one.partition}: revision {one.revision} of {plain(one.application)} is taken to count "
+                f"from feedback offset {one.offset} on, of {one.earliest} to {one.latest}; the log does not say it"
+            )
+
+
+def parting_lines(parting: "Parting") -> "Iterable[str]":
+    """What a row that differs is told as."""
+    yield f"{_row_name(parting)} in partition {parting.partition} differs"
+    equal = "nowhere before" if parting.last_equal is None else f"up to feedback offset {parting.last_equal}"
+    yield f"  equal {equal}, different at {parting.first_different}"
+    for record in parting.between:
+        yield f"  {_record_name(record)}"
+    if not parting.feedbacks:
+        yield "  no feedback in between is about it: no learner wrote this row"
+    elif parting.feedbacks > len(parting.between):
+        yield f"  and {parting.feedbacks - len(parting.between):,} more"
+    yield f"  table: {_totals(parting.table)}"
+    yield f"  logs:  {_totals(parting.logs)}"
+
+
+def _row_name(parting: "Parting") -> str:
+    if parting.application:
+        context = "" if parting.context is None else f" in context {plain(parting.context)}"
+        return f"row of {plain(parting.application)}{context}"
+    return "position" if parting.context is None else f"newest restore of {plain(parting.context)}"
+
+
+def _record_name(record: "FeedbackAt") -> str:
+    about = "a restored state" if record.query_id is None else f"query {plain(record.query_id)}"
+    return f"{record.topic}[{record.partition}] offset {record.offset}: {about}"
+
+
+def _totals(row: "ShownRow | None") -> str:
+    if row is None:
+        return "no such row"
+    sums = "; ".join(
+        f"{plain(model)} " + " ".join(f"{name}={value!r}" for name, value in totals.items())
+        for model, totals in row.totals.items()
+    )
+    return f"offset {row.offset}, {row.applied} counted; {sums or 'no totals'}"

@@ -1,0 +1,84 @@
+"""The selection table as its changelog tells it, step by step: each step that is still there can be checked.
+
+Rules of this file:
+- Of the rows with one key a later one counts when its offset is higher, as for the routers' table.
+- A position row ends a step: all rows up to its offset are what the feedback up to it leads to. A row beyond it, of a
+  step that was cut in two, waits for a position that reaches it.
+- Compaction removes old rows of a key, the position's before or with those of the step that it ended. So between two
+  positions that are left, a row that is left is the last of its key.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from clipper_agents.admin.moments import row_of
+from clipper_agents.router.learning import Row
+from clipper_topics.selection_totals import RowKey, SelectionRow
+
+POSITION: Row = ("", None)
+"""The row that holds a partition's position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedStep:
+    """What the table held at a position.
+
+    Attributes:
+        position: Feedback offset up to which the rows hold everything.
+        rows: Rows that were written since the position before.
+    """
+
+    position: int
+    rows: dict[Row, SelectionRow]
+
+
+class Checkpoints:
+    """The rows of one partition of the changelog.
+
+    Args:
+        partition: Its number.
+
+    Attributes:
+        live: The rows now, by application and context.
+        misplaced: Rows whose key names another partition: no router reads them.
+    """
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self.live: dict[Row, SelectionRow] = {}
+        self.misplaced: dict[RowKey, SelectionRow] = {}
+        self._waiting: dict[Row, SelectionRow] = {}
+
+    @property
+    def position(self) -> int:
+        """The last feedback offset that is in the rows; -1: none."""
+        return self.live[POSITION].offset if POSITION in self.live else -1
+
+    @property
+    def ahead(self) -> dict[Row, SelectionRow]:
+        """Rows that no position has reached, by offset."""
+        return dict(sorted(self._waiting.items(), key=lambda item: item[1].offset))
+
+    def take(self, record: ConsumerRecord[Any, Any]) -> LearnedStep | None:
+        """Take in a record of the changelog; the step that it ends, if it ends one."""
+        read = row_of(record)
+        if read is None:
+            return None
+        key, row = read
+        if key.partition != self._partition:
+            self.misplaced[key] = row
+            return None
+        place = (key.application, key.context)
+        there = self.live.get(place)
+        if there is not None and row.offset <= there.offset:
+            return None
+        self.live[place] = row
+        if place != POSITION:
+            self._waiting[place] = row
+            return None
+        reached = {place: one for place, one in self._waiting.items() if one.offset <= row.offset}
+        for one in reached:
+            del self._waiting[one]
+        return LearnedStep(position=row.offset, rows=reached)

@@ -1,0 +1,116 @@
+"""Records of the feedback topic with what the other logs say about them."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import msgspec
+
+from clipper_agents.replay.decision_index import DecisionIndex, Known
+from clipper_agents.replay.log_ranges import Record
+from clipper_agents.replay.refolding import Entry
+from clipper_agents.router.audits import AuditRecords, audit_key
+from clipper_agents.router.decisions import Logged
+from clipper_agents.router.learning import decode_feedback
+from clipper_agents.router.recorder import PredictionRecords, head_of
+from clipper_agents.router.restores import RefusedMarker, Restored, Restores, is_marker, read_marker
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import Feedback
+
+
+class EntryReader:
+    """Joins feedback of one partition with its decisions.
+
+    Args:
+        catalogue: The topics.
+        decisions: Of the partition.
+        audits: Of the partition.
+        restores: Declared restores.
+        orphans: Feedback offsets of the partition that the dead letters call orphans.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        decisions: DecisionIndex,
+        audits: DecisionIndex,
+        restores: Restores,
+        orphans: Collection[int],
+    ) -> None:
+        self._partitions, self._restores, self._orphans = catalogue.partitions, restores, orphans
+        self.decisions, self._audits = decisions, audits
+        self._predicted, self._audited = PredictionRecords(catalogue.predictions), AuditRecords(catalogue.audits)
+
+    def add_predictions(self, records: Iterable[Record]) -> None:
+        """Index records of the predictions topic."""
+        self.decisions.add(_keyed(records, self._predicted))
+
+    def add_audits(self, records: Iterable[Record]) -> None:
+        """Index records of the audits topic."""
+        self._audits.add(_keyed(records, self._audited))
+
+    def entries(self, records: Iterable[Record]) -> list[Entry]:
+        """What can be folded, in log order; what no learner can use is left out."""
+        given = list(self._readable(records))
+        asked = [(said.query_id, record.timestamp) for record, said in given if isinstance(said, Feedback)]
+        known = iter(self.decisions.find(asked))
+        joined = [
+            self._joined(record, said, next(known)) if isinstance(said, Feedback) else Entry(record, said)
+            for record, said in given
+        ]
+        return self._with_audits(joined)
+
+    def _readable(self, records: Iterable[Record]) -> Iterator[tuple[Record, Feedback | Restored]]:
+        for record in records:
+            try:
+                if is_marker(record):
+                    yield record, read_marker(record, self._restores.find, self._partitions)
+                else:
+                    yield record, decode_feedback(record)
+            except (RefusedMarker, UndecodableRecord):
+                continue
+
+    def _joined(self, record: Record, said: Feedback, known: Known | None) -> Entry:
+        if known is None:
+            return Entry(record, said)
+        if record.offset in self._orphans:
+            name = f"{known.name}\0orphan"
+            return Entry(record, msgspec.structs.replace(said, query_id=name), contested=known.logged)
+        if known.name != said.query_id:
+            said = msgspec.structs.replace(said, query_id=known.name)
+        return Entry(record, said, known.logged)
+
+    def _with_audits(self, entries: list[Entry]) -> list[Entry]:
+        keys = [_audit_key(one) for one in entries]
+        wanted = [(key, one.record.timestamp) for key, one in zip(keys, entries, strict=True) if key is not None]
+        if not wanted:
+            return entries
+        found = iter(self._audits.find(wanted))
+        audits = [None if key is None else next(found) for key in keys]
+        return [
+            one if audit is None else one._replace(audit=audit.logged)
+            for one, audit in zip(entries, audits, strict=True)
+        ]
+
+
+def counted_after_all(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, with those that the dead letters call orphans as if their decision had been found."""
+    return [_uncontested(one) if one.contested is not None else one for one in entries]
+
+
+def _uncontested(entry: Entry) -> Entry:
+    assert isinstance(entry.said, Feedback)
+    said = msgspec.structs.replace(entry.said, query_id=entry.said.query_id.removesuffix("\0orphan"))
+    return entry._replace(said=said, decision=entry.contested, contested=None)
+
+
+def _audit_key(entry: Entry) -> str | None:
+    logged = entry.decision or entry.contested
+    if logged is None or not logged.audited:
+        return None
+    head = head_of(logged)
+    return audit_key(head.query_id, head.query_offset)
+
+
+def _keyed(records: Iterable[Record], kind: PredictionRecords | AuditRecords) -> list[tuple[str, int, Logged]]:
+    found = [(record.timestamp, kind.read(record)) for record in records]
+    return [(read[0], at_ms, read[1]) for at_ms, read in found if read is not None]

@@ -1,0 +1,121 @@
+"""The selection rows of an application as of feedback offsets or a time: what a restore needs to set them back.
+
+Rules of this file:
+- Feedback counts that stands before an offset of its partition, or was stamped before a time.
+- Where a row cannot be told, because the logs of what led to it were deleted, there is no state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clipper_agents.admin.errors import UnusableState
+from clipper_agents.admin.moments import saved_row
+from clipper_agents.replay.log_ranges import KafkaLogs, Logs
+from clipper_agents.replay.partition_verifying import Known, PartitionVerifier
+from clipper_agents.replay.verdicts import Parting
+from clipper_agents.replay.verifying import check_topics, read_known, verifier
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import SavedRow
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.selection_totals import RowKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateAt:
+    """Rows of an application as they were.
+
+    Attributes:
+        application: Its name.
+        ends: Feedback offset of each partition before which feedback is in the rows.
+        rows: Those that are not empty, by partition and context.
+        partings: Rows of the table that were not what the logs lead to, before that; the logs are what is restored.
+    """
+
+    application: str
+    ends: tuple[int, ...]
+    rows: list[SavedRow]
+    partings: list[Parting]
+
+
+async def state_at(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    application: str,
+    horizon_s: float,
+    *,
+    at_ms: int | None = None,
+    ends: Mapping[int, int] | None = None,
+) -> StateAt:
+    """Fold the logs up to a time or to offsets.
+
+    Args:
+        connection: Kafka's address.
+        catalogue: Of the deployment.
+        application: Its name.
+        horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
+        at_ms: Milliseconds since the epoch; None: up to the offsets.
+        ends: First offset that does not count, by partition; partitions that are left out count whole.
+
+    Raises:
+        UnusableState: an offset that is not in the log, or a state that the logs do not tell any more.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: a topic is missing, or has other partitions than the settings say.
+    """
+    await check_topics(connection, catalogue)
+    return await state_of_logs(KafkaLogs(connection), catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
+
+
+async def state_of_logs(
+    logs: Logs,
+    catalogue: Catalogue,
+    application: str,
+    horizon_s: float,
+    *,
+    at_ms: int | None = None,
+    ends: Mapping[int, int] | None = None,
+) -> StateAt:
+    """The same, of logs from anywhere."""
+    known = await read_known(logs, catalogue, horizon_s, application)
+    found = await _ends(logs, catalogue, at_ms, ends or {})
+    rows: list[SavedRow] = []
+    partings: list[Parting] = []
+    for partition, end in enumerate(found):
+        async with verifier(logs, known, partition) as one:
+            rows += await _rows(one, known, partition, end)
+            partings += one.parted.values()
+    return StateAt(application=application, ends=found, rows=rows, partings=partings)
+
+
+async def _ends(logs: Logs, catalogue: Catalogue, at_ms: int | None, wanted: Mapping[int, int]) -> tuple[int, ...]:
+    strange = sorted(set(wanted) - set(range(catalogue.partitions)))
+    if strange:
+        raise UnusableState(f"partitions {strange}: give some of 0 to {catalogue.partitions - 1}")
+    found = []
+    for number in range(catalogue.partitions):
+        start, end = await logs.bounds(catalogue.feedback, number)
+        upto = end if at_ms is None else await logs.offset_at(catalogue.feedback, number, at_ms)
+        found.append(_within(number, wanted.get(number, upto), start, end))
+    return tuple(found)
+
+
+def _within(partition: int, offset: int, start: int, end: int) -> int:
+    if start <= offset <= end:
+        return offset
+    raise UnusableState(
+        f"offset {offset} of partition {partition}: its feedback goes from {start} to {end}: give an offset of these"
+    )
+
+
+async def _rows(one: PartitionVerifier, known: Known, partition: int, end: int) -> list[SavedRow]:
+    rows = await one.rows_at(end - 1)
+    own = [place for place in one.table.live if place[0] == known.application]
+    untold = [place[1] for place in own if not rows.known(place)]
+    if (end < one.since and own) or untold:
+        raise UnusableState(
+            f"the state of {known.application} in partition {partition} before offset {end} is not known: the logs "
+            f"that led to it were deleted, and tell it from offset {one.since} on, or from its next row on: give a "
+            "later time or offset, or restore a file or a revision by `selection restore`"
+        )
+    found = {place: row for place, row in rows.rows.items() if place[0] == known.application and row.totals}
+    ordered = sorted(found.items(), key=lambda item: item[0][1] or "")
+    return [saved_row(RowKey(*place, partition), row) for place, row in ordered]

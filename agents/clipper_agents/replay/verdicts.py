@@ -1,0 +1,138 @@
+"""What a verification found, as the command prints it and as JSON has it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from clipper_topics.selection_totals import SelectionRow
+
+
+class ShownRow(msgspec.Struct, kw_only=True):
+    """A row of the selection table."""
+
+    offset: int
+    """Feedback offset of its last change; -1: none."""
+    applied: int
+    """Feedbacks that counted."""
+    totals: dict[str, dict[str, float]]
+    """By model: `count`, `loss`, `weighted_count`, `weighted_loss`."""
+
+
+class FeedbackAt(msgspec.Struct, kw_only=True):
+    """A record of the feedback topic."""
+
+    topic: str
+    """The topic."""
+    partition: int
+    """The partition."""
+    offset: int
+    """The offset."""
+    query_id: str | None = None
+    """The query that it is about; absent: it is a marker of a restored state."""
+
+
+class Parting(msgspec.Struct, kw_only=True):
+    """A row of the table that is not what the logs lead to: where the two were equal last, and what came then."""
+
+    application: str
+    """The application; empty: a note of the learner."""
+    context: str | None
+    """The context; of a note the application, or absent for the partition's position."""
+    partition: int
+    """The partition."""
+    last_equal: int | None
+    """Feedback offset of the last row of the changelog that is equal; absent: there is none."""
+    first_different: int
+    """Feedback offset of the first row that differs."""
+    table: ShownRow | None
+    """That row; absent: the table has none."""
+    logs: ShownRow | None
+    """What the logs lead to; absent: nothing."""
+    feedbacks: int = 0
+    """Records about this row between the two."""
+    between: list[FeedbackAt] = []
+    """The first of these: with one of them, that is the record at which they part."""
+
+
+class Switch(msgspec.Struct, kw_only=True):
+    """From where on a changed policy or loss is taken to have been observed with; the log does not say it."""
+
+    application: str
+    """The application."""
+    partition: int
+    """The partition."""
+    revision: int
+    """Of the manifest."""
+    offset: int
+    """First feedback that was observed so."""
+    earliest: int
+    """It was this one at the earliest."""
+    latest: int
+    """And this one at the latest."""
+
+
+class PartitionVerdict(msgspec.Struct, kw_only=True):
+    """One partition."""
+
+    partition: int
+    """Its number."""
+    since: int
+    """First feedback offset that was verified: 0, unless the beginning of a log was deleted."""
+    position: int
+    """Last feedback offset that is in the table; -1: none."""
+    behind: int
+    """Offsets of the feedback topic behind that."""
+    feedbacks: int
+    """Records that were folded."""
+    rows: int
+    """Rows of the table that were compared."""
+    checkpoints: int
+    """Rows of the changelog that were compared, older ones of the same keys among them."""
+    unproven: int
+    """Rows whose feedback was deleted with the beginning of the log: nothing can be said about them."""
+    partings: list[Parting] = []
+    """Rows that differ."""
+    switches: list[Switch] = []
+    """What was assumed about changes of policies and losses."""
+
+
+class Verification(msgspec.Struct, kw_only=True):
+    """The whole table."""
+
+    equal: bool
+    """Whether every row is what the logs lead to, in every bit."""
+    seconds: float
+    """How long it took."""
+    partitions: list[PartitionVerdict]
+    """By number."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that were compared."""
+        return sum(one.rows for one in self.partitions)
+
+    @property
+    def feedbacks(self) -> int:
+        """Records that were folded."""
+        return sum(one.feedbacks for one in self.partitions)
+
+    @property
+    def partings(self) -> Sequence[Parting]:
+        """Rows that differ."""
+        return [parting for one in self.partitions for parting in one.partings]
+
+
+def shown_row(row: SelectionRow | None) -> ShownRow | None:
+    """The row with names."""
+    if row is None:
+        return None
+    totals = {
+        one.model: {
+            "count": one.count,
+            "loss": one.loss,
+            "weighted_count": one.weighted_count,
+            "weighted_loss": one.weighted_loss,
+        }
+        for one in row.totals
+    }
+    return ShownRow(offset=row.offset, applied=row.applied, totals=totals)

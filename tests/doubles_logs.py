@@ -1,0 +1,232 @@
+"""The topics of a deployment in memory, and a learner that writes what a router would write."""
+
+import hashlib
+import struct
+
+import msgspec
+from doubles_deployment import Read
+from doubles_learning import prediction
+from doubles_streaming import record
+
+from clipper_agents.router.decisions import Logged
+from clipper_agents.router.learning import decode_feedback, learn
+from clipper_agents.router.restores import Restores, is_marker, read_markers
+from clipper_agents.router.selection import NO_ROW
+from clipper_stream.routing import Application
+from clipper_stream.selection.registry import make_policy
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change, SavedRow
+from clipper_topics.control import application_key, change_key, restore_key
+from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.manifests import ApplicationManifest, PolicySpec
+from clipper_topics.restore import RESTORE, Restore, markers_of
+from clipper_topics.selection_totals import ROW_VERSION, RowKey, SelectionRow
+
+HORIZON_S = 3600.0
+SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
+START_MS = 1_700_000_000_000
+CATALOGUE = Catalogue(partitions=2)
+encode = msgspec.msgpack.Encoder().encode
+
+
+def manifest(name="app", revision=1, half_life=None, **changes):
+    """An application that observes all models, and forgets when it has a half-life."""
+    parameters = {} if half_life is None else {"half_life": half_life}
+    return ApplicationManifest(
+        name=name,
+        revision=revision,
+        models=["a:1", "b:1"],
+        policy=PolicySpec(name="exp4", parameters=parameters),
+        **changes,
+    )
+
+
+class MemoryLogs:
+    """Records by topic and partition.
+
+    Attributes:
+        topics: The records.
+        now_ms: Timestamp of the next one.
+        list_size: Records of one list.
+    """
+
+    def __init__(self, catalogue=CATALOGUE, list_size=3):
+        self.catalogue, self.list_size, self.now_ms = catalogue, list_size, START_MS
+        self.topics, self._starts = {}, {}
+
+    def append(self, topic, value, partition=0, key=b"", headers=()):
+        """Store a record; its offset."""
+        log = self.topics.setdefault((topic, partition), [])
+        offset = log[-1].offset + 1 if log else 0
+        log.append(record(offset, value, key, topic, partition, headers, self.now_ms))
+        self.now_ms += 1
+        return offset
+
+    def delete_before(self, topic, partition, offset):
+        """What retention does."""
+        log = self.topics.setdefault((topic, partition), [])
+        self._starts[topic, partition] = offset
+        self.topics[topic, partition] = [one for one in log if one.offset >= offset]
+
+    def compact(self, topic, partition, dirty):
+        """What compaction does to all but the last records."""
+        log = self.topics[topic, partition]
+        clean = {one.key: one for one in log[: len(log) - dirty]}
+        newest = sorted(clean.values(), key=lambda one: one.offset)
+        self.topics[topic, partition] = newest + log[len(log) - dirty :]
+
+    async def bounds(self, topic, partition):
+        log = self.topics.get((topic, partition), [])
+        start = self._starts.get((topic, partition), 0)
+        return start, log[-1].offset + 1 if log else start
+
+    async def offset_at(self, topic, partition, at_ms):
+        found = [one.offset for one in self.topics.get((topic, partition), []) if one.timestamp >= at_ms]
+        return found[0] if found else (await self.bounds(topic, partition))[1]
+
+    async def read(self, topic, partition, start, end):
+        wanted = [one for one in self.topics.get((topic, partition), []) if start <= one.offset < end]
+        for first in range(0, len(wanted), self.list_size):
+            yield wanted[first : first + self.list_size]
+
+    def read_all(self, topic):
+        """As `oracle` reads them."""
+        return [
+            Read(one.partition, one.offset, one.key, one.value, dict(one.headers))
+            for number in range(self.catalogue.partitions)
+            for one in self.topics.get((topic, number), [])
+        ]
+
+
+class Deployment:
+    """Applications, their traffic, and a learner of each partition that follows the control topic when it is told to.
+
+    Attributes:
+        logs: What they wrote.
+    """
+
+    def __init__(self, *manifests, catalogue=CATALOGUE):
+        self.logs, self.catalogue = MemoryLogs(catalogue), catalogue
+        self._applications, self._restores = {}, Restores(10**9)
+        self._decided, self._credits, self.rows = {}, {}, {}
+        self._manifests = {}
+        for one in manifests:
+            self.declare(one)
+        self.follow()
+
+    # --- operators ----------------------------------------------------------------------------------------------
+    def declare(self, manifest):
+        """Publish an application, with the record of its change."""
+        name = manifest.name
+        ends = [
+            len(self.logs.topics.get((self.catalogue.feedback, number), []))
+            for number in range(self.catalogue.partitions)
+        ]
+        change = Change(
+            application=name,
+            revision=manifest.revision,
+            command="update",
+            at_ms=self.logs.now_ms,
+            by="ada",
+            before=self._manifests.get(name),
+            after=manifest,
+            feedback_ends=ends,
+        )
+        self._manifests[name] = manifest
+        self.logs.append(self.catalogue.control, codec.applications.encode(manifest), 0, application_key(name))
+        self.logs.append(self.catalogue.control, codec.changes.encode(change), 0, change_key(name, manifest.revision))
+
+    def follow(self):
+        """The learners know now what is declared."""
+        for name, one in self._manifests.items():
+            policy = make_policy(one.policy.name, one.policy.parameters)
+            self._applications[name] = Application(name=name, candidates=(), policy=policy, loss=one.loss)
+        self._restores.take(self.logs.topics.get((self.catalogue.control, 0), []))
+
+    def restore(self, name, rows, restore_id="r-0000000000000001", partitions=None):
+        """Declare a restore, and mark it."""
+        values = markers_of(name, rows, self.catalogue.partitions)
+        digests = {str(number): hashlib.sha256(value).hexdigest() for number, value in enumerate(values)}
+        restore = Restore(application=name, at_ms=self.logs.now_ms, by="ada", digests=digests)
+        self.logs.append(self.catalogue.control, codec.restores.encode(restore), 0, restore_key(restore_id))
+        headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
+        for number, value in enumerate(values):
+            self.logs.append(self.catalogue.feedback, value, number, None, headers)
+        self._restores.take(self.logs.topics[self.catalogue.control, 0])
+
+    # --- applications -------------------------------------------------------------------------------------------
+    def ask(self, query_id, application="app", partition=0, **changes):
+        """A decision about a query."""
+        value = codec.predictions.encode(prediction(query_id, application, **changes))
+        offset = self.logs.append(self.catalogue.predictions, value, partition)
+        self._decided.setdefault((partition, query_id), Logged(offset, value, msgpack=False))
+
+    def tell(self, query_id, label=1, partition=0, **changes):
+        """Feedback about a query; its offset."""
+        said = {"query_id": query_id} | (changes or {"label": label})
+        return self.logs.append(self.catalogue.feedback, msgspec.json.encode(said), partition, b"key")
+
+    # --- learners -----------------------------------------------------------------------------------------------
+    def learn(self, partition=0, most=None):
+        """One step: feedback behind the position, up to so many records, as the router's learner does it."""
+        position = self.rows.get(("", None, partition), NO_ROW).offset
+        log = self.logs.topics.get((self.catalogue.feedback, partition), [])
+        records = [one for one in log if one.offset > position][:most]
+        if not records:
+            return
+        claims = [one for one in records if is_marker(one)]
+        markers, _ = read_markers(claims, self._restores.find, self.catalogue.partitions)
+        feedback = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
+        ids = [said.query_id for _, said in feedback]
+        step = learn(
+            feedback,
+            {query_id: self._decided.get((partition, query_id)) for query_id in ids},
+            {},
+            {query_id: self._credits.get((partition, query_id)) for query_id in ids},
+            lambda place: self.rows.get((*place, partition), NO_ROW),
+            self._applications.get,
+            markers,
+            lambda name: [key[:2] for key in self.rows if key[0] == name and key[2] == partition],
+        )
+        self._credits |= {(partition, name): offset for name, offset in step.credited.items()}
+        for one, error in step.refused:
+            headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
+            self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)
+        notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
+        for place, row in [*notes_last, (("", None), SelectionRow(version=ROW_VERSION, offset=records[-1].offset))]:
+            self.write(place, row, partition)
+
+    def write(self, place, row, partition=0):
+        """A row into the table and its changelog."""
+        self.rows[(*place, partition)] = row
+        key = encode(RowKey(*place, partition))
+        self.logs.append(self.catalogue.selection_changelog, encode(row), partition, key)
+
+    def work(self, count, application="app", partition=0, first=0, every=1, **changes):
+        """So many queries with feedback, learned in steps of `every`."""
+        for number in range(first, first + count):
+            query_id = f"{application}-{number}"
+            self.ask(query_id, application, partition, outputs=[("a:1", number % 3), ("b:1", number % 2)], **changes)
+            self.tell(query_id, number % 5, partition)
+            if (number + 1 - first) % every == 0:
+                self.learn(partition)
+        self.learn(partition)
+
+
+def flipped(row):
+    """The row with another last bit in one sum."""
+    first, *others = row.totals
+    (bits,) = struct.unpack("<q", struct.pack("<d", first.weighted_loss))
+    (loss,) = struct.unpack("<d", struct.pack("<q", bits ^ 1))
+    return msgspec.structs.replace(row, totals=[msgspec.structs.replace(first, weighted_loss=loss), *others])
+
+
+def aged(at, before, after):
+    """Traffic, an hour, and more traffic; then the first part is deleted."""
+    at.work(before)
+    at.logs.now_ms += int(HORIZON_S * 1000) + 1
+    at.work(after, first=100)
+    at.logs.delete_before(CATALOGUE.predictions, 0, before - 2)
+    at.logs.delete_before(CATALOGUE.feedback, 0, before - 2)
+    return at

@@ -1,0 +1,142 @@
+"""Whatever happened to a deployment, verifying says what the oracle says: equal, or where not."""
+
+import asyncio
+
+import msgspec
+import oracle
+from doubles_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from clipper_agents.replay.state_at import state_of_logs
+from clipper_agents.replay.verifying import verify_logs
+from clipper_topics.change import SavedRow
+
+NAMES, CONTEXTS = ("app", "other"), (None, "c")
+partitions = st.integers(0, 1)
+queries = st.integers(0, 7)
+sums = st.tuples(*[st.floats(0.0, 1e6)] * 4)
+happenings = st.one_of(
+    st.tuples(st.just("ask"), queries, partitions),
+    st.tuples(st.just("tell"), queries, partitions, st.sampled_from([0, 1, 2, "text"])),
+    st.tuples(st.just("tell"), queries, partitions, st.floats(0.0, 1.0)),
+    st.tuples(st.just("learn"), partitions, st.one_of(st.none(), st.integers(1, 3))),
+    st.tuples(st.just("restore"), st.sampled_from(NAMES), st.lists(sums, min_size=1, max_size=2)),
+)
+
+
+def happened(events):
+    """A deployment to which these happened; every query is asked before anything is told."""
+    at = Deployment(manifest(half_life=3.0), manifest("other", loss="absolute"))
+    for partition in range(2):
+        for number in range(0, 8, 2):
+            ask(at, number, partition)
+    restored = 0
+    for what, *how in events:
+        if what == "ask":
+            ask(at, *how)
+        elif what == "tell":
+            number, partition, truth = how
+            about = {"loss": truth} if isinstance(truth, float) else {"label": truth}
+            at.tell(f"q{number}", partition=partition, **about)
+        elif what == "learn":
+            at.learn(*how)
+        else:
+            restored += 1
+            name, totals = how
+            rows = [
+                SavedRow(partition=0, context=context, totals={"b:1": one})
+                for context, one in zip(CONTEXTS, totals, strict=False)
+            ]
+            at.restore(name, rows, f"r-{restored:016x}")
+    for partition in range(2):
+        at.learn(partition)
+    return at
+
+
+def ask(at, number, partition):
+    name, context = NAMES[number % 2], CONTEXTS[number % 4 // 2]
+    outputs = [("a:1", number % 3), ("b:1", number % 2)][: 1 + number % 3 % 2]
+    at.ask(f"q{number}", name, partition, context=context, outputs=outputs)
+
+
+def of_oracle(at):
+    """The rows that the logs lead to, in bits."""
+    rows = oracle.fold(
+        at.logs.read_all(CATALOGUE.predictions),
+        at.logs.read_all(CATALOGUE.feedback),
+        {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
+        control=at.logs.read_all(CATALOGUE.control),
+    )
+    return {key: row.bits for key, row in rows.items()}
+
+
+def in_table(at):
+    return {key: row.bits for key, row in oracle.table(at.logs.read_all(CATALOGUE.selection_changelog)).items()}
+
+
+def verified(at):
+    return asyncio.run(verify_logs(at.logs, CATALOGUE, HORIZON_S))
+
+
+@settings(max_examples=60)
+@given(st.lists(happenings, max_size=40))
+def test_what_a_learner_wrote_is_equal(events):
+    at = happened(events)
+    found = verified(at)
+    assert found.equal, found
+    early = any(
+        one.headers.get("__streams.errors.exception", b"").endswith(b"OrphanFeedback")
+        for one in at.logs.read_all(CATALOGUE.dead_letters)
+    )
+    if not early:  # feedback that came before its query is one that the oracle does not know of
+        assert of_oracle(at) == in_table(at)
+
+
+@settings(max_examples=40)
+@given(st.lists(happenings, min_size=10, max_size=40), st.randoms(use_true_random=False))
+def test_a_bit_that_is_flipped_in_any_row_is_found_in_that_row(events, random):
+    at = happened(events)
+    rows = [key for key, row in at.rows.items() if key[0] and row.totals]
+    assume(rows)
+    key = random.choice(rows)
+    at.write(
+        key[:2], flipped(msgspec.structs.replace(at.rows[key], offset=at.rows["", None, key[2]].offset + 1)), key[2]
+    )
+    (parting,) = verified(at).partings
+    assert (parting.application, parting.context, parting.partition) == key
+
+
+@settings(max_examples=40)
+@given(st.lists(happenings, max_size=30), st.integers(0, 30), st.booleans())
+def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, offset, compacted):
+    at = happened(events)
+    log = at.logs.topics.get((CATALOGUE.feedback, 0), [])
+    offset = min(offset, len(log))
+    if compacted and log:
+        at.logs.compact(CATALOGUE.selection_changelog, 0, dirty=0)
+    found = asyncio.run(state_of_logs(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
+    at.logs.topics[CATALOGUE.feedback, 0] = log[:offset]
+    expected = {
+        key: row.totals
+        for key, row in oracle.fold(
+            at.logs.read_all(CATALOGUE.predictions),
+            [one for one in at.logs.read_all(CATALOGUE.feedback) if one.partition == 0],
+            {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
+            control=at.logs.read_all(CATALOGUE.control),
+        ).items()
+        if key[0] == "app" and row.totals
+    }
+    orphans = any(
+        one.headers.get("__streams.errors.exception", b"").endswith(b"OrphanFeedback")
+        for one in at.logs.read_all(CATALOGUE.dead_letters)
+    )
+    assume(not orphans)
+    by_model = {
+        (row.context, model): (count, loss, weighted_loss, weighted_count)
+        for row in found.rows
+        for model, (count, loss, weighted_count, weighted_loss) in row.totals.items()
+    }
+    assert by_model == {
+        (key[1], model): tuple(sums) for key, totals in expected.items() for model, sums in totals.items()
+    }
