@@ -76,10 +76,11 @@ class Learner:
         self.models = tuple(models)
         self.policy, self.audit_ratio = policy, audit_ratio
         self.learned = 0
+        self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
         self._standing: dict[Place, Standing] = {}
-        self._coming: list[tuple[int, int, int, Place, Mapping[str, float], Mapping[str, float]]] = []
+        self._coming: list[tuple[int, int, int, int, Place, Mapping[str, float], Mapping[str, float]]] = []
 
     def standing(self, context: str | None, partition: int) -> Standing:
         """What the policy would do for a query of this context in this partition."""
@@ -111,13 +112,14 @@ class Learner:
             losses: Loss in [0, 1] of each model that it scores.
             propensities: Probability in (0, 1] with which the candidate was to score each of them.
         """
-        heappush(self._coming, (at_ms, place[1], offset, place, losses, propensities))
+        self._number += 1
+        heappush(self._coming, (at_ms, place[1], offset, self._number, place, losses, propensities))
 
     def advance(self, now_ms: float) -> None:
         """Learn from all feedback that came before this time, in milliseconds since the epoch."""
         coming = self._coming
         while coming and coming[0][0] < now_ms:
-            _, _, _, place, losses, propensities = heappop(coming)
+            *_, place, losses, propensities = heappop(coming)
             self._learn(place, losses, propensities)
 
     def _learn(self, place: Place, losses: Mapping[str, float], propensities: Mapping[str, float]) -> None:
