@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.combining.combiner import combine
-from clipper_stream.errors import InvalidLabel, ModelFailed
-from clipper_stream.feedback.losses import loss_of
+from clipper_stream.combining.combiner import COMBINERS, combine
+from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
+from clipper_stream.feedback.losses import LOSSES, loss_of
 from clipper_stream.replay.adding import with_column
 from clipper_stream.replay.columns import UNKNOWN, Bools, DecisionColumns, Floats
 from clipper_stream.replay.joint import joint_propensity
+from clipper_stream.selection.bounds import check_number
 
 _NO_ANSWER = 1.0
 
@@ -44,6 +45,10 @@ class Answering:
     ...     {"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, 2, "cat")
     1.0
 
+    Raises:
+        UnknownName: there is no such combiner or loss.
+        InvalidSetting: the threshold is out of its bounds.
+
     Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2 (ensembles, robust predictions).
     """
 
@@ -51,6 +56,11 @@ class Answering:
     loss: str = "zero_one"
     default_output: Any = None
     confidence_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name("combiner", self.combiner, COMBINERS)
+        check_name("loss", self.loss, LOSSES)
+        check_number("confidence threshold", self.confidence_threshold, most=1.0)
 
     def loss_of(self, outputs: Mapping[str, Any], weights: Mapping[str, float], asked: int, label: Any) -> float:
         """Loss of the answer in [0, 1]; NaN where the label cannot be compared with it.
@@ -60,9 +70,6 @@ class Answering:
             weights: Trust in each member.
             asked: How many members there are.
             label: What was true.
-
-        Raises:
-            UnknownName: there is no such combiner or loss.
         """
         try:
             combined = combine(self.combiner, outputs, weights, asked)
@@ -170,6 +177,16 @@ def with_ensemble(
     loss = combined_losses(columns, members, weights, answering)
     joint = joint_propensity(columns, members, trials)
     return with_column(columns, name, np.where(joint > 0.0, loss, np.nan), joint)
+
+
+def check_name(what: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is none of these.
+
+    Raises:
+        UnknownName: with those that are.
+    """
+    if name not in known:
+        raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
 
 
 def _known(mine: DecisionColumns) -> Bools:
