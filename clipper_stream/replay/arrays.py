@@ -79,7 +79,9 @@ def logged(
     unknown = sorted(set(filled) - set(DecisionColumns.__slots__))
     if unknown:
         raise InvalidSetting(f"{unknown} are no columns: use {', '.join(DecisionColumns.__slots__)}")
-    typed = {name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()}
+    typed: dict[str, Any] = {
+        name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()
+    }
     return replace(table, contexts=tuple(contexts), values=values, **typed)
 
 

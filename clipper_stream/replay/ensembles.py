@@ -105,13 +105,13 @@ class OutputRows:
         mine = columns.of_models(members)
         self.codes = np.column_stack([mine.output, columns.label])
         self.known = _known(mine)
-        self._lists: list[list[int]] | None = None
+        self._lists: list[list[int]] = []
 
     def loss(self, row: int, weights: Mapping[str, float]) -> float:
         """Loss of one decision's combined answer; NaN where it is not known."""
         if not self.known[row]:
             return float("nan")
-        if self._lists is None:
+        if not self._lists:
             self._lists = self.codes.tolist()
         return self.of(self._lists[row], weights)
 

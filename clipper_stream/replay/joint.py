@@ -78,8 +78,8 @@ def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Co
 def _certain_beside(columns: DecisionColumns) -> Bools:
     """Asked with certainty, not served, while others were not certain: of a candidate that cannot be, (n, M)."""
     certain = columns.propensity >= _CERTAIN
-    doubtful = (columns.asked & ~certain).any(axis=1)
-    beside: Bools = certain & ~columns.served & doubtful[:, None]
+    doubtful = np.any(columns.asked & ~certain, axis=1, keepdims=True)
+    beside: Bools = certain & ~columns.served & doubtful
     return beside
 
 

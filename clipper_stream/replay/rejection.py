@@ -13,6 +13,8 @@ Rules of this file:
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from clipper_stream.replay.accepting import check_alone, importance, learn, taken
 from clipper_stream.replay.candidates.learning_policy import LearningPolicy
 from clipper_stream.replay.columns import DecisionColumns
@@ -81,7 +83,7 @@ def _through(columns: DecisionColumns, learner: Learner, ratio: float, seed: int
     known = known_losses(columns.of_models(learner.models))
     run = Run.blank(len(columns), len(learner.models))
     weights, losses = known.weight.tolist(), known.loss.tolist()
-    for query in queries_in_order(columns, known.weight.any(axis=1)):
+    for query in queries_in_order(columns, np.any(known.weight, axis=1)):
         row = query.row
         learner.advance(query.at_ms)
         target = learner.standing(*query.place).target

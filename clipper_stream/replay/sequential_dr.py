@@ -12,6 +12,8 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from clipper_stream.replay.accepting import check_alone, importance, learn, taken
 from clipper_stream.replay.candidates.learning_policy import LearningPolicy
 from clipper_stream.replay.columns import DecisionColumns, Floats
@@ -79,7 +81,7 @@ def _through(
     known = known_losses(mine)
     run = Run.blank(len(mine), len(learner.models))
     weights, losses = known.weight.tolist(), known.loss.tolist()
-    for query in queries_in_order(mine, known.weight.any(axis=1)):
+    for query in queries_in_order(mine, np.any(known.weight, axis=1)):
         row, weight, loss = query.row, weights[query.row], losses[query.row]
         learner.advance(query.at_ms)
         target, c = learner.standing(*query.place).target, ratio.value

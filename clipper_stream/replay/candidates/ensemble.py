@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.replay.candidates.candidate import SettledCandidate, Targeted
+from clipper_stream.replay.candidates.candidate import Targeted
 from clipper_stream.replay.candidates.one_model import OneModel
 from clipper_stream.replay.columns import DecisionColumns
 from clipper_stream.replay.ensembles import Answering, with_ensemble
@@ -12,7 +12,7 @@ from clipper_stream.selection.bounds import check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ensemble(SettledCandidate):
+class Ensemble:
     """All of these models, combined.
 
     Attributes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper_stream.replay.candidates.candidate import SettledCandidate, Targeted
+from clipper_stream.replay.candidates.candidate import Targeted
 from clipper_stream.replay.candidates.naming import named
 from clipper_stream.replay.candidates.one_model import OneModel
 from clipper_stream.replay.columns import DecisionColumns
@@ -16,7 +16,7 @@ from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FixedPolicy(SettledCandidate):
+class FixedPolicy:
     """A policy at one state a context.
 
     Attributes:

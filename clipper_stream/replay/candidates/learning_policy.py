@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clipper_stream.replay.candidates.candidate import Candidate
 from clipper_stream.replay.candidates.naming import named
 from clipper_stream.replay.learner import Learner, Place
 from clipper_stream.selection.policy import SelectionPolicy
@@ -11,7 +10,7 @@ from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearningPolicy(Candidate):
+class LearningPolicy:
     """A policy and where it begins.
 
     Attributes:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipper_stream.replay.candidates.candidate import SettledCandidate, Targeted
+from clipper_stream.replay.candidates.candidate import Targeted
 from clipper_stream.replay.columns import DecisionColumns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OneModel(SettledCandidate):
+class OneModel:
     """Always the same model.
 
     Attributes:
