@@ -18,6 +18,8 @@ from clipper_agents.cli.demo import demo
 from clipper_agents.cli.export import export
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
+from clipper_agents.cli.replay import replay
+from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.topics import topics
@@ -79,6 +81,12 @@ app.add_typer(model, short_help="Deploy, compare, promote and retire versions of
 app.add_typer(application, short_help="Create, look at, change and delete applications.")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
+replay.command(
+    "score",
+    epilog="Example: clipper-stream replay score digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 "
+    "--out svm-2.parquet",
+)(score)
+app.add_typer(replay, short_help="Use logged traffic again.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(worker, short_help="Run one router, host or steward process.")
 
