@@ -22,6 +22,7 @@ def logged(
     served: ArrayLike | None = None,
     served_propensity: ArrayLike | None = None,
     contexts: Sequence[str | None] = (None,),
+    policies: Sequence[str] = ("logged",),
     outputs: Sequence[Sequence[Any]] | None = None,
     labels: Sequence[Any] | None = None,
     **columns: ArrayLike,
@@ -36,6 +37,7 @@ def logged(
         served_propensity: Probability that these were served, (n,) or a number; absent: that of asking the first of
             them.
         contexts: What `context` counts through.
+        policies: What `policy` counts through.
         outputs: Output of each model, (n, M); None: it did not answer.
         labels: What was true, (n,); absent: something that scored all that were asked.
         columns: Any other array of `DecisionColumns`; absent: decided a millisecond after another in partition 0, and
@@ -82,7 +84,7 @@ def logged(
     typed: dict[str, Any] = {
         name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()
     }
-    return replace(table, contexts=tuple(contexts), values=values, **typed)
+    return replace(table, contexts=tuple(contexts), policies=tuple(policies), values=values, **typed)
 
 
 def _blank(models: Sequence[str], rows: int) -> DecisionColumns:
@@ -93,7 +95,7 @@ def _blank(models: Sequence[str], rows: int) -> DecisionColumns:
         array = getattr(empty, name)
         if isinstance(array, np.ndarray):
             arrays[name] = np.zeros((rows, *array.shape[1:]), array.dtype)
-    return replace(empty, policies=("logged",), **arrays)
+    return replace(empty, **arrays)
 
 
 def _rows(values: ArrayLike, rows: int) -> np.ndarray:

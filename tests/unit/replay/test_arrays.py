@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from clipper_agents.router import encoding
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.replay import scored
 from clipper_stream.replay.adding import with_column, with_values
 from clipper_stream.replay.arrays import logged
 from clipper_stream.replay.scored import known_losses
@@ -46,6 +48,15 @@ def test_a_label_scores_with_the_probability_of_asking_a_given_loss_with_that_of
 def test_a_model_that_alone_did_not_answer_is_scored_with_the_probability_of_serving():
     columns = logged([[0.625, 0.625]], [[1.0, 0.0]], served_propensity=0.5, answered=[[False, True]])
     assert known_losses(columns).weight.tolist() == [[2.0, 1.6]]
+
+
+def test_a_query_that_named_its_models_is_no_evidence_about_a_policy():
+    columns = logged([[1.0, 0.0]] * 2, [[1.0, NAN]] * 2, policies=("named", "exp3"), policy=[0, 1])
+    assert known_losses(columns).weight.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+
+
+def test_the_word_in_the_log_is_that_of_the_router():
+    assert scored.NAMED == encoding.NAMED
 
 
 def test_without_feedback_nothing_is_known():
