@@ -22,6 +22,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from clipper_stream.replay.columns import Bools, DecisionColumns, Floats
+from clipper_stream.replay.scored import by_policy
 
 _AGREE = 1e-6
 """By which the two ways may differ. The first is off by 1e-16 / (1 - p): for a p above `_TOLD` it is not asked."""
@@ -51,7 +52,8 @@ def audit_ratio_of(columns: DecisionColumns, trials: Collection[str] = ()) -> Fl
 
 
 def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Collection[str] = ()) -> Floats:
-    """Probability with which all of these models were asked about a query, (n,); 0 where one of them was not.
+    """Probability with which all of these models were asked about a query, (n,); 0 where one of them was not,
+    or the query named its models.
 
     Args:
         columns: The decisions.
@@ -71,7 +73,8 @@ def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Co
     ratio = np.nan_to_num(audit_ratio_of(columns, trials), nan=0.0) if (several > 1).any() else np.zeros(len(columns))
     together = np.where(several > 1, np.minimum(ratio, least), least)
     shared = np.where(tried, asked, 1.0).min(axis=1, initial=1.0)
-    joint: Floats = np.where((asked > 0.0).all(axis=1), together * shared, 0.0)
+    evidence = (asked > 0.0).all(axis=1) & by_policy(columns)
+    joint: Floats = np.where(evidence, together * shared, 0.0)
     return joint
 
 

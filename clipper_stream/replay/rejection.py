@@ -9,8 +9,8 @@ Rules of this file:
   is taken so much more seldom.
 - With a larger c some decisions should be taken more often than always. They are counted as clipped; what they would
   have weighed is lost, and the estimate leans to the log.
-- What is taken keeps its times: the candidate has a log that is as long, and has c times the decisions. A delay is so many
-  fewer decisions.
+- What is taken keeps its times: the candidate has c times the decisions in as much time, so a delay is that many fewer
+  decisions.
 """
 
 from collections.abc import Iterable, Iterator

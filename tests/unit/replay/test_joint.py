@@ -42,6 +42,11 @@ def test_an_ensemble_asks_all_with_certainty():
     assert joint_propensity(columns, MODELS).tolist() == [1.0] * 5
 
 
+def test_a_query_that_named_its_models_is_no_evidence_about_an_ensemble():
+    columns = logged([[1.0, 1.0]], [[0.0, 1.0]], policies=("named",))
+    assert joint_propensity(columns, columns.models).tolist() == [0.0]
+
+
 def test_a_model_that_was_run_on_every_input_is_no_condition():
     columns = truth(2_000, 1).logged(PROBABILITIES, audit_ratio=0.2)
     wider = with_column(columns, "new:1", np.zeros(2_000), np.ones(2_000))
