@@ -52,8 +52,9 @@ def audit_ratio_of(columns: DecisionColumns, trials: Collection[str] = ()) -> Fl
 
 
 def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Collection[str] = ()) -> Floats:
-    """Probability with which all of these models were asked about a query, (n,); 0 where one of them was not,
-    or the query named its models.
+    """Probability with which all of these models were asked about a query, (n,).
+
+    It is 0 where one of them was not asked, or the query named its models.
 
     Args:
         columns: The decisions.
