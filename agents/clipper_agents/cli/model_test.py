@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipper_agents.cli.model_options import Dtype, Parameters, Runtime, Shape, parameters_of, shape_of
+
 if TYPE_CHECKING:
     from clipper_agents.cli.model_target import Target
     from clipper_stream.models.testing import Report
@@ -22,18 +24,16 @@ def test_model(
         ),
     ],
     *,
-    runtime: Annotated[str | None, typer.Option(help="As in a manifest. Absent: by the form of the target.")] = None,
+    runtime: Runtime = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME:VERSION", help="Which model of a manifest that declares several.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of a row, as in a manifest's input. Absent: float32.")] = None,
-    shape: Annotated[str | None, typer.Option(metavar="N[,N...]", help="Of a numeric row, as 64 or 28,28.")] = None,
+    dtype: Dtype = None,
+    shape: Shape = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Samples: .json (a list), .jsonl, .npy or .csv. Absent: random.")
     ] = None,
-    parameters: Annotated[
-        str | None, typer.Option(metavar="JSON", help='As in a manifest, as {"output": "probabilities"}.')
-    ] = None,
+    parameters: Parameters = None,
     target_ms: Annotated[float | None, typer.Option(min=0.001, help="Of a batch, for the advice. Absent: 20.")] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="The largest batch to measure. Absent: 1024.")] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
@@ -47,7 +47,7 @@ def test_model(
     from clipper_agents.cli.model_target import read_samples, read_target
     from clipper_stream.models.testing import check_model
 
-    said = {"runtime": runtime, "dtype": dtype, "shape": _shape(shape), "parameters": _parameters(parameters)}
+    said = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     found = read_target(target, model, said)
     samples = read_samples(rows, found.dtype) if rows is not None else None
     report = check_model(
@@ -67,27 +67,6 @@ def test_model(
     typer.echo(json.dumps(report.plain())) if as_json else _print(found, report)
     if not report.kept:
         raise typer.Exit(1)
-
-
-def _shape(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.strip("[]() ").split(",") if part.strip()]
-    except ValueError as error:
-        raise typer.BadParameter(f"--shape {text}: write lengths, as 64 or 28,28") from error
-
-
-def _parameters(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--parameters {text}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise typer.BadParameter(f'--parameters {text}: write an object, as {{"threads": 2}}')
-    return found
 
 
 def _print(target: "Target", report: "Report") -> None:

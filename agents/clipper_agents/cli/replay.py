@@ -3,8 +3,16 @@
 import typer
 
 from clipper_agents.cli.replay_restore import restore
+from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
 
-replay = typer.Typer(name="replay", no_args_is_help=True, help="Fold logged traffic again: verify, restore, evaluate.")
+replay = typer.Typer(
+    name="replay", no_args_is_help=True, help="Use logged traffic again: verify, restore, export, score, evaluate."
+)
 replay.command("verify", epilog="Example: clipper-stream replay verify digits")(verify)
 replay.command("restore", epilog="Example: clipper-stream replay restore digits --at 2h --dry-run")(restore)
+replay.command(
+    "score",
+    epilog="Example: clipper-stream replay score digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 "
+    "--out svm-2.parquet",
+)(score)

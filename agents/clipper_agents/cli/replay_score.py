@@ -1,0 +1,86 @@
+"""`clipper-stream replay score`: what a model says to logged inputs, before it is deployed."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper_agents.cli.model_options import Dtype, Parameters, Runtime, Shape, parameters_of, shape_of
+
+
+def score(
+    inputs: Annotated[
+        Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote: a file or a folder.")
+    ],
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME:VERSION", help="How the model is called in the evaluation.")],
+    uri: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="package.module:attribute, a model file, a server's URL, or a manifest (.toml, .json) that has it.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write.")],
+    runtime: Runtime = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="That the file must have. Absent: whatever it has.")
+    ] = None,
+    dtype: Dtype = None,
+    shape: Shape = None,
+    parameters: Parameters = None,
+    processes: Annotated[
+        int, typer.Option(min=0, metavar="N", help="That run the model at the same time; 0: this one.")
+    ] = 1,
+    cache_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of chunks that are done. Absent: in the user's cache.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute also what is in the cache.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+) -> None:
+    """Run a model over logged inputs, chunk by chunk; one that was broken off goes on where it was.
+
+    A row on which the model fails has no output, and counts as a loss of 1.
+    """
+    from clipper_agents.cli.model_target import read_target
+    from clipper_agents.replay.model_runs import ModelSource, score_inputs
+    from clipper_stream.inputs import InputSpec
+
+    if not all(model.partition(":")):
+        raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
+    said = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
+    target = read_target(uri, model, {**said, "parameters": parameters_of(parameters)})
+    source = ModelSource(
+        ref=model,
+        runtime=target.runtime,
+        uri=target.uri,
+        sha256=target.sha256,
+        parameters=target.parameters,
+        spec=InputSpec(target.dtype, None if target.shape is None else tuple(target.shape)),
+        batch_rows=target.max_rows,
+        files=target.files,
+    )
+    with _bar(model) as told:
+        found = score_inputs(inputs, source, out, processes=processes, cache_dir=cache_dir, fresh=fresh, told=told)
+    if as_json:
+        typer.echo(json.dumps({"file": str(out), "model": model, **asdict(found)}))
+        return
+    kept = found.chunks - found.computed
+    typer.echo(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
+    typer.echo(f"{found.computed} chunks computed, {kept} were there already")
+
+
+@contextmanager
+def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while the block lasts; nothing where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,111 @@
+"""Logs of any policy, with any audits: what is derived from them is what they were made with."""
+
+import numpy as np
+from doubles_replay import Truth
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_stream.replay.arrays import logged
+from clipper_stream.replay.candidates.learning_policy import LearningPolicy
+from clipper_stream.replay.candidates.parsing import parse_candidate
+from clipper_stream.replay.ensembles import Answering, combined_losses
+from clipper_stream.replay.joint import audit_ratio_of, joint_propensity
+from clipper_stream.replay.sequential_dr import sequential_dr
+from clipper_stream.selection.registry import make_policy
+
+MODELS = ("svm:1", "knn:1", "tree:1")
+seeds = st.integers(0, 2**32 - 1)
+
+
+def any_log(seed: int, audit_ratio: float, rows: int = 40):
+    """A log whose policy changes with each decision; some of its feedback is missing."""
+    rng = np.random.default_rng(seed)
+    truth = Truth(
+        loss=rng.random((rows, 3)),
+        at_ms=np.sort(rng.integers(0, 60, rows)),
+        feedback_at_ms=rng.integers(0, 120, rows),
+        partition=rng.integers(0, 3, rows),
+        context=np.zeros(rows, int),
+    )
+    columns = truth.logged(rng.dirichlet([1.0, 1.0, 1.0], rows), seed, audit_ratio)
+    columns.feedback_offset[rng.random(rows) < 0.2] = -1
+    return columns
+
+
+@given(seeds, st.floats(0.001, 0.999))
+def test_the_audit_ratio_is_found_in_any_log(seed, ratio):
+    columns = any_log(seed, ratio)
+    audited = columns.asked.all(axis=1)
+    assert np.allclose(audit_ratio_of(columns), ratio, rtol=0, atol=1e-6)
+    joint = joint_propensity(columns, MODELS)
+    assert np.allclose(joint[audited], ratio, rtol=0, atol=1e-6)
+    assert not joint[~audited].any()
+
+
+@given(seeds, st.sampled_from([0.0, 0.1, 0.6]), st.permutations([0, 1, 2]))
+def test_the_order_of_models_changes_no_joint_probability(seed, ratio, order):
+    columns = any_log(seed, ratio)
+    models = [MODELS[place] for place in order]
+    assert np.array_equal(joint_propensity(columns.of_models(models), models), joint_propensity(columns, MODELS))
+
+
+@given(seeds, st.sampled_from([0.0, 0.3]), st.floats(0.0, 1.0))
+def test_sequential_dr_is_the_formula_of_the_paper_row_by_row(seed, ratio, guess):
+    columns = any_log(seed, ratio)
+    candidate = LearningPolicy(policy=make_policy("exp3", {"eta": 1.0}), models=MODELS)
+    predicted = np.full((len(columns), 3), guess)
+    (run,) = sequential_dr([columns], candidate, predict=lambda _: predicted, seed=seed)
+    for row in range(len(columns)):
+        seen = columns.feedback_offset[row] >= 0
+        assert (run.denominator[row] > 0.0) == seen
+        if not seen:
+            continue
+        share, expected = run.target[row], 0.0
+        for model in range(3):
+            expected += share[model] * guess
+            if columns.propensity[row, model] > 0.0:
+                expected += share[model] * (columns.loss[row, model] - guess) / columns.propensity[row, model]
+        assert abs(run.numerator[row] / run.denominator[row] - expected) < 1e-9 * max(1.0, abs(expected))
+
+
+@given(seeds, st.integers(1, 4), st.sampled_from(["vote", "mean"]), st.floats(0.0, 1.0))
+def test_a_combined_loss_is_that_of_combining_each_row_by_itself(seed, values, combiner, threshold):
+    rng = np.random.default_rng(seed)
+    outputs = [
+        [None if late else int(value) for value, late in zip(row, lates, strict=True)]
+        for row, lates in zip(rng.integers(0, values, (20, 3)), rng.random((20, 3)) < 0.2, strict=True)
+    ]
+    labels = rng.integers(0, values, 20).tolist()
+    weights = dict(zip(MODELS, rng.random(3).tolist(), strict=True))
+    answering = Answering(combiner=combiner, confidence_threshold=threshold, default_output=0)
+    columns = logged(np.ones((20, 3)), np.zeros((20, 3)), models=MODELS, outputs=outputs, labels=labels)
+    expected = [
+        answering.loss_of(
+            {model: said for model, said in zip(MODELS, row, strict=True) if said is not None}, weights, 3, label
+        )
+        for row, label in zip(outputs, labels, strict=True)
+    ]
+    assert combined_losses(columns, MODELS, weights, answering).tolist() == expected
+
+
+@given(
+    st.sampled_from(["", "frozen "]),
+    st.floats(1e-4, 10.0),
+    st.floats(0.0, 1.0),
+    st.lists(st.sampled_from(MODELS), min_size=1, unique=True),
+)
+def test_any_policy_is_parsed_with_its_parameters_and_models(frozen, eta, exploration, models):
+    candidate = parse_candidate(f"{frozen}exp3:eta={eta!r},exploration={exploration!r} of {'+'.join(models)}", MODELS)
+    assert (candidate.policy.eta, candidate.policy.exploration) == (eta, exploration)
+    assert candidate.models == tuple(models)
+
+
+@given(st.text(max_size=30))
+def test_no_text_is_parsed_by_accident_or_ends_in_a_defect(text):
+    from clipper_stream.errors import SetupError
+
+    try:
+        candidate = parse_candidate(text, MODELS)
+    except SetupError:
+        return
+    assert candidate.name in (text.strip(), f"frozen {text.strip()}", f"model {text.strip()}")
