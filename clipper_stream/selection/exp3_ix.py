@@ -24,7 +24,8 @@ class Exp3IX(SelectionPolicy):
 
     Attributes:
         eta: Learning rate, > 0, as in Exp3.
-        gamma: What is added to each propensity, >= 0. Neu sets eta / 2; more explores more.
+        gamma: What is added to each propensity, >= 0; None: eta / 2, as in the paper. More explores more. With less than that a
+            model that is seldom asked can be carried to the top by one good answer.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
 
     >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1")
@@ -36,12 +37,13 @@ class Exp3IX(SelectionPolicy):
 
     name: ClassVar[str] = "exp3_ix"
     eta: float = 0.1
-    gamma: float = 0.05
+    gamma: float | None = None
     half_life: float | None = None
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, above=0.0)
-        check_number("gamma", self.gamma)
+        if self.gamma is not None:
+            check_number("gamma", self.gamma)
         check_half_life(self.half_life)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
@@ -51,4 +53,5 @@ class Exp3IX(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life), damping=self.gamma)
+        gamma = self.eta / 2.0 if self.gamma is None else self.gamma
+        return add_losses(state, losses, propensities, keep_of(self.half_life), damping=gamma)

@@ -35,7 +35,7 @@ class Thompson(SelectionPolicy):
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 9.0, 50.0, 9.0)})
     >>> {model: round(weight, 3) for model, weight in Thompson().weights(state, ["a:1", "b:1"]).items()}
-    {'a:1': 0.872, 'b:1': 0.128}
+    {'a:1': 0.873, 'b:1': 0.127}
 
     Source: Thompson, "On the likelihood that one unknown probability exceeds another", Biometrika 25, 1933; Kaufmann, Korda
     and Munos, "Thompson sampling: an asymptotically optimal finite-time analysis", ALT 2012; Raj and Kalyani, "Taming
