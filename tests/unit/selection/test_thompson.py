@@ -42,9 +42,7 @@ def test_two_posteriors_of_whole_numbers_have_the_probability_that_can_be_counte
         return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
     a, b, c, d = 4, 9, 7, 6
-    counted = sum(
-        math.exp(log_beta(a + i, b + d) - log_beta(1 + i, d) - log_beta(a, b)) / (d + i) for i in range(c)
-    )
+    counted = sum(math.exp(log_beta(a + i, b + d) - log_beta(1 + i, d) - log_beta(a, b)) / (d + i) for i in range(c))
     found = probabilities_of_being_least([float(a), float(c)], [float(b), float(d)])
     assert found == pytest.approx([counted, 1.0 - counted], abs=1e-6)
 

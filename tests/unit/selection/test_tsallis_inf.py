@@ -45,9 +45,7 @@ def test_with_a_delay_the_weights_minimise_loss_and_both_entropies(delay):
     weights = TsallisInf(delay=delay).weights(same_history(losses, 100.0), MODELS)
     rounds = 100.0 + delay
     derivatives = [
-        loss
-        - math.sqrt(rounds / weight)
-        + math.sqrt(2.0 * delay * rounds / math.log(4.0)) * (math.log(weight) + 1.0)
+        loss - math.sqrt(rounds / weight) + math.sqrt(2.0 * delay * rounds / math.log(4.0)) * (math.log(weight) + 1.0)
         for loss, weight in zip(losses, weights.values(), strict=True)
     ]
     assert max(derivatives) - min(derivatives) <= 1e-6 * max(abs(one) for one in derivatives)
