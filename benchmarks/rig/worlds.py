@@ -15,7 +15,7 @@ GOOD, BAD = 0.1, 0.3
 LATE = 500
 """Decisions until feedback comes, where it is late."""
 ADVERSARY_MODELS, ADVERSARY_GAP, ADVERSARY_GROWTH = 8, 0.125, 1.6
-"""Of the stochastically constrained adversary; gap, and how much longer each phase is than the one before, as published."""
+"""Of the stochastically constrained adversary, as published: models, gap, and growth of its phases."""
 CHANGE, PERIOD = 2_000, 5_000
 """Queries until another model is the best, and of a wave of losses."""
 
@@ -91,6 +91,13 @@ def worlds(queries: int) -> list[World]:
         ),
         World(
             name="batches", says=f"the easy one, feedback after every {LATE} queries", means=easy, due=lambda _: batches
+        ),
+        World(
+            name="knowing, late",
+            says=f"the knowing one, feedback after every {LATE} queries",
+            means=np.zeros((queries, MODELS)),
+            due=lambda _: batches,
+            knowing=True,
         ),
     ]
 

@@ -23,10 +23,11 @@ class Exp3IX(SelectionPolicy):
     treated as in Exp3: see `exponential`. The sums remain sums: partitions add up.
 
     Attributes:
-        eta: Learning rate, > 0. The paper's for T queries is sqrt(2 ln K / (K T)), 0.008 for 5 models and 10,000 queries; the
-            default 0.02 is that for 1,600. More is faster, and asks worse models more often, by way of gamma.
-        gamma: What is added to each propensity, >= 0; None: eta / 2, as in the paper. More explores more. With less than that a
-            model that is seldom asked can be carried to the top by one good answer.
+        eta: Learning rate, > 0. The paper's for T queries is sqrt(2 ln K / (K T)), 0.008 for 5 models and 10,000
+            queries; the default 0.02 is that for 1,600. More is faster, and asks worse models more often, by way of
+            gamma.
+        gamma: What is added to each propensity, >= 0; None: eta / 2, as in the paper. More explores more. With less
+            than that a model that is seldom asked can be carried to the top by one good answer.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
 
     >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1")

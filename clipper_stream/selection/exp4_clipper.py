@@ -18,9 +18,9 @@ _LEAST_SHARE = 2.0**-53  # a model with less never comes back in any case, and s
 class Exp4Clipper(SelectionPolicy):
     """The original's rule, `s_i <- s_i exp(-eta L_i / p_i)` with p_i the model's share of the weights. For comparison.
 
-    All models are asked, so nothing has to be made up for, and dividing has a price: shares move by eta (p_i sum L - L_i),
-    away from where they are equal. Who leads by luck is pushed on, and a light model is charged for each mistake many
-    times as much as a heavy one, so that it cannot come back. Use `exp4`.
+    All models are asked, so nothing has to be made up for, and dividing has a price: shares move by eta (p_i sum L -
+    L_i), away from where they are equal. Who leads by luck is pushed on, and a light model is charged for each mistake
+    many times as much as a heavy one, so that it cannot come back. Use `exp4`.
 
     The share is that of the models that the feedback scores, in the state of this partition before it. So what is added
     depends on the partition: over several of them this is not what one process would have learned, and after a change
@@ -35,8 +35,8 @@ class Exp4Clipper(SelectionPolicy):
     >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1")
     ModelTotals(count=1.0, loss=1.0, weighted_count=1.0, weighted_loss=2.0)
 
-    Source: `Exp4Policy` of Clipper's pull request 48 (commit bac5ec8b, 2017), where the sum of the weights changes while the
-    models are gone through; here all shares are those before the feedback.
+    Source: `Exp4Policy` of Clipper's pull request 48 (commit bac5ec8b, 2017), where the sum of the weights changes
+    while the models are gone through; here all shares are those before the feedback.
     """
 
     name: ClassVar[str] = "exp4_clipper"

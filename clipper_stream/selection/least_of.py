@@ -5,8 +5,8 @@ Rules of this file:
 - The integral runs over the angle theta = asin(sqrt(loss)). A Beta posterior of n feedbacks is bounded there, and about
   as wide as a normal one of deviation 1 / (2 sqrt(n)), whatever its mean: one mesh rule does for all.
 - The mesh follows the narrowest posterior near by, and the angle near 0, where a density may begin like a root. Panels
-  have three Gauss points; cumulative probabilities at these come from the matching collocation matrix. Typical errors are
-  1e-6, the worst of random posteriors 5e-5: they only say how near this is to Thompson's choice.
+  have three Gauss points; cumulative probabilities at these come from the matching collocation matrix. Typical errors
+  are 1e-6, the worst of random posteriors 5e-5: they only say how near this is to Thompson's choice.
 
 Source: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", 2nd edition, 1993, table II.7.4 (the
 matrix of Kuntzmann and Butcher).
@@ -68,7 +68,8 @@ def _log_density(points: Floats, alphas: Floats, betas: Floats) -> Floats:
         for a, b in zip(alphas.tolist(), betas.tolist(), strict=True)
     ]
     sines, cosines = np.log(np.sin(points))[..., None], np.log(np.cos(points))[..., None]
-    return (2.0 * alphas - 1.0) * sines + (2.0 * betas - 1.0) * cosines + np.array(constants)
+    logs: Floats = (2.0 * alphas - 1.0) * sines + (2.0 * betas - 1.0) * cosines + np.array(constants)
+    return logs
 
 
 def _mesh(alphas: Sequence[float], betas: Sequence[float]) -> list[float]:

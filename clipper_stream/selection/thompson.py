@@ -17,10 +17,10 @@ from clipper_stream.selection.state import SelectionState, add_losses
 class Thompson(SelectionPolicy):
     """The probability that a model's mean loss is the least, by Beta posteriors, and a uniform share for all.
 
-    Usually a loss is drawn from each posterior and the least one asked, and the probability of that is not known. Here it
-    is integrated (see `least_of`) and then drawn from: the same choice, with an exact propensity, so that replay and
-    learners by weight can use the log. The posterior of a model is Beta(a + loss, b + count - loss). Losses between
-    0 and 1 count as parts of an error, whose spread is never less than theirs.
+    Usually a loss is drawn from each posterior and the least one asked, and the probability of that is not known. Here
+    it is integrated (see `least_of`) and then drawn from: the same choice, with an exact propensity, so that replay
+    and learners by weight can use the log. The posterior of a model is Beta(a + loss, b + count - loss). Losses
+    between 0 and 1 count as parts of an error, whose spread is never less than theirs.
 
     The prior is worth two feedbacks: Jeffreys' halves, and one at the average of the candidates' means, so that a model
     that joins is about as good as the others and little is known of it. Late feedback is no trouble: the choice
@@ -29,17 +29,17 @@ class Thompson(SelectionPolicy):
     Attributes:
         exploration: Share of queries spread evenly over all candidates, in [0, 1]. Without it a model that is clearly
             worse is not asked any more, and replay cannot evaluate policies that would ask it.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0 (discounted Thompson sampling);
-            None: never forget.
+        half_life: Feedbacks of one partition after which an observation weighs half, > 0 (discounted Thompson
+            sampling); None: never forget.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 9.0, 50.0, 9.0)})
     >>> {model: round(weight, 3) for model, weight in Thompson().weights(state, ["a:1", "b:1"]).items()}
     {'a:1': 0.873, 'b:1': 0.127}
 
-    Source: Thompson, "On the likelihood that one unknown probability exceeds another", Biometrika 25, 1933; Kaufmann, Korda
-    and Munos, "Thompson sampling: an asymptotically optimal finite-time analysis", ALT 2012; Raj and Kalyani, "Taming
-    non-stationary bandits: a Bayesian approach", 2017 (the discount).
+    Source: Thompson, "On the likelihood that one unknown probability exceeds another", Biometrika 25, 1933; Kaufmann,
+    Korda and Munos, "Thompson sampling: an asymptotically optimal finite-time analysis", ALT 2012; Raj and Kalyani,
+    "Taming non-stationary bandits: a Bayesian approach", 2017 (the discount).
     """
 
     name: ClassVar[str] = "thompson"

@@ -1,22 +1,23 @@
 """Weights of the Tsallis-INF family that are fair to models with less history than others.
 
-Follow-the-regularised-leader with the regulariser sqrt(t) (-2 sum sqrt(x) + g sum x log x) gives model i the weight x_i with
+Follow-the-regularised-leader with the regulariser sqrt(t) (-2 sum sqrt(x) + g sum x log x) gives model i the weight
+x_i with
 
     h(x_i) = level + score_i / sqrt(t),    h(x) = 1 / sqrt(x) - g log x,    sum of all x_i = 1
 
 where only differences of scores matter. As in `exponential`, what a model missed is charged at par: score_i is
-weighted_loss_i - weighted_count_i par, and a model without history has the score 0. Par is where it has the weight 1 / M
-of M candidates, which is the mean of the others. So the level is h(1 / M), and one equation is left, for par:
+weighted_loss_i - weighted_count_i par, and a model without history has the score 0. Par is where it has the weight 1 /
+M of M candidates, which is the mean of the others. So the level is h(1 / M), and one equation is left, for par:
 
     sum over the K models with a history of x_i = K / M
 
 Its left side is convex and increasing in par. Newton's method started where the first of these models alone would have
-K / M, which is right of the root, comes down to it without overshooting. Where all have the same history par drops out, and
-these are the weights of the papers.
+K / M, which is right of the root, comes down to it without overshooting. Where all have the same history par drops
+out, and these are the weights of the papers.
 
 Source: Zimmert and Seldin, "Tsallis-INF: an optimal algorithm for stochastic and adversarial bandits", JMLR 22, 2021,
-algorithm 1; Zimmert and Seldin, "An optimal algorithm for adversarial bandits with arbitrary delays", AISTATS 2020, section 3
-(g is what delay adds).
+algorithm 1; Zimmert and Seldin, "An optimal algorithm for adversarial bandits with arbitrary delays", AISTATS 2020,
+section 3 (g is what delay adds).
 """
 
 import math
@@ -82,8 +83,8 @@ def _h(weight: float, entropy: float) -> float:
 def _inverse(value: float, entropy: float) -> float:
     """The weight whose h is the value, which is at least h(1) = 1 but for rounding.
 
-    With y = log x it is the root of a convex, falling function. Both exp(-y / 2) and -g y alone are at most the value, so the
-    larger of the two bounds is left of it, from where Newton's method does not overshoot.
+    With y = log x it is the root of a convex, falling function. Both exp(-y / 2) and -g y alone are at most the value,
+    so the larger of the two bounds is left of it, from where Newton's method does not overshoot.
     """
     value = max(value, 1.0)
     if entropy == 0.0:

@@ -17,8 +17,8 @@ from clipper_stream.selection.tsallis import tsallis_weights
 class TsallisInf(SelectionPolicy):
     """Weights that fall with the square of excess loss, at a rate that the counts give.
 
-    Weight i is 4 / (eta_t (L_i - x))^2 with eta_t = rate / sqrt(t), x such that they sum to 1. Regret grows with log t where
-    models differ steadily, and with sqrt(t) at worst; no model is ever certain to stay unasked, so one that is
+    Weight i is 4 / (eta_t (L_i - x))^2 with eta_t = rate / sqrt(t), x such that they sum to 1. Regret grows with log t
+    where models differ steadily, and with sqrt(t) at worst; no model is ever certain to stay unasked, so one that is
     repaired is found, if late: use a half-life for that. What models missed is charged at par, which takes variance
     away as the paper's second estimator does: see `tsallis`.
 
@@ -26,8 +26,8 @@ class TsallisInf(SelectionPolicy):
     and the largest weighted count, which one improbable choice makes large. The lesser one is taken.
 
     Attributes:
-        rate: How fast weights fall with excess loss, > 0. 2 is the paper's for importance weights, 4 that for its second
-            estimator. With 4 regret was a third less where losses are random, and more against an adversary.
+        rate: How fast weights fall with excess loss, > 0. 2 is the paper's for importance weights, 4 that for its
+            second estimator. With 4 regret was a third less where losses are random, and more against an adversary.
         delay: Decisions that are typically without feedback yet, >= 0. It adds entropy to the regulariser, as much as
             keeps the regret near that of no delay: it is slower, and is not led astray by what many decisions under
             one state have in common. 0: none.
@@ -40,9 +40,9 @@ class TsallisInf(SelectionPolicy):
     >>> {model: round(weight, 3) for model, weight in TsallisInf(delay=100).weights(state, ["a:1", "b:1"]).items()}
     {'a:1': 0.54, 'b:1': 0.46}
 
-    Source: Zimmert and Seldin, "Tsallis-INF: an optimal algorithm for stochastic and adversarial bandits", JMLR 22, 2021,
-    theorem 1 (importance weights); for delay, Zimmert and Seldin, "An optimal algorithm for adversarial bandits with
-    arbitrary delays", AISTATS 2020, section 3, with as many outstanding in each round.
+    Source: Zimmert and Seldin, "Tsallis-INF: an optimal algorithm for stochastic and adversarial bandits", JMLR 22,
+    2021, theorem 1 (importance weights); for delay, Zimmert and Seldin, "An optimal algorithm for adversarial bandits
+    with arbitrary delays", AISTATS 2020, section 3, with as many outstanding in each round.
     """
 
     name: ClassVar[str] = "tsallis_inf"

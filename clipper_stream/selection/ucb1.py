@@ -16,11 +16,11 @@ from clipper_stream.selection.state import ModelTotals, SelectionState, add_loss
 class UCB1(SelectionPolicy):
     """The model with the least lower bound of its mean loss, and a uniform share for all.
 
-    The bound is loss / n_i - sqrt(padding ln(n) / n_i), n_i feedbacks of the model and n of all candidates. UCB1 itself
-    leaves nothing to chance: each query would go to one known model with probability 1, and no log of it could say
-    what another would have done. So a uniform share is mixed in, which costs its part of the regret for ever; with
-    `exploration=0` it is the paper's. A candidate without feedback is asked first. Feedback that is late leaves the bound
-    as it is, so until then *all* queries go to that model: where that matters, take `thompson`.
+    The bound is loss / n_i - sqrt(padding ln(n) / n_i), n_i feedbacks of the model and n of all candidates. UCB1
+    itself leaves nothing to chance: each query would go to one known model with probability 1, and no log of it could
+    say what another would have done. So a uniform share is mixed in, which costs its part of the regret for ever; with
+    `exploration=0` it is the paper's. A candidate without feedback is asked first. Feedback that is late leaves the
+    bound as it is, so until then *all* queries go to that model: where that matters, take `thompson`.
 
     Attributes:
         padding: Width of the bound, >= 0. The paper's 2 suits the worst losses in [0, 1], half of them 1; it takes
@@ -34,9 +34,9 @@ class UCB1(SelectionPolicy):
     >>> UCB1(exploration=0.5).weights(state, ["a:1", "b:1"])
     {'a:1': 0.25, 'b:1': 0.75}
 
-    Source: Auer, Cesa-Bianchi and Fischer, "Finite-time analysis of the multiarmed bandit problem", Machine Learning 47, 2002,
-    figure 1; Garivier and Moulines, "On upper-confidence bound policies for switching bandit problems", ALT 2011, section 2
-    (padding is 4 times their xi, and their B is 1).
+    Source: Auer, Cesa-Bianchi and Fischer, "Finite-time analysis of the multiarmed bandit problem", Machine Learning
+    47, 2002, figure 1; Garivier and Moulines, "On upper-confidence bound policies for switching bandit problems", ALT
+    2011, section 2 (padding is 4 times their xi, and their B is 1).
     """
 
     name: ClassVar[str] = "ucb1"

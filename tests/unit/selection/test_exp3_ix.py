@@ -50,7 +50,7 @@ def test_partitions_add_up_to_the_whole():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_goes_on_asking_a_worse_model_as_often_as_gamma_balances(seed):
-    """Model i holds its weight where L_i p / (p + gamma) is L_best / (1 + gamma): p is about gamma L_best / (L_i - L_best)."""
+    """Its weight holds where L p / (p + gamma) is L_best / (1 + gamma): p is about gamma L_best / (L - L_best)."""
     shares = [asked["b:1"] for asked, _ in queries_of(Exp3IX(eta=0.04), MEANS, 8_000, seed)][2_000:]
     balance = 0.02 * 0.1 / (0.3 - 0.1)
     assert balance / 3.0 < sum(shares) / len(shares) < 3.0 * balance

@@ -32,7 +32,7 @@ def test_ucb1_makes_the_choices_of_river(seed):
 
 
 def test_exp3_has_the_weights_of_river_where_all_were_asked_alike():
-    """With gamma=1 river draws evenly and multiplies by exp(reward / (p K)), which is our eta of 1 / K. Ours takes losses."""
+    """With gamma=1 river draws evenly and multiplies by exp(reward / (p K)): an eta of 1 / K, for losses."""
     theirs, ours, state = bandit.Exp3(gamma=1.0, seed=1), Exp3(eta=1.0 / 3.0), SelectionState()
     world, left = random.Random(1), Counter(dict.fromkeys(MODELS, 12))
     while left.total():

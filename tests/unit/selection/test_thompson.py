@@ -84,7 +84,7 @@ def test_with_a_half_life_a_repaired_model_is_asked_again():
 
 
 def test_regret_is_near_the_least_that_any_policy_can_have():
-    """Lai and Robbins: gap / kl(worse, best) ln T, here to first order; the mean of ten runs, and a constant for the start."""
+    """Lai and Robbins: gap / kl(worse, best) ln T, to first order; of ten runs, and with a constant for the start."""
     kl = 0.3 * math.log(0.3 / 0.1) + 0.7 * math.log(0.7 / 0.9)
     least = 2 * 0.2 / kl * math.log(2_000)
     regrets = [regret_of(Thompson(), MEANS, 2_000, seed) for seed in range(10)]

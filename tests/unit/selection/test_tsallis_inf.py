@@ -40,7 +40,7 @@ def test_the_weights_are_the_papers_where_all_have_the_same_history(losses):
 
 @pytest.mark.parametrize("delay", [0.5, 10.0, 1_000.0])
 def test_with_a_delay_the_weights_minimise_loss_and_both_entropies(delay):
-    """At the minimum of <x, L> + sqrt(t) (-2 sum sqrt x) + sqrt(2 d t / ln K) sum x ln x all partial derivatives agree."""
+    """Partial derivatives of <x, L> - 2 sqrt(t) sum sqrt(x) + sqrt(2 d t / ln K) sum x ln x agree at the minimum."""
     losses = (3.0, 9.0, 9.5, 40.0)
     weights = TsallisInf(delay=delay).weights(same_history(losses, 100.0), MODELS)
     rounds = 100.0 + delay
@@ -88,7 +88,7 @@ def test_one_improbable_choice_does_not_stand_for_many_feedbacks():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_regret_stays_within_the_bound_of_the_paper(seed):
-    """Theorem 1 bounds the expectation by 4 sqrt(K T) + 1 against any adversary; where models differ it is far below."""
+    """Theorem 1 bounds the expectation by 4 sqrt(K T) + 1 against anybody; where models differ it is far below."""
     queries = 4_000
     assert regret_of(TsallisInf(), MEANS, queries, seed) <= min(
         4.0 * math.sqrt(3 * queries) + 1.0, 0.25 * queries * (sum(MEANS.values()) / 3 - 0.1)
