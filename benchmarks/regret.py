@@ -14,7 +14,9 @@ The best is the one model that loses least over all queries; in `abrupt` and `gr
 """
 
 import argparse
+import io
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import Pool
@@ -158,8 +160,8 @@ def short(value: float | None) -> str:
 
 def prices() -> Iterator[str]:
     yield "## What it costs to prepare a choice\n"
-    yield "Microseconds, once after each feedback and not once a query; the least of ten measurements, on a machine with"
-    yield f"other work. Processor: {cpu_model()}.\n"
+    yield "Microseconds, once after each feedback and not once a query; the least of ten measurements, on a machine"
+    yield f"with other work. Processor: {cpu_model()}.\n"
     yield f"| policy | {' | '.join(f'{arms} models' for arms in ARMS)} |"
     yield "|---|---|---|"
     for name, parameters in [*POLICIES, *FOR_DELAY]:
@@ -207,7 +209,9 @@ def plot(measured: Measured, queries: int, file: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     lines = {line.get_label(): line for axis in axes.flat for line in axis.lines}
     figure.legend(lines.values(), lines.keys(), ncols=4, loc="outside lower center", frameon=False)
-    figure.savefig(file, metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    file.write_text(re.sub(r"(\.\d)\d+", r"\1", drawn.getvalue()))  # a tenth of a point is finer than any screen
 
 
 def dash(label: str) -> str:
