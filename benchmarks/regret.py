@@ -15,6 +15,7 @@ The best is the one model that loses least over all queries; in `abrupt` and `gr
 
 import argparse
 import io
+import json
 import os
 import re
 import time
@@ -76,11 +77,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few queries and seeds")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--curves", type=Path, metavar="FOLDER", help="keep curves here, and take those that are there")
     parser.add_argument("--page", type=Path, help="write the page here")
     parser.add_argument("--plot", action="store_true", help="and its plot beside it")
     options = parser.parse_args()
     queries, seeds = (1_000, 2) if options.quick else (options.queries, options.seeds)
-    curves = played(queries, seeds)
+    curves = {
+        (world.name, label): found
+        for number, world in enumerate(worlds(queries))
+        for label, found in kept(options.curves, number, queries, seeds).items()
+    }
     measured = {key: np.mean(found, axis=0) for key, found in curves.items()}
     lines = [*tables(curves, queries), *expected(measured, queries), *prices()]
     print("\n".join(lines))
@@ -90,20 +96,30 @@ def main() -> None:
             plot(measured, queries, options.page.with_suffix(".svg"))
 
 
-def played(queries: int, seeds: int) -> dict[tuple[str, str], Floats]:
-    """Regret at equal steps of every seed, (seeds, STEPS), by world and policy."""
+def kept(folder: Path | None, world: int, queries: int, seeds: int) -> dict[str, Floats]:
+    """The curves of a world, from the folder if it has them, else played and put there."""
+    file = None if folder is None else folder / f"world-{world}-{queries}-{seeds}.json"
+    if file is not None and file.exists():
+        return {label: np.array(found) for label, found in json.loads(file.read_text()).items()}
+    curves = played(world, queries, seeds)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({label: found.tolist() for label, found in curves.items()}))
+    return curves
+
+
+def played(world: int, queries: int, seeds: int) -> dict[str, Floats]:
+    """Regret at equal steps of every seed, (seeds, STEPS), by policy."""
     runs = [
-        Run(name, parameters, number, queries, seed)
-        for number, world in enumerate(worlds(queries))
-        for name, parameters in contenders(world)
+        Run(name, parameters, world, queries, seed)
+        for name, parameters in contenders(worlds(queries)[world])
         for seed in range(seeds)
     ]
-    names = [world.name for world in worlds(queries)]
-    curves: dict[tuple[str, str], list[Floats]] = {}
+    curves: dict[str, list[Floats]] = {}
     with Pool(os.cpu_count()) as pool:
         for run, curve in zip(runs, pool.map(curve_of, runs, chunksize=1), strict=True):
-            curves.setdefault((names[run.world], run.label), []).append(curve)
-    return {key: np.array(found) for key, found in curves.items()}
+            curves.setdefault(run.label, []).append(curve)
+    return {label: np.array(found) for label, found in curves.items()}
 
 
 def contenders(world: World) -> list[tuple[str, dict[str, Any]]]:
