@@ -16,7 +16,7 @@ PACKAGES = ("clipper-stream", "faust-streaming", "aiokafka", "rocksdict", "msgsp
 def conditions(cpus: Cpus, **settings: Any) -> dict[str, Any]:
     """Machine, versions, pinning and the benchmark's settings, ready for JSON."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "rig_cpus": sorted(cpus.rig),
         "system_cpus": sorted(cpus.system),
@@ -33,7 +33,7 @@ def load_average() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 

@@ -55,6 +55,11 @@ class EpsilonGreedy(SelectionPolicy):
 
 def mean_losses(state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:
     """Mean loss of each candidate in [0, 1], drawn towards the average of those that have been scored."""
-    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
-    average = sum(known) / len(known) if known else 0.0
+    average = average_loss(state, candidates)
     return {model: (state.of(model).loss + _PRIOR * average) / (state.of(model).count + _PRIOR) for model in candidates}
+
+
+def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
+    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
+    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
+    return sum(known) / len(known) if known else unknown

@@ -7,14 +7,20 @@ from typing import Any
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.selection.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.exp3 import Exp3
+from clipper_stream.selection.exp3_ix import Exp3IX
 from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.exp4_clipper import Exp4Clipper
 from clipper_stream.selection.lin_ucb import LinUcb
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.single import Single
 from clipper_stream.selection.split import Split
+from clipper_stream.selection.thompson import Thompson
+from clipper_stream.selection.tsallis_inf import TsallisInf
+from clipper_stream.selection.ucb1 import UCB1
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
-    policy.name: policy for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, LinUcb)
+    policy.name: policy
+    for policy in (Single, Split, EpsilonGreedy, Exp3, Exp3IX, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf, UCB1)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
 

@@ -105,6 +105,7 @@ def add_losses(
     losses: Mapping[str, float],
     propensities: Mapping[str, float],
     keep: float = 1.0,
+    damping: float = 0.0,
     features: Features = (),
 ) -> SelectionState:
     """The state after one feedback.
@@ -114,6 +115,7 @@ def add_losses(
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
         keep: What all totals are scaled by first, in (0, 1]; see `forgetting.keep_of`.
+        damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
         features: Of the query, for moments; with none, the moments stay as they are.
 
     Raises:
@@ -125,14 +127,14 @@ def add_losses(
     if keep != 1.0:
         totals = {model: old.scaled(keep) for model, old in totals.items()}
     for model, loss in losses.items():
-        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0), features)
+        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0), damping, features)
     return SelectionState(totals)
 
 
-def _one(model: str, loss: float, propensity: float, features: Features) -> ModelTotals:
+def _one(model: str, loss: float, propensity: float, damping: float, features: Features) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
     if not 0.0 < propensity <= 1.0:
         raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
     moments = moments_of(features, loss) if features else ()
-    return ModelTotals(1.0, loss, 1.0 / propensity, loss / propensity, moments)
+    return ModelTotals(1.0, loss, 1.0 / propensity, loss / (propensity + damping), moments)

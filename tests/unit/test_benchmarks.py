@@ -1,6 +1,8 @@
 """What benchmarks are made of stays usable: they are not run by the test suite."""
 
 import importlib.util
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,27 @@ def test_the_model_of_the_benchmarks_gives_a_label_a_row():
     labels = models.digits(np.random.default_rng(0).random((1_000, 64), dtype=np.float32))
     assert labels.shape == (1_000,)
     assert set(labels.tolist()) <= set(range(10))
+
+
+def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
+    worlds = {world.name: world for world in loaded("rig/worlds.py").worlds(4_000)}
+    adversary = worlds["adversary"].means
+    assert np.allclose(adversary[:, :-1] - adversary[:, -1:], 0.125)  # differences are steady ...
+    assert set(adversary[:, -1]) == {0.0, 0.875}  # ... and levels are not
+    assert len({row.argmin() for row in worlds["abrupt"].means}) == 2
+    assert len({row.argmin() for row in worlds["gradual"].means}) > 2
+    due = {name: worlds[name].due(np.random.default_rng(1)) for name in ("late", "geometric", "batches")}
+    assert set(due["late"]) == {500}
+    assert abs(due["geometric"].mean() - 500) < 5.0 * 500 / math.sqrt(4_000)
+    assert set((np.arange(4_000) + due["batches"]) % 500) == {499}
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{Path(path).stem}", BENCHMARKS / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(("policy", "within"), [("exp3", 600), ("exp4", 500), ("epsilon_greedy", 1500)])

@@ -1,5 +1,6 @@
 """The reference pages list every key, default, command and option that the code has."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from clipper_agents.settings import (
     RouterSection,
     StewardSection,
 )
+from clipper_stream.selection.registry import POLICIES
 from clipper_topics.connection import VARIABLES
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
@@ -57,6 +59,16 @@ def test_every_plain_default_is_the_one_in_the_reference(section: str) -> None:
             assert float(rows[field.encode_name]) == field.default, field.encode_name
         if isinstance(field.default, (bool, str)):
             assert rows[field.encode_name] == str(field.default).replace("True", "true").replace("False", "false")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_and_its_parameters_are_in_the_reference(name: str) -> None:
+    table = PAGE.split("### Selection policies")[1].split("\n## ")[0]
+    row = next(line for line in table.splitlines() if line.startswith(f"| `{name}` |"))
+    for field in dataclasses.fields(POLICIES[name]):  # type: ignore[arg-type]  # every policy is a dataclass
+        assert f"`{field.name}`" in row
+        if isinstance(field.default, float):
+            assert f"`{field.name}` {field.default:g}" in row
 
 
 def test_every_variable_of_the_connection_is_in_the_reference() -> None:

@@ -9,7 +9,7 @@ from clipper_stream.errors import InvalidLabel, InvalidSetting, UnknownName
 from clipper_stream.selection.epsilon_greedy import EpsilonGreedy, mean_losses
 from clipper_stream.selection.exp3 import Exp3
 from clipper_stream.selection.exp4 import Exp4
-from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.single import Single
 from clipper_stream.selection.split import Split
@@ -112,7 +112,7 @@ def test_a_propensity_outside_its_bounds_is_refused(propensities):
 
 
 def test_an_unknown_policy_is_answered_with_those_that_exist():
-    with pytest.raises(UnknownName, match="use one of epsilon_greedy, exp3, exp4, lin_ucb, single, split"):
+    with pytest.raises(UnknownName, match=f"use one of {', '.join(sorted(POLICIES))}"):
         make_policy("exp5")
 
 
@@ -129,7 +129,16 @@ def test_an_unknown_parameter_is_answered_with_those_that_exist():
         ("exp3", {"eta": True}),
         ("exp3", {"exploration": 1.5}),
         ("exp3", {"half_life": -1}),
+        ("exp3_ix", {"eta": 0}),
+        ("exp3_ix", {"gamma": -0.1}),
         ("exp4", {"eta": math.nan}),
+        ("exp4_clipper", {"eta": 0}),
+        ("thompson", {"exploration": 1.1}),
+        ("tsallis_inf", {"rate": 0}),
+        ("tsallis_inf", {"delay": -1}),
+        ("ucb1", {"padding": -1}),
+        ("ucb1", {"exploration": -0.1}),
+        *((name, {"half_life": 0}) for name in ("exp3_ix", "exp4_clipper", "thompson", "tsallis_inf", "ucb1")),
         ("exp4", {"half_life": math.inf}),
         ("epsilon_greedy", {"epsilon": -0.1}),
         ("split", {"shares": {"a:1": -1}}),

@@ -1,0 +1,39 @@
+"""A world of steady mean losses, small enough for a test, and a policy that learns in it."""
+
+import random
+from collections.abc import Iterator, Mapping
+
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState
+
+
+def queries_of(
+    policy: SelectionPolicy, means: Mapping[str, float], count: int, seed: int, state: SelectionState | None = None
+) -> Iterator[tuple[dict[str, float], SelectionState]]:
+    """After each query: with which probability it was to serve each model, and what is learned from it at once.
+
+    Args:
+        policy: Of a single choice.
+        means: Mean loss of each model; a loss is 0 or 1.
+        count: How many queries.
+        seed: Of choices and losses.
+        state: What was learned before.
+    """
+    draw, state, models = random.Random(seed), state or SelectionState(), list(means)
+    for _ in range(count):
+        prepared = policy.prepare(state, models)
+        shares = dict.fromkeys(models, 0.0) | {one.served[0]: one.served_propensity for one in prepared.decisions}
+        decision = prepared.select(draw)
+        losses = {model: float(draw.random() < means[model]) for model in decision.models}
+        state = policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
+        yield shares, state
+
+
+def regret_of(policy: SelectionPolicy, means: Mapping[str, float], count: int, seed: int) -> float:
+    """Pseudo-regret: what it loses more than the best model, on average over losses."""
+    least = min(means.values())
+    return sum(
+        chance * (means[model] - least)
+        for shares, _ in queries_of(policy, means, count, seed)
+        for model, chance in shares.items()
+    )
