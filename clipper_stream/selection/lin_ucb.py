@@ -80,7 +80,7 @@ class LinUcb(SelectionPolicy):
         propensities: Mapping[str, float],
         features: Features,
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life), features)
+        return add_losses(state, losses, propensities, keep_of(self.half_life), features=features)
 
     def _mostly(self, greedy: str, candidates: Sequence[str]) -> Prepared:
         shares = dict.fromkeys(candidates, self.exploration / len(candidates))
