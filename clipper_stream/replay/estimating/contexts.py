@@ -47,7 +47,7 @@ class Contexts:
 def totals(code: NDArray[Any], size: int, values: Floats | Bools) -> Floats:
     """Sums of the values, (n, K), by code, (size, K)."""
     columns = [np.bincount(code, weights=column, minlength=size) for column in values.T]
-    return np.stack(columns, axis=1) if columns else np.zeros((size, 0))
+    return np.stack(columns, axis=1).astype(np.float64, copy=False) if columns else np.zeros((size, 0))
 
 
 def numbers(names: Names, among: Names) -> Codes:

@@ -107,4 +107,4 @@ def edge_ms(bucket: int) -> int:
 def _arrived(came: Floats, waiting: Floats) -> Floats:
     at_risk = np.cumsum((came + waiting)[:, ::-1], axis=1)[:, ::-1]
     hazard = np.divide(came, at_risk, out=np.zeros_like(came), where=at_risk > 0.0)
-    return np.asarray(1.0 - np.cumprod(1.0 - hazard, axis=1))
+    return np.asarray(1.0 - np.cumprod(1.0 - hazard, axis=1), np.float64)

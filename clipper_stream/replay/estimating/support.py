@@ -137,6 +137,7 @@ class SupportSums:
             carrying=self.squares**2 / self.fourths if self.fourths else 0.0,
             mean_importance=self.importance / self.shares if self.shares else 0.0,
             doubts=abs(self.importance - self.shares) / math.sqrt(self.distances) if self.distances else 0.0,
+            largest_weight=self.largest,
             largest_share=self.largest / self.importance if self.importance else 0.0,
             largest_importance=largest_importance(self.most, self.heaviest),
             unsupported_ratio=float(missing.sum() / self.decisions) if self.decisions else 1.0,
@@ -156,14 +157,15 @@ class Support:
             estimate is. Seldom asked models that matter show here, though the others keep `effective` large.
         mean_importance: 1 where the log supports all of the candidate, and its propensities are true.
         doubts: Its distance from 1, in standard errors.
+        largest_weight: The most that one decision counts.
         largest_share: Share of all importance that one decision has, in [0, 1].
         largest_importance: The most that a decision can count, by the smallest propensities in the log.
         unsupported_ratio: Share of the candidate's choices that were never scored in their context, in [0, 1].
         least_supported: The column, and context, with the most of them; None without any.
 
     >>> Support(decisions=1000, effective=200.0, carrying=20.0, mean_importance=1.0, doubts=0.1,
-    ...         largest_share=0.01, largest_importance=50.0, unsupported_ratio=0.0,
-    ...         least_supported=None).warnings[0][:46]
+    ...         largest_weight=10.0, largest_share=0.01, largest_importance=50.0,
+    ...         unsupported_ratio=0.0, least_supported=None).warnings[0][:46]
     'only 20 of 1,000 decisions carry the estimate '
 
     Source: Kish, "Survey sampling", 1965, section 11.7 (effective); Owen, as in `SupportSums` (carrying).
@@ -174,6 +176,7 @@ class Support:
     carrying: float
     mean_importance: float
     doubts: float
+    largest_weight: float
     largest_share: float
     largest_importance: float
     unsupported_ratio: float

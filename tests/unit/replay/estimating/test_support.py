@@ -102,7 +102,15 @@ def test_sums_of_chunks_are_those_of_the_whole():
     ]
     merged = SupportSums.empty(3).merged(parts[0]).merged(parts[1])
     assert merged.support(NAMES).largest_importance == whole.support(NAMES).largest_importance
-    for name in ("effective", "carrying", "mean_importance", "doubts", "largest_share", "unsupported_ratio"):
+    for name in (
+        "effective",
+        "carrying",
+        "mean_importance",
+        "doubts",
+        "largest_weight",
+        "largest_share",
+        "unsupported_ratio",
+    ):
         assert getattr(merged.support(NAMES), name) == pytest.approx(getattr(whole.support(NAMES), name)), name
 
 
