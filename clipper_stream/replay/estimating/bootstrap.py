@@ -3,8 +3,8 @@
 Rules of this file:
 - What is drawn depends on the seed alone. So two candidates are compared on the same drawn blocks, and the difference
   is not blurred by what they have in common.
-- Percentiles are corrected for bias and acceleration (BCa). In benchmarks/coverage.py percentiles alone and the normal
-  interval cover too seldom where few decisions count, and studentised ones are wider and fail at quotients.
+- Percentiles are corrected for bias and acceleration (BCa), because terms are skewed: docs/explanation/decisions.md has
+  the coverage of the other kinds. Below a hundred decisions that carry an estimate, none of them covers.
 - Where all known losses are equal there is nothing to draw from, and the interval has no width: read `bernstein`.
 """
 
