@@ -129,8 +129,17 @@ def _operation(action: str, channel: str, summary: str, *messages: str) -> dict[
 
 def _messages() -> dict[str, Any]:
     return {
-        "query": _message("query", Query, examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT),
-        "prediction": _message("prediction", Prediction, examples.PREDICTION, examples.DEFAULT_PREDICTION),
+        "query": _message(
+            "query",
+            Query,
+            examples.QUERY,
+            examples.QUERY_OF_ROWS,
+            examples.QUERY_IN_CONTEXT,
+            examples.QUERY_WITH_FEATURES,
+        ),
+        "prediction": _message(
+            "prediction", Prediction, examples.PREDICTION, examples.PREDICTION_BY_FEATURES, examples.DEFAULT_PREDICTION
+        ),
         "audit": _message("audit", Audit, examples.AUDIT),
         "feedback": _message("feedback", Feedback, examples.LABEL, examples.REWARD),
         "application": _message("application", ApplicationManifest, examples.APPLICATION),

@@ -12,6 +12,7 @@ from clipper_topics.restore import Restore, digests_of, markers_of
 QUERY = Query(application="digits", query_id="order-7", input=[0.0, 0.5, 1.0], deadline_ms=50)
 QUERY_OF_ROWS = Query(application="digits", inputs=[[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])
 QUERY_IN_CONTEXT = Query(application="spam", context="user-42", input="Dear friend", models=["bayes:2"])
+QUERY_WITH_FEATURES = Query(application="digits", query_id="order-8", input=[0.0, 0.5, 1.0], features=[0.25, -1.0])
 
 PREDICTION = Prediction(
     query_id="order-7",
@@ -22,6 +23,20 @@ PREDICTION = Prediction(
     models=[ModelAnswer(model="svm", version="1", propensity=1.0, output=3, latency_ms=8.5)],
     missing=[Missing(model="forest", version="2", propensity=1.0, reason="late")],
     query_offset=41,
+    queried_at_ms=1_764_000_000_000,
+    predicted_at_ms=1_764_000_000_010,
+    latency_ms=10.0,
+)
+PREDICTION_BY_FEATURES = Prediction(
+    query_id="order-8",
+    application="digits",
+    output=3,
+    confidence=1.0,
+    policy=PolicyRef(name="lin_ucb", version=2),
+    served_propensity=0.975,
+    models=[ModelAnswer(model="svm", version="1", propensity=0.975, output=3, latency_ms=8.5)],
+    features=[0.25, -1.0],
+    query_offset=42,
     queried_at_ms=1_764_000_000_000,
     predicted_at_ms=1_764_000_000_010,
     latency_ms=10.0,

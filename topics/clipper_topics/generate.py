@@ -24,12 +24,12 @@ from clipper_topics.query import Query
 from clipper_topics.restore import Restore
 
 FOLDER = Path(__file__).parent / "schemas"
-CONTRACT_VERSION = "1.1.0"
+CONTRACT_VERSION = "1.2.0"
 """Minor: a field was added, older readers ignore it. Major: an old reader would misunderstand."""
 
 SCHEMAS: dict[str, tuple[type[msgspec.Struct], list[msgspec.Struct]]] = {
-    "query": (Query, [examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT]),
-    "prediction": (Prediction, [examples.PREDICTION, examples.DEFAULT_PREDICTION]),
+    "query": (Query, [examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT, examples.QUERY_WITH_FEATURES]),
+    "prediction": (Prediction, [examples.PREDICTION, examples.PREDICTION_BY_FEATURES, examples.DEFAULT_PREDICTION]),
     "audit": (Audit, [examples.AUDIT]),
     "feedback": (Feedback, [examples.LABEL, examples.REWARD]),
     "application": (ApplicationManifest, [examples.APPLICATION]),
