@@ -46,7 +46,9 @@ def learn(learner: Learner, target: Sequence[float], number: int, loss: float, q
     """The candidate will see this loss of this model, as of its own choice, when the feedback came."""
     model = learner.models[number]
     share = min(1.0, target[number])
-    learner.expect(query.feedback_at_ms, query.place, query.feedback_offset, {model: loss}, {model: share})
+    learner.expect(
+        query.feedback_at_ms, query.place, query.feedback_offset, {model: loss}, {model: share}, query.features
+    )
 
 
 def check_alone(learner: Learner, standing: Standing) -> None:

@@ -10,16 +10,18 @@ Rules of this file:
   router draws: with the same numbers, whom the log asked would say what the candidate draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.selection.decision import Prepared, audited
+from clipper_stream.selection.moments import Features
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
 from clipper_stream.selection.state import SelectionState, merge
 
+Losses = Mapping[str, float]
 Place = tuple[str | None, int]
 """Context and partition of a row of state."""
 
@@ -36,6 +38,24 @@ class Standing(NamedTuple):
     choice: Prepared
     target: tuple[float, ...]
     together: tuple[str, ...]
+
+
+class Standings(NamedTuple):
+    """What the policy would do, by the query's features where it looks at them.
+
+    Attributes:
+        otherwise: For a query without features.
+        choices: For queries with features.
+        place: Which of `choices` a query with these features has; None: features change nothing.
+    """
+
+    otherwise: Standing
+    choices: tuple[Standing, ...] = ()
+    place: Callable[[Features], int] | None = None
+
+    def given(self, features: Features) -> Standing:
+        """What it would do for a query with these features, empty for one without."""
+        return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
 
 
 class Learner:
@@ -79,18 +99,18 @@ class Learner:
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
-        self._standing: dict[Place, Standing] = {}
-        self._coming: list[tuple[int, int, int, int, Place, Mapping[str, float], Mapping[str, float]]] = []
+        self._standings: dict[Place, Standings] = {}
+        self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
 
-    def standing(self, context: str | None, partition: int) -> Standing:
-        """What the policy would do for a query of this context in this partition."""
+    def standing(self, context: str | None, partition: int, features: Features = ()) -> Standing:
+        """What the policy would do for a query of this context in this partition, with these features."""
         key = (context, partition if context is not None else 0)
-        found = self._standing.get(key)
+        found = self._standings.get(key)
         if found is None:
-            found = self._standing[key] = standing(
+            found = self._standings[key] = standings(
                 self.policy, self.state(context, partition), self.models, self.audit_ratio
             )
-        return found
+        return found.given(features)
 
     def state(self, context: str | None, partition: int) -> SelectionState:
         """What is known in a context, or without one over all partitions."""
@@ -101,7 +121,13 @@ class Learner:
         return merge(self._states[None, number] for number in self._partitions)
 
     def expect(
-        self, at_ms: int, place: Place, offset: int, losses: Mapping[str, float], propensities: Mapping[str, float]
+        self,
+        at_ms: int,
+        place: Place,
+        offset: int,
+        losses: Losses,
+        propensities: Losses,
+        features: Features = (),
     ) -> None:
         """A feedback is on its way.
 
@@ -111,35 +137,43 @@ class Learner:
             offset: Of the feedback in its partition.
             losses: Loss in [0, 1] of each model that it scores.
             propensities: Probability in (0, 1] with which the candidate was to score each of them.
+            features: Of the query, empty for one without.
         """
         self._number += 1
-        heappush(self._coming, (at_ms, place[1], offset, self._number, place, losses, propensities))
+        heappush(self._coming, (at_ms, place[1], offset, self._number, place, losses, propensities, features))
 
     def advance(self, now_ms: float) -> None:
         """Learn from all feedback that came before this time, in milliseconds since the epoch."""
         coming = self._coming
         while coming and coming[0][0] < now_ms:
-            *_, place, losses, propensities = heappop(coming)
-            self._learn(place, losses, propensities)
+            *_, place, losses, propensities, features = heappop(coming)
+            self._learn(place, losses, propensities, features)
 
-    def _learn(self, place: Place, losses: Mapping[str, float], propensities: Mapping[str, float]) -> None:
+    def _learn(self, place: Place, losses: Losses, propensities: Losses, features: Features) -> None:
         before = self._states.get(place)
         if before is None and place[0] is None:
             self._partitions = sorted([*self._partitions, place[1]])
-        self._states[place] = self.policy.observe(before or _NOTHING, losses, propensities)
-        self._standing.pop((place[0], place[1] if place[0] is not None else 0), None)
+        self._states[place] = self.policy.observe_for(before or _NOTHING, losses, propensities, features)
+        self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
         self.learned += 1
 
 
-def standing(
+def standings(
     policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
-) -> Standing:
+) -> Standings:
     """What the policy would do in one state.
 
     Raises:
         InvalidSetting: it draws among several sets of models, of which no estimate is made.
     """
-    prepared = policy.prepare(state, models)
+    by_features = policy.by_features(state, models)
+    if by_features is None:
+        return Standings(_standing(policy, policy.prepare(state, models), models, audit_ratio))
+    choices = tuple(_standing(policy, each, models, audit_ratio) for each in by_features.choices)
+    return Standings(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
+
+
+def _standing(policy: SelectionPolicy, prepared: Prepared, models: Sequence[str], audit_ratio: float) -> Standing:
     alone = {
         decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
     }

@@ -88,7 +88,7 @@ def _through(columns: DecisionColumns, learner: Learner, ratio: float, seed: int
     for query in queries_in_order(columns, np.any(known.weight, axis=1)):
         row = query.row
         learner.advance(query.at_ms)
-        target = learner.standing(*query.place).target
+        target = learner.standing(*query.place, query.features).target
         run.target[row] = target
         run.clipped[row] = ratio * importance(target, weights[row]) > _ROUNDING
         number = taken(target, weights[row], ratio, query, seed)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipper_stream.replay.columns import Bools, DecisionColumns, Floats
+from clipper_stream.replay.estimating.choices import scored_propensity
 
 NAMED = "named"
 """What stands in the log in place of a policy where the query named its models."""
@@ -30,18 +31,13 @@ class Known(NamedTuple):
 def known_losses(columns: DecisionColumns) -> Known:
     """What is known of the decisions with feedback that a policy made.
 
-    A label scores every model that answered; a given loss, or a model that alone was to answer and did not, the one
-    that was served.
-
     >>> from clipper_stream.replay.arrays import logged
     >>> known_losses(logged([[0.5, 0.0]], [[1.0, np.nan]], labels=["cat"])).weight.tolist()
     [[2.0, 0.0]]
 
-    Source: `clipper_stream.feedback.fold.score`, whose losses these are.
+    Source: as `scored_propensity`.
     """
-    labelled = columns.answered & (columns.label >= 0)[:, None]
-    served = np.where(columns.served, columns.served_propensity[:, None], 0.0)
-    scored = np.where(labelled, columns.propensity, served)
+    scored = scored_propensity(columns)
     usable = columns.with_feedback & by_policy(columns)
     known = ~np.isnan(columns.loss) & usable[:, None] & (scored > 0.0)
     weight = np.divide(1.0, scored, out=np.zeros_like(scored), where=known)

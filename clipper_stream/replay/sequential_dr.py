@@ -84,7 +84,7 @@ def _through(
     for query in queries_in_order(mine, np.any(known.weight, axis=1)):
         row, weight, loss = query.row, weights[query.row], losses[query.row]
         learner.advance(query.at_ms)
-        target, c = learner.standing(*query.place).target, ratio.value
+        target, c = learner.standing(*query.place, query.features).target, ratio.value
         guess = means.of if predicted is None else predicted[row]
         counts = importance(target, weight)
         run.target[row], run.denominator[row], run.clipped[row] = target, c, c * counts > _ROUNDING

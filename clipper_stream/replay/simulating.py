@@ -84,7 +84,7 @@ def _through(
     losses, outputs = known.loss[:, :count].tolist(), OutputRows(columns, learner.models, answering)
     for query in queries_in_order(columns, weight > 0.0):
         learner.advance(query.at_ms)
-        standing = learner.standing(*query.place)
+        standing = learner.standing(*query.place, query.features)
         loss = (
             outputs.loss(query.row, standing.choice.weights)
             if standing.together
@@ -114,4 +114,5 @@ def _learn(learner: Learner, standing: Standing, query: Query, losses: list[floa
         query.feedback_offset,
         {model: known[model] for model in decision.models},
         dict(zip(decision.models, decision.propensities, strict=True)),
+        query.features,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -60,6 +61,7 @@ class Query(NamedTuple):
         query_offset: Of the query in its partition.
         feedback_at_ms: When the feedback came; not before the decision, whatever the clocks say.
         feedback_offset: In the partition.
+        features: Of the query, empty for one without.
     """
 
     row: int
@@ -68,6 +70,7 @@ class Query(NamedTuple):
     query_offset: int
     feedback_at_ms: int
     feedback_offset: int
+    features: tuple[float, ...] = ()
 
 
 def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[Query]:
@@ -77,10 +80,17 @@ def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[Query]
     later = np.maximum(columns.feedback_at_ms, columns.at_ms)
     contexts = columns.contexts
     arrays = (columns.at_ms, columns.context, columns.partition, columns.query_offset, later, columns.feedback_offset)
-    for row, at_ms, context, partition, query, feedback_at_ms, feedback in zip(
-        order.tolist(), *(array[order].tolist() for array in arrays), strict=True
+    given = features_of(columns.take(order)) if columns.features.shape[1] else repeat((), len(order))
+    for row, at_ms, context, partition, query, feedback_at_ms, feedback, features in zip(
+        order.tolist(), *(array[order].tolist() for array in arrays), given, strict=True
     ):
-        yield Query(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback)
+        yield Query(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback, features)
+
+
+def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
+    """Of each decision's query, without what stands for nothing behind them."""
+    counts = (~np.isnan(columns.features)).sum(axis=1).tolist()
+    return [tuple(row[:count]) for row, count in zip(columns.features.tolist(), counts, strict=True)]
 
 
 def mean_over_time(at_ms: np.ndarray, runs: Sequence[Run], points: int = 100) -> tuple[np.ndarray, Floats]:

@@ -8,9 +8,10 @@ import numpy as np
 from clipper_stream.replay.candidates.candidate import Targeted
 from clipper_stream.replay.candidates.naming import named
 from clipper_stream.replay.candidates.one_model import OneModel
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.replay.columns import DecisionColumns, Floats
 from clipper_stream.replay.ensembles import Answering, with_ensemble
-from clipper_stream.replay.learner import Standing, standing
+from clipper_stream.replay.learner import Standing, Standings, standings
+from clipper_stream.replay.walking import features_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 
@@ -49,20 +50,30 @@ class FixedPolicy:
 
     def targeted(self, columns: DecisionColumns) -> Targeted:
         found = [
-            standing(self.policy, self.states.get(context, _NOTHING), self.models)
+            standings(self.policy, self.states.get(context, _NOTHING), self.models)
             for context in columns.contexts or (None,)
         ]
-        if found[0].together:
-            return self._together(columns, found)
+        if found[0].otherwise.together:
+            return self._together(columns, [each.otherwise for each in found])
         wide = columns.of_models([*columns.models, *(each for each in self.models if each not in columns.models)])
-        rows = np.zeros((len(found), len(wide.models)))
-        rows[:, [wide.models.index(model) for model in self.models]] = [each.target for each in found]
-        return Targeted(columns=wide, target=rows[columns.context])
+        target = np.zeros((len(columns), len(wide.models)))
+        target[:, [wide.models.index(model) for model in self.models]] = _targets(columns, found)
+        return Targeted(columns=wide, target=target)
 
     def _together(self, columns: DecisionColumns, found: Sequence[Standing]) -> Targeted:
         weights = {code: each.choice.weights for code, each in enumerate(found)}
         wider = with_ensemble(columns, self.name, found[0].together, weights, self.answering, self.trials)
         return OneModel(model=self.name).targeted(wider)
+
+
+def _targets(columns: DecisionColumns, found: Sequence[Standings]) -> Floats:
+    """Target of each decision among the policy's models, (n, K)."""
+    targets = np.array([each.otherwise.target for each in found])[columns.context]
+    if columns.features.shape[1] and found[0].place is not None:
+        contexts = columns.context.tolist()
+        for row, features in enumerate(features_of(columns)):
+            targets[row] = found[contexts[row]].given(features).target
+    return targets
 
 
 _NOTHING = SelectionState()

@@ -4,7 +4,7 @@ import pytest
 from doubles_replay import MODELS
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.replay.learner import Learner, place_rng, standing
+from clipper_stream.replay.learner import Learner, place_rng, standings
 from clipper_stream.selection.decision import Prepared, named, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
@@ -57,13 +57,15 @@ def test_feedback_is_learned_in_the_order_in_which_it_came_and_not_before():
 
 
 def test_an_audit_asks_all_and_serves_what_the_policy_chose():
-    found = standing(make_policy("split", {"shares": {"svm:1": 1}}), SelectionState(), MODELS, audit_ratio=0.25)
+    found = standings(
+        make_policy("split", {"shares": {"svm:1": 1}}), SelectionState(), MODELS, audit_ratio=0.25
+    ).otherwise
     assert found.target == (1.0, 0.0, 0.0)
     assert [len(decision.models) for decision in found.choice.decisions] == [1, 3]
 
 
 def test_an_ensemble_serves_its_models_together():
-    found = standing(make_policy("exp4"), SelectionState(), MODELS)
+    found = standings(make_policy("exp4"), SelectionState(), MODELS).otherwise
     assert found.together == MODELS
     assert found.target == (0.0, 0.0, 0.0)
 
@@ -81,7 +83,7 @@ class TwoSets(SelectionPolicy):
 
 def test_a_policy_that_draws_among_sets_is_refused():
     with pytest.raises(InvalidSetting, match="draws among 2 sets"):
-        standing(TwoSets(), SelectionState(), ["a:1", "b:1"])
+        standings(TwoSets(), SelectionState(), ["a:1", "b:1"])
 
 
 def test_a_policy_without_models_is_refused():

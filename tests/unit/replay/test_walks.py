@@ -8,10 +8,12 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.replay.arrays import logged
 from clipper_stream.replay.candidates.learning_policy import LearningPolicy
 from clipper_stream.replay.ensembles import Answering
+from clipper_stream.replay.estimating.sums import BlockSums
 from clipper_stream.replay.learner import place_rng
 from clipper_stream.replay.rejection import least_propensity, reject
 from clipper_stream.replay.sequential_dr import sequential_dr
 from clipper_stream.replay.simulating import simulate
+from clipper_stream.replay.walked import terms_and_choices
 from clipper_stream.replay.walking import mean_over_time
 from clipper_stream.selection.decision import audited, one_of
 from clipper_stream.selection.registry import make_policy
@@ -184,3 +186,21 @@ def test_progress_is_told_by_the_chunk():
         list(walk(parts, EXP3, progress=told.append))
     list(reject(parts, EXP3, ratio=1.0, progress=told.append))
     assert told == [10, 20] * 3
+
+
+@pytest.mark.parametrize("walk", [simulate, sequential_dr])
+def test_a_run_is_summed_and_merged_like_any_estimate(walk):
+    log = truth(900, 2).whole()
+    parts = [log.take(slice(0, 400)), log.take(slice(400, 900))]
+    runs = list(walk(parts, EXP3))
+    sums = [BlockSums.of(*terms_and_choices(run, part, MODELS)) for run, part in zip(runs, parts, strict=True)]
+    assert sums[0].merged(sums[1]).value == pytest.approx(value(runs), abs=1e-12)
+    assert sums[0].merged(sums[1]).decisions == 900
+
+
+def test_decisions_that_say_nothing_are_none_of_a_run():
+    log = truth(900, 2).logged([1 / 3] * 3)
+    (run,) = reject([log], EXP3, ratio=1 / 3)
+    sums = BlockSums.of(*terms_and_choices(run, log, MODELS))
+    assert sums.decisions == run.learned.sum() < 400
+    assert sums.value == pytest.approx(value([run]), abs=1e-12)

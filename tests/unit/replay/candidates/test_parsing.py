@@ -90,7 +90,7 @@ def test_what_was_learned_is_where_a_candidate_begins():
         (
             "exp33",
             UnknownName,
-            r"did you mean 'exp3'\? give a policy \(.*exp3, exp4.*\), a model \(svm:1, knn:1, svm:2\)",
+            r"did you mean 'exp3'\? give a policy \(.*exp3, .*exp4.*\), a model \(svm:1, knn:1, svm:2\)",
         ),
         ("svm:3", UnknownName, "did you mean 'svm:"),
         ("", UnknownName, "give a policy"),
