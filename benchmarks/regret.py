@@ -75,7 +75,7 @@ class Run(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few queries and seeds")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--curves", type=Path, metavar="FOLDER", help="keep curves here, and take those that are there")
     parser.add_argument("--page", type=Path, help="write the page here")

@@ -43,6 +43,29 @@ def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
     assert set((np.arange(4_000) + due["batches"]) % 500) == {499}
 
 
+def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
+    """A second number of a cell is that of the policy with a half-life."""
+    page = (BENCHMARKS.parent / "docs/explanation/which-policy-when.md").read_text()
+    table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(("| policy", "| `"))][:10]
+    worlds, measured = [name.split(",")[0] for name in table[0][1:]], figures_of_regret()
+    for name, *cells in table[1:]:
+        for world, cell in zip(worlds, cells, strict=True):
+            policies = (name.strip("`"), f"{name.strip('`')} half_life=300")
+            for policy, number in zip(policies, cell.split(", "), strict=False):
+                assert measured[world, policy] == number, (world, policy)
+
+
+def figures_of_regret():
+    """Regret after the last query, by world and policy, as the page has it."""
+    measured, world = {}, ""
+    for line in (BENCHMARKS.parent / "docs/reference/regret.md").read_text().splitlines():
+        world = line.removeprefix("## ") if line.startswith("## ") else world
+        cells = line.strip("| ").split(" | ")
+        if line.startswith("| `") and len(cells) == 6:
+            measured[world, cells[0].strip("`")] = cells[3]
+    return measured
+
+
 def loaded(path):
     spec = importlib.util.spec_from_file_location(f"benchmark_{Path(path).stem}", BENCHMARKS / path)
     module = importlib.util.module_from_spec(spec)
