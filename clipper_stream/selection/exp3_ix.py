@@ -30,8 +30,8 @@ class Exp3IX(SelectionPolicy):
             than that a model that is seldom asked can be carried to the top by one good answer.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
 
-    >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1")
-    ModelTotals(count=1.0, loss=1.0, weighted_count=4.0, weighted_loss=2.0)
+    >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1").weighted_loss
+    2.0
 
     Source: Neu, "Explore no more: improved high-probability regret bounds for non-stochastic bandits", NIPS 2015,
     algorithm 1.

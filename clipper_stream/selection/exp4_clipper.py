@@ -30,10 +30,9 @@ class Exp4Clipper(SelectionPolicy):
         eta: Learning rate, > 0; the default is the original's.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
 
-    >>> from clipper_stream.selection.state import ModelTotals
     >>> policy, asked = Exp4Clipper(), {"a:1": 1.0, "b:1": 1.0}
-    >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1")
-    ModelTotals(count=1.0, loss=1.0, weighted_count=1.0, weighted_loss=2.0)
+    >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1").weighted_loss
+    2.0
 
     Source: `Exp4Policy` of Clipper's pull request 48 (commit bac5ec8b, 2017), where the sum of the weights changes
     while the models are gone through; here all shares are those before the feedback.
