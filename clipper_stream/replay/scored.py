@@ -37,7 +37,9 @@ def known_losses(columns: DecisionColumns) -> Known:
 
     Source: as `scored_propensity`.
     """
-    scored = scored_propensity(columns)
+    scored = np.zeros(columns.loss.shape)
+    for model in range(len(columns.models)):
+        scored[:, model] = scored_propensity(columns, model)
     usable = columns.with_feedback & by_policy(columns)
     known = ~np.isnan(columns.loss) & usable[:, None] & (scored > 0.0)
     weight = np.divide(1.0, scored, out=np.zeros_like(scored), where=known)
