@@ -37,7 +37,7 @@ def known_losses(columns: DecisionColumns) -> Known:
 
     Source: as `scored_propensity`.
     """
-    scored = np.empty(columns.loss.shape)
+    scored = np.zeros(columns.loss.shape)
     for model in range(len(columns.models)):
         scored[:, model] = scored_propensity(columns, model)
     usable = columns.with_feedback & by_policy(columns)

@@ -19,7 +19,7 @@ def terms_and_choices(run: Run, columns: DecisionColumns, models: Sequence[str])
         models: The candidate's, in its order.
 
     Returns:
-        Terms whose value is the run's loss, for `BlockSums.of`; and what the candidate would have chosen, for `Support`.
+        Terms whose value is the run's loss, and what the candidate would have chosen: for `BlockSums` and `Support`.
 
     >>> from clipper_stream.replay.arrays import logged
     >>> from clipper_stream.replay.candidates.parsing import parse_candidate
