@@ -72,6 +72,22 @@ def test_a_half_life_that_changed_within_the_step_of_the_offset_is_the_one_of_th
     assert state(at, ends={0: 7}).rows == before
 
 
+def test_an_offset_within_a_step_of_a_router_that_had_not_followed_yet_is_folded_as_that_step_was():
+    at, unchanged = Deployment(manifest()), Deployment(manifest())
+    for one in (at, unchanged):
+        one.work(4)
+    at.declare(manifest(revision=2, half_life=2.0))
+    for one in (at, unchanged):
+        for number in range(6):
+            one.ask(f"x{number}")
+            one.tell(f"x{number}", number % 2)
+    at.learn(most=3)
+    at.follow()
+    at.learn()
+    unchanged.learn(most=2)
+    assert state(at, ends={0: 6}).rows == rows_now(unchanged)
+
+
 def test_a_restored_state_counts_from_its_marker_on():
     at = Deployment(manifest())
     at.work(4)
@@ -100,6 +116,19 @@ def test_a_state_that_the_logs_do_not_tell_any_more_is_refused_and_a_later_one_i
     at.work(1, first=200, context="new")
     with pytest.raises(UnusableState, match="is not known"):
         state(at, ends={0: 30})
+
+
+def test_a_state_behind_a_table_whose_beginning_was_deleted_is_refused():
+    at = Deployment(manifest())
+    at.work(4)
+    at.logs.now_ms += int(HORIZON_S * 1000) + 1
+    at.ask("late")
+    at.tell("late")
+    at.tell("late")
+    for topic in (CATALOGUE.predictions, CATALOGUE.feedback):
+        at.logs.delete_before(topic, 0, 3)
+    with pytest.raises(UnusableState, match="is not known"):
+        state(at, ends={0: 6})
 
 
 def test_rows_that_were_not_what_the_logs_lead_to_are_told_and_not_restored():

@@ -9,7 +9,7 @@ import pytest
 from doubles_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest
 
 from clipper_agents.replay.verifying import verify_logs
-from clipper_topics.selection_totals import RowKey
+from clipper_topics.selection_totals import RowKey, SelectionRow
 
 
 def verified(at, **changes):
@@ -150,6 +150,14 @@ def test_an_older_row_that_a_frozen_process_wrote_late_is_no_difference():
     at.work(4)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     at.logs.append(CATALOGUE.selection_changelog, log[0].value, 0, log[0].key)
+    assert verified(at).equal
+
+
+def test_a_row_that_was_wrong_once_and_is_right_now_is_no_difference():
+    at = Deployment(manifest())
+    at.work(8)
+    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
+    log[4] = dataclasses.replace(log[4], value=encode(flipped(msgspec.msgpack.decode(log[4].value, type=SelectionRow))))
     assert verified(at).equal
 
 
@@ -332,6 +340,22 @@ def test_a_wrong_row_is_found_behind_a_beginning_that_was_deleted():
     at.write(("app", None), flipped(msgspec.structs.replace(at.rows["app", None, 0], offset=30)))
     (parting,) = verified(at).partings
     assert parting.last_equal == 29
+
+
+def test_a_row_begins_behind_the_step_in_which_its_first_certain_feedback_is():
+    at = Deployment(manifest())
+    at.work(6)
+    for number in range(8):
+        at.logs.now_ms += int(HORIZON_S * 1000) + 1 if number == 3 else 0
+        at.ask(f"x{number}")
+        at.tell(f"x{number}", number % 2)
+    at.learn()
+    at.work(4, first=50)
+    for topic in (CATALOGUE.predictions, CATALOGUE.feedback):
+        at.logs.delete_before(topic, 0, 4)
+    found = verified(at)
+    assert found.equal
+    assert found.partitions[0].since == 9
 
 
 def test_a_row_whose_feedback_was_deleted_is_called_unproven():
