@@ -3,11 +3,11 @@
     python benchmarks/replay_reading.py --json results/replay_reading.json      # about ten minutes
     python benchmarks/replay_reading.py --quick
 
-A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with feedback.
-`near`: feedback 2,000 decisions behind its prediction. `far`: all feedback behind all predictions, and room for a tenth of
-the decisions in memory, so that decisions, ids and feedback wait on disk. A decision is a prediction, its audit and its
-feedback. `bare` reads the same records with aiokafka in one process and looks at none of them: what Kafka's client costs.
-The file has as many decisions as the log, or `--file-decisions` by repeating them.
+A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with
+feedback. `near`: feedback 2,000 decisions behind its prediction. `far`: all feedback behind all predictions, and room
+for a tenth of the decisions in memory, so that decisions, ids and feedback wait on disk. A decision is a prediction,
+its audit and its feedback. `bare` reads the same records with aiokafka in one process and looks at none of them: what
+Kafka's client costs. The file has as many decisions as the log, or `--file-decisions` by repeating them.
 
 Each job is a process of its own that may not have more than 2 GiB (RLIMIT_DATA, and so each process that it starts).
 CPU is that of all of them, without the broker's. On a machine that does something else, CPU says more than seconds.

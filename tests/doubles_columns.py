@@ -28,8 +28,9 @@ def made_up(
     asked = rng.random((n, m)) < 0.6
     answered = asked & (rng.random((n, m)) < 0.8)
     told = rng.random(n) < 0.7
-    scored = asked & told[:, None] & (rng.random((n, m)) < 0.9)
+    served = asked & (rng.random((n, m)) < 0.5)
     label = np.where(told & (rng.random(n) < 0.7), rng.integers(0, len(values), n), -1)
+    scored = np.where((label >= 0)[:, None] & answered, answered, served) & told[:, None] & (rng.random((n, m)) < 0.9)
     return DecisionColumns(
         models=models,
         contexts=contexts,
@@ -43,7 +44,7 @@ def made_up(
         policy=rng.integers(-1, len(policies), n).astype(np.int32),
         revision=rng.integers(-1, 9, n).astype(np.int32),
         propensity=np.where(asked, rng.random((n, m)) * 0.9 + 0.1, 0.0),
-        served=asked & (rng.random((n, m)) < 0.5),
+        served=served,
         served_propensity=np.where(rng.random(n) < 0.9, rng.random(n) * 0.9 + 0.1, np.nan),
         answered=answered,
         latency_ms=np.where(answered, rng.random((n, m)) * 50, np.nan),
@@ -56,7 +57,15 @@ def made_up(
         label=label.astype(np.int32),
         loss=np.where(scored, rng.choice([0.0, 1.0, 0.1, 1 / 3], (n, m)), np.nan),
         answer_loss=np.where(told, rng.random(n), np.nan),
+        features=_features(rng, n),
     )
+
+
+def _features(rng, n):
+    """Up to three numbers a query; a column that no query reaches is none."""
+    lengths = rng.integers(0, 4, n) * rng.integers(0, 2)
+    width = int(lengths.max(initial=0))
+    return np.where(np.arange(width) < lengths[:, None], rng.random((n, width)), np.nan)
 
 
 def in_words(columns):

@@ -119,6 +119,7 @@ def plain(columns):
             value = getattr(columns, name)[at].item()
             row[name] = None if np.isnan(value) else value
         row["feedback"] = (columns.feedback_offset[at].item(), columns.feedback_at_ms[at].item())
+        row["features"] = [one for one in columns.features[at].tolist() if not np.isnan(one)]
         row["models"] = {
             model: _of_model(columns, at, number)
             for number, model in enumerate(columns.models)
@@ -201,6 +202,7 @@ def _row(log, one, found, loss_kind, horizon_ms):
         served_propensity=decision.probability if decision.served else decision.served_propensity,
         answer_loss=answer_loss,
         feedback=(-1, -1) if used is None else (used[0].offset, used[0].timestamp),
+        features=list(found.features),
         models=asked,
     )
 

@@ -1,4 +1,4 @@
-"""One way to go through decisions, in a process of its own that may not have more than 2 GiB: `python reading_jobs.py JOB`.
+"""One way to go through decisions, in a process of its own that may not have more than 2 GiB: `reading_jobs.py JOB`.
 
 The job is JSON: what to do, and with what. Result, as JSON: decisions, seconds, CPU seconds and peak memory, of this
 process and of those that it started.

@@ -4,7 +4,8 @@ Rules of this file:
 - Bit for bit what the router's table holds: the same additions of the same numbers in the same order. Sums are of one
   context in one partition, in the order of feedback offsets, which is not the order of the decisions.
 - What the learner does not learn from is left out: decisions that no policy made, and queries that named their models.
-- Only without forgetting is it fast. With a half-life every sum changes with every feedback, and it is done one by one.
+- Fast is what adds the same numbers whatever the sums are. A policy that forgets, or learns from features, is asked
+  feedback by feedback.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.replay.columns import Bools, Codes, DecisionColumns, Floats, Ints
-from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
+from clipper_stream.replay.estimating.choices import scored_propensity
+from clipper_stream.replay.scored import by_policy
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import ModelTotals, SelectionState
 
-NAMED = "named"
-"""Stands for the policy where the query named its models."""
 Place = tuple[str | None, int]
 """Context, None for those without one, and partition."""
 
@@ -45,23 +47,20 @@ NOTHING = FoldedRow()
 
 
 def fold_columns(
-    parts: Iterable[DecisionColumns], start: Mapping[Place, FoldedRow] | None = None, keep: float = 1.0
+    parts: Iterable[DecisionColumns], start: Mapping[Place, FoldedRow] | None = None, damping: float = 0.0
 ) -> dict[Place, FoldedRow]:
-    """The rows after all feedback of these decisions.
+    """The rows after all feedback of these decisions, of a policy that forgets nothing and looks at no features.
 
     Args:
         parts: Decisions, in any order; 40 bytes of each loss are kept until all are here.
         start: Rows before; what the parts say must have come later.
-        keep: What all totals are scaled by before a feedback is added, in (0, 1]; see `forgetting.keep_of`.
+        damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
 
     Returns:
         Rows of all places with feedback, and of `start`.
 
     >>> fold_columns([DecisionColumns.empty(["svm:1"])])
     {}
-
-    Raises:
-        InvalidLabel: a loss or a propensity outside its bounds, with a half-life; columns of a log have none.
 
     Source: as `clipper_stream.selection.state`.
     """
@@ -70,25 +69,60 @@ def fold_columns(
     for place, (applied, offset) in entries.seen.items():
         before = rows.get(place, NOTHING)
         rows[place] = FoldedRow(state=before.state, applied=before.applied + applied, offset=max(before.offset, offset))
-    states = _summed(entries, rows) if keep == 1.0 else _one_by_one(entries, rows, keep)
-    for place, state in states.items():
+    for place, state in _summed(entries, rows, damping).items():
         rows[place] = FoldedRow(state=state, applied=rows[place].applied, offset=rows[place].offset)
     return rows
 
 
+def fold_one_by_one(
+    parts: Iterable[DecisionColumns], policy: SelectionPolicy, start: Mapping[Place, FoldedRow] | None = None
+) -> dict[Place, FoldedRow]:
+    """The same for any policy, feedback by feedback: some ten thousand a second. All parts are kept until the end.
+
+    Args:
+        parts: Decisions, in any order.
+        policy: Whose learning step it is.
+        start: As of `fold_columns`.
+
+    >>> from clipper_stream.selection.registry import make_policy
+    >>> fold_one_by_one([], make_policy("exp3", {"half_life": 100.0}))
+    {}
+
+    Raises:
+        InvalidLabel: a loss or a propensity outside its bounds; columns of a log have none.
+    """
+    rows = dict(start or {})
+    told = [
+        (offset, part, row)
+        for part in parts
+        for row in np.flatnonzero(counted(part)).tolist()
+        for offset in (int(part.feedback_offset[row]),)
+    ]
+    for offset, part, row in sorted(told, key=lambda one: one[0]):
+        place = (part.contexts[part.context[row]], int(part.partition[row]))
+        before = rows.get(place, NOTHING)
+        state = policy.observe_for(before.state, *_losses_of(part, row), _features_of(part, row))
+        rows[place] = FoldedRow(state=state, applied=before.applied + 1, offset=offset)
+    return rows
+
+
+def _losses_of(part: DecisionColumns, row: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Losses of the models that one feedback scores, and with which probability it was to."""
+    losses = {
+        part.models[column]: float(part.loss[row, column]) for column in np.flatnonzero(~np.isnan(part.loss[row]))
+    }
+    one = part.take(slice(row, row + 1))
+    return losses, {model: float(scored_propensity(one, part.models.index(model))[0]) for model in losses}
+
+
+def _features_of(part: DecisionColumns, row: int) -> tuple[float, ...]:
+    own = part.features[row]
+    return tuple(own[: np.flatnonzero(~np.isnan(own)).max(initial=-1) + 1].tolist())
+
+
 def counted(columns: DecisionColumns) -> Bools:
     """Decisions whose feedback the learner learned from, (n,)."""
-    left_out = [code for code, name in enumerate(columns.policies) if name == NAMED]
-    return columns.with_feedback & (columns.policy >= 0) & ~np.isin(columns.policy, left_out)
-
-
-def scored_with(columns: DecisionColumns) -> Floats:
-    """Probability with which each model was to be scored by the feedback there is, (n, M).
-
-    That of asking it, where a label was compared with its output; else that of the decision as a whole.
-    """
-    own = (columns.label >= 0)[:, None] & columns.answered
-    return np.where(own, columns.propensity, columns.served_propensity[:, None])
+    return columns.with_feedback & (columns.policy >= 0) & by_policy(columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +168,13 @@ def _of_part(
     learned = counted(part)
     _note(part.feedback_offset[learned], place[learned], places, seen)
     row, column = np.nonzero(~np.isnan(part.loss) & learned[:, None])
+    scored = np.stack([scored_propensity(part, one) for one in range(len(part.models))], axis=1)
     return (
         part.feedback_offset[row],
         place[row],
         number[column],
         part.loss[row, column],
-        scored_with(part)[row, column],
+        scored[row, column],
     )
 
 
@@ -162,7 +197,7 @@ def _note(offset: Ints, place: Codes, places: Mapping[Place, int], seen: dict[Pl
             seen[word] = (applied + int(counts[number]), max(before, int(last[number])))
 
 
-def _summed(entries: _Entries, rows: Mapping[Place, FoldedRow]) -> dict[Place, SelectionState]:
+def _summed(entries: _Entries, rows: Mapping[Place, FoldedRow], damping: float) -> dict[Place, SelectionState]:
     """Sums in order: `bincount` adds one number after the other, and what was there before is the first of them."""
     width = len(entries.models)
     cells = len(entries.places) * width
@@ -183,7 +218,7 @@ def _summed(entries: _Entries, rows: Mapping[Place, FoldedRow]) -> dict[Place, S
             ("count", np.ones(len(cell))),
             ("loss", entries.loss),
             ("weighted_count", 1.0 / entries.propensity),
-            ("weighted_loss", entries.loss / entries.propensity),
+            ("weighted_loss", entries.loss / (entries.propensity + damping)),
         )
     ]
     met = np.bincount(cell, minlength=cells) > 0
@@ -200,19 +235,7 @@ def _state(
     totals = dict(before.totals)
     for cell, model in enumerate(models, first):
         if met[cell]:
-            totals[model] = ModelTotals(*(float(column[cell]) for column in sums))
+            moments = totals[model].moments if model in totals else ()
+            count, loss, weighted_count, weighted_loss = (float(column[cell]) for column in sums)
+            totals[model] = ModelTotals(count, loss, weighted_count, weighted_loss, moments)
     return SelectionState(totals)
-
-
-def _one_by_one(entries: _Entries, rows: Mapping[Place, FoldedRow], keep: float) -> dict[Place, SelectionState]:
-    states = {place: rows[place].state for place in entries.places if place in rows}
-    ends = np.flatnonzero(np.diff(entries.offset, append=-1) | np.diff(entries.place, append=-1))
-    begin = 0
-    for end in (ends + 1).tolist():
-        place = entries.places[entries.place[begin]]
-        models = [entries.models[number] for number in entries.model[begin:end]]
-        losses = dict(zip(models, entries.loss[begin:end].tolist(), strict=True))
-        propensities = dict(zip(models, entries.propensity[begin:end].tolist(), strict=True))
-        states[place] = add_losses(states[place], losses, propensities, keep)
-        begin = end
-    return states

@@ -20,6 +20,7 @@ from clipper_stream.errors import SetupError
 from clipper_stream.replay.columns import DecisionColumns
 from clipper_stream.replay.parquet_table import (
     ENTRIES,
+    FEATURES,
     INPUT,
     PLAIN,
     WORDS,
@@ -34,7 +35,7 @@ SCHEMA_VERSION = 1
 SUFFIX = ".parquet"
 FILE_ROWS = 1 << 20
 """Of a file in a folder: 16 chunks, so that several processes can read a folder."""
-EVERYTHING = frozenset((*PLAIN, *WORDS, *ENTRIES))
+EVERYTHING = frozenset((*PLAIN, *WORDS, *ENTRIES, FEATURES))
 """Names of all arrays."""
 _KEY = b"clipper-stream"
 

@@ -38,7 +38,7 @@ ENTRIES: dict[str, Any] = {
     "loss": np.float64,
 }
 """Fields of an entry besides `model`."""
-INPUT = "input"
+INPUT, FEATURES = "input", "features"
 
 
 def schema(*, inputs: bool) -> Any:
@@ -50,6 +50,7 @@ def schema(*, inputs: bool) -> Any:
     plain = [(name, kinds[kind]) for name, kind in PLAIN.items()]
     fields = [("model", words), *((name, words if name == "output" else kinds[kind]) for name, kind in ENTRIES.items())]
     asked = [("models", pa.list_(pa.struct(fields)))]
+    asked.append((FEATURES, pa.list_(pa.float64())))
     return pa.schema([*plain, *((name, words) for name in WORDS), *asked, *([(INPUT, pa.string())] if inputs else [])])
 
 
@@ -61,6 +62,7 @@ def table_of(columns: DecisionColumns, inputs: Sequence[str | None] | None) -> A
     for name, vocabulary in WORDS.items():
         arrays[name] = _words(getattr(columns, name), getattr(columns, vocabulary))
     arrays["models"] = _asked(columns)
+    arrays[FEATURES] = _features(columns)
     if inputs is not None:
         arrays[INPUT] = pa.array(inputs, pa.string())
     return pa.table(arrays, schema=schema(inputs=inputs is not None))
@@ -86,13 +88,15 @@ def columns_of(table: Any, n: int, models: Sequence[str], wanted: Collection[str
         if name == "context" and name in wanted and (found[name] == UNKNOWN).any():
             found[name][found[name] == UNKNOWN] = known.setdefault(None, len(known))
     found |= _matrices(table, (n, len(models)), models, wanted, vocabularies[VALUES])
+    if FEATURES in wanted:
+        found[FEATURES] = _features_back(table[FEATURES])
     words: dict[str, Any] = {name: tuple(known) for name, known in vocabularies.items()}
     return DecisionColumns(models=tuple(models), **words, **found)
 
 
 def read_names(wanted: Collection[str]) -> list[str]:
     """The columns of a file that have to be read for these arrays."""
-    flat = [name for name in (*PLAIN, *WORDS, INPUT) if name in wanted]
+    flat = [name for name in (*PLAIN, *WORDS, FEATURES, INPUT) if name in wanted]
     asked = [name for name in ENTRIES if name in wanted]
     return flat + [f"models.list.element.{name}" for name in (["model", *asked] if asked else [])]
 
@@ -140,6 +144,26 @@ def _asked(columns: DecisionColumns) -> Any:
         fields[name] = _words(values, columns.values) if name == "output" else _plain(values)
     entries = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
     return pa.ListArray.from_arrays(pa.array(ends), entries)
+
+
+def _features(columns: DecisionColumns) -> Any:
+    """A list a query, up to the last of its features."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    known = ~np.isnan(columns.features)
+    width = columns.features.shape[1]
+    lengths = np.where(known.any(axis=1), width - known[:, ::-1].argmax(axis=1), 0) if width else known.sum(axis=1)
+    inside = np.arange(width) < lengths[:, None]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(columns.features[inside]))
+
+
+def _features_back(array: Any) -> NDArray[np.float64]:
+    lists = array.combine_chunks()
+    lengths = np.diff(lists.offsets.to_numpy())
+    found = np.full((len(lists), int(lengths.max(initial=0))), np.nan)
+    found[np.arange(found.shape[1]) < lengths[:, None]] = lists.flatten().to_numpy()
+    return found
 
 
 def _matrices(

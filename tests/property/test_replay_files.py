@@ -10,9 +10,10 @@ from doubles_columns import in_words, made_up, some_columns
 from hypothesis import given, settings
 
 from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.folding import NAMED, FoldedRow, counted, fold_columns, scored_with
-from clipper_stream.selection.forgetting import keep_of
-from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
+from clipper_stream.replay.folding import FoldedRow, fold_columns, fold_one_by_one
+from clipper_stream.replay.scored import NAMED
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import ModelTotals, SelectionState
 
 pytest.importorskip("pyarrow")
 FACTS = dict(application="app", loss_kind="zero_one", since_ms=1, offsets={0: (3, 9), 2: (0, 1)}, counts={"late": 2})
@@ -40,7 +41,7 @@ def test_what_is_written_comes_back_to_the_bit(parts, folder, with_inputs, data)
         assert got_inputs == own
 
 
-def one_by_one(parts, start, keep):
+def one_by_one(parts, start, policy):
     """The fold as the router does it, feedback after feedback."""
     rows = dict(start)
     found = []
@@ -57,7 +58,8 @@ def one_by_one(parts, start, keep):
                 by_label = part.label[at] >= 0 and part.answered[at, number]
                 chance = part.propensity[at, number] if by_label else part.served_propensity[at]
                 propensities[model] = chance.item()
-        state = add_losses(row.state, losses, propensities, keep)
+        features = tuple(one for one in part.features[at].tolist() if not np.isnan(one))
+        state = policy.observe_for(row.state, losses, propensities, features)
         rows[place] = FoldedRow(state=state, applied=row.applied + 1, offset=offset)
     return rows
 
@@ -73,10 +75,10 @@ def as_bits(rows):
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.lists(st.integers(0, 40), max_size=4),
-    keep=st.sampled_from([1.0, keep_of(3.0)]),
+    policy=st.sampled_from([("exp3", {}), ("exp3", {"half_life": 3.0}), ("exp3_ix", {"gamma": 0.1}), ("lin_ucb", {})]),
     started=st.booleans(),
 )
-def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, keep, started):
+def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, policy, started):
     rng = np.random.default_rng(seed)
     parts, first = [], 0
     for size in sizes:
@@ -93,11 +95,8 @@ def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, keep, sta
     before = SelectionState({"a:1": ModelTotals(3.0, 1 / 3, 7.1, 0.7), "old:1": ModelTotals(1.0, 1.0, 1.0, 1.0)})
     start = {(None, 0): FoldedRow(state=before, applied=3, offset=0), ("gone", 1): FoldedRow()} if started else {}
     shuffled = [parts[at] for at in rng.permutation(len(parts))]
-    assert as_bits(fold_columns(shuffled, start, keep)) == as_bits(one_by_one(parts, start, keep))
-
-
-def test_the_probabilities_of_scoring_are_those_of_the_learner():
-    part = made_up(np.random.default_rng(1), 50)
-    own = (part.label >= 0)[:, None] & part.answered
-    assert np.array_equal(scored_with(part)[own], part.propensity[own])
-    assert counted(part).sum() < (part.feedback_offset >= 0).sum()
+    made = make_policy(*policy)
+    expected = as_bits(one_by_one(parts, start, made))
+    assert as_bits(fold_one_by_one(shuffled, made, start)) == expected
+    if policy[0] != "lin_ucb" and "half_life" not in policy[1]:
+        assert as_bits(fold_columns(shuffled, start, policy[1].get("gamma", 0.0))) == expected

@@ -44,6 +44,7 @@ def predictions(draw):
     several = query_id in PACKED
     asked = uses(draw, draw(st.lists(st.sampled_from(REFS), unique=True, max_size=3)), several, may_serve=True)
     changes = dict(context=draw(CONTEXTS), audited=draw(st.booleans()), query_offset=draw(st.integers(0, 1)))
+    changes |= dict(features=draw(st.lists(st.sampled_from([0.5, -1.0, 2.0]), max_size=2)))
     if several:
         changes |= dict(output=UNSET, outputs=draw(st.lists(VALUES, min_size=2, max_size=2)))
     if draw(st.integers(0, 4)) == 0:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clipper_agents.replay.values import Codes, Values, packed, unpacked
 from clipper_agents.replay.wire import UNSAID, LeanAnswer, LeanMissing, LeanPrediction, Record
+from clipper_stream.replay.columns import stacked
 
 DEFAULT, LOW_CONFIDENCE, SEVERAL_ROWS, AUDITED = 1, 2, 4, 8
 """Bits of `flags`."""
@@ -53,6 +54,7 @@ class Chunk:
     Attributes:
         first_row: Number of the first one among the decisions of the partition that are read.
         rows: By name, an array with an element a decision.
+        features: Of the queries, NaN where one has fewer of them or none, (n, F).
         entries: By name, an array with an element a model that a decision asked; `row` counts from 0 in the chunk.
         models: References by their numbers.
         contexts: Likewise.
@@ -62,6 +64,7 @@ class Chunk:
 
     first_row: int
     rows: Arrays
+    features: NDArray[np.float64]
     entries: Arrays
     models: Codes[str]
     contexts: Codes[str | None]
@@ -84,7 +87,7 @@ class Chunk:
         arrays: dict[str, Any] = {f"entry_{name}": array for name, array in self.entries.items()}
         arrays |= self.rows
         with path.open("wb") as file:
-            np.savez(file, words=encoded, **arrays)
+            np.savez(file, words=encoded, features=self.features, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Chunk":
@@ -93,9 +96,11 @@ class Chunk:
             first_row, models, contexts, policies, values = msgspec.msgpack.decode(found["words"].tobytes())
             rows = {name: found[name] for name in _ROWS}
             entries = {name: found[f"entry_{name}"] for name in _ENTRIES}
+            features = found["features"]
         return cls(
             first_row=first_row,
             rows=rows,
+            features=features,
             entries=entries,
             models=Codes.of(models),
             contexts=Codes.of(contexts),
@@ -115,6 +120,7 @@ class ChunkBuilder:
         self._first_row, self._count = first_row, 0
         self._rows: list[Arrays] = []
         self._entries: list[Arrays] = []
+        self._features: list[NDArray[np.float64]] = []
         self._models, self._contexts, self._policies = Codes[str](), Codes[str | None](), Codes[str]()
         self._refs: dict[tuple[str, str], int] = {}
         self._values = Values()
@@ -146,6 +152,7 @@ class ChunkBuilder:
             "answer": self._codes(answers),
         }
         self._rows.append({name: np.array(columns[name], kind) for name, kind in _ROWS.items()})
+        self._features.append(_padded([one.features for one in found]))
         self._entries.append(self._answers(found))
         if any(one.missing for one in found):
             self._entries.append(self._missing(found))
@@ -156,6 +163,7 @@ class ChunkBuilder:
         return Chunk(
             first_row=self._first_row,
             rows={name: np.concatenate([piece[name] for piece in self._rows]) for name in _ROWS},
+            features=stacked(self._features),
             entries={name: np.concatenate([piece[name] for piece in self._entries]) for name in _ENTRIES},
             models=self._models,
             contexts=self._contexts,
@@ -194,3 +202,13 @@ class ChunkBuilder:
         if found is None:
             found = self._refs[name, version] = self._models[f"{name}:{version}"]
         return found
+
+
+def _padded(features: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Rows as wide as the widest, NaN where one is shorter."""
+    width = max(map(len, features))
+    found = np.full((len(features), width), np.nan)
+    if width:
+        for row, own in zip(found, features, strict=True):
+            row[: len(own)] = own
+    return found

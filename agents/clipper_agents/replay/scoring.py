@@ -210,6 +210,7 @@ def _assembled(
         label=table[label],
         loss=used.loss,
         answer_loss=_answer_loss(chunk, label, given, known, compared),
+        features=chunk.features,
     )
 
 

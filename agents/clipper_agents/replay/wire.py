@@ -65,6 +65,7 @@ class LeanPrediction(msgspec.Struct, gc=False):
     models: list[LeanAnswer] = []
     missing: list[LeanMissing] = []
     audited: bool = False
+    features: list[float] = []
     query_offset: _Long = -1
     predicted_at_ms: _Long = 0
 

@@ -29,7 +29,8 @@ def test_a_decision_has_what_the_prediction_says_and_the_losses_of_the_learner()
     row = only(log.add(told("3-1", label=2)))
     assert row == dict(
         partition=3, offset=0, query_offset=0, at_ms=5, revision=2, confidence=0.5, default=False, context="u",
-        policy="epsilon_greedy", answer="1", label="2", served_propensity=0.25, answer_loss=1.0, feedback=(0, 2_000),
+        policy="epsilon_greedy", answer="1", label="2", served_propensity=0.25, answer_loss=1.0,
+        feedback=(0, 2_000), features=[],
         models={
             "a:1": dict(propensity=0.25, served=True, answered=True, latency_ms=2.5, output="1", loss=1.0),
         },
