@@ -149,7 +149,7 @@ class DecisionColumns:
         models = tuple(dict.fromkeys(model for part in given for model in part.models))
         wide = [part if part.models == models else part.of_models(models) for part in given]
         columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name, *_ in _ARRAYS}
-        columns["features"] = _stacked([part.features for part in wide])
+        columns["features"] = stacked([part.features for part in wide])
         vocabularies: dict[str, Any] = {}
         for vocabulary, counted in _COUNTED.items():
             words = tuple(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
@@ -189,7 +189,7 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     return table[codes]
 
 
-def _stacked(parts: Sequence[Floats]) -> Floats:
+def stacked(parts: Sequence[Floats]) -> Floats:
     """Rows below each other, as wide as the widest; NaN in those that are shorter."""
     stacked = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.nan)
     first = 0

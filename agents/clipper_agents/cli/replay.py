@@ -2,6 +2,7 @@
 
 import typer
 
+from clipper_agents.cli.replay_export import export
 from clipper_agents.cli.replay_restore import restore
 from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
@@ -11,6 +12,7 @@ replay = typer.Typer(
 )
 replay.command("verify", epilog="Example: clipper-stream replay verify digits")(verify)
 replay.command("restore", epilog="Example: clipper-stream replay restore digits --at 2h --dry-run")(restore)
+replay.command("export", epilog="Example: clipper-stream replay export digits --since 2h --out digits.parquet")(export)
 replay.command(
     "score",
     epilog="Example: clipper-stream replay score digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 "

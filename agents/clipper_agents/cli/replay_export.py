@@ -1,0 +1,66 @@
+"""`clipper-stream replay export`: decisions with what became of them, from the logs into a file."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
+
+SHOWN = {
+    "decisions": "decisions",
+    "with_feedback": "with feedback",
+    "without_feedback": "without feedback",
+    "repeated": "repeated predictions",
+    "duplicates": "duplicate feedback",
+    "orphans": "feedback about no decision that was read",
+    "late": "feedback behind the horizon",
+    "invalid": "feedback that cannot be compared, or names another context",
+    "undecodable": "records that cannot be read",
+    "no_audit": "audits that are missing",
+}
+"""What the summary counts, with its words; the names are those in docs/reference/replay-files.md."""
+
+
+def export(
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    *,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to: a new file .parquet, or else a new folder of such files.")
+    ],
+    since: Since = None,
+    until: Until = None,
+    offsets: Offsets = None,
+    horizon: Horizon = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
+    processes: Processes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
+
+    The file is there when all was read, and not before.
+    """
+    from clipper_agents.replay.exporting import export_log
+    from clipper_agents.replay.logs import log_of
+
+    settings = settings_from(config, bootstrap, assignments)
+    span = span_from(since, until, offsets, horizon, settings.router.horizon_s)
+    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    log = asyncio.run(log_of(kafka, catalogue, application, span, inputs=inputs))
+    with reading_bar(f"reading {application}") as (total, more):
+        facts = export_log(log, out, processes or os.cpu_count() or 1, total, more)
+    summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
+    for name, words in SHOWN.items():
+        if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
+            typer.echo(f"{summary[name]:>12,} {words}")

@@ -1,0 +1,158 @@
+"""The logs of one application in Kafka, and their decisions, one partition after the other."""
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from clipper_agents.admin import read_manifests
+from clipper_agents.admin.client import unreachable
+from clipper_agents.replay.inputs import InputReader
+from clipper_agents.replay.joining import CHUNK_ROWS, MOST_IN_MEMORY, JoinRules, PartitionJoin
+from clipper_agents.replay.reading import Progress, logs_consumer, read_partition
+from clipper_agents.replay.span import PartitionSpan, Span, partition_spans
+from clipper_stream.errors import SetupError
+from clipper_stream.replay.columns import DecisionColumns
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+ROWS_WITH_INPUTS = 4_096
+"""Decisions in a chunk with inputs: an input may be an image."""
+_ALL = Span()
+
+
+class NoSuchApplication(SetupError):
+    """No application of this name is registered, so nobody knows how a label is compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionChunk:
+    """Decisions of one partition, in log order.
+
+    Attributes:
+        columns: The decisions.
+        inputs: Of each the query's `{"input": ...}` or `{"inputs": [...]}` as JSON, None where it is gone; None as a
+            whole where inputs were not asked for.
+
+    >>> len(DecisionChunk(columns=DecisionColumns.empty()).columns)
+    0
+    """
+
+    columns: DecisionColumns
+    inputs: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaLog:
+    """The logs of one application in Kafka.
+
+    Attributes:
+        kafka: How to reach the brokers.
+        catalogue: Of the deployment.
+        application: Its name.
+        loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
+        span: Which part.
+        inputs: Whether the queries' inputs are wanted too.
+        chunk_rows: Decisions in a chunk, at most.
+        most_in_memory: Of each partition that is read: decisions that wait in memory; further ones wait on disk.
+    """
+
+    kafka: KafkaConnection
+    catalogue: Catalogue
+    application: str
+    loss_kind: str
+    span: Span = _ALL
+    inputs: bool = False
+    chunk_rows: int = CHUNK_ROWS
+    most_in_memory: int = MOST_IN_MEMORY
+
+    @property
+    def rules(self) -> JoinRules:
+        """Of the join."""
+        return JoinRules(
+            application=self.application,
+            loss_kind=self.loss_kind,
+            horizon_ms=self.span.horizon_ms,
+            partitions=self.catalogue.partitions,
+            chunk_rows=min(self.chunk_rows, ROWS_WITH_INPUTS) if self.inputs else self.chunk_rows,
+            most_in_memory=self.most_in_memory,
+        )
+
+
+async def log_of(
+    kafka: KafkaConnection, catalogue: Catalogue, application: str, span: Span, **settings: Any
+) -> KafkaLog:
+    """The logs of a registered application, scored as its manifest says now; further settings as of `KafkaLog`.
+
+    Raises:
+        NoSuchApplication: it is not registered.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+    manifests = (await read_manifests(kafka, catalogue)).applications
+    if application not in manifests:
+        known = ", ".join(sorted(manifests)) or "none"
+        raise NoSuchApplication(f"no application {application!r} on {catalogue.control}: there are {known}")
+    loss_kind = manifests[application].loss
+    return KafkaLog(
+        kafka=kafka, catalogue=catalogue, application=application, loss_kind=loss_kind, span=span, **settings
+    )
+
+
+async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
+    """The offsets of each partition, now.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        EmptySpan: the span names a partition that is not there.
+    """
+    async with _consumer(log.kafka) as consumer:
+        return await partition_spans(consumer, log.catalogue, log.span)
+
+
+async def read_spans(
+    log: KafkaLog, spans: Sequence[PartitionSpan], counts: Counter[str], progress: Progress = lambda _: None
+) -> AsyncIterator[DecisionChunk]:
+    """The decisions of these partitions, one partition after the other.
+
+    Args:
+        log: The logs.
+        spans: Of `spans_of`.
+        counts: What was read, and what became of it, is added here.
+        progress: Told how many records were read since it was told last.
+
+    Raises:
+        KafkaUnreachable: the broker went away.
+    """
+    async with _consumer(log.kafka) as consumer, _consumer(log.kafka) as queries:
+        for span in spans:
+            reader = InputReader(queries, log.catalogue, span.partition) if log.inputs else None
+            with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
+                join = PartitionJoin(span.partition, log.rules, span.first, Path(folder))
+                try:
+                    async for columns in read_partition(consumer, log.catalogue, span, join, progress):
+                        inputs = None if reader is None else await reader.of(columns)
+                        yield DecisionChunk(columns=columns, inputs=inputs)
+                finally:
+                    join.close()
+                    counts.update(join.counts)
+
+
+@asynccontextmanager
+async def _consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = logs_consumer(kafka)
+    try:
+        await consumer.start()
+        await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
+        yield consumer
+    except KafkaError as error:
+        raise await unreachable(kafka, error) from error
+    finally:
+        await consumer.stop()

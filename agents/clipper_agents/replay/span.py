@@ -1,0 +1,164 @@
+"""Which part of the logs: from a time or an offset to another, and the offsets that this comes to in each topic.
+
+Rules of this file:
+- A decision belongs to a span by the record of its prediction. What is about it may stand outside.
+- A prediction before the span is read for its id alone, for a while back: one inside may repeat it.
+- Feedback is read from a while before the span, and until the horizon behind its end, or to the end of the log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from clipper_stream.errors import SetupError
+from clipper_topics.catalogue import Catalogue
+
+LEAD_MS = 300_000
+"""Before the span: a router that starts again answers what it finds unfinished within minutes."""
+
+
+class EmptySpan(SetupError):
+    """The span ends before it begins, or names a partition that is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A part of the predictions topic.
+
+    Attributes:
+        since_ms: Predictions of this time and later, milliseconds since the epoch; None: from the oldest on.
+        until_ms: Predictions before this time; None: up to the end of the log now.
+        offsets: By partition, the first offset and one past the last, None for the oldest or the end; partitions that
+            are not named are not read. Instead of times.
+        horizon_s: How long after its prediction a feedback still counts, in seconds; None: as long as there is a log.
+
+    >>> Span(since_ms=1_000, until_ms=2_000).horizon_ms
+    inf
+
+    Raises:
+        EmptySpan: it ends before it begins, or has times and offsets.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    offsets: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    horizon_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.offsets and (self.since_ms is not None or self.until_ms is not None):
+            raise EmptySpan("the span has times and offsets: give one of them")
+        if self.since_ms is not None and self.until_ms is not None and self.since_ms >= self.until_ms:
+            raise EmptySpan(f"the span begins at {self.since_ms} ms and ends at {self.until_ms} ms: give a later end")
+        for partition, (first, end) in self.offsets.items():
+            if first is not None and end is not None and first >= end:
+                raise EmptySpan(f"partition {partition} from offset {first} to {end}: give a later end")
+
+    @property
+    def horizon_ms(self) -> float:
+        """The horizon in milliseconds."""
+        return float("inf") if self.horizon_s is None else self.horizon_s * 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSpan:
+    """Offsets of one partition: where to begin in each topic, and one past the last of each.
+
+    Attributes:
+        partition: Its number.
+        first: The first prediction that is wanted.
+        predictions: Where to begin for the ids of repeated ones, and where to end.
+        audits: Where to begin and to end.
+        feedback: Likewise.
+    """
+
+    partition: int
+    first: int
+    predictions: tuple[int, int]
+    audits: tuple[int, int]
+    feedback: tuple[int, int]
+
+    @property
+    def records(self) -> int:
+        """Records to read."""
+        return sum(end - begin for begin, end in (self.predictions, self.audits, self.feedback))
+
+
+async def partition_spans(consumer: AIOKafkaConsumer, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
+    """The offsets of each partition in which there is something.
+
+    Args:
+        consumer: Started; what it is assigned is changed.
+        catalogue: Of the deployment.
+        span: What is wanted.
+
+    Raises:
+        EmptySpan: the span names a partition that is not there.
+        KafkaError: no broker answers, or a right is missing.
+    """
+    foreign = [number for number in span.offsets if not 0 <= number < catalogue.partitions]
+    if foreign:
+        raise EmptySpan(f"partition {foreign[0]} is not there: {catalogue.predictions} has {catalogue.partitions}")
+    found = [await _partition_span(consumer, catalogue, span, number) for number in _numbers(catalogue, span)]
+    return [one for one in found if one.first < one.predictions[1]]
+
+
+def _numbers(catalogue: Catalogue, span: Span) -> list[int]:
+    return sorted(span.offsets) or list(range(catalogue.partitions))
+
+
+async def _partition_span(consumer: Any, catalogue: Catalogue, span: Span, number: int) -> PartitionSpan:
+    predictions, audits, feedback = (
+        TopicPartition(topic, number) for topic in (catalogue.predictions, catalogue.audits, catalogue.feedback)
+    )
+    low, high = await _ends(consumer, predictions)
+    first, end = await _asked_for(consumer, predictions, span, low, high)
+    since_ms, until_ms = span.since_ms, span.until_ms
+    if span.offsets and first < end:
+        since_ms = await _time_at(consumer, predictions, first) if first > low else None
+        until_ms = await _time_at(consumer, predictions, end - 1) if end < high else None
+    lead_ms = None if since_ms is None else max(0, since_ms - LEAD_MS)
+    last_ms = None if until_ms is None or span.horizon_s is None else until_ms + round(span.horizon_ms) + 1
+    return PartitionSpan(
+        partition=number,
+        first=first,
+        predictions=(min(first, await _at(consumer, predictions, lead_ms, low, end)), end),
+        audits=await _between(consumer, audits, lead_ms, last_ms),
+        feedback=await _between(consumer, feedback, lead_ms, last_ms),
+    )
+
+
+async def _asked_for(consumer: Any, tp: TopicPartition, span: Span, low: int, high: int) -> tuple[int, int]:
+    if span.offsets:
+        first, end = span.offsets[tp.partition]
+        return max(low, first or 0), min(high, high if end is None else end)
+    first = await _at(consumer, tp, span.since_ms, low, high)
+    return first, high if span.until_ms is None else await _at(consumer, tp, span.until_ms, low, high)
+
+
+async def _between(consumer: Any, tp: TopicPartition, since_ms: int | None, until_ms: int | None) -> tuple[int, int]:
+    low, high = await _ends(consumer, tp)
+    begin = await _at(consumer, tp, since_ms, low, high)
+    return begin, high if until_ms is None else max(begin, await _at(consumer, tp, until_ms, low, high))
+
+
+async def _ends(consumer: Any, tp: TopicPartition) -> tuple[int, int]:
+    return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+
+
+async def _at(consumer: Any, tp: TopicPartition, at_ms: int | None, low: int, high: int) -> int:
+    """The first offset of a time; `low` without one, `high` when nothing is that new."""
+    if at_ms is None:
+        return low
+    found = (await consumer.offsets_for_times({tp: at_ms}))[tp]
+    return high if found is None else min(found.offset, high)
+
+
+async def _time_at(consumer: Any, tp: TopicPartition, offset: int) -> int:
+    """Timestamp of the first record at or behind an offset, milliseconds since the epoch."""
+    consumer.assign([tp])
+    consumer.seek(tp, offset)
+    record = await consumer.getone(tp)
+    timestamp: int = record.timestamp
+    return timestamp

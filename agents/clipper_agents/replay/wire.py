@@ -1,0 +1,149 @@
+"""Records of the logs with the fields that a replay needs, decoded a fetched list at once.
+
+Rules of this file:
+- What nobody asks for is not decoded: a prediction takes less time than a whole one.
+- A record that the codecs cannot read is None here, and a feedback that says nothing, or too much, is too.
+- A list of records of one content type is decoded in one go; when one of them cannot be, each by itself.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_topics.codec import JSON, MSGPACK, content_type
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+UNSAID = msgspec.UNSET
+_Long = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+_Short = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class LeanAnswer(msgspec.Struct, gc=False):
+    """A model that answered."""
+
+    model: str
+    version: str
+    propensity: float
+    output: Any = UNSAID
+    outputs: Any = UNSAID
+    latency_ms: float = 0.0
+    served: bool = True
+
+
+class LeanMissing(msgspec.Struct, gc=False):
+    """A model that did not."""
+
+    model: str
+    version: str
+    propensity: float
+    served: bool = True
+
+
+class LeanPolicy(msgspec.Struct, gc=False):
+    """Who decided."""
+
+    name: str
+    version: _Short = 1
+
+
+class LeanPrediction(msgspec.Struct, gc=False):
+    """A decision."""
+
+    query_id: str
+    application: str
+    context: str | None = None
+    output: Any = UNSAID
+    outputs: Any = UNSAID
+    confidence: float = 0.0
+    default: bool = False
+    reason: str | None = None
+    policy: LeanPolicy | None = None
+    served_propensity: float | None = None
+    models: list[LeanAnswer] = []
+    missing: list[LeanMissing] = []
+    audited: bool = False
+    features: list[float] = []
+    query_offset: _Long = -1
+    predicted_at_ms: _Long = 0
+
+
+class LeanAudit(msgspec.Struct, gc=False):
+    """What was asked for the log only."""
+
+    query_id: str
+    models: list[LeanAnswer] = []
+    missing: list[LeanMissing] = []
+    query_offset: _Long = -1
+
+
+class LeanFeedback(msgspec.Struct, gc=False):
+    """What was true."""
+
+    query_id: str
+    application: str | None = None
+    context: str | None = None
+    label: Any = UNSAID
+    loss: _Unit | msgspec.UnsetType = msgspec.UNSET
+    reward: _Unit | msgspec.UnsetType = msgspec.UNSET
+
+
+class LeanQuery(msgspec.Struct, gc=False):
+    """What was asked."""
+
+    input: Any = UNSAID
+    inputs: Any = UNSAID
+
+
+class ListDecoder:
+    """Decodes lists of records of one kind.
+
+    Args:
+        kind: Of the records.
+
+    >>> from aiokafka import ConsumerRecord
+    >>> values = [b'{"query_id": "0-1", "label": 3}', b"{"]
+    >>> records = [ConsumerRecord("f", 0, n, 0, 0, None, value, None, 0, 0, ()) for n, value in enumerate(values)]
+    >>> [found and found.query_id for found in ListDecoder(LeanFeedback).decode(records)]
+    ['0-1', None]
+    """
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._decoders: dict[str, Any] = {
+            JSON: msgspec.json.Decoder(kind).decode,
+            MSGPACK: msgspec.msgpack.Decoder(kind, ext_hook=_no_extension).decode,
+        }
+
+    def decode(self, records: Sequence[Record]) -> list[Any]:
+        """What each record says, in order; None where it is no such record."""
+        headers = {record.headers for record in records}
+        kinds = {content_type(one) for one in headers}
+        if len(kinds) == 1 and (decode := self._decoders.get(kinds.pop())) is not None:
+            try:
+                return [decode(record.value) for record in records]
+            except (ValueError, TypeError, RecursionError):
+                pass
+        return [self._one(record) for record in records]
+
+    def _one(self, record: Record) -> Any:
+        decode = self._decoders.get(content_type(record.headers))
+        if not record.value or decode is None:
+            return None
+        try:
+            return decode(record.value)
+        except (ValueError, RecursionError):
+            return None
+
+
+def _no_extension(code: int, _: memoryview) -> Any:
+    raise ValueError(f"msgpack extension type {code}")
+
+
+def given_loss(found: LeanFeedback) -> float | None:
+    """The loss in [0, 1] that a feedback without a label gives; None when it gives none, or too much."""
+    loss, reward = found.loss, found.reward
+    if isinstance(reward, float | int):
+        return 1.0 - float(reward) if loss is msgspec.UNSET else None
+    return float(loss) if isinstance(loss, float | int) else None

@@ -1,0 +1,124 @@
+"""How many decisions a second are read from the logs and from files, and does memory stay within 2 GiB?
+
+    python benchmarks/replay_reading.py --json results/replay_reading.json      # about ten minutes
+    python benchmarks/replay_reading.py --quick
+
+A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with
+feedback. `near`: feedback 2,000 decisions behind its prediction. `far`: all feedback behind all predictions, and room
+for a tenth of the decisions in memory, so that decisions, ids and feedback wait on disk. A decision is a prediction,
+its audit and its feedback. `bare` reads the same records with aiokafka in one process and looks at none of them: what
+Kafka's client costs. The file has as many decisions as the log, or `--file-decisions` by repeating them.
+
+Each job is a process of its own that may not have more than 2 GiB (RLIMIT_DATA, and so each process that it starts).
+CPU is that of all of them, without the broker's. On a machine that does something else, CPU says more than seconds.
+"""
+
+from rig import one_thread  # noqa: F401  # isort: skip (before numpy)
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rig.decision_log import decisions, fill
+from rig.session import Session, common_options, finish, parsed, said, session
+from rig.summary import Measures, Summary, median_of, show, summary
+from rig.targets import Target
+
+from clipper_agents.admin import ensure_topics
+from clipper_agents.replay.exporting import export_log
+from clipper_agents.replay.logs import KafkaLog
+from clipper_stream.replay.parquet import FileFacts, read_chunks, writing
+from clipper_topics.catalogue import Catalogue
+
+JOBS = Path(__file__).resolve().parent / "rig/reading_jobs.py"
+RATE, CPU, PEAK = "decisions/s", "CPU µs a decision", "peak MiB of a process"
+MEASURES: Measures = {
+    RATE: lambda run: run["decisions"] / run["seconds"],
+    CPU: lambda run: run["cpu_s"] / run["decisions"] * 1e6,
+    "decisions/CPU s": lambda run: run["decisions"] / run["cpu_s"],
+    PEAK: lambda run: max(run["peak_mib"], run["peak_child_mib"]),
+}
+LIMIT_MIB = 2048
+
+
+def main() -> None:
+    options = arguments()
+    with session(options) as at:
+        runs = [said({"system": name, **measured(job)}) for name, job in jobs(options, at)]
+    found = summary(runs, MEASURES)
+    show("decisions read", found, runs)
+    finish(options, runs, found, targets(found))
+
+
+def jobs(options: argparse.Namespace, at: Session) -> Any:
+    """Rows and what they do; logs and files are made when their turn comes."""
+    count, bootstrap = options.decisions, at.connection.bootstrap
+    memory = max(1_000, count // 40)
+    for prefix, delay, most in (("near", 2_000, 262_144), ("far", count, memory)):
+        catalogue = Catalogue(prefix=prefix)
+        asyncio.run(ensure_topics(at.connection, catalogue))
+        fill(at.connection, decisions(count, catalogue, delay=delay))
+        common = {"bootstrap": bootstrap, "prefix": prefix}
+        if prefix == "near":
+            yield "bare", {"job": "bare", **common}
+            path = exported(at, catalogue, options.file_decisions)
+        for processes in (1, 2):
+            name = f"{prefix}, {processes} process{'es' if processes > 1 else ''}"
+            yield name, {"job": "kafka", **common, "processes": processes, "most_in_memory": most}
+    yield "file, arrays for estimation", {"job": "estimate", "path": str(path)}
+    yield "file, folded", {"job": "fold", "path": str(path)}
+
+
+def exported(at: Session, catalogue: Catalogue, wanted: int) -> Path:
+    """A file of so many decisions: those of the log, again and again, each time with later feedback."""
+    log = KafkaLog(kafka=at.connection, catalogue=catalogue, application="digits", loss_kind="zero_one")
+    once, path = at.folder / "once.parquet", at.folder / "decisions.parquet"
+    facts = export_log(log, once, 2)
+    with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
+        for number in range(max(1, wanted // facts.decisions)):
+            for columns in read_chunks(once):
+                told = np.where(columns.with_feedback, columns.feedback_offset + number * facts.decisions, -1)
+                writer.write(replace(columns, feedback_offset=told))
+    return path
+
+
+def measured(job: dict[str, Any]) -> dict[str, Any]:
+    """What a job says about itself."""
+    done = subprocess.run([sys.executable, str(JOBS), json.dumps(job)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1]}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def targets(found: Summary) -> list[Target]:
+    rows: list[tuple[str, str, str, Any, float]] = [
+        ("decisions/s from Kafka, 2 processes", "near, 2 processes", RATE, ">=", 1e5),
+        ("decisions/s of a file for estimation", "file, arrays for estimation", RATE, ">=", 1e6),
+        ("decisions/s of a file, folded", "file, folded", RATE, ">=", 1e6),
+        *(
+            (f"MiB, {row}", row, PEAK, "<=", LIMIT_MIB)
+            for row in ("near, 2 processes", "far, 2 processes", "file, folded")
+        ),
+    ]
+    return [
+        Target(benchmark="reading", what=what, value=median_of(found, row, measure), sense=sense, bound=bound)
+        for what, row, measure, sense, bound in rows
+    ]
+
+
+def arguments() -> argparse.Namespace:
+    parser = common_options(__doc__)
+    parser.add_argument("--decisions", type=int, default=2_000_000, help="in each log")
+    parser.add_argument("--file-decisions", type=int, default=10_000_000, help="in the file")
+    return parsed(parser, {"decisions": 40_000, "file_decisions": 200_000})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""One way to go through decisions, in a process of its own that may not have more than 2 GiB: `reading_jobs.py JOB`.
+
+The job is JSON: what to do, and with what. Result, as JSON: decisions, seconds, CPU seconds and peak memory, of this
+process and of those that it started.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from clipper_agents.replay.logs import KafkaLog
+from clipper_agents.replay.source import read_decisions
+from clipper_agents.streaming import lean_records
+from clipper_stream.replay.folding import fold_columns
+from clipper_stream.replay.parquet import read_chunks
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+LIMIT_BYTES = 2 << 30
+ESTIMATION = ("propensity", "loss", "served", "context", "at_ms")
+FOLD = (
+    "partition", "context", "policy", "propensity", "served_propensity", "answered", "feedback_offset", "label", "loss",
+)  # fmt: skip
+
+
+def kafka(bootstrap: str, prefix: str, processes: int, most_in_memory: int) -> int:
+    """The whole log, as columns in this process."""
+    log = KafkaLog(
+        kafka=KafkaConnection(bootstrap),
+        catalogue=Catalogue(prefix=prefix),
+        application="digits",
+        loss_kind="zero_one",
+        most_in_memory=most_in_memory,
+    )
+    reading = read_decisions(log, processes)
+    decisions = sum(len(chunk.columns) for chunk in reading)
+    assert reading.counts["with_feedback"] == reading.counts["feedback"]
+    return decisions
+
+
+def bare(bootstrap: str, prefix: str) -> int:
+    """The same records by a loop around aiokafka that looks at none of them."""
+    return asyncio.run(_bare(bootstrap, Catalogue(prefix=prefix)))
+
+
+async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
+    lean_records.install()
+    found: dict[str, int] = {}
+    async with AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, isolation_level="read_committed", max_partition_fetch_bytes=4 << 20
+    ) as consumer:
+        for topic in (catalogue.predictions, catalogue.feedback):
+            for number in range(catalogue.partitions):
+                tp = TopicPartition(topic, number)
+                consumer.assign([tp])
+                consumer.seek(tp, 0)
+                end = (await consumer.end_offsets([tp]))[tp]
+                while await consumer.position(tp) < end:
+                    for records in (await consumer.getmany(tp, timeout_ms=100)).values():
+                        found[topic] = found.get(topic, 0) + len(records)
+    return found[catalogue.predictions]
+
+
+def estimate(path: str) -> int:
+    """A file into the arrays that estimators need."""
+    return sum(len(columns) for columns in read_chunks(Path(path), ESTIMATION))
+
+
+def fold(path: str) -> int:
+    """A file into the states of all partitions and contexts."""
+    decisions = 0
+
+    def counted() -> Any:
+        nonlocal decisions
+        for columns in read_chunks(Path(path), FOLD):
+            decisions += len(columns)
+            yield columns
+
+    fold_columns(counted())
+    return decisions
+
+
+JOBS: dict[str, Callable[..., int]] = {"kafka": kafka, "bare": bare, "estimate": estimate, "fold": fold}
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
+    job = json.loads(sys.argv[1])
+    began_s, before_s = time.perf_counter(), time.process_time()
+    decisions = JOBS[job.pop("job")](**job)
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    result = {
+        "decisions": decisions,
+        "seconds": time.perf_counter() - began_s,
+        "cpu_s": time.process_time() - before_s + children.ru_utime + children.ru_stime,
+        "peak_mib": own.ru_maxrss / 1024,
+        "peak_child_mib": children.ru_maxrss / 1024,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Columns of decisions made up by Hypothesis, or by a seed."""
+
+import hypothesis.strategies as st
+import numpy as np
+
+from clipper_stream.replay.columns import DecisionColumns
+
+MODELS = ("a:1", "b:1", "c:2")
+
+
+@st.composite
+def some_columns(draw, most=12):
+    """Columns that keep the rules of `columns`, of up to so many decisions."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    models = tuple(draw(st.lists(st.sampled_from(MODELS), unique=True, max_size=3)))
+    words = st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=3)
+    contexts = draw(st.sampled_from([(None,), ("u", None), ("u", "v"), ()]))
+    return made_up(
+        rng, draw(st.integers(0, most)) if contexts else 0, models, contexts, tuple(draw(words)), tuple(draw(words))
+    )
+
+
+def made_up(
+    rng, n, models=MODELS, contexts=(None,), policies=("exp3", "named"), values=("0", "1", '"x"'), partition=None
+):
+    """Columns of n decisions in which anything may be unknown."""
+    m = len(models)
+    asked = rng.random((n, m)) < 0.6
+    answered = asked & (rng.random((n, m)) < 0.8)
+    told = rng.random(n) < 0.7
+    served = asked & (rng.random((n, m)) < 0.5)
+    label = np.where(told & (rng.random(n) < 0.7), rng.integers(0, len(values), n), -1)
+    scored = np.where((label >= 0)[:, None] & answered, answered, served) & told[:, None] & (rng.random((n, m)) < 0.9)
+    return DecisionColumns(
+        models=models,
+        contexts=contexts,
+        policies=policies,
+        values=values,
+        partition=(rng.integers(0, 3, n) if partition is None else np.full(n, partition)).astype(np.int32),
+        offset=np.cumsum(rng.integers(1, 5, n)).astype(np.int64),
+        query_offset=rng.integers(-1, 2**40, n),
+        at_ms=rng.integers(-1, 2**50, n),
+        context=rng.integers(0, max(1, len(contexts)), n).astype(np.int32),
+        policy=rng.integers(-1, len(policies), n).astype(np.int32),
+        revision=rng.integers(-1, 9, n).astype(np.int32),
+        propensity=np.where(asked, rng.random((n, m)) * 0.9 + 0.1, 0.0),
+        served=served,
+        served_propensity=np.where(rng.random(n) < 0.9, rng.random(n) * 0.9 + 0.1, np.nan),
+        answered=answered,
+        latency_ms=np.where(answered, rng.random((n, m)) * 50, np.nan),
+        output=np.where(answered, rng.integers(0, len(values), (n, m)), -1).astype(np.int32),
+        answer=rng.integers(-1, len(values), n).astype(np.int32),
+        confidence=rng.random(n),
+        default=rng.random(n) < 0.1,
+        feedback_offset=np.where(told, rng.permutation(n) * 3, -1),
+        feedback_at_ms=np.where(told, rng.integers(0, 2**40, n), -1),
+        label=label.astype(np.int32),
+        loss=np.where(scored, rng.choice([0.0, 1.0, 0.1, 1 / 3], (n, m)), np.nan),
+        answer_loss=np.where(told, rng.random(n), np.nan),
+        features=_features(rng, n),
+    )
+
+
+def _features(rng, n):
+    """Up to three numbers a query; a column that no query reaches is none."""
+    lengths = rng.integers(0, 4, n) * rng.integers(0, 2)
+    width = int(lengths.max(initial=0))
+    return np.where(np.arange(width) < lengths[:, None], rng.random((n, width)), np.nan)
+
+
+def in_words(columns):
+    """Every array by its name, with words instead of their numbers, and those that are unknown as None."""
+    found = {}
+    for name, words in {"context": "contexts", "policy": "policies", "answer": "values", "label": "values"}.items():
+        known = getattr(columns, words)
+        found[name] = [None if code < 0 else known[code] for code in getattr(columns, name).tolist()]
+    found["output"] = [[None if code < 0 else columns.values[code] for code in row] for row in columns.output.tolist()]
+    for name in DecisionColumns.__dataclass_fields__:
+        if name not in found and name not in ("contexts", "policies", "values"):
+            value = getattr(columns, name)
+            found[name] = value if isinstance(value, tuple) else (value.dtype, value.shape, value.tobytes())
+    return found

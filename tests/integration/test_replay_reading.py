@@ -1,0 +1,183 @@
+"""Decisions are read back from a real Kafka, whatever part of the logs is asked for, and exported by the command."""
+
+import asyncio
+import json
+import os
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from doubles_joining import answer, decided
+from typer.testing import CliRunner
+
+from clipper_agents.admin import publish_manifests
+from clipper_agents.cli.main import app as program
+from clipper_agents.replay.logs import KafkaLog
+from clipper_agents.replay.source import read_decisions
+from clipper_agents.replay.span import EmptySpan, Span
+from clipper_agents.router.learner import FORWARDED
+from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.replay.parquet import UnusableFile, read_chunks_with_inputs, read_facts
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
+from clipper_topics.query import Query
+from clipper_topics.restore import RESTORE
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+DECISIONS = 60
+"""Decision `number` is in partition `number % 2`, by a:1 with 0.75 or by b:1, every fifth audited."""
+
+
+@pytest.fixture
+def log(kafka, catalogue):
+    """A log with repetitions, markers, orphans, undecodable and forwarded records, in two partitions."""
+    asyncio.run(write(kafka, catalogue))
+    return KafkaLog(kafka=kafka, catalogue=catalogue, application="app", loss_kind="zero_one")
+
+
+async def write(kafka, catalogue):
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for topic, partition, content, headers in [*decisions(), *told()]:
+            own = getattr(codec, topic)
+            value = content if isinstance(content, bytes) else own.encode(content)
+            await producer.send_and_wait(getattr(catalogue, topic), value, partition=partition, headers=headers)
+
+
+def decisions():
+    for number in range(DECISIONS):
+        partition, query_id = number % 2, f"{number % 2}-{number}"
+        yield "queries", partition, Query(application="app", query_id=query_id, input=[number, 0.5]), []
+        served, besides = (("a:1", 0.75), ("b:1", 0.25))[:: 1 if number % 4 else -1]
+        chosen = answer(served[0], number % 3, served[1])
+        made = decided(query_id, chosen, audited=not number % 5, query_offset=number // 2)
+        yield "predictions", partition, made, []
+        if not number % 5:
+            asked = answer(besides[0], 1, besides[1], served=False)
+            yield "audits", partition, Audit(query_id=query_id, models=[asked], query_offset=number // 2), []
+        if not number % 7:
+            yield "predictions", partition, made, []
+
+
+def told():
+    for number in range(DECISIONS):
+        partition, query_id = number % 2, f"{number % 2}-{number}"
+        truth = Feedback(query_id=query_id, label=1)
+        if not number % 10:  # sent to the wrong partition, and sent on by a router
+            yield "feedback", 1 - partition, truth, []
+            yield "feedback", partition, truth, [(FORWARDED, b"1")]
+        elif number % 10 != 9:
+            yield "feedback", partition, truth, []
+        if not number % 6:
+            yield "feedback", partition, Feedback(query_id=query_id, label=0), []
+    for partition in (0, 1):
+        yield "feedback", partition, b"marker", [(RESTORE, b"r-1")]
+        yield "feedback", partition, b"{", []
+        yield "feedback", partition, Feedback(query_id=f"{partition}-none", label=1), []
+
+
+def read(log, **changes):
+    """All columns in one piece, sorted by partition and offset, the inputs, and the counts."""
+    reading = read_decisions(log, **changes)
+    chunks = sorted(reading, key=lambda chunk: (chunk.columns.partition[0], chunk.columns.offset[0]))
+    inputs = [text for chunk in chunks for text in chunk.inputs or ()]
+    return DecisionColumns.concatenated([chunk.columns for chunk in chunks]), inputs, reading.counts
+
+
+def changed(log, **changes):
+    return KafkaLog(**{name: getattr(log, name) for name in KafkaLog.__dataclass_fields__} | changes)
+
+
+def check_whole(columns, counts):
+    assert columns.query_offset.tolist() == [*range(30), *range(30)]
+    assert counts == dict(
+        decisions=60, with_feedback=54, feedback=72, repeated=9, duplicates=10, forwarded=6, markers=2, undecodable=2,
+        orphans=2,
+    )  # fmt: skip
+    both = columns.of_models(["a:1", "b:1"])
+    number = both.query_offset * 2 + both.partition
+    assert ((both.propensity[:, 1] == 0.25) == ((number % 4 == 0) | (number % 5 == 0))).all()
+    told = number % 10 != 9
+    assert (both.with_feedback == told).all()
+    assert (both.answer_loss[told] == (number[told] % 3 != 1)).all()
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_the_whole_log_is_read_by_this_process_or_by_several(log, processes):
+    columns, inputs, counts = read(log, processes=processes)
+    check_whole(columns, +counts)
+    assert inputs == []
+
+
+def test_progress_is_told_up_to_the_last_record(log):
+    told = []
+    reading = read_decisions(log, 1, told.append)
+    list(reading)
+    assert sum(told) == reading.records
+
+
+def test_offsets_choose_partitions_and_decisions(log):
+    columns, _, counts = read(changed(log, span=Span(offsets={1: (5, 12)})))
+    assert columns.partition.tolist() == [1] * len(columns)
+    assert columns.offset.min() >= 5
+    assert columns.offset.max() < 12
+    assert counts["with_feedback"] == (columns.feedback_offset >= 0).sum() > 0
+
+
+def test_times_choose_decisions_by_their_records_and_feedback_may_be_behind(log):
+    whole, _, _ = read(log)
+    first_feedback_ms = whole.feedback_at_ms[whole.with_feedback].min().item()
+    columns, _, counts = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=600.0)))
+    assert len(columns) == 60
+    assert counts["with_feedback"] == 54
+    columns, _, _ = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=0.0)))
+    assert (len(columns), columns.with_feedback.sum()) == (60, 0)
+    columns, _, _ = read(changed(log, span=Span(since_ms=first_feedback_ms + 600_000)))
+    assert len(columns) == 0
+
+
+def test_inputs_come_with_their_decisions(log):
+    columns, inputs, _ = read(changed(log, inputs=True, chunk_rows=7), processes=1)
+    number = (columns.query_offset * 2 + columns.partition).tolist()
+    assert [json.loads(text) for text in inputs] == [{"input": [one, 0.5]} for one in number]
+
+
+def test_little_memory_changes_nothing(log):
+    columns, _, counts = read(changed(log, chunk_rows=3, most_in_memory=4))
+    check_whole(columns, +counts)
+
+
+def test_a_partition_that_is_not_there_is_refused(log):
+    with pytest.raises(EmptySpan, match="partition 7 is not there"):
+        read(changed(log, span=Span(offsets={7: (None, None)})))
+
+
+def command(log, *words):
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": log.kafka.bootstrap, "PATH": os.environ["PATH"]}
+    options = ["--set", f"kafka.prefix={log.catalogue.prefix}", "--set", "kafka.partitions=2"]
+    return CliRunner().invoke(program, ["replay", "export", *words, *options], env=environ)
+
+
+def test_the_command_writes_a_file_and_says_what_is_in_it(log, tmp_path):
+    manifest = ApplicationManifest(name="app", models=["a:1", "b:1"], input=InputSpec(shape=[2]))
+    models = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("a", "b")]
+    asyncio.run(publish_manifests(log.kafka, log.catalogue, [*models, manifest]))
+    path = tmp_path / "app.parquet"
+    done = command(log, "app", "--out", str(path), "--inputs", "--json", "--processes", "2")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert (said["decisions"], said["with_feedback"], said["without_feedback"], said["orphans"]) == (60, 54, 6, 2)
+    facts = read_facts(path)
+    assert (facts.application, facts.decisions, set(facts.models)) == ("app", 60, {"a:1", "b:1"})
+    assert facts.offsets == {0: (0, 35), 1: (0, 34)}
+    rows = sorted(read_chunks_with_inputs(path, inputs=True), key=lambda one: one[0].partition[0])
+    counts = {name: count for name, count in facts.counts.items() if count and name != "without_feedback"}
+    check_whole(DecisionColumns.concatenated([columns for columns, _ in rows]), counts)
+    assert len({text for _, inputs in rows for text in inputs}) == 60
+    again = command(log, "app", "--out", str(path))
+    assert isinstance(again.exception, UnusableFile)
+
+
+def test_the_command_says_which_applications_there_are(log, tmp_path):
+    assert "no application 'nobody'" in str(command(log, "nobody", "--out", str(tmp_path / "x.parquet")).exception)

@@ -1,0 +1,102 @@
+"""What is written to Parquet comes back to the bit, and the fold of columns is the serial one to the bit."""
+
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from doubles_columns import in_words, made_up, some_columns
+from hypothesis import given, settings
+
+from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.replay.folding import FoldedRow, fold_columns, fold_one_by_one
+from clipper_stream.replay.scored import NAMED
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import ModelTotals, SelectionState
+
+pytest.importorskip("pyarrow")
+FACTS = dict(application="app", loss_kind="zero_one", since_ms=1, offsets={0: (3, 9), 2: (0, 1)}, counts={"late": 2})
+
+
+@settings(max_examples=80)
+@given(parts=st.lists(some_columns(), max_size=4), folder=st.booleans(), with_inputs=st.booleans(), data=st.data())
+def test_what_is_written_comes_back_to_the_bit(parts, folder, with_inputs, data):
+    from clipper_stream.replay.parquet import FileFacts, read_chunks_with_inputs, read_facts, writing
+
+    text = st.one_of(st.none(), st.text(max_size=5))
+    inputs = [tuple(data.draw(text) for _ in range(len(part))) if with_inputs else None for part in parts]
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / ("decisions" if folder else "decisions.parquet")
+        with writing(path, FileFacts(**FACTS), inputs=with_inputs) as writer:
+            for part, given_inputs in zip(parts, inputs, strict=True):
+                writer.write(part, given_inputs)
+        facts, back = read_facts(path), list(read_chunks_with_inputs(path, inputs=True))
+    assert facts.decisions == sum(map(len, parts))
+    assert {name: getattr(facts, name) for name in FACTS} == FACTS
+    written = [(part, own) for part, own in zip(parts, inputs, strict=True) if len(part)]
+    assert len(back) == len(written)
+    for (got, got_inputs), (part, own) in zip(back, written, strict=True):
+        assert in_words(got) == in_words(part.of_models(facts.models))
+        assert got_inputs == own
+
+
+def one_by_one(parts, start, policy):
+    """The fold as the router does it, feedback after feedback."""
+    rows = dict(start)
+    found = []
+    for part in parts:
+        learned = (part.feedback_offset >= 0) & (part.policy >= 0) & (part.policy != part.policies.index(NAMED))
+        found += [(part.feedback_offset[at].item(), part, at) for at in np.flatnonzero(learned).tolist()]
+    for offset, part, at in sorted(found, key=lambda one: one[0]):
+        place = (part.contexts[part.context[at]], part.partition[at].item())
+        row = rows.get(place, FoldedRow())
+        losses, propensities = {}, {}
+        for number, model in enumerate(part.models):
+            if not np.isnan(part.loss[at, number]):
+                losses[model] = part.loss[at, number].item()
+                by_label = part.label[at] >= 0 and part.answered[at, number]
+                chance = part.propensity[at, number] if by_label else part.served_propensity[at]
+                propensities[model] = chance.item()
+        features = tuple(one for one in part.features[at].tolist() if not np.isnan(one))
+        state = policy.observe_for(row.state, losses, propensities, features)
+        rows[place] = FoldedRow(state=state, applied=row.applied + 1, offset=offset)
+    return rows
+
+
+def as_bits(rows):
+    return {
+        place: (row.applied, row.offset, {model: repr(totals) for model, totals in row.state.totals.items()})
+        for place, row in rows.items()
+    }
+
+
+@settings(max_examples=100)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.integers(0, 40), max_size=4),
+    policy=st.sampled_from([("exp3", {}), ("exp3", {"half_life": 3.0}), ("exp3_ix", {"gamma": 0.1}), ("lin_ucb", {})]),
+    started=st.booleans(),
+)
+def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, policy, started):
+    rng = np.random.default_rng(seed)
+    parts, first = [], 0
+    for size in sizes:
+        part = made_up(rng, size, contexts=(None, "u", "v"))
+        served = np.where(np.isnan(part.served_propensity), 0.3, part.served_propensity)
+        moved = np.where(part.feedback_offset >= 0, part.feedback_offset + first, -1)
+        first += 3 * size
+        parts.append(
+            DecisionColumns(
+                **{name: getattr(part, name) for name in DecisionColumns.__dataclass_fields__}
+                | {"served_propensity": served, "feedback_offset": moved}
+            )
+        )
+    before = SelectionState({"a:1": ModelTotals(3.0, 1 / 3, 7.1, 0.7), "old:1": ModelTotals(1.0, 1.0, 1.0, 1.0)})
+    start = {(None, 0): FoldedRow(state=before, applied=3, offset=0), ("gone", 1): FoldedRow()} if started else {}
+    shuffled = [parts[at] for at in rng.permutation(len(parts))]
+    made = make_policy(*policy)
+    expected = as_bits(one_by_one(parts, start, made))
+    assert as_bits(fold_one_by_one(shuffled, made, start)) == expected
+    if policy[0] != "lin_ucb" and "half_life" not in policy[1]:
+        assert as_bits(fold_columns(shuffled, start, policy[1].get("gamma", 0.0))) == expected
