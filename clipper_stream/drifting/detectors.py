@@ -79,7 +79,7 @@ class PageHinkley(DetectorSpec):
 class Kswin(DetectorSpec):
     """Kolmogorov-Smirnov windowing: the newest losses have another distribution than a sample of the ones before.
 
-    For losses with many values; a test costs about a millisecond a loss. Sees a change of spread at the same mean.
+    For losses with many values; a test costs half a millisecond a loss. Sees a change of spread at the same mean.
 
     Attributes:
         alpha: Level of each test, in (0, 1); there is one a loss, so it has to be small.

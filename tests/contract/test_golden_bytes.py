@@ -9,12 +9,12 @@ import pytest
 
 from clipper_topics import codec, frames
 from clipper_topics.change import SavedRow
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame
 from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
-from clipper_topics.drift import DriftEvent
 from clipper_topics.restore import Marker, Restore
 from clipper_topics.selection_totals import ModelTotalsRecord, RowKey, SelectionRow, encode_row
 

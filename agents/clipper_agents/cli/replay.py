@@ -8,7 +8,9 @@ from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
 
 replay = typer.Typer(
-    name="replay", no_args_is_help=True, help="Use logged traffic again: verify, restore, export, score, evaluate, produce."
+    name="replay",
+    no_args_is_help=True,
+    help="Use logged traffic again: verify, restore, export, score, evaluate, produce.",
 )
 replay.command("verify", epilog="Example: clipper-stream replay verify digits")(verify)
 replay.command("restore", epilog="Example: clipper-stream replay restore digits --at 2h --dry-run")(restore)

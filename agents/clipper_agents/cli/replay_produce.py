@@ -156,13 +156,23 @@ def _run(plan: "RerunPlan") -> "Summary":
     from clipper_agents.replay.rerunning import rerun
 
     async def run() -> "Summary":
-        stop = asyncio.Event()
+        stop, task = asyncio.Event(), asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, _told, stop, task)
         with _bar("counting" if plan.dry else "sending") as progress:
             return await rerun(plan, stop, progress)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _told(stop: asyncio.Event, task: "asyncio.Task[Any] | None") -> None:
+    """End with a summary; told again, without one: Kafka may be away."""
+    if stop.is_set() and task is not None:
+        task.cancel()
+    stop.set()
 
 
 @contextmanager
