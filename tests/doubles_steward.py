@@ -13,10 +13,12 @@ from aiokafka import AIOKafkaProducer
 from clipper_agents.admin import read_manifests
 from clipper_agents.steward.changes import Decision, Stale
 from clipper_agents.steward.watched import Control
+from clipper_agents.steward.writing import ControlChanges
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
 from clipper_topics.control import application_key, change_key
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
@@ -123,11 +125,13 @@ class PublishedChanges:
 
     Attributes:
         made: Every change, in order.
+        noted: Every detection that was news, in order.
     """
 
     def __init__(self, kafka, catalogue):
         self._kafka, self._catalogue = kafka, catalogue
         self.made: list[Change] = []
+        self.noted: list[DriftEvent] = []
 
     async def create(self, manifest: ApplicationManifest) -> None:
         await self._publish("create", None, manifest, "", {}, None)
@@ -157,6 +161,11 @@ class PublishedChanges:
             return {"models": [ref for ref in before.models if ref != model]}
 
         await self._change("retire", application, model, why, numbers, revision, retired)
+
+    async def note_drift(self, event):
+        news = await ControlChanges(self._kafka, self._catalogue).note_drift(event)
+        self.noted += [event] if news else []
+        return news
 
     async def _change(self, command, application, model, why, numbers, revision, change):
         before = (await read_manifests(self._kafka, self._catalogue)).applications[application]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipper_stream.errors import SetupError
 from clipper_stream.replay.columns import DecisionColumns
@@ -199,15 +199,47 @@ def read_chunks_with_inputs(
     path: Path, wanted: Collection[str] = EVERYTHING, *, inputs: bool = False
 ) -> Iterator[tuple[DecisionColumns, tuple[str | None, ...] | None]]:
     """The same, each chunk with its queries' inputs as JSON; None where the file has none, or they are not wanted."""
+    return (read_group(group, wanted, inputs=inputs) for group in row_groups(path))
+
+
+class RowGroup(NamedTuple):
+    """One chunk of a file.
+
+    Attributes:
+        file: Opened.
+        number: Of the group in it.
+        models: References of all models in the file or the folder.
+    """
+
+    file: Any
+    number: int
+    models: tuple[str, ...]
+
+    @property
+    def partitions(self) -> range:
+        """Numbers that contain those of all its decisions."""
+        group = self.file.metadata.row_group(self.number)
+        place = self.file.schema_arrow.names.index("partition")
+        statistics = group.column(place).statistics
+        return range(statistics.min, statistics.max + 1)
+
+
+def row_groups(path: Path) -> list[RowGroup]:
+    """All chunks of a file or a folder; errors as of `read_chunks`."""
     models = read_facts(path).models
-    for each in _files(path):
-        file = _opened(each)
-        there = inputs and INPUT in file.schema_arrow.names
-        names = read_names({*wanted, INPUT} if there else wanted)
-        for number in range(file.num_row_groups):
-            table = file.read_row_group(number, columns=names, use_threads=False)
-            given = tuple(table[INPUT].to_pylist()) if there else None
-            yield columns_of(table, file.metadata.row_group(number).num_rows, models, wanted), given
+    files = map(_opened, _files(path))
+    return [RowGroup(file, number, models) for file in files for number in range(file.num_row_groups)]
+
+
+def read_group(
+    group: RowGroup, wanted: Collection[str] = EVERYTHING, *, inputs: bool = False
+) -> tuple[DecisionColumns, tuple[str | None, ...] | None]:
+    """The decisions of a chunk, and its queries' inputs; arguments as of `read_chunks_with_inputs`."""
+    there = inputs and INPUT in group.file.schema_arrow.names
+    names = read_names({*wanted, INPUT} if there else wanted)
+    table = group.file.read_row_group(group.number, columns=names, use_threads=False)
+    given = tuple(table[INPUT].to_pylist()) if there else None
+    return columns_of(table, table.num_rows, group.models, wanted), given
 
 
 def _files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import pytest
 
 from clipper_topics import codec, frames
 from clipper_topics.change import SavedRow
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame
 from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec
@@ -133,6 +134,25 @@ RECORDS: dict[str, tuple[codec.Codec[Any], msgspec.Struct]] = {
             digests={"0": "ab" * 32, "1": "cd" * 32},
             undoes="r-0123456789abcdef",
             before=[SavedRow(partition=1, context="me", totals={"svm:1": (12.0, 1.5, 24.0, 3.25)})],
+        ),
+    ),
+    "drift": (
+        codec.drifts,
+        DriftEvent(
+            application="digits",
+            model="svm:2b",
+            context="me",
+            at_ms=1_764_000_000_000,
+            detector="page_hinkley",
+            parameters={"threshold": 12.5},
+            losses=1344,
+            after=57,
+            loss_before=0.0625,
+            loss_after=0.5,
+            revision=7,
+            topic="clipper.feedback",
+            partition=3,
+            offset=812,
         ),
     ),
 }

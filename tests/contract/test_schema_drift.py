@@ -21,6 +21,7 @@ CODECS = {
     "change": codec.changes,
     "host-report": codec.host_reports,
     "restore": codec.restores,
+    "drift": codec.drifts,
 }
 
 

@@ -14,6 +14,7 @@ from clipper_topics.catalogue import Catalogue, TopicSpec
 from clipper_topics.change import Change
 from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK
 from clipper_topics.dead_letter import PREFIX
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.json_schema import components
@@ -25,7 +26,7 @@ from clipper_topics.restore import Restore
 KAFKA_BINDING = "0.5.0"
 RECORDS: list[type[msgspec.Struct]] = [
     Query, Prediction, Audit, Feedback, ApplicationManifest, ModelManifest, Change, HostReport,
-    Restore,
+    Restore, DriftEvent,
 ]  # fmt: skip
 
 KEYS = {
@@ -37,6 +38,7 @@ KEYS = {
     "model": "`model/<name>:<version>`",
     "change": "`change/<application>/<revision>`",
     "restore": "`restore/<id>`",
+    "drift": "`drift/<application>/<name>:<version>`",
     "hostReport": "`<name>:<version>/<instance>`",
     "deadLetter": "The original record's key.",
 }
@@ -79,6 +81,7 @@ def _channels(catalogue: Catalogue) -> dict[str, Any]:
             "model",
             "change",
             "restore",
+            "drift",
         ),
         "hosts": _channel(topics[catalogue.hosts], "Which hosts are ready; an empty value: it has left.", "hostReport"),
         "deadLetters": _channel(topics[catalogue.dead_letters], "Records that could not be used.", "deadLetter"),
@@ -113,6 +116,7 @@ def _operations() -> dict[str, Any]:
         "declare": _operation("send", "control", "Declare applications and models.", "application", "model"),
         "followChanges": _operation("receive", "control", "See what was changed, by whom and why.", "change"),
         "followRestores": _operation("receive", "control", "See which states were restored.", "restore"),
+        "followDrift": _operation("receive", "control", "See whose loss has changed.", "drift"),
         "followHosts": _operation("receive", "hosts", "See which hosts are ready.", "hostReport"),
         "inspect": _operation("receive", "deadLetters", "See what could not be used, and why.", "deadLetter"),
     }
@@ -146,6 +150,7 @@ def _messages() -> dict[str, Any]:
         "model": _message("model", ModelManifest, examples.MODEL),
         "change": _message("change", Change, examples.CHANGE),
         "restore": _message("restore", Restore, examples.RESTORE),
+        "drift": _message("drift", DriftEvent, examples.DRIFT),
         "hostReport": _message("hostReport", HostReport, examples.HOST_REPORT),
         "deadLetter": _dead_letter(),
     }

@@ -12,6 +12,7 @@ import msgspec
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -118,3 +119,4 @@ models = Codec(ModelManifest)
 changes = Codec(Change)
 host_reports = Codec(HostReport)
 restores = Codec(Restore)
+drifts = Codec(DriftEvent)

@@ -4,6 +4,7 @@ application/<name>              ApplicationManifest
 model/<name>:<version>          ModelManifest
 change/<application>/<revision> Change
 restore/<id>                    Restore
+drift/<application>/<name>:<version>  DriftEvent
 """
 
 from typing import Literal
@@ -12,8 +13,10 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 Kind = Literal["application", "model"]
 RESTORE_PREFIX = "restore/"
-NOTES = ("change/", RESTORE_PREFIX)
-"""Keys of records that declare nothing by themselves: what was done, and which restored states may be trusted."""
+DRIFT_PREFIX = "drift/"
+NOTES = ("change/", RESTORE_PREFIX, DRIFT_PREFIX)
+"""Keys of records that declare nothing by themselves: what was done, which restored states may be trusted, and what was
+seen of losses."""
 _SHOWN_BYTES = 200
 Manifest = ApplicationManifest | ModelManifest
 
@@ -66,6 +69,20 @@ def restore_id_in(key: bytes | None) -> str | None:
     """
     found = (key or b"").decode("utf-8", "replace")
     return found.removeprefix(RESTORE_PREFIX) if found.startswith(RESTORE_PREFIX) else None
+
+
+def drift_key(application: str, model: str) -> bytes:
+    """Key of the newest detection about a version of an application.
+
+    >>> drift_key("digits", "svm:2")
+    b'drift/digits/svm:2'
+    """
+    return f"{DRIFT_PREFIX}{application}/{model}".encode()
+
+
+def is_drift(key: bytes | None) -> bool:
+    """Whether a record is such a detection."""
+    return (key or b"").startswith(DRIFT_PREFIX.encode())
 
 
 def is_note(key: bytes | None) -> bool:

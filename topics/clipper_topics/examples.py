@@ -2,6 +2,7 @@
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change, SavedRow
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec, Trial
@@ -107,4 +108,19 @@ RESTORE = Restore(
         markers_of("digits", [SavedRow(partition=0, totals={"svm:1": (20.0, 1.0, 20.0, 1.0)})], partitions=2)
     ),
     before=[SavedRow(partition=0, totals={"svm:1": (24.0, 5.0, 24.0, 5.0)})],
+)
+DRIFT = DriftEvent(
+    application="digits",
+    model="svm:1",
+    at_ms=1_764_000_000_000,
+    detector="adwin",
+    parameters={"delta": 0.01},
+    losses=1344,
+    after=57,
+    loss_before=0.04,
+    loss_after=0.31,
+    revision=2,
+    topic="clipper.feedback",
+    partition=3,
+    offset=812,
 )

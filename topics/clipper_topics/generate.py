@@ -15,6 +15,7 @@ from clipper_topics.asyncapi import document
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
+from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.json_schema import schema
@@ -37,6 +38,7 @@ SCHEMAS: dict[str, tuple[type[msgspec.Struct], list[msgspec.Struct]]] = {
     "change": (Change, [examples.CHANGE]),
     "host-report": (HostReport, [examples.HOST_REPORT]),
     "restore": (Restore, [examples.RESTORE]),
+    "drift": (DriftEvent, [examples.DRIFT]),
 }
 
 

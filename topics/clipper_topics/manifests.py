@@ -124,6 +124,20 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     """Feedbacks about the trial at each step before the next."""
 
 
+class DriftRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What watches the losses of an application's versions for a change."""
+
+    detector: Literal["adwin", "page_hinkley", "kswin", "ddm"] = "adwin"
+    """The algorithm; `ddm` reads losses of 0 and 1 alone."""
+    parameters: dict[str, Any] = {}
+    """Its parameters, for example `{"delta": 0.01}`."""
+    per_context: bool = False
+    """Whether each context has a detector of its own; else each version has one."""
+
+    def __post_init__(self) -> None:
+        check_plain("drift.parameters", self.parameters)
+
+
 class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One application: what it asks, of whom, how fast, and what it says when nobody answers."""
 
@@ -141,6 +155,8 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """When a trial is stepped up, promoted or aborted by itself."""
     keep_best: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Keep so many candidates, and retire the worst when the interval of its loss lies above theirs; absent: all."""
+    drift: DriftRule | None = None
+    """What watches the losses of candidates and trials for a change; absent: nothing."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
     combiner: Literal["vote", "mean"] = "vote"

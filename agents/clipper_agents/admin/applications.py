@@ -74,6 +74,27 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriftStatus:
+    """A version's loss that has risen, and has not been seen to fall since.
+
+    Attributes:
+        at_s: Time of the record that showed it, seconds since the epoch.
+        ago_s: How long ago that is, in seconds.
+        loss_before: Mean loss before, in [0, 1].
+        loss_after: Mean loss from the estimated change to the detection, in [0, 1].
+        context: Whose losses; None: all.
+        detector: Which detector saw it.
+    """
+
+    at_s: float
+    ago_s: float
+    loss_before: float
+    loss_after: float
+    context: str | None
+    detector: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionStatus:
     """One version of an application.
 
@@ -94,6 +115,7 @@ class VersionStatus:
         batch_limit: Rows that a batch may have now; None where no metrics are known.
         latency: Of its answers.
         lag: Requests that its hosts have not finished; None when unknown.
+        drift: None: no rise of its loss is known that counts still (`composing`).
     """
 
     model: str
@@ -112,6 +134,7 @@ class VersionStatus:
     batch_limit: float | None = None
     latency: Latency | None = None
     lag: int | None = None
+    drift: DriftStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ Rules of this file:
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
@@ -44,6 +44,7 @@ LONGEST_WAIT_S = 3.0
 for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
 """After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
+T = TypeVar("T")
 Decide = Callable[[ControlState], Plan]
 
 
@@ -135,11 +136,14 @@ class ControlWriter:
 
     async def commit(self, written: Written) -> None:
         """Write what was signed; errors as `publish`."""
-        if not written.plan:
-            return
+        if written.plan:
+            await self.write(records_of(written))
+
+    async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Write records, all in one transaction; errors as `publish`."""
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
-            await send_in_transaction(self._producer, self._catalogue.control, 0, records_of(written))
+            await send_in_transaction(self._producer, self._catalogue.control, 0, records)
 
 
 async def change_control(
@@ -167,7 +171,25 @@ async def change_control(
         NoCoordinator: brokers answer, but none of them keeps transactions.
         TopicMismatch: there is no control topic.
     """
-    attempt = _Attempt(decide, signature or Signature(), seen or {})
+    return await as_control_writer(connection, catalogue, _Attempt(decide, signature or Signature(), seen or {}).made)
+
+
+async def as_control_writer(
+    connection: KafkaConnection, catalogue: Catalogue, act: Callable[[ControlWriter], Awaitable[T]]
+) -> T:
+    """Do something as the one writer; again from the beginning when another one comes between.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        act: Looks at the writer's state, and writes; called at each attempt.
+
+    Raises:
+        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+    """
     reason: BaseException | None = None
     for number in range(ATTEMPTS):
         if number:
@@ -175,7 +197,7 @@ async def change_control(
             await asyncio.sleep(random.uniform(0.0, longest_s))  # noqa: S311 - so that two do not meet for ever
         try:
             async with ControlWriter(connection, catalogue) as writer:
-                return await attempt.made(writer)
+                return await act(writer)
         except ProducerFenced as error:
             reason = error
         except (KafkaError, TimeoutError) as error:

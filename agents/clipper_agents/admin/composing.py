@@ -10,6 +10,7 @@ from clipper_agents.admin.applications import (
     ApplicationStatus,
     ChangeStatus,
     Comparison,
+    DriftStatus,
     Latency,
     Loss,
     Stage,
@@ -27,6 +28,8 @@ from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
 SHOWN_CHANGES = 5
+DRIFT_SHOWN_S = 7 * 86_400.0
+"""As long as the logs are kept in which one can look why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +88,11 @@ class Looking:
     ) -> Iterable[VersionStatus]:
         weights = _weights(manifest, state, self._present(manifest.models))
         for ref in manifest.models:
-            yield self._version(ref, "live", state, counts, weight=weights.get(ref))
+            drift = self._drift(manifest.name, ref)
+            yield self._version(ref, "live", state, counts, weight=weights.get(ref), drift=drift)
         for trial in manifest.trials:
-            yield self._version(trial.model, trial.stage, state, counts, declared_share=trial.share)
+            drift = self._drift(manifest.name, trial.model)
+            yield self._version(trial.model, trial.stage, state, counts, declared_share=trial.share, drift=drift)
         for ref in self._retired(manifest, state):
             yield self._version(ref, "retired", state, counts)
 
@@ -114,6 +119,7 @@ class Looking:
         *,
         weight: float | None = None,
         declared_share: float | None = None,
+        drift: DriftStatus | None = None,
     ) -> VersionStatus:
         model = self.facts.manifests.models.get(ref)
         reports = [*self.facts.hosts_of(ref)]
@@ -140,6 +146,21 @@ class Looking:
             batch_limit=self.workers.batch_limits.get(ref),
             latency=self.workers.batches.get(ref) or _latency(counts.model_latencies_ms.get(ref, ())),
             lag=self.workers.lag.get(ref),
+            drift=drift,
+        )
+
+    def _drift(self, application: str, ref: str) -> DriftStatus | None:
+        """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
+        found = self.facts.drifts.get((application, ref))
+        if found is None or not found.worse or self.now_s - found.at_ms / 1000 > DRIFT_SHOWN_S:
+            return None
+        return DriftStatus(
+            at_s=found.at_ms / 1000,
+            ago_s=self.now_s - found.at_ms / 1000,
+            loss_before=found.loss_before,
+            loss_after=found.loss_after,
+            context=None if found.context is None else one_line(found.context),
+            detector=one_line(found.detector),
         )
 
     def _ready(self, ref: str, states: Sequence[str]) -> int | None:

@@ -17,7 +17,8 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import change_key
+from clipper_topics.control import change_key, drift_key, is_drift
+from clipper_topics.drift import DriftEvent
 
 CHANGES = b"change/"
 POLL_MS = 20
@@ -32,13 +33,20 @@ class ControlState:
     Attributes:
         manifests: Those in force.
         changes: By application and revision. A record that is no change, or not under its own key, is not among them.
+        drifts: The newest detection by application and version, likewise.
     """
 
     manifests: Manifests = field(default_factory=Manifests)
     changes: dict[str, dict[int, Change]] = field(default_factory=dict)
+    drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
 
     def apply(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         """Take one record in."""
+        if is_drift(key):
+            found = read_drift(key, value, headers)
+            if found is not None:
+                self.drifts[found.application, found.model] = found
+            return
         if key is None or not key.startswith(CHANGES):
             self.manifests.apply(key, value, headers)
             return
@@ -62,6 +70,15 @@ class ControlState:
         """The last revision that was ever given, 0 for none; a deletion has one too."""
         published = self.manifests.applications.get(application)
         return max((0 if published is None else published.revision), *self.changes.get(application, {}), 0)
+
+
+def read_drift(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> DriftEvent | None:
+    """The detection in a record; None: there is none, or it is of another version than its key says."""
+    try:
+        found = codec.drifts.decode(value, headers)
+    except UndecodableRecord:
+        return None
+    return found if drift_key(found.application, found.model) == key else None
 
 
 async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> ControlState:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from clipper_agents.admin.control_log import read_drift
 from clipper_agents.admin.manifests import Manifests
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
+from clipper_topics.control import is_drift
+from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
 from clipper_topics.selection_totals import ROW_VERSION, RowKey, SelectionRow
 
@@ -54,6 +57,7 @@ class Facts:
     Attributes:
         manifests: Applications and models.
         changes: By application and revision.
+        drifts: The newest detected change of a loss, by application and version.
         reports: What each host said last, by its key.
         published: Totals without context, by key.
         contexts: Totals of contexts, by key.
@@ -65,6 +69,7 @@ class Facts:
 
     manifests: Manifests = field(default_factory=Manifests)
     changes: defaultdict[str, dict[int, Change]] = field(default_factory=lambda: defaultdict(dict))
+    drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
     reports: dict[bytes, HostReport] = field(default_factory=dict)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
@@ -78,6 +83,8 @@ class Facts:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
         if (key or b"").startswith(CHANGE):
             self._change(value, headers)
+        elif is_drift(key):
+            self._drift(key, value, headers)
         else:
             self.manifests.apply(key, value, list(headers))
 
@@ -88,6 +95,12 @@ class Facts:
             return
         self.changes[change.application][change.revision] = change
         self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
+
+    def _drift(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        found = read_drift(key, value, list(headers))
+        if found is not None:
+            self.drifts[found.application, found.model] = found
+            self._note(Event(at_s=found.at_ms / 1000, application=found.application, text=drift_described(found)))
 
     def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
         """Take a record of the hosts topic in; an empty value: the host has left.
@@ -167,6 +180,19 @@ def described(change: Change) -> str:
     about = f" {change.model}" if change.model else ""
     why = f": {one_line(change.why)}" if change.why else ""
     return f"{change.application} revision {change.revision}: {change.command}{about} by {one_line(change.by)}{why}"
+
+
+def drift_described(found: DriftEvent) -> str:
+    """A detection in one line.
+
+    >>> from clipper_topics.examples import DRIFT
+    >>> drift_described(DRIFT)
+    'loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)'
+    """
+    context = "" if found.context is None else f" in context {one_line(found.context)}"
+    moved = f"has {'risen' if found.worse else 'fallen'} from {found.loss_before:.3f} to {found.loss_after:.3f}"
+    seen_by = f"{one_line(found.detector)}, {found.after} losses ago"
+    return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
 
 
 def one_line(text: str, most: int = LONGEST_TEXT) -> str:

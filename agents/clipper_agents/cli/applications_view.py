@@ -7,7 +7,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.admin.applications import ApplicationStatus, Latency, TrialStatus, VersionStatus
+from clipper_agents.admin.applications import (
+    ApplicationStatus,
+    DriftStatus,
+    Latency,
+    TrialStatus,
+    VersionStatus,
+)
 
 COLUMNS = 100
 """Where there is no terminal that says how wide it is."""
@@ -38,6 +44,9 @@ def application_parts(
             yield Text(f"host {instance} failed: {reason}", style="red")
     for trial in status.trials:
         yield Text(trial_line(trial))
+    for version in status.versions:
+        if version.drift is not None:
+            yield Text(drift_line(version.model, version.drift), style="yellow")
     if contexts := _contexts(status):
         yield Text(contexts)
     if changes and status.changes:
@@ -81,6 +90,32 @@ def trial_line(trial: TrialStatus) -> str:
         f"trial {trial.model}: {trial.feedbacks} feedbacks, loss {trial.difference:+.3f} "
         f"[{trial.lower:+.3f} {trial.upper:+.3f}]{said}; waits for {trial.waits_for}"
     )
+
+
+def drift_line(model: str, drift: DriftStatus) -> str:
+    """How a version's loss has changed, and when.
+
+    >>> drift = DriftStatus(at_s=0.0, ago_s=750.0, loss_before=0.04, loss_after=0.31, context=None, detector="adwin")
+    >>> drift_line("svm:1", drift)
+    'drift svm:1: loss 0.040 -> 0.310, 12 min ago (adwin)'
+    """
+    context = "" if drift.context is None else f", context {drift.context}"
+    return (
+        f"drift {model}: loss {drift.loss_before:.3f} -> {drift.loss_after:.3f}, "
+        f"{ago(drift.ago_s)} ({drift.detector}{context})"
+    )
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the unit that fits.
+
+    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
+    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
+    """
+    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size_s:
+            return f"{seconds // size_s:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
 
 
 def stage_of(version: VersionStatus) -> str:

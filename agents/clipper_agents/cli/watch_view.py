@@ -85,4 +85,6 @@ def _version(version: VersionStatus) -> str:
         parts.append(f"weight={version.weight:.2f}")
     if version.loss is not None:
         parts.append(f"loss={version.loss.mean:.3f}")
+    if version.drift is not None:
+        parts.append(f"drift={version.drift.loss_before:.3f}->{version.drift.loss_after:.3f}")
     return " ".join(parts)

@@ -174,6 +174,20 @@ SPECS = (
         "steward",
     ),
     MetricSpec(
+        "clipper_drifts_total",
+        "counter",
+        ("application", "model", "direction"),
+        "Detected changes of a version's loss, written to the control topic; direction is `up` (worse) or `down`.",
+        "steward",
+    ),
+    MetricSpec(
+        "clipper_drift_refused_total",
+        "counter",
+        ("application",),
+        "Applications whose declared detector cannot be used; the steward's log says why.",
+        "steward",
+    ),
+    MetricSpec(
         "clipper_comparison_queries", "gauge", (), "Queries remembered for feedback that may still come.", "steward"
     ),
 )

@@ -68,6 +68,14 @@ class StewardMetrics:
         """A rule asked for a change; outcome is `made` or `stale`."""
         self.families.counter("clipper_decisions_total", application, command, outcome).inc()
 
+    def count_drift(self, application: str, model: str, *, worse: bool) -> None:
+        """The loss of a version has changed."""
+        self.families.counter("clipper_drifts_total", application, model, "up" if worse else "down").inc()
+
+    def count_drift_refused(self, application: str) -> None:
+        """Drift is declared, and is not watched."""
+        self.families.counter("clipper_drift_refused_total", application).inc()
+
     def set_dropped(self, dropped: Mapping[str, int]) -> None:
         """So many were dropped of the present reading, by reason; a new reading counts from 0."""
         for reason, count in dropped.items():

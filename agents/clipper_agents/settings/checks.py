@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clipper_stream.drifting.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowed import local_path
 from clipper_stream.models.files import STRICT, FileRules
@@ -32,6 +33,7 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _repeated(f"{place}: model", application.models)
         yield from _reference_problems(place, application, known)
         yield from _policy_problems(place, application)
+        yield from _drift_problems(place, application)
 
 
 def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
@@ -75,6 +77,16 @@ def _policy_problems(place: str, application: ApplicationManifest) -> Iterator[s
         make_policy(application.policy.name, application.policy.parameters)
     except SetupError as error:
         yield f"{place}: {error}"
+
+
+def _drift_problems(place: str, application: ApplicationManifest) -> Iterator[str]:
+    """Names and parameters; whether the library is there is the steward's affair, who may run elsewhere."""
+    if application.drift is None:
+        return
+    try:
+        make_spec(application.drift.detector, application.drift.parameters, application.loss)
+    except SetupError as error:
+        yield f"{place}: drift: {error}"
 
 
 def _spec_text(spec: InputSpec) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from clipper_agents.observability.logging import event
+from clipper_agents.observability.logging import event as event_line
 from clipper_stream.errors import ClipperError
+from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ class Changes(Protocol):
         """The candidate is a candidate no longer."""
         ...
 
+    async def note_drift(self, event: DriftEvent) -> bool:
+        """The loss of a version has changed; whether that is news. Nothing else is changed by it."""
+        ...
+
 
 async def make(changes: Changes, decision: Decision) -> None:
     """Have the decision carried out.
@@ -106,9 +111,14 @@ class OnlyTold(Changes):
     ) -> None:
         self._tell("retire", application, model, why, numbers, revision)
 
+    async def note_drift(self, event: DriftEvent) -> bool:
+        text = "detection not written, nobody here may write the control topic"
+        event_line(logger, text, logging.WARNING, application=event.application, model=event.model)
+        return True
+
     def _tell(
         self, command: str, application: str, model: str, why: str, numbers: Mapping[str, Any], revision: int
     ) -> None:
         text = "change not made, nobody here may write the control topic"
         about: dict[str, Any] = {"command": command, "application": application, "model": model, "revision": revision}
-        event(logger, text, logging.WARNING, **about, why=why, numbers=dict(numbers))
+        event_line(logger, text, logging.WARNING, **about, why=why, numbers=dict(numbers))

@@ -1,6 +1,7 @@
 """How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
 
 import asyncio
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -9,7 +10,7 @@ from clipper_agents.admin.client import TIMEOUT_S, unreachable
 from clipper_agents.steward.fold import Ahead, Fold
 from clipper_agents.steward.reading import LogsInOrder
 from clipper_agents.steward.standings import Comparison
-from clipper_agents.steward.watched import Control
+from clipper_agents.steward.watched import Control, Watched
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -40,13 +41,13 @@ async def read_comparisons(
         KafkaUnreachable: no broker answers.
     """
     control = await read_control(connection, catalogue)
-    watched = control.watched()
+    watched = control.watched(drift=False)
     if not watched:
         return ()
     fold = Fold(catalogue, control.revision, horizon_s, most_queries)
     fold.follow(watched)
     logs = LogsInOrder(connection, catalogue)
-    await logs.start(begins_ms(control))
+    await logs.start(begins_ms(watched))
     try:
         async for records in logs.to_the_end():
             for at_ms, record in records:
@@ -59,9 +60,9 @@ async def read_comparisons(
     return tuple(fold.comparisons())
 
 
-def begins_ms(control: Control) -> int:
+def begins_ms(watched: Mapping[str, Watched]) -> int:
     """Where to begin to read for everything that is watched, milliseconds since the epoch."""
-    return min(one.begins_ms for one in control.watched().values()) - SLACK_MS
+    return min(one.begins_ms for one in watched.values()) - SLACK_MS
 
 
 async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Control:

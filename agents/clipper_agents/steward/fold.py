@@ -9,14 +9,16 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.router.learning import decode_feedback
 from clipper_agents.steward.changes import Decision
+from clipper_agents.steward.drifting import Drifts, Place
 from clipper_agents.steward.joining import Join, Joined
-from clipper_agents.steward.scoring import decided_by_chance, losses_of
+from clipper_agents.steward.scoring import answered, decided_by_chance, losses_of
 from clipper_agents.steward.standings import Comparison, Standings, by_application
 from clipper_agents.steward.watched import Watched
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
+from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import Prediction
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -45,18 +47,27 @@ class Fold:
         revision: The revision of an application that is followed now.
         horizon_s: How long after its prediction a feedback still counts, in seconds.
         most_queries: Kept at most, between a prediction and its feedback.
+        drifts: The newest known detection by application and version.
 
     Attributes:
         unusable: Records that could not be used, by reason: `undecodable`, `invalid`.
+        detected: Changes of losses that were seen, and that nobody has taken away yet.
     """
 
     def __init__(
-        self, catalogue: Catalogue, revision: Callable[[str], int], horizon_s: float, most_queries: int
+        self,
+        catalogue: Catalogue,
+        revision: Callable[[str], int],
+        horizon_s: float,
+        most_queries: int,
+        drifts: Mapping[tuple[str, str], DriftEvent] | None = None,
     ) -> None:
         self._catalogue, self._revision = catalogue, revision
         self._join = Join(horizon_s, most_queries)
         self._standings: dict[str, Standings] = {}
+        self._known, self._drifts = {} if drifts is None else drifts, dict[str, Drifts]()
         self.unusable: Counter[str] = Counter()
+        self.detected: list[DriftEvent] = []
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -71,6 +82,12 @@ class Fold:
     def follow(self, watched: Mapping[str, Watched]) -> None:
         """From now on this is compared; what is compared as before keeps its evidence."""
         self._standings = by_application(self._standings, watched)
+        self._drifts = {name: self._drift(name, one) for name, one in watched.items() if one.drift is not None}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Applications of which drift is not watched although it is declared, with the reason."""
+        return {name: drifts.refused for name, drifts in self._drifts.items() if drifts.refused is not None}
 
     def take(self, record: Record, at_ms: int) -> str | None:
         """Take one record in; the application about which something more is known now, None for most.
@@ -83,7 +100,7 @@ class Fold:
         except (UndecodableRecord, msgspec.ValidationError):
             self.unusable["undecodable"] += 1
             return None
-        return None if query is None else self._observe(query)
+        return None if query is None else self._observe(query, record, at_ms)
 
     def decision(self, application: str) -> Decision | None:
         """What the application's rules ask for."""
@@ -123,7 +140,15 @@ class Fold:
             return False
         return revision >= standings.watched.since
 
-    def _observe(self, query: Joined) -> str | None:
+    def _drift(self, name: str, watched: Watched) -> Drifts:
+        """Detectors go on as long as the same ones read the same losses."""
+        assert watched.drift is not None
+        before = self._drifts.get(name)
+        if before is not None and (before.watched, before.loss) == (watched.drift, watched.loss):
+            return before
+        return Drifts(name, watched.drift, watched.loss, lambda ref: self._known.get((name, ref)))
+
+    def _observe(self, query: Joined, record: Record, at_ms: int) -> str | None:
         prediction, feedback = query.prediction, query.feedback
         assert prediction is not None
         assert prediction.policy is not None
@@ -138,6 +163,17 @@ class Fold:
             self.unusable["invalid"] += 1
             self._join.reopen(query)
             return None
+        drifts, refs = self._drifts.get(prediction.application), answered(prediction, query.audit)
         self._join.close(query)
         standings.observe(prediction.policy.version, losses)
+        if drifts is not None:
+            place = Place(
+                at_ms=at_ms,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                context=prediction.context,
+                revision=prediction.policy.version,
+            )
+            self.detected += drifts.observe({ref: losses.models[ref] for ref in refs if ref in losses.models}, place)
         return prediction.application

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from aiokafka import ConsumerRecord
 
 from clipper_agents.admin import KafkaUnreachable
+from clipper_agents.admin.noting import is_newer
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.steward_metrics import StewardMetrics
 from clipper_agents.settings.workers import StewardSettings
@@ -26,6 +27,7 @@ from clipper_agents.steward.reading import LogsInOrder
 from clipper_agents.steward.standings import Comparison
 from clipper_agents.steward.watched import Control, Watched, needs_history
 from clipper_agents.streaming.follower import Follower
+from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class StewardProcess:
         self._watched: dict[str, Watched] = {}
         self._revisions: dict[str, int] = {}
         self._reported_s = 0.0
+        self._refused: dict[str, str] = {}
 
     async def start(self) -> None:
         """Read the control topic to its end."""
@@ -99,12 +102,15 @@ class StewardProcess:
     async def _compare(self) -> None:
         """Until there is nothing to compare any more."""
         settings = self._settings
-        fold = Fold(settings.catalogue, self._control.revision, settings.horizon_s, settings.max_queries)
+        control = self._control
+        fold = Fold(
+            settings.catalogue, control.revision, settings.horizon_s, settings.max_queries, dict(control.drifts)
+        )
         logs = LogsInOrder(settings.kafka, settings.catalogue)
         self._followed, self._watched, self._revisions = -1, {}, {}
         try:
             await self._follow(fold)
-            await logs.start(begins_ms(self._control))
+            await logs.start(begins_ms(control.watched()))
             async for records in logs.follow():
                 if not self._control.watched():
                     return
@@ -123,6 +129,7 @@ class StewardProcess:
                 raise _BeginAnew
             self._followed, self._watched, self._revisions = self._control.version, watched, self._control.revisions
             fold.follow(watched)
+            self._tell_refused(fold)
             for decision in fold.decisions():
                 await self._carry_out(decision)
 
@@ -135,6 +142,8 @@ class StewardProcess:
                 if not await self._comes(ahead.application, ahead.revision):
                     return
                 await self._follow(fold)
+        while fold.detected:
+            await self._note_drift(fold.detected.pop(0))
         if application is not None:
             decision = fold.decision(application)
             if decision is not None:
@@ -177,6 +186,30 @@ class StewardProcess:
                 event(logger, "change waits for Kafka", logging.WARNING, command=decision.command, reason=error)
             await asyncio.sleep(AGAIN_S)
 
+    async def _note_drift(self, found: DriftEvent) -> None:
+        """Have a detection written, unless it was already; then count it and say so, once."""
+        if not is_newer(found, self._control.drifts.get((found.application, found.model))):
+            return
+        while True:
+            try:
+                news = await self._changes.note_drift(found)
+                break
+            except (KafkaUnreachable, Stale) as error:
+                event(logger, "detection waits for Kafka", logging.WARNING, model=found.model, reason=error)
+            await asyncio.sleep(AGAIN_S)
+        self._control.drifts[found.application, found.model] = found
+        if news:
+            self._metrics.count_drift(found.application, found.model, worse=found.worse)
+            text = "loss has risen" if found.worse else "loss has fallen"
+            event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_told(found))
+
+    def _tell_refused(self, fold: Fold) -> None:
+        for name, reason in fold.refused.items():
+            if self._refused.get(name) != reason:
+                self._refused[name] = reason
+                self._metrics.count_drift_refused(name)
+                event(logger, "drift is not watched", logging.WARNING, application=name, reason=reason)
+
     def _report(self, fold: Fold, lag: Mapping[tuple[str, int], int]) -> None:
         now_s = time.monotonic()
         if now_s - self._reported_s < REPORT_EVERY_S:
@@ -198,3 +231,11 @@ def _told(decision: Decision) -> dict[str, object]:
     about: dict[str, object] = {"application": decision.application, "model": decision.model}
     about |= {"revision": decision.revision} | ({} if decision.share is None else {"share": decision.share})
     return about | {name: value for name, value in decision.numbers.items() if not isinstance(value, Mapping)}
+
+
+def _drift_told(found: DriftEvent) -> dict[str, object]:
+    """What a log line says about a detection."""
+    about: dict[str, object] = {"application": found.application, "model": found.model}
+    about |= {} if found.context is None else {"context": found.context}
+    losses = {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}
+    return about | losses | {"losses": found.losses, "since": found.after, "detector": found.detector}

@@ -71,6 +71,12 @@ def losses_of(
     return QueryLosses(models=models, answer=_loss_of_answer(prediction, decision, truth, loss_kind))
 
 
+def answered(prediction: Prediction, audit: Audit | None) -> list[str]:
+    """The versions that answered, in the order of the records, each once."""
+    answers = [*prediction.models, *(audit.models if audit is not None else ())]
+    return list(dict.fromkeys(map(_ref, answers)))
+
+
 def _by_label(
     prediction: Prediction, audit: Audit | None, decision: LoggedDecision, truth: Label, loss_kind: str
 ) -> dict[str, float]:

@@ -17,14 +17,20 @@ from typing import Any, Literal, TypeAlias
 from aiokafka import ConsumerRecord
 
 from clipper_agents.admin import Manifests
+from clipper_agents.admin.control_log import read_drift
+from clipper_agents.steward.alike import compared_alike, same_candidates, same_losses, same_step
 from clipper_stream.comparing.rollout import Rollout
 from clipper_stream.errors import InvalidSetting
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.control import is_drift
+from clipper_topics.drift import DriftEvent
+from clipper_topics.manifests import ApplicationManifest, DriftRule
 
 _CHANGE = b"change/"
 _APPLICATION = b"application/"
+_DRIFT = "drift"
+"""In the place of a version: none is called so, without a colon."""
 Stage: TypeAlias = Literal["shadow", "canary"]
 
 
@@ -50,6 +56,19 @@ class WatchedTrial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedDrift:
+    """What watches the losses of an application's versions.
+
+    Attributes:
+        rule: The detector.
+        since: Revision since which it is this one, over these losses.
+    """
+
+    rule: DriftRule
+    since: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One application of which something is compared.
 
@@ -62,6 +81,7 @@ class Watched:
         candidates: Its candidates.
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
+        drift: What watches its losses; None: nothing.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
     """
 
@@ -73,12 +93,14 @@ class Watched:
     candidates: tuple[str, ...]
     candidates_since: int
     keep_best: int | None
+    drift: WatchedDrift | None
     begins_ms: int
 
     @property
     def since(self) -> int:
         """The first revision of which predictions matter."""
-        return min([self.candidates_since, *(trial.since for trial in self.trials)])
+        drift = [] if self.drift is None else [self.drift.since]
+        return min([self.candidates_since, *(trial.since for trial in self.trials), *drift])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +114,7 @@ class Control:
 
     Attributes:
         version: Grows with each record.
+        drifts: The newest detection by application and version.
     """
 
     def __init__(self) -> None:
@@ -99,6 +122,7 @@ class Control:
         self._history: dict[str, dict[int, _Revision]] = {}
         self._written_ms: dict[str, int] = {}
         self.version = 0
+        self.drifts: dict[tuple[str, str], DriftEvent] = {}
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
@@ -107,6 +131,8 @@ class Control:
             key = record.key or b""
             if key.startswith(_CHANGE):
                 self._note(record)
+            elif is_drift(key):
+                self._note_drift(record)
             else:
                 self._manifests.apply(record.key, record.value, record.headers)
             if key.startswith(_APPLICATION):
@@ -123,14 +149,19 @@ class Control:
         """Of all applications, by name."""
         return {name: manifest.revision for name, manifest in self._manifests.applications.items()}
 
-    def watched(self) -> dict[str, Watched]:
-        """The applications of which something is compared, by name."""
+    def watched(self, *, drift: bool = True) -> dict[str, Watched]:
+        """The applications of which something is compared, or watched for drift, by name.
+
+        Args:
+            drift: Whether drift is of interest; else an application of which nothing is compared is left out.
+        """
         found = {}
         for name, manifest in self._manifests.applications.items():
-            if manifest.trials or manifest.keep_best is not None:
+            watches = drift and manifest.drift is not None
+            if manifest.trials or manifest.keep_best is not None or watches:
                 rule = _rule(manifest)
                 if rule is not None:
-                    found[name] = self._watched(manifest, rule)
+                    found[name] = self._watched(manifest, rule, drift=watches)
         return found
 
     def _note(self, record: ConsumerRecord[Any, Any]) -> None:
@@ -140,21 +171,28 @@ class Control:
             return  # whoever follows manifests tells it
         self._history.setdefault(change.application, {})[change.revision] = _Revision(change.at_ms, change.after)
 
-    def _watched(self, manifest: ApplicationManifest, rule: Rollout) -> Watched:
+    def _note_drift(self, record: ConsumerRecord[Any, Any]) -> None:
+        found = read_drift(record.key, record.value, record.headers)
+        if found is not None:
+            self.drifts[found.application, found.model] = found
+
+    def _watched(self, manifest: ApplicationManifest, rule: Rollout, *, drift: bool) -> Watched:
         trials = tuple(
             WatchedTrial(
                 model=trial.model,
                 stage=trial.stage,
                 share=trial.share,
                 automatic=trial.automatic,
-                since=self._since(manifest, partial(_compared_alike, now=manifest, ref=trial.model)),
-                step_since=self._since(manifest, partial(_same_step, now=manifest, trial=trial)),
+                since=self._since(manifest, partial(compared_alike, now=manifest, ref=trial.model)),
+                step_since=self._since(manifest, partial(same_step, now=manifest, trial=trial)),
             )
             for trial in manifest.trials
         )
-        candidates_since = self._since(manifest, partial(_same_candidates, now=manifest))
+        candidates_since = self._since(manifest, partial(same_candidates, now=manifest))
+        watches = self._drift(manifest) if drift else None
         begins = [trial.since for trial in trials]
-        first = min(begins if manifest.keep_best is None else [*begins, candidates_since])
+        begins += [] if manifest.keep_best is None else [candidates_since]
+        first = min(begins if watches is None else [*begins, watches.since])
         return Watched(
             application=manifest.name,
             revision=manifest.revision,
@@ -164,8 +202,14 @@ class Control:
             candidates=tuple(manifest.models),
             candidates_since=candidates_since if manifest.keep_best is not None else max(first, candidates_since),
             keep_best=manifest.keep_best,
+            drift=watches,
             begins_ms=self._began_ms(manifest, first),
         )
+
+    def _drift(self, manifest: ApplicationManifest) -> WatchedDrift | None:
+        if manifest.drift is None:
+            return None
+        return WatchedDrift(rule=manifest.drift, since=self._since(manifest, partial(same_losses, now=manifest)))
 
     def _since(self, manifest: ApplicationManifest, alike: Callable[[ApplicationManifest], bool]) -> int:
         history = self._history.get(manifest.name, {})
@@ -187,36 +231,6 @@ def _rule(manifest: ApplicationManifest) -> Rollout | None:
         return None
 
 
-def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
-    return (
-        set(manifest.models),
-        manifest.policy,
-        manifest.combiner,
-        manifest.default_output,
-        manifest.confidence_threshold,
-        manifest.loss,
-    )
-
-
-def _intervals(manifest: ApplicationManifest) -> tuple[float, int]:
-    return manifest.rollout.confidence, len(manifest.rollout.steps)
-
-
-def _compared_alike(then: ApplicationManifest, now: ApplicationManifest, ref: str) -> bool:
-    tried = any(trial.model == ref for trial in then.trials)
-    return tried and _answers_with(then) == _answers_with(now) and _intervals(then) == _intervals(now)
-
-
-def _same_step(then: ApplicationManifest, now: ApplicationManifest, trial: Trial) -> bool:
-    same = any((one.model, one.stage, one.share) == (trial.model, trial.stage, trial.share) for one in then.trials)
-    return same and _compared_alike(then, now, trial.model)
-
-
-def _same_candidates(then: ApplicationManifest, now: ApplicationManifest) -> bool:
-    same = set(then.models) == set(now.models) and then.loss == now.loss
-    return same and then.rollout.confidence == now.rollout.confidence
-
-
 def needs_history(before: Mapping[str, Watched], now: Mapping[str, Watched], revisions: Mapping[str, int]) -> bool:
     """Whether something is compared now that began before it was, so that what was read already is needed.
 
@@ -234,5 +248,7 @@ def needs_history(before: Mapping[str, Watched], now: Mapping[str, Watched], rev
 def _spans(watched: Mapping[str, Watched]) -> Iterator[tuple[str, str, int]]:
     for name, one in watched.items():
         yield name, "", one.candidates_since
+        if one.drift is not None:
+            yield name, _DRIFT, one.drift.since
         for trial in one.trials:
             yield name, trial.model, trial.since

@@ -5,12 +5,14 @@ from typing import Any
 
 from clipper_agents.admin import Signature, change_control
 from clipper_agents.admin.errors import Outpaced
+from clipper_agents.admin.noting import note_drift
 from clipper_agents.lifecycle import rules
 from clipper_agents.lifecycle.errors import RefusedChange, StaleRevision
 from clipper_agents.lifecycle.plan import Plan, Published
 from clipper_agents.steward.changes import Changes, Stale
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.drift import DriftEvent
 
 BY = "rollout"
 """Who stands in the history for an automatic decision."""
@@ -46,6 +48,12 @@ class ControlChanges(Changes):
         self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int
     ) -> None:
         await self._change(lambda now: rules.retire(now, application, model), application, why, numbers, revision)
+
+    async def note_drift(self, event: DriftEvent) -> bool:
+        try:
+            return await note_drift(self._kafka, self._catalogue, event)
+        except Outpaced as error:
+            raise Stale(str(error)) from error
 
     async def _change(
         self,

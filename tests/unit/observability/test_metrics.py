@@ -138,6 +138,8 @@ def everything_counted(router=None):
     steward = StewardMetrics()
     steward.set_comparisons([compared()])
     steward.count_decision("a", "step", "made")
+    steward.count_drift("a", "m:1", worse=True)
+    steward.count_drift_refused("a")
     steward.set_dropped({"full": 2})
     steward.set_remembered(7)
     return [*router.registry.collect(), *steward.registry.collect()]

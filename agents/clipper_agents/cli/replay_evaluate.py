@@ -1,0 +1,150 @@
+"""`clipper-stream replay evaluate`: what another policy, ensemble or model would have done."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
+
+if TYPE_CHECKING:
+    from clipper_agents.replay.span import Span
+    from clipper_agents.settings import Settings
+    from clipper_topics.manifests import ApplicationManifest
+
+
+def evaluate(
+    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    candidates: Annotated[
+        list[str],
+        typer.Option(
+            "--candidate",
+            metavar="TEXT",
+            help="exp3, exp3:eta=0.2, thompson of svm:1+svm:2, svm:2, ensemble svm:1+knn:1, split:svm:1=0.9,knn:1=0.1, "
+            "frozen exp3; repeatable.",
+        ),
+    ],
+    *,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `replay export` wrote; absent: read from Kafka.")
+    ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What `replay score` wrote: a new model, which is then a candidate's too."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of `selection export`: what candidates begin with; absent: nothing."),
+    ] = None,
+    estimators: Annotated[
+        list[str] | None, typer.Option("--estimator", metavar="NAME", help="Only these; repeatable.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(metavar="RATIO", help="Of every interval.")] = 0.95,
+    courses: Annotated[int, typer.Option(min=1, metavar="N", help="Ways of a learning candidate through the log.")] = 3,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
+    reweigh: Annotated[bool, typer.Option("--reweigh", help="Weigh decisions against missing feedback.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots, .html.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evaluation as JSON, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask Kafka for the application's manifest; with --log.")
+    ] = False,
+    since: Since = None,
+    until: Until = None,
+    offsets: Offsets = None,
+    horizon: Horizon = None,
+    processes: Processes = None,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Estimate what candidates would have lost on logged decisions, beside what was lost; lower is better.
+
+    How to read it: explanation/off-policy-evaluation.md.
+    """
+    from rich.console import Console
+
+    from clipper_agents.cli.evaluation_view import as_json as in_json
+    from clipper_agents.cli.evaluation_view import show_evaluation
+    from clipper_agents.replay.evaluating import LogFile, evaluate_file
+    from clipper_stream.replay.evaluating import Question
+
+    if offline and log is None:
+        raise typer.BadParameter("--offline: give the decisions with --log")
+    if log is not None and (since or until or offsets or horizon):
+        raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --offsets")
+    settings = settings_from(config, bootstrap, assignments)
+    question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh)
+    if estimators:
+        question = Question(
+            confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=tuple(estimators)
+        )
+    span = span_from(since, until, offsets, horizon, settings.router.horizon_s)
+    with _decisions(settings, application, log, span, processes) as path, _working(f"evaluating {application}"):
+        opened = LogFile.opened(path, answers or ())
+        _check_application(application, opened.facts.application)
+        manifest = None if offline else _manifest(settings, application)
+        found = evaluate_file(opened, candidates, question, manifest, state)
+    if report is not None:
+        from clipper_stream.replay.report import write_page
+
+        write_page(report, found)
+    if save is not None:
+        save.write_text(in_json(found), encoding="utf-8")
+    if as_json:
+        typer.echo(in_json(found))
+        return
+    terminal = Console()
+    show_evaluation(terminal if terminal.is_terminal else Console(width=160), found)
+    if report is not None:
+        typer.echo(f"page: {report}")
+
+
+def _check_application(asked: str, found: str) -> None:
+    if asked != found:
+        raise typer.BadParameter(f"the file holds decisions of {found}, not of {asked}: give another file, or name")
+
+
+@contextmanager
+def _decisions(
+    settings: "Settings", application: str, log: Path | None, span: "Span", processes: int | None
+) -> Iterator[Path]:
+    """The file of the decisions; what is read from Kafka is kept in one for the time of the evaluation."""
+    if log is not None:
+        yield log
+        return
+    from clipper_agents.replay.exporting import export_log
+    from clipper_agents.replay.logs import log_of
+
+    with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
+        path = Path(folder) / "decisions.parquet"
+        source = asyncio.run(log_of(settings.connection(os.environ), settings.catalogue, application, span))
+        with reading_bar(f"reading {application}") as (total, more):
+            export_log(source, path, processes or os.cpu_count() or 1, total, more)
+        yield path
+
+
+@contextmanager
+def _working(description: str) -> Iterator[None]:
+    """Something that turns on standard error while the block lasts; nothing where it is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(description):
+        yield
+
+
+def _manifest(settings: "Settings", application: str) -> "ApplicationManifest | None":
+    from clipper_agents.admin import read_manifests
+
+    found = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
+    return found.applications.get(application)

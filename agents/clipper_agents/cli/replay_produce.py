@@ -1,0 +1,253 @@
+"""`clipper-stream replay produce`: sends logged queries and feedback again."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from clipper_agents import exits
+from clipper_agents.cli.dead_letters import since_ms
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+if TYPE_CHECKING:
+    from clipper_agents.replay.merged_log import Range, Times
+    from clipper_agents.replay.producing import Summary
+    from clipper_agents.replay.rerunning import Kind, RerunPlan, RerunProgress
+    from clipper_agents.replay.run_ids import Ids
+
+_SHOWN = 64
+"""Of a progress bar: an update every so many records."""
+
+
+def produce(
+    *,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From here on: 30m, 2h, 7d ago, or 2026-01-31T12:00:00.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to here; absent: up to now.")] = None,
+    offsets: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOPIC/PARTITION=FIRST:END",
+            help="Instead of times, for example queries/0=100:200, without the last; repeatable.",
+        ),
+    ] = None,
+    topic: Annotated[
+        Literal["queries", "feedback", "both"], typer.Option(help="What to send: queries, feedback or both.")
+    ] = "both",
+    application: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only of this application; repeatable.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="Topic prefix of the target; absent: that of the source.")
+    ] = None,
+    bootstrap_to: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Kafka of the target; absent: that of the source.")
+    ] = None,
+    ids: Annotated[
+        Literal["same", "new"], typer.Option(help="same: queries keep their ids; new: they get new ones of this run.")
+    ] = "new",
+    speed: Annotated[
+        str, typer.Option(metavar="N", help="So many times faster than it was logged; max: as fast as possible.")
+    ] = "1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Send logged queries, and the feedback about them, again: to this deployment or another one.
+
+    Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent.
+    """
+    from clipper_agents.replay.rerunning import Place, RerunPlan, same_deployment
+    from clipper_agents.replay.run_ids import new_run
+
+    settings = settings_from(config, bootstrap, assignments)
+    kafka, run = settings.connection(os.environ), new_run()
+    source = Place(kafka=kafka, prefix=settings.kafka.prefix)
+    target = Place(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to or source.prefix)
+    plan = RerunPlan(
+        source=source,
+        target=target,
+        kinds=("queries", "feedback") if topic == "both" else (topic,),
+        wanted=wanted(since, until, offsets, time.time()),
+        applications=tuple(application or ()),
+        ids=_ids(ids, run),
+        speed=speed_of(speed),
+        dry=dry_run,
+    )
+    if ids == "same" and not yes and not dry_run and asyncio.run(same_deployment(source, target)):
+        typer.confirm(f"Send the same ids to {source.prefix} again? Queries of the last hour are not new.", abort=True)
+    summary = _run(plan)
+    _show(summary, plan, run if ids == "new" else None, as_json=as_json)
+    if summary.interrupted:
+        raise typer.Exit(exits.INTERRUPTED)
+    if summary.failed:
+        raise typer.Exit(exits.FAILURE)
+
+
+def speed_of(text: str) -> float | None:
+    """A speed; None for `max`.
+
+    >>> speed_of("10"), speed_of("max")
+    (10.0, None)
+
+    Raises:
+        BadParameter: it is neither `max` nor a number above 0.
+    """
+    if text == "max":
+        return None
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) or float(text) <= 0:
+        raise typer.BadParameter(f"--speed {text}: write max, or a number above 0 such as 1, 0.5 or 10")
+    return float(text)
+
+
+def wanted(
+    since: str | None, until: str | None, offsets: list[str] | None, now_s: float
+) -> "Times | dict[tuple[Kind, int], Range]":
+    """The range that the options name.
+
+    Raises:
+        BadParameter: none of both, both, or one that is empty or cannot be read.
+    """
+    from clipper_agents.replay.merged_log import Times
+
+    if offsets:
+        if since is not None or until is not None:
+            raise typer.BadParameter("--offsets and --since or --until name different ranges: leave one of them out")
+        return dict(_range(text) for text in offsets)
+    if since is None:
+        raise typer.BadParameter("say from when on with --since, for example --since 1h, or give --offsets")
+    times = Times(
+        since_ms=since_ms(since, now_s), until_ms=None if until is None else since_ms(until, now_s, option="--until")
+    )
+    if times.until_ms is not None and times.until_ms <= times.since_ms:
+        raise typer.BadParameter(f"--until {until} is not later than --since {since}: the range is empty")
+    return times
+
+
+def _range(text: str) -> "tuple[tuple[Kind, int], Range]":
+    from clipper_agents.replay.merged_log import Range
+
+    found = re.fullmatch(r"(queries|feedback)/(\d{1,9})=(\d{1,18}):(\d{1,18})", text)
+    if found is None or int(found[3]) >= int(found[4]):
+        raise typer.BadParameter(f"--offsets {text}: write queries/0=100:200 or feedback/0=100:200, the end behind it")
+    kind: Kind = "queries" if found[1] == "queries" else "feedback"
+    return (kind, int(found[2])), Range(int(found[3]), int(found[4]))
+
+
+def _ids(kind: str, run: str) -> "Ids":
+    from clipper_agents.replay.run_ids import NewIds, same_id
+
+    return NewIds(run) if kind == "new" else same_id
+
+
+def _run(plan: "RerunPlan") -> "Summary":
+    from clipper_agents.replay.rerunning import rerun
+
+    async def run() -> "Summary":
+        stop, task = asyncio.Event(), asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, _told, stop, task)
+        with _bar("counting" if plan.dry else "sending") as progress:
+            return await rerun(plan, stop, progress)
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _told(stop: asyncio.Event, task: "asyncio.Task[Any] | None") -> None:
+    """End with a summary; told again, without one: Kafka may be away."""
+    if stop.is_set() and task is not None:
+        task.cancel()
+    stop.set()
+
+
+@contextmanager
+def _bar(description: str) -> "Iterator[RerunProgress]":
+    """A bar on stderr while the context lasts; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield _Bar(bar, bar.add_task(description, total=None, counts=""))
+
+
+class _Bar:
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def begin(self, offsets: int) -> None:
+        self._bar.update(self._task, total=offsets)
+
+    def __call__(self, *, read: int, sent: int) -> None:
+        if read % _SHOWN == 0:
+            self._bar.update(self._task, completed=read, counts=f"{read:,} read, {sent:,} sent")
+
+
+def _show(summary: "Summary", plan: "RerunPlan", run: str | None, *, as_json: bool) -> None:
+    figures = figures_of(summary, run=run, dry=plan.dry)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for line in lines_of(figures):
+        typer.echo(line)
+
+
+def figures_of(summary: "Summary", *, run: str | None, dry: bool) -> dict[str, Any]:
+    """The summary as plain values; pace and lateness are left out where nothing was sent."""
+    late = {f"p{percent:g}_ms": summary.lateness.percentile_ms(percent) for percent in (50, 99, 100)}
+    pace = {"took_s": summary.took_s, "per_s": summary.rate_per_s, "speed": summary.speed}
+    return {
+        "run": run,
+        "read": summary.read,
+        "sent": dict(summary.sent),
+        "left_out": dict(summary.left_out),
+        "failed": summary.failed,
+        "first_failure": summary.first_failure,
+        "interrupted": summary.interrupted,
+        "dry_run": dry,
+        "span_s": summary.span_s,
+        "pace": None if dry else {name: None if value is None else round(value, 3) for name, value in pace.items()},
+        "late": None if late["p50_ms"] is None else late,
+    }
+
+
+def lines_of(figures: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    verb, sent = "would be sent" if figures["dry_run"] else "sent", figures["sent"]
+    lines = [f"{verb:<9} {sum(sent.values())} of {figures['read']} records, logged within {figures['span_s']:.1f} s"]
+    lines += [f"  {topic}: {count}" for topic, count in sorted(sent.items())]
+    lines += [f"left out  {_REASONS[reason]}: {count}" for reason, count in sorted(figures["left_out"].items())]
+    lines += [f"run       {figures['run']}: the new ids end with it"] if figures["run"] else []
+    pace, late = figures["pace"], figures["late"]
+    if pace is not None and pace["speed"] is not None:
+        lines.append(f"pace      {pace['per_s']:.0f} records/s, {pace['speed']:.3g} times as fast as logged")
+    if late is not None:
+        lines.append(f"late      {late['p50_ms']} ms (p50), {late['p99_ms']} ms (p99), {late['p100_ms']} ms (most)")
+    if figures["failed"]:
+        lines.append(f"failed    {figures['failed']} were not taken, first: {figures['first_failure']}")
+    return [*lines, "interrupted before the end of the range"] if figures["interrupted"] else lines
+
+
+_REASONS = {
+    "restore_marker": "markers of restored weights",
+    "other_application": "of other applications",
+    "unreadable": "unreadable, so of no application",
+    "no_query": "feedback about queries that this run did not send",
+    "no_key": "feedback without a key, which has no partition there",
+}

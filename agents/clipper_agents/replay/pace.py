@@ -1,0 +1,94 @@
+"""When a logged record is due again, and how late what was sent has been.
+
+The times are fixed by the log, not by how fast the brokers take the records: being late never thins the load out.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FASTEST_MS = 0.1
+GROWTH = 1.1
+"""Of one bound over the one before: a percentile is at most a tenth too large."""
+BOUNDS = 150
+"""Up to a quarter of an hour; what is later is only known by the largest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Due times of records, by their logged timestamps.
+
+    >>> pace = Pace(first_ms=60_000, started_s=5.0, speed=10.0)
+    >>> pace.due_s(61_000), Pace(first_ms=0, started_s=5.0, speed=None).due_s(61_000)
+    (5.1, 5.0)
+
+    Attributes:
+        first_ms: Timestamp of the first record, milliseconds since the epoch.
+        started_s: When the first record is due, in seconds of the caller's clock.
+        speed: So many times faster than it was logged; None: as fast as possible.
+    """
+
+    first_ms: int
+    started_s: float
+    speed: float | None
+
+    def due_s(self, at_ms: int) -> float:
+        """When a record is due, in seconds of the caller's clock.
+
+        Args:
+            at_ms: Its logged timestamp; one before the first counts as the first.
+        """
+        if self.speed is None:
+            return self.started_s
+        return self.started_s + max(0, at_ms - self.first_ms) / 1000 / self.speed
+
+
+class Lateness:
+    """How late records were sent, in constant memory.
+
+    >>> lateness = Lateness()
+    >>> for late_s in (0.001, 0.001, 0.5):
+    ...     lateness.add(late_s)
+    >>> lateness.percentile_ms(50) < 1.2, lateness.percentile_ms(100)
+    (True, 500.0)
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * (BOUNDS + 1)
+        self._largest_ms = 0.0
+
+    def add(self, late_s: float) -> None:
+        """A record was sent so late, in seconds; early is in time."""
+        late_ms = max(0.0, late_s * 1000)
+        self._largest_ms = max(self._largest_ms, late_ms)
+        self._counts[_bound(late_ms)] += 1
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """A lateness that so many percent of the records do not exceed, at most a tenth too large; None without any.
+
+        Args:
+            percent: 0 to 100.
+        """
+        total = sum(self._counts)
+        if not total:
+            return None
+        return round(min(self._largest_ms, _upper_ms(_reached(self._counts, percent / 100 * total))), 3)
+
+
+def _bound(late_ms: float) -> int:
+    if late_ms <= FASTEST_MS:
+        return 0
+    return min(BOUNDS, math.ceil(math.log(late_ms / FASTEST_MS) / math.log(GROWTH)))
+
+
+def _upper_ms(bound: int) -> float:
+    return math.inf if bound == BOUNDS else FASTEST_MS * GROWTH**bound
+
+
+def _reached(counts: Sequence[int], wanted: float) -> int:
+    seen = 0
+    for bound, count in enumerate(counts):
+        seen += count
+        if seen and seen >= wanted:
+            return bound
+    return len(counts) - 1

@@ -1,0 +1,1 @@
+"""Has a model's loss changed? A detector reads its losses one by one, and says when."""
