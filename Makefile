@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle test test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle demo-replay test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -20,6 +20,9 @@ demo: $(STAMP) ## Start everything on this machine and watch it decide (ARGS="--
 
 demo-lifecycle: $(STAMP) ## A model's life: deployed, compared, promoted, rolled back, retired, while traffic flows
 	$(BIN)/python examples/lifecycle/run.py $(ARGS)
+
+demo-replay: $(STAMP) ## A day of traffic is logged, says what would have been better, and that is switched on
+	$(BIN)/python examples/replay/run.py $(ARGS)
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none

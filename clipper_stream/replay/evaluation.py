@@ -72,6 +72,7 @@ class Standing:
     Attributes:
         used: Decisions with feedback that went into the estimate.
         effective: How many decisions of the candidate's own it is worth (Kish's effective sample size).
+        carrying: How many decisions decide how exact the estimate is; seldom asked models that matter show here.
         largest_weight: The greatest importance weight of one decision.
         unsupported_ratio: Share of the candidate's choices that were never made in that context, in [0, 1].
 
@@ -83,6 +84,7 @@ class Standing:
 
     used: int = 0
     effective: float = math.nan
+    carrying: float = math.nan
     largest_weight: float = math.nan
     unsupported_ratio: float = math.nan
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clipper_agents.cli.showing import plain
 from clipper_stream.replay.evaluation import CandidateResult, Estimate, Evaluation
-from clipper_stream.replay.report.page import interval, lead
+from clipper_stream.replay.report.page import carried_by, interval, lead
 
 COLOURS = {"better": "green", "worse": "red"}
 
@@ -37,7 +37,7 @@ def _table(evaluation: Evaluation) -> Table:
     table = Table(box=None, pad_edge=False)
     for name, side in (
         ("candidate", "left"), ("loss", "right"), (f"{evaluation.confidence:.0%} interval", "left"), ("by", "left"),
-        ("difference", "right"), ("interval", "left"), ("verdict", "left"), ("effective", "right"),
+        ("difference", "right"), ("interval", "left"), ("verdict", "left"), ("carried by", "right"),
     ):  # fmt: skip
         table.add_column(name, justify="left" if side == "left" else "right", no_wrap=name != "candidate")
     table.add_row(*_cells(evaluation.logged, logged=True))
@@ -57,8 +57,8 @@ def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
     if logged:
         return cells
     verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
-    effective = one.standing.effective
-    count = f"{effective:,.0f}" if math.isfinite(effective) else ""
+    carried = carried_by(one)
+    count = f"{carried:,.0f}" if math.isfinite(carried) else ""
     return [*cells, Text(_number(one.difference, "+")), Text(interval(one.difference)), verdict, Text(count)]
 
 

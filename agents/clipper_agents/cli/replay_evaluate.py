@@ -73,6 +73,7 @@ def evaluate(
     from clipper_agents.cli.evaluation_view import as_json as in_json
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluating import LogFile, evaluate_file
+    from clipper_stream.replay.estimating.registry import ESTIMATORS
     from clipper_stream.replay.evaluating import Question
 
     if offline and log is None:
@@ -80,11 +81,8 @@ def evaluate(
     if log is not None and (since or until or offsets or horizon):
         raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --offsets")
     settings = settings_from(config, bootstrap, assignments)
-    question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh)
-    if estimators:
-        question = Question(
-            confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=tuple(estimators)
-        )
+    names = tuple(estimators or ESTIMATORS)
+    question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=names)
     span = span_from(since, until, offsets, horizon, settings.router.horizon_s)
     with _decisions(settings, application, log, span, processes) as path, _working(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())

@@ -8,7 +8,8 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +27,7 @@ from clipper_stream.replay.evaluating.tally import Tally
 from clipper_stream.replay.evaluation import NOTHING, CandidateResult, ContextResult, Estimate, Series, Standing
 
 BERNSTEIN = "_bernstein"
+WITHOUT_BIAS = "which does not show its bias"
 PREFERRED = ("dr", "sndr", "snips", "ips", "switch_dr", "dm", "clipped_ips")
 WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
@@ -58,15 +60,7 @@ def conclude_settled(
     """What a candidate that stays as it is would have done."""
     assert tally.support is not None
     support = tally.support.support(tally.models)
-    estimates = {
-        each: _estimate(sums.value, bootstrap(sums, drawn, question.confidence))
-        for each, sums in tally.estimates.items()
-    }
-    for one in make_estimators(list(tally.estimates), decisions=tally.support.decisions):
-        width = one.width(support.largest_importance)
-        if width is not None and not question.reweigh and one.name in ("ips", "dr"):
-            interval = bernstein(tally.estimates[one.name], width, question.confidence)
-            estimates[one.name + BERNSTEIN] = _estimate(tally.estimates[one.name].value, interval)
+    estimates = dict(_estimates(tally, support.largest_importance, question, drawn))
     headline = next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
     return CandidateResult(
         name=name,
@@ -78,13 +72,28 @@ def conclude_settled(
         standing=Standing(
             used=support.decisions,
             effective=support.effective,
-            largest_weight=tally.support.largest,
+            carrying=support.carrying,
+            largest_weight=support.largest_weight,
             unsupported_ratio=support.unsupported_ratio,
         ),
         series=_series(tally),
         contexts=_contexts(tally, logged, question),
         warnings=support.warnings,
     )
+
+
+def _estimates(
+    tally: Tally, largest_importance: float, question: Question, drawn: Floats
+) -> Iterator[tuple[str, Estimate]]:
+    """Each estimator with its interval, and where it has one that holds at any size, with that too."""
+    assert tally.support is not None
+    for one in make_estimators(list(tally.estimates), decisions=tally.support.decisions):
+        sums = tally.estimates[one.name]
+        found = _estimate(sums.value, bootstrap(sums, drawn, question.confidence))
+        yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
+        width = one.width(largest_importance)
+        if width is not None and one.covers and not question.reweigh:
+            yield one.name + BERNSTEIN, _estimate(sums.value, bernstein(sums, width, question.confidence))
 
 
 def conclude_learning(

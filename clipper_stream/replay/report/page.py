@@ -68,7 +68,7 @@ def render_page(evaluation: Evaluation) -> str:
         style=PAGE,
         lead=escape(lead(evaluation)),
         results=_table(
-            ("", "kind", "loss", "difference", "", "effective decisions", "largest weight", "no support"),
+            ("", "kind", "loss", "difference", "", "carried by", "largest weight", "no support"),
             [_result_row(one) for one in results],
         ),
         warnings=_list([f"{one.name}: {text}" for one in evaluation.candidates for text in one.warnings]),
@@ -107,6 +107,12 @@ def interval(estimate: Estimate) -> str:
     return f"{estimate.low:.{PROMILLE}f} to {estimate.high:.{PROMILLE}f}"
 
 
+def carried_by(one: CandidateResult) -> float:
+    """How many decisions the estimate rests on; NaN where it is none."""
+    standing = one.standing
+    return standing.carrying if math.isfinite(standing.carrying) else standing.effective
+
+
 def _figures(evaluation: Evaluation) -> str:
     try:
         from clipper_stream.replay.report.drawing import svg  # noqa: PLC0415 (matplotlib takes a second)
@@ -134,7 +140,7 @@ def _result_row(one: CandidateResult) -> str:
         if is_logged
         else f"<td>{_signed(one.difference.value)}<br><small>{interval(one.difference)}</small></td>",
         f'<td class="{verdict if verdict in {"better", "worse"} else ""}">{verdict}</td>',
-        f"<td>{_count(standing.effective)}</td>",
+        f"<td>{_count(carried_by(one))}</td>",
         f"<td>{_number(standing.largest_weight, 1)}</td>",
         f"<td>{_share(standing.unsupported_ratio)}</td>",
     ]

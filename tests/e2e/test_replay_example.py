@@ -1,0 +1,35 @@
+"""The example of replay, as a reader runs it: what was predicted for the best candidate is what comes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytest.importorskip("skops")
+pytest.importorskip("pyarrow")
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "replay" / "run.py"
+
+
+def test_the_best_candidate_of_a_logged_day_is_found_switched_on_and_is_as_good_as_predicted(tmp_path: Path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "--seconds", "30", "--rate", "40", "--out", tmp_path],
+        cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    figures = json.loads((tmp_path / "replay.json").read_text())
+    assert figures["inside"]
+    assert figures["best"] == "model svm:1"
+    assert figures["estimate"]["high"] < figures["logged"]["loss"]
+    assert len(figures["candidates"]) == 4
+    assert done.stdout.count("equal: ") == 2, done.stdout  # the log of each day, folded again
+    page = (tmp_path / "replay.html").read_text()
+    assert "model svm:1" in page
+    assert page.count("<svg") >= 4
