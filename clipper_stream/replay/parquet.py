@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ class DecisionWriter:
         self.facts = facts
         self._place, self._folder, self._inputs = place, folder, inputs
         self._file: Any = None
+        self._path = place
         self._files = self._rows = 0
         self._models: dict[str, None] = {}
 
@@ -122,8 +124,8 @@ class DecisionWriter:
     def _begin_file(self) -> None:
         import pyarrow.parquet as pq  # noqa: PLC0415
 
-        path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
-        self._file = pq.ParquetWriter(path, schema(inputs=self._inputs), compression="zstd")
+        self._path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
+        self._file = pq.ParquetWriter(self._path, schema(inputs=self._inputs), compression="zstd")
         self._files += 1
 
     def _end_file(self) -> None:
@@ -132,6 +134,8 @@ class DecisionWriter:
         self._file.add_key_value_metadata({_KEY: json.dumps(said).encode()})
         self._file.close()
         self._file, self._rows, self._models = None, 0, {}
+        with self._path.open("rb") as written:
+            os.fsync(written.fileno())  # before it gets its name: after a power cut it is whole, or not there
 
 
 @contextmanager
