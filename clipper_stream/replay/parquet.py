@@ -83,10 +83,11 @@ class DecisionWriter:
         facts: What the file says about itself; may be exchanged until the end.
         folder: Whether it is a folder.
         inputs: Whether there is a column of inputs.
+        file_rows: Of a file in a folder, at least.
     """
 
-    def __init__(self, place: Path, facts: FileFacts, *, folder: bool, inputs: bool) -> None:
-        self.facts = facts
+    def __init__(self, place: Path, facts: FileFacts, *, folder: bool, inputs: bool, file_rows: int) -> None:
+        self.facts, self._file_rows = facts, file_rows
         self._place, self._folder, self._inputs = place, folder, inputs
         self._file: Any = None
         self._path = place
@@ -100,7 +101,7 @@ class DecisionWriter:
             columns: The decisions.
             inputs: Of each its query's input as JSON, None where it is gone.
         """
-        if self._folder and self._rows >= FILE_ROWS:
+        if self._folder and self._rows >= self._file_rows:
             self._end_file()
         if self._file is None:
             self._begin_file()
@@ -139,13 +140,16 @@ class DecisionWriter:
 
 
 @contextmanager
-def writing(path: Path, facts: FileFacts, *, inputs: bool = False) -> Iterator[DecisionWriter]:
+def writing(
+    path: Path, facts: FileFacts, *, inputs: bool = False, file_rows: int = FILE_ROWS
+) -> Iterator[DecisionWriter]:
     """Write a file (`.parquet`), or a folder of files; it is there when the block has ended without an error.
 
     Args:
         path: Where to; nothing may be there.
         facts: What it says about itself; the writer completes models and decisions.
         inputs: Whether there is a column of inputs.
+        file_rows: Decisions in a file of a folder, at least.
 
     Raises:
         UnusableFile: something is there already.
@@ -157,7 +161,7 @@ def writing(path: Path, facts: FileFacts, *, inputs: bool = False) -> Iterator[D
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     if folder:
         beside.mkdir()
-    writer = DecisionWriter(beside, facts, folder=folder, inputs=inputs)
+    writer = DecisionWriter(beside, facts, folder=folder, inputs=inputs, file_rows=file_rows)
     try:
         yield writer
         writer.complete()
