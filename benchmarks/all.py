@@ -33,6 +33,7 @@ BENCHMARKS = {
     "I": "scale",
     "K": "deploying",
     "memory": "memory",
+    "reading": "replay_reading",
     "estimates": "estimating",
 }
 

@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -82,12 +83,14 @@ class DecisionWriter:
         facts: What the file says about itself; may be exchanged until the end.
         folder: Whether it is a folder.
         inputs: Whether there is a column of inputs.
+        file_rows: Of a file in a folder, at least.
     """
 
-    def __init__(self, place: Path, facts: FileFacts, *, folder: bool, inputs: bool) -> None:
-        self.facts = facts
+    def __init__(self, place: Path, facts: FileFacts, *, folder: bool, inputs: bool, file_rows: int) -> None:
+        self.facts, self._file_rows = facts, file_rows
         self._place, self._folder, self._inputs = place, folder, inputs
         self._file: Any = None
+        self._path = place
         self._files = self._rows = 0
         self._models: dict[str, None] = {}
 
@@ -98,7 +101,7 @@ class DecisionWriter:
             columns: The decisions.
             inputs: Of each its query's input as JSON, None where it is gone.
         """
-        if self._folder and self._rows >= FILE_ROWS:
+        if self._folder and self._rows >= self._file_rows:
             self._end_file()
         if self._file is None:
             self._begin_file()
@@ -122,8 +125,8 @@ class DecisionWriter:
     def _begin_file(self) -> None:
         import pyarrow.parquet as pq  # noqa: PLC0415
 
-        path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
-        self._file = pq.ParquetWriter(path, schema(inputs=self._inputs), compression="zstd")
+        self._path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
+        self._file = pq.ParquetWriter(self._path, schema(inputs=self._inputs), compression="zstd")
         self._files += 1
 
     def _end_file(self) -> None:
@@ -132,16 +135,21 @@ class DecisionWriter:
         self._file.add_key_value_metadata({_KEY: json.dumps(said).encode()})
         self._file.close()
         self._file, self._rows, self._models = None, 0, {}
+        with self._path.open("rb") as written:
+            os.fsync(written.fileno())  # before it gets its name: after a power cut it is whole, or not there
 
 
 @contextmanager
-def writing(path: Path, facts: FileFacts, *, inputs: bool = False) -> Iterator[DecisionWriter]:
+def writing(
+    path: Path, facts: FileFacts, *, inputs: bool = False, file_rows: int = FILE_ROWS
+) -> Iterator[DecisionWriter]:
     """Write a file (`.parquet`), or a folder of files; it is there when the block has ended without an error.
 
     Args:
         path: Where to; nothing may be there.
         facts: What it says about itself; the writer completes models and decisions.
         inputs: Whether there is a column of inputs.
+        file_rows: Decisions in a file of a folder, at least.
 
     Raises:
         UnusableFile: something is there already.
@@ -153,7 +161,7 @@ def writing(path: Path, facts: FileFacts, *, inputs: bool = False) -> Iterator[D
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     if folder:
         beside.mkdir()
-    writer = DecisionWriter(beside, facts, folder=folder, inputs=inputs)
+    writer = DecisionWriter(beside, facts, folder=folder, inputs=inputs, file_rows=file_rows)
     try:
         yield writer
         writer.complete()

@@ -14,12 +14,11 @@ from clipper_agents.cli.main import app as program
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
 from clipper_agents.replay.span import EmptySpan, Span
-from clipper_agents.router.learner import FORWARDED
 from clipper_stream.replay.columns import DecisionColumns
 from clipper_stream.replay.parquet import UnusableFile, read_chunks_with_inputs, read_facts
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import FORWARDED, Feedback
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 from clipper_topics.query import Query
 from clipper_topics.restore import RESTORE

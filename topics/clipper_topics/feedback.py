@@ -8,6 +8,8 @@ _Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 TRUTHS = ("label", "loss", "reward")
 """The three ways to say what was true; a feedback has exactly one."""
+FORWARDED = "clipper-forwarded"
+"""Header of a feedback that a router sent on to the partition that its query's id names: it is sent on once."""
 
 
 class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -28,8 +28,8 @@ from clipper_agents.replay.wire import (
     Record,
     given_loss,
 )
-from clipper_agents.router.learner import FORWARDED
 from clipper_stream.replay.columns import DecisionColumns
+from clipper_topics.feedback import FORWARDED
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 

@@ -31,14 +31,12 @@ from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import FORWARDED, Feedback
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
 logger = logging.getLogger(__name__)
 
-FORWARDED = "clipper-forwarded"
-"""Header of a feedback that was sent on to the partition that its query's id names: it is sent on once."""
 FORWARDED_BYTES = 512 * 1024
 """Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
 LOOK_AGAIN_S = 0.05

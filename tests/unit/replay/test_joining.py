@@ -3,10 +3,9 @@
 import pytest
 from doubles_joining import Log, answer, decided, joined, missing, naive, plain
 
-from clipper_agents.router.learner import FORWARDED
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import FORWARDED, Feedback
 from clipper_topics.restore import RESTORE
 
 
