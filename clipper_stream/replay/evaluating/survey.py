@@ -142,7 +142,7 @@ def outline(log: Log, question: Question) -> Outline:
         models.update(dict.fromkeys(columns.models))
         policies.update(dict.fromkeys(columns.policies))
         counts = np.bincount(columns.context, minlength=len(columns.contexts))
-        contexts.update(dict(zip(columns.contexts, counts.tolist(), strict=True)))
+        contexts.update({name: count for name, count in zip(columns.contexts, counts.tolist(), strict=True) if count})
         decisions += len(columns)
         first_ms.append(int(columns.at_ms.min()))
         last_ms.append(int(columns.at_ms.max()))

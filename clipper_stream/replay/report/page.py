@@ -141,7 +141,7 @@ def _result_row(one: CandidateResult) -> str:
         else f"<td>{_signed(one.difference.value)}<br><small>{interval(one.difference)}</small></td>",
         f'<td class="{verdict if verdict in {"better", "worse"} else ""}">{verdict}</td>',
         f"<td>{_count(carried_by(one))}</td>",
-        f"<td>{_number(standing.largest_weight, 1)}</td>",
+        f"<td>{_weight(standing.largest_weight)}</td>",
         f"<td>{_share(standing.unsupported_ratio)}</td>",
     ]
     return f'<tr class="{"policy" if is_logged else ""}">{"".join(cells)}</tr>'
@@ -175,8 +175,8 @@ def _list(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _number(value: float, digits: int = PROMILLE) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
+def _number(value: float) -> str:
+    return f"{value:.{PROMILLE}f}" if math.isfinite(value) else "unknown"
 
 
 def _signed(value: float) -> str:
@@ -185,6 +185,10 @@ def _signed(value: float) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else ""
+
+
+def _weight(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else ""
 
 
 def _share(value: float) -> str:

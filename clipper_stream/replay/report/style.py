@@ -35,7 +35,7 @@ p { max-width: 46rem; margin: .4rem 0 1rem; } .lead { font-size: 1.08rem; color:
 section { background: #fff; border: 1px solid #e4e4e0; border-radius: 10px; padding: 1.4rem 1.6rem; margin: 1.2rem 0; }
 img { width: 100%; height: auto; display: block; } figure { margin: 0; } figure svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
-th, td { text-align: right; padding: .35rem .9rem; border-bottom: 1px solid #ececea; white-space: nowrap; }
+th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid #ececea; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { color: #666; font-weight: 600; }
 td small { color: #777; } tr.policy td:first-child { font-weight: 700; } tr.broken td { color: #b34700; }
 td.text { text-align: left; white-space: normal; }
