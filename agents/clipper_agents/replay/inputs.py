@@ -1,13 +1,16 @@
 """The inputs of decisions: what the queries asked, read from their topic for a chunk at a time."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from clipper_agents.admin.client import TIMEOUT_S
 from clipper_agents.replay.reading import AT_ONCE, FETCH_MS
 from clipper_agents.replay.values import text_of
-from clipper_agents.replay.wire import UNSAID, LeanQuery, ListDecoder
+from clipper_agents.replay.wire import UNSAID, LeanQuery, ListDecoder, Record
 from clipper_stream.replay.columns import DecisionColumns
 from clipper_topics.catalogue import Catalogue
 
@@ -30,7 +33,8 @@ class InputReader:
         """Of each decision `{"input": ...}`, or `{"inputs": [...]}` of several rows, as JSON; None where it is gone.
 
         Raises:
-            KafkaError: the broker went away.
+            KafkaError: the broker refuses.
+            TimeoutError: nothing came for `TIMEOUT_S` seconds.
         """
         wanted: dict[int, str | None] = dict.fromkeys(columns.query_offset.tolist())
         wanted.pop(-1, None)
@@ -46,11 +50,18 @@ class InputReader:
         consumer.assign([tp])
         consumer.seek(tp, at)
         while at < end:
-            found = await consumer.getmany(tp, timeout_ms=FETCH_MS, max_records=AT_ONCE)
-            records = [record for record in found.get(tp, []) if record.offset in wanted]
-            for record, query in zip(records, self._decoder.decode(records), strict=True):
-                wanted[record.offset] = None if query is None else _text(query)
-            at = await consumer.position(tp)
+            before = at
+            async with asyncio.timeout(TIMEOUT_S):
+                while at == before:
+                    self._take(
+                        (await consumer.getmany(tp, timeout_ms=FETCH_MS, max_records=AT_ONCE)).get(tp, []), wanted
+                    )
+                    at = await consumer.position(tp)
+
+    def _take(self, records: Sequence[Record], wanted: dict[int, str | None]) -> None:
+        own = [record for record in records if record.offset in wanted]
+        for record, query in zip(own, self._decoder.decode(own), strict=True):
+            wanted[record.offset] = None if query is None else _text(query)
 
 
 def _text(query: LeanQuery) -> str | None:

@@ -152,7 +152,7 @@ async def _consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.start()
         await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
         yield consumer
-    except KafkaError as error:
+    except (KafkaError, TimeoutError) as error:
         raise await unreachable(kafka, error) from error
     finally:
         await consumer.stop()

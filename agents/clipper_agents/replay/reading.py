@@ -3,9 +3,10 @@
 Rules of this file:
 - Read is what is oldest, so that feedback comes when its prediction is known and a chunk is finished soon.
 - Records that a transaction took back are not read.
-- A broker that goes away is an error: whoever reads a log reads it again.
+- A broker that stays away for `TIMEOUT_S` is an error: whoever reads a log reads it again.
 """
 
+import asyncio
 import math
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from clipper_agents.admin.client import TIMEOUT_S
 from clipper_agents.replay.joining import PartitionJoin
 from clipper_agents.replay.span import PartitionSpan
 from clipper_agents.replay.wire import Record
@@ -73,7 +75,11 @@ class _Cursor:
         return count
 
     async def fetch(self, consumer: Any) -> None:
-        """Fetch the next records, or find that there are none."""
+        """Wait for the next records, or for the end."""
+        while not self.fetched and self._next < self.end:
+            await self._poll(consumer)
+
+    async def _poll(self, consumer: Any) -> None:
         found: dict[TopicPartition, list[Record]] = await consumer.getmany(
             self.tp, timeout_ms=FETCH_MS, max_records=AT_ONCE
         )
@@ -104,7 +110,8 @@ async def read_partition(
         progress: Told of what was read.
 
     Raises:
-        KafkaError: the broker went away.
+        KafkaError: the broker refuses.
+        TimeoutError: nothing came for `TIMEOUT_S` seconds.
     """
     predictions, *others = _cursors(catalogue, span, join)
     cursors = [predictions, *others]
@@ -112,7 +119,8 @@ async def read_partition(
     while live := [cursor for cursor in cursors if cursor.at_ms < math.inf]:
         oldest = min(live, key=lambda cursor: cursor.at_ms)
         if not oldest.fetched:
-            await oldest.fetch(consumer)
+            async with asyncio.timeout(TIMEOUT_S):
+                await oldest.fetch(consumer)
         progress(oldest.take(math.inf if oldest is predictions else predictions.at_ms))
         for columns in join.finished(min(cursor.at_ms for cursor in others)):
             yield columns

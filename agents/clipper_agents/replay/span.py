@@ -6,12 +6,14 @@ Rules of this file:
 - Feedback is read from a while before the span, and until the horizon behind its end, or to the end of the log.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from clipper_agents.admin.client import TIMEOUT_S
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
 
@@ -96,6 +98,7 @@ async def partition_spans(consumer: AIOKafkaConsumer, catalogue: Catalogue, span
     Raises:
         EmptySpan: the span names a partition that is not there.
         KafkaError: no broker answers, or a right is missing.
+        TimeoutError: nothing came for `TIMEOUT_S` seconds.
     """
     foreign = [number for number in span.offsets if not 0 <= number < catalogue.partitions]
     if foreign:
@@ -159,6 +162,7 @@ async def _time_at(consumer: Any, tp: TopicPartition, offset: int) -> int:
     """Timestamp of the first record at or behind an offset, milliseconds since the epoch."""
     consumer.assign([tp])
     consumer.seek(tp, offset)
-    record = await consumer.getone(tp)
+    async with asyncio.timeout(TIMEOUT_S):
+        record = await consumer.getone(tp)
     timestamp: int = record.timestamp
     return timestamp
