@@ -56,3 +56,17 @@ def test_every_case_of_the_fault_suite_is_named_by_a_promise():
     sources = [path.read_text() for path in (DOCS.parent / "tests/faults").glob("test_*.py")]
     cases = {name for source in sources for name in re.findall(r"^(?:async )?def (test_\w+)\(", source, re.MULTILINE)}
     assert not [name for name in sorted(cases) if f"`{name}`" not in said]
+
+
+def test_the_program_of_the_evaluation_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    pytest.importorskip("pyarrow")
+    from doubles_logged import log_of
+
+    from clipper_stream.replay.parquet import FileFacts, writing
+
+    monkeypatch.chdir(tmp_path)
+    with writing(Path("day.parquet"), FileFacts(application="digits", loss_kind="zero_one")) as writer:
+        writer.write(log_of(1_500)[0])
+    exec(blocks(DOCS / "how-to/evaluate-before-switching.md", "python")[0], {})
+    assert capsys.readouterr().out.startswith("model b:1 Estimate(")
+    assert "<svg" in Path("digits.html").read_text()
