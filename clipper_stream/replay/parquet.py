@@ -103,18 +103,16 @@ class DecisionWriter:
         """
         if self._folder and self._rows >= self._file_rows:
             self._end_file()
-        if self._file is None:
-            self._begin_file()
+        file = self._begun()
         if len(columns):
             given = (inputs or [None] * len(columns)) if self._inputs else None
-            self._file.write_table(table_of(columns, given), row_group_size=len(columns))
+            file.write_table(table_of(columns, given), row_group_size=len(columns))
             self._rows += len(columns)
             self._models |= dict.fromkeys(models_of(columns))
 
     def complete(self) -> None:
         """Write the end of the last file."""
-        if self._file is None:
-            self._begin_file()
+        self._begun()
         self._end_file()
 
     def abandon(self) -> None:
@@ -122,12 +120,16 @@ class DecisionWriter:
         if self._file is not None:
             self._file.close()
 
-    def _begin_file(self) -> None:
+    def _begun(self) -> Any:
+        """The file that is being written."""
         import pyarrow.parquet as pq  # noqa: PLC0415
 
+        if self._file is not None:
+            return self._file
         self._path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
         self._file = pq.ParquetWriter(self._path, schema(inputs=self._inputs), compression="zstd")
         self._files += 1
+        return self._file
 
     def _end_file(self) -> None:
         own = replace(self.facts, models=tuple(self._models), decisions=self._rows)
