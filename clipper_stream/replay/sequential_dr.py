@@ -8,9 +8,12 @@ Rules of this file:
 - A decision counts with the c of its time: the candidate's history has grown by c decisions, on average, for it.
 - The predicted loss is learned from earlier decisions alone, so that the estimate stays unbiased whatever it predicts.
 - Without `quantile` (0) c is the least ratio so far, which biases least and learns slowest.
+- c begins with the ratios that the candidate's first choices have on the first decisions, and not with 1. Else the
+  estimate would count decisions fully just until the first one that weighs much, and so depend on its loss.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -23,6 +26,8 @@ from clipper_stream.replay.scored import known_losses
 from clipper_stream.replay.walking import Progress, Run, queries_in_order
 
 _ROUNDING = 1.0 + 1e-9
+_PRIMING = 4_096
+"""Decisions that the ratio begins with: a weight that one in a thousand has is among them, but for one log in sixty."""
 
 Predict = Callable[[DecisionColumns], Floats]
 """Predicted loss of each model, (n, K), in the order of the columns' models."""
@@ -62,7 +67,7 @@ def sequential_dr(
     """
     learner, ratio, means = candidate.learner(), RatioQuantile(quantile), _Means(len(candidate.models))
     check_alone(learner, learner.standing(None, 0))
-    for columns in chunks:
+    for columns in _primed(ratio, iter(chunks), learner):
         mine = columns.of_models(learner.models)
         predicted = None if predict is None else predict(mine).tolist()
         yield _through(mine, learner, ratio, means, predicted, seed)
@@ -97,6 +102,27 @@ def _through(
             ratio.renew()
             learn(learner, target, number, loss[number], query)
     return run
+
+
+def _primed(ratio: RatioQuantile, chunks: Iterator[DecisionColumns], learner: Learner) -> Iterator[DecisionColumns]:
+    """The same chunks, when the ratio knows what the candidate's first choices weigh on the first decisions."""
+    begun: list[DecisionColumns] = []
+    left = _PRIMING
+    while left > 0 and (columns := next(chunks, None)) is not None:
+        begun.append(columns)
+        left -= _prime(ratio, columns.of_models(learner.models), learner, left)
+    ratio.renew()
+    return chain(begun, chunks)
+
+
+def _prime(ratio: RatioQuantile, mine: DecisionColumns, learner: Learner, most: int) -> int:
+    """How many decisions of a chunk the ratio was told."""
+    weight = known_losses(mine).weight
+    seen = np.flatnonzero(np.any(weight, axis=1))[:most]
+    for query in queries_in_order(mine.take(seen), np.ones(len(seen), np.bool_)):
+        target = learner.standing(*query.place, query.features).target
+        ratio.add(importance(target, weight[seen[query.row]].tolist()))
+    return len(seen)
 
 
 def _doubly_robust(

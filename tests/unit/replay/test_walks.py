@@ -204,3 +204,13 @@ def test_decisions_that_say_nothing_are_none_of_a_run():
     sums = BlockSums.of(*terms_and_choices(run, log, MODELS))
     assert sums.decisions == run.learned.sum() < 400
     assert sums.value == pytest.approx(value([run]), abs=1e-12)
+
+
+def test_sequential_dr_is_not_led_by_the_first_decision_that_weighs_much():
+    # the log asks the candidate's first model for one query of fifty, so that one known loss counts for 47 decisions
+    greedy = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
+    logs = [truth(2_000, seed).logged([0.02, 0.96, 0.02], seed) for seed in SEEDS]
+    runs = [next(sequential_dr([log], greedy, quantile=0.0)) for log in logs]
+    length = int(np.mean([run.learned.sum() for run in runs]))
+    expected = [value(simulate([truth(length, 500 + seed).whole()], greedy, seed=seed)) for seed in range(80)]
+    within([value([run]) for run in runs], expected)
