@@ -95,11 +95,17 @@ class FakeProducer:
 class FakeLogReader:
     """Reads the logs of a `FakeProducer`."""
 
+    behind_s = 0.0
+
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
         self.reads = 0
+        self.stale_ends = []
+        """What is said first about any partition's end, one for each time that it is asked for."""
 
     async def end_offsets(self, partitions):
+        if self.stale_ends:
+            return dict.fromkeys(partitions, self.stale_ends.pop(0))
         return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in partitions}
 
     async def read(self, starts, apply, ends=None, horizon_s=None):

@@ -20,7 +20,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
 from clipper_agents.router.encoding import headers_of
-from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.log_reader import LogReader, sure_ends
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.routing import Answer, Received
 from clipper_topics import codec
@@ -137,9 +137,9 @@ class IndexedLog:
             partitions: Those that this process owns now.
             horizon_s: Older records are not needed.
         """
-        ends = await self._reader.end_offsets([TopicPartition(self._topic, number) for number in partitions])
-        for tp, end in ends.items():
-            if self.index.of(tp.partition).last_offset >= end:
+        known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        for tp, end in (await sure_ends(self._reader, known)).items():
+            if end < known[tp]:
                 logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", tp.topic, tp.partition)
                 self.index.of(tp.partition).clear()
         count = await self.catch_up(partitions, horizon_s)

@@ -266,10 +266,11 @@ class RouterProcess:
         self.watch_room()
 
     async def _positions(self) -> dict[TP, int]:
-        """Feedback is read on where the rows end, whatever was committed."""
+        """Feedback is read on where the rows end, whatever was committed; from the beginning where there is none."""
         feedback = self.settings.catalogue.feedback
-        positions = {number: self.selection.position(number) for number in self._owned_partitions(feedback)}
-        return {TP(feedback, number): position + 1 for number, position in positions.items() if position >= 0}
+        return {
+            TP(feedback, number): self.selection.position(number) + 1 for number in self._owned_partitions(feedback)
+        }
 
     async def _revoked(self, *_: Any, **__: Any) -> None:
         """What is in flight is read again by whoever owns the partitions next.

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -14,10 +14,45 @@ from clipper_topics.connection import KafkaConnection
 Apply = Callable[[TopicPartition, list[ConsumerRecord[Any, Any]]], None]
 
 FETCH_BYTES = 4 << 20
+METADATA_MAX_AGE_MS = 5_000
+"""Who leads a partition is looked up so often: a broker that was frozen, and leads no more, is then asked no more."""
+BEHIND_S = 20.0
+"""How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
+when it was frozen, until it has heard that another one leads: a second or so, and up to nine if it has to be fenced."""
+BEHIND_AGAIN_S = 0.5
+
+
+class Ends(Protocol):
+    """Says where partitions end."""
+
+    behind_s: float
+
+    async def end_offsets(self, partitions: list[TopicPartition], /) -> dict[TopicPartition, int]:
+        """One past the last record of each partition, now."""
+        ...
+
+
+async def sure_ends(reader: Ends, known: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """Ends of partitions, asked for again while one lies before what is known of it.
+
+    One that stays there is that of another log: its topic was deleted and created again.
+
+    Args:
+        reader: Asks.
+        known: One past the last offset that is known of each partition.
+    """
+    until_s = time.monotonic() + reader.behind_s
+    ends = await reader.end_offsets(list(known))
+    while (behind := [tp for tp, offset in known.items() if ends[tp] < offset]) and time.monotonic() < until_s:
+        await asyncio.sleep(BEHIND_AGAIN_S)
+        ends |= await reader.end_offsets(behind)
+    return ends
 
 
 class LogReader:
     """One plain consumer with manual assignment; one read at a time. While Kafka is away, a read waits."""
+
+    behind_s = BEHIND_S
 
     def __init__(self, kafka: KafkaConnection) -> None:
         self._kafka = kafka
@@ -93,6 +128,7 @@ class LogReader:
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=10,
                 request_timeout_ms=REQUEST_TIMEOUT_MS,
+                metadata_max_age_ms=METADATA_MAX_AGE_MS,
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
             try:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import uvloop
+from aiokafka.errors import ProducerClosed
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
@@ -66,6 +67,13 @@ class Listener(Protocol):
     def fails(self, reason: BaseException | None, /) -> None:
         """It cannot go on; the process ends when this returns."""
         ...
+
+
+class Stopped(Protocol):
+    """What is left of an app."""
+
+    crashed: bool
+    crash_reason: BaseException | None
 
 
 class Unheard:
@@ -125,7 +133,12 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
-    return exits.CRASHED if worker.app.crashed or worker.app.outgrown else exits.OK
+    return exits.CRASHED if failed_while_stopping(worker.app) or worker.app.outgrown else exits.OK
+
+
+def failed_while_stopping(app: Stopped) -> bool:
+    """Whether something else went wrong than that a send came behind the producer's end: that work is read again."""
+    return bool(app.crashed) and not isinstance(app.crash_reason, ProducerClosed)
 
 
 def keep_ready_line() -> None:

@@ -18,7 +18,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
 from clipper_agents.streaming.databases import Database, open_anew
-from clipper_agents.streaming.log_reader import LogReader
+from clipper_agents.streaming.log_reader import LogReader, sure_ends
 from clipper_agents.streaming.logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 
@@ -68,7 +68,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
         """Read the changelog partitions from where the local rows end; how many records that were."""
         topic = self.changelog_topic.get_topic_name()
         starts = {TopicPartition(topic, partition): self._persisted(partition) + 1 for partition in partitions}
-        ends = await reader.end_offsets(list(starts))
+        ends = await sure_ends(reader, starts)
         for tp, start in starts.items():
             if start > ends[tp]:
                 self.log.warning("rows of partition %d are ahead of their changelog: rebuilding", tp.partition)

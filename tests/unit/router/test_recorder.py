@@ -203,6 +203,15 @@ async def test_records_of_a_query_that_were_read_while_it_was_in_flight_are_answ
 
 
 @recording
+async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index(fixture):
+    fixture.recorder.put([answer_to(query("a", 0)), answer_to(query("b", 1))])
+    await fixture.recorder.idle()
+    fixture.reader.stale_ends, fixture.reader.behind_s = [1], 30.0
+    assert await fixture.recorder.restore([0], 3600.0) == 0
+    assert fixture.found("a", "b") == [0, 1]
+
+
+@recording
 async def test_an_index_that_is_ahead_of_its_log_is_built_anew(fixture):
     """The broker's folder was wiped, the router's was not."""
     fixture.decisions.of(0).index([("q0", logged(50, "q0"))], 50, NOW_S)

@@ -98,6 +98,17 @@ def test_of_two_rows_with_one_key_the_newer_stays_in_whatever_order_they_were_wr
     assert rows(table) == {"a": 9}
 
 
+def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_rows(make_table, producer):
+    """Frozen, no leader any more, and just awake: it says where its log ended before others wrote on."""
+    table = make_table()
+    write(table, producer, a=1, b=2)
+    write(table, producer, a=3)
+    reader = FakeLogReader(producer)
+    reader.stale_ends, reader.behind_s = [1, 1], 30.0
+    assert asyncio.run(table.restore(reader, (0,))) == 0
+    assert rows(table) == {"a": 3, "b": 2}
+
+
 def test_a_table_that_is_ahead_of_its_changelog_is_built_anew(make_table, producer):
     """The broker's folder was wiped, the router's was not."""
     table = make_table()
