@@ -55,8 +55,8 @@ LOGS = (
 Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[Run]]
 WALKS: dict[str, Walk] = {
     "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log, MODELS)),
-    "sequential DR, quantile 0": lambda log, candidate: sequential_dr([log], candidate, quantile=0.0),
-    "sequential DR, quantile 0.05": lambda log, candidate: sequential_dr([log], candidate),
+    "sequential DR, quantile 0": lambda log, candidate: sequential_dr([log], candidate),
+    "sequential DR, quantile 0.05": lambda log, candidate: sequential_dr([log], candidate, quantile=0.05),
     "simulation of audits": lambda log, candidate: simulate([log], candidate),
 }
 

@@ -7,7 +7,8 @@ estimate of what the candidate would do there. The acceptance ratio c follows th
 Rules of this file:
 - A decision counts with the c of its time: the candidate's history has grown by c decisions, on average, for it.
 - The predicted loss is learned from earlier decisions alone, so that the estimate stays unbiased whatever it predicts.
-- Without `quantile` (0) c is the least ratio so far, which biases least and learns slowest.
+- With a quantile of 0, the default, c is the least ratio so far, which biases least and learns slowest. What 0.05 costs
+  is in docs/reference/learning-candidates.md: up to 0.05 of loss where the log was nearly certain.
 - c begins with the ratios that the candidate's first choices have on the first decisions, and not with 1. Else the
   estimate would count decisions fully just until the first one that weighs much, and so depend on its loss.
 """
@@ -37,7 +38,7 @@ def sequential_dr(
     chunks: Iterable[DecisionColumns],
     candidate: LearningPolicy,
     *,
-    quantile: float = 0.05,
+    quantile: float = 0.0,
     predict: Predict | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -47,7 +48,7 @@ def sequential_dr(
     Args:
         chunks: A log in the order of time; one chunk is gone through by `at_ms`.
         candidate: What it begins with.
-        quantile: Share of decisions that may be clipped, in [0, 1).
+        quantile: Share of decisions that may be clipped, in [0, 1). They teach more, and the estimate leans to the log.
         predict: Predicted losses of the candidate's models; None: the mean loss of each model so far.
         seed: Of the draws.
         progress: Told how many decisions were gone through.
