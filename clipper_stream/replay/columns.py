@@ -41,7 +41,7 @@ class DecisionColumns:
         policy: Index into `policies`, (n,).
         revision: Of the application's manifest that decided, (n,).
         propensity: Probability with which each model was asked, in (0, 1]; 0 where it was not asked, (n, M).
-        served: Models whose outputs made the answer, (n, M).
+        served: Models that were asked for the answer, also those that did not answer in time, (n, M).
         served_propensity: Probability that exactly these were served, in (0, 1], (n,).
         answered: Models that answered in time, (n, M).
         latency_ms: From the decision until the model's output was there; NaN where it was not, (n, M).

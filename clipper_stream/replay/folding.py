@@ -8,7 +8,7 @@ Rules of this file:
   feedback by feedback.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,13 +64,13 @@ def fold_columns(
 
     Source: as `clipper_stream.selection.state`.
     """
-    entries = _Entries.of(parts)
+    gathered: dict[int, _Gathered] = {}
+    for part in parts:
+        for partition in np.unique(part.partition).tolist():
+            gathered.setdefault(partition, _Gathered(partition)).add(part)
     rows = dict(start or {})
-    for place, (applied, offset) in entries.seen.items():
-        before = rows.get(place, NOTHING)
-        rows[place] = FoldedRow(state=before.state, applied=before.applied + applied, offset=max(before.offset, offset))
-    for place, state in _summed(entries, rows, damping).items():
-        rows[place] = FoldedRow(state=state, applied=rows[place].applied, offset=rows[place].offset)
+    for partition in sorted(gathered):
+        gathered.pop(partition).fold_into(rows, damping)
     return rows
 
 
@@ -125,108 +125,84 @@ def counted(columns: DecisionColumns) -> Bools:
     return columns.with_feedback & (columns.policy >= 0) & by_policy(columns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entries:
-    """One loss each, in the order in which they are added; `place` and `model` count through the words."""
+class _Gathered:
+    """The losses of one partition, an entry each, until all are here: 32 bytes of each."""
 
-    offset: Ints
-    place: Codes
-    model: Codes
-    loss: Floats
-    propensity: Floats
-    places: tuple[Place, ...]
-    models: tuple[str, ...]
-    seen: Mapping[Place, tuple[int, int]]
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self._contexts: dict[str | None, int] = {}
+        self._models: dict[str, int] = {}
+        self._seen: dict[int, tuple[int, int]] = {}
+        self._columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
 
-    @classmethod
-    def of(cls, parts: Iterable[DecisionColumns]) -> "_Entries":
-        places: dict[Place, int] = {}
-        models: dict[str, int] = {}
-        seen: dict[Place, tuple[int, int]] = {}
-        found = [_of_part(part, places, models, seen) for part in parts if len(part)]
-        columns: list[NDArray[Any]] = [np.concatenate(each) for each in zip(*found, strict=True)]
-        offset, place, model, loss, propensity = columns or [np.empty(0, np.int64)] * 5
-        order = np.argsort(offset, kind="stable")
-        return cls(
-            offset=offset[order],
-            place=place[order],
-            model=model[order],
-            loss=loss[order],
-            propensity=propensity[order],
-            places=tuple(places),
-            models=tuple(models),
-            seen=seen,
+    def add(self, part: DecisionColumns) -> None:
+        """Take in what these decisions say about the partition."""
+        learned = counted(part) & (part.partition == self._partition)
+        context = _numbers(part.contexts, self._contexts)[part.context]
+        self._note(part.feedback_offset[learned], context[learned])
+        known = ~np.isnan(part.loss) & learned[:, None]
+        row, column = np.nonzero(known)
+        scored = np.empty(part.loss.shape)
+        for model in range(len(part.models)):
+            scored[:, model] = scored_propensity(part, model)
+        found = (
+            part.feedback_offset[row],
+            context[row],
+            _numbers(part.models, self._models)[column],
+            part.loss[known],
+            scored[known],
         )
+        for gathered, own in zip(self._columns, found, strict=True):
+            gathered.append(own)
+
+    def fold_into(self, rows: dict[Place, FoldedRow], damping: float) -> None:
+        """Add everything to the rows, in the order of the feedback; nothing is left here."""
+        offset, context, model, loss, propensity = self._columns
+        order = np.argsort(_joined(offset), kind="stable")
+        width = len(self._models)
+        cell = _joined(context)[order].astype(np.int64) * width + _joined(model)[order]
+        losses, propensities = _joined(loss)[order], _joined(propensity)[order]
+        places = [(context, self._partition) for context in self._contexts]
+        before = [rows.get(place, NOTHING).state.of(name) for place in places for name in self._models]
+        sums = [
+            _sums(before, "count", cell, np.ones(len(cell))),
+            _sums(before, "loss", cell, losses),
+            _sums(before, "weighted_count", cell, 1.0 / propensities),
+            _sums(before, "weighted_loss", cell, losses / (propensities + damping)),
+        ]
+        met = np.bincount(cell, minlength=len(before)) > 0
+        for number, (applied, last) in self._seen.items():
+            row, first = rows.get(places[number], NOTHING), number * width
+            state = _state(row.state, tuple(self._models), sums, met, first)
+            rows[places[number]] = FoldedRow(state=state, applied=row.applied + applied, offset=max(row.offset, last))
+
+    def _note(self, offset: Ints, context: Codes) -> None:
+        """Count the feedback of each context, and keep the last offset."""
+        counts = np.bincount(context, minlength=len(self._contexts))
+        last = np.full(len(self._contexts), -1, np.int64)
+        np.maximum.at(last, context, offset)
+        for number in np.flatnonzero(counts).tolist():
+            applied, before = self._seen.get(number, (0, -1))
+            self._seen[number] = (applied + int(counts[number]), max(before, int(last[number])))
 
 
-def _of_part(
-    part: DecisionColumns, places: dict[Place, int], models: dict[str, int], seen: dict[Place, tuple[int, int]]
-) -> tuple[Ints, Codes, Codes, Floats, Floats]:
-    """The losses of some decisions; words that are new are numbered."""
-    place = _places_of(part, places)
-    number = np.array([models.setdefault(model, len(models)) for model in part.models], np.int32)
-    learned = counted(part)
-    _note(part.feedback_offset[learned], place[learned], places, seen)
-    row, column = np.nonzero(~np.isnan(part.loss) & learned[:, None])
-    scored = np.stack([scored_propensity(part, one) for one in range(len(part.models))], axis=1)
-    return (
-        part.feedback_offset[row],
-        place[row],
-        number[column],
-        part.loss[row, column],
-        scored[row, column],
-    )
+def _numbers(words: Sequence[Any], known: dict[Any, int]) -> Codes:
+    """The number of each word; a new one gets the next."""
+    return np.array([known.setdefault(word, len(known)) for word in words], np.int32)
 
 
-def _places_of(part: DecisionColumns, places: dict[Place, int]) -> Codes:
-    width = len(part.contexts)
-    keys = part.partition.astype(np.int64) * width + part.context
-    there, at = np.unique(keys, return_inverse=True)
-    words = [(part.contexts[key % width], key // width) for key in there.tolist()]
-    return np.array([places.setdefault(word, len(places)) for word in words], np.int32)[at]
+def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
+    """All pieces in one array; they are dropped."""
+    found = np.concatenate(pieces)
+    pieces.clear()
+    return found
 
 
-def _note(offset: Ints, place: Codes, places: Mapping[Place, int], seen: dict[Place, tuple[int, int]]) -> None:
-    """Count the feedback of each place, and keep the last offset."""
-    counts = np.bincount(place, minlength=len(places))
-    last = np.full(len(places), -1, np.int64)
-    np.maximum.at(last, place, offset)
-    for word, number in places.items():
-        if counts[number]:
-            applied, before = seen.get(word, (0, -1))
-            seen[word] = (applied + int(counts[number]), max(before, int(last[number])))
-
-
-def _summed(entries: _Entries, rows: Mapping[Place, FoldedRow], damping: float) -> dict[Place, SelectionState]:
-    """Sums in order: `bincount` adds one number after the other, and what was there before is the first of them."""
-    width = len(entries.models)
-    cells = len(entries.places) * width
-    cell = entries.place.astype(np.int64) * width + entries.model
-    before = [rows[place].state.of(model) for place in entries.places if place in rows for model in entries.models]
-    first = [
-        number * width + column
-        for number, place in enumerate(entries.places)
-        if place in rows
-        for column in range(width)
-    ]
-    where = np.concatenate([np.array(first, np.int64), cell])
-    sums: list[Floats] = [
-        np.bincount(where, np.concatenate([np.array([getattr(one, name) for one in before]), added]), cells).astype(
-            np.float64
-        )
-        for name, added in (
-            ("count", np.ones(len(cell))),
-            ("loss", entries.loss),
-            ("weighted_count", 1.0 / entries.propensity),
-            ("weighted_loss", entries.loss / (entries.propensity + damping)),
-        )
-    ]
-    met = np.bincount(cell, minlength=cells) > 0
-    return {
-        place: _state(rows[place].state, entries.models, sums, met, number * width)
-        for number, place in enumerate(entries.places)
-        if place in rows
-    }
+def _sums(before: Sequence[ModelTotals], name: str, cell: Ints, added: Floats) -> Floats:
+    """The sum of each cell: `bincount` adds one number after the other, and what was there before is the first."""
+    first = np.array([getattr(one, name) for one in before])
+    where = np.concatenate([np.arange(len(first)), cell])
+    return np.asarray(np.bincount(where, np.concatenate([first, added]), len(first)), np.float64)
 
 
 def _state(
