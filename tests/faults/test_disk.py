@@ -28,7 +28,7 @@ from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-REASONS = {"no_models", "late", "arrived_late", "errors"}
+REASONS = {"late", "arrived_late", "errors", "no_models"}
 QUERIES_BETWEEN = 80
 FLUSHED = {**damage.ON_TABLES, **damage.HARMLESS}
 ALL_DAMAGE = {**FLUSHED, **damage.ON_LOGS}

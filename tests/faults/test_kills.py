@@ -25,8 +25,8 @@ from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(900)]
 
-REASONS = {"late", "arrived_late", "errors"}
-"""Why an answer may be a default while processes are killed."""
+REASONS = {"late", "arrived_late", "errors", "no_models"}
+"""Why an answer may be a default while processes are killed; without a model while colocated ones are made again."""
 
 
 @pytest.fixture
