@@ -33,10 +33,12 @@ class QueryLosses:
     Attributes:
         models: Of each version that can be scored.
         answer: Of what the application's models answered; None: not known.
+        silent: Versions that were asked and did not answer.
     """
 
     models: Mapping[str, float]
     answer: float | None
+    silent: frozenset[str] = frozenset()
 
 
 def decided_by_chance(prediction: Prediction) -> bool:
@@ -65,10 +67,12 @@ def losses_of(
         models = _by_label(prediction, audit, decision, truth, loss_kind)
     else:
         models = dict(score(decision, truth, loss_kind).losses)
+    silent = frozenset(map(_ref, [*prediction.missing, *(audit.missing if audit is not None else ())]))
     if any(ref not in candidates for ref in decision.served):
         own = [models[ref] for ref in _audited(audit) if ref in candidates and ref in models]
-        return QueryLosses(models=models, answer=own[0] if len(own) == 1 else None)
-    return QueryLosses(models=models, answer=_loss_of_answer(prediction, decision, truth, loss_kind))
+        return QueryLosses(models=models, answer=own[0] if len(own) == 1 else None, silent=silent)
+    answer = _loss_of_answer(prediction, decision, truth, loss_kind)
+    return QueryLosses(models=models, answer=answer, silent=silent)
 
 
 def answered(prediction: Prediction, audit: Audit | None) -> list[str]:

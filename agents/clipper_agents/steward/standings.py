@@ -2,6 +2,8 @@
 
 Which evidence a query belongs to is said by the revision under which it was decided, not by when it was read: so what
 is known at a place in the logs is the same whether it was read live or again after a restart.
+
+A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
 """
 
 from collections.abc import Mapping
@@ -86,7 +88,8 @@ class Standings:
                 trial.evidence = trial.evidence.observe(losses.models.get(ref), losses.answer, of_step=of_step)
         if revision >= self._watched.candidates_since:
             for ref in losses.models.keys() & self._losses.keys():
-                self._losses[ref] = self._losses[ref].observe(losses.models[ref])
+                if self._losses[ref].count or ref not in losses.silent:
+                    self._losses[ref] = self._losses[ref].observe(losses.models[ref])
 
     def decision(self) -> Decision | None:
         """The first change that a rule asks for: of trials in their order, then of candidates."""
