@@ -115,7 +115,7 @@ class ModelWatch:
             if shortest_s is None:
                 faulthandler.cancel_dump_traceback_later()
             else:
-                faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True)
+                faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True, file=sys.__stderr__ or sys.stderr)
             time.sleep(LOOK_S)
             now_s = time.monotonic()
             self.look(min(now_s - last_s, 2 * LOOK_S))
@@ -124,7 +124,7 @@ class ModelWatch:
     def _give_up(self, watch: BatchWatch) -> None:
         text = "model hangs, the process ends: correct the model, or raise batch.hang_s if it needs so long"
         event(logger, text, logging.ERROR, model=watch.ref, rows=watch.rows, hang_s=watch.hang_s)
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
         logging.shutdown()
         self._end(exits.CRASHED)
 
