@@ -115,7 +115,8 @@ class ModelWatch:
             if shortest_s is None:
                 faulthandler.cancel_dump_traceback_later()
             else:
-                faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True, file=sys.__stderr__ or sys.stderr)
+                own = sys.__stderr__ or sys.stderr  # which a test, or a model, may have put something else in place of
+                faulthandler.dump_traceback_later(shortest_s + ALARM_SPARE_S, exit=True, file=own)
             time.sleep(LOOK_S)
             now_s = time.monotonic()
             self.look(min(now_s - last_s, 2 * LOOK_S))
