@@ -20,7 +20,7 @@ EXAMPLE = ROOT / "examples" / "replay" / "run.py"
 def test_the_best_candidate_of_a_logged_day_is_found_switched_on_and_is_as_good_as_predicted(tmp_path: Path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     done = subprocess.run(
-        [sys.executable, EXAMPLE, "--seconds", "30", "--rate", "40", "--out", tmp_path],
+        [sys.executable, EXAMPLE, "--seconds", "15", "--rate", "60", "--out", tmp_path],
         cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"

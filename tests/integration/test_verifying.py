@@ -62,7 +62,7 @@ async def test_a_table_is_verified_under_traffic_and_a_falsified_row_is_named(at
         assert found.feedbacks == traffic.asked
         code, printed = await command(at, "verify")
         assert code == 0
-        assert f"equal: {found.rows} rows of {traffic.asked} feedbacks in 2 partitions" in printed
+        assert f"equal: {found.rows} rows of {traffic.asked:,} feedbacks in 2 partitions" in printed
         assert await router.ended(signal.SIGTERM) == 0, router.log
     key, row = await newest(at, "app")
     await at.ask({"query_id": "next", "input": [4, 1]}, partition=key.partition)
