@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
 from clipper_agents.admin.client import TIMEOUT_S, unreachable
 from clipper_agents.admin.control_log import (
@@ -201,13 +201,21 @@ async def as_control_writer(
         except ProducerFenced as error:
             reason = error
         except (KafkaError, TimeoutError) as error:
-            if not passes(error):
+            if not interrupted(error):
                 raise await unreachable(connection, error) from error
             reason = error
     raise Outpaced(
         f"{ATTEMPTS} attempts to write to {catalogue.control} were interrupted ({reason!r}): "
         "is another command running in a loop? Try again"
     ) from reason
+
+
+def interrupted(error: Exception) -> bool:
+    """Whether to begin again: nobody answered, or the broker does not know what became of the transaction.
+
+    The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
+    """
+    return passes(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
 
 
 class _Attempt:
