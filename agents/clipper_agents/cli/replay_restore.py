@@ -10,6 +10,7 @@ import typer
 
 from clipper_agents.cli.dead_letters import since_ms
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
 from clipper_agents.cli.showing import plain
 
 if TYPE_CHECKING:
@@ -51,14 +52,7 @@ def restore(
     _show(settings, found, before)
     if dry_run:
         return
-    if plan.restore.before is None:
-        typer.echo(
-            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
-        )
-    if not yes:
-        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
-    asyncio.run(_carry_out(settings, plan))
-    typer.echo(plan.restore_id)
+    carry_out_if_wanted(settings, application, plan, yes=yes)
 
 
 def offsets_of(text: str) -> dict[int, int]:
@@ -93,12 +87,6 @@ async def _plan(
     return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
 
 
-async def _carry_out(settings: "Settings", plan: "Plan") -> None:
-    from clipper_agents.admin.restoring import carry_out
-
-    await carry_out(settings.connection(os.environ), settings.catalogue, plan)
-
-
 def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> None:
     """Weights without a context before and after, on standard error; how many contexts change."""
     from rich.console import Console
@@ -106,7 +94,6 @@ def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> N
 
     from clipper_agents.admin import read_manifests
     from clipper_agents.admin.saved_states import state_of_rows
-    from clipper_agents.cli.selection import weights_of
 
     manifests = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
     manifest = manifests.applications.get(found.application)

@@ -88,14 +88,7 @@ def restore_selection(
     plan = asyncio.run(_plan(settings, application, revision, file, why, by, resume))
     saved = sum(len(_rows_in(value)) for value in plan.markers)
     typer.echo(f"{plan.restore_id}: {saved} rows in {len(plan.markers)} partitions", err=True)
-    if plan.restore.before is None:
-        typer.echo(
-            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
-        )
-    if not yes:
-        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
-    asyncio.run(_carry_out(settings, plan))
-    typer.echo(plan.restore_id)
+    carry_out_if_wanted(settings, application, plan, yes=yes)
 
 
 async def _plan(
@@ -141,10 +134,18 @@ async def _saved_rows(
     return undone.restore_id, undone.restore.before or []
 
 
-async def _carry_out(settings: "Settings", plan: "Plan") -> None:
+def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *, yes: bool) -> None:
+    """Restore, after a question unless `yes`; print the id of the restore."""
     from clipper_agents.admin.restoring import carry_out
 
-    await carry_out(settings.connection(os.environ), settings.catalogue, plan)
+    if plan.restore.before is None:
+        typer.echo(
+            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
+        )
+    if not yes:
+        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
+    asyncio.run(carry_out(settings.connection(os.environ), settings.catalogue, plan))
+    typer.echo(plan.restore_id)
 
 
 async def _look(settings: "Settings", application: str, context: str | None) -> dict[str, Any]:

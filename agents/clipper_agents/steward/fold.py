@@ -20,10 +20,9 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import Prediction
+from clipper_topics.restore import RESTORE
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
-RESTORE = "clipper-restore"
-"""Header of a record on the feedback topic that restores a state, and says nothing about a query."""
 
 
 class Ahead(Exception):

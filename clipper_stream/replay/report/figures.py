@@ -1,17 +1,17 @@
 """The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from clipper_stream.replay.evaluation import CandidateResult, Estimate, Evaluation
+from clipper_stream.replay.evaluation import Estimate, Evaluation
 from clipper_stream.replay.report.drawing import interval_rows, line_style, panels, time_axis, times
 from clipper_stream.replay.report.style import COLOURS, LOGGED_COLOUR, SVG
 
 MOST_PANELS = 6
-"""Of a figure with a panel a candidate; the page says what is left out."""
+"""Of a figure with a panel a candidate; the tables of the page have all of them."""
 
 
 def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
@@ -146,8 +146,3 @@ def calibration(evaluation: Evaluation) -> Figure | None:
 
 def _points(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
-
-
-def left_out(results: Sequence[CandidateResult]) -> int:
-    """How many candidates have no panel of their own."""
-    return max(0, len(results) + 1 - MOST_PANELS)

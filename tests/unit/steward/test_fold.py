@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 from doubles_steward import CANARY, PLAIN, SHADOW, answered, audit_of, control_of, decided, with_trials
 
-from clipper_agents.steward.fold import RESTORE, Ahead, Fold
+from clipper_agents.steward.fold import Ahead, Fold
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import RolloutRule, Trial
+from clipper_topics.restore import RESTORE
 
 CATALOGUE = Catalogue(partitions=1)
 RULE = RolloutRule(margin=0.2, steps=[0.05], least=20)
