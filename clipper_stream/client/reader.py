@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from clipper_stream.client.access import RIGHTS, explained, refused_right
 from clipper_stream.client.errors import BrokerUnavailable
-from clipper_stream.client.waiting import Waiting
+from clipper_stream.client.pending_answers import Waiting
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
 from clipper_topics.connection import KafkaConnection
 

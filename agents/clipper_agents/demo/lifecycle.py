@@ -17,9 +17,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipper_stream.replay.report.drawing import line_style, svg
-from clipper_stream.replay.report.style import PAGE as PAGE_STYLE
-from clipper_stream.replay.report.style import SVG
+from clipper_stream.evaluation.report.plots import line_style, svg
+from clipper_stream.evaluation.report.style import PAGE as PAGE_STYLE
+from clipper_stream.evaluation.report.style import SVG
 from clipper_topics.change import Change
 
 COMMAND_COLOURS = {"promote": "#1a7f4b", "abort": "#b3261e", "rollback": "#b3261e", "retire": "#777777"}

@@ -28,10 +28,10 @@ from clipper_agents.demo.versions import versions
 from clipper_agents.demo.view import View
 from clipper_agents.demo.watching import Sample, Watcher
 from clipper_agents.replay.verdicts import Verification
-from clipper_agents.replay.verifying import verify
+from clipper_agents.replay.verify import verify
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.kept import Surroundings
+from clipper_agents.supervisor.supervised_process import Surroundings
 
 COUNTED_WITHIN_S = 15.0
 """For the last feedback to reach the router's counters."""
