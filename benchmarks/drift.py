@@ -28,8 +28,9 @@ PAGE = """# How long until drift is seen
 
 <!-- Generated: python benchmarks/drift.py --page benchmarks/results/drift.md -->
 
-Default parameters; the losses jump from a mean of 0.1 to another one. Median and largest number of losses after the jump until it is detected; `n missed` where it was
-not within {longest:,}. False: sequences of {stationary:,} losses without a jump in which one was seen.
+Default parameters; the losses jump from a mean of 0.1 to another one. Median and largest number of losses after
+the jump until it is detected; `n missed` where it was not within {longest:,}.
+False: sequences of {stationary:,} losses without a jump in which one was seen.
 [What to use when](../../docs/how-to/watch-for-drift.md).
 
 {table}
