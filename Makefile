@@ -34,8 +34,8 @@ test-fast: $(STAMP) ## Tests that need no Kafka
 faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
 	$(BIN)/pytest -m "faults or long" -q $(ARGS)
 
-soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes docs/reference/soak.md
-	$(BIN)/python benchmarks/soak.py --json benchmarks/results/soak.json --page docs/reference/soak.md $(ARGS)
+soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes benchmarks/results/soak.md
+	$(BIN)/python benchmarks/soak.py --json benchmarks/results/soak.json --page benchmarks/results/soak.md $(ARGS)
 
 lint: $(STAMP) ## Formatting, lint, import directions, types
 	$(BIN)/ruff format --check .

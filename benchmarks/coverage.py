@@ -1,7 +1,7 @@
 """How often does a 95 % interval of an estimate cover what the candidate really loses, and how wide is it?
 
     python benchmarks/coverage.py                                        # some minutes; simulated and seeded
-    python benchmarks/coverage.py --page docs/reference/coverage.md      # and the page with its plot
+    python benchmarks/coverage.py --page benchmarks/results/coverage.md      # and the page with its plot
     python benchmarks/coverage.py --quick                                # few seeds; its numbers say nothing
 
 Five classifiers of handwritten digits, trained on 600 images and more or less blind, answer the other 1,197: the loss
@@ -85,7 +85,7 @@ def main() -> None:
     if options.page is not None:
         plotted = options.page.with_suffix(".svg")
         plot(rows, plotted)
-        generated = "<!-- Generated: python benchmarks/coverage.py --page docs/reference/coverage.md -->"
+        generated = "<!-- Generated: python benchmarks/coverage.py --page benchmarks/results/coverage.md -->"
         asked = "\n".join((__doc__ or "").splitlines()[6:])
         head = (
             f"# How often intervals cover\n\n{generated}\n\n{seeds} seeds a row, by `benchmarks/coverage.py`.\n"

@@ -1,7 +1,7 @@
 """How many losses until a detector sees a jump, and how often does it see one that is not there?
 
     python benchmarks/drift.py                                   # some minutes, most of them kswin's; seeded
-    python benchmarks/drift.py --page docs/reference/drift.md    # and the page of the figures
+    python benchmarks/drift.py --page benchmarks/results/drift.md    # and the page of the figures
     python benchmarks/drift.py --quick                           # few seeds; its numbers say nothing
 
 Each detector has its default parameters. It reads 2,000 losses of one mean, and, if it has not detected anything by
@@ -26,10 +26,12 @@ HEADINGS = """| losses | detector | false, of sequences | to 0.15 | to 0.2 | to 
 |---|---|---|---|---|---|---|---|"""
 PAGE = """# How long until drift is seen
 
-Written by `python benchmarks/drift.py --page docs/reference/drift.md`: default parameters, the losses jump from a mean
-of 0.1 to another one. Median and largest number of losses after the jump until it is detected; `n missed` where it was
-not within {longest:,}. False: sequences of {stationary:,} losses without a jump in which one was seen.
-[What to use when](../how-to/watch-for-drift.md).
+<!-- Generated: python benchmarks/drift.py --page benchmarks/results/drift.md -->
+
+Default parameters; the losses jump from a mean of 0.1 to another one. Median and largest number of losses after
+the jump until it is detected; `n missed` where it was not within {longest:,}.
+False: sequences of {stationary:,} losses without a jump in which one was seen.
+[What to use when](../../docs/how-to/watch-for-drift.md).
 
 {table}
 """

@@ -1,7 +1,7 @@
-"""What did the benchmarks find? The results of a run as one page of Markdown tables, for docs/reference/figures.md.
+"""What did the benchmarks find? The results of a run as one page of Markdown tables, for benchmarks/results/figures.md.
 
 python benchmarks/all.py
-python benchmarks/figures.py > docs/reference/figures.md
+python benchmarks/figures.py > benchmarks/results/figures.md
 """
 
 import argparse
@@ -19,8 +19,8 @@ HEAD = (
     "# Figures",
     "",
     "Made by `benchmarks/figures.py` from one run of `make bench`. What each figure means is said in",
-    "[the benchmarks' page](../../benchmarks/README.md), and what follows from them in",
-    "[performance](../explanation/performance.md).",
+    "[the benchmarks' page](../README.md), and what follows from them in",
+    "[performance](../../docs/explanation/performance.md).",
     "",
 )
 

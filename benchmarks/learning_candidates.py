@@ -1,7 +1,7 @@
 """How near do rejection and sequential DR come to what a policy that learns really loses, and how fast are they?
 
     python benchmarks/learning_candidates.py                                              # two minutes; seeded
-    python benchmarks/learning_candidates.py --page docs/reference/learning-candidates.md # and the page of the figures
+    python benchmarks/learning_candidates.py --page benchmarks/results/learning-candidates.md  # and the page
     python benchmarks/learning_candidates.py --quick                                      # its numbers say nothing
 
 Three models that lose 0.1, 0.3 and 0.5, a query a millisecond, feedback up to 0.2 s later. Each log was decided by
@@ -70,7 +70,7 @@ def main() -> None:
     lines = [*accuracy(seeds, rows), "", *speed(rows * 20)]
     print("\n".join(lines))
     if options.page is not None:
-        command = "python benchmarks/learning_candidates.py --page docs/reference/learning-candidates.md"
+        command = "python benchmarks/learning_candidates.py --page benchmarks/results/learning-candidates.md"
         head = f"# Candidates that learn, estimated\n\n<!-- Generated: {command} -->\n"
         asked = "\n".join((__doc__ or "").splitlines()[6:])
         made = f"{seeds} logs of {rows:,} decisions a row, by `benchmarks/learning_candidates.py`."

@@ -1,8 +1,8 @@
 """How much does each selection policy lose until it knows the best model, and does it when the best one changes?
 
     python benchmarks/regret.py                                     # some minutes of two CPUs; simulated and seeded
-    python benchmarks/regret.py --page docs/reference/regret.md     # and the page of the figures
-    python benchmarks/regret.py --page docs/reference/regret.md --plot     # and its plot, regret.svg beside it
+    python benchmarks/regret.py --page benchmarks/results/regret.md     # and the page of the figures
+    python benchmarks/regret.py --page benchmarks/results/regret.md --plot     # and its plot, regret.svg beside it
     python benchmarks/regret.py --quick                             # few queries; its numbers say nothing
 
 The policies are those of the registry, with default parameters where none are given. Regret is what a policy loses
@@ -133,12 +133,12 @@ def curve_of(run: Run) -> Floats:
 
 # --- showing ----------------------------------------------------------------------------------------------------------
 def head(queries: int, seeds: int) -> list[str]:
-    generated = "<!-- Generated: python benchmarks/regret.py --page docs/reference/regret.md --plot -->"
+    generated = "<!-- Generated: python benchmarks/regret.py --page benchmarks/results/regret.md --plot -->"
     asked = "\n".join((__doc__ or "").splitlines()[7:])
     return [
         f"# Regret of the selection policies\n\n{generated}\n",
         f"{queries:,} queries, {seeds} seeds a row, simulated by `benchmarks/regret.py`. What follows from it is in",
-        "[which policy when](../explanation/which-policy-when.md).\n",
+        "[which policy when](../../docs/explanation/which-policy-when.md).\n",
         asked,
         "\n![regret over queries, a panel a world](regret.svg)\n",
     ]

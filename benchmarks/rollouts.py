@@ -1,7 +1,7 @@
 """How many feedbacks until a version on trial is promoted or aborted, and until a policy finds a new one the best?
 
     python benchmarks/rollouts.py                                        # some minutes; simulated and seeded
-    python benchmarks/rollouts.py --page docs/reference/rollouts.md      # and the page of the figures
+    python benchmarks/rollouts.py --page benchmarks/results/rollouts.md      # and the page of the figures
     python benchmarks/rollouts.py --quick                                # few seeds; its numbers say nothing
 
 The rule has its default parameters. The application's answers lose 0.20; a trial loses as much more or less as the row
@@ -56,7 +56,7 @@ def main() -> None:
     lines = [*trials(seeds), "", *newcomers(seeds)]
     print("\n".join(lines))
     if options.page is not None:
-        generated = "<!-- Generated: python benchmarks/rollouts.py --page docs/reference/rollouts.md -->"
+        generated = "<!-- Generated: python benchmarks/rollouts.py --page benchmarks/results/rollouts.md -->"
         head = f"# How long a trial takes\n\n{generated}\n"
         asked = "\n".join((__doc__ or "").splitlines()[6:])
         options.page.write_text(

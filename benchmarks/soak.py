@@ -1,6 +1,6 @@
 """Does anything grow? Half an hour at half of the rate that the pipeline sustains, with feedback and contexts.
 
-    python benchmarks/soak.py --json results/soak.json --page docs/reference/soak.md      # 35 minutes: `make soak`
+    python benchmarks/soak.py --json results/soak.json --page benchmarks/results/soak.md      # 35 minutes: `make soak`
     python benchmarks/soak.py --quick
 
 One router with a colocated model, one host, an embedded Kafka (`configs/soak.toml`), and `clipper-stream loadgen`: a

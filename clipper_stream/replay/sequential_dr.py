@@ -8,7 +8,7 @@ Rules of this file:
 - A decision counts with the c of its time: the candidate's history has grown by c decisions, on average, for it.
 - The predicted loss is learned from earlier decisions alone, so that the estimate stays unbiased whatever it predicts.
 - With a quantile of 0, the default, c is the least ratio so far, which biases least and learns slowest. What 0.05 costs
-  is in docs/reference/learning-candidates.md: up to 0.05 of loss where the log was nearly certain.
+  is in benchmarks/results/learning-candidates.md: up to 0.05 of loss where the log was nearly certain.
 - c begins with the ratios that the candidate's first choices have on the first decisions, and not with 1. Else the
   estimate would count decisions fully just until the first one that weighs much, and so depend on its loss.
 """

@@ -62,7 +62,7 @@ def _mib(value: float | None) -> str:
 HEAD = """\
 # Faults
 
-Made by `make faults`, on two cores. What is promised is in [delivery](../explanation/delivery.md).
+Made by `make faults`, on two cores. What is promised is in [delivery](../../docs/explanation/delivery.md).
 
 *Kills* are processes that were killed, frozen, cut off or damaged. *Lost* are queries without a prediction or a dead
 letter, *differing* those with two predictions that are not the same bytes, *double-counted* feedbacks that the table

@@ -58,7 +58,7 @@ def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
 def figures_of_regret():
     """Regret after the last query, by world and policy, as the page has it."""
     measured, world = {}, ""
-    for line in (BENCHMARKS.parent / "docs/reference/regret.md").read_text().splitlines():
+    for line in (BENCHMARKS.parent / "benchmarks/results/regret.md").read_text().splitlines():
         world = line.removeprefix("## ") if line.startswith("## ") else world
         cells = line.strip("| ").split(" | ")
         if line.startswith("| `") and len(cells) == 6:
@@ -76,7 +76,7 @@ def loaded(path):
 
 @pytest.mark.parametrize(("policy", "within"), [("exp3", 600), ("exp4", 500), ("epsilon_greedy", 1500)])
 def test_a_new_version_is_found_best_within_a_bound(policy, within):
-    """The bounds are about twice the 95th percentiles in docs/reference/rollouts.md."""
+    """The bounds are about twice the 95th percentiles in benchmarks/results/rollouts.md."""
     spec = importlib.util.spec_from_file_location("benchmark_newcomers", BENCHMARKS / "rig/newcomers.py")
     newcomers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(newcomers)

@@ -19,8 +19,9 @@ SOURCES = {
 # the packages of the library that may touch Kafka or the wire records; all others are pure
 CONNECTED = {"client", "replay"}
 
+FOLDERS = ("docs", "benchmarks", "examples")
 MODULES = sorted(module for source in SOURCES.values() for module in source.rglob("*.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

@@ -111,7 +111,12 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
 
 
 async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> bool:
-    """Whether a group has committed the end of every partition of a topic; True when there is no such topic.
+    """Whether a group has committed the end of every partition of a topic; errors as of `unread`."""
+    return not await unread(connection, group, topic)
+
+
+async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
+    """Records of a topic that a group has not committed, over all partitions; 0 when there is no such topic.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -125,11 +130,11 @@ async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> b
             for number in found["partitions"]
         ]
         if not partitions:
-            return True
+            return 0
         coordinator = await _coordinator(admin, group)
         committed = await admin.list_consumer_group_offsets(group, coordinator, partitions)
     ends = await _ends(connection, partitions)
-    return all(end == 0 or (tp in committed and committed[tp].offset >= end) for tp, end in ends.items())
+    return sum(max(0, end - max(0, committed[tp].offset if tp in committed else 0)) for tp, end in ends.items())
 
 
 async def _ends(connection: KafkaConnection, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:

@@ -39,7 +39,7 @@ class Estimator(Protocol):
     """Whether it needs predicted losses."""
     covers: ClassVar[bool]
     """Whether an interval covers the candidate's loss as often as it says, given support. Not where a prediction, or a
-    bound, makes an error that more decisions do not show: docs/reference/coverage.md has the figures."""
+    bound, makes an error that more decisions do not show: benchmarks/results/coverage.md has the figures."""
 
     def terms(self, choices: Choices) -> Terms:
         """Parts of these decisions, each from its own row alone.

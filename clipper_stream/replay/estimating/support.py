@@ -17,7 +17,7 @@ from clipper_stream.replay.estimating.choices import Choices
 from clipper_stream.replay.estimating.contexts import Contexts, Names, together
 
 FEWEST_CARRYING = 100.0
-"""Below it intervals cover less often than they say (docs/reference/coverage.md)."""
+"""Below it intervals cover less often than they say (benchmarks/results/coverage.md)."""
 MOST_UNSUPPORTED = 0.01
 MOST_OF_ONE = 0.05
 _DOUBTS = 4.0

@@ -1,4 +1,7 @@
-"""What the figures of a report are drawn with: panels, colours, a time axis, an SVG."""
+"""What the figures of a report are drawn with: panels, colours, a time axis, an SVG or a PNG.
+
+Without pyplot, so that there is no window and no global state.
+"""
 
 import io
 import re
@@ -52,6 +55,13 @@ def interval_rows(axes: Axes, names: Sequence[str], points: Sequence[tuple[float
     axes.plot(values, places, "o", ms=6, **style)
     axes.set_yticks(places, labels=list(names))
     axes.set_ylim(-0.6, len(names) - 0.4)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def svg(figure: Figure) -> str:

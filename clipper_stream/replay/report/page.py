@@ -1,15 +1,13 @@
 """The page: what is better, by how much, how sure that is, and why to be careful."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
-from string import Template
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.replay.evaluation import CandidateResult, ContextResult, Estimate, Evaluation
-from clipper_stream.replay.report.style import PAGE
+from clipper_stream.replay.report.document import bullets, captioned, cell, document, row, section, table
 
 CAPTIONS = {
     "losses": """What each would have cost
@@ -30,18 +28,6 @@ A confidence is calibrated when answers of confidence 0.9 are right nine times o
 dashed line, and a threshold on it means what it says.""",
 }
 """Title, in the first line, and text of each figure."""
-DOCUMENT = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title><style>$style</style></head><body><main>
-<h1>$title</h1>
-<p class="lead">$lead</p>
-<section><h2>Candidates</h2><div class="wide">$results</div>$warnings</section>
-$figures
-<section><h2>Estimates</h2><div class="wide">$estimates</div></section>
-$contexts
-<section><h2>What was looked at</h2><ul>$notes</ul></section>
-</main></body></html>
-""")
 PROMILLE = 4  # digits after the point: losses differ by tenths of a percent
 
 
@@ -63,23 +49,14 @@ def write_page(path: Path, evaluation: Evaluation) -> Path:
 def render_page(evaluation: Evaluation) -> str:
     """The page; arguments and errors as of `write_page`."""
     results = [evaluation.logged, *evaluation.candidates]
-    return DOCUMENT.substitute(
-        title=escape(f"Replay of {evaluation.application}"),
-        style=PAGE,
-        lead=escape(lead(evaluation)),
-        results=_table(
-            ("", "kind", "loss", "difference", "", "carried by", "largest weight", "no support"),
-            [_result_row(one) for one in results],
-        ),
-        warnings=_list([f"{one.name}: {text}" for one in evaluation.candidates for text in one.warnings]),
-        figures=_figures(evaluation),
-        estimates=_table(
-            ("candidate", "estimator", "loss", "interval", "made by"),
-            [_estimate_row(one, name) for one in results for name in one.estimates],
-        ),
-        contexts="".join(_contexts(one) for one in evaluation.candidates if len(one.contexts) > 1),
-        notes="".join(f"<li>{escape(note)}</li>" for note in evaluation.notes),
-    )
+    sections = [
+        section("Candidates", _results(results), bullets(_warnings(evaluation))),
+        *_figures(evaluation),
+        section("Estimates", _estimates(results)),
+        *(section(f"{one.name} by context", _contexts(one)) for one in evaluation.candidates if len(one.contexts) > 1),
+        section("What was looked at", bullets(evaluation.notes)),
+    ]
+    return document(f"Replay of {evaluation.application}", lead(evaluation), sections)
 
 
 def lead(evaluation: Evaluation) -> str:
@@ -113,66 +90,59 @@ def carried_by(one: CandidateResult) -> float:
     return standing.carrying if math.isfinite(standing.carrying) else standing.effective
 
 
-def _figures(evaluation: Evaluation) -> str:
+def _figures(evaluation: Evaluation) -> Iterator[str]:
     try:
         from clipper_stream.replay.report.drawing import svg  # noqa: PLC0415 (matplotlib takes a second)
         from clipper_stream.replay.report.figures import draw_figures  # noqa: PLC0415 (likewise)
     except ImportError as error:
         raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
-    parts = []
     for name, figure in draw_figures(evaluation).items():
-        title, _, text = CAPTIONS[name].partition("\n")
-        parts.append(
-            f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p><figure>{svg(figure)}</figure></section>\n"
-        )
-    return "".join(parts)
+        yield captioned(CAPTIONS[name], svg(figure))
+
+
+def _warnings(evaluation: Evaluation) -> Iterator[str]:
+    return (f"{one.name}: {text}" for one in evaluation.candidates for text in one.warnings)
+
+
+def _results(results: Sequence[CandidateResult]) -> str:
+    head = ("", "kind", "loss", "difference", "", "carried by", "largest weight", "no support")
+    return table(head, map(_result_row, results))
 
 
 def _result_row(one: CandidateResult) -> str:
-    is_logged = one.kind == "logged"
-    standing = one.standing
+    is_logged, standing = one.kind == "logged", one.standing
     verdict = "" if is_logged else one.verdict
-    cells = [
-        f"<td>{escape(one.name)}</td>",
-        f'<td class="text">{escape(one.kind)}</td>',
-        f"<td>{_number(one.loss.value)}<br><small>{interval(one.loss)}, {escape(one.headline)}</small></td>",
-        "<td></td>"
-        if is_logged
-        else f"<td>{_signed(one.difference.value)}<br><small>{interval(one.difference)}</small></td>",
-        f'<td class="{verdict if verdict in {"better", "worse"} else ""}">{verdict}</td>',
-        f"<td>{_count(carried_by(one))}</td>",
-        f"<td>{_weight(standing.largest_weight)}</td>",
-        f"<td>{_share(standing.unsupported_ratio)}</td>",
-    ]
-    return f'<tr class="{"policy" if is_logged else ""}">{"".join(cells)}</tr>'
+    cells = (
+        cell(one.name),
+        cell(one.kind, kind="text"),
+        cell(_number(one.loss.value), f"{interval(one.loss)}, {one.headline}"),
+        cell("") if is_logged else cell(_signed(one.difference.value), interval(one.difference)),
+        cell(verdict, kind=verdict if verdict in {"better", "worse"} else ""),
+        cell(_count(carried_by(one))),
+        cell(_weight(standing.largest_weight)),
+        cell(_share(standing.unsupported_ratio)),
+    )
+    return row(cells, "policy" if is_logged else "")
+
+
+def _estimates(results: Sequence[CandidateResult]) -> str:
+    rows = (_estimate_row(one, name) for one in results for name in one.estimates)
+    return table(("candidate", "estimator", "loss", "interval", "made by"), rows)
 
 
 def _estimate_row(one: CandidateResult, name: str) -> str:
     found = one.estimates[name]
-    cells = (one.name, name, _number(found.value), interval(found), found.interval.replace("_", " "))
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    return row(map(cell, (one.name, name, _number(found.value), interval(found), found.interval.replace("_", " "))))
 
 
 def _contexts(one: CandidateResult) -> str:
-    rows = [_context_row(each) for each in one.contexts]
-    table = _table(("context", "decisions", "logged", "candidate", "difference"), rows)
-    return f'<section><h2>{escape(one.name)} by context</h2><div class="wide">{table}</div></section>'
+    return table(("context", "decisions", "logged", "candidate", "difference"), map(_context_row, one.contexts))
 
 
 def _context_row(each: ContextResult) -> str:
     name = "without" if each.context is None else each.context
-    difference = f"{_signed(each.difference.value)} <small>{interval(each.difference)}</small>"
     plain = (name, f"{each.decisions:,}", _number(each.logged), _number(each.candidate))
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in plain)}<td>{difference}</td></tr>"
-
-
-def _table(head: Sequence[str], rows: Sequence[str]) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+    return row([*map(cell, plain), cell(_signed(each.difference.value), interval(each.difference))])
 
 
 def _number(value: float) -> str:

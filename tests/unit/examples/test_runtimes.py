@@ -60,7 +60,7 @@ def test_file_types_are_told_from_bytes_as_magika_itself_does(example):
     import magika
 
     files = [ROOT / name for name in ("README.md", "pyproject.toml", "Makefile", "clipper_stream/errors.py", "LICENSE")]
-    files += [ROOT / "docs/reference/soak.svg", ROOT / "tests/conftest.py"]
+    files += [ROOT / "benchmarks/results/soak.svg", ROOT / "tests/conftest.py"]
     reference = magika.Magika()
     expected = {path.name: str(reference.identify_bytes(path.read_bytes()).dl.label) for path in files}
     assert example("file_types").main(files) == expected

@@ -1,41 +1,28 @@
 """The life of an application's versions over time as one HTML page: shares, losses, and each change as a mark.
 
-Rules of this file:
-- What comes in is plain: samples and changes; nothing is read, and nothing is measured.
-- The page needs nothing else: the figure is an SVG inside of it, with text that can be searched.
-- Times are seconds since the first sample, on the page as in the figure.
+Times are seconds since the first sample, on the page as in the figure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipper_stream.replay.report.drawing import line_style, svg
-from clipper_stream.replay.report.style import PAGE as PAGE_STYLE
+from clipper_stream.replay.report.document import captioned, cell, document, row, section, table
+from clipper_stream.replay.report.drawing import line_style, panels, svg
 from clipper_stream.replay.report.style import SVG
 from clipper_topics.change import Change
+from examples.shared.traffic import TrafficSecond
 
 COMMAND_COLOURS = {"promote": "#1a7f4b", "abort": "#b3261e", "rollback": "#b3261e", "retire": "#777777"}
 CHANGE_COLOUR = "#555555"
-PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title><style>$style</style></head><body><main>
-<h1>$title</h1>
-<p class="lead">$lead</p>
-<section><h2>Shares and losses</h2><p>Above: the share of queries that each version answered, in each second. Below:
-its mean loss over the feedback of that time. Each dashed line is a change, with its number in the table.</p>
-<figure>$figure</figure></section>
-<section><h2>Changes</h2><div class="wide">$changes</div></section>
-<section><h2>Versions</h2><div class="wide">$versions</div></section>
-</main></body></html>
-""")
+CAPTION = """Shares and losses
+Above: the share of queries that each version answered, in each second. Below: its mean loss over the feedback of that
+time. Each dashed line is a change, with its number in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +38,19 @@ class LifecycleSample:
     at_s: float
     shares: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+
+
+def lifecycle_samples(seconds: Mapping[int, TrafficSecond]) -> list[LifecycleSample]:
+    """The samples of traffic; a second without an answer has none."""
+    return [
+        LifecycleSample(
+            at_s=float(at_s),
+            shares={ref: count / sum(second.answers.values()) for ref, count in sorted(second.answers.items())},
+            losses={ref: second.wrong[ref] / count for ref, count in sorted(second.answers.items())},
+        )
+        for at_s, second in sorted(seconds.items())
+        if second.answers
+    ]
 
 
 def lifecycle_report(
@@ -82,15 +82,16 @@ def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample
     first_s, last_s = samples[0].at_s, samples[-1].at_s
     marks = sorted(events, key=lambda event: (event.at_ms, event.revision))
     refs = versions_of(samples)
+    sections = [
+        captioned(CAPTION, svg(lifecycle_figure(marks, samples))),
+        section("Changes", table(("", "at", "change", "version", "by", "why"), _change_rows(marks, first_s))),
+        section(
+            "Versions",
+            table(("version", "first share", "mean share", "last share", "last loss"), _version_rows(refs, samples)),
+        ),
+    ]
     lead = f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds."
-    return PAGE.substitute(
-        title=escape(title),
-        style=PAGE_STYLE,
-        lead=escape(lead),
-        figure=svg(lifecycle_figure(marks, samples)),
-        changes=_table(("", "at", "change", "version", "by", "why"), _change_rows(marks, first_s), text_from=2),
-        versions=_table(("version", "first share", "mean share", "last share", "last loss"), _rows(refs, samples)),
-    )
+    return document(title, lead, sections)
 
 
 def versions_of(samples: Iterable[LifecycleSample]) -> list[str]:
@@ -106,8 +107,7 @@ def lifecycle_figure(marks: Sequence[Change], samples: Sequence[LifecycleSample]
         samples: In order of time, at least one.
     """
     with mpl.rc_context(SVG):
-        figure = Figure(figsize=(11.5, 7.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True)
+        figure, (above, below) = panels(2, 1, 7.2, sharex=True)
         for axes, what in ((above, "shares"), (below, "losses")):
             _lines(axes, what, samples)
             _marks(axes, marks, samples[0].at_s)
@@ -167,27 +167,17 @@ def _span(marks: Sequence[Change], samples: Sequence[LifecycleSample]) -> tuple[
     return min(times), max(*times, min(times) + 1.0)
 
 
-def _change_rows(marks: Sequence[Change], first_s: float) -> Iterable[Sequence[str]]:
+def _change_rows(marks: Sequence[Change], first_s: float) -> Iterable[str]:
     for number, mark in enumerate(marks, 1):
+        texts = (mark.command, mark.model or "", mark.by, mark.why)
         at_s = mark.at_ms / 1000 - first_s
-        yield str(number), f"{at_s:.1f} s", mark.command, mark.model or "", mark.by, mark.why
+        yield row([cell(str(number)), cell(f"{at_s:.1f} s"), *(cell(text, kind="text") for text in texts)])
 
 
-def _rows(refs: Iterable[str], samples: Sequence[LifecycleSample]) -> Iterable[Sequence[str]]:
+def _version_rows(refs: Iterable[str], samples: Sequence[LifecycleSample]) -> Iterable[str]:
     for ref in refs:
         shares = [sample.shares.get(ref, 0.0) for sample in samples]
         losses = [sample.losses[ref] for sample in samples if ref in sample.losses]
         mean = sum(shares) / len(shares)
-        yield ref, *(f"{share:.1%}" for share in (shares[0], mean, shares[-1])), f"{losses[-1]:.3f}" if losses else "-"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text_from: int | None = None) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    body = "".join(f"<tr>{''.join(_cells(row, text_from))}</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cells(row: Sequence[str], text_from: int | None) -> Iterable[str]:
-    for number, cell in enumerate(row):
-        kind = ' class="text"' if text_from is not None and number >= text_from else ""
-        yield f"<td{kind}>{escape(cell)}</td>"
+        texts = (*(f"{share:.1%}" for share in (shares[0], mean, shares[-1])), f"{losses[-1]:.3f}" if losses else "-")
+        yield row(map(cell, (ref, *texts)))

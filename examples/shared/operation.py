@@ -1,4 +1,4 @@
-"""An operator as a script: starts the pipeline as a user does, types commands, and shows them with what they say."""
+"""An operator as a script: starts the pipeline as a user does, types commands, and shows them with their output."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ COMMAND = Path(sys.executable).with_name("clipper-stream")
 LOG_TAIL = 4_000
 
 
-class Up:
+class PipelineProcess:
     """`clipper-stream up` as a process of its own, with an embedded Kafka; ended with the block.
 
     Args:
@@ -31,11 +31,11 @@ class Up:
         )
         return self
 
-    def ready(self) -> str:
-        """Wait until it serves; the address of its Kafka.
+    def wait_ready(self) -> str:
+        """Wait until the pipeline serves; returns the address of its Kafka.
 
         Raises:
-            SystemExit: it ended instead.
+            SystemExit: the process ended instead.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode()
@@ -55,10 +55,10 @@ class Operator:
     """Types commands.
 
     Args:
-        bootstrap: Of the Kafka.
+        bootstrap: Address of the Kafka.
         folder: Where the commands run.
-        environ: What the commands find in their environment besides.
-        may_fail: Commands whose exit code says something else than that they failed.
+        environ: Added to the environment of the commands.
+        may_fail: Commands whose exit code does not mean that they failed.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class Operator:
         self._folder, self._may_fail = folder, may_fail
         self._environ = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap, **environ}
 
-    async def types(self, *arguments: str) -> str:
-        """Run a command, and show it with its output, which is returned.
+    async def run(self, *arguments: str) -> str:
+        """Run a command, show it with its output, and return the output.
 
         Raises:
-            SystemExit: it failed.
+            SystemExit: the command failed.
         """
         print(f"\n$ clipper-stream {' '.join(arguments)}", flush=True)
         process = await asyncio.create_subprocess_exec(
             COMMAND, *arguments, cwd=self._folder, env=self._environ,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        said, _ = await process.communicate()
-        print(said.decode(), end="", flush=True)
+        output = (await process.communicate())[0].decode()
+        print(output, end="", flush=True)
         if process.returncode and arguments[0] not in self._may_fail:
             raise SystemExit(f"clipper-stream {' '.join(arguments)} ended with {process.returncode}")
-        return said.decode()
+        return output

@@ -11,8 +11,15 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_figure, lifecycle_report, render_lifecycle
 from clipper_topics.change import Change, Command
+from examples.lifecycle.page import (
+    LifecycleSample,
+    lifecycle_figure,
+    lifecycle_report,
+    lifecycle_samples,
+    render_lifecycle,
+)
+from examples.shared.traffic import TrafficSecond
 
 START_S = 1_700_000_000.0
 
@@ -132,3 +139,10 @@ def test_more_versions_than_colours_can_still_be_told_apart() -> None:
     drawn: Any = lifecycle_figure([], [many]).axes[0]
     looks = {(line.get_color(), str(line._dash_pattern)) for line in drawn.lines}
     assert len(looks) == 20
+
+
+def test_samples_have_the_shares_and_losses_of_each_second_with_answers() -> None:
+    busy = TrafficSecond(answers={"svm:1": 3, "rf:2": 1}, wrong={"svm:1": 1, "rf:2": 0})
+    assert lifecycle_samples({8: busy, 7: TrafficSecond()}) == [
+        LifecycleSample(at_s=8.0, shares={"rf:2": 0.25, "svm:1": 0.75}, losses={"rf:2": 0.0, "svm:1": 1 / 3})
+    ]
