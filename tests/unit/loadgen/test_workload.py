@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.workloads import draw_rows, draw_workload, fresh_count, noisy_labels, repeated_from, zipf_contexts
+from clipper_loadgen.workload import draw_rows, draw_workload, fresh_count, noisy_labels, repeated_from, zipf_contexts
 
 N = 20_000
 

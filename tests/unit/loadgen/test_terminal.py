@@ -4,9 +4,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.progress import progress_bar
-from clipper_loadgen.rendering import report_table, warnings
 from clipper_loadgen.report import summarise
+from clipper_loadgen.terminal import progress_bar, report_table, warnings
 
 
 def report():

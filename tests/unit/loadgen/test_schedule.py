@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_loadgen.arrivals import arrival_times
-from clipper_loadgen.delays import draw_delays
+from clipper_loadgen.schedule import arrival_times, draw_delays
 from clipper_stream.errors import UnknownName
 
 RATE, DURATION = 200.0, 100.0

@@ -9,19 +9,13 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from clipper_loadgen.plan import CONTENT_TYPES
 from clipper_stream.client.access import RIGHTS, refused_right
-from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
+from clipper_stream.client.kafka import MAX_BATCH_BYTES, make_producer
+from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
 
-MAX_BATCH_BYTES = 512 * 1024
-CONTENT_TYPES = {"json": JSON, "msgpack": MSGPACK}
-
-
-def make_producer(connection: KafkaConnection) -> AIOKafkaProducer:
-    """A producer that waits for all replicas; not idempotent, as `BatchOutlet` needs it."""
-    return AIOKafkaProducer(
-        **connection.aiokafka(), acks="all", max_batch_size=MAX_BATCH_BYTES, max_request_size=4 * MAX_BATCH_BYTES
-    )
+MAX_REQUEST_BYTES = 4 * MAX_BATCH_BYTES
 
 
 class BatchOutlet:
@@ -44,7 +38,7 @@ class BatchOutlet:
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, encoding: str) -> None:
         self._producer, self._topic = producer, topic
-        self._headers = MSGPACK_HEADERS if CONTENT_TYPES[encoding] == MSGPACK else []
+        self._headers = headers_of(CONTENT_TYPES[encoding])
         self._open: dict[int, Any] = {}
         self._in_flight: set[asyncio.Future[Any]] = set()
         self.failures = 0
@@ -90,7 +84,7 @@ async def open_outlet(connection: KafkaConnection, topic: str, encoding: str) ->
     Raises:
         AccessRefused: at the end, when this user may not write to the topic.
     """
-    async with make_producer(connection) as producer:
+    async with make_producer(connection, max_request_size=MAX_REQUEST_BYTES) as producer:
         outlet = BatchOutlet(producer, topic, encoding)
         yield outlet
         await outlet.flush()

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.encoding import write_script
+from clipper_loadgen.gate import CHUNK, Gate, Pacer, releases, send_released
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.pacing import Pacer, releases
-from clipper_loadgen.sending import CHUNK, Gate, send_released
-from clipper_loadgen.workloads import Workload
+from clipper_loadgen.script import write_script
+from clipper_loadgen.workload import Workload
 
 
 class FakeTime:

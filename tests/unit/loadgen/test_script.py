@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.encoding import write_script
-from clipper_loadgen.workloads import Workload
+from clipper_loadgen.script import write_script
+from clipper_loadgen.workload import Workload
 from clipper_topics import codec
 from clipper_topics.codec import MSGPACK_HEADERS
 from clipper_topics.query_ids import partition_of

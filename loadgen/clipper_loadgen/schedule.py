@@ -1,4 +1,4 @@
-"""When queries are sent: times fixed before the run, so that a slow pipeline cannot slow its own load down.
+"""When queries and their feedback are sent, drawn before the run: a slow pipeline cannot slow its own load down.
 
 An open loop sends at these times whatever the answers do, and a latency counts from the time that stands here. A
 stall then delays, and is counted for, every query that was due during it.
@@ -57,3 +57,38 @@ def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) ->
     if kind not in ARRIVALS:
         raise UnknownName(f"arrivals {kind!r}: use one of {', '.join(sorted(ARRIVALS))}")
     return ARRIVALS[kind](rate_per_s, duration_s, np.random.default_rng([seed, 1]))
+
+
+def _constant_delays(mean_s: float, count: int, rng: np.random.Generator) -> FloatArray:
+    del rng
+    return np.full(count, mean_s)
+
+
+def _exponential_delays(mean_s: float, count: int, rng: np.random.Generator) -> FloatArray:
+    return rng.exponential(mean_s, count)
+
+
+def _uniform_delays(mean_s: float, count: int, rng: np.random.Generator) -> FloatArray:
+    return rng.uniform(0.0, 2.0 * mean_s, count)
+
+
+DELAYS: dict[str, Callable[[float, int, np.random.Generator], FloatArray]] = {
+    "constant": _constant_delays,
+    "exponential": _exponential_delays,
+    "uniform": _uniform_delays,
+}
+"""`exponential` has the long tail of people; `uniform` lies in [0, 2 mean]."""
+
+
+def draw_delays(kind: str, mean_s: float, count: int, seed: int) -> FloatArray:
+    """Seconds from the answer to the feedback of each query.
+
+    >>> draw_delays("constant", 0.05, 3, seed=0).tolist()
+    [0.05, 0.05, 0.05]
+
+    Raises:
+        UnknownName: no distribution of this name.
+    """
+    if kind not in DELAYS:
+        raise UnknownName(f"feedback distribution {kind!r}: use one of {', '.join(sorted(DELAYS))}")
+    return DELAYS[kind](mean_s, count, np.random.default_rng([seed, 2]))

@@ -1,11 +1,36 @@
-"""A report for people."""
+"""What people see of a run: a bar while it lasts, and its report as a table with warnings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from clipper_loadgen.report import LoadReport
+from clipper_loadgen.run import ProgressSink
 
 LATE_SHARE = 0.2
 """A sender later than this share of the median latency is worth a warning."""
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[ProgressSink]:
+    """A bar on stderr while the context lasts; nothing where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None, counts="")
+
+        def update(*, sent: int, answered: int, total: int) -> None:
+            bar.update(task, completed=answered, total=total, counts=f"{sent:,} sent, {answered:,} answered")
+
+        yield update
 
 
 def report_table(report: LoadReport) -> Table:

@@ -7,7 +7,7 @@ during the run a query costs one join instead of one encoding of its whole input
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,8 +15,7 @@ import xxhash
 from aiokafka.partitioner import murmur2
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.workloads import Workload
-from clipper_topics.feedback import Feedback
+from clipper_loadgen.workload import Workload
 
 INDEX_CHARS = 8
 """A query id is `<partition>-<run><index>`, run and index with eight hexadecimal digits each."""
@@ -24,28 +23,8 @@ _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 
 
-class Pieces(Protocol):
-    """How the pieces of one query look in an encoding."""
-
-    def head(self, identity: str, *, has_context: bool) -> bytes:
-        """Up to the query's index, the last eight characters of its id."""
-        ...
-
-    def middle(self, application: str, context: str | None) -> bytes:
-        """From the end of the id to the name of the field `input`."""
-        ...
-
-    def body(self, row: Any) -> bytes:
-        """The input and the end of the record."""
-        ...
-
-    def feedback(self, record: Feedback) -> bytes:
-        """A whole feedback."""
-        ...
-
-
 class JsonPieces:
-    """A query as JSON.
+    """A query as JSON: `head` goes up to the index, `middle` on to the input, `body` to the end of the record.
 
     >>> p = JsonPieces()
     >>> p.head("0-12345678", has_context=False) + b"00000000" + p.middle("digits", None) + p.body([1, 2])
@@ -63,12 +42,9 @@ class JsonPieces:
     def body(self, row: Any) -> bytes:
         return _json.encode(row) + b"}"
 
-    def feedback(self, record: Feedback) -> bytes:
-        return _json.encode(record)
-
 
 class MsgpackPieces:
-    """A query as msgpack; flat rows of floating-point numbers are written as float32."""
+    """The same as msgpack; flat rows of floating-point numbers are written as float32."""
 
     def head(self, identity: str, *, has_context: bool) -> bytes:
         id_chars = len(identity) + INDEX_CHARS
@@ -89,11 +65,8 @@ class MsgpackPieces:
         # the header of an array, from an array of as many nils of one byte each
         return _msgpack.encode([None] * len(row))[: -len(row)] + packed.tobytes()
 
-    def feedback(self, record: Feedback) -> bytes:
-        return _msgpack.encode(record)
 
-
-PIECES: dict[str, Pieces] = {"json": JsonPieces(), "msgpack": MsgpackPieces()}
+PIECES: dict[str, JsonPieces | MsgpackPieces] = {"json": JsonPieces(), "msgpack": MsgpackPieces()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
