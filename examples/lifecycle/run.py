@@ -9,6 +9,7 @@ says what the pictures showed, waits for what the rollout rule decides, and coun
 import argparse
 import asyncio
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,15 +20,14 @@ from typing import Any
 import msgspec
 from train import train_versions
 
-from clipper_agents.admin import read_control
-from clipper_agents.demo.asking import Asking
+from clipper_agents.control.state import read_control
 from clipper_agents.demo.data import draw_traffic, load_digits
-from clipper_agents.demo.lifecycle import LifecycleSample, lifecycle_report
-from clipper_agents.demo.operating import Operator, Up
 from clipper_stream.client import Client
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
+from examples.shared.operation import Operator, PipelineProcess
+from examples.shared.traffic import LabelledTraffic
 
 CONFIGURATION = """
 [kafka]
@@ -62,8 +62,8 @@ LATE_FACTOR, LATE_MS = 3.0, 50.0
 """Deploys may raise the 99th percentile so much before this is called a failure: hosts start on the same cores."""
 
 
-class Story(Operator):
-    """Types commands, and waits for what they lead to.
+class RolloutOperator(Operator):
+    """Types commands, and waits for what the rollout rule makes of them.
 
     Args:
         bootstrap: Of the Kafka.
@@ -80,11 +80,11 @@ class Story(Operator):
         state = await read_control(self._kafka, self._catalogue)
         return list(state.history("digits").values())
 
-    async def waits(self, what: str, found: Callable[[Change], bool]) -> Change:
-        """Until there is a change like this, after the last one that was waited for; shows all that come.
+    async def wait_for(self, what: str, found: Callable[[Change], bool]) -> Change:
+        """Wait for such a change after the last one that was waited for; show every change that comes.
 
         Raises:
-            SystemExit: it does not come.
+            SystemExit: there is no such change within `PATIENCE_S`.
         """
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
@@ -104,35 +104,35 @@ def line_of(change: Change) -> str:
     return f"revision {change.revision}: {change.command} {change.model or ''} by {change.by}{said}"
 
 
-async def live(operator: Story, files: dict[str, Path]) -> None:
+async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
     """The story: each step is a command, or something that the rule decides by itself."""
 
     async def deploy(version: str, *how: str) -> None:
         what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
-        await operator.types("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "60", *how)
+        await operator.run("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "60", *how)
 
     def decided(command: str, version: str) -> Callable[[Change], bool]:
         return lambda change: (change.command, change.model) == (command, f"digits:{version}")
 
     await deploy("2", "--stage", "shadow", "--why", "trained on all pictures")
-    await operator.waits("version 2 is a canary", decided("step", "2"))
-    await operator.types("status")
-    await operator.waits("version 2 is promoted", decided("promote", "2"))
+    await operator.wait_for("version 2 is a canary", decided("step", "2"))
+    await operator.run("status")
+    await operator.wait_for("version 2 is promoted", decided("promote", "2"))
     await asyncio.sleep(LOOK_S)
     await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
-    await operator.waits("version 3 is aborted", decided("abort", "3"))
+    await operator.wait_for("version 3 is aborted", decided("abort", "3"))
     back = ("--application", "digits", "--to-revision", "1")
-    await operator.types("model", "rollback", *back, "--why", "as it was before version 2")
+    await operator.run("model", "rollback", *back, "--why", "as it was before version 2")
     await asyncio.sleep(LOOK_S)
     again = ("--application", "digits", "--share", "0.3", "--by-hand")
-    await operator.types("model", "canary", "digits:2", *again, "--why", "version 2 was better")
+    await operator.run("model", "canary", "digits:2", *again, "--why", "version 2 was better")
     await asyncio.sleep(3 * LOOK_S)
-    await operator.types("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
-    await operator.types("application", "update", "digits", "--field", "keep_best=1", "--why", "one is enough")
-    await operator.waits("version 1 is retired", decided("retire", "1"))
+    await operator.run("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
+    await operator.run("application", "update", "digits", "--field", "keep_best=1", "--why", "one is enough")
+    await operator.wait_for("version 1 is retired", decided("retire", "1"))
     await asyncio.sleep(LOOK_S)
-    await operator.types("status")
-    await operator.types("application", "history", "digits")
+    await operator.run("status")
+    await operator.run("application", "history", "digits")
 
 
 async def run(rate: float, out: Path) -> dict[str, Any]:
@@ -141,11 +141,11 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifecycle-")))
         files = await asyncio.to_thread(train_versions, digits, folder)
-        up = stack.enter_context(Up(folder, CONFIGURATION.format(folder=folder, first=files["1"])))
-        bootstrap = await asyncio.to_thread(up.ready)
+        up = stack.enter_context(PipelineProcess(folder, CONFIGURATION.format(folder=folder, first=files["1"])))
+        bootstrap = await asyncio.to_thread(up.wait_ready)
         client = await stack.enter_async_context(Client(bootstrap))
-        operator = Story(bootstrap, folder)
-        traffic = Asking(client, "digits", draw_traffic(digits, 5_000, seed=1), rate)
+        operator = RolloutOperator(bootstrap, folder)
+        traffic = LabelledTraffic(client, "digits", draw_traffic(digits, 5_000, seed=1), rate)
         traffic.start()
         began_s = time.time()
         await asyncio.sleep(QUIET_S)
@@ -155,8 +155,8 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         await traffic.stop()
         changes = await operator.history()
         figures = {
-            "queries": traffic.asked,
-            "lost": traffic.asked - traffic.answered,
+            "queries": traffic.sent,
+            "lost": traffic.sent - traffic.answered,
             "defaults": sum(second.defaults for second in traffic.seconds.values()),
             "feedbacks": traffic.fed_back,
             "changes": [line_of(change) for change in changes],
@@ -164,14 +164,16 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
             "p99_ms_meanwhile": round(traffic.p99_ms(deploying_s, ended_s), 1),
             "seconds": round(ended_s - began_s, 1),
         }
-        write(out, figures, changes, traffic.samples())
+        write(out, figures, changes, traffic)
         return figures
 
 
-def write(out: Path, figures: dict[str, Any], changes: list[Change], samples: list[LifecycleSample]) -> None:
-    """The page and the figures, into a folder."""
+def write(out: Path, figures: dict[str, Any], changes: list[Change], traffic: LabelledTraffic) -> None:
+    """Write the page and the figures into a folder."""
+    from page import lifecycle_report, lifecycle_samples  # noqa: PLC0415 - matplotlib takes a second
+
     out.mkdir(parents=True, exist_ok=True)
-    lifecycle_report(out / "lifecycle.html", changes, samples, "A model's life")
+    lifecycle_report(out / "lifecycle.html", changes, lifecycle_samples(traffic.seconds), "A model's life")
     (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
 
 
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="queries a second")
     parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder of the page and the figures")
     options = parser.parse_args()
+    logging.getLogger().addHandler(logging.NullHandler())  # matplotlib warns that it makes a font cache
     figures = asyncio.run(run(options.rate, options.out.resolve()))
     print()
     for name, value in figures.items():

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipper_agents.demo.asking import Asking
 from clipper_agents.demo.data import Digits, draw_traffic, load_digits
 from clipper_agents.demo.models import TrainedModel, train
-from clipper_agents.demo.operating import Operator, Up
 from clipper_stream.client import Client
+from examples.shared.operation import Operator, PipelineProcess
+from examples.shared.traffic import LabelledTraffic
 
 SERVED = ("logistic", "forest", "bayes")
 """What the application asks while the day is logged."""
@@ -75,27 +75,27 @@ class Day:
 
 async def spend(client: Client, digits: Digits, day: Day, seed: int) -> tuple[float, int]:
     """A day of queries with their feedback: mean loss of the answers, and how many."""
-    asking = Asking(client, "digits", draw_traffic(digits, round(2 * day.seconds * day.rate), seed), day.rate_at)
-    asking.start()
+    pictures = draw_traffic(digits, round(2 * day.seconds * day.rate), seed)
+    traffic = LabelledTraffic(client, "digits", pictures, day.rate_at)
+    traffic.start()
     await asyncio.sleep(day.seconds)
-    await asking.stop()
-    if asking.answered != asking.asked:
-        raise SystemExit(f"{asking.asked - asking.answered} of {asking.asked} queries were not answered")
-    seconds = asking.seconds.values()
-    wrong = sum(sum(second.wrong.values()) for second in seconds)
-    return wrong / asking.answered, asking.answered
+    await traffic.stop()
+    if traffic.answered != traffic.sent:
+        raise SystemExit(f"{traffic.sent - traffic.answered} of {traffic.sent} queries were not answered")
+    wrong = sum(sum(second.wrong.values()) for second in traffic.seconds.values())
+    return wrong / traffic.answered, traffic.answered
 
 
 async def replay(operator: Operator, model: TrainedModel, out: Path) -> dict[str, Any]:
     """What the day says about each candidate."""
-    await operator.types("replay", "verify", "digits")
-    await operator.types("replay", "export", "digits", "--out", "day.parquet", "--inputs")
+    await operator.run("replay", "verify", "digits")
+    await operator.run("replay", "export", "digits", "--out", "day.parquet", "--inputs")
     what = ("--model", model.ref, "--runtime", "sklearn", "--uri", str(model.path), "--shape", "64")
-    await operator.types("replay", "score", "day.parquet", *what, "--out", "new.parquet")
+    await operator.run("replay", "score", "day.parquet", *what, "--out", "new.parquet")
     asked = [part for text in CANDIDATES for part in ("--candidate", text)]
     logs = ("--log", "day.parquet", "--answers", "new.parquet")
     page = ("--report", str(out / "replay.html"), "--save", str(out / "evaluation.json"))
-    await operator.types("replay", "evaluate", "digits", *logs, *asked, *page)
+    await operator.run("replay", "evaluate", "digits", *logs, *asked, *page)
     found: dict[str, Any] = json.loads((out / "evaluation.json").read_text())
     return found
 
@@ -104,14 +104,14 @@ async def switch_on(operator: Operator, best: str, model: TrainedModel) -> None:
     """Make the best candidate what decides."""
     if best == f"model {model.ref}":
         what = (model.ref, "--runtime", "sklearn", "--uri", str(model.path), "--shape", "64")
-        await operator.types("model", "deploy", *what, "--application", "digits", "--stage", "live", "--wait", "60")
+        await operator.run("model", "deploy", *what, "--application", "digits", "--stage", "live", "--wait", "60")
         policy = {"name": "single", "parameters": {"model": model.ref}}
     else:
         name, _, parameters = best.partition(":")
         pairs = (pair.split("=") for pair in parameters.split(",") if pair)
         policy = {"name": name, "parameters": {key: json.loads(value) for key, value in pairs}}
     why = "it would have been better, says the day that was logged"
-    await operator.types("application", "update", "digits", "--field", f"policy={json.dumps(policy)}", "--why", why)
+    await operator.run("application", "update", "digits", "--field", f"policy={json.dumps(policy)}", "--why", why)
 
 
 def predicted(candidate: dict[str, Any], live: int) -> tuple[float, float]:
@@ -129,8 +129,8 @@ async def run(day: Day, out: Path) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replay-")))
         models = {model.name: model for model in await asyncio.to_thread(train, digits, folder, 0)}
-        up = stack.enter_context(Up(folder, configuration(folder, models)))
-        bootstrap = await asyncio.to_thread(up.ready)
+        up = stack.enter_context(PipelineProcess(folder, configuration(folder, models)))
+        bootstrap = await asyncio.to_thread(up.wait_ready)
         client = await stack.enter_async_context(Client(bootstrap))
         operator = Operator(bootstrap, folder, {"CLIPPER_KAFKA_PARTITIONS": "2"})
         print(f"\na day of {day.seconds:.0f} s under epsilon_greedy ...", flush=True)
@@ -140,7 +140,7 @@ async def run(day: Day, out: Path) -> dict[str, Any]:
         await switch_on(operator, best["name"], models[NEW])
         print(f"\na day of {day.seconds:.0f} s under {best['name']} ...", flush=True)
         live, answers = await spend(client, digits, day, seed=2)
-        await operator.types("replay", "verify", "digits")
+        await operator.run("replay", "verify", "digits")
         low, high = predicted(best, answers)
         estimate = best["estimates"][best["headline"]]
         return {

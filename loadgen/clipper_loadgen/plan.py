@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
-from clipper_loadgen.arrivals import ARRIVALS
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.delays import DISTRIBUTIONS
+from clipper_loadgen.schedule import ARRIVALS, DELAYS
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_topics.codec import JSON, MSGPACK
 
-ENCODINGS = ("json", "msgpack")
+CONTENT_TYPES = {"json": JSON, "msgpack": MSGPACK}
 MAX_QUERIES = 5_000_000
 """Every query's row, context and times are held in memory, about 300 bytes a query."""
 MAX_LINGER_S = 0.001
@@ -31,8 +31,8 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 _NAMES = {
     "mode": ("rate", "saturation"),
     "arrivals": tuple(ARRIVALS),
-    "feedback_distribution": tuple(DISTRIBUTIONS),
-    "encoding": ENCODINGS,
+    "feedback_distribution": tuple(DELAYS),
+    "encoding": tuple(CONTENT_TYPES),
 }
 
 

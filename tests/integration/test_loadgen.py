@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from doubles_router import answer_by_default, answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
-from clipper_loadgen.answers import assigned_consumer
+from clipper_stream.client.kafka import assigned_consumer
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -28,7 +28,7 @@ async def loaded(plan, kafka, catalogue, answering=answer_everything):
 
 async def feedback_of(kafka, catalogue):
     """Every feedback there is: (partition, record key, feedback)."""
-    consumer = await assigned_consumer(kafka, catalogue.feedback, at_end=False)
+    consumer = await assigned_consumer(kafka, catalogue.feedback, at_end=False, isolation_level="read_committed")
     try:
         total = sum((await consumer.end_offsets(consumer.assignment())).values())
         found = []

@@ -5,7 +5,7 @@ import os
 import signal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,11 +35,14 @@ def demo(
     """
     from rich.console import Console
 
+    from clipper_agents.observability.logging import log_file
+
     _check_installed()
     plan, console = _plan(queries, rate, seed), Console()
     out.mkdir(parents=True, exist_ok=True)
-    finished = _run(plan, console, out / LOG)
-    _tell(finished, plan, console, out, json_file)
+    with log_file(out / LOG, "info", os.environ) as lines:
+        finished = _run(plan, console, lines)
+        _tell(finished, plan, console, out, json_file)
 
 
 def _check_installed() -> None:
@@ -56,16 +59,14 @@ def _plan(queries: int, rate: float, seed: int) -> "DemoPlan":
     return DemoPlan(queries=queries, rate_per_s=rate, seed=seed)
 
 
-def _run(plan: "DemoPlan", console: "Console", log: Path) -> "Finished":
+def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "Finished":
     from clipper_agents.threads import ONE_THREAD
 
     os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
     from clipper_agents.demo.running import run_demo
     from clipper_agents.demo.view import make_view
-    from clipper_agents.observability.logging import configure_logging
 
-    with log.open("w", encoding="utf-8", buffering=1) as lines, make_view(console) as view:
-        configure_logging("info", os.environ, lines)
+    with make_view(console) as view:
 
         async def run() -> "Finished":
             task = asyncio.current_task()

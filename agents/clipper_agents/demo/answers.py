@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from clipper_loadgen.encoding import Script
 from clipper_loadgen.ledger import Ledger
+from clipper_loadgen.script import Script
 from clipper_stream.errors import InvalidSetting
 
 NOTHING = -1

@@ -18,7 +18,7 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.story import Story
 from clipper_agents.demo.watching import Sample
-from clipper_stream.replay.report.style import PLOT
+from clipper_stream.evaluation.report.style import PLOT
 
 MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 """Of Okabe and Ito: told apart also by readers who do not see all colours."""

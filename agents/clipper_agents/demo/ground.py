@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper_agents.admin import delete_topics, existing_topics
 from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.settings import load_settings
 from clipper_topics.connection import KafkaConnection
 

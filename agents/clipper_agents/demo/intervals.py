@@ -5,7 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from clipper_agents.admin.intervals import Interval, Z, wilson
+from clipper_agents.status.intervals import Interval, Z, wilson
 
 __all__ = ["BoolArray", "Interval", "paired", "wilson"]
 

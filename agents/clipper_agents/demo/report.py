@@ -11,7 +11,7 @@ from clipper_agents.demo.phases import PHASES, TITLES
 from clipper_agents.demo.plan import POLICIES, DemoPlan
 from clipper_agents.demo.result import DemoResult
 from clipper_agents.demo.summary import numbers, statements
-from clipper_stream.replay.report.style import PAGE as PAGE_STYLE
+from clipper_stream.evaluation.report.style import PAGE as PAGE_STYLE
 
 CAPTIONS = {
     "errors": """Who was wrong how often

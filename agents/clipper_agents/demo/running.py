@@ -23,15 +23,16 @@ from clipper_agents.demo.result import DemoResult, learning_fields, metric_field
 from clipper_agents.demo.scoring import model_outcomes, policy_outcomes
 from clipper_agents.demo.script import Scripted, write_scripted
 from clipper_agents.demo.story import Story
-from clipper_agents.demo.traffic import Traffic, answer_reader
+from clipper_agents.demo.traffic import Traffic
 from clipper_agents.demo.versions import versions
 from clipper_agents.demo.view import View
 from clipper_agents.demo.watching import Sample, Watcher
 from clipper_agents.replay.verdicts import Verification
-from clipper_agents.replay.verifying import verify
+from clipper_agents.replay.verify import verify
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.kept import Surroundings
+from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_loadgen.run import open_answers
 
 COUNTED_WITHIN_S = 15.0
 """For the last feedback to reach the router's counters."""
@@ -121,7 +122,7 @@ class _Show:
 
     async def run(self, deployment: Deployment, fault: Fault, view: View, used: dict[str, str]) -> Finished:
         connection, catalogue = deployment.connection, deployment.catalogue
-        consumer = await answer_reader(connection, catalogue)
+        consumer = await open_answers(connection, catalogue)
         try:
             traffic = Traffic(self._scripted, self._refs, fault)
             setup_s = traffic.start_s - self._started_s

@@ -9,9 +9,9 @@ import numpy as np
 from clipper_agents.demo.data import Digits, draw_traffic
 from clipper_agents.demo.plan import POLICIES, DemoPlan, application_of
 from clipper_loadgen import Dataset
-from clipper_loadgen.delays import draw_delays
-from clipper_loadgen.encoding import JsonPieces, Script, write_script
-from clipper_loadgen.workloads import Workload, fresh_count, repeated_from
+from clipper_loadgen.schedule import draw_delays
+from clipper_loadgen.script import JsonPieces, Script, write_script
+from clipper_loadgen.workload import Workload, fresh_count, repeated_from
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 

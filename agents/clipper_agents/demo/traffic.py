@@ -6,9 +6,7 @@ script --> [pacer] --> queries topic          predictions topic --> answers --> 
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer
@@ -16,11 +14,10 @@ from aiokafka import AIOKafkaConsumer
 from clipper_agents.demo.answers import Answers, decode_answers
 from clipper_agents.demo.fault import Fault
 from clipper_agents.demo.script import Scripted
-from clipper_loadgen.answers import assigned_consumer
 from clipper_loadgen.feedback import DelayedFeedback
-from clipper_loadgen.pacing import Pacer
-from clipper_loadgen.producing import frozen_garbage, open_outlet
-from clipper_loadgen.sending import Gate, send_released
+from clipper_loadgen.gate import Gate, Pacer, send_released
+from clipper_loadgen.outlet import frozen_garbage, open_outlet
+from clipper_loadgen.run import run_alongside
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -92,7 +89,7 @@ class Traffic:
             delayed = self._delayed = DelayedFeedback(self._scripted.feedback, delays_s, truths, time.perf_counter)
             with frozen_garbage(), self._pacer():
                 script, ledger = self._scripted.script, self.answers.ledger
-                await _while(
+                await run_alongside(
                     self._settled(delayed),
                     self._read(consumer),
                     send_released(script, self._gate, queries, ledger, time.perf_counter),
@@ -153,20 +150,3 @@ class Traffic:
         if ledger.answered_count != self._answered or not ledger.outstanding:
             self._answered, self._moved_s = ledger.answered_count, now_s
         return now_s - self._moved_s > PATIENCE_S
-
-
-async def answer_reader(connection: KafkaConnection, catalogue: Catalogue) -> AIOKafkaConsumer:
-    """A consumer of all predictions from now on."""
-    return await assigned_consumer(connection, catalogue.predictions, at_end=True)
-
-
-async def _while(main: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, None]) -> None:
-    """Run some work beside the main work and end it after that; the first error ends everything."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in beside]
-            await main
-            for task in tasks:
-                task.cancel()
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed

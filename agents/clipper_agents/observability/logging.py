@@ -5,6 +5,8 @@
 Rules of this file:
 - One record is one line: a traceback is a field with its line breaks escaped.
 - What a new topic or group makes every client say for a moment is written only when it lasts.
+- A handler never outlives its stream: whoever gives a file to the logs gives it for a block, at whose end the handlers
+  of before are back.
 - In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
   `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
 """
@@ -13,8 +15,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO
 
 from clipper_stream.errors import InvalidSetting
@@ -101,21 +105,52 @@ class FloodFilter(logging.Filter):
         return now_s - self._passing_since_s <= PASSES_WITHIN_S
 
 
-def configure_logging(level: str | None, environ: Mapping[str, str], stream: IO[str] | None = None) -> None:
+def configure_logging(level: str | None, environ: Mapping[str, str]) -> None:
     """Send all logs of the process to stderr as lines of `key=value`.
 
     Args:
         level: `debug`, `info`, `warning` or `error`; None: `CLIPPER_LOG_LEVEL`, else `info`.
         environ: The environment variables.
-        stream: Instead of stderr.
 
     Raises:
         InvalidSetting: no such level.
     """
+    _configure(level, environ, sys.stderr)
+
+
+@contextmanager
+def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Iterator[IO[str]]:
+    """Send all logs and warnings of the process to a file for the length of a block.
+
+    Args:
+        path: The file, which is written anew.
+        level: As of `configure_logging`.
+        environ: As of `configure_logging`.
+
+    Yields:
+        The file, for lines that are no logs; the block must end before anything else writes to it.
+
+    Raises:
+        InvalidSetting: no such level.
+        OSError: the file cannot be written.
+    """
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with path.open("w", encoding="utf-8", buffering=1) as lines:
+        try:
+            _configure(level, environ, lines)
+            yield lines
+        finally:
+            root.handlers[:] = before[0]
+            root.setLevel(before[1])
+            logging.captureWarnings(capture=False)
+
+
+def _configure(level: str | None, environ: Mapping[str, str], stream: IO[str]) -> None:
     name = (level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
     if name not in LEVELS:
         raise InvalidSetting(f"log level {name!r}: use one of {', '.join(LEVELS)}")
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(FloodFilter())
     root = logging.getLogger()

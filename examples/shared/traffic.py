@@ -1,0 +1,95 @@
+"""An application that sends pictures of digits all the time and says a moment later what they showed."""
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipper_agents.demo.data import Labelled
+from clipper_stream.client import Client
+from clipper_stream.client.errors import PredictionTimeout
+
+FEEDBACK_AFTER_S = 0.3
+
+
+@dataclass(slots=True)
+class TrafficSecond:
+    """The queries that were sent within one second: answers and wrong ones by version, defaults, latencies."""
+
+    answers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    wrong: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    defaults: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+
+class LabelledTraffic:
+    """Queries to one application, each with its feedback, from `start` until `stop`.
+
+    Args:
+        client: Sends them.
+        application: Name of the application.
+        pictures: What is sent, in turn.
+        rate: Queries a second, as a number or as a function of the seconds since `start`.
+    """
+
+    def __init__(
+        self, client: Client, application: str, pictures: Labelled, rate: float | Callable[[float], float]
+    ) -> None:
+        self._client, self._application, self._pictures = client, application, pictures
+        self._rate = rate if callable(rate) else lambda _: rate
+        self._open: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self.seconds: dict[int, TrafficSecond] = defaultdict(TrafficSecond)
+        self.sent = self.answered = self.fed_back = 0
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._sending = asyncio.create_task(self._send_all())
+
+    async def stop(self) -> None:
+        """Send no more; returns when every query that was sent is answered and fed back."""
+        self._stopping.set()
+        await self._sending
+        while self._open:
+            await asyncio.wait(self._open)
+
+    def p99_ms(self, since_s: float, until_s: float) -> float:
+        """99th percentile of the latencies of queries sent within a time, in milliseconds."""
+        seconds = [second for at_s, second in self.seconds.items() if since_s <= at_s < until_s]
+        found = [latency_s for second in seconds for latency_s in second.latencies_s]
+        return float(np.percentile(found, 99)) * 1e3 if found else float("nan")
+
+    async def _send_all(self) -> None:
+        began_s, due_s = time.monotonic(), 0.0
+        for number in itertools.count():
+            wait_s = began_s + due_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            if self._stopping.is_set():
+                return
+            due_s += 1.0 / self._rate(due_s)
+            task = asyncio.create_task(self._send(number % len(self._pictures.labels)))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+
+    async def _send(self, picture: int) -> None:
+        label = int(self._pictures.labels[picture])
+        second = self.seconds[int(time.time())]
+        self.sent += 1
+        try:
+            answer = await self._client.predict(self._application, self._pictures.rows[picture].astype(np.float32))
+        except PredictionTimeout:
+            return  # counted by `sent - answered`
+        self.answered += 1
+        second.latencies_s.append(answer.latency_s)
+        second.defaults += answer.default
+        for ref in [f"{one.model}:{one.version}" for one in answer.models if one.served]:
+            second.answers[ref] += 1
+            second.wrong[ref] += answer.output != label
+        await asyncio.sleep(FEEDBACK_AFTER_S)
+        await self._client.feedback(answer, label=label)
+        self.fed_back += 1
