@@ -12,14 +12,15 @@ FIELD_NOUNS = frozenset({"batching", "caching", "combining", "logging", "streami
 
 IRREGULAR = frozenset({"kept", "told", "seen", "known", "given", "held", "sent", "met", "drawn"})
 
-OLD_NAMES = frozenset(
-    """asking looking kept told alike elsewhere ground way carrying reaching releasing ready_hosts learner learning
-    recorder rocks credit deciding places received framing pending beside unheard by_features tried least_of forgetting
-    moments shares comparing drifting truth coalescing allowed asked pieces given_up fitting suspects watching cores
-    lifeline provisions pinned again patiently composing facts following recent noting signing outpaced knock
-    going_back differences standings watched ways observing early waiting accepting parting walked walking settled
-    concluding survey tally courses fewest_moves connecting steward""".split()
-)
+_REPLACED = """
+asking looking kept told alike elsewhere ground way carrying reaching releasing ready_hosts learner learning recorder
+rocks credit deciding places received framing pending beside unheard by_features tried least_of forgetting moments
+shares comparing drifting truth coalescing allowed asked pieces given_up fitting suspects watching cores lifeline
+provisions pinned again patiently composing facts following recent noting signing outpaced knock going_back
+differences standings watched ways observing early waiting accepting parting walked walking settled concluding survey
+tally courses fewest_moves connecting steward
+"""
+OLD_NAMES = frozenset(_REPLACED.split())
 """Module names that the glossary of this project replaced."""
 
 SMALL_LINES = 60
