@@ -45,7 +45,7 @@ def test_rows_that_were_in_a_death_are_asked_alone_and_others_together(tmp_path)
 def test_a_row_that_was_alone_in_a_second_death_is_refused_and_its_neighbours_are_not(tmp_path):
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 0, 3))
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 1, 2))
-    guard = BatchGuard(suspects=PoisonRows(tmp_path))
+    guard = BatchGuard(poison_rows=PoisonRows(tmp_path))
     assert guard.begin([run_of(asked([1, 2, 3], frame=7), 0, 1)]) is None
     guard.end()
     assert "died 2 times with this row in it" in guard.begin([run_of(asked([1, 2, 3], frame=7), 1, 2)])
@@ -55,7 +55,7 @@ def test_a_row_that_was_alone_in_a_second_death_is_refused_and_its_neighbours_ar
 def test_a_refused_row_is_no_death_of_its_own(tmp_path):
     for _ in range(2):
         died(tmp_path, run_of(asked([1], frame=7), 0, 1))
-    BatchGuard(suspects=PoisonRows(tmp_path)).begin([run_of(asked([1], frame=7), 0, 1)])
+    BatchGuard(poison_rows=PoisonRows(tmp_path)).begin([run_of(asked([1], frame=7), 0, 1)])
     assert PoisonRows(tmp_path).found == []
 
 
