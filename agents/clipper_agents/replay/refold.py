@@ -15,11 +15,11 @@ import msgspec
 
 from clipper_agents.kafka.log_ranges import Record
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.feedback_step import Row, learn
 from clipper_agents.router.restore_markers import Restored
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
+from clipper_topics.logged import LoggedRecord
 from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
 
 Find: TypeAlias = Callable[[str], Application | None]
@@ -38,9 +38,9 @@ class Entry(NamedTuple):
 
     record: Record
     said: Feedback | Restored
-    decision: Logged | None = None
-    audit: Logged | None = None
-    contested: Logged | None = None
+    decision: LoggedRecord | None = None
+    audit: LoggedRecord | None = None
+    contested: LoggedRecord | None = None
 
     @property
     def offset(self) -> int:

@@ -47,7 +47,7 @@ def newer(candidate: bytes, current: bytes) -> bool:
     return is_newer(decode_row(candidate), decode_row(current))
 
 
-class Selection:
+class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
     def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
