@@ -11,8 +11,8 @@ _HEAD = f"""# Metrics
 <!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
 
 Routers, hosts and the steward serve metrics in Prometheus' text format on `http://127.0.0.1:PORT/metrics`. A worker's
-ready line has the port; `metrics_port` of `[router]`, `[host]` and `[steward]` fixes it. No label contains a context or a
-query id. Routers with colocated models also have the metrics of hosts.
+ready line has the port; `metrics_port` of `[router]`, `[host]` and `[steward]` fixes it. No label contains a context or
+a query id. Routers with colocated models also have the metrics of hosts.
 """
 
 
