@@ -23,13 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from rig.full_information import Floats, Traffic, exploring, far, near
 
-from clipper_stream.replay.estimating.bootstrap import bootstrap, draws
-from clipper_stream.replay.estimating.choices import Choices
-from clipper_stream.replay.estimating.estimator import Estimator
-from clipper_stream.replay.estimating.intervals import Interval, bernstein, normal
-from clipper_stream.replay.estimating.registry import make_estimators
-from clipper_stream.replay.estimating.sums import BlockSums
-from clipper_stream.replay.estimating.support import FEWEST_CARRYING, SupportSums
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
+from clipper_stream.evaluation.estimators.estimator import Estimator
+from clipper_stream.evaluation.estimators.intervals import Interval, bernstein, normal
+from clipper_stream.evaluation.estimators.propensity_matrices import Choices
+from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import FEWEST_CARRYING, SupportSums
 
 SIZES = (300, 1_000, 5_000)
 LOGS = {"explores 5 %": (0.05, 0.0), "explores 20 %": (0.2, 0.0), "audits 5 %": (0.0, 0.05)}

@@ -35,8 +35,8 @@ from rig.session import common_options, finish, parsed, rotated, said
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
-from clipper_agents.host.asked import AskedRows
 from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.request_rows import AskedRows
 from clipper_stream.batching.fixed import Fixed
 
 MAX_ROWS = 4096

@@ -27,10 +27,12 @@ from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import Place, pipeline
 from rig.targets import Target
 
-from clipper_agents.admin import existing_topics, publish_manifests, read_manifests, withdraw_manifests
 from clipper_agents.broker.properties import free_port
+from clipper_agents.control.publish import publish_manifests, withdraw_manifests
+from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.topics import existing_topics
 from clipper_loadgen import LoadPlan
-from clipper_topics.control import model_key
+from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 OBJECTIVE_MS = 250

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipper_stream.drifting.detector import Detector
-from clipper_stream.drifting.detectors import DETECTORS, make_spec
+from clipper_stream.drift.detector import Detector
+from clipper_stream.drift.river_detectors import DETECTORS, make_spec
 
 BEFORE, STATIONARY, LONGEST = 0.1, 2_000, 2_000
 JUMPS = (0.15, 0.2, 0.3, 0.5)

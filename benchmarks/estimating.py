@@ -20,14 +20,14 @@ from rig.session import common_options, finish, parsed
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
-from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.estimating.choices import choices_of
-from clipper_stream.replay.estimating.contexts import Contexts
-from clipper_stream.replay.estimating.delays import Delays
-from clipper_stream.replay.estimating.outcome import OutcomeSums
-from clipper_stream.replay.estimating.registry import make_estimators
-from clipper_stream.replay.estimating.sums import BlockSums
-from clipper_stream.replay.estimating.support import SupportSums
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.contexts import Contexts
+from clipper_stream.evaluation.estimators.feedback_delays import Delays
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
+from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
+from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import SupportSums
+from clipper_stream.evaluation.log.columns import DecisionColumns
 
 DECISIONS, MODELS, CONTEXTS, MISSING = 65_536, ("a:1", "b:1", "c:1"), 20, 0.1
 MEASURES: Measures = {

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from clipper_stream.replay.arrays import logged
-from clipper_stream.replay.candidates.learning_policy import LearningPolicy
-from clipper_stream.replay.candidates.parsing import parse_candidate
-from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.rejection import least_propensity, reject
-from clipper_stream.replay.sequential_dr import sequential_dr
-from clipper_stream.replay.simulating import simulate
-from clipper_stream.replay.walking import Run
+from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.sequential.exact_simulation import simulate
+from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
+from clipper_stream.evaluation.sequential.replay_loop import Run
+from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 
 MODELS = ("good:1", "middling:1", "bad:1")
 LOSSES = (0.1, 0.3, 0.5)

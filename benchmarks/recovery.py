@@ -32,8 +32,8 @@ from rig.session import Session, common_options, finish, parsed, said, session
 from rig.summary import Measures, show, summary
 from rig.systems import Place, served, tables_of
 
-from clipper_agents.admin import ensure_topics
 from clipper_agents.broker.properties import free_port
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction

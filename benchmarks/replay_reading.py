@@ -30,10 +30,10 @@ from rig.session import Session, common_options, finish, parsed, said, session
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
-from clipper_agents.admin import ensure_topics
-from clipper_agents.replay.exporting import export_log
+from clipper_agents.kafka.topics import ensure_topics
+from clipper_agents.replay.export import export_log
 from clipper_agents.replay.logs import KafkaLog
-from clipper_stream.replay.parquet import FileFacts, read_chunks, writing
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks, writing
 from clipper_topics.catalogue import Catalogue
 
 JOBS = Path(__file__).resolve().parent / "rig/reading_jobs.py"

@@ -24,11 +24,11 @@ from typing import NamedTuple
 import numpy as np
 from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
 
-from clipper_stream.comparing.betting import LARGEST_BET
-from clipper_stream.comparing.evidence import Evidence
-from clipper_stream.comparing.many_at_once import Floats, bets, capitals, goal
-from clipper_stream.comparing.rollout import Rollout
 from clipper_stream.selection.registry import make_policy
+from clipper_stream.sequential_testing.betting import LARGEST_BET
+from clipper_stream.sequential_testing.evidence import Evidence
+from clipper_stream.sequential_testing.many_at_once import Floats, bets, capitals, goal
+from clipper_stream.sequential_testing.rollout_rule import Rollout
 
 RULE = Rollout()
 ANSWERS, SHARED = 0.20, 0.7

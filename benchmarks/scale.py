@@ -36,7 +36,7 @@ from rig.session import PARTITIONS, Session, common_options, finish, parsed, sai
 from rig.summary import Measures, Summary, median_of, row_of, show, summary
 from rig.systems import Place, pipeline
 
-from clipper_agents.admin import ensure_topics
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_loadgen import LoadPlan
 from clipper_topics.manifests import InputSpec
 

@@ -35,7 +35,7 @@ from rig.systems import Place, pipeline, tables_of
 from rig.targets import Target
 
 from clipper_agents.broker.properties import free_port
-from clipper_agents.router.rocks import WRITE_BUFFER_BYTES
+from clipper_agents.streaming.rocksdb_options import WRITE_BUFFER_BYTES
 
 CONFIG, APPLICATION = "soak.toml", "soak"
 HORIZON_S, CACHE_MIB, PARTITIONS = 180, 2, 4

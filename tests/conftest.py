@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from kafka_fixture import provided_kafka
 
-from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
+from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

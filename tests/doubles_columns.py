@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import numpy as np
 
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.evaluation.log.columns import DecisionColumns
 
 MODELS = ("a:1", "b:1", "c:2")
 

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from clipper_agents.admin import ensure_topics, publish_manifests
+from clipper_agents.control.publish import publish_manifests
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_topics import codec
 from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
 from clipper_topics.host_report import HostReport, report_key

@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.estimating.blocks import BLOCKS
-from clipper_stream.replay.estimating.choices import Choices
+from clipper_stream.evaluation.estimators.blocks import BLOCKS
+from clipper_stream.evaluation.estimators.propensity_matrices import Choices
+from clipper_stream.evaluation.log.columns import DecisionColumns
 
 
 def choices(logged, target, chosen, loss, predicted=None, *, share=None):

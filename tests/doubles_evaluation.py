@@ -2,7 +2,7 @@
 
 import math
 
-from clipper_stream.replay.evaluation import (
+from clipper_stream.evaluation.results import (
     CalibrationBin,
     CandidateResult,
     ContextResult,

@@ -2,16 +2,16 @@
 
 import msgspec
 
-from clipper_agents.admin.facts import Facts
-from clipper_agents.admin.recent import Recent
+from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.traffic_window import Recent
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change, Command
-from clipper_topics.control import change_key, key_of
+from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, RolloutRule, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
 NOW_S = 1_700_000_000.0
 """2023-11-14T22:13:20Z."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clipper_agents.host.asked import AskedRows, asked_by
+from clipper_agents.host.request_rows import AskedRows, asked_by
 from clipper_topics.frames import OutputFrame, RequestFrame
 
 ROUTER = b"router-1"

@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 from doubles_streaming import record
 
-from clipper_agents.replay.joining import JoinRules, PartitionJoin
-from clipper_agents.router.learning import decision_of, truth_of
-from clipper_agents.steward.scoring import LOW_CONFIDENCE
+from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
+from clipper_agents.rollout.query_losses import LOW_CONFIDENCE
+from clipper_agents.router.feedback_step import decision_of, truth_of
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.fold import score
+from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
-from clipper_stream.feedback.truth import Label
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.feedback.update import score
+from clipper_stream.feedback.values import Label
 from clipper_stream.selection.state import SelectionState, add_losses
 from clipper_topics import codec
 from clipper_topics.audit import Audit

@@ -3,8 +3,8 @@
 import msgspec
 from doubles_streaming import record
 
-from clipper_agents.router.decisions import Logged
-from clipper_agents.router.selection import NO_ROW
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.selection_store import NO_ROW
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction

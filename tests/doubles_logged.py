@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from clipper_stream.replay.arrays import logged
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.evaluation.log.columns import DecisionColumns
 
 MODELS = ("a:1", "b:1", "c:1")
 

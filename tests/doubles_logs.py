@@ -8,20 +8,20 @@ from doubles_deployment import Read
 from doubles_learning import prediction
 from doubles_streaming import record
 
-from clipper_agents.router.decisions import Logged
-from clipper_agents.router.learning import decode_feedback, learn
-from clipper_agents.router.restores import Restores, is_marker, read_markers
-from clipper_agents.router.selection import NO_ROW
-from clipper_stream.routing import Application
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.feedback_step import decode_feedback, learn
+from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
+from clipper_agents.router.selection_store import NO_ROW
+from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change, SavedRow
-from clipper_topics.control import application_key, change_key, restore_key
+from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
-from clipper_topics.selection_totals import ROW_VERSION, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
 
 HORIZON_S = 3600.0
 SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipper_stream.replay.arrays import logged
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.evaluation.log.columns import DecisionColumns
 
 MODELS = ("svm:1", "knn:1", "tree:1")
 ERROR_RATIOS = (0.1, 0.3, 0.5)

@@ -5,7 +5,7 @@ import json
 
 from doubles_streaming import record
 
-from clipper_agents.replay.resending import Resending
+from clipper_agents.replay.resent_records import Resending
 from clipper_agents.replay.run_ids import NewIds
 from clipper_topics.catalogue import Catalogue
 

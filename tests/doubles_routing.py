@@ -6,8 +6,8 @@ from collections import defaultdict
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.caching.keys import version_digest
-from clipper_stream.inputs import InputSpec
-from clipper_stream.routing import Application, Candidate, OutputPiece, Received, Router, Trial
+from clipper_stream.query import Application, Candidate, OutputPiece, Received, Router, Trial
+from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from clipper_agents.admin import read_manifests
-from clipper_agents.steward.changes import Decision, Stale
-from clipper_agents.steward.watched import Control
-from clipper_agents.steward.writing import ControlChanges
+from clipper_agents.control.state import read_manifests
+from clipper_agents.rollout.comparison_spec import Control
+from clipper_agents.rollout.control_changes import ControlChanges
+from clipper_agents.rollout.decisions import Decision, Stale
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
-from clipper_topics.control import application_key, change_key
+from clipper_topics.control_keys import application_key, change_key
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest, Trial

@@ -1,7 +1,7 @@
-"""Values of the Open Bandit Pipeline's estimators on arrays that a seed gives, for tests/unit/replay/estimating.
+"""Values of the Open Bandit Pipeline's estimators on arrays that a seed gives, for tests/unit/evaluation/estimators.
 
     uv venv obp && uv pip install --python obp --no-deps obp==0.5.7 && uv pip install --python obp scikit-learn pandas
-    obp/bin/python tests/obp_figures.py tests/unit/replay/estimating/obp_figures.json
+    obp/bin/python tests/obp_figures.py tests/unit/evaluation/estimators/obp_figures.json
 
 Its pinned dependencies cannot be installed beside ours, so its figures are committed. Of its modules only
 `ope/estimators.py` is loaded, without torch, which that file names in annotations alone.

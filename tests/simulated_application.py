@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clipper_stream.feedback.fold import LoggedDecision, fold
-from clipper_stream.feedback.truth import Label
-from clipper_stream.selection.decision import Prepared
+from clipper_stream.feedback.update import LoggedDecision, fold
+from clipper_stream.feedback.values import Label
+from clipper_stream.selection.distribution import Prepared
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import SelectionState, merge

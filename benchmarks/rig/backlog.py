@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from models import INPUTS, digits
 
-from clipper_loadgen.encoding import MsgpackPieces
+from clipper_loadgen.script import MsgpackPieces
 from clipper_topics.codec import MSGPACK_HEADERS
 
 APPLICATION = "digits-backlog"

@@ -19,7 +19,7 @@ from rig.processes import end, on_cpus
 from rig.span import START_S, Span
 from rig.systems import Place
 
-from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
+from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 
 LAST_WORDS = 300
 SPAN_AHEAD = 3

@@ -15,7 +15,7 @@ from rig.flood import Record
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
 FEEDBACKS = 200.0
 """In each context: enough for a policy to be sure."""

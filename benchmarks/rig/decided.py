@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
 from rig.systems import Place
 
-from clipper_loadgen.answers import assigned_consumer
+from clipper_stream.client.kafka import assigned_consumer
 
 QUIET_MS = 1_000
 
@@ -28,7 +27,8 @@ _decode = msgspec.json.Decoder(Decided).decode
 
 async def decisions(place: Place, wanted: Callable[[Decided], bool]) -> list[Decided]:
     """All predictions on the topic that are wanted, read from the beginning until it is quiet."""
-    consumer: AIOKafkaConsumer = await assigned_consumer(place.connection, place.catalogue.predictions, at_end=False)
+    topic = place.catalogue.predictions
+    consumer = await assigned_consumer(place.connection, topic, at_end=False, isolation_level="read_committed")
     found: list[Decided] = []
     try:
         while fetched := await consumer.getmany(timeout_ms=QUIET_MS):

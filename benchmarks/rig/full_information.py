@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.replay.estimating.blocks import BLOCKS
-from clipper_stream.replay.estimating.choices import Choices
-from clipper_stream.replay.estimating.contexts import Contexts
-from clipper_stream.replay.estimating.outcome import OutcomeSums
+from clipper_stream.evaluation.estimators.blocks import BLOCKS
+from clipper_stream.evaluation.estimators.contexts import Contexts
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
+from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 
 Floats = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 import random
 
-from clipper_stream.selection.decision import Prepared
+from clipper_stream.selection.distribution import Prepared
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from rig.worlds import Floats, World
 
-from clipper_stream.selection.decision import Prepared
+from clipper_stream.selection.distribution import Prepared
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 

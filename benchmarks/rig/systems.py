@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rig.processes import Cpus, running
 
-from clipper_agents.admin import delete_topics, ensure_topics, existing_topics
+from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest

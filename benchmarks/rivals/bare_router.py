@@ -20,26 +20,26 @@ from typing import Any
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from clipper_agents.kafka import lean_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import untimed
 from clipper_agents.router.agents import fresh_queries, gather_frames
+from clipper_agents.router.app import _OutputCodec
+from clipper_agents.router.applications import Registry
 from clipper_agents.router.cache_store import PartitionCaches
-from clipper_agents.router.carrying import Carrier
 from clipper_agents.router.colocated import ColocatedModels
-from clipper_agents.router.decisions import Decisions
-from clipper_agents.router.process import _OutputCodec
-from clipper_agents.router.recorder import Recorder
-from clipper_agents.router.registry import Registry
+from clipper_agents.router.decision_index import Decisions
+from clipper_agents.router.effects import Carrier
+from clipper_agents.router.prediction_log import Recorder
 from clipper_agents.settings import Settings, load_settings
-from clipper_agents.streaming import lean_records
 from clipper_agents.streaming.app import MAX_BATCH_BYTES
 from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.outbox import Outbox
-from clipper_agents.streaming.running import settle_memory
-from clipper_stream.routing import Router
+from clipper_agents.streaming.worker_process import settle_memory
+from clipper_stream.query import Router
 from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
-from clipper_topics.control import key_of
+from clipper_topics.control_keys import key_of
 
 QUERIES_A_ROUND = 1000
 COMMIT_EVERY_S = 0.25

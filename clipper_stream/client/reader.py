@@ -9,12 +9,12 @@ Rules of this file:
 import asyncio
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from clipper_stream.client.access import RIGHTS, explained, refused_right
+from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.client.errors import BrokerUnavailable
-from clipper_stream.client.waiting import Waiting
+from clipper_stream.client.kafka import assigned_consumer, stop_consumer
+from clipper_stream.client.pending_answers import Waiting
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
 from clipper_topics.connection import KafkaConnection
 
@@ -44,9 +44,7 @@ class PredictionReader:
         self._kafka, self._where = kafka, f"{topic} at {kafka.bootstrap}"
         self._topic = topic
         self._waiting = waiting
-        self._consumer = AIOKafkaConsumer(
-            **kafka.aiokafka(), group_id=None, enable_auto_commit=False, auto_offset_reset="latest"
-        )
+        self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, partitions: int) -> None:
@@ -56,15 +54,10 @@ class PredictionReader:
             BrokerUnavailable: the topic cannot be read.
             AccessRefused: this user may not read it.
         """
-        try:
-            await self._consumer.start()
-            await self._stand_at_the_end([TopicPartition(self._topic, number) for number in range(partitions)])
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, (KafkaError, OSError)):
-                raise await explained(self._kafka, f"cannot read {self._topic}", error) from error
-            raise
-        self._task = asyncio.create_task(self._read(), name=f"read {self._topic}")
+        self._consumer = await assigned_consumer(
+            self._kafka, self._topic, at_end=True, isolation_level="read_uncommitted", partitions=partitions
+        )
+        self._task = asyncio.create_task(self._read(self._consumer), name=f"read {self._topic}")
         self._task.add_done_callback(self._ended)
 
     async def close(self) -> None:
@@ -72,17 +65,12 @@ class PredictionReader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await _stop(self._consumer)
+        if self._consumer is not None:
+            await stop_consumer(self._consumer)
 
-    async def _stand_at_the_end(self, partitions: list[TopicPartition]) -> None:
-        self._consumer.assign(partitions)
-        await self._consumer.seek_to_end(*partitions)
-        for partition in partitions:
-            await self._consumer.position(partition)
-
-    async def _read(self) -> None:
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while True:
-            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+            fetched = await consumer.getmany(timeout_ms=POLL_MS)
             for records in fetched.values():
                 for record in records:
                     self._hand_over(record)
@@ -100,11 +88,3 @@ class PredictionReader:
             message = f"reading {self._where} ended: {error!r}; open a new client"
             refused = refused_right(self._kafka, error) if isinstance(error, RIGHTS) else None
             self._waiting.fail(lambda: refused or BrokerUnavailable(message))
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop it even while Kafka is down, when aiokafka 0.14 raises CancelledError halfway, before it disconnects."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait([stopping])
-    if stopping.cancelled():
-        await consumer._client.close()  # noqa: SLF001 the second half of `stop`, which there is no other way to reach

@@ -2,24 +2,20 @@
 
 import asyncio
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
 from clipper_stream.client.access import RIGHTS, explained, refused_right
 from clipper_stream.client.errors import BrokerUnavailable, RecordTooLarge
+from clipper_stream.client.kafka import make_producer
 from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
 
-BATCH_BYTES = 512 * 1024
-"""A call that finds the open batch full waits with all others like it, and each wakes at every batch: few is cheap."""
 IN_FLIGHT = 1_000
 """Records given to the producer and not acknowledged; more wait in line here, where one wakes at a time."""
 
 
 class RecordSender:
-    """A producer without linger that awaits every acknowledgement.
-
-    Not idempotent: a record repeated after a lost acknowledgement has the same query id, and counts once.
+    """A producer that awaits every acknowledgement.
 
     Args:
         kafka: Where to send.
@@ -31,13 +27,7 @@ class RecordSender:
         self._kafka, self._bootstrap = kafka, kafka.bootstrap
         self._headers = headers_of(content_type)
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
-        self._producer = AIOKafkaProducer(
-            **kafka.aiokafka(),
-            linger_ms=0,
-            acks="all",
-            max_batch_size=BATCH_BYTES,
-            request_timeout_ms=max(1, int(timeout_s * 1000)),
-        )
+        self._producer = make_producer(kafka, request_timeout_ms=max(1, int(timeout_s * 1000)))
 
     async def open(self) -> None:
         """Connect.

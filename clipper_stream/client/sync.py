@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar, Unpack
 
 from clipper_stream.client.answer import Answer
 from clipper_stream.client.client import TIMEOUT_S, Client
+from clipper_stream.client.client_records import QueryOptions, Truth
 from clipper_stream.client.errors import ClientClosed
-from clipper_stream.client.preparing import QueryOptions, Truth
 from clipper_topics.codec import JSON
 from clipper_topics.connection import KafkaConnection
 

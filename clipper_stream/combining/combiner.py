@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.mean import mean
-from clipper_stream.combining.shares import shares_of
+from clipper_stream.combining.renormalized_weights import shares_of
 from clipper_stream.combining.vote import vote
 from clipper_stream.errors import ModelFailed, UnknownName
 

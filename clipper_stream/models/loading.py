@@ -16,7 +16,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
-from clipper_stream.models import (
+from clipper_stream.models.allowlist import local_path
+from clipper_stream.models.model import Model
+from clipper_stream.models.runtimes import (
     lightgbm_text,
     mlflow_pyfunc,
     oip_http,
@@ -28,9 +30,7 @@ from clipper_stream.models import (
     torch_script,
     xgboost_json,
 )
-from clipper_stream.models.allowed import local_path
-from clipper_stream.models.files import STRICT, FileRules
-from clipper_stream.models.model import Model
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
 
 class Runtime(Protocol):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelUnavailable
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.plain import plain_outputs
+from clipper_stream.models.plain_outputs import plain_outputs
 
 _MAX_EXPLANATION = 500
 """Characters of an explanation: it travels with every failed row."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from clipper_stream.selection.by_features import ByFeatures
-from clipper_stream.selection.decision import Decision, Prepared
-from clipper_stream.selection.moments import Features
+from clipper_stream.selection.contextual import ByFeatures
+from clipper_stream.selection.distribution import Decision, Prepared
 from clipper_stream.selection.rng import RandomSource
 from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.sufficient_statistics import Features
 
 __all__ = ["Decision", "Prepared", "SelectionPolicy"]
 

@@ -5,18 +5,18 @@ from dataclasses import fields
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.selection.epsilon_greedy import EpsilonGreedy
-from clipper_stream.selection.exp3 import Exp3
-from clipper_stream.selection.exp3_ix import Exp3IX
-from clipper_stream.selection.exp4 import Exp4
-from clipper_stream.selection.exp4_clipper import Exp4Clipper
-from clipper_stream.selection.lin_ucb import LinUcb
+from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.exp3_ix import Exp3IX
+from clipper_stream.selection.policies.exp4 import Exp4
+from clipper_stream.selection.policies.exp4_clipper import Exp4Clipper
+from clipper_stream.selection.policies.lin_ucb import LinUcb
+from clipper_stream.selection.policies.single import Single
+from clipper_stream.selection.policies.split import Split
+from clipper_stream.selection.policies.thompson import Thompson
+from clipper_stream.selection.policies.tsallis_inf import TsallisInf
+from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.single import Single
-from clipper_stream.selection.split import Split
-from clipper_stream.selection.thompson import Thompson
-from clipper_stream.selection.tsallis_inf import TsallisInf
-from clipper_stream.selection.ucb1 import UCB1
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     policy.name: policy

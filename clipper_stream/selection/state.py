@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.selection.moments import Features, Moments, added, moments_of
+from clipper_stream.selection.sufficient_statistics import Features, Moments, added, moments_of
 
 
 @dataclass(frozen=True, slots=True)

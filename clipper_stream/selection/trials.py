@@ -18,8 +18,8 @@ from itertools import accumulate, pairwise
 from typing import Protocol
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.bounds import check_number
-from clipper_stream.selection.decision import Decision, Prepared
+from clipper_stream.selection.distribution import Decision, Prepared
+from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.rng import RandomSource
 
 _LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1; nobody means a share as small
@@ -88,7 +88,7 @@ class Tried:
         treatments: What is tried, by intervals of the second random number.
         bounds: Ends of all intervals but the last.
 
-    >>> from clipper_stream.selection.decision import named
+    >>> from clipper_stream.selection.distribution import named
     >>> from clipper_stream.selection.rng import query_rng
     >>> choice = tried(Prepared({"svm:1": 1.0}, (named(["svm:1"]),), ()), {"svm:2": 0.25}, {"knn:1": 0.5})
     >>> for decision, probability in choice.outcomes():

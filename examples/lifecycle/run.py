@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from train import train_versions
 
-from clipper_agents.admin import read_control
+from clipper_agents.control.state import read_control
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_stream.client import Client
 from clipper_topics.catalogue import Catalogue

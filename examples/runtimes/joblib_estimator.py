@@ -11,8 +11,8 @@ import joblib
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
-from clipper_stream.models.files import FileRules
 from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.runtimes.model_files import FileRules
 
 
 def main(folder: Path) -> list[Any]:

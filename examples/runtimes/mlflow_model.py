@@ -12,8 +12,8 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 
-from clipper_stream.models.files import FileRules
 from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.runtimes.model_files import FileRules
 
 
 class Doubles(mlflow.pyfunc.PythonModel):

@@ -4,8 +4,8 @@
 """
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.driver import run_load
 from clipper_loadgen.plan import LoadPlan
 from clipper_loadgen.report import LoadReport
+from clipper_loadgen.run import run_load
 
 __all__ = ["Dataset", "LoadPlan", "LoadReport", "run_load"]

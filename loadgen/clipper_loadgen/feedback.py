@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Callable
 from contextlib import suppress
 
-from clipper_loadgen.sending import Outlet
+from clipper_loadgen.gate import Outlet
 
 TICK_S = 0.001
 """Feedback that is due within a millisecond leaves together."""

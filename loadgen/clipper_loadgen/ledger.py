@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipper_loadgen.arrivals import FloatArray
+from clipper_loadgen.schedule import FloatArray
 
 
 class Ledger:

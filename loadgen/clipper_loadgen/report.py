@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from clipper_loadgen.arrivals import FloatArray
 from clipper_loadgen.ledger import Ledger
+from clipper_loadgen.schedule import FloatArray
 
 PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p99.9_ms": 99.9, "max_ms": 100.0}
 STEADY = (0.05, 0.95)

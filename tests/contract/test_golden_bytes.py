@@ -16,7 +16,7 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, 
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
 from clipper_topics.restore import Marker, Restore
-from clipper_topics.selection_totals import ModelTotalsRecord, RowKey, SelectionRow, encode_row
+from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SelectionRow, encode_row
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUTER = bytes(range(8))

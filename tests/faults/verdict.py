@@ -12,7 +12,7 @@ from e2e.programs import until
 from known_fields import Identity, known_fields
 
 from clipper_agents.replay.verdicts import Parting, Verification
-from clipper_agents.replay.verifying import verify
+from clipper_agents.replay.verify import verify
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from confluent_kafka import Producer
 from doubles_router import answer_by_default, stand_in_router
 
-from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.broker.properties import free_port
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_stream.client import (
     BrokerUnavailable,
     Client,

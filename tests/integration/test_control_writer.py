@@ -14,24 +14,19 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 
-from clipper_agents.admin import (
-    ControlWriter,
-    Signature,
-    change_control,
-    publish_manifests,
-    read_control,
-    withdraw_manifests,
-)
-from clipper_agents.admin.signing import os_user
-from clipper_agents.lifecycle import rules
-from clipper_agents.lifecycle.errors import RefusedChange, StaleRevision
+from clipper_agents.control import changes as rules
+from clipper_agents.control.change_records import Signature, os_user
+from clipper_agents.control.errors import RefusedChange, StaleRevision
+from clipper_agents.control.publish import publish_manifests, withdraw_manifests
+from clipper_agents.control.state import read_control
+from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.streaming.follower import Follower
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import SavedRow
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import application_key
+from clipper_topics.control_keys import application_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -137,7 +132,7 @@ def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothing(kafk
 
 KILLED = """
 import asyncio, sys
-from clipper_agents.admin import ControlWriter
+from clipper_agents.control.writer import ControlWriter
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 async def main():

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from clipper_agents.admin import existing_topics, publish_manifests, read_manifests, withdraw_manifests
+from clipper_agents.control.apply import apply_manifests
+from clipper_agents.control.publish import publish_manifests, withdraw_manifests
+from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings
-from clipper_agents.supervisor.applying import apply_manifests
 from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.kept import Surroundings
-from clipper_topics.control import model_key
+from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ModelManifest
 
 pytestmark = pytest.mark.integration
@@ -43,7 +45,7 @@ models = ["fast:1", "slow:1"]
 """
 WORKER = """
 import signal, sys
-from clipper_agents.supervisor.lifeline import end_with_stdin
+from clipper_agents.supervisor.parent_watch import end_with_stdin
 if "broken:1" in sys.argv:
     print("error: no such model file", file=sys.stderr)
     sys.exit(3)

@@ -8,11 +8,11 @@ import pytest
 from doubles_steward import PublishedChanges, answered, until, writing
 from e2e.programs import environment, run
 
-from clipper_agents.admin import read_control
-from clipper_agents.observability.steward_metrics import StewardMetrics
+from clipper_agents.control.state import read_control
+from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.rollout import read_comparisons
+from clipper_agents.rollout.app import StewardProcess
 from clipper_agents.settings.workers import StewardSettings
-from clipper_agents.steward import read_comparisons
-from clipper_agents.steward.process import StewardProcess
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka.admin import AdminClient
 
-from clipper_agents.admin import ensure_topics
 from clipper_agents.broker import EmbeddedCluster
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_stream.errors import UnknownName
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -118,7 +118,7 @@ def test_nothing_outlives_a_parent_that_is_killed_not_even_a_frozen_node():
 import sys
 from confluent_kafka.admin import AdminClient
 
-from clipper_agents.admin import ensure_topics
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.broker import EmbeddedCluster
 cluster = EmbeddedCluster().start()
 cluster.freeze_node(2)

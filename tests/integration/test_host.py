@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from doubles_host import request, rows_of
 
-from clipper_agents.admin import ensure_topics
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.exposition import scrape
 from clipper_topics.frames import decode_output, encode_frame
 from clipper_topics.manifests import InputSpec, ModelManifest

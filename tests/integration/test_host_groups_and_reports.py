@@ -6,10 +6,10 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from clipper_agents.admin import ensure_topics, existing_topics
-from clipper_agents.admin.groups import delete_group, has_read_all, remove_members
-from clipper_agents.admin.host_reports import HostReports
-from clipper_agents.supervisor.provisions import Provisions
+from clipper_agents.control.host_reports import HostReports
+from clipper_agents.kafka.consumer_groups import delete_group, has_read_all, remove_members
+from clipper_agents.kafka.topics import ensure_topics, existing_topics
+from clipper_agents.supervisor.kafka_resources import Provisions
 from clipper_topics import codec
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ModelManifest

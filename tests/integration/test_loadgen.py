@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from doubles_router import answer_by_default, answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
-from clipper_loadgen.answers import assigned_consumer
+from clipper_stream.client.kafka import assigned_consumer
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -28,7 +28,7 @@ async def loaded(plan, kafka, catalogue, answering=answer_everything):
 
 async def feedback_of(kafka, catalogue):
     """Every feedback there is: (partition, record key, feedback)."""
-    consumer = await assigned_consumer(kafka, catalogue.feedback, at_end=False)
+    consumer = await assigned_consumer(kafka, catalogue.feedback, at_end=False, isolation_level="read_committed")
     try:
         total = sum((await consumer.end_offsets(consumer.assignment())).values())
         found = []
@@ -108,6 +108,14 @@ def test_default_outputs_are_counted_by_reason(kafka, catalogue):
     report, _ = asyncio.run(loaded(plan, kafka, catalogue, answering))
     assert report.defaults == {"late": 20, "errors": 20}
     assert report.default_ratio == 0.2
+
+
+def test_a_bounded_run_stops_sending_while_so_many_queries_have_no_answer(kafka, catalogue):
+    plan = LoadPlan(
+        "digits", mode="bounded", rate_per_s=500.0, duration_s=1.0, outstanding=50, dataset=EYE, drain_s=1.0,
+    )  # fmt: skip
+    report, router = asyncio.run(loaded(plan, kafka, catalogue, answering=lambda query: []))
+    assert (len(router.queries), report.queries, report.answered) == (50, 50, 0)
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])

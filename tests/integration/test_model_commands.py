@@ -12,14 +12,15 @@ from aiokafka import AIOKafkaProducer
 from e2e.programs import CLIPPER_STREAM
 
 from clipper_agents import exits
-from clipper_agents.admin import existing_topics, read_control
-from clipper_agents.admin.rolling_back import roll_back
 from clipper_agents.cli import main as program
+from clipper_agents.control.rollback import roll_back
+from clipper_agents.control.state import read_control
+from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change, SavedRow
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import change_key
+from clipper_topics.control_keys import change_key
 from clipper_topics.host_report import HostReport, report_key
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]

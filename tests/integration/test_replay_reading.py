@@ -9,13 +9,13 @@ from aiokafka import AIOKafkaProducer
 from doubles_joining import answer, decided
 from typer.testing import CliRunner
 
-from clipper_agents.admin import publish_manifests
 from clipper_agents.cli.main import app as program
+from clipper_agents.control.publish import publish_manifests
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
 from clipper_agents.replay.span import EmptySpan, Span
-from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.parquet import UnusableFile, read_chunks_with_inputs, read_facts
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.parquet import UnusableFile, read_chunks_with_inputs, read_facts
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import FORWARDED, Feedback

@@ -13,20 +13,20 @@ from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
 from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 
-from clipper_agents.admin.restoring import (
+from clipper_agents.cli.main import app as program
+from clipper_agents.control.restore import (
     carry_out,
     plan_restore,
     plan_resumed,
     read_restores,
     restore_state,
 )
-from clipper_agents.admin.saved_states import state_of_rows
-from clipper_agents.cli.main import app as program
+from clipper_agents.control.saved_states import state_of_rows
 from clipper_stream.errors import ClipperError
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.change import Change, SavedRow
-from clipper_topics.control import change_key, restore_key
+from clipper_topics.control_keys import change_key, restore_key
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 

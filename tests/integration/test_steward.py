@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from doubles_steward import PublishedChanges, answered, missing, until, writing
 
-from clipper_agents.observability.steward_metrics import StewardMetrics
+from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.rollout import read_comparisons
+from clipper_agents.rollout.app import StewardProcess
 from clipper_agents.settings.workers import StewardSettings
-from clipper_agents.steward import read_comparisons
-from clipper_agents.steward.process import StewardProcess
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]

@@ -12,7 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
-from clipper_agents.streaming import lean_records
+from clipper_agents.kafka import lean_records
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

@@ -7,22 +7,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from clipper_agents.admin import (
-    KafkaUnreachable,
-    TopicMismatch,
-    TopicRefused,
-    TopicsReport,
-    delete_topics,
-    ensure_topics,
-    existing_topics,
-    publish_manifests,
-    read_manifests,
-    withdraw_manifests,
-)
 from clipper_agents.broker.properties import free_port
+from clipper_agents.control.publish import publish_manifests, withdraw_manifests
+from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
+from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import application_key, model_key
+from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 pytestmark = pytest.mark.integration

@@ -11,10 +11,10 @@ from doubles_logs import flipped
 from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
 from typer.testing import CliRunner
 
-from clipper_agents.admin.errors import UnusableState
 from clipper_agents.cli.main import app as program
+from clipper_agents.kafka.errors import UnusableState
 from clipper_agents.replay.verdicts import Verification
-from clipper_topics.selection_totals import RowKey, SelectionRow
+from clipper_topics.selection_rows import RowKey, SelectionRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -12,19 +12,19 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from e2e.programs import Program, environment, run, until
 
-from clipper_agents.admin.following import Following
-from clipper_agents.admin.looking import readable_partitions
+from clipper_agents.status.collect import readable_partitions
+from clipper_agents.status.tailer import Following
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import change_key, key_of
+from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, Trial
 from clipper_topics.prediction import ModelAnswer, Prediction
-from clipper_topics.selection_totals import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_stream.comparing.betting import GRID, Betting
-from clipper_stream.comparing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.comparing.many_at_once import bernstein_bounds, capitals, goal
 from clipper_stream.errors import InvalidLabel, InvalidSetting
+from clipper_stream.sequential_testing.betting import GRID, Betting
+from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
+from clipper_stream.sequential_testing.many_at_once import bernstein_bounds, capitals, goal
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.replay.estimating.bootstrap import bootstrap, draws
-from clipper_stream.replay.estimating.registry import ESTIMATORS, make_estimators
-from clipper_stream.replay.estimating.sums import BlockSums
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
+from clipper_stream.evaluation.estimators.registry import ESTIMATORS, make_estimators
 
 EVERY = {estimator.name: estimator for estimator in make_estimators(decisions=400)}
 DRAWN = draws(seed=1, resamples=200)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipper_stream.replay.estimating.bootstrap import bootstrap, draws
-from clipper_stream.replay.estimating.intervals import bernstein
-from clipper_stream.replay.estimating.registry import make_estimators
-from clipper_stream.replay.estimating.sums import BlockSums
-from clipper_stream.replay.estimating.support import SupportSums
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
+from clipper_stream.evaluation.estimators.intervals import bernstein
+from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import SupportSums
 
 SEEDS, DECISIONS = 500, 3_000
 LEAST, MOST = (0.95 + side * 3 * math.sqrt(0.05 * 0.95 / SEEDS) for side in (-1, 1))

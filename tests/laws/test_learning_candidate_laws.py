@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from doubles_replay import MODELS, truth
 
-from clipper_stream.replay.candidates.fixed_policy import FixedPolicy
-from clipper_stream.replay.candidates.learning_policy import LearningPolicy
-from clipper_stream.replay.ensembles import Answering
-from clipper_stream.replay.learner import place_rng
-from clipper_stream.replay.rejection import reject
-from clipper_stream.replay.sequential_dr import sequential_dr
-from clipper_stream.replay.simulating import simulate
+from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.evaluation.sequential.candidate_state import place_rng
+from clipper_stream.evaluation.sequential.exact_simulation import simulate
+from clipper_stream.evaluation.sequential.rejection_sampling import reject
+from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import SelectionState, merge
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from clipper_stream.selection.decision import audited
+from clipper_stream.selection.distribution import audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng

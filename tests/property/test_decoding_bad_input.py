@@ -8,14 +8,14 @@ from doubles_streaming import record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.admin import Manifests
-from clipper_agents.host.asked import MOST_ROWS, read_request
-from clipper_agents.router.decoding import decode_queries
-from clipper_agents.router.encoding import encode_answer
-from clipper_agents.router.learning import decode_feedback
-from clipper_agents.router.registry import Registry
-from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
-from clipper_stream.routing import Received
+from clipper_agents.control.manifests import Manifests
+from clipper_agents.host.request_rows import MOST_ROWS, read_request
+from clipper_agents.router.applications import Registry
+from clipper_agents.router.feedback_step import decode_feedback
+from clipper_agents.router.prediction_records import encode_answer
+from clipper_agents.router.query_records import decode_queries
+from clipper_stream.query import Received
+from clipper_stream.query.inputs import LISTED, NUMERIC, InputSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import UnknownFrame, decode_output

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.admin.manifests import Manifests
-from clipper_agents.lifecycle.declaring import declared
-from clipper_agents.lifecycle.errors import RefusedChange
-from clipper_agents.lifecycle.exporting import as_json, as_toml
-from clipper_agents.lifecycle.plan import Plan
+from clipper_agents.control.declared import declared
+from clipper_agents.control.errors import RefusedChange
+from clipper_agents.control.export import as_json, as_toml
+from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.plan import Plan
 from clipper_agents.settings import load_settings
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, RolloutRule, Trial
 

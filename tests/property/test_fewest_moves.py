@@ -4,7 +4,7 @@ from faust.assignor.client_assignment import CopartitionedAssignment
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.streaming.fewest_moves import FewestMoves
+from clipper_agents.streaming.sticky_assignor import FewestMoves
 
 GROUPS = st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=8)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from clipper_agents.host.core import HostCore
+from clipper_agents.host.batching import HostCore
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_stream.batching.aimd import Aimd

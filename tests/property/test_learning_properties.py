@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.feedback.fold import LoggedDecision, fold
 from clipper_stream.feedback.losses import loss_of
-from clipper_stream.feedback.truth import GivenLoss, Label
-from clipper_stream.selection.decision import audited, one_of
-from clipper_stream.selection.exp4 import Exp4
-from clipper_stream.selection.exponential import exponential_weights
+from clipper_stream.feedback.update import LoggedDecision, fold
+from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.selection.distribution import audited, one_of
+from clipper_stream.selection.policies.exp4 import Exp4
+from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 

@@ -5,12 +5,12 @@ from doubles_replay import Truth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.replay.arrays import logged
-from clipper_stream.replay.candidates.learning_policy import LearningPolicy
-from clipper_stream.replay.candidates.parsing import parse_candidate
-from clipper_stream.replay.ensembles import Answering, combined_losses
-from clipper_stream.replay.joint import audit_ratio_of, joint_propensity
-from clipper_stream.replay.sequential_dr import sequential_dr
+from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.evaluation.log.ensembles import Answering, combined_losses
+from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
+from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 from clipper_stream.selection.registry import make_policy
 
 MODELS = ("svm:1", "knn:1", "tree:1")

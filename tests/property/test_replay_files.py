@@ -9,9 +9,9 @@ import pytest
 from doubles_columns import in_words, made_up, some_columns
 from hypothesis import given, settings
 
-from clipper_stream.replay.columns import DecisionColumns
-from clipper_stream.replay.folding import FoldedRow, fold_columns, fold_one_by_one
-from clipper_stream.replay.scored import NAMED
+from clipper_stream.evaluation.log.column_fold import FoldedRow, fold_columns, fold_one_by_one
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.known_losses import NAMED
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -22,7 +22,7 @@ FACTS = dict(application="app", loss_kind="zero_one", since_ms=1, offsets={0: (3
 @settings(max_examples=80)
 @given(parts=st.lists(some_columns(), max_size=4), folder=st.booleans(), with_inputs=st.booleans(), data=st.data())
 def test_what_is_written_comes_back_to_the_bit(parts, folder, with_inputs, data):
-    from clipper_stream.replay.parquet import FileFacts, read_chunks_with_inputs, read_facts, writing
+    from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks_with_inputs, read_facts, writing
 
     text = st.one_of(st.none(), st.text(max_size=5))
     inputs = [tuple(data.draw(text) for _ in range(len(part))) if with_inputs else None for part in parts]

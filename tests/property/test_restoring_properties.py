@@ -12,13 +12,13 @@ from doubles_streaming import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.router.decisions import Logged
-from clipper_agents.router.learning import decode_feedback, learn
-from clipper_agents.router.restores import Restores, is_marker, read_markers
-from clipper_agents.router.selection import Selection
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.feedback_step import decode_feedback, learn
+from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
+from clipper_agents.router.selection_store import Selection
 from clipper_topics import codec
 from clipper_topics.change import SavedRow
-from clipper_topics.control import restore_key
+from clipper_topics.control_keys import restore_key
 from clipper_topics.restore import RESTORE, Restore, markers_of
 
 NAMES, CONTEXTS, MODELS = ("app", "other"), (None, "c"), ("a:1", "b:1", "c:1")

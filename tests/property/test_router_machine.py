@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.routing import OutputPiece
-from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
-from clipper_stream.selection.decision import named
+from clipper_stream.query import OutputPiece
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
+from clipper_stream.selection.distribution import named
 from clipper_stream.selection.rng import query_rng
 
 OPEN = object()

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.replay.state_at import state_of_logs
-from clipper_agents.replay.verifying import verify_logs
+from clipper_agents.replay.verify import verify_logs
 from clipper_topics.change import SavedRow
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from clipper_stream.combining.combiner import Combined, combine
-from clipper_stream.feedback.fold import Learned, LoggedDecision, Scores, fold, score
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
-from clipper_stream.feedback.truth import GivenLoss, Label, Truth
-from clipper_stream.inputs import InputSpec, Rows, to_matrix, to_rows
-from clipper_stream.selection.decision import audited, named, one_of
+from clipper_stream.feedback.update import Learned, LoggedDecision, Scores, fold, score
+from clipper_stream.feedback.values import GivenLoss, Label, Truth
+from clipper_stream.query.inputs import InputSpec, Rows, to_matrix, to_rows
+from clipper_stream.selection.distribution import audited, named, one_of
 from clipper_stream.selection.policy import Decision, Prepared, SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import RandomSource, query_rng

@@ -1,6 +1,6 @@
 import math
 
-from clipper_stream.deadlines import DEAD_ENTRIES, DeadlineQueue
+from clipper_stream.query.deadlines import DEAD_ENTRIES, DeadlineQueue
 
 
 def queue_of(**deadlines_s):

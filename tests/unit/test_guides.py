@@ -62,7 +62,7 @@ def test_the_program_of_the_evaluation_evaluates(tmp_path: Path, monkeypatch: py
     pytest.importorskip("pyarrow")
     from doubles_logged import log_of
 
-    from clipper_stream.replay.parquet import FileFacts, writing
+    from clipper_stream.evaluation.log.parquet import FileFacts, writing
 
     monkeypatch.chdir(tmp_path)
     with writing(Path("day.parquet"), FileFacts(application="digits", loss_kind="zero_one")) as writer:

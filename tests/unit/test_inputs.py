@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidInput, InvalidSetting
-from clipper_stream.inputs import NUMERIC, InputSpec, to_matrix, to_rows
+from clipper_stream.query.inputs import NUMERIC, InputSpec, to_matrix, to_rows
 
 PAIR = InputSpec("float32", (2,))
 

@@ -13,9 +13,9 @@ import rocksdict
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from clipper_agents.admin.manifests import Manifests
+from clipper_agents.control.manifests import Manifests
+from clipper_agents.router.app import _OutputCodec
 from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
-from clipper_agents.router.process import _OutputCodec
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.loading import file_digest, load_model
 from clipper_topics import codec

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from clipper_stream.errors import ClipperError
-from clipper_stream.query_life import MOVES, Event, IllegalMove, State, next_state
+from clipper_stream.query.lifecycle import MOVES, Event, IllegalMove, State, next_state
 
 
 def walk(*events):

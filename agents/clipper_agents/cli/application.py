@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.changing import By, Json, Revision, Why, change, signature, state_of, tell
+from clipper_agents.cli.change_output import By, Json, Revision, Why, change, signature, state_of, tell
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def create_application(
     assignments: Set = None,
 ) -> None:
     """Create an application of models that are published already."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     manifest = _manifest({**values_of(fields), "name": name, "models": models})
     settings = settings_from(config, bootstrap, assignments)
@@ -78,7 +78,7 @@ def show_application(
     import msgspec
 
     from clipper_agents.cli.registry_view import print_manifest
-    from clipper_agents.lifecycle.rules import existing
+    from clipper_agents.control.changes import existing
 
     found = existing(state_of(settings_from(config, bootstrap, assignments)).manifests, name)
     if as_json:
@@ -100,7 +100,7 @@ def update_application(
     assignments: Set = None,
 ) -> None:
     """Change keys of an application, other than its models."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     values = values_of(fields)
     written = change(
@@ -124,7 +124,7 @@ def delete_application(
     assignments: Set = None,
 ) -> None:
     """Take an application away; models that no other one names are retired. A rollback brings it back."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     written = change(
         settings_from(config, bootstrap, assignments),
@@ -147,7 +147,7 @@ def show_history(
     import msgspec
 
     from clipper_agents.cli.registry_view import print_history
-    from clipper_agents.lifecycle.rules import existing
+    from clipper_agents.control.changes import existing
 
     state = state_of(settings_from(config, bootstrap, assignments))
     changes = state.history(name).values()
@@ -184,7 +184,7 @@ def values_of(fields: list[str] | None) -> dict[str, Any]:
 def _manifest(content: dict[str, Any]) -> "ApplicationManifest":
     import msgspec
 
-    from clipper_agents.settings.explaining import explained
+    from clipper_agents.settings.error_messages import explained
     from clipper_stream.errors import InvalidSetting
     from clipper_topics.manifests import ApplicationManifest
 

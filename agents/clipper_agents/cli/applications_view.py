@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.admin.applications import (
+from clipper_agents.status.model import (
     ApplicationStatus,
     DriftStatus,
     Latency,

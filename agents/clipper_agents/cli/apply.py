@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.changing import By, Why, signature, state_of
+from clipper_agents.cli.change_output import By, Why, signature, state_of
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
-    from clipper_agents.admin import ControlState, Written
-    from clipper_agents.lifecycle.plan import Plan
+    from clipper_agents.control.change_records import Written
+    from clipper_agents.control.plan import Plan
+    from clipper_agents.control.state import ControlState
     from clipper_agents.settings import Settings
     from clipper_topics.manifests import ModelManifest
 
@@ -43,7 +44,7 @@ def apply(
     """
     settings = settings_from(config or file or DEFAULT, bootstrap, assignments)
     declared = settings_from(file, bootstrap, assignments) if file else settings
-    from clipper_agents.supervisor.applying import pinned
+    from clipper_agents.control.apply import pinned
 
     models = pinned(declared.models)
     asked = sys.stdin.isatty() and sys.stdout.isatty() and not yes
@@ -60,15 +61,15 @@ def apply(
 def _plan(
     settings: "Settings", declared: "Settings", models: "list[ModelManifest]", prune: bool
 ) -> "tuple[ControlState, Plan]":
-    from clipper_agents.supervisor.applying import wanted
+    from clipper_agents.control.apply import wanted
 
     state = state_of(settings)
     return state, wanted(state, declared.applications, models, prune=prune)
 
 
 def _difference(state: "ControlState", plan: "Plan") -> list[str]:
-    from clipper_agents.cli.showing import plain
-    from clipper_agents.lifecycle.differences import plan_lines
+    from clipper_agents.cli.plain_text import plain
+    from clipper_agents.control.diff import plan_lines
 
     return [plain(line) for line in plan_lines(state.manifests, plan)] or ["nothing would change"]
 
@@ -83,9 +84,10 @@ async def _applied(
     why: str,
 ) -> "Written":
     """Create topics and publish; what was shown, when something was."""
-    from clipper_agents.admin import change_control, ensure_topics
-    from clipper_agents.lifecycle.errors import StaleRevision
-    from clipper_agents.supervisor.applying import wanted
+    from clipper_agents.control.apply import wanted
+    from clipper_agents.control.errors import StaleRevision
+    from clipper_agents.control.writer import change_control
+    from clipper_agents.kafka.topics import ensure_topics
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     report = await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)

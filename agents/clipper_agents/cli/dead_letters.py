@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
-from clipper_agents.cli.showing import plain, value_lines, when
+from clipper_agents.cli.plain_text import plain, value_lines, when
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.dead_letters import DeadLetterReader, Filter, Letter
+    from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
     from clipper_agents.settings import Settings
 
 dead_letters = typer.Typer(
@@ -128,9 +128,9 @@ def _chosen(settings: "Settings", wanted: "Filter", limit: int | None) -> list[i
 
 async def _replay(settings: "Settings", positions: list[int], *, again: bool) -> bool:
     """Replay the letters, and say what became of each; whether none was refused."""
-    from clipper_agents.admin import existing_topics
-    from clipper_agents.admin.replayed import Replayed
-    from clipper_agents.admin.replaying import Replayer, in_batches, replaying_producer
+    from clipper_agents.dead_letters.replay import Replayer, in_batches, replaying_producer
+    from clipper_agents.dead_letters.replayed_marks import Replayed
+    from clipper_agents.kafka.topics import existing_topics
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     topics = await existing_topics(kafka, catalogue.prefix)
@@ -156,7 +156,7 @@ async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterat
 
 
 def _opened(settings: "Settings") -> Any:
-    from clipper_agents.admin.dead_letters import opened_letters
+    from clipper_agents.dead_letters.reader import opened_letters
 
     return opened_letters(settings.connection(os.environ), settings.catalogue)
 
@@ -173,7 +173,7 @@ async def _newest(letters: "DeadLetterReader", wanted: "Filter", limit: int | No
 
 
 def _filter(settings: "Settings", topic: str | None, since: str | None, error: str | None) -> "Filter":
-    from clipper_agents.admin.dead_letters import Filter
+    from clipper_agents.dead_letters.reader import Filter
 
     prefix = f"{settings.kafka.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic

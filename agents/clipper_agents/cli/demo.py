@@ -36,7 +36,6 @@ def demo(
     from rich.console import Console
 
     from clipper_agents.observability.logging import log_file
-
     from clipper_agents.threads import ONE_THREAD
 
     _check_installed()
@@ -76,9 +75,7 @@ def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoRes
             raise KeyboardInterrupt from ended
 
 
-def _report(
-    result: "DemoResult", record: "DemoRecord", console: "Console", out: Path, json_file: Path | None
-) -> None:
+def _report(result: "DemoResult", record: "DemoRecord", console: "Console", out: Path, json_file: Path | None) -> None:
     from clipper_agents import exits
     from clipper_agents.demo.report import write_json, write_report
     from clipper_agents.demo.result import problems

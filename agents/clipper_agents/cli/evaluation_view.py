@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.showing import plain
-from clipper_stream.replay.evaluation import CandidateResult, Estimate, Evaluation
-from clipper_stream.replay.report.page import carried_by, interval, lead
+from clipper_agents.cli.plain_text import plain
+from clipper_stream.evaluation.report.page import carried_by, interval, lead
+from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
 
 COLOURS = {"better": "green", "worse": "red"}
 

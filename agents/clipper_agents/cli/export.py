@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.changing import Json, state_of
+from clipper_agents.cli.change_output import Json, state_of
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 
@@ -17,7 +17,7 @@ def export(
     assignments: Set = None,
 ) -> None:
     """Write every application and model as TOML, that `clipper-stream apply -f FILE` takes back without a change."""
-    from clipper_agents.lifecycle import exporting
+    from clipper_agents.control import export as exporting
 
     published = state_of(settings_from(config, bootstrap, assignments)).manifests
     as_json = as_json or (out is not None and out.suffix == ".json")

@@ -58,29 +58,32 @@ def loadgen(
 
     Latency counts from the time at which a query was meant to be sent, so a stall counts for every query it delays.
     """
-    from clipper_loadgen.options import make_plan
+    from clipper_loadgen import LoadPlan
+    from clipper_loadgen.datasets import load_dataset
+    from clipper_stream.errors import InvalidSetting
 
-    plan = make_plan(
+    if labels is not None and inputs is None:
+        raise InvalidSetting(f"labels {labels!r} belong to inputs: give --inputs as well")
+    plan = LoadPlan(
         application,
-        rate=rate,
-        seconds=seconds,
-        warmup_seconds=warmup_seconds,
+        mode="saturation" if saturate else "rate",
+        rate_per_s=rate,
+        duration_s=seconds,
+        warmup_s=0.0 if saturate else warmup_seconds,
         arrivals=arrivals,
-        saturate=saturate,
         queries=queries,
         outstanding=outstanding,
-        inputs=inputs,
-        labels=labels,
+        dataset=None if inputs is None else load_dataset(inputs, labels),
         contexts=contexts,
-        zipf=zipf,
-        repeats=repeats,
+        zipf_exponent=zipf,
+        repeat_ratio=repeats,
         recent=recent,
-        feedback_delay_ms=feedback_delay_ms,
+        feedback_delay_s=None if feedback_delay_ms is None else feedback_delay_ms / 1e3,
         feedback_distribution=feedback_distribution,
-        label_noise=label_noise,
+        label_noise_ratio=label_noise,
         encoding=encoding,
-        linger_ms=linger_ms,
-        drain_seconds=drain_seconds,
+        linger_s=linger_ms / 1e3,
+        drain_s=drain_seconds,
         seed=seed,
     )
     _show(_run(plan, settings_from(config, bootstrap, assignments)), json_file)
@@ -88,7 +91,7 @@ def loadgen(
 
 def _run(plan: "LoadPlan", settings: "Settings") -> "LoadReport":
     from clipper_loadgen import run_load
-    from clipper_loadgen.progress import progress_bar
+    from clipper_loadgen.terminal import progress_bar
 
     kafka = settings.connection(os.environ)
     with progress_bar(f"{plan.application}, {plan.mode}") as progress:
@@ -113,7 +116,7 @@ def _show(report: "LoadReport", json_file: Path | None) -> None:
     import msgspec
     from rich.console import Console
 
-    from clipper_loadgen.rendering import report_table, warnings
+    from clipper_loadgen.terminal import report_table, warnings
 
     encoded = msgspec.json.format(msgspec.json.encode(report.as_dict()))
     if json_file == Path("-"):

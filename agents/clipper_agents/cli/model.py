@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.changing import (
+from clipper_agents.cli.change_output import (
     ApplicationOption,
     By,
     Json,
@@ -19,14 +19,14 @@ from clipper_agents.cli.changing import (
     state_of,
     tell,
 )
-from clipper_agents.cli.deploying import deploy
+from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
-    from clipper_agents.admin import ControlState
-    from clipper_agents.admin.rolling_back import RolledBack
-    from clipper_agents.lifecycle.plan import Plan, Published
+    from clipper_agents.control.plan import Plan, Published
+    from clipper_agents.control.rollback import RolledBack
+    from clipper_agents.control.state import ControlState
 
 model = typer.Typer(
     name="model", no_args_is_help=True, help="Deploy, compare, promote and retire versions of models while they serve."
@@ -75,9 +75,9 @@ def show_model(
     """Print a version's manifest, its stages, and what its hosts say."""
     import msgspec
 
-    from clipper_agents.admin.host_states import read_reports
     from clipper_agents.cli.registry_view import print_manifest, report_line, stages_of
-    from clipper_agents.lifecycle.errors import RefusedChange
+    from clipper_agents.control.errors import RefusedChange
+    from clipper_agents.control.host_states import read_reports
 
     settings = settings_from(config, bootstrap, assignments)
     published = state_of(settings).manifests
@@ -110,7 +110,7 @@ def shadow_model(
     assignments: Set = None,
 ) -> None:
     """Have a version asked beside the candidates: its answers are scored, and never served or waited for."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     _change(
         lambda published, name: rules.shadow(published, name, ref, share, automatic=automatic),
@@ -133,7 +133,7 @@ def canary_model(
     assignments: Set = None,
 ) -> None:
     """Have a version answer a share of the queries instead of the policy's choice."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     _change(
         lambda published, name: rules.canary(published, name, ref, share, automatic=automatic),
@@ -154,7 +154,7 @@ def promote_model(
     assignments: Set = None,
 ) -> None:
     """Make a version on trial one of the application's candidates."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     _change(
         lambda published, name: rules.promote(published, name, ref),
@@ -175,7 +175,7 @@ def abort_model(
     assignments: Set = None,
 ) -> None:
     """End a version's trial; its hosts end when no other application names it."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     _change(
         lambda published, name: rules.abort(published, name, ref),
@@ -196,7 +196,7 @@ def retire_model(
     assignments: Set = None,
 ) -> None:
     """Have an application ask a version no more; its hosts end when no other one names it."""
-    from clipper_agents.lifecycle import rules
+    from clipper_agents.control import changes as rules
 
     _change(
         lambda published, name: rules.retire(published, name, ref),
@@ -219,8 +219,8 @@ def rollback_models(
     assignments: Set = None,
 ) -> None:
     """Undo the last change of an application, or all since a revision, with the selection state of then."""
-    from clipper_agents.admin.restoring import restore_state
-    from clipper_agents.admin.rolling_back import roll_back
+    from clipper_agents.control.restore import restore_state
+    from clipper_agents.control.rollback import roll_back
 
     settings = settings_from(config, bootstrap, assignments)
     seen = {} if revision is None else {application: revision}
@@ -265,8 +265,8 @@ def _change(
     options: tuple[Any, Any, Any],
 ) -> None:
     """Apply a rule to the application that is meant."""
-    from clipper_agents.admin.changing import check_seen
-    from clipper_agents.lifecycle.rules import application_of
+    from clipper_agents.control.changes import application_of
+    from clipper_agents.control.writer import check_seen
 
     def decide(state: "ControlState") -> "Plan":
         name = application or application_of(state.manifests, ref)

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from clipper_agents.settings.loading import load_settings
+from clipper_agents.settings.load import load_settings
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.models.files import STRICT, FileRules
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.manifests import ModelManifest
 
 _RUNTIMES = {

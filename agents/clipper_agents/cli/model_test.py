@@ -73,7 +73,7 @@ def _print(target: "Target", report: "Report") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from clipper_agents.cli.showing import plain
+    from clipper_agents.cli.plain_text import plain
 
     console = Console(width=None if typer.get_text_stream("stdout").isatty() else 110, highlight=False)
     console.print(

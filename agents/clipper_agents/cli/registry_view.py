@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.showing import plain, when
-from clipper_agents.lifecycle.plan import Published, stated
+from clipper_agents.cli.plain_text import plain, when
+from clipper_agents.control.plan import Published, stated
 from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest

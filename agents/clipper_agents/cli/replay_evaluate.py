@@ -72,9 +72,9 @@ def evaluate(
 
     from clipper_agents.cli.evaluation_view import as_json as in_json
     from clipper_agents.cli.evaluation_view import show_evaluation
-    from clipper_agents.replay.evaluating import LogFile, evaluate_file
-    from clipper_stream.replay.estimating.registry import ESTIMATORS
-    from clipper_stream.replay.evaluating import Question
+    from clipper_agents.replay.evaluate import LogFile, evaluate_file
+    from clipper_stream.evaluation.estimators.registry import ESTIMATORS
+    from clipper_stream.evaluation.question import Question
 
     if offline and log is None:
         raise typer.BadParameter("--offline: give the decisions with --log")
@@ -90,7 +90,7 @@ def evaluate(
         manifest = None if offline else _manifest(settings, application)
         found = evaluate_file(opened, candidates, question, manifest, state)
     if report is not None:
-        from clipper_stream.replay.report import write_page
+        from clipper_stream.evaluation.report import write_page
 
         write_page(report, found)
     if save is not None:
@@ -117,7 +117,7 @@ def _decisions(
     if log is not None:
         yield log
         return
-    from clipper_agents.replay.exporting import export_log
+    from clipper_agents.replay.export import export_log
     from clipper_agents.replay.logs import log_of
 
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
@@ -142,7 +142,7 @@ def _working(description: str) -> Iterator[None]:
 
 
 def _manifest(settings: "Settings", application: str) -> "ApplicationManifest | None":
-    from clipper_agents.admin import read_manifests
+    from clipper_agents.control.state import read_manifests
 
     found = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
     return found.applications.get(application)

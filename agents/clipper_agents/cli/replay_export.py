@@ -47,7 +47,7 @@ def export(
 
     The file is there when all was read, and not before.
     """
-    from clipper_agents.replay.exporting import export_log
+    from clipper_agents.replay.export import export_log
     from clipper_agents.replay.logs import log_of
 
     settings = settings_from(config, bootstrap, assignments)

@@ -19,8 +19,8 @@ from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
     from clipper_agents.replay.merged_log import Range, Times
-    from clipper_agents.replay.producing import Summary
-    from clipper_agents.replay.rerunning import Kind, RerunPlan, RerunProgress
+    from clipper_agents.replay.rerun import Kind, RerunPlan, RerunProgress
+    from clipper_agents.replay.resend import Summary
     from clipper_agents.replay.run_ids import Ids
 
 _SHOWN = 64
@@ -69,7 +69,7 @@ def produce(
 
     Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent.
     """
-    from clipper_agents.replay.rerunning import Place, RerunPlan, same_deployment
+    from clipper_agents.replay.rerun import Place, RerunPlan, same_deployment
     from clipper_agents.replay.run_ids import new_run
 
     settings = settings_from(config, bootstrap, assignments)
@@ -153,7 +153,7 @@ def _ids(kind: str, run: str) -> "Ids":
 
 
 def _run(plan: "RerunPlan") -> "Summary":
-    from clipper_agents.replay.rerunning import rerun
+    from clipper_agents.replay.rerun import rerun
 
     async def run() -> "Summary":
         stop, task = asyncio.Event(), asyncio.current_task()

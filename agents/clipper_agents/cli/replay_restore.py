@@ -10,11 +10,11 @@ import typer
 
 from clipper_agents.cli.dead_letters import since_ms
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.plain_text import plain
 from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
-from clipper_agents.cli.showing import plain
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.restoring import Plan
+    from clipper_agents.control.restore import Plan
     from clipper_agents.replay.state_at import StateAt
     from clipper_agents.settings import Settings
     from clipper_topics.change import SavedRow
@@ -76,8 +76,8 @@ def offsets_of(text: str) -> dict[int, int]:
 async def _plan(
     settings: "Settings", application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
 ) -> "tuple[StateAt, list[SavedRow], Plan]":
-    from clipper_agents.admin.restoring import plan_restore, read_rows
-    from clipper_agents.admin.signing import os_user
+    from clipper_agents.control.change_records import os_user
+    from clipper_agents.control.restore import plan_restore, read_rows
     from clipper_agents.replay.state_at import state_at
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
@@ -92,8 +92,8 @@ def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> N
     from rich.console import Console
     from rich.table import Table
 
-    from clipper_agents.admin import read_manifests
-    from clipper_agents.admin.saved_states import state_of_rows
+    from clipper_agents.control.saved_states import state_of_rows
+    from clipper_agents.control.state import read_manifests
 
     manifests = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
     manifest = manifests.applications.get(found.application)

@@ -48,7 +48,7 @@ def score(
     """
     from clipper_agents.cli.model_target import read_target
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
-    from clipper_stream.inputs import InputSpec
+    from clipper_stream.query.inputs import InputSpec
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
-from clipper_agents.cli.showing import plain
+from clipper_agents.cli.plain_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def verify(
     import msgspec
 
     from clipper_agents import exits
-    from clipper_agents.replay.verifying import verify as verify_table
+    from clipper_agents.replay.verify import verify as verify_table
 
     settings = settings_from(config, bootstrap, assignments)
     kafka, catalogue = settings.connection(os.environ), settings.catalogue

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
-from clipper_agents.cli.showing import plain
+from clipper_agents.cli.plain_text import plain
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.restoring import Plan
+    from clipper_agents.control.restore import Plan
     from clipper_agents.settings import Settings
     from clipper_stream.selection.state import SelectionState
     from clipper_topics.change import SavedRow
@@ -51,7 +51,7 @@ def export_selection(
     """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
     import msgspec
 
-    from clipper_agents.admin.saved_states import SavedState, read_rows
+    from clipper_agents.control.saved_states import SavedState, read_rows
 
     settings = settings_from(config, bootstrap, assignments)
     rows = asyncio.run(read_rows(settings.connection(os.environ), settings.catalogue, application))
@@ -100,8 +100,8 @@ async def _plan(
     by: str | None,
     resume: str | None,
 ) -> "Plan":
-    from clipper_agents.admin.restoring import plan_restore, plan_resumed
-    from clipper_agents.admin.signing import os_user
+    from clipper_agents.control.change_records import os_user
+    from clipper_agents.control.restore import plan_restore, plan_resumed
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     undoes, rows = await _saved_rows(settings, application, revision, file, resume)
@@ -114,9 +114,9 @@ async def _saved_rows(
     settings: "Settings", application: str, revision: int | None, file: Path | None, resume: str | None
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
-    from clipper_agents.admin.errors import NoSuchRestore
-    from clipper_agents.admin.restoring import read_restores, to_undo
-    from clipper_agents.admin.saved_states import read_change, read_state
+    from clipper_agents.control.restore import read_restores, to_undo
+    from clipper_agents.control.saved_states import read_change, read_state
+    from clipper_agents.kafka.errors import NoSuchRestore
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     if file is not None:
@@ -136,7 +136,7 @@ async def _saved_rows(
 
 def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *, yes: bool) -> None:
     """Restore, after a question unless `yes`; print the id of the restore."""
-    from clipper_agents.admin.restoring import carry_out
+    from clipper_agents.control.restore import carry_out
 
     if plan.restore.before is None:
         typer.echo(
@@ -149,8 +149,8 @@ def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *,
 
 
 async def _look(settings: "Settings", application: str, context: str | None) -> dict[str, Any]:
-    from clipper_agents.admin import read_manifests
-    from clipper_agents.admin.saved_states import read_rows, state_of_rows
+    from clipper_agents.control.saved_states import read_rows, state_of_rows
+    from clipper_agents.control.state import read_manifests
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     manifest = (await read_manifests(kafka, catalogue)).applications.get(application)

@@ -10,7 +10,7 @@ from clipper_agents import exits
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.status import Status
+    from clipper_agents.status.problems import Status
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, with the reasons, for machines.")]
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
@@ -36,9 +36,9 @@ def status(
 
     Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
     """
-    from clipper_agents.admin.looking import Wanted, read_status
-    from clipper_agents.admin.processes import configured_addresses
-    from clipper_agents.steward import read_comparisons
+    from clipper_agents.rollout import read_comparisons
+    from clipper_agents.status.collect import Wanted, read_status
+    from clipper_agents.status.processes import configured_addresses
 
     settings = settings_from(config, bootstrap, assignments)
     wanted = Wanted(

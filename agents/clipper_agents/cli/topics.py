@@ -14,7 +14,7 @@ topics = typer.Typer(name="topics", no_args_is_help=True, help="Create or list t
 @topics.command(epilog="Example: clipper-stream topics create --config clipper.toml")
 def create(config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None) -> None:
     """Create the topics that are missing, also those of the configuration's models; can be repeated."""
-    from clipper_agents.admin import ensure_topics
+    from clipper_agents.kafka.topics import ensure_topics
 
     settings = settings_from(config, bootstrap, assignments)
     report = asyncio.run(
@@ -35,7 +35,7 @@ def create(config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: 
 @topics.command("list", epilog="Example: clipper-stream topics list --bootstrap localhost:9092")
 def list_topics(config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None) -> None:
     """Print the name and the partitions of each topic of the deployment."""
-    from clipper_agents.admin import existing_topics
+    from clipper_agents.kafka.topics import existing_topics
 
     settings = settings_from(config, bootstrap, assignments)
     counts = asyncio.run(existing_topics(settings.connection(os.environ), settings.kafka.prefix))

@@ -12,8 +12,8 @@ import typer
 from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
-    from clipper_agents.admin.watching import Look
     from clipper_agents.settings import Settings
+    from clipper_agents.status.watch import Look
 
 Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a second, for machines.")]
@@ -38,7 +38,7 @@ def watch(
 
 
 async def _watch(settings: "Settings", application: str | None, show: Show) -> None:
-    from clipper_agents.admin.watching import looks
+    from clipper_agents.status.watch import looks
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

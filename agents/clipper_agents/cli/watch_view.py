@@ -6,10 +6,10 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clipper_agents.admin.applications import ApplicationStatus, VersionStatus
-from clipper_agents.admin.facts import Event
-from clipper_agents.admin.watching import Look
 from clipper_agents.cli.applications_view import COLUMNS, application_parts, clock, stage_of
+from clipper_agents.status.deployment_view import Event
+from clipper_agents.status.model import ApplicationStatus, VersionStatus
+from clipper_agents.status.watch import Look
 
 SHOWN_EVENTS = 8
 

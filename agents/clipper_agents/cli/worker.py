@@ -68,7 +68,7 @@ def host(
         return
     declared = {each.ref: each for each in settings.models}
     manifest = declared.get(model) or asyncio.run(_published(settings, model))
-    from clipper_agents.host.worker import run
+    from clipper_agents.host.app import run
 
     run(settings.host_settings(instance, manifest, kafka))
 
@@ -88,15 +88,15 @@ def steward(
     kafka = settings.connection(os.environ)
     if not _let_in(kafka):
         return
-    from clipper_agents.steward.worker import run
-    from clipper_agents.steward.writing import ControlChanges
+    from clipper_agents.rollout.control_changes import ControlChanges
+    from clipper_agents.rollout.worker import run
 
     run(settings.steward_settings(instance, kafka), ControlChanges(kafka, settings.catalogue))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
     from clipper_agents.observability.logging import configure_logging
-    from clipper_agents.supervisor.lifeline import end_with_stdin
+    from clipper_agents.supervisor.parent_watch import end_with_stdin
 
     configure_logging(log_level, os.environ)
     if ends_with_stdin:
@@ -107,13 +107,13 @@ def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
 
 def _let_in(kafka: "KafkaConnection") -> bool:
     """Whether the worker may start; False when it was told to end while it waited for Kafka."""
-    from clipper_agents.admin import wait_until_let_in
+    from clipper_agents.kafka.startup_check import wait_until_let_in
 
     return asyncio.run(wait_until_let_in(kafka))
 
 
 async def _published(settings: "Settings", ref: str) -> "ModelManifest":
-    from clipper_agents.admin import read_manifests
+    from clipper_agents.control.state import read_manifests
     from clipper_stream.errors import UnknownName
 
     found = (await read_manifests(settings.connection(os.environ), settings.catalogue)).models

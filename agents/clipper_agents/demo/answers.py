@@ -11,6 +11,7 @@ import numpy.typing as npt
 from clipper_agents.demo.fault import FaultSwitch
 from clipper_loadgen.answers import AnswerStatus
 from clipper_loadgen.run import LoadRun
+from clipper_topics.codec import Codec
 
 UNANSWERED = -1
 DIGITS = range(10)
@@ -29,7 +30,7 @@ class DigitAnswer(AnswerStatus):
     """A prediction with its output and those of the models."""
 
     output: Any = None
-    models: list[ModelDigit] = []
+    models: list[ModelDigit] = msgspec.field(default_factory=list)
 
 
 class AnswerLog:
@@ -47,7 +48,7 @@ class AnswerLog:
         model_digits: The digit that each model said, a row a model, -1 where it was not asked or not heard.
     """
 
-    answer_type = DigitAnswer
+    answers = Codec(DigitAnswer)
 
     def __init__(self, models: Sequence[str], queries: int, fault: FaultSwitch) -> None:
         self.run: LoadRun | None = None

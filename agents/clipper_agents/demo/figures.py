@@ -14,8 +14,8 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.result import DemoRecord
 from clipper_agents.demo.samples import DemoSample
-from clipper_stream.replay.report.drawing import panels, png
-from clipper_stream.replay.report.style import COLOURS, PLOT
+from clipper_stream.evaluation.report.plots import panels, png
+from clipper_stream.evaluation.report.style import COLOURS, PLOT
 
 FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
@@ -61,9 +61,9 @@ def errors_figure(record: DemoRecord) -> Figure:
 
 def weights_figure(record: DemoRecord) -> Figure:
     """Share of trust in each model over the run, stacked, a panel a policy."""
-    figure, panels = panels(1, len(record.scores.policies), 3.9)
+    figure, all_axes = panels(1, len(record.scores.policies), 3.9)
     answered = np.array([sample.load.answered for sample in record.samples]) / 1000
-    for axes, policy in zip(panels, record.scores.policies, strict=True):
+    for axes, policy in zip(all_axes, record.scores.policies, strict=True):
         weights = [[sample.weights[policy].get(ref, 0.0) for sample in record.samples] for ref in record.scores.models]
         colours = [_colour(record, ref) for ref in record.scores.models]
         axes.stackplot(answered, weights, colors=colours, labels=list(record.scores.models), alpha=0.85, lw=0)
@@ -76,7 +76,7 @@ def weights_figure(record: DemoRecord) -> Figure:
         axes.set_ylim(0, 1)
         _queries_axis(axes, record.plan)
         axes.set_ylabel("weight")
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
+    all_axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
     return figure
 
 

@@ -11,7 +11,7 @@ from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import PHASE_TITLES, PHASES, POLICIES
 from clipper_agents.demo.result import DemoRecord, DemoResult
 from clipper_agents.demo.summary import numbers, statements
-from clipper_stream.replay.report.document import (
+from clipper_stream.evaluation.report.document import (
     bullets,
     captioned,
     cell,
@@ -48,8 +48,8 @@ NEXT = (
     ("clipper-stream loadgen --help", "load on any application, with percentiles that count stalls"),
 )
 VERIFIED = (
-    "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of the "
-    "logs, and everything is committed."
+    "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of "
+    "the logs, and everything is committed."
 )
 
 
@@ -79,9 +79,7 @@ def write_json(result: DemoResult, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
-def render_report(
-    result: DemoResult, record: DemoRecord, figures: Mapping[str, bytes], failed: Sequence[str]
-) -> str:
+def render_report(result: DemoResult, record: DemoRecord, figures: Mapping[str, bytes], failed: Sequence[str]) -> str:
     """The page; `figures` are PNG by name, of `CAPTIONS`."""
     lead = (
         f"{result.queries:,} pictures of handwritten digits went through Kafka to two applications over the same five "

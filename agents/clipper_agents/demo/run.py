@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper_agents.admin import delete_topics, existing_topics
-from clipper_agents.admin.groups import unread
 from clipper_agents.demo.answers import AnswerLog
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.fault import FaultSwitch
@@ -24,10 +22,12 @@ from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result, used
 from clipper_agents.demo.samples import SAMPLE_EVERY_S, DemoSample, take_sample
 from clipper_agents.demo.scoring import score
 from clipper_agents.demo.view import DemoView
-from clipper_agents.replay.verifying import verify
+from clipper_agents.kafka.consumer_groups import unread
+from clipper_agents.kafka.topics import delete_topics, existing_topics
+from clipper_agents.replay.verify import verify
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.kept import Surroundings
+from clipper_agents.supervisor.supervised_process import Surroundings
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_topics.manifests import ModelManifest
 
@@ -110,10 +110,8 @@ async def run_demo(
 
 def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
     """The load of a demo: queries to the applications in turn, and the truth about each a while after its answer."""
-    first, *others = map(application_of, POLICIES)
     return LoadPlan(
-        first,
-        other_applications=tuple(others),
+        tuple(map(application_of, POLICIES)),
         mode="bounded",
         outstanding=MAX_OPEN,
         rate_per_s=plan.rate_per_s,
@@ -143,12 +141,13 @@ async def _record(plan: DemoPlan, world: DemoWorld, pictures: Dataset, view: Dem
     view.stage("waiting for the last feedback and the last commits")
     samples.append(await _last_sample(world, load))
     run = await log.wait_begun()
-    ledger = run.ledger
+    ledger, labels = run.ledger, run.labels
+    assert labels is not None
     return DemoRecord(
         plan=plan,
         models=world.models,
         load=load,
-        scores=score(log, run.labels, plan, world.broken.ref),
+        scores=score(log, labels, plan, world.broken.ref),
         samples=samples,
         sent_s=ledger.due_times_s() - run.start_s,
         latencies_s=ledger.latencies_s(),

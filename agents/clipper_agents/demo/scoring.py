@@ -1,16 +1,16 @@
 """Errors by policy, by model and by phase, from what the applications were answered."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from clipper_agents.admin.intervals import Interval, Z, wilson
 from clipper_agents.demo.answers import UNANSWERED, AnswerLog
 from clipper_agents.demo.data import IntArray
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan
+from clipper_agents.status.intervals import Interval, Z, wilson
 
 BoolArray = npt.NDArray[np.bool_]
 ENSEMBLE = "exp4"

@@ -13,11 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from clipper_agents.host.asked import AskedRows
-from clipper_agents.host.core import Batch, HostCore
-from clipper_agents.host.guarding import Guard
-from clipper_agents.host.pieces import Reply
+from clipper_agents.host.batch_guard import Guard
+from clipper_agents.host.batching import Batch, HostCore
+from clipper_agents.host.outputs import Reply
 from clipper_agents.host.predictor import Predictor, TimedOutcome
+from clipper_agents.host.request_rows import AskedRows
 from clipper_stream.models.runner import BatchOutcome
 from clipper_topics.frames import OutputFrame
 

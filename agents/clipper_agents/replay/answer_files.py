@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.replay.new_model import Answers, Chunk, PlacedAnswers
+from clipper_stream.evaluation.log.new_model import Answers, Chunk, PlacedAnswers
 
 SCHEMA_VERSION = 1
 SUFFIX = ".parquet"

@@ -13,9 +13,9 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.admin.moments import row_of
-from clipper_agents.router.learning import Row
-from clipper_topics.selection_totals import RowKey, SelectionRow
+from clipper_agents.control.state_snapshots import row_of
+from clipper_agents.router.feedback_step import Row
+from clipper_topics.selection_rows import RowKey, SelectionRow
 
 POSITION: Row = ("", None)
 """The row that holds a partition's position."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clipper_agents.replay.values import Codes, Values, packed, unpacked
 from clipper_agents.replay.wire import UNSAID, LeanAnswer, LeanMissing, LeanPrediction, Record
-from clipper_stream.replay.columns import stacked
+from clipper_stream.evaluation.log.columns import stacked
 
 DEFAULT, LOW_CONFIDENCE, SEVERAL_ROWS, AUDITED = 1, 2, 4, 8
 """Bits of `flags`."""

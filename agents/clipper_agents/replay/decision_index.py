@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import rocksdict
 
-from clipper_agents.router.decisions import Logged
-from clipper_agents.router.rocks import options, unlogged
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.streaming.rocksdb_options import options, unlogged
 
 _HEAD = struct.Struct("<qqB")
 _MSGPACK, _AUDITED = 1, 2

@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from clipper_agents.kafka.log_ranges import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
-from clipper_agents.replay.log_ranges import Record
-from clipper_agents.replay.refolding import Entry
-from clipper_agents.router.audits import AuditRecords, audit_key
-from clipper_agents.router.decisions import Logged
-from clipper_agents.router.learning import decode_feedback
-from clipper_agents.router.recorder import PredictionRecords, head_of
-from clipper_agents.router.restores import RefusedMarker, Restored, Restores, is_marker, read_marker
+from clipper_agents.replay.refold import Entry
+from clipper_agents.router.audit_log import AuditRecords, audit_key
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.feedback_step import decode_feedback
+from clipper_agents.router.prediction_log import PredictionRecords, head_of
+from clipper_agents.router.restore_markers import RefusedMarker, Restored, Restores, is_marker, read_marker
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback

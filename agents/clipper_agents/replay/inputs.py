@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from clipper_agents.admin.client import TIMEOUT_S
-from clipper_agents.replay.reading import AT_ONCE, FETCH_MS
+from clipper_agents.kafka.admin import TIMEOUT_S
+from clipper_agents.replay.partition_reader import AT_ONCE, FETCH_MS
 from clipper_agents.replay.values import text_of
 from clipper_agents.replay.wire import UNSAID, LeanQuery, ListDecoder, Record
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_topics.catalogue import Catalogue
 
 

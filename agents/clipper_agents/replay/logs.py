@@ -12,14 +12,14 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from clipper_agents.admin import read_manifests
-from clipper_agents.admin.client import unreachable
+from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.admin import unreachable
 from clipper_agents.replay.inputs import InputReader
-from clipper_agents.replay.joining import CHUNK_ROWS, MOST_IN_MEMORY, JoinRules, PartitionJoin
-from clipper_agents.replay.reading import Progress, logs_consumer, read_partition
+from clipper_agents.replay.partition_join import CHUNK_ROWS, MOST_IN_MEMORY, JoinRules, PartitionJoin
+from clipper_agents.replay.partition_reader import Progress, logs_consumer, read_partition
 from clipper_agents.replay.span import PartitionSpan, Span, partition_spans
 from clipper_stream.errors import SetupError
-from clipper_stream.replay.columns import DecisionColumns
+from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

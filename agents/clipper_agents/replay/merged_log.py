@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.admin.client import unreachable
-from clipper_agents.steward.ordering import Record, TimeOrder
-from clipper_agents.streaming.patience import REQUEST_TIMEOUT_MS, patiently
+from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.retry import REQUEST_TIMEOUT_MS, patiently
+from clipper_agents.rollout.time_order import Record, TimeOrder
 from clipper_topics.connection import KafkaConnection
 
 FETCH_MS = 200

@@ -33,12 +33,12 @@ from clipper_agents.replay.answer_files import (
     write_chunk,
 )
 from clipper_stream.errors import ModelFailed
-from clipper_stream.inputs import InputSpec
-from clipper_stream.models.files import STRICT, FileRules
+from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, Chunk, answers_of, planned
 from clipper_stream.models.loading import RUNTIMES, check_allowed, file_digest, load_model
 from clipper_stream.models.model import Model
-from clipper_stream.models.warming import sample_rows, warm_up
-from clipper_stream.replay.new_model import CHUNK_ROWS, Chunk, answers_of, planned
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.models.warm_up import sample_rows, warm_up
+from clipper_stream.query.inputs import InputSpec
 
 Told = Callable[[int, int], None]
 """Told how many chunks are done, and of how many."""

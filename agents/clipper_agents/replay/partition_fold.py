@@ -8,13 +8,13 @@ Rules of this file:
 
 from collections.abc import Mapping, Sequence
 
+from clipper_agents.kafka.log_ranges import Cursor
+from clipper_agents.replay.config_inference import Choice, Choices, Observing
 from clipper_agents.replay.entries import EntryReader, counted_after_all
-from clipper_agents.replay.log_ranges import Cursor
-from clipper_agents.replay.observing import Choice, Choices, Observing
-from clipper_agents.replay.refolding import Entry, KnownRows, Outcome, refold
-from clipper_agents.router.learning import Row
+from clipper_agents.replay.refold import Entry, KnownRows, Outcome, refold
+from clipper_agents.router.feedback_step import Row
 from clipper_topics.feedback import Feedback
-from clipper_topics.selection_totals import SelectionRow
+from clipper_topics.selection_rows import SelectionRow
 
 MOST_HELD = 20_000
 """A few tens of megabytes."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import rocksdict
 
-from clipper_agents.router.rocks import options, unlogged
+from clipper_agents.streaming.rocksdb_options import options, unlogged
 
 NOT_WANTED = -1
 """Stands for a decision that is not read."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from clipper_agents.replay.logs import DecisionChunk, KafkaLog, read_spans, spans_of
-from clipper_agents.replay.reading import Progress
+from clipper_agents.replay.partition_reader import Progress
 from clipper_agents.replay.span import PartitionSpan
 from clipper_agents.replay.workers import read_in_processes
-from clipper_stream.replay.parquet import EVERYTHING, read_chunks_with_inputs, read_facts
+from clipper_stream.evaluation.log.parquet import EVERYTHING, read_chunks_with_inputs, read_facts
 
 COUNTS = {
     "decisions": "decisions of the application in the span",

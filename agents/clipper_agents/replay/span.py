@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from clipper_agents.admin.client import TIMEOUT_S
+from clipper_agents.kafka.admin import TIMEOUT_S
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
 

@@ -8,16 +8,16 @@ Rules of this file:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipper_agents.admin.errors import UnusableState
-from clipper_agents.admin.moments import saved_row
-from clipper_agents.replay.log_ranges import KafkaLogs, Logs
-from clipper_agents.replay.partition_verifying import Known, PartitionVerifier
+from clipper_agents.control.state_snapshots import saved_row
+from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.kafka.log_ranges import KafkaLogs, Logs
+from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import Parting
-from clipper_agents.replay.verifying import check_topics, read_known, verifier
+from clipper_agents.replay.verify import check_topics, read_known, verifier
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import SavedRow
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.selection_totals import RowKey
+from clipper_topics.selection_rows import RowKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

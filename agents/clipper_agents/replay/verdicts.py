@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clipper_topics.selection_totals import SelectionRow
+from clipper_topics.selection_rows import SelectionRow
 
 
 class ShownRow(msgspec.Struct, kw_only=True):

@@ -15,10 +15,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from clipper_agents.kafka import lean_records
 from clipper_agents.replay.logs import DecisionChunk, KafkaLog, read_spans
-from clipper_agents.replay.reading import Progress
+from clipper_agents.replay.partition_reader import Progress
 from clipper_agents.replay.span import PartitionSpan
-from clipper_agents.streaming import lean_records
 from clipper_stream.errors import ClipperError
 
 

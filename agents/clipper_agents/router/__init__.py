@@ -3,7 +3,7 @@
 | a query is | where |
 |---|---|
 | decoded | `decoding` |
-| decided, cached, combined | `clipper_stream.routing`, `clipper_stream.selection`, `clipper_stream.caching` |
+| decided, cached, combined | `clipper_stream.query`, `clipper_stream.selection`, `clipper_stream.caching` |
 | asked | `requests` |
 | answered and logged | `recorder`, `audits`, `indexed_log`, `encoding`, `decisions` |
 | learned from | `learning`, `selection` |

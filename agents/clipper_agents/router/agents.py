@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faust.types import TP
 
-from clipper_agents.router.decoding import Record, decode_queries
-from clipper_agents.router.recorder import answers
+from clipper_agents.router.prediction_log import answers
+from clipper_agents.router.query_records import Record, decode_queries
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
-from clipper_stream.routing import OutputPiece, Received
-from clipper_stream.routing.deciding import CONVERTED_TOGETHER
+from clipper_stream.query import OutputPiece, Received
+from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
 if TYPE_CHECKING:
-    from clipper_agents.router.process import RouterProcess
+    from clipper_agents.router.app import RouterProcess
 
 QUERIES_A_CHUNK = 1000
 DECODED_TOGETHER = CONVERTED_TOGETHER

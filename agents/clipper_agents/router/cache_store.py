@@ -5,8 +5,8 @@ from pathlib import Path
 
 import rocksdict
 
-from clipper_agents.router.rocks import options, unlogged
 from clipper_agents.streaming.databases import open_anew
+from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_stream.caching.clock import ClockCache
 
 

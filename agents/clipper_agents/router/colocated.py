@@ -12,15 +12,15 @@ from math import inf
 
 import numpy as np
 
-from clipper_agents.host.asked import AskedRows
-from clipper_agents.host.building import PreparedModel, make_engine, prepare
+from clipper_agents.host.batch_guard import Guard
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.guarding import Guard
-from clipper_agents.host.watching import BatchWatch, ModelWatch
+from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
+from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.files import STRICT, FileRules
-from clipper_stream.routing import Request
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.query import Request
 from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
 

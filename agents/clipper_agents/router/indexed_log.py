@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from clipper_agents.kafka.log_reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.decisions import Decisions, Logged, PartitionDecisions
-from clipper_agents.router.encoding import headers_of
-from clipper_agents.streaming.log_reader import LogReader, sure_ends
+from clipper_agents.router.decision_index import Decisions, Logged, PartitionDecisions
+from clipper_agents.router.prediction_records import headers_of
 from clipper_agents.streaming.outbox import Outbox, Record
-from clipper_stream.routing import Answer, Received
+from clipper_stream.query import Answer, Received
 from clipper_topics import codec
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import aiokafka
 import numpy as np
 from aiokafka.errors import KafkaError
 
-from clipper_stream.routing import Request
+from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import RequestFrame, encode_frame
 

@@ -1,10 +1,10 @@
 """The router as a process."""
 
 from clipper_agents.observability.exposition import serve_metrics
-from clipper_agents.router.process import RouterProcess
+from clipper_agents.router.app import RouterProcess
 from clipper_agents.settings.workers import RouterSettings
-from clipper_agents.streaming.running import keep_ready_line, run_worker
 from clipper_agents.streaming.storage import claim
+from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 
 
 def run(settings: RouterSettings) -> None:

@@ -7,7 +7,7 @@
 Precedence: command line, then environment, then file, then default (`reading`).
 """
 
-from clipper_agents.settings.loading import Settings, load_settings
+from clipper_agents.settings.load import Settings, load_settings
 from clipper_agents.settings.sections import (
     BrokerSection,
     HostSection,

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clipper_stream.drifting.detectors import make_spec
+from clipper_stream.drift.river_detectors import make_spec
 from clipper_stream.errors import SetupError
-from clipper_stream.models.allowed import local_path
-from clipper_stream.models.files import STRICT, FileRules
+from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.loading import RUNTIMES, check_allowed, check_permitted
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 

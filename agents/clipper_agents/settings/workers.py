@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper_stream.models.files import STRICT, FileRules
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest

@@ -11,10 +11,13 @@ import mode
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
-from clipper_agents.streaming import connecting, fencing, fewest_moves, lean_records
+from clipper_agents.kafka import connect_timeout as connecting
+from clipper_agents.kafka import fenced_instance_error as fencing
+from clipper_agents.kafka import lean_records
+from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.streaming import sticky_assignor as fewest_moves
 from clipper_agents.streaming.consumer import BulkTransport
-from clipper_agents.streaming.log_reader import LogReader
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore

@@ -23,9 +23,9 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuth
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Frontier
-from clipper_agents.streaming.inline import InlineConsumerThread
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.inline_consumer import InlineConsumerThread
 from clipper_agents.streaming.producer import StrictProducer
 
 logger = logging.getLogger(__name__)

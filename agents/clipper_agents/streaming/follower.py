@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from mode import Service
 
-from clipper_agents.streaming.logs import LIBRARY
-from clipper_agents.streaming.patience import REQUEST_TIMEOUT_MS
+from clipper_agents.kafka.retry import REQUEST_TIMEOUT_MS
+from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_stream.client.access import RIGHTS
 from clipper_topics.connection import KafkaConnection
 

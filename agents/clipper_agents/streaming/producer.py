@@ -6,7 +6,7 @@ from typing import Any
 import aiokafka
 from faust.transport.drivers import aiokafka as driver
 
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.faust_logs import LIBRARY
 
 BATCH_MAX_AGE_S = 3600.0
 """How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves

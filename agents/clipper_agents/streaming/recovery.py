@@ -14,7 +14,7 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.table import StepTable
 
 logger = logging.getLogger(__name__)

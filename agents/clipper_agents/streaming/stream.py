@@ -8,7 +8,7 @@ import faust
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.faust_logs import LIBRARY
 
 Chunk = list[tuple[TP, list[ConsumerRecord[Any, Any]]]]
 """Records by partition, in log order. A partition may stand in it more than once."""

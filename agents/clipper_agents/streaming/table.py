@@ -17,9 +17,9 @@ import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
+from clipper_agents.kafka.log_reader import LogReader, sure_ends
 from clipper_agents.streaming.databases import Database, open_anew
-from clipper_agents.streaming.log_reader import LogReader, sure_ends
-from clipper_agents.streaming.logs import LIBRARY
+from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
 
 Newer = Callable[[bytes, bytes], bool]

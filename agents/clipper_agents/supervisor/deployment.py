@@ -13,14 +13,15 @@ from typing import Any, Self
 
 import msgspec
 
-from clipper_agents.admin import Signature, ensure_topics
-from clipper_agents.admin.host_reports import HostReports
 from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.control.apply import apply_manifests, pinned
+from clipper_agents.control.change_records import Signature
+from clipper_agents.control.host_reports import HostReports
+from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.settings import Settings
-from clipper_agents.supervisor.applying import apply_manifests, pinned
 from clipper_agents.supervisor.fleet import Fleet
-from clipper_agents.supervisor.kept import Surroundings
-from clipper_agents.supervisor.provisions import Provisions
+from clipper_agents.supervisor.kafka_resources import Provisions
+from clipper_agents.supervisor.supervised_process import Surroundings
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import PROGRAM, Workers
 from clipper_stream.client.access import knock

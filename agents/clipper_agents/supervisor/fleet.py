@@ -15,17 +15,17 @@ from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.admin.host_reports import one_line
-from clipper_agents.admin.manifests import Manifests, refusal
+from clipper_agents.control.host_reports import one_line
+from clipper_agents.control.manifests import Manifests, refusal
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.version import SETTLE_S, Ground, Version
 from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.models.loading import check_declared
-from clipper_stream.routing.pending import THROUGHPUT_WAIT_S
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control import Manifest
+from clipper_topics.control_keys import Manifest
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import REF_PATTERN, ApplicationManifest, ModelManifest
 

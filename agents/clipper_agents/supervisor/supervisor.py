@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from clipper_agents.supervisor.kept import KeptChild, Surroundings
 from clipper_agents.supervisor.process import ChildSpec
+from clipper_agents.supervisor.supervised_process import KeptChild, Surroundings
 from clipper_stream.errors import UnknownName
 
 

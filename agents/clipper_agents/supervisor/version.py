@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from clipper_agents.admin import KafkaUnreachable
+from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.process import ChildSpec

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from clipper_agents.host.cores import thread_variables
+from clipper_agents.host.cpu_affinity import thread_variables
 from clipper_agents.settings import Settings
-from clipper_agents.settings.reading import is_setting
+from clipper_agents.settings.sources import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest

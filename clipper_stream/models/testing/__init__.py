@@ -6,7 +6,7 @@ def test_my_model_can_be_served():
     assert_model("acme.models:brightness", rows, dtype="float32", shape=[64])
 """
 
-from clipper_stream.models.testing.checking import assert_model, check_model
+from clipper_stream.models.testing.check import assert_model, check_model
 from clipper_stream.models.testing.latency import BatchLatency
 from clipper_stream.models.testing.laws import LAWS
 from clipper_stream.models.testing.report import Finding, LawsBroken, Report

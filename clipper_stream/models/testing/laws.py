@@ -18,9 +18,9 @@ import numpy as np
 
 from clipper_stream.errors import shown
 from clipper_stream.models.runner import BatchOutcome
-from clipper_stream.models.testing.elsewhere import outputs_elsewhere
 from clipper_stream.models.testing.samples import odd_rows
 from clipper_stream.models.testing.subject import Subject, copied, equal_rows, joined, picked
+from clipper_stream.models.testing.subprocess_check import outputs_elsewhere
 
 MAX_OUTPUT_BYTES = 512 * 1024
 """Of one output as it is sent from a host to a router: half of what a broker takes by default."""

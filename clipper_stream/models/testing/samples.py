@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.inputs import InputSpec
 from clipper_stream.models.model import Rows
+from clipper_stream.query.inputs import InputSpec
 
 _WORDS = ("a", "good", "day", "", "\u4f60\u597d", "caf\u00e9", "the quick brown fox", "x" * 300)
 _ODD: dict[str, list[Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from clipper_stream.inputs import InputSpec
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
+from clipper_stream.query.inputs import InputSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

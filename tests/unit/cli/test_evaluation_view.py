@@ -5,7 +5,7 @@ from doubles_evaluation import candidate, evaluation
 from rich.console import Console
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
-from clipper_stream.replay.evaluation import NOTHING, Standing
+from clipper_stream.evaluation.results import NOTHING, Standing
 
 
 def shown(what) -> str:

@@ -5,7 +5,7 @@ from doubles_logged import log_of
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app
-from clipper_stream.replay.parquet import FileFacts, writing
+from clipper_stream.evaluation.log.parquet import FileFacts, writing
 
 pytest.importorskip("pyarrow")
 

@@ -3,7 +3,7 @@ import typer
 
 from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
 from clipper_agents.replay.merged_log import Range, Times
-from clipper_agents.replay.producing import Summary
+from clipper_agents.replay.resend import Summary
 
 
 def test_a_range_is_one_of_times_or_of_offsets():

@@ -15,7 +15,7 @@ from clipper_agents.replay.verdicts import (
     shown_row,
 )
 from clipper_topics.change import SavedRow
-from clipper_topics.selection_totals import ModelTotalsRecord, SelectionRow
+from clipper_topics.selection_rows import ModelTotalsRecord, SelectionRow
 
 ROW = SelectionRow(version=1, offset=7, applied=2, totals=[ModelTotalsRecord("a:1", 2.0, 0.1 + 0.2, 1.5, 4.0)])
 

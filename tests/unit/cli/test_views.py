@@ -9,15 +9,15 @@ from doubles_facts import NOW_S, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
-from clipper_agents.admin.applications import ApplicationStatus, Latency, TrialStatus, VersionStatus, Workers
-from clipper_agents.admin.composing import Looking
-from clipper_agents.admin.facts import Facts
-from clipper_agents.admin.recent import Recent
-from clipper_agents.admin.status import Status
-from clipper_agents.admin.watching import look_at
 from clipper_agents.cli.applications_view import COLUMNS, application_parts
 from clipper_agents.cli.status_view import show
 from clipper_agents.cli.watch_view import json_line, lines, page
+from clipper_agents.status.build import Looking
+from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.model import ApplicationStatus, Latency, TrialStatus, VersionStatus, Workers
+from clipper_agents.status.problems import Status
+from clipper_agents.status.traffic_window import Recent
+from clipper_agents.status.watch import look_at
 
 APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4

@@ -6,7 +6,7 @@ import threading
 import pytest
 from doubles_host import CountingModel, FakeClock, FunctionOfRow, Observed, Outputs, asked
 
-from clipper_agents.host.core import HostCore
+from clipper_agents.host.batching import HostCore
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_stream.batching.fixed import Fixed

@@ -7,7 +7,7 @@ import pytest
 from doubles_host import CountingModel, FunctionOfRow, TickingTimer
 
 from clipper_agents.host.predictor import Predictor, is_cheap
-from clipper_stream.models.warming import sample_rows
+from clipper_stream.models.warm_up import sample_rows
 
 NOW_OR_THREAD = FunctionOfRow(lambda row: threading.current_thread() is threading.main_thread())
 

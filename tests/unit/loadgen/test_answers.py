@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from clipper_loadgen.answers import Answer, decode_answer
+from clipper_loadgen.answers import AnswerStatus, decode_answer
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
@@ -19,7 +19,7 @@ PREDICTION = Prediction(
 @pytest.mark.parametrize(("kind", "headers"), [(JSON, ()), (MSGPACK, MSGPACK_HEADERS)])
 def test_a_prediction_is_decoded_as_far_as_it_is_counted(kind, headers):
     value = codec.predictions.encode(PREDICTION, kind)
-    assert decode_answer(value, headers) == Answer(query_id="3-41", default=True, reason="late")
+    assert decode_answer(value, headers) == AnswerStatus(query_id="3-41", default=True, reason="late")
 
 
 @pytest.mark.parametrize("value", [None, b"", b"nonsense", b"[]", msgspec.json.encode({"application": "digits"})])

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import boosting, mlflow_pyfunc, oip_http, onnx_model, torch_script
-from clipper_stream.models.fetching import PROTOCOLS
+from clipper_stream.models.fetch import PROTOCOLS
 from clipper_stream.models.loading import RUNTIMES, load_model
 from clipper_stream.models.runner import predict_rows
+from clipper_stream.models.runtimes import boosters as boosting
+from clipper_stream.models.runtimes import mlflow_pyfunc, oip_http, onnx_model, torch_script
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/runtimes.md").read_text()
 RECIPE = re.findall(r"^```python\n(.*?)^```", PAGE.split("## Add a runtime")[1], flags=re.MULTILINE | re.DOTALL)[0]

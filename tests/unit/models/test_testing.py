@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from doubles_host import FunctionOfRow, TickingTimer
 
-from clipper_agents.host.fitting import MAX_RECORD_BYTES
+from clipper_agents.host.output_splitting import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting
-from clipper_stream.inputs import LISTED, NUMERIC, InputSpec
 from clipper_stream.models.testing import LAWS, BatchLatency, LawsBroken, assert_model, check_model, random_rows
 from clipper_stream.models.testing.latency import advice, measure
 from clipper_stream.models.testing.laws import MAX_OUTPUT_BYTES
+from clipper_stream.query.inputs import LISTED, NUMERIC, InputSpec
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]

@@ -4,7 +4,7 @@ from doubles_logs import encode
 from doubles_streaming import record
 
 from clipper_agents.replay.checkpoints import Checkpoints
-from clipper_topics.selection_totals import RowKey, SelectionRow
+from clipper_topics.selection_rows import RowKey, SelectionRow
 
 
 def written(table, *rows, partition=0):

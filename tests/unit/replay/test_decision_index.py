@@ -3,7 +3,7 @@
 import pytest
 
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_agents.router.decisions import Logged
+from clipper_agents.router.decision_index import Logged
 
 HORIZON_MS = 10_000
 

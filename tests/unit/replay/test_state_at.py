@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from doubles_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
-from clipper_agents.admin.errors import UnusableState
-from clipper_agents.admin.moments import saved_row
+from clipper_agents.control.state_snapshots import saved_row
+from clipper_agents.kafka.errors import UnusableState
 from clipper_agents.replay.state_at import state_of_logs
-from clipper_topics.selection_totals import RowKey
+from clipper_topics.selection_rows import RowKey
 
 
 def state(at, **upto):

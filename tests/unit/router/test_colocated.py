@@ -11,7 +11,7 @@ import pytest
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.routing import Request
+from clipper_stream.query import Request
 from clipper_topics.manifests import ModelManifest
 
 EXAMPLES = "clipper_agents.examples.models"

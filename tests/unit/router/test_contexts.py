@@ -10,10 +10,10 @@ from doubles_learning import logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
-from clipper_agents.router.decisions import Decisions
-from clipper_agents.router.learner import Learner
-from clipper_agents.router.restores import Restores
-from clipper_agents.router.selection import MAX_PREPARED, Selection, newer
+from clipper_agents.router.decision_index import Decisions
+from clipper_agents.router.feedback_processor import Learner
+from clipper_agents.router.restore_markers import Restores
+from clipper_agents.router.selection_store import MAX_PREPARED, Selection, newer
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable

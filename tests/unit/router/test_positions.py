@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from faust.types import TP
 
-from clipper_agents.router.process import RouterProcess
+from clipper_agents.router.app import RouterProcess
 
 
 def test_feedback_is_read_from_the_beginning_where_nothing_was_learned_whatever_the_group_has_committed():

@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from clipper_agents.router.requests import Lane, RequestSender, encode_request
-from clipper_stream.routing import Request
+from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import decode_request
 

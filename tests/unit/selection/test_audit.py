@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from clipper_stream.feedback.fold import LoggedDecision, score
-from clipper_stream.feedback.truth import GivenLoss, Label
-from clipper_stream.selection.decision import Prepared, all_of, audited, named, one_of
+from clipper_stream.feedback.update import LoggedDecision, score
+from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.selection.distribution import Prepared, all_of, audited, named, one_of
 from clipper_stream.selection.rng import query_rng
 
 ERROR = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.6}

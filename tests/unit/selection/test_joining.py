@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from clipper_stream.selection.exp3 import Exp3
-from clipper_stream.selection.exp4 import Exp4
-from clipper_stream.selection.exponential import exponential_weights, par
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.exp4 import Exp4
+from clipper_stream.selection.policies.exponential_weights import exponential_weights, par
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 

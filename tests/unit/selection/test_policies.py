@@ -6,13 +6,13 @@ import random
 import pytest
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting, UnknownName
-from clipper_stream.selection.epsilon_greedy import EpsilonGreedy, mean_losses
-from clipper_stream.selection.exp3 import Exp3
-from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy, mean_losses
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.exp4 import Exp4
+from clipper_stream.selection.policies.single import Single
+from clipper_stream.selection.policies.split import Split
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
-from clipper_stream.selection.single import Single
-from clipper_stream.selection.split import Split
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
 
 ALL_ASKED = {"a:1": 1.0, "b:1": 1.0}

@@ -5,8 +5,8 @@ import math
 import pytest
 from simulated_application import LATE, STALE, SimulatedApplication
 
-from clipper_stream.selection.exp3 import Exp3
-from clipper_stream.selection.exp4 import Exp4
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.exp4 import Exp4
 from clipper_stream.selection.policy import SelectionPolicy
 
 MODELS = ("best:1", "b:1", "c:1", "d:1", "e:1")

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from clipper_stream.selection.epsilon_greedy import EpsilonGreedy
-from clipper_stream.selection.exp3 import Exp3
+from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.thompson import Thompson
+from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_stream.selection.thompson import Thompson
-from clipper_stream.selection.ucb1 import UCB1
 
 MODELS = ("a:1", "b:1", "c:1")
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.feedback.fold import LoggedDecision, score
-from clipper_stream.feedback.truth import GivenLoss, Label
-from clipper_stream.selection.decision import all_of, audited, one_of
+from clipper_stream.feedback.update import LoggedDecision, score
+from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.selection.distribution import all_of, audited, one_of
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import NOBODY, Tried, tried
 

@@ -7,7 +7,7 @@ import pytest
 
 from clipper_agents.settings import Settings, load_settings
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.models.files import FileRules
+from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 

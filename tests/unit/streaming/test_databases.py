@@ -8,8 +8,8 @@ import damage
 import pytest
 import rocksdict
 
-from clipper_agents.router.rocks import options
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, open_anew
+from clipper_agents.streaming.rocksdb_options import options
 from clipper_agents.streaming.storage import StorageFailed
 
 ROUNDS, ROWS = 3, 1000

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.errors import NodeNotReadyError, for_code
 
-from clipper_agents.streaming import fencing
+from clipper_agents.kafka import fenced_instance_error as fencing
 from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, Silence, watch_brokers
 
 

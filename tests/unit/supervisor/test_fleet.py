@@ -7,14 +7,14 @@ import msgspec
 import pytest
 from doubles_streaming import record
 
-from clipper_agents.admin import KafkaUnreachable
+from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.supervisor.workers import host_names
-from clipper_stream.models.files import STRICT
+from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_topics import codec
-from clipper_topics.control import key_of
+from clipper_topics.control_keys import key_of
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 

@@ -10,7 +10,7 @@ from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.models.files import FileRules
+from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.manifests import ModelManifest
 
 ENVIRON = {

@@ -1,0 +1,100 @@
+"""`clipper-stream predict` and `feedback`: one query, one feedback, by hand."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+
+Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
+
+
+def predict(
+    application: Annotated[str, typer.Argument(help="Name of the application.")],
+    input_json: Annotated[str, typer.Argument(metavar="INPUT_JSON", help="One row as JSON; - reads standard input.")],
+    context: Context = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="MS", help="Answer within so many milliseconds.")
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME:VERSION", help="Ask this model instead of the policy's; repeatable."),
+    ] = None,
+    features: Annotated[
+        list[float] | None,
+        typer.Option("--feature", metavar="NUMBER", help="A number that a policy like lin_ucb chooses by; repeatable."),
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="Wait so many seconds at most.")] = 10.0,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Ask one question and print the answer as a line of JSON."""
+    from clipper_stream.client.client import Client
+    from clipper_stream.client.client_records import QueryOptions
+
+    settings = settings_from(config, bootstrap, assignments)
+    row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
+
+    async def ask() -> Any:
+        async with Client(settings.connection(os.environ), prefix=settings.kafka.prefix) as client:
+            options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
+            return await client.predict(application, row, timeout_s=timeout_s, **options)
+
+    print(_shown(asyncio.run(ask())))
+
+
+def feedback(
+    query_id: Annotated[str, typer.Argument(help="The query_id of the answer.")],
+    label: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The true output; what is no JSON counts as text.")
+    ] = None,
+    loss: Annotated[float | None, typer.Option(min=0, max=1, help="Loss of the answer.")] = None,
+    reward: Annotated[float | None, typer.Option(min=0, max=1, help="Reward of the answer.")] = None,
+    context: Context = None,
+    config: ConfigFile = None,
+    bootstrap: Bootstrap = None,
+    assignments: Set = None,
+) -> None:
+    """Say what was true about a query: exactly one of --label, --loss and --reward."""
+    from clipper_stream.client.client import Client
+
+    given = {"loss": loss, "reward": reward, "label": None if label is None else _label(label)}
+    truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if len(truth) != 1:
+        raise typer.BadParameter("give exactly one of --label, --loss and --reward")
+    settings = settings_from(config, bootstrap, assignments)
+
+    async def tell() -> None:
+        async with Client(settings.connection(os.environ), prefix=settings.kafka.prefix) as client:
+            await client.feedback(query_id, context=context, **truth)
+
+    asyncio.run(tell())
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no JSON ({error}); write for example '[1, 2, 3]' or '\"text\"'"
+        ) from error
+
+
+def _label(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _shown(answer: Any) -> str:
+    import msgspec
+
+    content = msgspec.to_builtins(answer)
+    hidden = {"key", "partition"}
+    return json.dumps({name: value for name, value in content.items() if value is not None and name not in hidden})

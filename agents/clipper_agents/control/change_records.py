@@ -1,0 +1,124 @@
+"""What a command writes to the control topic: manifests with their revisions, signed changes, and in which order."""
+
+import getpass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from clipper_agents.control.declared import numbered
+from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.state import ControlState
+from clipper_agents.control.state_snapshots import NO_MOMENT, Moment
+from clipper_topics import codec
+from clipper_topics.change import Change
+from clipper_topics.control_keys import application_key, change_key, model_key
+
+MOST_CHANGE_BYTES = 200 * 1024
+"""Of a change with its rows: every process reads all of them when it starts."""
+
+
+def os_user() -> str:
+    """The user of this process as the operating system knows him."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for the number, as in a container
+        return f"uid {os.getuid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Who changes something, and why.
+
+    Attributes:
+        by: A user, or the rule that decided.
+        why: In words.
+        numbers: What an automatic decision was made of.
+    """
+
+    by: str = field(default_factory=os_user)
+    why: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a change wrote: the plan with revisions, and its records. Empty when nothing was to be changed."""
+
+    plan: Plan
+    changes: tuple[Change, ...] = ()
+
+
+def changing(plan: Plan) -> list[str]:
+    """The applications that exist, and that the plan changes."""
+    return [edit.application for edit in plan.edits if edit.before is not None]
+
+
+def is_there(written: Written, state: ControlState) -> bool:
+    """Whether an earlier attempt, of which that is not known, was written after all."""
+    if written.changes:
+        return all(_at(change, state) for change in written.changes)
+    models = state.manifests.models
+    return all(models.get(each.ref) == each for each in written.plan.models) and not (
+        models.keys() & written.plan.withdrawn
+    )
+
+
+def _at(change: Change, state: ControlState) -> bool:
+    """Whether a change of this revision is this one: two of one user in one millisecond differ in what they made."""
+    found = state.changes.get(change.application, {}).get(change.revision)
+    return found is not None and _essence(found) == _essence(change)
+
+
+def _essence(change: Change) -> tuple[Any, ...]:
+    return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
+
+
+def signed(plan: Plan, state: ControlState, signature: Signature, moment: Moment | None, at_ms: int) -> Written:
+    """The plan with its revisions, and a change for each of its edits."""
+    edits, changes = [], []
+    for edit in plan.edits:
+        last = state.revision(edit.application)
+        after = None if edit.after is None else numbered(edit.after, last)
+        edits.append(replace(edit, after=after))
+        changes.append(_change(edits[-1], last + 1, signature, moment or NO_MOMENT, at_ms))
+    return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
+
+
+def _change(edit: Edit, revision: int, signature: Signature, moment: Moment, at_ms: int) -> Change:
+    change = Change(
+        application=edit.application,
+        revision=revision if edit.after is None else edit.after.revision,
+        command=edit.command,
+        model=edit.model,
+        at_ms=at_ms,
+        by=signature.by,
+        why=signature.why,
+        numbers=dict(signature.numbers),
+        before=edit.before,
+        after=edit.after,
+        feedback_ends=list(moment.feedback_ends),
+        rows=moment.rows.get(edit.application),
+    )
+    if change.rows and len(codec.changes.encode(change)) > MOST_CHANGE_BYTES:
+        return msgspec.structs.replace(change, rows=None)
+    return change
+
+
+def records_of(written: Written) -> list[tuple[bytes, bytes | None]]:
+    """Keys and values, so that each manifest comes after those that it names, and goes before them."""
+    plan = written.plan
+    models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
+    return [
+        *(record for retired, record in models if not retired),
+        *((application_key(each.application), _application(each)) for each in plan.edits),
+        *(record for retired, record in models if retired),
+        *((model_key(ref), None) for ref in plan.withdrawn),
+        *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
+    ]
+
+
+def _application(edit: Edit) -> bytes | None:
+    return None if edit.after is None else codec.applications.encode(edit.after)

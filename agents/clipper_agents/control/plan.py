@@ -1,0 +1,93 @@
+"""What a command is going to write: applications as they were and will be, and the models that change with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from clipper_topics.change import Command
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+
+class Published(Protocol):
+    """What the control topic says: `clipper_agents.control.manifests.Manifests` is one."""
+
+    @property
+    def applications(self) -> Mapping[str, ApplicationManifest]:
+        """By name."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, ModelManifest]:
+        """By `name:version`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One application before and after.
+
+    Attributes:
+        application: Its name.
+        command: What is done.
+        model: The version that it is about.
+        before: None: there is none.
+        after: None: it is deleted. Its revision is given when it is written.
+    """
+
+    application: str
+    command: Command
+    model: str | None = None
+    before: ApplicationManifest | None = None
+    after: ApplicationManifest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that one command writes at once; an empty one changes nothing.
+
+    Attributes:
+        edits: At most one an application.
+        models: Manifests to publish.
+        withdrawn: Models whose manifests are taken away, `name:version`.
+
+    >>> bool(Plan()), bool(Plan(withdrawn=("svm:1",)))
+    (False, True)
+    """
+
+    edits: tuple[Edit, ...] = ()
+    models: tuple[ModelManifest, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.edits or self.models or self.withdrawn)
+
+
+def same(one: ApplicationManifest | None, other: ApplicationManifest | None) -> bool:
+    """Whether two manifests say the same, whatever their revisions."""
+    if one is None or other is None:
+        return one is other
+    return msgspec.structs.replace(one, revision=other.revision) == other
+
+
+def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
+    """What a manifest says other than its defaults, as plain values.
+
+    >>> stated(ModelManifest(name="svm", uri="m:f"))
+    {'name': 'svm', 'uri': 'm:f'}
+    """
+    content: dict[str, Any] = msgspec.to_builtins(manifest)
+    default = {
+        name for name, value in content.items() if value == {} and isinstance(getattr(manifest, name), msgspec.Struct)
+    }
+    return {name: value for name, value in content.items() if name not in default}
+
+
+def refs_of(application: ApplicationManifest | None) -> list[str]:
+    """Every version that an application names, candidates first.
+
+    >>> refs_of(ApplicationManifest(name="a", models=["m:1"]))
+    ['m:1']
+    """
+    return [] if application is None else [*application.models, *(trial.model for trial in application.trials)]

@@ -1,0 +1,242 @@
+"""Sets the selection state of an application back to saved rows, and reads the rows that there are.
+
+read_rows --> plan_restore --> carry_out: declaration, acknowledged --> markers, acknowledged --> (routers fold them)
+                  UnusableRows, NoSuchRestore     | broken off here: plan_resumed with the same rows, carry_out
+
+Rules of this file:
+- The declaration is on the control topic before the first marker is sent, with the digests of all of them.
+- Every partition gets a marker, also one without rows: what it holds of the application is emptied.
+- A restore that was broken off is finished under its own id: a marker that comes twice counts once.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from clipper_agents.control.saved_states import read_rows
+from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
+from clipper_agents.kafka.topics import existing_topics
+from clipper_agents.kafka.whole_topic import read_topic
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import SavedRow
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control_keys import restore_id_in, restore_key
+from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
+
+__all__ = [
+    "DeclaredRestore",
+    "Plan",
+    "carry_out",
+    "plan_restore",
+    "plan_resumed",
+    "read_restores",
+    "read_rows",
+    "restore_state",
+    "to_undo",
+]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A restore that can be carried out, and repeated until it is.
+
+    Attributes:
+        restore_id: Of the restore.
+        restore: Its declaration.
+        markers: Value of the marker of each partition.
+        declared: Whether the declaration is on the control topic already.
+    """
+
+    restore_id: str
+    restore: Restore
+    markers: Sequence[bytes]
+    declared: bool = False
+
+
+class DeclaredRestore(msgspec.Struct, frozen=True):
+    """A declaration as it stands on the control topic."""
+
+    restore_id: str
+    restore: Restore
+
+
+async def restore_state(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    application: str,
+    rows: Iterable[SavedRow],
+    by: str,
+    why: str,
+    undoes: str | None = None,
+) -> str:
+    """Set the rows of an application back; done when declaration and markers are stored, and routers will follow.
+
+    Feedback that comes after the markers is learned on top of the rows. Feedback that counted before does not count
+    again.
+
+    Args:
+        connection: Kafka's address.
+        catalogue: Of the deployment.
+        application: Its name.
+        rows: What `read_rows` gave, or a change keeps.
+        by: Who.
+        why: The reason.
+        undoes: Id of the restore that this one takes back.
+
+    Returns:
+        The id.
+
+    Raises:
+        UnusableState: rows that no restore can have.
+        RestoreBrokenOff: it is declared, and not every marker was stored; the message says how to go on.
+        KafkaUnreachable: no broker answers; nothing is restored.
+        TopicMismatch: a topic is missing, or has other partitions than the settings say.
+    """
+    plan = await plan_restore(connection, catalogue, application, rows, by, why, undoes)
+    await carry_out(connection, catalogue, plan)
+    return plan.restore_id
+
+
+async def plan_restore(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    application: str,
+    rows: Iterable[SavedRow],
+    by: str,
+    why: str,
+    undoes: str | None = None,
+) -> Plan:
+    """A restore with the rows before in it, so that it can be undone; errors as of `restore_state`."""
+    markers = await _markers(connection, catalogue, application, rows)
+    before = await read_rows(connection, catalogue, application)
+    restore = Restore(
+        application=application,
+        at_ms=round(time.time() * 1000),
+        by=by,
+        why=why,
+        digests=digests_of(markers),
+        undoes=undoes,
+        before=before if len(_encode(before)) <= MAX_BEFORE_BYTES else None,
+    )
+    return Plan(restore_id=f"r-{secrets.token_hex(8)}", restore=restore, markers=markers)
+
+
+async def plan_resumed(
+    connection: KafkaConnection, catalogue: Catalogue, application: str, restore_id: str, rows: Iterable[SavedRow]
+) -> Plan:
+    """A restore that was broken off, with the same rows as before.
+
+    Raises:
+        NoSuchRestore: it is not declared, or a later one of the application is.
+        UnusableState: these are other rows.
+    """
+    declared = await read_restores(connection, catalogue)
+    own = {one.restore_id: one.restore for one in declared if one.restore.application == application}
+    found = own.get(restore_id)
+    if found is None:
+        raise NoSuchRestore(f"no restore {restore_id} of {application} on {catalogue.control}: start a new one")
+    newest = [*own][-1]
+    if newest != restore_id:
+        raise NoSuchRestore(f"restore {restore_id} of {application} is older than {newest}: start a new one")
+    markers = await _markers(connection, catalogue, application, rows)
+    if digests_of(markers) != found.digests:
+        raise UnusableState(f"restore {restore_id} was declared with other rows: give the same, or start a new one")
+    return Plan(restore_id=restore_id, restore=found, markers=markers, declared=True)
+
+
+async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Plan) -> None:
+    """Store the declaration, then the markers; errors as of `restore_state`."""
+    producer = AIOKafkaProducer(**connection.aiokafka(), enable_idempotence=True)
+    declared = plan.declared
+    try:
+        await producer.start()
+        if not declared:
+            value = codec.restores.encode(plan.restore)
+            await producer.send_and_wait(catalogue.control, value, restore_key(plan.restore_id), partition=0)
+            declared = True
+        headers = [*codec.MSGPACK_HEADERS, (RESTORE, plan.restore_id.encode())]
+        sent = [
+            await producer.send(catalogue.feedback, value, partition=number, headers=headers)
+            for number, value in enumerate(plan.markers)
+        ]
+        await asyncio.gather(*sent)
+    except KafkaError as error:
+        reason = await unreachable(connection, error)
+        if not declared:
+            raise reason from error
+        raise RestoreBrokenOff(
+            f"restore {plan.restore_id} is declared, and may not be in every partition: {reason}: "
+            f"repeat it with the same rows and `--resume {plan.restore_id}`"
+        ) from error
+    finally:
+        await producer.stop()
+
+
+async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> list[DeclaredRestore]:
+    """Every declared restore, in the order of the control topic.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+    found: dict[str, Restore] = {}
+
+    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
+        for record in records:
+            restore_id = restore_id_in(record.key)
+            if restore_id is None or not record.value:
+                continue
+            try:
+                found.setdefault(restore_id, codec.restores.decode(record.value, record.headers))
+            except UndecodableRecord:  # routers say so
+                continue
+
+    await read_topic(connection, catalogue, catalogue.control, take)
+    return [DeclaredRestore(restore_id, restore) for restore_id, restore in found.items()]
+
+
+def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:
+    """The newest restore of an application that takes back none, and is not taken back.
+
+    Raises:
+        NoSuchRestore: there is none, or the rows before it were too many to keep.
+    """
+    own = [one for one in declared if one.restore.application == application]
+    undone = {one.restore.undoes for one in own}
+    open_ones = [one for one in own if one.restore.undoes is None and one.restore_id not in undone]
+    if not open_ones:
+        raise NoSuchRestore(f"no restore of {application} to undo: `selection restore` begins one")
+    if open_ones[-1].restore.before is None:
+        raise NoSuchRestore(
+            f"restore {open_ones[-1].restore_id} of {application} cannot be undone: the rows before it took more than "
+            f"{MAX_BEFORE_BYTES} bytes: give a file of `selection export` with --from"
+        )
+    return open_ones[-1]
+
+
+async def _markers(
+    connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow]
+) -> list[bytes]:
+    """The value of the marker of each partition; a partition that is forgotten would keep its rows."""
+    partitions = (await existing_topics(connection, catalogue.prefix)).get(catalogue.feedback)
+    if partitions != catalogue.partitions:
+        raise TopicMismatch(
+            f"topic {catalogue.feedback} has {partitions or 'no'} partitions, the settings say {catalogue.partitions}: "
+            "set `kafka.partitions` to what the topic has"
+        )
+    try:
+        return markers_of(application, rows, catalogue.partitions)
+    except UnusableRows as error:
+        raise UnusableState(f"{application}: {error}") from error

@@ -1,0 +1,250 @@
+"""Changes what the control topic says: compare and set, by Kafka's fencing of producers.
+
+begin (fences every earlier writer) --> read to the end --> decide --> write manifests and changes in one transaction
+   ^------------------------- fenced by a later writer, or Kafka was away: again -----------|
+
+Rules of this file:
+- Whoever writes has fenced all others *before* it read: what it decided on is what is there when its transaction is
+  committed, or nothing of it is.
+- An application's manifest and the record of its change are written together or not at all.
+- Revisions only rise, also over a deletion, so no record of a change is ever replaced by another.
+- A change whose commit was not answered is looked for before it is made again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
+
+from clipper_agents.control.change_records import Signature, Written, changing, is_there, records_of, signed
+from clipper_agents.control.errors import StaleRevision
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import ControlState, control_state, require_control_topic
+from clipper_agents.control.state_snapshots import Moment, read_moment
+from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
+from clipper_agents.kafka.errors import NoCoordinator, Outpaced
+from clipper_agents.kafka.retry import passes
+from clipper_agents.kafka.transactions import send_in_transaction
+from clipper_agents.kafka.whole_topic import committed_consumer
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+ATTEMPTS = 12
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 3.0
+"""A writer needs a tenth of a second or two, and loses them when another begins meanwhile: who was fenced stays away
+for a random time that doubles, so that ten at once come to an end one after the other."""
+TRANSACTION_TIMEOUT_MS = 10_000
+"""After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
+T = TypeVar("T")
+Decide = Callable[[ControlState], Plan]
+
+
+class ControlWriter:
+    """The one who may write to the control topic, until another begins.
+
+        async with ControlWriter(connection, catalogue) as writer:
+            await writer.publish(shadow(writer.state.manifests, "digits", "svm:3"), Signature(why="new features"))
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+
+    Attributes:
+        state: What the control topic says, since the block was entered.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+        ProducerFenced: another writer began meanwhile; nothing was written.
+    """
+
+    def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
+        self._connection, self._catalogue = connection, catalogue
+        self._topics: dict[str, int] = {}
+        self._producer: AIOKafkaProducer | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self.state = ControlState()
+
+    async def __aenter__(self) -> Self:
+        self._topics = await require_control_topic(self._connection, self._catalogue)
+        try:
+            await self._begin()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def _begin(self) -> None:
+        self._producer = AIOKafkaProducer(
+            **self._connection.aiokafka(),
+            transactional_id=self._catalogue.control_writer,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )
+        self._consumer = committed_consumer(self._connection)
+        await self._consumer.start()  # first: from the producer's start on, every other writer is fenced
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._producer.start()
+        except TimeoutError as error:
+            raise NoCoordinator(
+                f"no broker keeps the transactions of {self._catalogue.control_writer} after {TIMEOUT_S:.0f} s: is "
+                "transaction.state.log.replication.factor of the brokers at most their number?"
+            ) from error
+        self.state = await control_state(self._consumer, self._catalogue)
+
+    async def _stop(self) -> None:
+        for client in (self._producer, self._consumer):
+            if client is not None:
+                await client.stop()
+
+    async def moment(self, applications: Sequence[str]) -> Moment:
+        """How far feedback is, and what was learned about these applications."""
+        assert self._consumer is not None, "not entered"
+        return await read_moment(self._consumer, self._catalogue, self._topics, applications)
+
+    async def publish(self, plan: Plan, signature: Signature, moment: Moment | None = None) -> Written:
+        """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
+
+        Args:
+            plan: Decided on `state`.
+            signature: Goes into each change.
+            moment: Goes into each change; None: it is read now.
+
+        Raises:
+            ProducerFenced: another writer has begun; nothing is written.
+            KafkaError: it is not known whether it was written.
+            TimeoutError: the same.
+        """
+        if moment is None and plan:
+            moment = await self.moment(changing(plan))
+        written = signed(plan, self.state, signature, moment, round(time.time() * 1000))
+        await self.commit(written)
+        return written
+
+    async def commit(self, written: Written) -> None:
+        """Write what was signed; errors as `publish`."""
+        if written.plan:
+            await self.write(records_of(written))
+
+    async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Write records, all in one transaction; errors as `publish`."""
+        assert self._producer is not None, "not entered"
+        async with asyncio.timeout(TIMEOUT_S):
+            await send_in_transaction(self._producer, self._catalogue.control, 0, records)
+
+
+async def change_control(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    decide: Decide,
+    signature: Signature | None = None,
+    *,
+    seen: Mapping[str, int] | None = None,
+) -> Written:
+    """Decide on what is there, and write it; again from the beginning when another writer came between.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        decide: From the state to a plan; called at each attempt.
+        signature: Of the changes; None: the user of this process.
+        seen: Revisions at which applications must be, by name; 0: it must not exist.
+
+    Raises:
+        StaleRevision: an application is at another revision.
+        RefusedChange: raised by `decide`.
+        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+    """
+    return await as_control_writer(connection, catalogue, _Attempt(decide, signature or Signature(), seen or {}).made)
+
+
+async def as_control_writer(
+    connection: KafkaConnection, catalogue: Catalogue, act: Callable[[ControlWriter], Awaitable[T]]
+) -> T:
+    """Do something as the one writer; again from the beginning when another one comes between.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        act: Looks at the writer's state, and writes; called at each attempt.
+
+    Raises:
+        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        KafkaUnreachable: no broker answers.
+        NoCoordinator: brokers answer, but none of them keeps transactions.
+        TopicMismatch: there is no control topic.
+    """
+    reason: BaseException | None = None
+    for number in range(ATTEMPTS):
+        if number:
+            longest_s = min(FIRST_WAIT_S * 2 ** (number - 1), LONGEST_WAIT_S)
+            await asyncio.sleep(random.uniform(0.0, longest_s))  # noqa: S311 - so that two do not meet for ever
+        try:
+            async with ControlWriter(connection, catalogue) as writer:
+                return await act(writer)
+        except ProducerFenced as error:
+            reason = error
+        except (KafkaError, TimeoutError) as error:
+            if not interrupted(error):
+                raise await unreachable(connection, error) from error
+            reason = error
+    raise Outpaced(
+        f"{ATTEMPTS} attempts to write to {catalogue.control} were interrupted ({reason!r}): "
+        "is another command running in a loop? Try again"
+    ) from reason
+
+
+def interrupted(error: Exception) -> bool:
+    """Whether to begin again: nobody answered, or the broker does not know what became of the transaction.
+
+    The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
+    """
+    return passes(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
+
+
+class _Attempt:
+    """One command, attempted as often as it takes; what is costly to know is kept from attempt to attempt."""
+
+    def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
+        self._decide, self._signature, self._seen = decide, signature, seen
+        self._tried: Written | None = None
+        self._moment: Moment | None = None
+
+    async def made(self, writer: ControlWriter) -> Written:
+        if self._tried is not None and is_there(self._tried, writer.state):
+            return self._tried
+        check_seen(self._seen, writer.state)
+        plan = self._decide(writer.state)
+        if plan and self._moment is None:
+            self._moment = await writer.moment(changing(plan))
+        self._tried = signed(plan, writer.state, self._signature, self._moment, round(time.time() * 1000))
+        await writer.commit(self._tried)
+        return self._tried
+
+
+def check_seen(seen: Mapping[str, int], state: ControlState) -> None:
+    """Nothing, when applications are at the revisions that were seen.
+
+    Raises:
+        StaleRevision: names both.
+    """
+    for name, revision in seen.items():
+        current = state.current(name)
+        if current != revision:
+            there = f"is at revision {current}" if current else "does not exist"
+            raise StaleRevision(
+                f"application {name} {there}, you saw {revision}: look at it again with "
+                f"`clipper-stream application history {name}`"
+            )

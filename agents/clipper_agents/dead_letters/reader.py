@@ -1,0 +1,149 @@
+"""Reads the dead letters of a deployment, oldest first, and picks some of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.errors import NoSuchLetter, TopicMismatch
+from clipper_agents.kafka.topics import existing_topics
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.dead_letter import DeadLetter, NotADeadLetter, read_dead_letter
+
+REPLAYED_FROM = "clipper-replayed-from"
+"""Header of a record that was replayed: the position of its dead letter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One record of the dead letters' topic.
+
+    Attributes:
+        position: Its offset there, by which the commands name it.
+        at_ms: When it was written, milliseconds since the epoch.
+        key: Of the original record.
+        value: Of the original record.
+        headers: Of the original record, and those that say what was wrong.
+        said: What these say; None for a record that is no dead letter.
+    """
+
+    position: int
+    at_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    said: DeadLetter | None
+
+    @property
+    def replayed_from(self) -> str | None:
+        """Position of the letter of which the original record was a replay."""
+        found = [value for name, value in self.headers if name == REPLAYED_FROM]
+        return (found[-1] or b"").decode("utf-8", "replace") if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which letters are meant; what is None admits all.
+
+    Attributes:
+        topic: Whole name of the original topic.
+        since_ms: Written at this time or later, milliseconds since the epoch.
+        error: A part of the error's class or message, in upper or lower case.
+    """
+
+    topic: str | None = None
+    since_ms: int | None = None
+    error: str | None = None
+
+    def admits(self, letter: Letter) -> bool:
+        """Whether the letter is meant."""
+        said = letter.said
+        if self.topic is not None and (said is None or said.topic != self.topic):
+            return False
+        if self.since_ms is not None and letter.at_ms < self.since_ms:
+            return False
+        words = "" if said is None else f"{said.exception} {said.message}"
+        return self.error is None or self.error.lower() in words.lower()
+
+
+ALL = Filter()
+
+
+class DeadLetterReader:
+    """Reads the dead letters' topic, from `opened_letters`."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> None:
+        self._consumer, self._tp, self._first, self._end = consumer, tp, first, end
+
+    async def all(self, wanted: Filter = ALL) -> AsyncIterator[Letter]:
+        """The letters that are there now, oldest first."""
+        self._consumer.seek(self._tp, self._first)
+        while await self._consumer.position(self._tp) < self._end:
+            for records in (await self._consumer.getmany(self._tp, timeout_ms=200)).values():
+                for letter in map(letter_of, records):
+                    if letter.position < self._end and wanted.admits(letter):
+                        yield letter
+
+    async def at(self, position: int) -> Letter:
+        """The letter at a position.
+
+        Raises:
+            NoSuchLetter: there is none.
+        """
+        if not self._first <= position < self._end:
+            known = (
+                f"positions go from {self._first} to {self._end - 1}" if self._first < self._end else "there is none"
+            )
+            raise NoSuchLetter(
+                f"no dead letter at position {position}, {known}: see `clipper-stream dead-letters list`"
+            )
+        self._consumer.seek(self._tp, position)
+        while await self._consumer.position(self._tp) <= position:
+            for records in (await self._consumer.getmany(self._tp, timeout_ms=200, max_records=1)).values():
+                if records[0].offset == position:
+                    return letter_of(records[0])
+        raise NoSuchLetter(f"the dead letter at position {position} is there no more: its time was over")
+
+
+@asynccontextmanager
+async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> AsyncIterator[DeadLetterReader]:
+    """The dead letters for the time of the block.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no such topic.
+    """
+    if catalogue.dead_letters not in await existing_topics(connection, catalogue.prefix):
+        raise TopicMismatch(f"topic {catalogue.dead_letters} does not exist: is --bootstrap or kafka.prefix another?")
+    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
+    tp = TopicPartition(catalogue.dead_letters, 0)
+    try:
+        await consumer.start()
+        consumer.assign([tp])
+        first, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+        yield DeadLetterReader(consumer, tp, first, end)
+    except (KafkaError, TimeoutError) as error:
+        raise await unreachable(connection, error) from error
+    finally:
+        await consumer.stop()
+
+
+def letter_of(record: ConsumerRecord[Any, Any]) -> Letter:
+    """A record of the topic; anybody may have written it."""
+    try:
+        said = read_dead_letter(record.headers)
+    except NotADeadLetter:
+        said = None
+    return Letter(
+        position=record.offset,
+        at_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+        said=said,
+    )

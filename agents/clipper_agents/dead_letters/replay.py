@@ -1,0 +1,146 @@
+"""Sends dead letters to where they came from once more.
+
+Rules of this file:
+- A letter is noted as replayed before it is sent, and the note is taken back when the broker refuses it: whatever
+  happens, it is not sent twice unless it is asked for.
+- Key, value and headers are the original's. A letter of which something was cut is not sent: that would be another
+  record.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter
+from clipper_agents.dead_letters.replayed_marks import Replayed
+from clipper_agents.kafka.errors import NoSuchLetter
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
+from clipper_topics.dead_letter import PREFIX
+
+BATCH_LETTERS = 500
+BATCH_BYTES = 32 << 20
+
+
+class Outcome(NamedTuple):
+    """What became of one letter: where it went, or why it was left alone."""
+
+    position: int
+    sent_to: str | None
+    reason: str = ""
+
+
+def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> str | None:
+    """Why the letter cannot be replayed; None when it can.
+
+    Args:
+        letter: The letter.
+        catalogue: Of the deployment.
+        topics: Partitions of the topics that exist, by name.
+    """
+    said = letter.said
+    if said is None:
+        return "it is no dead letter: its headers do not say where it came from"
+    if said.cut is not None:
+        return f"it was cut when it was kept ({said.cut}): send the record anew from its source"
+    read = said.topic in (catalogue.queries, catalogue.feedback, catalogue.outputs)
+    if not read and not said.topic.startswith(f"{catalogue.prefix}.requests."):
+        return f"topic {said.topic!r} is none that this deployment ({catalogue.prefix}) reads"
+    if not 0 <= said.partition < topics.get(said.topic, 0):
+        return f"there is no partition {said.partition} of topic {said.topic!r} any more"
+    return None
+
+
+def replayed_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
+    """The original's headers, and the position from which it was replayed."""
+    kept = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX) and name != REPLAYED_FROM]
+    return [*kept, (REPLAYED_FROM, str(letter.position).encode())]
+
+
+class Replayer:
+    """Replays letters, a list at a time.
+
+    Args:
+        producer: Started.
+        replayed: What was replayed before.
+        catalogue: Of the deployment.
+        topics: Partitions of the topics that exist, by name.
+        again: Replay those too that were replayed before.
+    """
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        replayed: Replayed,
+        catalogue: Catalogue,
+        topics: Mapping[str, int],
+        *,
+        again: bool = False,
+    ) -> None:
+        self._producer, self._replayed = producer, replayed
+        self._catalogue, self._topics, self._again = catalogue, topics, again
+
+    async def why_not(self, letter: Letter) -> str | None:
+        """Why the letter is left alone; None when it is to be sent."""
+        if not self._again and await self._replayed.of(letter.position):
+            return "it was replayed before: --again sends it once more"
+        return refusal(letter, self._catalogue, self._topics)
+
+    async def replay(self, letters: Sequence[Letter]) -> list[Outcome]:
+        """Send the letters, except where there is a reason not to; what became of each, in their order.
+
+        Raises:
+            KafkaUnreachable: the broker went away.
+        """
+        reasons = {letter.position: await self.why_not(letter) for letter in letters}
+        chosen = [letter for letter in letters if reasons[letter.position] is None]
+        await self._replayed.note([letter.position for letter in chosen])
+        sent = dict(zip([letter.position for letter in chosen], await self._send(chosen), strict=True))
+        await self._replayed.note([one.position for one in sent.values() if one.sent_to is None], replayed=False)
+        return [sent.get(position) or Outcome(position, None, reason or "") for position, reason in reasons.items()]
+
+    async def _send(self, letters: Sequence[Letter]) -> list[Outcome]:
+        under_way = [await self._begin(letter) for letter in letters]
+        return [await self._sent(letter, future) for letter, future in zip(letters, under_way, strict=True)]
+
+    async def _begin(self, letter: Letter) -> "asyncio.Future[Any] | KafkaError":
+        said = letter.said
+        if said is None:  # refused before
+            raise NoSuchLetter(f"position {letter.position} holds no dead letter")
+        try:
+            future: asyncio.Future[Any] = await self._producer.send(
+                said.topic, letter.value, letter.key, said.partition, headers=replayed_headers(letter)
+            )
+        except KafkaError as error:
+            return error
+        return future
+
+    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> Outcome:
+        try:
+            if isinstance(under_way, KafkaError):
+                raise under_way
+            stored = await under_way
+        except KafkaError as error:
+            return Outcome(letter.position, None, f"the broker does not take it: {error!r}")
+        return Outcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
+
+
+async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+    """The letters in lists that memory has room for."""
+    batch: list[Letter] = []
+    size_bytes = 0
+    async for letter in letters:
+        batch.append(letter)
+        size_bytes += len(letter.value or b"") + len(letter.key or b"")
+        if len(batch) >= BATCH_LETTERS or size_bytes >= BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def replaying_producer(**connection: Any) -> AIOKafkaProducer:
+    """A producer for `Replayer`, of the connection's arguments."""
+    return AIOKafkaProducer(**connection, acks="all", enable_idempotence=False, max_request_size=LARGEST_RECORD_BYTES)

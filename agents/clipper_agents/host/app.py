@@ -1,0 +1,135 @@
+"""The process that hosts one model version: `run` until SIGTERM.
+
+start --> model loaded, warm, measured --> joined the group --> `ready` line --> SIGTERM --> drained --> left --> end
+             | SetupError                                          | a send failed, a defect: the app crashes
+
+What it says of itself meanwhile on the hosts topic is in `reporting`.
+"""
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from clipper_agents.control.host_reports import HostReports
+from clipper_agents.host.batch_guard import Guard
+from clipper_agents.host.cpu_affinity import limit_cores
+from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
+from clipper_agents.host.poison_rows import Suspects
+from clipper_agents.host.request_server import FrameOrigin, RequestServer
+from clipper_agents.host.self_report import SelfReports
+from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
+from clipper_agents.observability.exposition import serve_metrics
+from clipper_agents.observability.logging import event
+from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.settings.workers import HostSettings
+from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
+from clipper_topics.manifests import ModelManifest
+
+logger = logging.getLogger(__name__)
+
+LAG_EVERY_S = 1.0
+
+
+def run(settings: HostSettings) -> None:
+    """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
+
+    Raises:
+        SetupError: the model cannot be loaded; the message says what to do.
+    """
+    keep_ready_line()
+    limit_cores(settings.model.cpus, settings.instance)
+    reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
+    reports.say("starting")
+    try:
+        prepared = prepare(settings.model, settings.allowed, settings.files)
+        metrics = HostMetrics()
+        port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+    except Exception as error:
+        reports.fails(error)
+        raise
+    ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
+    run_worker(lambda: HostProcess(settings, prepared, metrics, reports), lambda: ready, settings.kafka, reports)
+
+
+class HostProcess:
+    """A host from its start to its end.
+
+    Args:
+        settings: What to host and where.
+        prepared: The model.
+        metrics: Of the process.
+        reports: Tells others of it.
+    """
+
+    def __init__(
+        self, settings: HostSettings, prepared: PreparedModel, metrics: HostMetrics, reports: SelfReports
+    ) -> None:
+        model, catalogue = settings.model, settings.catalogue
+        self._metrics, self._reports = metrics, reports
+        group = catalogue.host_group(model.name, model.version)
+        self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
+        suspects = Suspects(settings.data_dir / "model")
+        server = RequestServer(self.app, catalogue, metrics, suspects)
+        self._tell_deaths(model, suspects)
+        watch = ModelWatch(self._hung, self._outgrown)
+        guard = Guard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), suspects)
+        self._engine: HostEngine[FrameOrigin] = make_engine(
+            model, prepared, server.send, server.finished, metrics, guard
+        )
+        if model.memory_mib is not None:
+            bound_allocations(2 * model.memory_mib)
+        self._tasks: list[asyncio.Task[None]] = []
+
+        async def requests(stream: Any) -> None:
+            await server.serve(stream, self._engine)
+
+        self.app.agent(self.app.raw_topic(catalogue.requests(model.name, model.version)), name="requests")(requests)
+
+    async def start(self) -> None:
+        """Run the engine and join the group."""
+        self._running = self._spawn(self._engine.run())
+        await self.app.start()
+        self._spawn(self._observe_lag())
+        self._spawn(self._reports.watch_rights())
+        self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
+
+    async def stop(self) -> None:
+        """Finish the rows that are in the process, then leave."""
+        self._reports.say("draining")
+        self._engine.drain()
+        await asyncio.wait([self._running])
+        await self.app.leave()
+        for task in self._tasks:
+            task.cancel()
+        await self._reports.leave()
+
+    def _hung(self, code: int) -> None:
+        self._reports.fails("a batch hangs in the model: correct it, or raise batch.hang_s if it needs so long")
+        os._exit(code)
+
+    def _outgrown(self) -> None:
+        self.app.outgrown = True
+        drain_self()
+
+    def _tell_deaths(self, model: ModelManifest, suspects: Suspects) -> None:
+        if suspects.found:
+            text = (
+                "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
+            )
+            rows = sum(one.stop - one.start for one in suspects.found)
+            deaths = max(one.deaths for one in suspects.found)
+            event(logger, text, logging.WARNING, model=model.ref, rows=rows, deaths=deaths)
+
+    async def _observe_lag(self) -> None:
+        while True:
+            lags = {(tp.topic, tp.partition): records for tp, records in self.app.consumer.lag().items()}
+            self._metrics.set_consumer_lag(lags)
+            await asyncio.sleep(LAG_EVERY_S)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task = self.app.watched(work)
+        self._tasks.append(task)
+        return task

@@ -1,0 +1,38 @@
+"""What stands around each batch: the watch over its time, and the memory of rows that killed the process."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clipper_agents.host.outputs import Run
+from clipper_agents.host.poison_rows import Suspects
+from clipper_agents.host.watchdog import BatchWatch
+
+
+class Guard:
+    """Of one model.
+
+    Args:
+        watch: Over the time that a batch takes; None: nobody watches.
+        suspects: Rows that were in a death; None for a colocated model, whose requests do not outlive its process.
+    """
+
+    def __init__(self, watch: BatchWatch | None = None, suspects: Suspects | None = None) -> None:
+        self._watch, self._suspects = watch, suspects
+
+    def begin(self, runs: Sequence[Run[Any]]) -> str | None:
+        """These rows go into the model, unless this says why they must not."""
+        if self._suspects is not None:
+            refusal = self._suspects.refusal(runs)
+            if refusal is not None:
+                return refusal
+            self._suspects.note(runs)
+        if self._watch is not None:
+            self._watch.begin(sum(map(len, runs)))
+        return None
+
+    def end(self) -> None:
+        """They are back."""
+        if self._watch is not None:
+            self._watch.end()
+        if self._suspects is not None:
+            self._suspects.clear()

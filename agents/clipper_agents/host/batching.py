@@ -1,0 +1,135 @@
+"""What a host decides: which rows go into the next batch, what is answered to whom, which frames are finished.
+
+Rules of this file:
+- No clock, no event loop, no I/O. Time comes in as an argument, decisions go out.
+- Each row that is admitted is in exactly one reply, with its output or with the reason why it has none.
+- A frame is finished when all its rows are in acknowledged replies, and then once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from clipper_agents.host.outputs import OpenFrame, Reply, Run, answered, given_up, inputs_of, runs_of
+from clipper_agents.host.request_rows import AskedRows
+from clipper_stream.batching.limit import BatchLimit
+from clipper_stream.batching.window import Window
+from clipper_stream.models.model import Rows
+from clipper_stream.models.runner import BatchOutcome
+
+Origin = TypeVar("Origin")
+
+MEMORY_BATCHES = 10
+"""How long a row needs is smoothed over about so many batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Origin]):
+    """Rows to predict together.
+
+    Attributes:
+        inputs: The rows, all of one kind.
+        runs: Whose rows they are.
+    """
+
+    inputs: Rows
+    runs: Sequence[Run[Origin]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Origin]):
+    """What to do now.
+
+    Attributes:
+        batch: To predict; None when nothing may go yet.
+        late: To send.
+        late_rows: How many rows they answer.
+        wake_at_s: When to step again though nothing arrives, seconds since the epoch; None: no need.
+    """
+
+    batch: Batch[Origin] | None
+    late: list[Reply[Origin]]
+    late_rows: int
+    wake_at_s: float | None
+
+
+class HostCore(Generic[Origin]):
+    """The decisions of one host.
+
+    Args:
+        window: Empty.
+        limit: How many rows a batch may have.
+    """
+
+    def __init__(self, window: Window[tuple[OpenFrame[Origin], int]], limit: BatchLimit) -> None:
+        self._window = window
+        self._limit = limit
+        self._now_s = 0.0
+        self._open_rows = 0
+        self._needed_s = 0.0
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for a batch."""
+        return len(self._window)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows whose answer was not acknowledged yet: waiting, in the model, or on the way out."""
+        return self._open_rows
+
+    @property
+    def limit_rows(self) -> int:
+        """Most rows that the next batch may have."""
+        return self._limit.rows
+
+    def admit(self, origin: Origin, asked: AskedRows, now_s: float) -> bool:
+        """Take on a frame.
+
+        Returns:
+            True when there is nothing to do for it: a frame without rows is finished at once.
+        """
+        now_s = self._forward(now_s)
+        frame = OpenFrame(origin, asked, len(asked.rows))
+        for row, deadline_s in enumerate(asked.deadlines_s):
+            kind = asked.kind if row not in asked.apart else (asked.kind, asked.router, asked.frame, row)
+            self._window.add((frame, row), kind, deadline_s, now_s)
+        self._open_rows += frame.unanswered
+        return frame.unanswered == 0
+
+    def step(self, now_s: float) -> Step[Origin]:
+        """The next batch, if one may go, and the rows that are too late for any."""
+        now_s = self._forward(now_s)
+        taken = self._window.take(now_s, self._limit.rows, self._needed_s)
+        runs = runs_of(taken.batch)
+        batch = Batch(inputs_of(runs), runs) if runs else None
+        late = given_up(runs_of(taken.late), now_s) if taken.late else []
+        return Step(batch, late, len(taken.late), taken.wake_at_s)
+
+    def complete(self, batch: Batch[Origin], outcome: BatchOutcome, latency_s: float) -> list[Reply[Origin]]:
+        """The replies with a batch's outputs; the limit learns from its latency.
+
+        A batch that had to be asked again in parts teaches nothing: its latency is that of many batches.
+        """
+        if outcome.calls == 1:
+            self._limit.observe(len(batch.inputs), latency_s)
+        return answered(batch.runs, outcome)
+
+    def delivered(self, took_s: float) -> None:
+        """A batch's answers were safe so many seconds after it was taken: so long a row needs, from the window on."""
+        self._needed_s += (took_s - self._needed_s) / MEMORY_BATCHES
+
+    def acknowledge(self, reply: Reply[Origin]) -> list[Origin]:
+        """A reply is safe; the origins of the frames that are now finished, each once."""
+        finished = []
+        for run in reply.runs:
+            run.frame.unanswered -= len(run)
+            self._open_rows -= len(run)
+            if run.frame.unanswered == 0:
+                finished.append(run.frame.origin)
+        return finished
+
+    def _forward(self, now_s: float) -> float:
+        """The clock of the wall may be set back; the window's may not."""
+        self._now_s = max(self._now_s, now_s)
+        return self._now_s

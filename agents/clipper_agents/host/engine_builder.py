@@ -1,0 +1,94 @@
+"""From a manifest to a running engine, in a host process or in a router's for a colocated model."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from clipper_agents.host.batch_guard import Guard
+from clipper_agents.host.batch_metrics import BatchMeter
+from clipper_agents.host.batching import HostCore
+from clipper_agents.host.engine import HostEngine, Send
+from clipper_agents.host.predictor import Predictor, is_cheap
+from clipper_agents.observability.logging import event
+from clipper_agents.observability.metrics import HostMetrics
+from clipper_stream.batching.limit import make_limit
+from clipper_stream.batching.window import Window
+from clipper_stream.models.loading import load_model
+from clipper_stream.models.model import Model
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.models.warm_up import sample_rows, warm_up
+from clipper_topics.manifests import ModelManifest
+
+logger = logging.getLogger(__name__)
+
+Origin = TypeVar("Origin")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A model that is loaded and warm.
+
+    Attributes:
+        model: The model.
+        inline: Whether it is so cheap that it may run on the event loop.
+    """
+
+    model: Model
+    inline: bool
+
+
+def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> PreparedModel:
+    """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
+
+    Args:
+        manifest: Of the model version; it may come from the control topic.
+        allowed: Packages, modules and directories that this process may load models from.
+        files: What the operator says about model files.
+
+    Raises:
+        SetupError: the manifest names no runtime, or a model that cannot be loaded; the message says what to do.
+
+    >>> from clipper_topics.manifests import InputSpec
+    >>> uri = "clipper_agents.examples.models:slow"
+    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4])), ["clipper_agents.examples"]).inline
+    False
+    """
+    declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    model = load_model(*declared, allowed=allowed, files=files)
+    sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
+    refused = warm_up(model, sample(1))
+    if refused is not None:
+        event(logger, "model refuses an empty row", logging.WARNING, model=manifest.ref, reason=refused)
+    inline = is_cheap(model, sample, manifest.batch.max_rows)
+    event(logger, "model loaded", model=manifest.ref, uri=manifest.uri, runs_in="loop" if inline else "thread")
+    return PreparedModel(model, inline)
+
+
+def make_engine(
+    manifest: ModelManifest,
+    prepared: PreparedModel,
+    send: Send,
+    finished: Callable[[list[Origin]], None],
+    metrics: HostMetrics,
+    guard: Guard,
+) -> HostEngine[Origin]:
+    """An engine with the batching that the manifest says.
+
+    Args:
+        manifest: Of the model version.
+        prepared: What `prepare` made of it.
+        send: Sends pieces to a partition, or hands them to who asked.
+        finished: Called with the origins of frames whose answers are all safe.
+        metrics: Counts the batches.
+        guard: Stands around each batch.
+
+    Raises:
+        SetupError: the manifest's batch settings lie outside their bounds.
+    """
+    batch = manifest.batch
+    limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
+    core: HostCore[Origin] = HostCore(Window(batch.max_delay_ms / 1000), limit)
+    meter = BatchMeter(metrics, manifest.name, manifest.version)
+    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter, guard=guard)

@@ -1,0 +1,128 @@
+"""Which rows were in the model when the process died, so that a row that kills it is not asked for ever.
+
+    batch begins --> named in the journal --> batch ends --> journal empty
+                            | the process dies here: the next one finds the names
+    rows that were in one death are asked alone; a row that was alone in a second one is not asked again: it has failed
+
+Rules of this file:
+- The journal is a mapped file: a write costs a copy, and is there after any death of the process. Of a machine's it is
+  not; then rows are asked together again.
+- A row is known by the identity of its router, the number of its frame and its place in it: new in every frame.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clipper_agents.host.outputs import Run
+from clipper_agents.host.request_rows import AskedRows
+
+DEATHS = 2
+"""A row with which the process died so often is not asked again."""
+JOURNAL_BYTES = 256 * 1024
+KEPT = 2_000
+"""Runs of rows that are remembered; frames are kept for an hour, and deaths are rare."""
+_LENGTH = struct.Struct("<I")
+
+
+class Suspect(NamedTuple):
+    """Rows that were in the model at so many deaths."""
+
+    router: bytes
+    frame: int
+    start: int
+    stop: int
+    deaths: int
+
+
+class Suspects:
+    """The memory of one host.
+
+    Args:
+        folder: Where the host keeps what it must know after a death; made if it is missing.
+
+    Attributes:
+        found: What the run before this one left behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = _mapped(folder / "in-model")
+        remembered = folder / "suspects"
+        before = _decoded(remembered.read_bytes() if remembered.exists() else b"")
+        self.found = [_counted(one, before) for one in self._left_behind()]
+        known = [*before, *self.found][-KEPT:]
+        if self.found:
+            remembered.write_bytes(msgspec.msgpack.encode(known))
+        self._by_frame: dict[tuple[bytes, int], list[Suspect]] = {}
+        for one in known:
+            self._by_frame.setdefault((one.router, one.frame), []).append(one)
+        self.clear()
+
+    def marked(self, asked: AskedRows) -> AskedRows:
+        """The rows, of which those that were in a death are to be asked alone."""
+        suspects = self._by_frame.get((asked.router, asked.frame)) if self._by_frame else None
+        if not suspects:
+            return asked
+        rows = (row for one in suspects for row in range(one.start, min(one.stop, len(asked.rows))))
+        return replace(asked, apart=frozenset(rows))
+
+    def refusal(self, runs: Sequence[Run[Any]]) -> str | None:
+        """Why this batch must not be asked; None when it may be."""
+        if not self._by_frame or len(runs) != 1 or len(runs[0]) != 1:
+            return None
+        asked, row = runs[0].frame.asked, runs[0].start
+        suspects = self._by_frame.get((asked.router, asked.frame), ())
+        deaths = max((one.deaths for one in suspects if one.start <= row < one.stop), default=0)
+        return (
+            f"the model's process died {deaths} times with this row in it: not asked again"
+            if deaths >= DEATHS
+            else None
+        )
+
+    def note(self, runs: Iterable[Run[Any]]) -> None:
+        """These rows go into the model."""
+        names = [(run.frame.asked.router, run.frame.asked.frame, run.start, run.stop, 0) for run in runs]
+        content = msgspec.msgpack.encode(names)
+        while len(content) > JOURNAL_BYTES - _LENGTH.size:
+            names = names[: len(names) // 2]
+            content = msgspec.msgpack.encode(names)
+        self._journal[_LENGTH.size : _LENGTH.size + len(content)] = content
+        self._journal[: _LENGTH.size] = _LENGTH.pack(len(content))
+
+    def clear(self) -> None:
+        """The model is done with them."""
+        self._journal[: _LENGTH.size] = _LENGTH.pack(0)
+
+    def _left_behind(self) -> list[Suspect]:
+        (length,) = _LENGTH.unpack(self._journal[: _LENGTH.size])
+        return _decoded(self._journal[_LENGTH.size : _LENGTH.size + length])
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("a+b") as file:
+        file.truncate(JOURNAL_BYTES)
+        return mmap.mmap(file.fileno(), JOURNAL_BYTES)
+
+
+def _decoded(content: bytes) -> list[Suspect]:
+    """What was written; nothing when it is none of ours (half written by a machine that died)."""
+    try:
+        return msgspec.msgpack.decode(content, type=list[Suspect]) if content else []
+    except msgspec.MsgspecError:
+        return []
+
+
+def _counted(one: Suspect, before: Iterable[Suspect]) -> Suspect:
+    """With the deaths of any of its rows before."""
+    same = (
+        each.deaths
+        for each in before
+        if (each.router, each.frame) == (one.router, one.frame) and each.start < one.stop and one.start < each.stop
+    )
+    return one._replace(deaths=1 + max(same, default=0))

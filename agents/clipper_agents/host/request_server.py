@@ -1,0 +1,95 @@
+"""Between the topics and the engine: request records in, output records out, acknowledgements and dead letters.
+
+Rules of this file:
+- A request record is acknowledged when its frame is finished, or when it is safe among the dead letters.
+- An acknowledgement counts in the generation in which the record was read, and in no other.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.output_splitting import records_of
+from clipper_agents.host.poison_rows import Suspects
+from clipper_agents.host.request_rows import AskedRows, read_request
+from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.stream import Chunk, ChunkStream
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.frames import OutputFrame, UnknownFrame
+
+MAX_FRAMES = 256
+"""Request records taken at once: what is taken is decoded before any of it reaches a batch."""
+
+
+class FrameOrigin(NamedTuple):
+    """Where a request frame was read."""
+
+    tp: TP
+    offset: int
+    generation: int
+
+
+class RequestServer:
+    """Feeds an engine from the requests topic and answers on the outputs topic.
+
+    Args:
+        app: Of the process.
+        catalogue: The topics.
+        metrics: Counts dead letters.
+        suspects: Rows with which the process died.
+    """
+
+    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, suspects: Suspects) -> None:
+        self._suspects = suspects
+        self._app = app
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self._stream: ChunkStream | None = None
+
+    async def serve(self, stream: ChunkStream, engine: HostEngine[FrameOrigin]) -> None:
+        """The agent: runs until the app stops."""
+        self._stream = stream
+        async for chunk in stream.chunks(MAX_FRAMES):
+            await engine.submit(await self._readable(chunk, stream.generation))
+
+    async def send(self, partition: int, pieces: list[OutputFrame]) -> None:
+        """Send output frames; returns when the broker has them."""
+        records = [(None, record, ()) for piece in pieces for record in records_of(piece)]
+        await self._app.outbox.send(self._catalogue.outputs, partition, records)
+
+    def finished(self, origins: list[FrameOrigin]) -> None:
+        """Acknowledge requests."""
+        offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)
+        for origin in origins:
+            offsets[origin.tp, origin.generation].append(origin.offset)
+        for (tp, generation), finished in offsets.items():
+            if self._stream is not None:
+                self._stream.ack(tp, finished, generation)
+
+    async def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, AskedRows]]:
+        """The frames of a chunk; what is none is among the dead letters when this returns."""
+        frames: list[tuple[FrameOrigin, AskedRows]] = []
+        refused: list[tuple[ConsumerRecord[Any, Any], BaseException]] = []
+        origins: list[FrameOrigin] = []
+        for tp, record in ((tp, record) for tp, records in chunk for record in records):
+            origin = FrameOrigin(tp, record.offset, generation)
+            try:
+                asked = read_request(record.value, self._catalogue.partitions)
+                frames.append((origin, self._suspects.marked(asked)))
+            except UnknownFrame as error:
+                refused.append((record, error))
+                origins.append(origin)
+        await self._refuse(refused)
+        self.finished(origins)
+        return frames
+
+    async def _refuse(self, refused: Sequence[tuple[ConsumerRecord[Any, Any], BaseException]]) -> None:
+        await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, refused)
+        for record, error in refused:
+            self._metrics.count_dead_letters(record.topic, type(error).__name__)

@@ -1,0 +1,1 @@
+"""Kafka as this project uses it: readers, followers, transactions, retries and administration, apart from Faust."""

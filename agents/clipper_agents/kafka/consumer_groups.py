@@ -1,0 +1,165 @@
+"""Consumer groups of hosts: whether they have read everything, and how they end.
+
+aiokafka neither makes a static member leave (KIP-345) nor deletes a group, so the requests for that are here. Without
+the first, a host that has ended keeps its partition for the session timeout, and its group for as long.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupIdNotFound,
+    GroupLoadInProgressError,
+    KafkaError,
+    NonEmptyGroup,
+    NotCoordinatorForGroupError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.admin import DeleteGroupsRequest
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
+
+from clipper_agents.kafka.admin import TIMEOUT_S, administration, unreachable
+from clipper_topics.connection import KafkaConnection
+
+EMPTY_WITHIN_S = 15.0
+"""A member that died is in its group for the session timeout of 10 s, unless it is made to leave."""
+AGAIN_S = 0.25
+MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+"""The group's coordinator is another one in a moment."""
+_TEXT = String("utf-8")
+_MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
+
+
+class _LeaveResponse(Response):  # type: ignore[misc]
+    API_KEY = 13  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    API_VERSION = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32), ("error_code", Int16), ("members", Array(*_MEMBER, ("error_code", Int16)))
+    )
+
+
+class _LeaveStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 13
+    API_VERSION = 3
+    RESPONSE_TYPE = _LeaveResponse
+    SCHEMA = Schema(("group_id", _TEXT), ("members", Array(*_MEMBER)))
+
+
+class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
+    """Members leave a group by their instance names: version 3 of LeaveGroup. Source: KIP-345."""
+
+    API_KEY = 13
+
+    def __init__(self, group: str, instances: Iterable[str]) -> None:
+        self._group, self._instances = group, list(instances)
+
+    def build(self, request_struct_class: type[_LeaveStruct]) -> _LeaveStruct:
+        """The request as it is sent."""
+        return request_struct_class(self._group, [("", instance) for instance in self._instances])
+
+
+async def remove_members(connection: KafkaConnection, group: str, instances: Iterable[str]) -> None:
+    """Have static members leave their group now, so that nothing waits for their session timeout.
+
+    Args:
+        connection: How to reach the brokers.
+        group: Their group; one that does not exist is fine.
+        instances: Names of processes that have ended; one that is no member is fine.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        AccessRefused: this user may not read in the group.
+    """
+    request = LeaveByInstance(group, instances)
+    async with administration(connection) as admin:
+        response = await _of_group(admin, group, request)
+    codes = [response.error_code, *(code for *_, code in response.members)]
+    for error in map(for_code, filter(None, codes)):
+        if error not in {UnknownMemberIdError, GroupIdNotFound}:
+            raise await unreachable(connection, error(group))
+
+
+async def delete_group(connection: KafkaConnection, group: str, empty_within_s: float = EMPTY_WITHIN_S) -> bool:
+    """Delete a group with its offsets, as soon as it is empty; one that does not exist is fine.
+
+    Returns:
+        False when it has members after so many seconds: then somebody else uses it, and it stays.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        AccessRefused: this user may not delete the group.
+    """
+    end_s = time.monotonic() + empty_within_s
+    while True:
+        async with administration(connection) as admin:
+            ((_, code),) = (await _of_group(admin, group, DeleteGroupsRequest([group]))).results
+        error = for_code(code) if code else None
+        if error is None or error is GroupIdNotFound:
+            return True
+        if error is not NonEmptyGroup:
+            raise await unreachable(connection, error(group))
+        if time.monotonic() >= end_s:
+            return False
+        await asyncio.sleep(AGAIN_S)
+
+
+async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> bool:
+    """Whether a group has committed the end of every partition of a topic; errors as of `unread`."""
+    return not await unread(connection, group, topic)
+
+
+async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
+    """Records of a topic that a group has not committed, over all partitions; 0 when there is no such topic.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        AccessRefused: this user may not see the group or read the topic.
+    """
+    async with administration(connection) as admin:
+        partitions = [
+            TopicPartition(topic, number["partition"])
+            for found in await admin.describe_topics()
+            if found["topic"] == topic
+            for number in found["partitions"]
+        ]
+        if not partitions:
+            return 0
+        coordinator = await _coordinator(admin, group)
+        committed = await admin.list_consumer_group_offsets(group, coordinator, partitions)
+    ends = await _ends(connection, partitions)
+    return sum(max(0, end - max(0, committed[tp].offset if tp in committed else 0)) for tp, end in ends.items())
+
+
+async def _ends(connection: KafkaConnection, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False)
+    try:
+        await consumer.start()
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+    except (KafkaError, TimeoutError) as error:
+        raise await unreachable(connection, error) from error
+    finally:
+        await consumer.stop()
+    return ends
+
+
+async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
+    return await admin._send_request(request, await _coordinator(admin, group))
+
+
+async def _coordinator(admin: AIOKafkaAdminClient, group: str) -> int:
+    end_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            node: int = await admin.find_coordinator(group)
+            return node
+        except MOVING:
+            if time.monotonic() >= end_s:
+                raise
+            await asyncio.sleep(AGAIN_S)

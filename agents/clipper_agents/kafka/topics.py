@@ -1,0 +1,272 @@
+"""Create a deployment's topics, once and as the catalogue says.
+
+Rules of this file:
+- Every operation can be repeated, and by several processes at once.
+- A topic that exists is never changed, except that a requests topic grows with its model's replicas: another partition
+  count of a co-partitioned topic would send keys to other partitions than before.
+- A topic of the wrong clock is reported, with the command that alters it, and left as it is: aiokafka's only request to
+  alter a topic would reset everything else that an operator has set there.
+- Metadata is asked for all topics, never by name: a broker that creates topics on demand would create a missing one.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+from clipper_agents.kafka.admin import TIMEOUT_S, administration
+from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
+from clipper_topics.catalogue import TIMESTAMP_TYPE, Catalogue, TopicSpec
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ModelManifest
+
+POLL_S = 0.05
+POLICY = "cleanup.policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicsReport:
+    """What `ensure_topics` did, by topic name.
+
+    Attributes:
+        created: Made now.
+        grown: Requests topics that have more partitions now.
+        existing: Left as they were.
+        advice: What somebody should change by hand, a line each.
+    """
+
+    created: tuple[str, ...] = ()
+    grown: tuple[str, ...] = ()
+    existing: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+async def ensure_topics(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    models: Iterable[ModelManifest] = (),
+    *,
+    replication_factor: int = 1,
+) -> TopicsReport:
+    """Create what is missing and wait until every partition has a leader, and every broker knows it.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Its fixed topics are created.
+        models: Each that has hosts (not colocated, not retired) gets a requests topic with a partition a replica.
+        replication_factor: Copies of each partition; -1: the brokers' default (KIP-464).
+
+    Raises:
+        KafkaUnreachable: no broker answers, or a topic has no leader after `TIMEOUT_S`.
+        TopicMismatch: a topic exists with other partitions or another cleanup policy; all of them are named.
+        TopicRefused: the broker refuses, for example a replication factor above the number of brokers.
+    """
+    fixed = {spec.name: spec for spec in catalogue.fixed_topics()}
+    requests = {spec.name: spec for spec in _requests_topics(catalogue, models)}
+    wanted = fixed | requests
+    async with administration(connection) as admin:
+        before = await _partition_counts(admin)
+        await _check(admin, fixed, before)
+        missing = [spec for name, spec in wanted.items() if name not in before]
+        created = await _create(admin, missing, replication_factor)
+        after = await _until_led(admin, wanted, {})
+        if created:
+            await _until_known(admin, created)
+        await _check(admin, fixed, after)  # another process may have created some of them differently
+        growing = {name: spec.partitions for name, spec in requests.items() if after[name] < spec.partitions}
+        if growing:
+            await _grow(admin, growing)
+            await _until_led(admin, wanted, growing)
+        advice = await _advice(admin, connection, fixed)
+    untouched = [name for name in wanted if name not in created and name not in growing]
+    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=advice)
+
+
+async def existing_topics(connection: KafkaConnection, prefix: str | None = None) -> dict[str, int]:
+    """Partition counts by topic name; with a prefix only the topics of that deployment, Faust's own included.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with administration(connection) as admin:
+        counts = await _partition_counts(admin)
+    return {name: count for name, count in counts.items() if prefix is None or name.startswith(f"{prefix}.")}
+
+
+async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
+    """Delete these topics and wait until they are gone; one that does not exist is fine.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicRefused: the broker refuses.
+    """
+    if not names:
+        return
+    async with administration(connection) as admin:
+        response = await admin.delete_topics(list(names))
+        for result in response.to_object()["topic_error_codes"]:
+            name, code = result["topic"], result["error_code"]
+            if code not in (0, UnknownTopicOrPartitionError.errno):
+                raise TopicRefused(f"topic {name}: the broker does not delete it: {for_code(code).__name__}")
+        await _until(admin, "topics to be deleted", lambda counts: counts.keys().isdisjoint(names))
+
+
+def _requests_topics(catalogue: Catalogue, models: Iterable[ModelManifest]) -> list[TopicSpec]:
+    return [
+        catalogue.requests_topic(model.name, model.version, model.replicas)
+        for model in models
+        if not model.colocated and not model.retired
+    ]
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, *, led: bool = False) -> dict[str, int]:
+    """Partition counts by topic name; `led`: only of topics whose partitions all have a leader."""
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await admin.describe_topics()
+        if not led or all(partition["leader"] >= 0 for partition in topic["partitions"])
+    }
+
+
+async def _until(
+    admin: AIOKafkaAdminClient, what: str, holds: Callable[[Mapping[str, int]], bool], *, led: bool = False
+) -> dict[str, int]:
+    """The first partition counts for which the condition holds; metadata spreads a moment after a change.
+
+    Raises:
+        KafkaUnreachable: it does not hold within `TIMEOUT_S`.
+    """
+    end_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < end_s:
+        counts = await _partition_counts(admin, led=led)
+        if holds(counts):
+            return counts
+        await asyncio.sleep(POLL_S)
+    raise KafkaUnreachable(f"waited {TIMEOUT_S:.0f} s for {what}: look at the brokers' logs")
+
+
+async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Mapping[str, int]) -> dict[str, int]:
+    """Partition counts, once all these topics have leaders and at least so many partitions."""
+    wanted = dict.fromkeys(names, 1) | dict(least)
+    return await _until(
+        admin,
+        f"leaders of {', '.join(wanted)}",
+        lambda counts: all(counts.get(name, 0) >= count for name, count in wanted.items()),
+        led=True,
+    )
+
+
+async def _until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+    """Wait until each broker knows these topics: they hear of them one after another, and anyone may be asked next.
+
+    A broker that cannot be asked is left out; who asks it next is told so.
+    """
+    wanted = set(names)
+    for node in admin._client.cluster.brokers():
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                while not wanted <= await _known_to(admin, node.nodeId):  # noqa: ASYNC110 - a broker has no events
+                    await asyncio.sleep(POLL_S)
+
+
+async def _known_to(admin: AIOKafkaAdminClient, node: int) -> set[str]:
+    response = await admin._send_request_to_node(node, MetadataRequest(None))
+    return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == 0}
+
+
+async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int) -> list[str]:
+    """Create the topics; returns the names of those that nobody else created in the meantime."""
+    if not specs:
+        return []
+    topics = [_new_topic(spec, replication_factor) for spec in specs]
+    response = await admin.create_topics(topics)
+    created = []
+    for result in response.to_object()["topic_errors"]:
+        name, code, message = result["topic"], result["error_code"], result["error_message"]
+        if code == 0:
+            created.append(name)
+        elif code != TopicAlreadyExistsError.errno:
+            raise TopicRefused(f"topic {name}: the broker does not create it: {message or for_code(code).__name__}")
+    return created
+
+
+def _new_topic(spec: TopicSpec, replication_factor: int) -> NewTopic:
+    # aiokafka takes -1 only beside an assignment, of which an empty one is sent as none
+    assignments: dict[int, list[int]] | None = {} if replication_factor == -1 else None
+    return NewTopic(spec.name, spec.partitions, replication_factor, assignments, topic_configs=spec.config)
+
+
+async def _grow(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
+    try:
+        await admin.create_partitions({name: NewPartitions(count) for name, count in partitions.items()})
+    except KafkaError as error:
+        raise TopicRefused(f"topics {', '.join(partitions)}: the broker does not grow them: {error}") from error
+
+
+async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], found: Mapping[str, int]) -> None:
+    """Compare the topics that exist with their specs.
+
+    Raises:
+        TopicMismatch: names every difference.
+    """
+    existing = [spec for name, spec in specs.items() if name in found]
+    problems = [
+        f"topic {spec.name} has {found[spec.name]} partitions, {spec.partitions} are configured: "
+        f"configure {found[spec.name]}, or use another prefix (a topic's keys stay in their partitions)"
+        for spec in existing
+        if found[spec.name] != spec.partitions
+    ]
+    policies = await _configured(admin, [spec.name for spec in existing], POLICY)
+    problems += [
+        f"topic {spec.name} has {POLICY}={policies[spec.name]}, it must be {spec.config[POLICY]}: "
+        f"alter it, or delete the topic (was it created on demand by the broker?)"
+        for spec in existing
+        if policies[spec.name] != spec.config[POLICY]
+    ]
+    if problems:
+        raise TopicMismatch("\n".join(problems))
+
+
+async def _advice(
+    admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]
+) -> tuple[str, ...]:
+    """Topics on which the clocks of those who write count; a sentence each, with the command."""
+    wanted = {name: spec.config[TIMESTAMP_TYPE] for name, spec in specs.items() if TIMESTAMP_TYPE in spec.config}
+    found = await _configured(admin, list(wanted), TIMESTAMP_TYPE)
+    return tuple(
+        f"topic {name} has {TIMESTAMP_TYPE}={found[name]}, so a wrong clock of an application makes its queries late "
+        f"and its feedback count wrongly: kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
+        f"--entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={value}"
+        for name, value in wanted.items()
+        if found[name] != value
+    )
+
+
+async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str) -> dict[str, str]:
+    """The topics' values of this setting, by topic name."""
+    if not names:
+        return {}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]
+    (response,) = await admin.describe_configs(asked)
+    resources = response.to_object()["resources"]
+    refused = [each["resource_name"] for each in resources if each["error_code"] == TopicAuthorizationFailedError.errno]
+    if refused:
+        raise TopicAuthorizationFailedError(f"{', '.join(refused)} (DescribeConfigs)")
+    return {
+        resource["resource_name"]: entry["config_value"]
+        for resource in resources
+        for entry in resource["config_entries"]
+        if entry["config_names"] == key
+    }

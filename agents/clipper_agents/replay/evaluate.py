@@ -1,0 +1,127 @@
+"""A file of decisions, answers of new models and texts of candidates: what an evaluation is asked of.
+
+Rules of this file:
+- The log is read in the order of time, because candidates learn on the way; new models are columns of it.
+- What the application would do (its candidates, how it combines) is what its manifest says; without one, the models of
+  the file and the defaults.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clipper_agents.control.saved_states import read_state
+from clipper_agents.replay.answer_files import read_answers
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.candidates.candidate_text import Parsed, parse_candidate
+from clipper_stream.evaluation.evaluate import evaluate
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.evaluation.log.new_model import PlacedAnswers, with_new_model
+from clipper_stream.evaluation.log.parquet import FileFacts, read_facts
+from clipper_stream.evaluation.log.time_order import read_in_time_order
+from clipper_stream.evaluation.question import Question
+from clipper_stream.evaluation.results import Evaluation
+from clipper_stream.evaluation.sequential.candidate_state import Place
+from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_topics.manifests import ApplicationManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """A log that can be read again and again.
+
+    Attributes:
+        path: Of the file, or the folder of files.
+        facts: What it says about itself.
+        new: Answers of models that were not there, by reference.
+
+    Raises:
+        UnusableFile: it holds no decisions.
+    """
+
+    path: Path
+    facts: FileFacts
+    new: Mapping[str, PlacedAnswers] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, path: Path, answers: Sequence[Path] = ()) -> "LogFile":
+        """The file, with what new models answered.
+
+        Raises:
+            UnusableFile: it holds no decisions.
+            InvalidSetting: a file of answers that is none, or of a model that the log has.
+        """
+        facts = read_facts(path)
+        new: dict[str, PlacedAnswers] = {}
+        for one in answers:
+            said, placed = read_answers(one)
+            ref = str(said["model"])
+            if ref in facts.models or ref in new:
+                raise InvalidSetting(f"{one} holds answers of {ref}, which is there already: score it by another name")
+            new[ref] = placed
+        return cls(path=path, facts=facts, new=new)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that there is a loss of."""
+        return (*self.facts.models, *self.new)
+
+    def chunks(self) -> Iterator[DecisionColumns]:
+        """The decisions in the order of time, with a column for each new model."""
+        for columns in read_in_time_order(self.path):
+            wider = columns
+            for ref, placed in self.new.items():
+                wider = with_new_model(wider, ref, placed, self.facts.loss_kind)
+            yield wider
+
+
+def evaluate_file(
+    log: LogFile,
+    candidates: Sequence[str],
+    question: Question,
+    manifest: ApplicationManifest | None = None,
+    state: Path | None = None,
+) -> Evaluation:
+    """What candidates would have lost on the decisions of a file.
+
+    Args:
+        log: The decisions.
+        candidates: As texts; see `candidates.parsing`.
+        question: How they are looked at.
+        manifest: Of the application; None: it is not known.
+        state: A file of `selection export`: what candidates have learned when the log begins; None: nothing.
+
+    Raises:
+        InvalidSetting: a candidate that cannot be read, or a log that says nothing.
+        UnusableState: the file of the state cannot be read.
+    """
+    asked = asked_of(log, question, manifest)
+    models = log.facts.models if manifest is None else tuple(manifest.models)
+    states = {} if state is None else states_of(state, log.facts.application)
+    parsed: list[Parsed] = [
+        parse_candidate(text, models, answering=asked.answering, states=states, known=log.models) for text in candidates
+    ]
+    return evaluate(log.facts.application, log.chunks, parsed, asked)
+
+
+def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | None) -> Question:
+    """The question with what the application says about answers, and about versions on trial."""
+    if manifest is None:
+        return replace(question, answering=replace(question.answering, loss=log.facts.loss_kind))
+    answering = Answering(
+        combiner=manifest.combiner,
+        loss=log.facts.loss_kind,
+        default_output=manifest.default_output,
+        confidence_threshold=manifest.confidence_threshold,
+    )
+    trials = question.trials | {one.model for one in manifest.trials}
+    return replace(question, answering=answering, trials=frozenset(trials))
+
+
+def states_of(file: Path, application: str) -> dict[Place, SelectionState]:
+    """Totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
+    return {
+        (row.context, row.partition): SelectionState({model: ModelTotals(*sums) for model, sums in row.totals.items()})
+        for row in read_state(file, application)
+    }

@@ -1,0 +1,262 @@
+"""The join of one partition: predictions, audits and feedback go in as they are read, finished columns come out.
+
+Rules of this file:
+- Of several predictions about a query the first is the decision, and the first feedback that can be used counts.
+- Feedback and audits may be read before their prediction: they wait for it until the end of the reading.
+- A chunk is finished once everything was read that may still be about it: up to the horizon behind its last decision.
+- How much fits into memory changes nothing but the speed.
+"""
+
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from clipper_agents.replay.chunk import ChunkBuilder
+from clipper_agents.replay.chunk_columns import columns_of
+from clipper_agents.replay.chunk_spill import WaitingChunks
+from clipper_agents.replay.orphan_buffer import Early
+from clipper_agents.replay.patches import FeedbackPatch, audit_patch
+from clipper_agents.replay.query_ids import NOT_WANTED, QueryIds
+from clipper_agents.replay.wire import (
+    UNSAID,
+    LeanAudit,
+    LeanFeedback,
+    LeanPrediction,
+    ListDecoder,
+    Record,
+    given_loss,
+)
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_topics.feedback import FORWARDED
+from clipper_topics.query_ids import partition_of
+from clipper_topics.restore import restore_id_of
+
+CHUNK_ROWS = 65_536
+MOST_IN_MEMORY = 262_144
+"""Decisions of a partition that wait in memory, ids and patches likewise: about 150 MB."""
+
+_Told: TypeAlias = tuple[Record, LeanFeedback, float | None]
+"""A feedback, and the loss that it gives instead of a label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRules:
+    """What is joined, and how.
+
+    Attributes:
+        application: Whose decisions are wanted.
+        loss_kind: How a label is compared with an output.
+        horizon_ms: How long after its decision a feedback still counts.
+        partitions: Of the feedback topic.
+        chunk_rows: Decisions in a chunk.
+        most_in_memory: Decisions, ids and patches in memory, each.
+    """
+
+    application: str
+    loss_kind: str
+    horizon_ms: float = float("inf")
+    partitions: int = 1
+    chunk_rows: int = CHUNK_ROWS
+    most_in_memory: int = MOST_IN_MEMORY
+
+
+class PartitionJoin:
+    """Joins one partition.
+
+    Args:
+        partition: Its number.
+        rules: Of the join.
+        first_offset: Of the first prediction that is wanted; those before it are only known by their ids.
+        folder: For what memory has no room for; it is there, and empty.
+
+    Attributes:
+        counts: What was read and what became of it, by the names in `docs/reference/replay-files.md`.
+    """
+
+    def __init__(self, partition: int, rules: JoinRules, first_offset: int, folder: Path) -> None:
+        self._partition, self._rules, self._first_offset = partition, rules, first_offset
+        self._ids = QueryIds(folder / "ids", rules.most_in_memory)
+        self._chunks = WaitingChunks(folder, rules.chunk_rows, rules.most_in_memory)
+        self._early = Early(folder / "early", rules.most_in_memory)
+        self._builder, self._next_row = ChunkBuilder(0), 0
+        self._predictions = ListDecoder(LeanPrediction)
+        self._audits = ListDecoder(LeanAudit)
+        self._feedback = ListDecoder(LeanFeedback)
+        self.counts: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._ids.close()
+        self._early.close()
+
+    def predictions(self, records: Sequence[Record]) -> None:
+        """Take in predictions, in log order."""
+        found = self._predictions.decode(records)
+        recent, known, row = self._ids.recent, self._known_on_disk(found), self._next_row
+        application, first = self._rules.application, self._first_offset
+        kept: list[Record] = []
+        wanted: list[LeanPrediction] = []
+        for record, one in zip(records, found, strict=True):
+            if one is None:
+                self.counts["undecodable"] += 1
+            elif one.query_id in recent or one.query_id in known:
+                self.counts["repeated"] += 1
+            elif one.application == application and record.offset >= first:
+                recent[one.query_id] = row
+                row += 1
+                kept.append(record)
+                wanted.append(one)
+            else:
+                recent[one.query_id] = NOT_WANTED
+        self._next_row = row
+        self._build(kept, wanted)
+        if self._early:
+            self._deliver([one.query_id for one in found if one is not None and one.query_id not in known])
+        self._ids.tidy()
+
+    def audits(self, records: Sequence[Record]) -> None:
+        """Take in audits, in log order."""
+        pairs = zip(records, self._audits.decode(records), strict=True)
+        found = [(record, one) for record, one in pairs if one is not None]
+        self.counts["undecodable"] += len(records) - len(found)
+        for (record, one), row in zip(found, self._rows_of([one.query_id for _, one in found]), strict=True):
+            if row is None:
+                self._early.put(one.query_id, audit_patch(NOT_WANTED, record, one))
+            elif row != NOT_WANTED and (patches := self._chunks.patches(row)) is not None:
+                patches.audits.append(audit_patch(row, record, one))
+        self._chunks.tidy(len(found))
+
+    def feedback(self, records: Sequence[Record]) -> None:
+        """Take in feedback, in log order."""
+        told = self._told(records)
+        unknown = self._put(told, map(self._ids.recent.get, [one.query_id for _, one, _ in told]))
+        if unknown and self._ids.on_disk:
+            unknown = self._put(unknown, self._ids.find_older([one.query_id for _, one, _ in unknown]))
+        for record, one, given in unknown:
+            self._unknown(record, one, given)
+        self._chunks.tidy(len(told))
+
+    def finished(self, read_upto_ms: float) -> Iterator[DecisionColumns]:
+        """Chunks about which nothing more can come.
+
+        Args:
+            read_upto_ms: All audits and feedback older than this have been taken in, milliseconds since the epoch.
+        """
+        return self._left(read_upto_ms - self._rules.horizon_ms)
+
+    def end(self) -> Iterator[DecisionColumns]:
+        """Everything was read: the chunks that are left."""
+        if len(self._builder):
+            self._close_chunk()
+        self.counts["orphans"] += self._early.feedback_left
+        return self._left(float("inf"))
+
+    def _left(self, before_ms: float) -> Iterator[DecisionColumns]:
+        rules = self._rules
+        while (left := self._chunks.leave(before_ms)) is not None:
+            chunk, patches = left
+            audits, feedback = patches.all()
+            counts, kind, horizon_ms = self.counts, rules.loss_kind, rules.horizon_ms
+            columns = columns_of(chunk, self._partition, audits, feedback, kind, horizon_ms, counts)
+            counts["decisions"] += len(columns)
+            yield columns
+
+    def _known_on_disk(self, found: Sequence[LeanPrediction | None]) -> Container[str]:
+        """Of the queries of these predictions, those that one was read about long ago."""
+        if not self._ids.on_disk:
+            return ()
+        recent = self._ids.recent
+        ids = [one.query_id for one in found if one is not None and one.query_id not in recent]
+        return {query_id for query_id, row in zip(ids, self._ids.find_older(ids), strict=True) if row is not None}
+
+    def _build(self, records: Sequence[Record], wanted: Sequence[LeanPrediction]) -> None:
+        while wanted:
+            fitting = self._rules.chunk_rows - len(self._builder)
+            self._builder.add(records[:fitting], wanted[:fitting])
+            records, wanted = records[fitting:], wanted[fitting:]
+            if len(self._builder) == self._rules.chunk_rows:
+                self._close_chunk()
+
+    def _close_chunk(self) -> None:
+        chunk = self._builder.close()
+        self._chunks.add(chunk)
+        self._builder = ChunkBuilder(chunk.first_row + len(chunk))
+
+    def _rows_of(self, ids: Sequence[str]) -> list[int | None]:
+        """The number of each decision, `NOT_WANTED`, or None where no prediction was read."""
+        get = self._ids.recent.get
+        rows = [get(one) for one in ids]
+        if self._ids.on_disk:
+            unknown = [place for place, row in enumerate(rows) if row is None]
+            for place, row in zip(unknown, self._ids.find_older([ids[one] for one in unknown]), strict=True):
+                rows[place] = row
+        return rows
+
+    def _told(self, records: Sequence[Record]) -> list[_Told]:
+        """What is feedback: no markers, and nothing that says nothing."""
+        if any(record.headers for record in records):
+            plain = [one for one in records if not one.headers or restore_id_of(one.headers) is None]
+            self.counts["markers"] += len(records) - len(plain)
+            records = plain
+        told: list[_Told] = []
+        add = told.append
+        for record, one in zip(records, self._feedback.decode(records), strict=True):
+            if one is None or not one.query_id:
+                continue
+            if one.label is not UNSAID:
+                if one.loss is UNSAID and one.reward is UNSAID:
+                    add((record, one, None))
+            elif (given := given_loss(one)) is not None:
+                add((record, one, given))
+        self.counts["undecodable"] += len(records) - len(told)
+        self.counts["feedback"] += len(told)
+        return told
+
+    def _put(self, told: Sequence[_Told], rows: Iterable[int | None]) -> list[_Told]:
+        """Keep what is about decisions, whose numbers these are; what is about none that is known comes back."""
+        per_chunk, application, unknown = self._rules.chunk_rows, self._rules.application, []
+        last, patches = -1, None
+        for (record, one, given), row in zip(told, rows, strict=True):
+            if row is None:
+                unknown.append((record, one, given))
+            elif row == NOT_WANTED:
+                self.counts["not_wanted"] += 1
+            elif one.application is not None and one.application != application:
+                self.counts["invalid"] += 1
+            else:
+                if row // per_chunk != last:
+                    last, patches = row // per_chunk, self._chunks.patches(row)
+                if patches is None:
+                    self.counts["late"] += 1
+                else:
+                    label = one.label if given is None else None
+                    patches.feedback.append((row, record.offset, record.timestamp, label, given, one.context))
+        return unknown
+
+    def _unknown(self, record: Record, one: LeanFeedback, given: float | None) -> None:
+        """Feedback of which no decision was read here: another partition's, another application's, or early."""
+        named = partition_of(one.query_id)
+        elsewhere = named is not None and named != self._partition and named < self._rules.partitions
+        if elsewhere and not any(name == FORWARDED for name, _ in record.headers):
+            self.counts["forwarded"] += 1
+        elif one.application is not None and one.application != self._rules.application:
+            self.counts["not_wanted"] += 1
+        else:
+            label = one.label if given is None else None
+            patch = FeedbackPatch(NOT_WANTED, record.offset, record.timestamp, label, given, one.context)
+            self._early.put(one.query_id, patch)
+
+    def _deliver(self, ids: Sequence[str]) -> None:
+        """What waited for the predictions about these queries is about their decisions now."""
+        for query_id, waiting in self._early.take(ids).items():
+            row = self._ids.recent[query_id]
+            patches = None if row == NOT_WANTED else self._chunks.patches(row)
+            for one in waiting:
+                if patches is None:
+                    self.counts["not_wanted"] += isinstance(one, FeedbackPatch)
+                elif isinstance(one, FeedbackPatch):
+                    patches.feedback.append(one._replace(row=row))
+                else:
+                    patches.audits.append(one._replace(row=row))

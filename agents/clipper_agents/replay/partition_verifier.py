@@ -1,0 +1,320 @@
+"""One partition of the selection table against the fold of its logs.
+
+bounds --> decisions indexed --> [beginning deleted: rows begun from the changelog] --> step by step: folded, compared
+       --> rows at the position compared --> feedback between the last equal and the first different row
+
+Rules of this file:
+- The verdict is about the rows now. Older rows of the changelog say where a row that differs was equal last.
+- Where the beginning of a log was deleted, feedback is folded from the first position on behind which every decision
+  must still be there: a feedback horizon behind the first record that is.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from clipper_agents.kafka.log_ranges import Cursor, Logs, Record
+from clipper_agents.replay.checkpoints import POSITION, Checkpoints, LearnedStep
+from clipper_agents.replay.config_inference import Observing
+from clipper_agents.replay.decision_index import DecisionIndex
+from clipper_agents.replay.entries import EntryReader
+from clipper_agents.replay.learning_config import Way
+from clipper_agents.replay.partition_fold import PartitionFold
+from clipper_agents.replay.refold import Entry, KnownRows
+from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
+from clipper_agents.router.feedback_step import Row, decode_prediction
+from clipper_agents.router.restore_markers import Restored, Restores
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.feedback import Feedback
+from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+
+MOST_EXPLAINED = 50
+"""Rows that differ for which the feedback is looked up, in each partition."""
+MOST_SHOWN = 20
+"""Feedbacks between two rows that are named; all are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is read once for all partitions.
+
+    Attributes:
+        catalogue: The topics.
+        ways: Of each application.
+        restores: Declared restores.
+        orphans: Feedback offsets that the dead letters call orphans, by partition.
+        changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
+        horizon_s: How long after its prediction a feedback counts, in seconds.
+        application: The one that is asked about; None: all.
+    """
+
+    catalogue: Catalogue
+    ways: Mapping[str, Sequence[Way]]
+    restores: Restores
+    orphans: Mapping[int, set[int]]
+    changelog_ends: Sequence[int]
+    horizon_s: float
+    application: str | None = None
+
+    def asked(self, place: Row) -> bool:
+        """Whether a row is asked about."""
+        about = place[0] or place[1]
+        return self.application is None or about in (None, self.application)
+
+
+class PartitionVerifier:
+    """Verifies one partition, or folds it up to an offset; once.
+
+    Args:
+        logs: Where records come from.
+        known: What all partitions share.
+        partition: Its number.
+        folder: Empty, for the index of decisions; it is the caller's to delete.
+
+    Attributes:
+        table: The table, as far as it was read.
+        since: First feedback offset that is folded.
+        parted: Rows that are not what was folded.
+    """
+
+    def __init__(self, logs: Logs, known: Known, partition: int, folder: Path) -> None:
+        self._logs, self._known, self._partition = logs, known, partition
+        self._decisions = DecisionIndex(folder / "decisions", known.horizon_s)
+        self._audits = DecisionIndex(folder / "audits", known.horizon_s)
+        orphans = known.orphans.get(partition, set())
+        self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores, orphans)
+        self.table = Checkpoints(partition)
+        self.parted: dict[Row, Parting] = {}
+        self.since = 0
+        self._equal: dict[Row, int] = {}
+        self._begun: dict[Row, int] = {}
+        self._compared = self._end = 0
+        self._ready = True
+
+    def close(self) -> None:
+        """Close the index."""
+        self._decisions.close()
+        self._audits.close()
+
+    async def verify(self) -> PartitionVerdict:
+        """What is equal, and what is not."""
+        async with self._fold() as fold:
+            async for step in self._steps():
+                if self._ready:
+                    await fold.advance(step.position, self._unparted(step.rows))
+                    self._compare(fold, step.rows)
+                    self._compared += len(step.rows)
+                else:
+                    await self._begin(fold, step)
+            await self._compare_now(fold)
+            return await self._verdict(fold)
+
+    async def rows_at(self, upto: int) -> KnownRows:
+        """The rows as feedback up to and with an offset leads to them; `table` and `since` say what is not known."""
+        async with self._fold() as fold:
+            reached = False
+            async for step in self._steps():
+                beyond = upto if step.position > upto else None
+                if not self._ready:
+                    reached = await self._begin(fold, step, beyond) and step.position >= upto
+                elif not reached:
+                    await fold.advance(step.position, self._unparted(step.rows), beyond)
+                    reached = step.position >= upto
+                    if beyond is None:
+                        self._compare(fold, step.rows)
+            if not self._ready:
+                await fold.credit(self.since - 1)
+                fold.rows.rows.clear()
+            if not reached:
+                await fold.advance(upto, {})
+            return fold.rows
+
+    @asynccontextmanager
+    async def _fold(self) -> AsyncIterator[PartitionFold]:
+        catalogue, number = self._known.catalogue, self._partition
+        topics = (catalogue.predictions, catalogue.audits, catalogue.feedback)
+        bounds = {topic: await self._logs.bounds(topic, number) for topic in topics}
+        await self._indexed(catalogue.predictions, bounds, self._reader.add_predictions)
+        await self._indexed(catalogue.audits, bounds, self._reader.add_audits)
+        start, self._end = bounds[catalogue.feedback]
+        self.since = await self._first_certain(bounds)
+        self._ready = not self.since
+        cursor = Cursor(self._logs.read(catalogue.feedback, number, start, self._end))
+        try:
+            rows = KnownRows(whole=self._ready)
+            yield PartitionFold(cursor, self._reader, rows, Observing(self._known.ways, number))
+        finally:
+            await cursor.close()
+
+    async def _indexed(
+        self, topic: str, bounds: Mapping[str, tuple[int, int]], add: Callable[[list[Record]], None]
+    ) -> None:
+        async with aclosing(self._logs.read(topic, self._partition, *bounds[topic])) as lists:
+            async for records in lists:
+                add(records)
+
+    async def _first_certain(self, bounds: Mapping[str, tuple[int, int]]) -> int:
+        """The first feedback offset of which every decision must still be there; 0 when nothing was deleted."""
+        times = [
+            await self._first_ms(topic, start, end) if start < end else None
+            for topic, (start, end) in bounds.items()
+            if start > 0
+        ]
+        if not times:
+            return 0
+        known = [at_ms for at_ms in times if at_ms is not None]
+        if len(known) < len(times):
+            return max(1, self._end)
+        at_ms = round(max(known) + self._known.horizon_s * 1000)
+        return max(1, await self._logs.offset_at(self._known.catalogue.feedback, self._partition, at_ms))
+
+    async def _first_ms(self, topic: str, start: int, end: int) -> int | None:
+        async with aclosing(self._logs.read(topic, self._partition, start, end)) as lists:
+            async for records in lists:
+                return int(records[0].timestamp)
+        return None
+
+    async def _steps(self) -> AsyncIterator[LearnedStep]:
+        topic = self._known.catalogue.selection_changelog
+        start, _ = await self._logs.bounds(topic, self._partition)
+        end = self._known.changelog_ends[self._partition]
+        async with aclosing(self._logs.read(topic, self._partition, start, end)) as lists:
+            async for records in lists:
+                for record in records:
+                    step = self.table.take(record)
+                    if step is not None:
+                        yield step
+
+    async def _begin(self, fold: PartitionFold, step: LearnedStep, keep_upto: int | None = None) -> bool:
+        """Rows are begun from what the table held before the first certain feedback, or in the step that it is in.
+
+        Returns:
+            Whether the next step can be folded.
+        """
+        if step.position < self.since:
+            for place, row in step.rows.items():
+                self._start(fold, place, row)
+            return False
+        await fold.credit(self.since - 1)
+        await fold.advance(step.position, {}, keep_upto)
+        self._ready = True
+        for place in step.rows:
+            if not fold.rows.marked(place):
+                fold.rows.forget(place)
+        if keep_upto is None:
+            self._compare(fold, step.rows)
+        return True
+
+    def _start(self, fold: PartitionFold, place: Row, row: SelectionRow) -> None:
+        fold.rows.start(place, row)
+        self._begun[place] = row.offset
+
+    def _unparted(self, rows: Mapping[Row, SelectionRow]) -> dict[Row, SelectionRow]:
+        return {place: row for place, row in rows.items() if place not in self.parted}
+
+    def _compare(self, fold: PartitionFold, rows: Mapping[Row, SelectionRow]) -> None:
+        for place, row in rows.items():
+            if not fold.rows.known(place):
+                self._start(fold, place, row)
+            elif fold.rows.equal(place, row):
+                fold.rows.counted(place, row)
+                self._equal[place] = row.offset
+                self.parted.pop(place, None)
+            else:
+                self._part(fold, place, row)
+
+    def _part(self, fold: PartitionFold, place: Row, row: SelectionRow | None) -> None:
+        if place in self.parted or not self._known.asked(place):
+            return
+        mine = fold.rows.row(place)
+        self.parted[place] = Parting(
+            application=place[0],
+            context=place[1],
+            partition=self._partition,
+            last_equal=self._equal.get(place),
+            first_different=mine.offset if row is None else row.offset,
+            table=shown_row(row),
+            logs=shown_row(mine if mine.offset >= 0 else None),
+        )
+
+    async def _compare_now(self, fold: PartitionFold) -> None:
+        """The rows as they are, at the position; then those that no position has reached, each at its own offset."""
+        live, position = self.table.live, self.table.position
+        if not self._ready:
+            self.since = self._end
+            for place, row in live.items():
+                self._start(fold, place, row)
+            return
+        self._compare(fold, {place: row for place, row in live.items() if place != POSITION and row.offset <= position})
+        for place in [place for place, row in fold.rows.rows.items() if place not in live and row.offset >= 0]:
+            self._part(fold, place, None)
+        for place, row in self.table.ahead.items():
+            await fold.advance(row.offset, self._unparted({place: row}))
+            self._compare(fold, {place: row})
+        if position >= self._end:
+            end = SelectionRow(version=ROW_VERSION, offset=self._end - 1)
+            fold.rows.start(POSITION, end)
+            self._part(fold, POSITION, live[POSITION])
+
+    async def _verdict(self, fold: PartitionFold) -> PartitionVerdict:
+        live = self.table.live
+        compared = [place for place in live if self._known.asked(place)]
+        partings = [*self.parted.values(), *self._misplaced()]
+        return PartitionVerdict(
+            partition=self._partition,
+            since=self.since,
+            position=self.table.position,
+            behind=max(0, self._end - 1 - self.table.position),
+            feedbacks=fold.folded,
+            rows=len(compared),
+            checkpoints=self._compared,
+            unproven=sum(self._begun.get(place) == live[place].offset for place in compared),
+            partings=[await self._explained(one) if at < MOST_EXPLAINED else one for at, one in enumerate(partings)],
+            switches=fold.observing.switches,
+        )
+
+    def _misplaced(self) -> Iterator[Parting]:
+        for key, row in self.table.misplaced.items():
+            if self._known.asked((key.application, key.context)):
+                yield Parting(
+                    application=key.application,
+                    context=key.context,
+                    partition=key.partition,
+                    last_equal=None,
+                    first_different=row.offset,
+                    table=shown_row(row),
+                    logs=None,
+                )
+
+    async def _explained(self, parting: Parting) -> Parting:
+        """With the feedback about the row behind the last row that is equal, up to the first that is not."""
+        first = self.since if parting.last_equal is None else parting.last_equal + 1
+        last = max(row.offset for row in (parting.table, parting.logs) if row is not None)
+        topic, found, count = self._known.catalogue.feedback, list[FeedbackAt](), 0
+        async with aclosing(self._logs.read(topic, self._partition, first, min(last + 1, self._end))) as lists:
+            async for records in lists:
+                about = [one for one in self._reader.entries(records) if is_about(one, parting)]
+                count += len(about)
+                found += map(feedback_at, about[: MOST_SHOWN - len(found)])
+        return msgspec.structs.replace(parting, feedbacks=count, between=found)
+
+
+def is_about(entry: Entry, parting: Parting) -> bool:
+    """Whether a record can change a row."""
+    if isinstance(entry.said, Restored):
+        return entry.said.marker.application in (parting.application, parting.application or parting.context)
+    logged = entry.decision or entry.contested
+    if logged is None:
+        return False
+    prediction = decode_prediction(logged)
+    return (prediction.application, prediction.context) == (parting.application, parting.context)
+
+
+def feedback_at(entry: Entry) -> FeedbackAt:
+    """Where a record stands."""
+    query_id = entry.said.query_id.partition("\0")[0] if isinstance(entry.said, Feedback) else None
+    record = entry.record
+    return FeedbackAt(topic=record.topic, partition=record.partition, offset=record.offset, query_id=query_id)

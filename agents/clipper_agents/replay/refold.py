@@ -1,0 +1,170 @@
+"""Feedback of one partition folded once more, by the learner's own step.
+
+Rules of this file:
+- The step is `router.learning.learn`. Here is what it is asked with: rows, decisions and credits.
+- Where the beginning of the logs was deleted, a row is known from the first time on that the changelog holds it, or
+  from a marker that set it. What feedback does to a row that is not known is dropped.
+- A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from clipper_agents.kafka.log_ranges import Record
+from clipper_agents.replay.decision_index import DecisionIndex
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.feedback_step import Row, learn
+from clipper_agents.router.restore_markers import Restored
+from clipper_agents.router.selection_store import NO_ROW
+from clipper_stream.query import Application
+from clipper_topics.feedback import Feedback
+from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+
+Find: TypeAlias = Callable[[str], Application | None]
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Entry(NamedTuple):
+    """A record of the feedback topic with what is known about it.
+
+    Attributes:
+        record: The record.
+        said: What it says; the query's id is the name of its decision.
+        decision: What was decided; None: an orphan.
+        audit: What was asked for the log only.
+        contested: A decision of a feedback that the dead letters call an orphan.
+    """
+
+    record: Record
+    said: Feedback | Restored
+    decision: Logged | None = None
+    audit: Logged | None = None
+    contested: Logged | None = None
+
+    @property
+    def offset(self) -> int:
+        """Of the record."""
+        offset: int = self.record.offset
+        return offset
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What entries lead to, until it is kept.
+
+    Attributes:
+        rows: Rows that changed.
+        credited: Which feedback counted, by the decision's name.
+    """
+
+    rows: dict[Row, SelectionRow] = field(default_factory=dict)
+    credited: dict[str, int] = field(default_factory=dict)
+
+
+def same(one: SelectionRow, other: SelectionRow) -> bool:
+    """Whether two rows are equal in every bit: each float as its eight bytes, models in order."""
+    return bool(_encode(one) == _encode(other))
+
+
+class KnownRows:
+    """The rows that the fold has come to.
+
+    Args:
+        whole: Whether the fold began at the beginning, so that a row that is not here is empty.
+
+    Attributes:
+        rows: By application and context.
+        uncounted: Rows of which it is not known how many feedbacks counted.
+    """
+
+    def __init__(self, *, whole: bool) -> None:
+        self.whole = whole
+        self.rows: dict[Row, SelectionRow] = {}
+        self.uncounted: set[Row] = set()
+        self._marked: dict[str, int] = {}
+
+    def row(self, place: Row) -> SelectionRow:
+        """The row; an empty one, of the marker that emptied it if there was one, when nothing is in it."""
+        found = self.rows.get(place)
+        if found is None and not self.whole and place[0] in self._marked:
+            return SelectionRow(version=ROW_VERSION, offset=self._marked[place[0]])
+        return NO_ROW if found is None else found
+
+    def known(self, place: Row) -> bool:
+        """Whether what the row holds is known."""
+        return self.whole or place in self.rows or place[0] in self._marked
+
+    def marked(self, place: Row) -> bool:
+        """Whether a marker has set the row, or the note."""
+        return place[0] in self._marked or (not place[0] and place[1] in self._marked)
+
+    def forget(self, place: Row) -> None:
+        """What the row holds is not known."""
+        self.rows.pop(place, None)
+
+    def start(self, place: Row, row: SelectionRow) -> None:
+        """The row is known from here on."""
+        self.rows[place] = row
+
+    def equal(self, place: Row, live: SelectionRow, outcome: Outcome | None = None) -> bool:
+        """Whether a row of the table is what the fold has come to, with an outcome that is not kept yet."""
+        mine = (outcome.rows.get(place) if outcome is not None else None) or self.row(place)
+        if not self.whole and (place in self.uncounted or place not in self.rows):
+            mine = msgspec.structs.replace(mine, applied=live.applied)
+        return same(mine, live)
+
+    def counted(self, place: Row, live: SelectionRow) -> None:
+        """The table says how many feedbacks counted in a row that is equal otherwise."""
+        if not self.whole:
+            self.rows[place] = live
+            self.uncounted.discard(place)
+
+    def keep(self, outcome: Outcome) -> None:
+        """Take in what entries led to."""
+        for application, name in outcome.rows:
+            if not application and name is not None and not self.whole:
+                self._mark(name, outcome)
+        self.rows |= {place: row for place, row in outcome.rows.items() if self.known(place)}
+
+    def _mark(self, name: str, outcome: Outcome) -> None:
+        set_first = {place for place in outcome.rows if place[0] == name and not self.known(place)}
+        self.uncounted |= set_first
+        self._marked[name] = outcome.rows["", name].offset
+        self.rows["", name] = outcome.rows["", name]
+
+
+def refold(
+    entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex, before: Outcome | None = None
+) -> Outcome:
+    """What entries lead to, behind what is kept in the rows and the index.
+
+    Args:
+        entries: In log order.
+        find: Finds an application, as it observed then.
+        rows: The rows before; they are not changed.
+        index: Knows which feedback counted.
+        before: An outcome that is not kept yet; it is added to.
+    """
+    so_far = Outcome() if before is None else before
+    feedback = [(one.record, one.said) for one in entries if isinstance(one.said, Feedback)]
+    names = [said.query_id for _, said in feedback]
+    step = learn(
+        feedback,
+        {one.said.query_id: one.decision for one in entries if isinstance(one.said, Feedback)},
+        {one.said.query_id: one.audit for one in entries if isinstance(one.said, Feedback)},
+        {**index.credits(names), **{name: so_far.credited[name] for name in names if name in so_far.credited}},
+        lambda place: so_far.rows.get(place) or rows.row(place),
+        find,
+        [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],
+        lambda name: _of(name, [*rows.rows, *so_far.rows]),
+    )
+    so_far.rows |= step.rows
+    so_far.credited |= step.credited
+    return so_far
+
+
+def _of(name: str, places: Iterable[Row]) -> list[Row]:
+    return [place for place in dict.fromkeys(places) if place[0] == name]

@@ -1,0 +1,169 @@
+"""A whole run: looks what there is, checks that it may be sent there, reads, sends."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_agents.kafka.admin import administration, unreachable
+from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.topics import existing_topics
+from clipper_agents.replay.merged_log import MergedLog, Range, Times, log_consumer, ranges_of, within_log
+from clipper_agents.replay.resend import Progress, Rerun, Summary, only_counted, sender
+from clipper_agents.replay.resent_records import Resending
+from clipper_agents.replay.run_ids import Ids
+from clipper_stream.client.access import refused_right
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
+from clipper_topics.connection import KafkaConnection
+
+Kind = Literal["queries", "feedback"]
+
+
+class RerunProgress(Progress, Protocol):
+    """Told how long the range is, too."""
+
+    def begin(self, offsets: int) -> None:
+        """So many offsets are read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A deployment.
+
+    Attributes:
+        kafka: How to reach its brokers.
+        prefix: Of its topics.
+    """
+
+    kafka: KafkaConnection
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunPlan:
+    """What to send, from where to where and how fast.
+
+    Attributes:
+        source: Where the records are logged.
+        target: Where they go.
+        kinds: What is sent.
+        wanted: Which times, or which offsets of which partitions.
+        applications: Only of these; empty: of all.
+        ids: The id of each query.
+        speed: So many times faster than it was logged; None: as fast as possible.
+        dry: Send nothing, and say what would be sent.
+    """
+
+    source: Place
+    target: Place
+    kinds: tuple[Kind, ...]
+    wanted: Times | Mapping[tuple[Kind, int], Range]
+    applications: tuple[str, ...]
+    ids: Ids
+    speed: float | None
+    dry: bool
+
+
+async def same_deployment(one: Place, other: Place) -> bool:
+    """Whether two places are one deployment, also under two addresses.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    if one.prefix != other.prefix:
+        return False
+    return one.kafka.bootstrap == other.kafka.bootstrap or await _cluster(one) == await _cluster(other)
+
+
+async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | None = None) -> Summary:
+    """Send the range again.
+
+    Args:
+        plan: What and how.
+        stop: Ends the run when it is set, with the summary of what was sent.
+        progress: Told how long the range is, and then about each record.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: a topic does not exist.
+        AccessRefused: a right is missing.
+        InvalidSetting: a partition is named that the source does not have.
+    """
+    source, target = await _catalogue(plan.source), await _catalogue(plan.target)
+    _check_partitions(plan, source)
+    async with log_consumer(plan.source.kafka) as consumer:
+        log = MergedLog(consumer, await _ranges(consumer, plan, source))
+        if progress is not None:
+            progress.begin(log.offsets)
+        resending = Resending(
+            source,
+            target,
+            plan.ids,
+            applications=plan.applications,
+            queries="queries" in plan.kinds,
+            feedback="feedback" in plan.kinds,
+        )
+        if plan.dry:
+            return await Rerun(resending, only_counted, speed=None, stop=stop, progress=progress).run(log.records())
+        return await _sent(plan, resending, log, stop, progress)
+
+
+async def _sent(
+    plan: RerunPlan, resending: Resending, log: MergedLog, stop: asyncio.Event, progress: RerunProgress | None
+) -> Summary:
+    producer = AIOKafkaProducer(
+        **plan.target.kafka.aiokafka(), acks="all", enable_idempotence=True, max_request_size=LARGEST_RECORD_BYTES
+    )
+    try:
+        await producer.start()
+    except KafkaError as error:
+        await producer.stop()
+        raise await unreachable(plan.target.kafka, error) from error
+    try:
+        run = Rerun(resending, sender(producer), speed=plan.speed, stop=stop, progress=progress)
+        summary = await run.run(log.records())
+    finally:
+        await producer.stop()
+    if summary.refused is not None:
+        raise refused_right(plan.target.kafka, summary.refused) from summary.refused
+    return summary
+
+
+async def _ranges(consumer: AIOKafkaConsumer, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:
+    names = {"queries": source.queries, "feedback": source.feedback}
+    if isinstance(plan.wanted, Times):
+        every = [TopicPartition(names[kind], number) for kind in plan.kinds for number in range(source.partitions)]
+        return await ranges_of(consumer, every, plan.wanted)
+    chosen = {(kind, at): one for (kind, at), one in plan.wanted.items() if kind in plan.kinds}
+    return await within_log(consumer, {TopicPartition(names[kind], at): one for (kind, at), one in chosen.items()})
+
+
+def _check_partitions(plan: RerunPlan, source: Catalogue) -> None:
+    named = () if isinstance(plan.wanted, Times) else plan.wanted
+    beyond = [f"{kind}/{at}" for kind, at in named if at >= source.partitions]
+    if beyond:
+        raise InvalidSetting(f"there is no {', '.join(beyond)}: partitions are 0 to {source.partitions - 1}")
+
+
+async def _catalogue(place: Place) -> Catalogue:
+    """The deployment's topics, with as many partitions as there are."""
+    found = Catalogue(prefix=place.prefix)
+    topics = await existing_topics(place.kafka, place.prefix)
+    for name in (found.queries, found.feedback):
+        if name not in topics:
+            raise TopicMismatch(
+                f"topic {name} does not exist, or this user may not see it: run `clipper-stream topics create` for "
+                f"the prefix {place.prefix} first, or give it the rights of its role"
+            )
+    return replace(found, partitions=topics[found.queries])
+
+
+async def _cluster(place: Place) -> str | None:
+    async with administration(place.kafka) as admin:
+        found: str | None = (await admin.describe_cluster()).get("cluster_id")
+    return found

@@ -1,0 +1,143 @@
+"""The selection table of a deployment against the serial fold of its logs.
+
+end of the changelog --> control topic, dead letters --> each partition, one after another
+
+Rules of this file:
+- Where the changelog ends is looked at first: so everything that led to a row that is compared is in the logs that are
+  read. A deployment may go on meanwhile; what comes later is not looked at.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from clipper_agents.control.state import ControlState
+from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.log_ranges import KafkaLogs, Logs, Record
+from clipper_agents.kafka.topics import existing_topics
+from clipper_agents.replay.learning_config import ways_of
+from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
+from clipper_agents.replay.verdicts import PartitionVerdict, Verification
+from clipper_agents.router.feedback_step import OrphanFeedback
+from clipper_agents.router.restore_markers import Restores
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter
+
+MOST_RESTORES = 10**9
+"""All that are on the control topic: a fold from the beginning meets the oldest of them."""
+ORPHAN = f"{OrphanFeedback.__module__}.{OrphanFeedback.__qualname__}"
+
+
+async def verify(
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    horizon_s: float,
+    application: str | None = None,
+    told: Callable[[PartitionVerdict], None] = lambda _: None,
+) -> Verification:
+    """Fold the logs again and compare.
+
+    Args:
+        connection: Kafka's address.
+        catalogue: Of the deployment.
+        horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
+        application: Compare its rows alone; None: all.
+        told: Called when a partition is done.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: a topic is missing, or has other partitions than the settings say.
+    """
+    await check_topics(connection, catalogue)
+    return await verify_logs(KafkaLogs(connection), catalogue, horizon_s, application, told)
+
+
+async def verify_logs(
+    logs: Logs,
+    catalogue: Catalogue,
+    horizon_s: float,
+    application: str | None = None,
+    told: Callable[[PartitionVerdict], None] = lambda _: None,
+) -> Verification:
+    """The same, of logs from anywhere."""
+    started_s = time.perf_counter()
+    known = await read_known(logs, catalogue, horizon_s, application)
+    found: list[PartitionVerdict] = []
+    for partition in range(catalogue.partitions):
+        async with verifier(logs, known, partition) as one:
+            found.append(await one.verify())
+        told(found[-1])
+    equal = not any(verdict.partings for verdict in found)
+    return Verification(equal=equal, seconds=round(time.perf_counter() - started_s, 3), partitions=found)
+
+
+@asynccontextmanager
+async def verifier(logs: Logs, known: Known, partition: int) -> AsyncIterator[PartitionVerifier]:
+    """A verifier with a folder of its own, for the time of the block."""
+    with TemporaryDirectory(prefix="clipper-verify-") as folder:
+        one = PartitionVerifier(logs, known, partition, Path(folder))
+        try:
+            yield one
+        finally:
+            one.close()
+
+
+async def read_known(logs: Logs, catalogue: Catalogue, horizon_s: float, application: str | None = None) -> Known:
+    """What all partitions share; arguments as of `verify`."""
+    changelog = catalogue.selection_changelog
+    ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
+    control, restores = ControlState(), Restores(MOST_RESTORES)
+    async for records in _whole(logs, catalogue.control):
+        restores.take(records)
+        for record in records:
+            control.apply(record.key, record.value, record.headers)
+    return Known(
+        catalogue=catalogue,
+        ways=ways_of(control),
+        restores=restores,
+        orphans=await _orphans(logs, catalogue),
+        changelog_ends=ends,
+        horizon_s=horizon_s,
+        application=application,
+    )
+
+
+async def check_topics(connection: KafkaConnection, catalogue: Catalogue) -> None:
+    """Nothing, when every topic that is read is there.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: one is missing, or has other partitions than the settings say.
+    """
+    found = await existing_topics(connection, catalogue.prefix)
+    wanted = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
+    read = (catalogue.predictions, catalogue.audits, catalogue.feedback, catalogue.selection_changelog)
+    for topic in (*read, catalogue.control, catalogue.dead_letters):
+        if found.get(topic) != wanted[topic]:
+            raise TopicMismatch(
+                f"topic {topic} has {found.get(topic, 0) or 'no'} partitions, the settings say {wanted[topic]}: set "
+                "`kafka.prefix` and `kafka.partitions` to what the deployment has"
+            )
+
+
+async def _orphans(logs: Logs, catalogue: Catalogue) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    async for records in _whole(logs, catalogue.dead_letters):
+        for record in records:
+            try:
+                letter = read_dead_letter(record.headers)
+            except NotADeadLetter:
+                continue
+            if letter.topic == catalogue.feedback and letter.exception == ORPHAN:
+                found.setdefault(letter.partition, set()).add(letter.offset)
+    return found
+
+
+async def _whole(logs: Logs, topic: str) -> AsyncIterator[list[Record]]:
+    start, end = await logs.bounds(topic, 0)
+    async with aclosing(logs.read(topic, 0, start, end)) as lists:
+        async for records in lists:
+            yield records

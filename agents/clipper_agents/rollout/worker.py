@@ -1,0 +1,82 @@
+"""The steward as a process: `run` until SIGTERM.
+
+start --> control topic read --> `ready` line --> SIGTERM --> end
+             | rights: SetupError                    | a defect, a right taken away: the process ends, and says why
+"""
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+import uvloop
+from aiokafka.client import AIOKafkaClient
+
+from clipper_agents import exits
+from clipper_agents.kafka import connect_timeout as connecting
+from clipper_agents.kafka.retry import patiently
+from clipper_agents.observability.exposition import serve_metrics
+from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.rollout.app import StewardProcess
+from clipper_agents.rollout.decisions import Changes, OnlyTold
+from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.streaming.reachability import watch_brokers
+from clipper_stream.client.access import RIGHTS, refused_right
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: StewardSettings, changes: Changes | None = None) -> None:
+    """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
+
+    Args:
+        settings: What it needs.
+        changes: Carries decisions out; None: they are only told.
+
+    Raises:
+        SetupError: Kafka refuses a right.
+        SystemExit: it could not go on.
+    """
+    connecting.install()
+    metrics = StewardMetrics()
+    port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+    ready = f"ready role=steward instance={settings.instance} metrics={port}"
+    try:
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(settings, changes or OnlyTold(), metrics, ready))
+    except RIGHTS as error:
+        raise refused_right(settings.kafka, error) from error
+    except Exception as error:
+        logger.exception("worker cannot go on instance=%s", settings.instance)
+        raise SystemExit(exits.CRASHED) from error
+
+
+async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetrics, ready: str) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    client = AIOKafkaClient(**settings.kafka.aiokafka())
+    process = StewardProcess(settings, changes, metrics)
+    work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
+    try:
+        starting = asyncio.ensure_future(process.start())
+        work.append(starting)
+        await asyncio.wait([starting, work[0]], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
+            work.remove(starting)
+            work += [asyncio.ensure_future(process.run()), asyncio.ensure_future(process.broken())]
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.wait(work)
+        await process.stop()
+        await client.close()
+
+
+async def _watch(client: Any, metrics: StewardMetrics) -> None:
+    await patiently("start of a client", client.bootstrap)
+    await watch_brokers(client, metrics.set_broker_reachable)

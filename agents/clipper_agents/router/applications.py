@@ -1,0 +1,171 @@
+"""Applications as the control topic declares them now."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from clipper_agents.control.manifests import Manifests, refusal
+from clipper_agents.observability.logging import event
+from clipper_stream.caching.keys import version_digest
+from clipper_stream.errors import ClipperError
+from clipper_stream.models.loading import check_declared
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.query import Application, Candidate, Trial
+from clipper_stream.query.inputs import InputSpec
+from clipper_stream.selection.registry import make_policy
+from clipper_topics.control_keys import Manifest
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+logger = logging.getLogger(__name__)
+
+
+class Registry:
+    """Keeps the newest manifests, and resolves applications from them.
+
+    A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
+    a log line, and what was there before stays. A model counts as a candidate once its manifest is here and not
+    retired, `reached` was called for it, and a host of it is ready (or it is colocated). Outputs of a model without a
+    `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
+
+    Args:
+        changed: Called with the name of an application that is another than before.
+        refused: Called once for each record that is refused.
+        allowed: Packages, modules and directories that this process may load models from.
+        files: What the operator says about model files.
+        ready: Whether a version has a host that serves, by reference; call `resolve` when that has changed.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[str], None] = lambda _: None,
+        *,
+        refused: Callable[[], None] = lambda: None,
+        allowed: Sequence[str] = (),
+        files: FileRules = STRICT,
+        ready: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._manifests = Manifests(accept=self._accept)
+        self._changed = changed
+        self._refused = refused
+        self._allowed, self._files, self._ready = allowed, files, ready
+        self._applications: dict[str, Application] = {}
+        self._reachable: dict[str, bool | None] = {}
+        """Whether each runs in this process; None: not known when it was reached."""
+        self._salt = os.urandom(8).hex()
+
+    def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
+        """Take in records of the control topic."""
+        for record in records:
+            reason = self._manifests.apply(record.key, record.value, record.headers)
+            if reason is not None:
+                event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
+                self._refused()
+        self.resolve()
+
+    def application(self, name: str) -> Application | None:
+        """The application of this name."""
+        return self._applications.get(name)
+
+    @property
+    def applications(self) -> list[Application]:
+        """Every registered application."""
+        return list(self._applications.values())
+
+    def model(self, ref: str) -> ModelManifest | None:
+        """The manifest of a model version."""
+        return self._manifests.models.get(ref)
+
+    @property
+    def hosted(self) -> list[str]:
+        """Models that should have hosts."""
+        return [ref for ref, model in self._manifests.models.items() if not model.colocated and not model.retired]
+
+    @property
+    def unreached(self) -> list[ModelManifest]:
+        """Models that are declared and not retired, and not reachable yet."""
+        models = self._manifests.models.items()
+        return [model for ref, model in models if ref not in self._reachable and not model.retired]
+
+    @property
+    def leaving(self) -> list[str]:
+        """Models that could be asked, and may not be any more as they are: withdrawn, retired, or moved."""
+        return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
+
+    def reached(self, ref: str) -> None:
+        """The model can be asked from now on."""
+        model = self.model(ref)
+        self._reachable[ref] = model.colocated if model else None
+        self.resolve()
+
+    def left(self, ref: str) -> None:
+        """Nothing is left of it here; if it is declared again, it has to be reached again."""
+        self._reachable.pop(ref, None)
+
+    def _is_here(self, model: ModelManifest | None) -> bool:
+        """Whether the model can be asked where its manifest says that it runs."""
+        if model is None or model.retired or model.ref not in self._reachable:
+            return False
+        return self._reachable[model.ref] in {model.colocated, None}
+
+    def _may_be_asked(self, model: ModelManifest) -> bool:
+        return self._is_here(model) and (model.colocated or self._ready(model.ref))
+
+    def _accept(self, manifest: Manifest) -> None:
+        """What a host loads is the host's to accept; this process may run elsewhere."""
+        if isinstance(manifest, ApplicationManifest):
+            make_policy(manifest.policy.name, manifest.policy.parameters)
+        elif manifest.colocated:
+            declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+            check_declared(*declared, self._allowed, self._files)
+
+    def resolve(self) -> None:
+        """Resolve every application again."""
+        for name in self._applications.keys() - self._manifests.applications.keys():
+            del self._applications[name]
+            self._changed(name)
+        for name, manifest in self._manifests.applications.items():
+            try:
+                resolved = self._application(manifest)
+            except (ClipperError, ArithmeticError, TypeError, ValueError) as error:  # a number that is none, say
+                logger.error("application refused name=%s reason=%s", name, error)  # noqa: TRY400 (the reason is all)
+                continue
+            if resolved != self._applications.get(name):
+                self._applications[name] = resolved
+                self._changed(name)
+
+    def _candidate(self, ref: str) -> Candidate | None:
+        """The model version, when it can be asked."""
+        model = self._manifests.models.get(ref)
+        if model is None or not self._may_be_asked(model):
+            return None
+        return Candidate(
+            ref=ref,
+            digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
+            deterministic=model.deterministic,
+        )
+
+    def _application(self, manifest: ApplicationManifest) -> Application:
+        candidates = [self._candidate(ref) for ref in manifest.models]
+        trials = [(self._candidate(trial.model), trial) for trial in manifest.trials]
+        shape = manifest.input.shape
+        return Application(
+            name=manifest.name,
+            revision=manifest.revision,
+            spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
+            candidates=tuple(one for one in candidates if one is not None),
+            trials=tuple(
+                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
+            ),
+            policy=make_policy(manifest.policy.name, manifest.policy.parameters),
+            combiner=manifest.combiner,
+            loss=manifest.loss,
+            objective_s=None if manifest.objective_ms is None else manifest.objective_ms / 1000,
+            default_output=manifest.default_output,
+            confidence_threshold=manifest.confidence_threshold,
+            audit_ratio=manifest.audit_ratio,
+            seed=manifest.seed,
+            input_features=manifest.input_features,
+        )

@@ -1,0 +1,242 @@
+"""The decisions that feedback may still be about: an index of the predictions topic, by query id.
+
+Audits have an index of the same kind, in a folder of its own (`audits`); "prediction" below is "audit" there.
+
+Rules of this file:
+- A decision enters only from a record that is in the predictions topic, in log order: of two for one query the first
+  stays.
+- The log is the truth and this is an index of it: what is missing here is read from there.
+- A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
+- The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
+  corrupt, the whole partition is set aside and read from the log again.
+- Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
+  all of one database is on disk before the next one is begun.
+- Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
+  disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
+  that a crash left behind is not opened again.
+"""
+
+import logging
+import shutil
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rocksdict
+
+from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
+from clipper_agents.streaming.rocksdb_options import options, unlogged
+from clipper_agents.streaming.storage import storage_failed
+
+logger = logging.getLogger(__name__)
+
+_HEAD = struct.Struct("<qB")
+_MSGPACK, _AUDITED = 1, 2
+_OFFSET = struct.Struct("<q")
+_LAST_OFFSET = b"\0offset"
+_CREDITED_UPTO = b"\0credited"
+_DECISION = b"d"
+_CREDIT = b"c"
+_DROPPED = ".dropped"
+NONE = -1
+
+
+class Logged(NamedTuple):
+    """One prediction in the log.
+
+    Attributes:
+        offset: Of the prediction's record.
+        value: The record's value.
+        msgpack: Whether the value is msgpack; else it is JSON.
+        audited: Whether it says that an audit follows.
+    """
+
+    offset: int
+    value: bytes
+    msgpack: bool
+    audited: bool = False
+
+
+class PartitionDecisions:
+    """The index of one partition.
+
+    Attributes:
+        last_offset: Of the last prediction that was indexed, -1 for none.
+        credited_upto: Feedback offset up to which credits are complete, -1 for none.
+    """
+
+    def __init__(self, folder: Path, horizon_s: float) -> None:
+        self._folder, self._horizon_s = folder, horizon_s
+        self._ages: dict[int, Database] = {}
+        self.last_offset = self.credited_upto = NONE
+        self._unlogged = unlogged()
+        try:
+            self._read()
+        except DatabaseCorrupt:
+            self.close()
+            self._read()
+        forget_broken(folder)
+
+    def find(self, query_ids: Sequence[str]) -> list[Logged | None]:
+        """The decision of each query, None where none is known."""
+        values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
+        return [_unpack(value) if value is not None else None for value in values]
+
+    def credits(self, query_ids: Sequence[str]) -> list[int | None]:
+        """Offset of the feedback that was counted for each query, None where none was."""
+        values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
+        return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
+
+    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float) -> None:
+        """Take in predictions of one partition, in log order.
+
+        Args:
+            records: Query id and record of each.
+            upto: Every prediction up to this offset is indexed now.
+            at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
+        """
+        new = self._new_of(records)
+        self.index_new(
+            ((query_id, one.offset, one.value, one.msgpack, one.audited) for query_id, one in new), upto, at_s
+        )
+
+    def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
+        """Take in predictions of queries of which none is known, each once: nothing is looked up.
+
+        Args:
+            records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
+            upto: As in `index`.
+            at_s: As in `index`.
+        """
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put, pack = batch.put, _HEAD.pack
+        for query_id, offset, value, msgpack, audited in records:
+            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+        self.last_offset = max(self.last_offset, upto)
+        put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
+        self._age_of(at_s).write(batch, self._unlogged)
+
+    def credit(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
+        """Note which feedback was counted for which query.
+
+        Args:
+            counted: Query id and feedback offset of each, in log order; the first of a query stays.
+            upto: Every feedback up to this offset is noted now.
+            at_s: Now, seconds since the epoch.
+        """
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        noted = list(counted)
+        before = self.credits([query_id for query_id, _ in noted])
+        for (query_id, offset), old in zip(reversed(noted), reversed(before), strict=True):
+            if old is None:
+                batch.put(_CREDIT + query_id.encode(), _OFFSET.pack(offset))
+        self.credited_upto = max(self.credited_upto, upto)
+        batch.put(_CREDITED_UPTO, _OFFSET.pack(self.credited_upto))
+        self._age_of(at_s).write(batch, self._unlogged)
+
+    def clear(self) -> None:
+        """Forget everything: the log is another than the one that was indexed."""
+        for age in list(self._ages):
+            self._drop(age)
+        self.last_offset = self.credited_upto = NONE
+
+    def close(self) -> None:
+        """Close the databases."""
+        for database in self._ages.values():
+            database.close()
+        self._ages.clear()
+
+    def _read(self) -> None:
+        """Open what is there.
+
+        Raises:
+            DatabaseCorrupt: a part of it is, and all of it has been set aside.
+        """
+        try:
+            if self._folder.is_file():
+                set_aside(self._folder, "a file is in its place")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in list(self._folder.glob(f"*{_DROPPED}")):
+                shutil.rmtree(path)
+            names = [path.name for path in self._folder.iterdir()]
+        except OSError as error:
+            raise storage_failed(self._folder, error) from error
+        foreign = [name for name in names if not (name.isascii() and name.isdecimal() and str(int(name)) == name)]
+        if foreign:
+            logger.warning("left alone, no database of ours folder=%s names=%s", self._folder, ",".join(foreign))
+        for age in sorted(int(name) for name in set(names).difference(foreign)):
+            self._ages[age] = self._opened(age)
+        self.last_offset = self._highest(_LAST_OFFSET)
+        self.credited_upto = self._highest(_CREDITED_UPTO)
+
+    def _opened(self, age: int) -> Database:
+        return Database(self._folder / str(age), options(), self._folder)
+
+    def _new_of(self, records: Sequence[tuple[str, Logged]]) -> list[tuple[str, Logged]]:
+        """The first record of each query that has none yet."""
+        first = dict(reversed(records))
+        known = self._find([_DECISION + query_id.encode() for query_id in first])
+        return [record for record, old in zip(first.items(), known, strict=True) if old is None]
+
+    def _find(self, keys: list[Any]) -> list[bytes | None]:
+        found: list[bytes | None] = [None] * len(keys)
+        missing = list(range(len(keys)))
+        if len(self._ages) == 1:
+            (database,) = self._ages.values()
+            return database.get(list(keys)) or found
+        for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
+            values = self._ages[age].get([keys[index] for index in missing]) or []
+            for index, value in zip(missing, values, strict=True):
+                found[index] = value
+            missing = [index for index in missing if found[index] is None]
+        return found
+
+    def _age_of(self, at_s: float) -> Database:
+        """The database that takes writes of this time; databases older than a horizon before it are dropped."""
+        age = max(int(at_s // self._horizon_s), *self._ages, 0)
+        if age not in self._ages:
+            for database in self._ages.values():
+                database.flush()
+            self._ages[age] = self._opened(age)
+            for old in [old for old in self._ages if old < age - 1]:
+                self._drop(old)
+        return self._ages[age]
+
+    def _drop(self, age: int) -> None:
+        self._ages.pop(age).close()
+        try:
+            dropped = (self._folder / str(age)).rename(self._folder / f"{age}{_DROPPED}")
+            shutil.rmtree(dropped)
+        except OSError as error:
+            raise storage_failed(self._folder, error) from error
+
+    def _highest(self, key: bytes) -> int:
+        values = [database.get(key) for database in self._ages.values()]
+        return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
+
+
+def _unpack(value: bytes) -> Logged:
+    offset, flags = _HEAD.unpack_from(value)
+    return Logged(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
+
+
+class Decisions:
+    """The indexes of the partitions that this process owns."""
+
+    def __init__(self, folder: Path, horizon_s: float) -> None:
+        self._folder, self._horizon_s = folder, horizon_s
+        self._open: dict[int, PartitionDecisions] = {}
+
+    def of(self, partition: int) -> PartitionDecisions:
+        """The partition's index, opened when it is first asked for."""
+        found = self._open.get(partition)
+        if found is None:
+            found = PartitionDecisions(self._folder / str(partition), self._horizon_s)
+            self._open[partition] = found
+        return found
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        """Close the indexes of partitions that are owned no more."""
+        for partition in self._open.keys() - set(partitions):
+            self._open.pop(partition).close()

@@ -1,0 +1,248 @@
+"""Carries out learning: looks up decisions, waits for those that are coming, stores the step, acknowledges.
+
+Rules of this file:
+- Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; credits; acknowledge.
+- A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
+  answered, and the predictions topic has been read to its end. One whose decision has an audit waits for that likewise:
+  a query is finished when its audit is in the log.
+- A marker is read once the control topic has been followed to where it ended when the marker was looked at.
+- The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
+  looked at again, and a step of an older one is dropped.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from aiokafka import ConsumerRecord, TopicPartition
+from faust.types import TP
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.applications import Registry
+from clipper_agents.router.audit_log import audit_key
+from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
+from clipper_agents.router.prediction_log import Recorder, head_of
+from clipper_agents.router.restore_markers import Restored, Restores, is_marker, read_markers
+from clipper_agents.router.selection_store import Selection
+from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.outbox import Record as Outgoing
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import FORWARDED, Feedback
+from clipper_topics.query_ids import partition_of
+from clipper_topics.restore import restore_id_of
+
+logger = logging.getLogger(__name__)
+
+FORWARDED_BYTES = 512 * 1024
+"""Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
+LOOK_AGAIN_S = 0.05
+
+
+class Learner:
+    """Applies feedback of owned partitions."""
+
+    def __init__(
+        self,
+        app: ClipperApp,
+        catalogue: Catalogue,
+        registry: Registry,
+        selection: Selection,
+        decisions: Decisions,
+        audits: Decisions,
+        recorder: Recorder,
+        metrics: RouterMetrics,
+        restores: Restores,
+        followed_upto: Callable[[], int],
+    ) -> None:
+        """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
+        self._app, self._catalogue, self._registry = app, catalogue, registry
+        self._selection, self._decisions, self._audits = selection, decisions, audits
+        self._recorder, self._metrics = recorder, metrics
+        self._restores, self._followed_upto = restores, followed_upto
+
+    async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
+        """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
+        async with self._app.state_lock:
+            if not self._current(generation):
+                return False
+            position = self._selection.position(partition)
+            fresh = [record for record in records if record.offset > position]
+            claims = [record for record in fresh if is_marker(record)]
+            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
+            if not await self._await_decisions(partition, found, generation):
+                return False
+            if not await self._await_declarations(claims, generation):
+                return False
+            here, elsewhere = self._split(partition, found)
+            markers, refused = read_markers(claims, self._restores.find, self._catalogue.partitions)
+            step = self._step(partition, here, markers)
+            for record, error in [*undecodable, *refused]:
+                step.refuse(record, "invalid", error)
+            await self._forward(elsewhere)
+            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
+            last = records[-1].offset
+            if not self._current(generation):
+                return False
+            if last > position:
+                await self._selection.write(self._app.outbox, partition, step.rows, last)
+                self._decisions.of(partition).credit(step.credited.items(), last, time.time())
+            self._count(step, len(elsewhere))
+            return True
+
+    async def rebuild_credits(self, partitions: Iterable[int], horizon_s: float) -> None:
+        """Note again which feedback was counted, as far as the rows are: the fold without its effect on the rows."""
+        starts: dict[TopicPartition, int | None] = {}
+        ends: dict[TopicPartition, int] = {}
+        for partition in partitions:
+            done, position = self._decisions.of(partition).credited_upto, self._selection.position(partition)
+            if done < position:
+                tp = TopicPartition(self._catalogue.feedback, partition)
+                starts[tp], ends[tp] = done + 1, position + 1
+        await self._app.log_reader.read(starts, self._credit_read, ends, horizon_s)
+
+    def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        found, _ = _decoded(record for record in records if not is_marker(record))
+        step = self._step(tp.partition, self._split(tp.partition, found)[0])
+        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
+        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, at_s)
+
+    def _step(
+        self,
+        partition: int,
+        feedback: list[tuple[Record, Feedback]],
+        markers: Sequence[tuple[Record, Restored]] = (),
+    ) -> Step:
+        decisions = self._decisions.of(partition)
+        ids = [found.query_id for _, found in feedback]
+        logged = dict(zip(ids, decisions.find(ids), strict=True))
+        return learn(
+            feedback,
+            logged,
+            self._audits_of(partition, logged),
+            dict(zip(ids, decisions.credits(ids), strict=True)),
+            lambda row: self._selection.row(*row, partition),
+            self._registry.application,
+            markers,
+            lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
+        )
+
+    async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
+        """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
+        if all(self._restores.find(restore_id_of(record.headers) or "") for record in claims):
+            return True
+        control = TopicPartition(self._catalogue.control, 0)
+        end = (await self._app.log_reader.end_offsets([control]))[control]
+        while self._followed_upto() < end:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+        return self._current(generation)
+
+    def _split(
+        self, partition: int, feedback: list[tuple[Record, Feedback]]
+    ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, int]]]:
+        """Feedback for this partition, and feedback whose id names another one, with that partition."""
+        known = self._decisions.of(partition).find([found.query_id for _, found in feedback])
+        here, elsewhere = [], []
+        for (record, found), logged in zip(feedback, known, strict=True):
+            target = _named_partition(record, found, logged, partition, self._catalogue.partitions)
+            if target is None:
+                here.append((record, found))
+            else:
+                elsewhere.append((record, target))
+        return here, elsewhere
+
+    async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
+        by_target: dict[int, list[Outgoing]] = {}
+        for record, target in elsewhere:
+            headers = [*record.headers, (FORWARDED, str(record.partition).encode())]
+            by_target.setdefault(target, []).append((record.key, record.value, headers))
+        for target, records in by_target.items():
+            await self._app.outbox.send(self._catalogue.feedback, target, records)
+
+    async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
+        """Wait for decisions and audits that are still to come; False when the generation ended meanwhile."""
+        unknown = self._unknown(partition, feedback)
+        if not unknown:
+            return True
+        queries = TopicPartition(self._catalogue.queries, partition)
+        end = (await self._app.log_reader.end_offsets([queries]))[queries]
+        while unknown and not self._answered_upto(partition, end):
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+            unknown = self._unknown(partition, unknown)
+        if unknown:
+            await self._recorder.catch_up([partition])
+        return self._current(generation)
+
+    def _unknown(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> list[tuple[Record, Feedback]]:
+        """Feedback that belongs here, and whose decision, or the audit of it, is not known yet."""
+        ids = [found.query_id for _, found in feedback]
+        known = self._decisions.of(partition).find(ids)
+        audits = self._audits_of(partition, dict(zip(ids, known, strict=True)))
+        return [
+            (record, found)
+            for (record, found), logged in zip(feedback, known, strict=True)
+            if (
+                audits.get(found.query_id, logged) is None
+                and _named_partition(record, found, logged, partition, self._catalogue.partitions) is None
+            )
+        ]
+
+    def _audits_of(self, partition: int, decisions: Mapping[str, Logged | None]) -> dict[str, Logged | None]:
+        """The audit of each query whose decision has one, None where it is not known."""
+        audited = {query_id: logged for query_id, logged in decisions.items() if logged is not None and logged.audited}
+        if not audited:
+            return {}
+        keys = [audit_key(query_id, head_of(logged).query_offset) for query_id, logged in audited.items()]
+        return dict(zip(audited, self._audits.of(partition).find(keys), strict=True))
+
+    def _answered_upto(self, partition: int, end: int) -> bool:
+        tp = TP(self._catalogue.queries, partition)
+        return bool(self._app.consumer.finished_upto(tp) >= end)
+
+    def _current(self, generation: int) -> bool:
+        return self._app.generation == generation
+
+    def _count(self, step: Step, forwarded: int) -> None:
+        for outcome, count in step.outcomes.items():
+            self._metrics.count_feedback(outcome, count)
+        if forwarded:
+            self._metrics.count_feedback("forwarded", forwarded)
+        for _, error in step.refused:
+            self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
+
+
+def _decoded(
+    records: Iterable[Record],
+) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, Exception]]]:
+    found: list[tuple[Record, Feedback]] = []
+    undecodable: list[tuple[Record, Exception]] = []
+    for record in records:
+        try:
+            found.append((record, decode_feedback(record)))
+        except UndecodableRecord as error:
+            undecodable.append((record, error))
+    return found, undecodable
+
+
+def _named_partition(
+    record: Record, found: Feedback, logged: Logged | None, partition: int, partitions: int
+) -> int | None:
+    """The partition to send the feedback on to; None when it stays."""
+    named = partition_of(found.query_id)
+    if logged is not None or named is None or named == partition or named >= partitions:
+        return None
+    if _size_bytes(record) > FORWARDED_BYTES:
+        return None
+    return None if any(name == FORWARDED for name, _ in record.headers) else named
+
+
+def _size_bytes(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers

@@ -1,0 +1,259 @@
+"""What a feedback does to the rows: a pure step over decisions, credits and rows that the caller looked up.
+
+Rules of this file:
+- Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a
+  duplicate.
+- A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
+  two (rows that are stored, and a position that is not) is finished by doing it again.
+- A marker sets all rows of its application to what it says. How many feedbacks counted goes on: a restore takes back
+  what was learned, and not that it was read; a feedback that counted does not count again.
+- Nothing here is sent or stored: the step says what to write.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_agents.router.audit_log import decode_audit
+from clipper_agents.router.decision_index import Logged
+from clipper_agents.router.prediction_records import NAMED
+from clipper_agents.router.restore_markers import RefusedMarker, Restored
+from clipper_agents.router.selection_store import row_of, state_of
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.update import LoggedDecision, fold
+from clipper_stream.feedback.values import GivenLoss, Label, Truth
+from clipper_stream.query import Application
+from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.change import SavedRow
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.prediction import Missing, ModelAnswer, Prediction
+from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Row = tuple[str, str | None]
+"""Application and context."""
+
+
+class OrphanFeedback(ValueError):
+    """No decision for the feedback's query is known in its partition."""
+
+
+class UnusableFeedback(ValueError):
+    """The feedback cannot be compared with the decision; the message says why."""
+
+
+@dataclass(slots=True)
+class Step:
+    """What a list of feedback records of one partition leads to.
+
+    Attributes:
+        rows: Rows that changed.
+        credited: Query id and feedback offset of each feedback that was used.
+        outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
+        refused: Records for the dead letters, with the reason.
+    """
+
+    rows: dict[Row, SelectionRow] = field(default_factory=dict)
+    credited: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[Record, Exception]] = field(default_factory=list)
+
+    def count(self, outcome: str) -> None:
+        """One more feedback ended like this."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def refuse(self, record: Record, outcome: str, error: Exception) -> None:
+        """The record goes to the dead letters."""
+        self.refused.append((record, error))
+        self.count(outcome)
+
+
+def decode_feedback(record: Record) -> Feedback:
+    """The feedback of a record.
+
+    Raises:
+        UndecodableRecord: it cannot be read, or says nothing, or too much.
+    """
+    found = codec.feedback.decode(record.value, record.headers)
+    wrong = check_feedback(found)
+    if wrong is not None:
+        raise UndecodableRecord(wrong)
+    return found
+
+
+def truth_of(found: Feedback) -> Truth:
+    """What the feedback says."""
+    if found.label is not msgspec.UNSET:
+        return Label(found.label)
+    if isinstance(found.loss, float | int):
+        return GivenLoss(float(found.loss))
+    assert isinstance(found.reward, float | int)
+    return GivenLoss.of_reward(float(found.reward))
+
+
+def decision_of(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
+    """What the logs say about a decision, as the library's learning step reads it.
+
+    A model that both name has said what the prediction says: its audit is of another router's decision, which came
+    second.
+    """
+    packed = prediction.outputs is not msgspec.UNSET
+    decided = _asked(prediction.models, prediction.missing)
+    besides = _asked(audit.models, audit.missing) if audit is not None else {}
+    asked = {**decided, **{ref: one for ref, one in besides.items() if ref not in decided}}
+    return LoggedDecision(
+        outputs={
+            ref: one.outputs if packed else one.output for ref, one in asked.items() if isinstance(one, ModelAnswer)
+        },
+        propensities={ref: one.propensity for ref, one in asked.items()},
+        served=tuple(ref for ref, one in decided.items() if one.served),
+        served_propensity=prediction.served_propensity,
+        answer=prediction.outputs if packed else prediction.output,
+        default=prediction.default,
+        several_rows=packed,
+        features=tuple(prediction.features),
+    )
+
+
+def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
+    asked: list[ModelAnswer | Missing] = [*models, *missing]
+    return {f"{one.model}:{one.version}": one for one in asked}
+
+
+def learn(
+    feedback: list[tuple[Record, Feedback]],
+    decisions: Mapping[str, Logged | None],
+    audits: Mapping[str, Logged | None],
+    credited: Mapping[str, int | None],
+    row: Callable[[Row], SelectionRow],
+    application: Callable[[str], Application | None],
+    markers: Sequence[tuple[Record, Restored]] = (),
+    stored: Callable[[str], Iterable[Row]] = lambda _: (),
+) -> Step:
+    """Fold feedback and markers of one partition, in log order.
+
+    Args:
+        feedback: Records and what they say.
+        decisions: Decision of each query, None where none is known.
+        audits: Audit of each query that has one.
+        credited: Offset of the feedback that counted for each query, None where none did.
+        row: The row as it is stored.
+        application: Finds a registered application.
+        markers: Records that restore a state, and how.
+        stored: The rows of an application that are stored.
+    """
+    step = Step()
+    entries: list[tuple[Record, Feedback | Restored]] = [*feedback, *markers]
+    for record, found in sorted(entries, key=_offset) if markers else entries:
+        if isinstance(found, Restored):
+            _restore(step, record, found, row, stored)
+            continue
+        logged = decisions[found.query_id]
+        before = step.credited.get(found.query_id, credited[found.query_id])
+        if logged is None:
+            step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
+        elif before is not None and before < record.offset:
+            step.count("duplicate")
+        else:
+            _apply(step, record, found, logged, audits.get(found.query_id), row, application)
+    return step
+
+
+def _apply(
+    step: Step,
+    record: Record,
+    found: Feedback,
+    logged: Logged,
+    audit: Logged | None,
+    row: Callable[[Row], SelectionRow],
+    application: Callable[[str], Application | None],
+) -> None:
+    prediction = decode_prediction(logged)
+    known = application(prediction.application)
+    wrong = _disagreement(found, prediction)
+    if wrong is not None:
+        step.refuse(record, "invalid", UnusableFeedback(wrong))
+        return
+    if known is None or prediction.policy is None or prediction.policy.name == NAMED:
+        step.credited[found.query_id] = record.offset
+        step.count("unlearned")
+        return
+    key = (prediction.application, prediction.context)
+    before = step.rows[key] if key in step.rows else row(key)
+    decision = decision_of(prediction, None if audit is None else decode_audit(audit))
+    try:
+        learned = fold(state_of(before), decision, truth_of(found), known.policy, known.loss)
+    except InvalidLabel as error:
+        step.refuse(record, "invalid", error)
+        return
+    step.credited[found.query_id] = record.offset
+    step.count("applied")
+    if record.offset > before.offset:
+        step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def _offset(entry: tuple[Record, Feedback | Restored]) -> int:
+    offset: int = entry[0].offset
+    return offset
+
+
+def _restore(
+    step: Step,
+    record: Record,
+    found: Restored,
+    row: Callable[[Row], SelectionRow],
+    stored: Callable[[str], Iterable[Row]],
+) -> None:
+    """Set the rows, unless this or a later restore has set them before."""
+    name = found.marker.application
+    note = ("", name)
+    last = step.rows.get(note) or row(note)
+    newest = last.applied if last.offset >= 0 else -1
+    if record.offset <= last.offset or found.declared == newest:
+        step.count("duplicate")
+        return
+    if found.declared < newest:
+        reason = f"a later restore of {name} was counted before this one: repeat it if it is still wanted"
+        step.refuse(record, "invalid", RefusedMarker(reason))
+        return
+    states = {(name, one.context): _state(one) for one in found.marker.rows}
+    for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *states]):
+        before = step.rows.get(key) or row(key)
+        if record.offset > before.offset:
+            step.rows[key] = row_of(states.get(key, _EMPTY), record.offset, before.applied)
+    step.rows[note] = SelectionRow(version=ROW_VERSION, offset=record.offset, applied=found.declared)
+    step.count("restored")
+
+
+def _state(row: SavedRow) -> SelectionState:
+    return SelectionState({model: ModelTotals(*sums, row.moments.get(model, ())) for model, sums in row.totals.items()})
+
+
+_EMPTY = SelectionState()
+
+
+def decode_prediction(logged: Logged) -> Prediction:
+    """The prediction as it stands in the log."""
+    headers = codec.MSGPACK_HEADERS if logged.msgpack else ()
+    return codec.predictions.decode(logged.value, headers)
+
+
+def _disagreement(found: Feedback, prediction: Prediction) -> str | None:
+    for name in ("application", "context"):
+        said, decided = getattr(found, name), getattr(prediction, name)
+        if said is not None and said != decided:
+            return f"{name} is {said!r}, but query {found.query_id!r} was about {decided!r}: correct it or leave it out"
+    return None
+
+
+def _orphan(found: Feedback, record: Record) -> str:
+    return (
+        f"no decision about query {found.query_id!r} in partition {record.partition}: send the feedback with the "
+        "query's key, and within the feedback horizon"
+    )

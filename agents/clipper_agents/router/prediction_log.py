@@ -1,0 +1,231 @@
+"""Predictions go out here, and nowhere else: sent, acknowledged, indexed, and only then is the query acknowledged.
+
+Rules of this file:
+- The order of writes is that of `indexed_log`; then the query is acknowledged, unless an audit of it follows: then it
+  is acknowledged with that (`audits`).
+- Of two predictions about a query the first is the decision, whoever wrote it. When it is somebody else's, and says
+  that an audit follows, that audit is owed as if the query had been read again.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.audit_log import AuditRecorder
+from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.indexed_log import IndexedLog, Outgoing
+from clipper_agents.router.prediction_records import encode_answer
+from clipper_agents.streaming.outbox import Outbox
+from clipper_stream.query import Answer, Pending, Received
+from clipper_stream.query.lifecycle import Event, Way
+from clipper_topics import codec
+from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
+
+MEMORY_ROUNDS = 10
+RECORDED, RECORDED_FIRST = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.RECORD)
+
+
+class Head(msgspec.Struct):
+    """The part of a prediction that tells which query it answers, and whether an audit follows."""
+
+    query_id: str
+    application: str = ""
+    query_offset: int = -1
+    audited: bool = False
+
+
+class _Named(msgspec.Struct):
+    model: str
+    version: str
+
+
+class _Asked(msgspec.Struct):
+    """The part of a prediction that names models."""
+
+    models: list[_Named] = []
+    missing: list[_Named] = []
+
+
+_heads, _asked = Codec(Head), Codec(_Asked)
+_query_id = attrgetter("query_id")
+
+
+class RecordedCallback(Protocol):
+    """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
+
+    def __call__(self, query: Received) -> Sequence[Received]: ...
+
+
+class PredictionRecords:
+    """Records of the predictions topic."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.key = _query_id
+
+    def read(self, record: ConsumerRecord[Any, Any]) -> tuple[str, Logged] | None:
+        """Its head alone is read; None for a record that is no prediction."""
+        head, logged = read_prediction(record)
+        return None if head is None else (head.query_id, logged)
+
+
+class Recorder:
+    """Sends, indexes and acknowledges predictions.
+
+    Args:
+        outbox: Sends.
+        reader: Reads what others wrote.
+        topic: The predictions topic.
+        decisions: The index.
+        generation: The consumer's generation now.
+        recorded: Called for each answer when it is in the log.
+        acknowledge: Called with partition, offsets and generation when queries are finished.
+        sent: Called with the answers of a round, for metrics.
+        audits: Records audits; None where none are ever made.
+        stamped, clock, stage: As in `IndexedLog`.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        reader: LogReader,
+        topic: str,
+        decisions: Decisions,
+        *,
+        generation: Callable[[], int],
+        recorded: RecordedCallback,
+        acknowledge: Callable[[int, list[int], int], None],
+        sent: Callable[[list[Answer]], None],
+        audits: AuditRecorder | None = None,
+        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        clock: Callable[[], float] = time.time,
+        stage: Stages = untimed,
+    ) -> None:
+        self._log = IndexedLog(
+            outbox,
+            reader,
+            PredictionRecords(topic),
+            decisions,
+            generation=generation,
+            done=self._conclude,
+            sent=self._round_ended,
+            stamped=stamped,
+            clock=clock,
+            stage=stage,
+        )
+        self._audits, self._recorded, self._acknowledge, self._sent = audits, recorded, acknowledge, sent
+        self._stage = stage
+        self.delivery_s = 0.0
+        """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
+
+    def put(self, answers: Sequence[Answer], audits: Sequence[Answer] = ()) -> None:
+        """Record and send these answers, and what was asked for the log only."""
+        with self._stage("encode", len(answers)):
+            outgoing = [
+                Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
+                for answer, value in map(encode_answer, answers)
+            ]
+        self._log.add(outgoing)
+        if audits:
+            assert self._audits is not None
+            self._audits.put(audits)
+
+    def repeat(self, query: Received, logged: Logged) -> None:
+        """The query was answered before: the same record read again is done, another record is answered again."""
+        if head_of(logged).query_offset != query.offset:
+            self._log.add([Outgoing(query, logged.value, codec.MSGPACK if logged.msgpack else codec.JSON)])
+        elif not self._owes_audit(query, logged):
+            self._acknowledge(query.partition, [query.offset], query.generation)
+
+    async def idle(self) -> None:
+        """Wait until nothing is being sent."""
+        await self._log.idle()
+        if self._audits is not None:
+            await self._audits.log.idle()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        await self._log.run()
+
+    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+        """Index what stands in the logs behind the indexes, as `IndexedLog.restore`; how many predictions that were."""
+        count = await self._log.restore(partitions, horizon_s)
+        if self._audits is not None:
+            await self._audits.restore(partitions, horizon_s)
+        return count
+
+    async def catch_up(self, partitions: Iterable[int]) -> None:
+        """Index what stands in the logs behind the indexes: predictions first, because audits follow them."""
+        await self._log.catch_up(partitions)
+        if self._audits is not None:
+            await self._audits.log.catch_up(partitions)
+
+    def _round_ended(self, answers: list[Answer], took_s: float) -> None:
+        self._sent(answers)
+        self.delivery_s += (took_s - self.delivery_s) / MEMORY_ROUNDS
+
+    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
+        done: list[int] = []
+        for one in outgoing:
+            query, value, kind, answer = one
+            if answer is None:
+                done.append(query.offset)
+                continue
+            pending = answer.pending
+            if pending.audit is not None:
+                pending.move(RECORDED_FIRST)
+                self._follow(pending)
+            else:
+                pending.move(RECORDED)
+                if alone or not self._owes_another(query):
+                    done.append(query.offset)
+            for again in self._recorded(query):
+                if again.offset != query.offset:
+                    self._log.add([Outgoing(again, value, kind)])
+                elif pending.audit is None:
+                    done.append(again.offset)
+        self._acknowledge(partition, done, generation)
+
+    def _follow(self, pending: Pending) -> None:
+        assert self._audits is not None
+        self._audits.follow(pending)
+
+    def _owes_audit(self, query: Received, logged: Logged) -> bool:
+        return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_in(logged))
+
+    def _owes_another(self, query: Received) -> bool:
+        """Whether somebody else's prediction about the query came first, and its audit is not there."""
+        (first,) = self._log.index.of(query.partition).find([query.query_id])
+        return first is not None and head_of(first).query_offset == query.offset and self._owes_audit(query, first)
+
+
+def head_of(logged: Logged) -> Head:
+    """Which query a prediction answers."""
+    return _heads.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+
+
+def named_in(logged: Logged) -> list[str]:
+    """References of the models that a prediction names."""
+    found = _asked.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
+    return [f"{one.model}:{one.version}" for one in (*found.models, *found.missing)]
+
+
+def answers(logged: Logged, query: Received) -> bool:
+    """Whether a prediction with the query's id is about it: another application may use the same ids."""
+    return head_of(logged).application == query.application
+
+
+def read_prediction(record: ConsumerRecord[Any, Any]) -> tuple[Head | None, Logged]:
+    """A record of the predictions topic; no head for one that is no prediction, whoever wrote it."""
+    logged = Logged(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
+    try:
+        head = head_of(logged)
+    except UndecodableRecord:
+        return None, logged
+    return head, logged._replace(audited=True) if head.audited else logged

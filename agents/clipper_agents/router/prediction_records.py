@@ -1,0 +1,190 @@
+"""Answers to prediction records, and what was asked for the log only to audit records."""
+
+import contextlib
+from functools import lru_cache
+from typing import Any
+
+from msgspec import UNSET
+
+from clipper_stream.query import Answer, Application, ModelUse, Received, Unused
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
+from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
+
+MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
+"""Of a prediction; the key, which is the query's, needs room as well."""
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
+_NO_FEATURES: list[float] = []
+JSON_HEADERS: list[tuple[str, bytes]] = [(codec.CONTENT_TYPE, codec.JSON.encode())]
+
+
+def headers_of(content_type: str) -> list[tuple[str, bytes]]:
+    """The headers of a record of this content type."""
+    return codec.MSGPACK_HEADERS if content_type == codec.MSGPACK else JSON_HEADERS
+
+
+def encode_answer(answer: Answer, most_bytes: int = MOST_BYTES) -> tuple[Answer, bytes]:
+    """The answer, and its prediction as bytes in the content type of its query.
+
+    An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
+
+    Args:
+        answer: What was decided.
+        most_bytes: Size of the prediction at most.
+    """
+    try:
+        encoded = _encoded(answer)
+        if len(encoded) <= most_bytes:
+            return answer, encoded
+        size = f"the answer takes {len(encoded)} bytes, a record has at most {most_bytes}"
+        why = f"{size}: ask for fewer rows at once"
+    except _UNWRITABLE as error:
+        why = f"the answer cannot be written as {answer.query.content_type}: {error}"
+    return _default(answer, why, most_bytes)
+
+
+def _default(answer: Answer, why: str, most_bytes: int) -> tuple[Answer, bytes]:
+    """The application's default output instead, and null when that is the one that no record can hold."""
+    with contextlib.suppress(*_UNWRITABLE):
+        default = _without_outputs(answer, why, answer.application and answer.application.default_output)
+        encoded = _encoded(default)
+        if len(encoded) <= most_bytes:
+            return default, encoded
+    default = _without_outputs(answer, why, None)
+    return default, _encoded(default)
+
+
+def encode_audit(answer: Answer, most_bytes: int = MOST_BYTES) -> bytes:
+    """An audit as bytes in the content type of its query; one that no record can hold becomes one without outputs.
+
+    Args:
+        answer: What was asked for the log only, and came.
+        most_bytes: Size of the record at most.
+    """
+    kind = answer.query.content_type
+    try:
+        encoded = codec.audits.encode(audit_of(answer), kind)
+        if len(encoded) <= most_bytes:
+            return encoded
+        why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
+    except _UNWRITABLE as error:
+        why = f"the audit cannot be written as {kind}: {error}"
+    missing = [Unused(use.ref, use.propensity, use.served, "error", why) for use in answer.used]
+    return codec.audits.encode(audit_of(answer._replace(used=(), unused=(*missing, *answer.unused))), kind)
+
+
+def audit_of(answer: Answer) -> Audit:
+    """The record of an audit."""
+    query = answer.query
+    return Audit(
+        query_id=query.query_id,
+        application=query.application,
+        context=query.context,
+        models=[_model_answer(use, query.packed) for use in answer.used],
+        missing=[_missing(model) for model in answer.unused],
+        query_offset=query.offset,
+        audited_at_ms=round(answer.decided_at_s * 1e3),
+    )
+
+
+def _encoded(answer: Answer) -> bytes:
+    return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
+
+
+def _without_outputs(answer: Answer, why: str, default_output: Any) -> Answer:
+    return answer._replace(
+        outputs=[] if answer.query.packed else [default_output],
+        confidence=0.0,
+        reason="errors",
+        explanation=why,
+        served_propensity=None,
+        used=(),
+        unused=(),
+    )
+
+
+def prediction_of(answer: Answer) -> Prediction:
+    """The prediction record of an answer; what is as in most answers is left at its default, which costs nothing."""
+    pending, application, outputs, at_s, confidence, reason, explanation, served_propensity, used, unused = answer
+    query = pending.query
+    packed, queried_at_s = query.packed, query.queried_at_s
+    prediction = Prediction(
+        query_id=query.query_id,
+        application=query.application,
+        output=UNSET if packed else outputs[0],
+        confidence=confidence,
+        models=[_model_answer(use, packed) for use in used],
+        query_offset=query.offset,
+        queried_at_ms=round(queried_at_s * 1e3),
+        predicted_at_ms=round(at_s * 1e3),
+        latency_ms=round((at_s - queried_at_s) * 1e6) / 1e3,  # to microseconds; round(x, 3) takes four times as long
+    )
+    if used or unused:
+        prediction.served_propensity = served_propensity
+        prediction.features = pending.features or _NO_FEATURES
+        if application is not None:
+            prediction.policy = _policy(query, application)
+        if unused:
+            prediction.missing = [_missing(model) for model in unused]
+    if packed:
+        prediction.outputs = list(outputs)
+    if pending.audit is not None:
+        prediction.audited = True
+    if query.context is not None:
+        prediction.context = query.context
+    if reason is not None:
+        prediction.default, prediction.reason, prediction.explanation = True, reason, explanation
+    return prediction
+
+
+def _policy(query: Received, application: Application) -> PolicyRef:
+    return policy_ref(application.policy.name if query.models is None else NAMED, application.revision)
+
+
+@lru_cache(maxsize=1024)
+def policy_ref(name: str, version: int) -> PolicyRef:
+    """One record for all decisions of a policy and revision."""
+    return PolicyRef(name=name, version=version)
+
+
+@lru_cache(maxsize=4096)
+def name_and_version(ref: str) -> tuple[str, str]:
+    """The two halves of a model reference."""
+    name, _, version = ref.partition(":")
+    return name, version
+
+
+NAMED = "named"
+"""Stands for the policy in the decision about a query that named its models: such a decision is not learned from."""
+
+
+def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
+    ref, propensity, served, outputs, latency_s, cached, missing = use
+    name, version = name_and_version(ref)
+    answer = ModelAnswer(
+        model=name,
+        version=version,
+        propensity=propensity,
+        output=UNSET if packed else outputs[0],
+        latency_ms=round(latency_s * 1e6) / 1e3,
+        cached=cached,
+        served=served,
+    )
+    if packed:
+        answer.outputs = list(outputs)
+        answer.missing_rows = [MissingRow(row=row, reason=reason, explanation=why) for row, reason, why in missing]
+    return answer
+
+
+def _missing(model: Unused) -> Missing:
+    name, version = name_and_version(model.ref)
+    return Missing(
+        model=name,
+        version=version,
+        propensity=model.propensity,
+        reason=model.reason,
+        explanation=model.explanation,
+        served=model.served,
+    )

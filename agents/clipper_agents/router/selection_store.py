@@ -1,0 +1,177 @@
+"""Selection state by application and context: rows of the selection table, merged over partitions when it is shared.
+
+Rules of this file:
+- A row belongs to one (application, context) in one partition, and the partition's owner alone writes it.
+- Without a context, the state is the sum of all partitions' rows in partition order: own rows as they are in the table,
+  those of other routers as they were published last. With a context, all its queries are in one partition.
+- The rows with the empty application are notes, and are stored behind the others: without a context the position, and
+  with an application's name in place of the context its newest restore, as the control topic counts them (`applied`).
+- That without a context is the partition's position: the last feedback offset that is in the rows.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.table import StepTable
+from clipper_stream.query import Application
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_stream.selection.trials import Choice
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_row
+
+logger = logging.getLogger(__name__)
+
+MAX_PREPARED = 20_000
+"""Prepared choices kept, a few hundred bytes each: one for each application and active context."""
+
+_rows = msgspec.msgpack.Decoder(SelectionRow)
+_keys = msgspec.msgpack.Decoder(RowKey)
+_encode = msgspec.msgpack.Encoder().encode
+
+NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
+
+
+def newer(candidate: bytes, current: bytes) -> bool:
+    """Whether a row is of a later feedback than another with the same key."""
+    return _rows.decode(candidate).offset > _rows.decode(current).offset
+
+
+def state_of(row: SelectionRow) -> SelectionState:
+    """The row's totals as the library's state."""
+    return SelectionState(
+        {
+            totals.model: ModelTotals(
+                totals.count, totals.loss, totals.weighted_count, totals.weighted_loss, totals.moments
+            )
+            for totals in row.totals
+        }
+    )
+
+
+def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
+    """A state as a row: the last feedback in it, and how many."""
+    totals = [
+        ModelTotalsRecord(
+            model=model,
+            count=sums.count,
+            loss=sums.loss,
+            weighted_count=sums.weighted_count,
+            weighted_loss=sums.weighted_loss,
+            moments=sums.moments,
+        )
+        for model, sums in state.totals.items()
+    ]
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+
+
+class Selection:
+    """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
+
+    def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
+        self._table, self._max_prepared = table, max_prepared
+        self._partitions = range(partitions)
+        self._owned: set[int] = set()
+        self._published: dict[RowKey, SelectionState] = {}
+        self._unpublished: dict[RowKey, bytes] = {}
+        self._prepared: OrderedDict[tuple[str, int | None, str | None], Choice] = OrderedDict()
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+    def own(self, partitions: Iterable[int]) -> None:
+        """These partitions' rows are here now, and are written here."""
+        self._owned = set(partitions)
+        self._prepared.clear()
+        for partition in self._owned:
+            for key, value in self._table.rows(partition).items():
+                self._note(_keys.decode(key), value)
+
+    def position(self, partition: int) -> int:
+        """The last feedback offset that is in the partition's rows, -1 for none."""
+        return self._row(RowKey("", None, partition)).offset
+
+    def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
+        """The row, an empty one when there is none."""
+        return self._row(RowKey(application, context, partition))
+
+    def contexts(self, application: str, partition: int) -> list[str | None]:
+        """The contexts of the application that have a row in the partition; None is that without a context."""
+        keys = map(_keys.decode, self._table.rows(partition))
+        return [key.context for key in keys if key.application == application]
+
+    async def write(
+        self, outbox: Outbox, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int
+    ) -> None:
+        """Store rows and the new position in one step; they are durable when this returns."""
+        notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
+        encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
+        encoded[RowKey("", None, partition)] = encode_row(SelectionRow(version=ROW_VERSION, offset=position))
+        await self._table.write(outbox, partition, {_encode(key): value for key, value in encoded.items()})
+        for key, value in encoded.items():
+            self._note(key, value)
+
+    def _row(self, key: RowKey) -> SelectionRow:
+        value = self._table.get_row(key.partition, _encode(key))
+        return NO_ROW if value is None else _rows.decode(value)
+
+    def _note(self, key: RowKey, value: bytes) -> None:
+        if key.application and key.context is None:
+            self._prepared.pop((key.application, None, None), None)
+            self._unpublished[key] = value
+        elif key.application:
+            self._prepared.pop((key.application, key.partition, key.context), None)
+
+    # --- totals of other routers ------------------------------------------------------------------------------------
+    def take_published(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
+        """Totals that a router published; our own come back too, and are ignored in favour of the table."""
+        for record in records:
+            try:
+                key = _keys.decode(record.key or b"")
+                row = _rows.decode(record.value) if record.value is not None else NO_ROW
+            except ValueError as error:  # a topic that anybody can write to must not stop every router
+                logger.error("totals ignored offset=%d reason=%s", record.offset, error)  # noqa: TRY400
+                continue
+            if row.version == ROW_VERSION:
+                self._published[key] = state_of(row)
+            if key.partition not in self._owned:
+                self._prepared.pop((key.application, None, None), None)
+
+    def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+        """Records for the selection topic: the rows that changed since this was asked last."""
+        changed, self._unpublished = self._unpublished, {}
+        return [(_encode(key), value, []) for key, value in changed.items() if key.partition in self._owned]
+
+    # --- choices ----------------------------------------------------------------------------------------------------
+    def prepare(self, application: Application, partition: int, context: str | None) -> Choice:
+        """The policy's choice with audits and trials, from the totals known now."""
+        key = (application.name, None if context is None else partition, context)
+        found = self._prepared.get(key)
+        if found is None:
+            state = self.state(application.name, partition, context)
+            found = application.choice(state)
+            self._prepared[key] = found
+            if len(self._prepared) > self._max_prepared:
+                self._prepared.popitem(last=False)
+        return found
+
+    def state(self, application: str, partition: int, context: str | None) -> SelectionState:
+        """What is known of the application's models, in a context or over all partitions."""
+        if context is not None:
+            return state_of(self.row(application, context, partition))
+        return merge(self._part(application, number) for number in self._partitions)
+
+    def forget(self, application: str) -> None:
+        """The application's manifest changed: its choices are prepared anew."""
+        for key in [key for key in self._prepared if key[0] == application]:
+            del self._prepared[key]
+
+    def _part(self, application: str, partition: int) -> SelectionState:
+        if partition in self._owned:
+            return state_of(self.row(application, None, partition))
+        return self._published.get(RowKey(application, None, partition), _NO_STATE)
+
+
+_NO_STATE = SelectionState()

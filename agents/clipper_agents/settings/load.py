@@ -1,0 +1,212 @@
+"""`Settings`: a checked configuration, and how it is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
+from clipper_agents.settings.error_messages import explained
+from clipper_agents.settings.sections import (
+    BrokerSection,
+    HostSection,
+    KafkaSection,
+    ModelsSection,
+    RouterSection,
+    StewardSection,
+)
+from clipper_agents.settings.sources import overlay, read_file
+from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings, StewardSettings
+from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.models.allowlist import is_path
+from clipper_stream.models.runtimes.model_files import FileRules
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The content of clipper.toml with the environment and the command line on top.
+
+    >>> Settings(router=RouterSection(processes=2)).router.processes
+    2
+    """
+
+    kafka: KafkaSection = KafkaSection()
+    broker: BrokerSection = BrokerSection()
+    router: RouterSection = RouterSection()
+    host: HostSection = HostSection()
+    steward: StewardSection = StewardSection()
+    loading: ModelsSection = msgspec.field(default_factory=ModelsSection, name="models")
+    applications: list[ApplicationManifest] = msgspec.field(default_factory=list, name="application")
+    models: list[ModelManifest] = msgspec.field(default_factory=list, name="model")
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The topics."""
+        return Catalogue(prefix=self.kafka.prefix, partitions=self.kafka.partitions)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the deployment lives on a temporary embedded broker, so that all its data is temporary."""
+        return self.kafka.bootstrap is None and self.broker.data_dir is None
+
+    def connection(self, environ: Mapping[str, str]) -> KafkaConnection:
+        """How to reach Kafka.
+
+        Args:
+            environ: Only `KAFKA_SASL_PASSWORD` is read from it; `load_settings` has read the rest.
+
+        Raises:
+            InvalidSetting: no address, or settings that do not fit together.
+        """
+        kafka = self.kafka
+        if not kafka.bootstrap:
+            raise InvalidSetting(
+                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap"
+            )
+        try:
+            return KafkaConnection(
+                kafka.bootstrap,
+                security_protocol=kafka.security_protocol.upper(),
+                sasl_mechanism=kafka.sasl_mechanism and kafka.sasl_mechanism.upper(),
+                username=kafka.username,
+                password=(environ.get(VARIABLES["password"]) or None) if kafka.username else None,
+                cafile=kafka.cafile,
+                certfile=kafka.certfile,
+                keyfile=kafka.keyfile,
+            )
+        except InvalidConnection as error:
+            raise InvalidSetting(str(error)) from error
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """What a process may load: what is said, or else what this configuration itself declares, and nothing else.
+
+        To be asked of a configuration that an operator wrote, never of one with models from the control topic.
+        """
+        said = self.loading.allowed
+        return tuple(said) if said is not None else tuple(dict.fromkeys(declared_code(self.models)))
+
+    @property
+    def files(self) -> FileRules:
+        """What the operator says about model files."""
+        return FileRules(unpickle=self.loading.unpickle, cache_dir=self.loading.cache_dir)
+
+    def model(self, ref: str) -> ModelManifest:
+        """The declared model of this reference, `name:version`.
+
+        Raises:
+            UnknownName: it is not declared.
+        """
+        declared = {model.ref: model for model in self.models}
+        if ref not in declared:
+            raise UnknownName(f"model {ref!r} is not declared; declared: {', '.join(declared) or 'none'}")
+        return declared[ref]
+
+    def router_settings(self, instance: str, kafka: KafkaConnection) -> RouterSettings:
+        """What the router of this name needs."""
+        return RouterSettings(
+            kafka=kafka,
+            catalogue=self.catalogue,
+            data_dir=Path(self.router.data_dir or "data/router") / instance,
+            instance=instance,
+            allowed=self.allowed,
+            files=self.files,
+            max_in_flight=self.router.max_in_flight,
+            horizon_s=self.router.horizon_s,
+            cache_bytes=int(self.router.cache_mib * MIB),
+            metrics_port=self.router.metrics_port,
+            metrics_address=self.router.metrics_address,
+            profile=self.router.profile,
+        )
+
+    def host_data_dir(self, instance: str) -> Path:
+        """Where the host of this name keeps what it must know after a death."""
+        return Path(self.host.data_dir or "data/host") / instance
+
+    def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
+        """What the host of this name needs to serve the model."""
+        return HostSettings(
+            kafka=kafka,
+            catalogue=self.catalogue,
+            model=model,
+            allowed=self.allowed,
+            files=self.files,
+            data_dir=self.host_data_dir(instance),
+            instance=instance,
+            metrics_port=self.host.metrics_port,
+            metrics_address=self.host.metrics_address,
+        )
+
+    def steward_settings(self, instance: str, kafka: KafkaConnection) -> StewardSettings:
+        """What the steward of this name needs."""
+        return StewardSettings(
+            kafka=kafka,
+            catalogue=self.catalogue,
+            instance=instance,
+            horizon_s=self.router.horizon_s,
+            max_queries=self.steward.max_queries,
+            metrics_port=self.steward.metrics_port,
+            metrics_address=self.steward.metrics_address,
+        )
+
+
+def load_settings(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> Settings:
+    """Read, convert and check a configuration.
+
+    Args:
+        path: A TOML file, or JSON of the same shape; None: defaults, environment and command line only.
+        environ: The environment variables.
+        overrides: From the command line, `section.key` to text.
+
+    Raises:
+        InvalidSetting: with the file, the key, the value and what is allowed.
+    """
+    content = overlay(read_file(path) if path else {}, environ, overrides or {})
+    source = str(path) if path else "settings"
+    try:
+        settings = msgspec.convert(content, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidSetting(f"{source}: {explained(str(error), content, Settings)}") from error
+    problems = [*_section_problems(settings), *manifest_problems(settings.applications, settings.models)]
+    if problems:
+        raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
+    settings = _with_paths_from(path.parent, settings) if path else settings
+    if outside := [*outside_problems(settings.models, settings.allowed, settings.files)]:
+        raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
+    return settings
+
+
+def _section_problems(settings: Settings) -> list[str]:
+    problems = []
+    processes, partitions = settings.router.processes, settings.kafka.partitions
+    if processes > partitions:
+        problems.append(f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer")
+    if settings.forgets and (settings.router.data_dir or settings.host.data_dir):
+        problems.append(
+            "router.data_dir and host.data_dir outlive the temporary embedded broker that they belong to: "
+            "give broker.data_dir (or kafka.bootstrap) as well, or none of them"
+        )
+    return problems
+
+
+def _with_paths_from(folder: Path, settings: Settings) -> Settings:
+    """Model files and directories are named relative to the configuration's folder: it can be used from anywhere."""
+    models = [
+        msgspec.structs.replace(model, uri=str((folder / model.uri).resolve())) if _is_relative_file(model) else model
+        for model in settings.models
+    ]
+    allowed, cache_dir = settings.loading.allowed, settings.loading.cache_dir
+    if allowed is not None:
+        allowed = [str((folder / entry).resolve()) if is_path(entry) else entry for entry in allowed]
+    if cache_dir is not None:
+        cache_dir = str((folder / cache_dir).resolve())
+    loading = msgspec.structs.replace(settings.loading, allowed=allowed, cache_dir=cache_dir)
+    return msgspec.structs.replace(settings, models=models, loading=loading)
+
+
+def _is_relative_file(model: ModelManifest) -> bool:
+    return model.runtime != "python" and "://" not in model.uri and not Path(model.uri).is_absolute()

@@ -1,0 +1,240 @@
+"""How the status of applications follows from what was read.
+
+[facts: what is declared, changed, learned] + [recent: what flowed] + [processes: what workers serve] -> [applications]
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipper_agents.status.deployment_view import Facts, one_line
+from clipper_agents.status.intervals import newcombe, wilson
+from clipper_agents.status.model import (
+    ApplicationStatus,
+    ChangeStatus,
+    Comparison,
+    DriftStatus,
+    Latency,
+    Loss,
+    Stage,
+    TrialStatus,
+    VersionStatus,
+    Workers,
+)
+from clipper_agents.status.traffic_window import Counts, Recent, quantile
+from clipper_agents.status.trial_rule import waits_for
+from clipper_stream.errors import SetupError
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+
+SHOWN_CHANGES = 5
+DRIFT_SHOWN_S = 7 * 86_400.0
+"""As long as the logs are kept in which one can look why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """Makes the status of applications of what was read.
+
+    Attributes:
+        facts: What is declared, changed and learned.
+        recent: What flowed.
+        now_s: The time, seconds since the epoch.
+        window_s: Seconds that figures of what flowed are of.
+        context: Whose weights and losses are wanted.
+        comparisons: The steward's; absent: of totals.
+        workers: What is known of processes.
+    """
+
+    facts: Facts
+    recent: Recent
+    now_s: float
+    window_s: int
+    context: str | None = None
+    comparisons: Sequence[Comparison] = ()
+    workers: Workers = field(default_factory=Workers)
+
+    def applications(self, names: Iterable[str] | None = None) -> dict[str, ApplicationStatus]:
+        """Every application, or those named, by name."""
+        declared = self.facts.manifests.applications
+        wanted = sorted(declared if names is None else set(names) & declared.keys())
+        return {name: self._application(declared[name]) for name in wanted}
+
+    def _application(self, manifest: ApplicationManifest) -> ApplicationStatus:
+        name = manifest.name
+        counts = self.recent.window(name, self.now_s, self.window_s)
+        state = self.facts.state(name, self.context)
+        return ApplicationStatus(
+            models=tuple(manifest.models),
+            revision=manifest.revision,
+            policy=manifest.policy.name,
+            objective_ms=manifest.objective_ms,
+            window_s=counts.seconds,
+            queries=counts.queries,
+            defaults=dict(counts.defaults.most_common()),
+            feedback=counts.feedback,
+            latency=self.workers.answers.get(name) or _latency(counts.latencies_ms),
+            versions=tuple(self._versions(manifest, state, counts)),
+            trials=tuple(self._trial(manifest, trial, state) for trial in manifest.trials),
+            contexts=self.facts.contexts_of(name) if self.facts.contexts_read else None,
+            contexts_whole=self.facts.contexts_whole,
+            context=self.context,
+            changes=tuple(self._changes(name)),
+        )
+
+    # --- versions ---------------------------------------------------------------------------------------------------
+    def _versions(
+        self, manifest: ApplicationManifest, state: SelectionState, counts: Counts
+    ) -> Iterable[VersionStatus]:
+        weights = _weights(manifest, state, self._present(manifest.models))
+        for ref in manifest.models:
+            drift = self._drift(manifest.name, ref)
+            yield self._version(ref, "live", state, counts, weight=weights.get(ref), drift=drift)
+        for trial in manifest.trials:
+            drift = self._drift(manifest.name, trial.model)
+            yield self._version(trial.model, trial.stage, state, counts, declared_share=trial.share, drift=drift)
+        for ref in self._retired(manifest, state):
+            yield self._version(ref, "retired", state, counts)
+
+    def _present(self, refs: Iterable[str]) -> list[str]:
+        models = self.facts.manifests.models
+        return [ref for ref in refs if ref in models and not models[ref].retired]
+
+    def _retired(self, manifest: ApplicationManifest, state: SelectionState) -> list[str]:
+        """Versions that the application had once and that wait for a rollback."""
+        had = set(state.totals)
+        for change in self.facts.changes_of(manifest.name):
+            for then in (change.before, change.after):
+                had |= {*then.models, *(trial.model for trial in then.trials)} if then else set()
+        has = {*manifest.models, *(trial.model for trial in manifest.trials)}
+        models = self.facts.manifests.models
+        return sorted(ref for ref in had - has if ref in models and models[ref].retired)
+
+    def _version(
+        self,
+        ref: str,
+        stage: Stage,
+        state: SelectionState,
+        counts: Counts,
+        *,
+        weight: float | None = None,
+        declared_share: float | None = None,
+        drift: DriftStatus | None = None,
+    ) -> VersionStatus:
+        model = self.facts.manifests.models.get(ref)
+        reports = [*self.facts.hosts_of(ref)]
+        has_hosts = model is not None and not model.colocated
+        of = counts.asked if stage == "shadow" else counts.served
+        return VersionStatus(
+            model=ref,
+            stage=stage,
+            declared_share=declared_share,
+            weight=weight,
+            loss=_loss(state.of(ref)),
+            share=min(1.0, of[ref] / counts.queries) if counts.queries else None,
+            queries=counts.asked[ref],
+            hosts=self._ready(ref, [report.state for report in reports]) if has_hosts else None,
+            replicas=_replicas(model),
+            colocated=model is not None and model.colocated,
+            declared=model is not None,
+            starting=tuple(report.instance for report in reports if report.state in {"starting", "draining"}),
+            failed={
+                report.instance: one_line(report.reason or "no reason given")
+                for report in reports
+                if report.state == "failed"
+            },
+            batch_limit=self.workers.batch_limits.get(ref),
+            latency=self.workers.batches.get(ref) or _latency(counts.model_latencies_ms.get(ref, ())),
+            lag=self.workers.lag.get(ref),
+            drift=drift,
+        )
+
+    def _drift(self, application: str, ref: str) -> DriftStatus | None:
+        """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
+        found = self.facts.drifts.get((application, ref))
+        if found is None or not found.worse or self.now_s - found.at_ms / 1000 > DRIFT_SHOWN_S:
+            return None
+        return DriftStatus(
+            at_s=found.at_ms / 1000,
+            ago_s=self.now_s - found.at_ms / 1000,
+            loss_before=found.loss_before,
+            loss_after=found.loss_after,
+            context=None if found.context is None else one_line(found.context),
+            detector=one_line(found.detector),
+        )
+
+    def _ready(self, ref: str, states: Sequence[str]) -> int | None:
+        """Hosts that say so; where no host of the deployment says anything, those in the group."""
+        if self.facts.reports:
+            return sum(state == "ready" for state in states)
+        return self.workers.members.get(ref)
+
+    # --- trials and changes -----------------------------------------------------------------------------------------
+    def _trial(self, manifest: ApplicationManifest, trial: Trial, state: SelectionState) -> TrialStatus:
+        found = next(
+            (one for one in self.comparisons if (one.application, one.model) == (manifest.name, trial.model)), None
+        )
+        if found is None:
+            mine, others = state.of(trial.model), _sum(state.of(ref) for ref in manifest.models)
+            difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
+            feedbacks = int(mine.count)
+        else:
+            difference, lower, upper, feedbacks = found.difference or 0.0, found.lower, found.upper, found.feedbacks
+        return TrialStatus(
+            model=trial.model,
+            feedbacks=feedbacks,
+            difference=difference,
+            lower=lower,
+            upper=upper,
+            source="totals" if found is None else "steward",
+            since_s=self._since_s(manifest.name, trial.model),
+            automatic=trial.automatic,
+            waits_for=waits_for(trial, manifest.rollout, feedbacks, lower, upper),
+        )
+
+    def _since_s(self, application: str, ref: str) -> float | None:
+        """When the version got its stage and share: the last change about it."""
+        times = (change.at_ms for change in self.facts.changes_of(application) if change.model == ref)
+        return next((at_ms / 1000 for at_ms in times), None)
+
+    def _changes(self, application: str) -> Iterable[ChangeStatus]:
+        for change in self.facts.changes_of(application)[:SHOWN_CHANGES]:
+            yield ChangeStatus(
+                revision=change.revision,
+                at_s=change.at_ms / 1000,
+                by=one_line(change.by),
+                command=change.command,
+                model=change.model,
+                why=one_line(change.why),
+            )
+
+
+def _weights(manifest: ApplicationManifest, state: SelectionState, refs: list[str]) -> dict[str, float]:
+    if not refs:
+        return {}
+    try:
+        return make_policy(manifest.policy.name, manifest.policy.parameters).weights(state, refs)
+    except (SetupError, TypeError):  # routers refuse such a manifest too, and say so
+        return {}
+
+
+def _loss(totals: ModelTotals) -> Loss | None:
+    if totals.count <= 0:
+        return None
+    lower, upper = wilson(totals.loss, totals.count)
+    return Loss(count=round(totals.count, 3), mean=totals.loss / totals.count, lower=lower, upper=upper)
+
+
+def _latency(values: Sequence[float]) -> Latency | None:
+    p50_ms, p99_ms = quantile(0.5, values), quantile(0.99, values)
+    if p50_ms is None or p99_ms is None:
+        return None
+    return Latency(p50_ms=p50_ms, p99_ms=p99_ms, source="predictions")
+
+
+def _sum(totals: Iterable[ModelTotals]) -> ModelTotals:
+    return sum(totals, ModelTotals())
+
+
+def _replicas(model: ModelManifest | None) -> int:
+    return 0 if model is None or model.colocated or model.retired else model.replicas

@@ -1,0 +1,305 @@
+"""Reads the status of a deployment from Kafka alone.
+
+Rules of this file:
+- Requests time out quickly and are asked again, of another broker: one that is frozen must not hide the others.
+- The cluster is asked as it is; nothing is created, joined or committed.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.admin import administration, unreachable
+from clipper_agents.kafka.attempts import REQUEST_S, WITHIN_S, again
+from clipper_agents.status.build import Looking
+from clipper_agents.status.model import Comparison, Workers
+from clipper_agents.status.problems import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
+from clipper_agents.status.processes import read_metrics
+from clipper_agents.status.tailer import Following
+from clipper_agents.status.traffic_window import LONGEST_S
+from clipper_topics.catalogue import HOUR_MS, Catalogue
+from clipper_topics.connection import KafkaConnection
+
+CATCH_UP_S = 10.0
+"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
+UUID_LENGTH = 36
+
+
+COMPARE_S = 15.0
+"""For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
+ReadComparisons = Callable[[KafkaConnection, Catalogue], Awaitable[Sequence[Comparison]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What else is to be looked at.
+
+    Attributes:
+        context: Whose weights and losses are shown; None: those of queries without one.
+        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
+        read_comparisons: Reads what the steward knows of trials; None: they are compared by their totals.
+    """
+
+    context: str | None = None
+    metrics: tuple[str, ...] = ()
+    read_comparisons: ReadComparisons | None = None
+
+
+EVERYTHING = Wanted()
+
+
+async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted = EVERYTHING) -> Status:
+    """The deployment now.
+
+    Args:
+        connection: Where to read.
+        catalogue: Its topics.
+        wanted: What else is to be looked at.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * WITHIN_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise await unreachable(connection, error) from error
+
+
+async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack) -> Status:
+    admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
+    stack.push_async_callback(admin.close)
+    await admin.start()  # asks every address; when none answers, that is the answer
+    consumer = AIOKafkaConsumer(
+        **connection.aiokafka(), enable_auto_commit=False, request_timeout_ms=int(REQUEST_S * 1000)
+    )
+    stack.push_async_callback(consumer.stop)
+    await again(consumer.start)
+
+    cluster = await again(admin.describe_cluster)
+    topics = _topics(await again(admin.describe_topics), catalogue)
+    names = {topic.name for topic in topics}
+    manifests = await read_manifests(connection, catalogue) if catalogue.control in names else Manifests()
+    groups = [await _group(admin, consumer, catalogue, topics, None)]
+    for ref, model in manifests.models.items():
+        if not model.colocated:
+            group = await _group(admin, consumer, catalogue, topics, ref)
+            groups += [group] if group.members or not model.retired else []
+    following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
+    await following.position(_readable(topics))
+    unread = await following.catch_up(CATCH_UP_S)
+    following.facts.manifests = manifests
+    comparisons = await _compared(connection, catalogue, wanted, manifests)
+    at_s = time.time()
+    looking = Looking(
+        facts=following.facts,
+        recent=following.recent,
+        now_s=at_s,
+        window_s=LONGEST_S,
+        context=wanted.context,
+        comparisons=comparisons,
+        workers=_workers(groups, await read_metrics(wanted.metrics)),
+    )
+    return Status(
+        prefix=catalogue.prefix,
+        at_s=at_s,
+        brokers=tuple(await asyncio.gather(*(_broker(admin, broker) for broker in cluster["brokers"]))),
+        controller=cluster["controller_id"] >= 0,
+        silent_addresses=tuple(await _silent(connection)),
+        topics=topics,
+        missing_topics=tuple(_missing(catalogue, manifests, names)),
+        groups=tuple(groups),
+        applications=looking.applications(),
+        models=tuple(_models(manifests, groups)),
+        unreadable=dict(manifests.unreadable),
+        dead_letters=await _dead_letters(consumer, catalogue) if catalogue.dead_letters in names else 0,
+        unread_topics=tuple(unread),
+        refused_topics=tuple(sorted(following.refused)),
+    )
+
+
+async def _compared(
+    connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, manifests: Manifests
+) -> Sequence[Comparison]:
+    """What is known of trials; nothing where there are none, where the logs are too long, or may not be read."""
+    if wanted.read_comparisons is None or not any(one.trials for one in manifests.applications.values()):
+        return ()
+    try:
+        async with asyncio.timeout(COMPARE_S):
+            found = await wanted.read_comparisons(connection, catalogue)
+            return [one for one in found if one.feedbacks]
+    except (TimeoutError, KafkaError):
+        return ()
+
+
+def _readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic.name, number)
+        for topic in topics
+        for number in range(topic.partitions)
+        if number not in topic.leaderless
+    ]
+
+
+async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue) -> list[TopicPartition]:
+    """The deployment's partitions that have a leader.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with administration(connection) as admin:
+        return _readable(_topics(await admin.describe_topics(), catalogue))
+
+
+def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
+    """What the workers serve, with what their groups say."""
+    of_hosts = {group.model: group for group in groups if group.model is not None}
+    return replace(
+        served,
+        members={ref: len(group.members) for ref, group in of_hosts.items()},
+        lag={ref: sum(group.lag.values()) for ref, group in of_hosts.items()},
+    )
+
+
+async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> BrokerStatus:
+    try:
+        await asyncio.wait_for(admin._send_request(MetadataRequest([]), broker["node_id"]), REQUEST_S)  # noqa: SLF001 (aiokafka asks any broker, never a certain one)
+        reachable = True
+    except (KafkaError, OSError, TimeoutError):
+        reachable = False
+    address = f"{broker['host']}:{broker['port']}"
+    return BrokerStatus(node_id=broker["node_id"], address=address, reachable=reachable)
+
+
+async def _silent(connection: KafkaConnection) -> list[str]:
+    """Addresses of the connection at which nobody takes a connection."""
+    addresses = [address.strip() for address in connection.bootstrap.split(",")]
+    takes = await asyncio.gather(*map(_takes_connections, addresses))
+    return [address for address, taken in zip(addresses, takes, strict=True) if not taken]
+
+
+async def _takes_connections(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), REQUEST_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tuple[TopicStatus, ...]:
+    found = [topic for topic in described if topic["topic"].startswith(f"{catalogue.prefix}.")]
+    return tuple(
+        TopicStatus(
+            name=topic["topic"],
+            partitions=len(topic["partitions"]),
+            leaderless=tuple(sorted(one["partition"] for one in topic["partitions"] if one["leader"] < 0)),
+            under_replicated=tuple(
+                sorted(one["partition"] for one in topic["partitions"] if len(one["isr"]) < len(one["replicas"]))
+            ),
+        )
+        for topic in sorted(found, key=lambda topic: str(topic["topic"]))
+    )
+
+
+def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> list[str]:
+    wanted = [spec.name for spec in catalogue.fixed_topics()]
+    hosted = [one for one in manifests.models.values() if not (one.colocated or one.retired)]
+    wanted += [catalogue.requests(one.name, one.version) for one in hosted]
+    return [name for name in wanted if name not in names]
+
+
+async def _group(
+    admin: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    catalogue: Catalogue,
+    topics: Iterable[TopicStatus],
+    ref: str | None,
+) -> GroupStatus:
+    """The routers' group, or that of a model's hosts."""
+    if ref is None:
+        group = catalogue.router_group
+        read = {catalogue.queries, catalogue.feedback, catalogue.outputs}
+    else:
+        name, _, version = ref.rpartition(":")
+        group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
+    (response,) = await again(lambda: admin.describe_consumer_groups([group]))
+    (described,) = response.to_object()["groups"]
+    inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
+    return GroupStatus(
+        group=group,
+        model=ref,
+        state=described["state"],
+        members=tuple(sorted(map(_member, described["members"]), key=lambda member: member.instance)),
+        inputs=inputs,
+        lag=await _lag(admin, consumer, group, inputs),
+    )
+
+
+def _member(described: Mapping[str, Any]) -> MemberStatus:
+    assignment = described["member_assignment"]
+    decoded = ConsumerProtocolMemberAssignment.decode(assignment).assignment if assignment else ()
+    return MemberStatus(
+        instance=instance_of(described["member_id"]),
+        host=described["client_host"].lstrip("/"),
+        partitions={topic: tuple(sorted(partitions)) for topic, partitions in decoded},
+    )
+
+
+def instance_of(member_id: str) -> str:
+    """The instance name in a member's id: a static member's is the name, a hyphen and a UUID (KIP-345).
+
+    >>> instance_of("router-0-7f0d3c4e-58f5-4d3f-9d8e-2f4b8a3d6c11")
+    'router-0'
+    """
+    return member_id[: -UUID_LENGTH - 1] or member_id
+
+
+async def _lag(
+    admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, group: str, inputs: Mapping[str, int]
+) -> dict[str, int]:
+    """Records that the group has not finished, by topic; what was never committed counts from the beginning."""
+    partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
+    if not partitions:
+        return {}
+    committed = await again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
+    ends = await again(lambda: consumer.end_offsets(partitions))
+    begins = await again(lambda: consumer.beginning_offsets(partitions))
+    lag = dict.fromkeys(inputs, 0)
+    for tp in partitions:
+        done = committed[tp].offset if tp in committed else -1
+        lag[tp.topic] += max(0, ends[tp] - max(done, begins[tp]))
+    return lag
+
+
+def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[ModelStatus]:
+    members = {group.model: len(group.members) for group in groups}
+    for ref, model in sorted(manifests.models.items()):
+        yield ModelStatus(
+            ref=ref,
+            colocated=model.colocated,
+            replicas=0 if model.colocated or model.retired else model.replicas,
+            live=members.get(None if model.colocated and not model.retired else ref, 0),
+            retired=model.retired,
+        )
+
+
+async def _dead_letters(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> int:
+    """How many came within the last hour."""
+    tp = TopicPartition(catalogue.dead_letters, 0)
+    since_ms = int(time.time() * 1000) - HOUR_MS
+    first = (await again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
+    end = (await again(lambda: consumer.end_offsets([tp])))[tp]
+    return int(end - first.offset) if first is not None else 0

@@ -1,0 +1,222 @@
+"""What a deployment's records say of it, kept up to date record by record: a fold without Kafka.
+
+Rules of this file:
+- What cannot be read is left out: whoever can write to a topic must not be able to stop everybody from looking.
+- Of selection totals the newest record of a key counts, of a changelog the one with the highest feedback offset.
+- A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.state import read_drift
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_topics import codec
+from clipper_topics.change import Change
+from clipper_topics.codec import Headers, UndecodableRecord
+from clipper_topics.control_keys import is_drift
+from clipper_topics.drift import DriftEvent
+from clipper_topics.host_report import HostReport
+from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
+
+CHANGE = b"change/"
+KEPT_EVENTS = 100
+"""Shown are the last few; what is older is in the topics."""
+
+LONGEST_TEXT = 300
+"""Characters of a reason that somebody gave; the record has all of it."""
+
+_rows = msgspec.msgpack.Decoder(SelectionRow)
+_keys = msgspec.msgpack.Decoder(RowKey)
+Totals = dict[RowKey, SelectionRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a deployment.
+
+    Attributes:
+        at_s: When, seconds since the epoch.
+        application: Which one changed; None: a host reported.
+        text: What, in one line.
+    """
+
+    at_s: float
+    application: str | None = None
+    text: str
+
+
+@dataclass(slots=True)
+class Facts:
+    """Manifests, changes, hosts and selection totals, as they are now.
+
+    Attributes:
+        manifests: Applications and models.
+        changes: By application and revision.
+        drifts: The newest detected change of a loss, by application and version.
+        reports: What each host said last, by its key.
+        published: Totals without context, by key.
+        contexts: Totals of contexts, by key.
+        contexts_read: Whether contexts are read at all.
+        contexts_whole: Whether every one of them was read.
+        events: Changes and hosts' reports in the order in which they were read, the newest last.
+        seen: How many events there were in all.
+    """
+
+    manifests: Manifests = field(default_factory=Manifests)
+    changes: defaultdict[str, dict[int, Change]] = field(default_factory=lambda: defaultdict(dict))
+    drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
+    reports: dict[bytes, HostReport] = field(default_factory=dict)
+    published: Totals = field(default_factory=dict)
+    contexts: Totals = field(default_factory=dict)
+    contexts_read: bool = True
+    contexts_whole: bool = True
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    seen: int = 0
+
+    # --- records ----------------------------------------------------------------------------------------------------
+    def control(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+        """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
+        if (key or b"").startswith(CHANGE):
+            self._change(value, headers)
+        elif is_drift(key):
+            self._drift(key, value, headers)
+        else:
+            self.manifests.apply(key, value, list(headers))
+
+    def _change(self, value: bytes | None, headers: Headers) -> None:
+        try:
+            change = codec.changes.decode(value, headers)
+        except UndecodableRecord:
+            return
+        self.changes[change.application][change.revision] = change
+        self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
+
+    def _drift(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        found = read_drift(key, value, list(headers))
+        if found is not None:
+            self.drifts[found.application, found.model] = found
+            self._note(Event(at_s=found.at_ms / 1000, application=found.application, text=drift_described(found)))
+
+    def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
+        """Take a record of the hosts topic in; an empty value: the host has left.
+
+        Args:
+            key: The record's.
+            value: The record's.
+            headers: The record's.
+            at_s: Its timestamp, seconds since the epoch.
+        """
+        known = key or b""
+        if not value:
+            if (left := self.reports.pop(known, None)) is not None:
+                self._note(Event(at_s=at_s, text=f"host {left.instance} of {left.model} left"))
+            return
+        try:
+            report = codec.host_reports.decode(value, headers)
+        except UndecodableRecord:
+            return
+        self.reports[known] = report
+        why = f": {one_line(report.reason)}" if report.reason else ""
+        said = f"host {report.instance} of {report.model} is {report.state}{why}"
+        self._note(Event(at_s=report.at_ms / 1000 or at_s, text=said))
+
+    def totals(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record of the selection topic in."""
+        found = _totals(key, value)
+        if found is not None and found[0].application and found[0].context is None:
+            name, row = found
+            self.published[name] = row
+
+    def context(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record of the selection changelog in; rows without context are left to the selection topic."""
+        found = _totals(key, value)
+        if found is None or found[0].context is None:
+            return
+        name, row = found
+        if name not in self.contexts or self.contexts[name].offset <= row.offset:
+            self.contexts[name] = row
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        self.seen += 1
+
+    # --- what they say together -------------------------------------------------------------------------------------
+    def state(self, application: str, context: str | None = None) -> SelectionState:
+        """Totals of the application's models: those of a context, or of all queries without one."""
+        rows = self.published if context is None else self.contexts
+        keys = [key for key in rows if key.application == application and key.context == context]
+        return merge(_state_of(rows[key]) for key in sorted(keys, key=lambda key: key.partition))
+
+    def contexts_of(self, application: str) -> int:
+        """How many contexts of the application have totals of their own."""
+        return len({key.context for key in self.contexts if key.application == application})
+
+    def hosts_of(self, ref: str) -> Iterator[HostReport]:
+        """What the hosts of a model version said last, by instance."""
+        return iter(sorted((each for each in self.reports.values() if each.model == ref), key=lambda one: one.instance))
+
+    def changes_of(self, application: str) -> Sequence[Change]:
+        """Its changes, the newest first."""
+        found = self.changes.get(application, {})
+        return [found[revision] for revision in sorted(found, reverse=True)]
+
+    def events_since(self, seen: int) -> list[Event]:
+        """Those that came after so many."""
+        fresh = min(len(self.events), self.seen - seen)
+        return list(self.events)[len(self.events) - fresh :]
+
+
+def described(change: Change) -> str:
+    """A change in one line: what, of whom, by whom and why.
+
+    >>> described(Change(application="digits", revision=7, command="promote", model="svm:2", at_ms=0, by="ada"))
+    'digits revision 7: promote svm:2 by ada'
+    """
+    about = f" {change.model}" if change.model else ""
+    why = f": {one_line(change.why)}" if change.why else ""
+    return f"{change.application} revision {change.revision}: {change.command}{about} by {one_line(change.by)}{why}"
+
+
+def drift_described(found: DriftEvent) -> str:
+    """A detection in one line.
+
+    >>> from clipper_topics.examples import DRIFT
+    >>> drift_described(DRIFT)
+    'loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)'
+    """
+    context = "" if found.context is None else f" in context {one_line(found.context)}"
+    moved = f"has {'risen' if found.worse else 'fallen'} from {found.loss_before:.3f} to {found.loss_after:.3f}"
+    seen_by = f"{one_line(found.detector)}, {found.after} losses ago"
+    return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
+
+
+def one_line(text: str, most: int = LONGEST_TEXT) -> str:
+    r"""Somebody else's text as a terminal may have it: printable, in one line, not too long.
+
+    >>> one_line("bad\x1b[2J\n model")
+    'bad [2J model'
+    """
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def _totals(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
+    try:
+        name, row = _keys.decode(key or b""), _rows.decode(value or b"")
+    except ValueError:
+        return None
+    return (name, row) if row.version == ROW_VERSION else None
+
+
+def _state_of(row: SelectionRow) -> SelectionState:
+    return SelectionState(
+        {
+            totals.model: ModelTotals(totals.count, totals.loss, totals.weighted_count, totals.weighted_loss)
+            for totals in row.totals
+        }
+    )

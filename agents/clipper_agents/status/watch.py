@@ -1,0 +1,110 @@
+"""Looks at a deployment that is followed, once a second."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.status.application_problems import application_reasons, refused_reason
+from clipper_agents.status.build import Looking
+from clipper_agents.status.collect import CATCH_UP_S, readable_partitions
+from clipper_agents.status.deployment_view import Event, Facts
+from clipper_agents.status.model import ApplicationStatus
+from clipper_agents.status.tailer import POLL_S, Following
+from clipper_agents.status.traffic_window import Recent
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+WINDOW_S = 10
+"""Seconds of the figures: long enough for a p99, short enough to see a change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A deployment at one moment, as a view that goes on shows it.
+
+    Attributes:
+        at_s: When, seconds since the epoch.
+        applications: By name; the figures of what flowed are of the last seconds.
+        events: What happened since the look before.
+        latest: The last events, these included, the newest last.
+        reasons: What is wrong with applications and versions.
+    """
+
+    at_s: float
+    applications: dict[str, ApplicationStatus] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    latest: Sequence[Event] = ()
+    reasons: Sequence[str] = ()
+
+
+def look_at(
+    facts: Facts,
+    recent: Recent,
+    now_s: float,
+    seen: int,
+    application: str | None = None,
+    refused: Iterable[str] = (),
+) -> Look:
+    """What there is to see now.
+
+    Args:
+        facts: What is declared, changed and learned.
+        recent: What flowed.
+        now_s: Seconds since the epoch.
+        seen: How many events were shown before.
+        application: The only one that is wanted; None: all.
+        refused: Topics that may not be read.
+    """
+
+    def wanted(event: Event) -> bool:
+        return application is None or event.application in {None, application}
+
+    found = Looking(facts=facts, recent=recent, now_s=now_s, window_s=WINDOW_S).applications(
+        None if application is None else [application]
+    )
+    missing = [f"application {application} is not declared: run `clipper-stream apply`, or correct the name"]
+    return Look(
+        at_s=now_s,
+        applications=found,
+        events=[event for event in facts.events_since(seen) if wanted(event)],
+        latest=[event for event in facts.events if wanted(event)],
+        reasons=[
+            *map(refused_reason, sorted(refused)),
+            *([] if application is None or found else missing),
+            *application_reasons(found, now_s),
+        ],
+    )
+
+
+async def looks(
+    connection: KafkaConnection, catalogue: Catalogue, application: str | None, stopped: Callable[[], bool]
+) -> AsyncGenerator[Look, None]:
+    """A look at the end of each second, until somebody stops it.
+
+    Args:
+        connection: Where to read.
+        catalogue: The deployment.
+        application: The only one that is wanted; None: all.
+        stopped: Whether to end; asked several times a second.
+
+    Raises:
+        KafkaUnreachable: no broker answers at the start; later ones are waited for.
+        TopicMismatch: there is no such deployment.
+    """
+    partitions = await readable_partitions(connection, catalogue)
+    if catalogue.control not in {tp.topic for tp in partitions}:
+        raise TopicMismatch(
+            f"topic {catalogue.control} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
+    async with Following(connection, catalogue, contexts=False) as following:
+        await following.position(partitions)
+        await following.catch_up(CATCH_UP_S)
+        seen, due_s = following.facts.seen, time.time()
+        while not stopped():
+            if (left_s := due_s - time.time()) > 0:
+                await following.poll(min(left_s, POLL_S))
+                continue
+            yield look_at(following.facts, following.recent, time.time(), seen, application, following.refused)
+            seen, due_s = following.facts.seen, float(int(time.time()) + 1)

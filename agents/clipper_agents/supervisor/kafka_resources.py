@@ -1,0 +1,95 @@
+"""What the hosts of a version need on Kafka, and what is taken away when the version is gone."""
+
+import logging
+from collections.abc import Sequence
+
+from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, has_read_all, remove_members
+from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.topics import delete_topics, ensure_topics
+from clipper_agents.observability.logging import event
+from clipper_stream.errors import SetupError
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ModelManifest
+
+log = logging.getLogger(__name__)
+
+
+class Provisions:
+    """Requests topic and consumer group of versions.
+
+    Args:
+        kafka: How to reach the brokers.
+        catalogue: Names the topics.
+        replication: Copies of each partition of a new topic.
+        empty_within_s: How long a group may take to be empty once its hosts have ended.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        replication: int = 1,
+        empty_within_s: float = EMPTY_WITHIN_S,
+    ) -> None:
+        self._kafka, self._catalogue, self._replication = kafka, catalogue, replication
+        self._empty_within_s = empty_within_s
+
+    async def provide(self, model: ModelManifest) -> None:
+        """See that there is a requests topic with a partition a replica at least.
+
+        Raises:
+            KafkaUnreachable: no broker answers.
+            SetupError: Kafka refuses.
+        """
+        await ensure_topics(self._kafka, self._catalogue, [model], replication_factor=self._replication)
+
+    async def is_consumed(self, model: ModelManifest) -> bool:
+        """Whether its hosts have finished every request; True when nobody can tell because a right is missing."""
+        group, topic = self._names(model)
+        try:
+            return await has_read_all(self._kafka, group, topic)
+        except KafkaUnreachable:
+            return False
+        except SetupError as error:
+            event(log, "nobody sees whether all requests are finished", logging.WARNING, model=model.ref, reason=error)
+            return True
+
+    async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None:
+        """Hosts of these names have ended: the others get their partitions now, not when their session times out.
+
+        Raises:
+            KafkaUnreachable: no broker answers.
+        """
+        if not instances:
+            return
+        try:
+            await remove_members(self._kafka, self._names(model)[0], instances)
+        except KafkaUnreachable:
+            raise
+        except SetupError as error:
+            event(log, "ended hosts leave when their session times out", logging.WARNING, reason=error)
+
+    async def remove(self, model: ModelManifest) -> None:
+        """Delete the group and the requests topic, unless hosts that somebody else started are in the group.
+
+        Raises:
+            KafkaUnreachable: no broker answers.
+        """
+        group, topic = self._names(model)
+        try:
+            if await delete_group(self._kafka, group, self._empty_within_s):
+                await delete_topics(self._kafka, [topic])
+                event(log, "version removed", model=model.ref)
+                return
+            text = "version stays on Kafka: hosts that are not ours are in its group, end them and delete both"
+            event(log, text, logging.WARNING, model=model.ref, group=group, topic=topic)
+        except KafkaUnreachable:
+            raise
+        except SetupError as error:
+            text = "version stays on Kafka: give this user the rights of an operator, or delete both by hand"
+            event(log, text, logging.WARNING, model=model.ref, group=group, topic=topic, reason=error)
+
+    def _names(self, model: ModelManifest) -> tuple[str, str]:
+        catalogue = self._catalogue
+        return catalogue.host_group(model.name, model.version), catalogue.requests(model.name, model.version)

@@ -1,0 +1,101 @@
+"""The consumers and producers of an ordinary client of the topics: no group, no transaction, no idempotence."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from clipper_stream.client.access import explained
+from clipper_stream.errors import InvalidSetting
+from clipper_topics.connection import KafkaConnection
+
+MAX_BATCH_BYTES = 512 * 1024
+"""A call that finds the open batch full waits with all others like it, and each wakes at every batch: few is cheap."""
+
+
+def make_producer(kafka: KafkaConnection, **options: Any) -> AIOKafkaProducer:
+    """A producer without linger that waits for all in-sync replicas; it is to be started.
+
+    Not idempotent: a record repeated after a lost acknowledgement has the same query id, and counts once.
+
+    Args:
+        kafka: Where to write.
+        options: Further arguments of `AIOKafkaProducer`.
+    """
+    return AIOKafkaProducer(**kafka.aiokafka(), linger_ms=0, acks="all", max_batch_size=MAX_BATCH_BYTES, **options)
+
+
+async def assigned_consumer(
+    kafka: KafkaConnection,
+    topic: str,
+    *,
+    at_end: bool,
+    isolation_level: Literal["read_committed", "read_uncommitted"],
+    partitions: int | None = None,
+    max_partition_fetch_bytes: int = 1 << 20,
+) -> AIOKafkaConsumer:
+    """A started consumer of every partition of a topic, whose positions are known.
+
+    Args:
+        kafka: Where to read.
+        topic: The topic; it must exist.
+        at_end: Its position is after the last record there is now, or else before the first.
+        isolation_level: Whether records of open and aborted transactions are read.
+        partitions: Number of partitions; absent: Kafka is asked.
+        max_partition_fetch_bytes: The most that one fetch holds of a partition.
+
+    Raises:
+        InvalidSetting: the topic does not exist.
+        BrokerUnavailable: no broker answers.
+        AccessRefused: Kafka does not let us in, or not read the topic.
+    """
+    try:
+        numbers = range(partitions) if partitions is not None else await _partition_numbers(kafka, topic)
+        consumer = AIOKafkaConsumer(
+            **kafka.aiokafka(),
+            enable_auto_commit=False,
+            isolation_level=isolation_level,
+            max_partition_fetch_bytes=max_partition_fetch_bytes,
+        )
+        try:
+            await consumer.start()
+            await _assign(consumer, [TopicPartition(topic, number) for number in numbers], at_end=at_end)
+        except BaseException:
+            await stop_consumer(consumer)
+            raise
+    except (KafkaError, OSError) as error:
+        raise await explained(kafka, f"cannot read {topic}", error) from error
+    return consumer
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop it even while Kafka is down, when aiokafka 0.14 raises CancelledError halfway, before it disconnects."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping])
+    if stopping.cancelled():
+        await consumer._client.close()  # noqa: SLF001 the second half of `stop`, which there is no other way to reach
+
+
+async def _assign(consumer: AIOKafkaConsumer, partitions: list[TopicPartition], *, at_end: bool) -> None:
+    consumer.assign(partitions)
+    await (consumer.seek_to_end if at_end else consumer.seek_to_beginning)(*partitions)
+    for partition in partitions:  # a position is resolved when asked for, and must be before the first query
+        await consumer.position(partition)
+
+
+async def _partition_numbers(kafka: KafkaConnection, topic: str) -> Sequence[int]:
+    admin = AIOKafkaAdminClient(**kafka.aiokafka())
+    try:
+        await admin.start()
+        described = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    if any(found["error_code"] == TopicAuthorizationFailedError.errno for found in described):
+        raise TopicAuthorizationFailedError(topic)
+    numbers = sorted(part["partition"] for found in described for part in found["partitions"])
+    if not numbers:
+        raise InvalidSetting(f"there is no topic {topic!r}: start the pipeline first, or give its prefix")
+    return numbers

@@ -1,0 +1,77 @@
+"""What is summed about one candidate on the way through a log, whoever it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.support import SupportSums
+from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
+from clipper_stream.evaluation.log_summary import Outline
+from clipper_stream.evaluation.timeline import Sums
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """Sums of a candidate, or of what was logged.
+
+    Attributes:
+        outline: Of the log.
+        models: Columns that can be served.
+        estimates: By estimator.
+        support: What the estimates stand on; None: not asked for.
+        spans: By span of time.
+        contexts: By context; the last is for all that are not looked at.
+        differences: To the logged loss, by context.
+
+    >>> Tally.__slots__[0]
+    'outline'
+
+    Source: none, sums.
+    """
+
+    outline: Outline
+    models: tuple[str, ...]
+    estimates: dict[str, BlockSums] = field(default_factory=dict)
+    support: SupportSums | None = None
+    spans: Sums | None = None
+    contexts: Sums | None = None
+    differences: Sums | None = None
+
+    def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
+        """Sums of one more chunk."""
+        for name, part in parts.items():
+            self.estimates[name] = self.estimates[name].merged(part) if name in self.estimates else part
+
+    def add_support(self, part: SupportSums) -> None:
+        """Likewise."""
+        self.support = part if self.support is None else self.support.merged(part)
+
+    def add_losses(self, columns: DecisionColumns, loss: Floats, weight: Floats, shares: Floats) -> None:
+        """Losses of decisions with feedback, by span and by context.
+
+        Args:
+            columns: n decisions, all with feedback.
+            loss: Weighed loss of each, (n,).
+            weight: What it is weighed with; 0: nothing is known, (n,).
+            shares: Probability of serving each model, (n, M).
+        """
+        timeline, names = self.outline.timeline, self.outline.contexts
+        spans = Sums.of(timeline.span_of(columns.at_ms), timeline.spans, loss, weight, shares)
+        self.spans = spans if self.spans is None else self.spans.merged(spans)
+        place, bins = contexts_of(columns, names), len(names) + 1
+        none = np.zeros((len(columns), 0))
+        contexts = Sums.of(place, bins, loss, weight, none)
+        self.contexts = contexts if self.contexts is None else self.contexts.merged(contexts)
+        known = (weight > 0.0) & ~np.isnan(columns.answer_loss)
+        apart = np.where(known, loss - weight * np.nan_to_num(columns.answer_loss), 0.0)
+        differences = Sums.of(place, bins, apart, np.where(known, weight, 0.0), none)
+        self.differences = differences if self.differences is None else self.differences.merged(differences)
+
+
+def contexts_of(columns: DecisionColumns, names: tuple[str | None, ...]) -> np.ndarray:
+    """Place of each decision's context among the names; the number of names for any other, (n,)."""
+    place = {name: number for number, name in enumerate(names)}
+    table = np.array([place.get(name, len(names)) for name in columns.contexts] or [0], np.int64)
+    return table[columns.context]

@@ -1,0 +1,162 @@
+"""Candidates from short texts.
+
+exp3                              a policy that learns on the way, with its default parameters
+exp3:eta=0.2,exploration=0.1      ... with these
+split:svm:1=0.9,knn:1=0.1         ... or shares of models
+exp3 of svm:1+svm:2               ... among these models only
+frozen exp3                       a policy that does what it would do now, and learns nothing more
+svm:2, model svm:2                always this model
+ensemble svm:1+knn:1              all of these, with equal weights, combined as the application does
+ensemble svm:1=2+knn:1=1,combiner=mean,threshold=0.6
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.evaluation.candidates.ensemble import Ensemble
+from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.candidates.one_model import OneModel
+from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.evaluation.sequential.candidate_state import Place
+from clipper_stream.selection.registry import POLICIES, make_policy
+from clipper_stream.selection.state import SelectionState, merge
+
+Parsed = LearningPolicy | FixedPolicy | OneModel | Ensemble
+
+_SETTLED = ("single", "split")
+"""Policies that learn nothing: they are judged by every estimator, and not only by walking the log."""
+_OPTIONS = {"combiner": "combiner", "threshold": "confidence_threshold", "default": "default_output"}
+
+
+def parse_candidate(
+    text: str,
+    models: Sequence[str],
+    *,
+    answering: Answering | None = None,
+    states: Mapping[Place, SelectionState] | None = None,
+    known: Sequence[str] = (),
+) -> Parsed:
+    """The candidate that a text names.
+
+    Args:
+        text: As in the table above.
+        models: The application's models, in its order: among these a policy chooses where the text names none.
+        answering: How the application combines outputs; None: by vote, zero-one loss.
+        states: What was learned until the log begins, by (context, partition).
+        known: Other models that a text may name: versions on trial, retired ones, new ones.
+
+    >>> parse_candidate("split:svm:1=0.9,knn:1=0.1", ["svm:1", "knn:1"]).name
+    'frozen split:svm:1=0.9,knn:1=0.1'
+
+    Raises:
+        InvalidSetting: the text is none of these; the message says what would be.
+        UnknownName: it names a policy that is none.
+    """
+    every = tuple(dict.fromkeys([*models, *known]))
+    word, _, rest = text.strip().partition(" ")
+    rest = rest.strip()
+    if text.strip() in every:
+        return OneModel(model=text.strip())
+    if word == "model":
+        return OneModel(model=_model(rest, every))
+    if word == "ensemble":
+        return _ensemble(rest, every, answering or Answering())
+    frozen = word == "frozen"
+    return _policy(
+        rest if frozen else text.strip(), tuple(models), every, answering or Answering(), states or {}, frozen=frozen
+    )
+
+
+def _policy(
+    text: str,
+    models: tuple[str, ...],
+    every: tuple[str, ...],
+    answering: Answering,
+    states: Mapping[Place, SelectionState],
+    *,
+    frozen: bool,
+) -> Parsed:
+    head, of, among = text.partition(" of ")
+    chosen = tuple(_model(each, every) for each in among.split("+")) if of else models
+    name, _, parameters = head.strip().partition(":")
+    _check_policy(name, text, every)
+    policy = make_policy(name, _parameters(name, parameters, every))
+    if frozen or name in _SETTLED:
+        return FixedPolicy(policy=policy, models=chosen, states=_by_context(states), answering=answering)
+    return LearningPolicy(policy=policy, models=chosen, start=states)
+
+
+def _check_policy(name: str, text: str, every: Sequence[str]) -> None:
+    if name in POLICIES:
+        return
+    words = [*POLICIES, *every, "model", "ensemble", "frozen"]
+    near = get_close_matches(name, words, 1) or get_close_matches(text, words, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UnknownName(
+        f"candidate {text!r}: {hint}give a policy ({', '.join(sorted(POLICIES))}), a model ({', '.join(every)}), "
+        "`ensemble A+B`, or `frozen POLICY`"
+    )
+
+
+def _parameters(policy: str, text: str, every: Sequence[str]) -> dict[str, Any]:
+    """Parameters; a name that is a model's is a share of it."""
+    found: dict[str, Any] = {}
+    for name, value in _pairs(f"{policy}:{text}", text) if text else ():
+        if ":" in name:
+            found.setdefault("shares", {})[_model(name, every)] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _ensemble(text: str, every: Sequence[str], answering: Answering) -> Ensemble:
+    members, _, options = text.partition(",")
+    weights: dict[str, float] = {}
+    for member in members.split("+"):
+        model, equals, weight = member.strip().partition("=")
+        weights[_model(model, every)] = _value(weight) if equals else 1.0
+    changed: dict[str, Any] = {}
+    for name, value in _pairs(f"ensemble {text}", options) if options else ():
+        if name not in _OPTIONS:
+            raise InvalidSetting(f"option {name!r} of an ensemble: use one of {', '.join(_OPTIONS)}")
+        changed[_OPTIONS[name]] = value
+    return Ensemble(weights=weights, answering=replace(answering, **changed))
+
+
+def _pairs(whole: str, text: str) -> list[tuple[str, Any]]:
+    pairs = []
+    for part in text.split(","):
+        name, equals, value = part.strip().rpartition("=")
+        if not (equals and name and value):
+            raise InvalidSetting(f"{part.strip()!r} in candidate {whole!r}: write NAME=VALUE, as exp3:eta=0.2")
+        pairs.append((name.strip(), _value(value.strip())))
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """A JSON value, or else a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _model(text: str, every: Sequence[str]) -> str:
+    name = text.strip()
+    if name in every:
+        return name
+    near = get_close_matches(name, every, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidSetting(f"model {name!r}: {hint}give one of {', '.join(every) or 'none that is known'}")
+
+
+def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:
+    """Over all partitions, in their order."""
+    places = sorted(states, key=lambda place: place[1])
+    contexts = dict.fromkeys(context for context, _ in places)
+    return {context: merge(states[place] for place in places if place[0] == context) for context in contexts}

@@ -1,0 +1,171 @@
+"""Feedback that has not come yet, or never comes: who is left out, who counts more, and what is said about it.
+
+Rules of this file:
+- Young decisions are left out by their age, which their loss has nothing to do with.
+- Weights correct for feedback that comes more often for one model than for another. They cannot correct for feedback
+  that comes more often for a good answer than for a bad one: nothing in the log shows that.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.estimators.contexts import totals
+from clipper_stream.evaluation.estimators.feedback_delays import Delays, buckets_of, groups_of
+from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
+
+LEAST_ARRIVED = 0.05
+"""A decision so young that less has come of its like is left out: it would count more than twenty times."""
+LEAST_EXPECTED = 5.0
+CHANCE = 0.001
+"""Of a thousand logs in which it makes no difference who was served, one gives the warning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Censored:
+    """Decisions with and without feedback, by whom they served.
+
+    Attributes:
+        groups: As `Delays.groups`.
+        young: Decisions whose feedback may still come, left out, (G,).
+        came: Older ones with feedback, (G,).
+        missing: Older ones without, (G,).
+
+    >>> found = Censored(groups=("a:1", "b:1"), young=np.zeros(2), came=np.array([90.0, 50.0]),
+    ...                  missing=np.array([10.0, 50.0]))
+    >>> found.p_value < 1e-8, found.missing_ratio
+    (True, 0.3)
+
+    Source: Little and Rubin, "Statistical analysis with missing data", 3rd edition 2019, section 1.3.
+    """
+
+    groups: tuple[str, ...]
+    young: Floats
+    came: Floats
+    missing: Floats
+
+    @classmethod
+    def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
+        """How many there are; arguments as of `mature`."""
+        old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
+        kinds = np.column_stack([~old, old & rows, old & ~rows])
+        young, came, missing = totals(groups_of(columns), len(columns.models) + 2, kinds).T
+        groups = Delays.empty(columns.models).groups
+        return cls(groups=groups, young=young, came=came, missing=missing)
+
+    def merged(self, other: Self) -> Self:
+        """Both, whose decisions are different ones.
+
+        Raises:
+            InvalidSetting: they are of other models.
+        """
+        if self.groups != other.groups:
+            raise InvalidSetting(f"decisions of {self.groups} and {other.groups}: bring both to the same models first")
+        return type(self)(
+            groups=self.groups,
+            young=self.young + other.young,
+            came=self.came + other.came,
+            missing=self.missing + other.missing,
+        )
+
+    @property
+    def missing_ratio(self) -> float:
+        """Share of the older decisions without feedback; NaN without any."""
+        old = float((self.came + self.missing).sum())
+        return float(self.missing.sum()) / old if old else math.nan
+
+    @property
+    def p_value(self) -> float:
+        """How probable so different shares are by chance, if it made no difference who was served.
+
+        Source: Pearson's chi-square test of homogeneity, over groups of which at least five decisions with and five
+        without feedback are expected (Cochran, "Some methods for strengthening the common chi-square tests", 1954).
+        """
+        old, ratio = self.came + self.missing, self.missing_ratio
+        if math.isnan(ratio):
+            return 1.0
+        tested = old * min(ratio, 1.0 - ratio) >= LEAST_EXPECTED
+        old, missing = old[tested], self.missing[tested]
+        if len(old) < 2:  # noqa: PLR2004 (nothing to compare)
+            return 1.0
+        ratio = float(missing.sum() / old.sum())
+        distances = (missing - old * ratio) ** 2 / (old * ratio * (1.0 - ratio))
+        return chi_square_above(float(distances.sum()), len(old) - 1)
+
+    @property
+    def sentence(self) -> str:
+        """What was left out, for people."""
+        young, old = float(self.young.sum()), float((self.came + self.missing).sum())
+        return (
+            f"{young:,.0f} of {young + old:,.0f} decisions were left out because their feedback may still come; "
+            f"of the other {old:,.0f}, {self.missing.sum():,.0f} have none and were left out too"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to be wary of: empty, or that feedback depends on who was served."""
+        if self.p_value >= CHANCE:
+            return ()
+        old = self.came + self.missing
+        shares = {g: m / n for g, m, n in zip(self.groups, self.missing, old, strict=True) if n}
+        least, most = min(shares, key=lambda g: shares[g]), max(shares, key=lambda g: shares[g])
+        sentence = (
+            f"{shares[most]:.1%} of the decisions that {most} served have no feedback, of those of {least} "
+            f"{shares[least]:.1%}, more than chance explains (chi-square, p = {self.p_value:.1g}). Weigh against it "
+            "(weights_of), and find out whether feedback depends on the answer"
+        )
+        return (sentence,)
+
+
+def mature(columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Bools:
+    """Decisions that are old enough for their feedback to have come, (n,).
+
+    Args:
+        columns: n decisions.
+        now_ms: Up to when the log was read, milliseconds since the epoch.
+        maturity_ms: Least age, milliseconds, such as `Delays.maturity_ms` says.
+    """
+    return np.asarray(columns.at_ms <= now_ms - maturity_ms)
+
+
+def weights_of(columns: DecisionColumns, delays: Delays, now_ms: int) -> Floats:
+    """How much each decision counts, (n,): 1 / probability that feedback had come at its age, given who was served.
+
+    So the decisions with feedback stand for those without. Young decisions may stay in; those without feedback, or too
+    young (`LEAST_ARRIVED`), have 0.
+
+    Args:
+        columns: n decisions, of the models that the delays are of.
+        delays: Of the whole log, at the same time.
+        now_ms: Up to when the log was read, milliseconds since the epoch.
+
+    Source: Robins and Rotnitzky, "Recovery of information and adjustment for dependent censoring using surrogate
+    markers", 1992 (inverse probability of censoring weights).
+    """
+    arrived = delays.arrived[groups_of(columns), buckets_of(now_ms - columns.at_ms)]
+    counted = columns.with_feedback & (arrived >= LEAST_ARRIVED)
+    return np.divide(1.0, arrived, out=np.zeros(len(columns)), where=counted)
+
+
+def chi_square_above(value: float, degrees: int) -> float:
+    """Probability that a chi-square variable is above a value.
+
+    Args:
+        value: At least 0.
+        degrees: Of freedom, at least 1.
+
+    >>> round(chi_square_above(3.841, 1), 3), round(chi_square_above(5.991, 2), 3)
+    (0.05, 0.05)
+
+    Source: Abramowitz and Stegun, "Handbook of mathematical functions", 1964, 26.4.4 and 26.4.5.
+    """
+    half = value / 2.0
+    if half <= 0.0:
+        return 1.0
+    lowest = 0.5 * (degrees % 2)
+    powers = (lowest + step for step in range(degrees // 2))
+    terms = (math.exp(power * math.log(half) - half - math.lgamma(power + 1.0)) for power in powers)
+    return min(1.0, (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0) + sum(terms))

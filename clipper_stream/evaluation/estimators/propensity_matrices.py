@@ -1,0 +1,157 @@
+"""Logged decisions as four matrices, which is all that an estimator looks at.
+
+Rules of this file:
+- n decisions with feedback, K columns that a candidate chooses among (models; or models and ensembles).
+- A decision without feedback is no row: nothing is known about it. `censoring` says what that costs.
+- A loss is weighed with the probability of having been *scored*. A label scores every model that answered, so that is
+  the probability of having been asked, audits included. A loss, a reward, or a lone model that did not answer scores
+  the served one only, so that is the probability of having been served.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.estimators.blocks import Blocks, blocks_of
+from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
+
+_ROUNDING = 1e-6
+"""How far probabilities may miss a sum of 1: they are sums of logged float64, and often of float32 of a model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What n decisions say about a candidate.
+
+    Attributes:
+        weight: 1 / probability of having been scored where the loss is known, else 0; w in formulas, (n, K).
+        loss: Loss where it is known, else 0; L, (n, K).
+        target: Probability that the candidate serves this column alone, rows summing to 1; pi, (n, K).
+        predicted: Predicted loss; q, (n, K). None where no estimator that is used predicts.
+        answer_loss: Loss of the answer that was given; NaN where it is not known, (n,).
+        share: How much each decision counts, against censoring; None is equally, (n,).
+        block: Block of each decision, in [0, BLOCKS), (n,).
+
+    >>> two = Choices(weight=np.array([[2.0, 0.0]]), loss=np.array([[1.0, 0.0]]), target=np.array([[0.5, 0.5]]),
+    ...               predicted=None, answer_loss=np.array([1.0]), share=None, block=np.array([0]))
+    >>> two.importance.tolist()
+    [1.0]
+
+    Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 2 (with an audit,
+    more than one column of a row is known).
+    """
+
+    weight: Floats
+    loss: Floats
+    target: Floats
+    predicted: Floats | None
+    answer_loss: Floats
+    share: Floats | None
+    block: Blocks
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def ratio(self) -> Floats:
+        """How much more often the candidate chooses a column than the log has it, pi w, (n, K)."""
+        return self.target * self.weight
+
+    @property
+    def importance(self) -> Floats:
+        """Sum of `ratio` over the columns: what a decision counts for the candidate, 1 on average, (n,)."""
+        return row_sums(self.target, self.weight)
+
+    @property
+    def prediction(self) -> Floats:
+        """Predicted losses.
+
+        Raises:
+            InvalidSetting: there are none.
+        """
+        if self.predicted is None:
+            raise InvalidSetting("no predicted losses: give `predicted`, which OutcomeSums.predicted makes")
+        return self.predicted
+
+
+def choices_of(
+    columns: DecisionColumns, target: Floats, predicted: Floats | None = None, censoring: Floats | None = None
+) -> Choices:
+    """The decisions with feedback, as matrices.
+
+    Args:
+        columns: n decisions, with feedback or without.
+        target: Probability that the candidate serves each model alone, (n, M), in the order of `columns.models`.
+        predicted: Predicted loss of each model, (n, M).
+        censoring: How much each decision counts, (n,), as `censoring.weights_of` says; None is equally.
+
+    Raises:
+        InvalidSetting: a matrix of another shape, probabilities that are none, or a predicted loss that is no number.
+    """
+    _check(columns.loss.shape, target, predicted)
+    rows = columns.with_feedback
+    kept = None if rows.all() else np.flatnonzero(rows)
+    weight, loss = _weighed(columns)
+    return Choices(
+        weight=_of_rows(weight, kept),
+        loss=_of_rows(loss, kept),
+        target=_of_rows(target, kept),
+        predicted=None if predicted is None else _of_rows(predicted, kept),
+        answer_loss=columns.answer_loss if kept is None else columns.answer_loss[kept],
+        share=censoring if kept is None or censoring is None else censoring[kept],
+        block=blocks_of(columns) if kept is None else blocks_of(columns)[kept],
+    )
+
+
+def scored_propensity(columns: DecisionColumns, model: int) -> Floats:
+    """Probability with which a model was to be scored; 0 where it was not asked, (n,).
+
+    Args:
+        columns: n decisions.
+        model: Its column.
+
+    Source: `clipper_stream.feedback.update.score`, whose losses these are.
+    """
+    labelled = columns.answered[:, model] & (columns.label >= 0)
+    if labelled.all():
+        return columns.propensity[:, model]
+    return np.where(labelled, columns.propensity[:, model], columns.served_propensity * columns.served[:, model])
+
+
+def row_sums(left: Floats, right: Floats) -> Floats:
+    """Sum of products over the columns, (n,): the one operation that all estimators are made of."""
+    return np.asarray(np.einsum("ij,ij->i", left, right))
+
+
+def _weighed(columns: DecisionColumns) -> tuple[Floats, Floats]:
+    """Weights and losses, column by column: sums over few columns are fast where each lies beside itself in memory."""
+    shape = columns.loss.shape
+    weight, loss = np.empty(shape, order="F"), np.empty(shape, order="F")
+    for model in range(shape[1]):
+        scored, of_model = scored_propensity(columns, model), columns.loss[:, model]
+        known = (scored > 0.0) & ~np.isnan(of_model) & columns.with_feedback
+        np.divide(1.0, np.where(known, scored, np.inf), out=weight[:, model])  # faster than with `where=`
+        loss[:, model] = np.where(known, of_model, 0.0)
+    return weight, loss
+
+
+def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
+    """These rows, column by column; all of them with None."""
+    if kept is None:
+        return np.asfortranarray(matrix)
+    found = np.empty((len(kept), matrix.shape[1]), order="F")
+    for column in range(matrix.shape[1]):
+        np.take(matrix[:, column], kept, out=found[:, column])
+    return found
+
+
+def _check(shape: tuple[int, ...], target: Floats, predicted: Floats | None) -> None:
+    for name, matrix in (("target", target), ("predicted", predicted)):
+        if matrix is not None and matrix.shape != shape:
+            raise InvalidSetting(f"{name} has shape {matrix.shape}: give {shape}, a row a decision, a column a model")
+    if not (target >= 0.0).all() or (np.abs(row_sums(target, np.ones_like(target)) - 1.0) > _ROUNDING).any():
+        raise InvalidSetting("target has a row that is no distribution: give probabilities >= 0 that sum to 1")
+    if predicted is not None and not np.isfinite(predicted).all():
+        raise InvalidSetting("predicted has a value that is no number: give a loss for every model")

@@ -1,0 +1,96 @@
+"""One evaluation, from a log and candidates to what is said about them."""
+
+from collections.abc import Iterable, Sequence
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.calibration import calibration
+from clipper_stream.evaluation.candidates.candidate import Candidate, SettledCandidate
+from clipper_stream.evaluation.candidates.ensemble import Ensemble
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.candidates.one_model import OneModel
+from clipper_stream.evaluation.estimators.bootstrap import draws
+from clipper_stream.evaluation.log_summary import Survey, survey
+from clipper_stream.evaluation.question import Log, Question
+from clipper_stream.evaluation.replicates import walks
+from clipper_stream.evaluation.results import CandidateResult, Evaluation
+from clipper_stream.evaluation.stationary import tally_settled
+from clipper_stream.evaluation.summarize import conclude_learning, conclude_logged, conclude_settled
+
+
+def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
+    """What each candidate would have lost on a log.
+
+    Args:
+        application: Its name, for the report.
+        log: Begins to read it anew, each time the same decisions.
+        candidates: At least one.
+        question: How they are looked at.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> columns = logged([[1.0, 1.0]] * 5, [[0.0, 1.0]] * 5, answer_loss=[0.0, 1.0, 1.0, 1.0, 1.0])
+    >>> found = evaluate("digits", lambda: [columns], [OneModel(model="m0:1")], Question())
+    >>> found.logged.loss.value, found.best.loss.value
+    (0.75, 0.0)
+
+    Raises:
+        InvalidSetting: there is no candidate, or nothing that could be estimated from.
+    """
+    if not candidates:
+        raise InvalidSetting("no candidate: name a policy, a model or an ensemble")
+    found = survey(log, question)
+    drawn = draws(question.seed)
+    settled = [each for each in candidates if isinstance(each, SettledCandidate)]
+    logged, tallies = tally_settled(log, settled, question, found)
+    results: dict[int, CandidateResult] = {}
+    for each, tally in zip(settled, tallies, strict=True):
+        results[id(each)] = conclude_settled(each.name, _kind(each), tally, logged, question, drawn)
+    for learning in candidates:
+        if isinstance(learning, LearningPolicy):
+            walked = walks(log, learning, question, found)
+            results[id(learning)] = conclude_learning(learning.name, walked, logged, question, found, drawn)
+    outline = found.outline
+    return Evaluation(
+        application=application,
+        since_ms=outline.timeline.since_ms,
+        until_ms=outline.timeline.until_ms,
+        decisions=outline.decisions,
+        with_feedback=found.used,
+        confidence=question.confidence,
+        logged=conclude_logged(logged, question, drawn, outline.policies),
+        candidates=tuple(results[id(each)] for each in candidates),
+        calibration=calibration(found.usable(log)),
+        notes=tuple(_notes(found, question)),
+    )
+
+
+def _kind(candidate: Candidate) -> str:
+    if isinstance(candidate, OneModel):
+        return "model"
+    return "ensemble" if isinstance(candidate, Ensemble) else "fixed policy"
+
+
+def _notes(found: Survey, question: Question) -> Iterable[str]:
+    yield found.censored.sentence + "."
+    for warning in found.censored.warnings:
+        yield warning + "."
+    if question.reweigh:
+        yield "Decisions are weighed against missing feedback, by the model that was served."
+    if len(found.outline.policies) > 1:
+        yield f"Several policies decided: {', '.join(found.outline.policies)}; the logged loss is of all of them."
+    yield (
+        f"Feedback came within {_span(found.maturity_ms)} for 99 % of the decisions; younger ones are left out. "
+        f"The least probability with which a model was scored is {found.least_propensity:.3g}."
+    )
+
+
+def _span(ms: float) -> str:
+    """A time in words.
+
+    >>> _span(250), _span(90_000), _span(7_200_000)
+    ('250 ms', '90.0 s', '2.0 h')
+    """
+    text = f"{ms:.0f} ms"
+    for unit, length, least in (("s", 1_000, 1_000), ("min", 60_000, 600_000), ("h", 3_600_000, 7_200_000)):
+        if ms >= least:
+            text = f"{ms / length:.1f} {unit}"
+    return text

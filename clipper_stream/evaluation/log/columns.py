@@ -1,0 +1,199 @@
+"""Logged decisions as columns: a row a decision, an array a fact, so that a million of them are estimated at once.
+
+Rules of this file:
+- n decisions, M model versions that any of them asked. A matrix is (n, M), its columns in the order of `models`.
+- What is not known is NaN in a float, -1 in a number, a code or a time. False and 0 are facts.
+- Losses are those that the learning step (`clipper_stream.feedback.update.score`) gives each model, so an estimate and
+  the live table stand on the same numbers.
+- Rows stand in log order within a partition, by the offset of the prediction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Codes = NDArray[np.int32]
+
+UNKNOWN = -1
+_NO_FEATURES: Floats = np.empty((0, 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionColumns:
+    """Decisions of one application.
+
+    Attributes:
+        models: References (`name:version`), in the order of the matrices' columns.
+        contexts: Contexts that `context` counts through; None is "without one".
+        policies: Names of policies that `policy` counts through.
+        values: Outputs and labels as JSON, that `output`, `answer` and `label` count through.
+        partition: Of the query, (n,).
+        offset: Of the prediction in its partition, (n,).
+        query_offset: Of the query in its partition, (n,).
+        at_ms: When it was decided, milliseconds since the epoch, (n,).
+        context: Index into `contexts`, (n,).
+        policy: Index into `policies`, (n,).
+        revision: Of the application's manifest that decided, (n,).
+        propensity: Probability with which each model was asked, in (0, 1]; 0 where it was not asked, (n, M).
+        served: Models that were asked for the answer, also those that did not answer in time, (n, M).
+        served_propensity: Probability that exactly these were served, in (0, 1], (n,).
+        answered: Models that answered in time, (n, M).
+        latency_ms: From the decision until the model's output was there; NaN where it was not, (n, M).
+        output: Each model's output as an index into `values`, (n, M).
+        answer: What the application got, likewise, (n,).
+        confidence: Share of the asked models that agreed with the answer, in [0, 1], (n,).
+        default: Whether the default output was given, (n,).
+        feedback_offset: Of the feedback that counted, in the partition of the query; -1: none came, (n,).
+        feedback_at_ms: When it came, milliseconds since the epoch, (n,).
+        label: What was true, as an index into `values`; -1 where feedback gave a loss or a reward, (n,).
+        loss: Loss in [0, 1] of each model that the feedback scores; NaN where it says nothing, (n, M).
+        answer_loss: Loss in [0, 1] of the answer, (n,).
+        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
+            left out, no query has any: (n, 0).
+
+    >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
+    >>> len(empty), empty.propensity.shape, empty.features.shape
+    (0, (0, 2), (0, 0))
+
+    Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4 (what a log has to
+    hold).
+    """
+
+    models: tuple[str, ...]
+    contexts: tuple[str | None, ...]
+    policies: tuple[str, ...]
+    values: tuple[str, ...]
+    partition: Codes
+    offset: Ints
+    query_offset: Ints
+    at_ms: Ints
+    context: Codes
+    policy: Codes
+    revision: Codes
+    propensity: Floats
+    served: Bools
+    served_propensity: Floats
+    answered: Bools
+    latency_ms: Floats
+    output: Codes
+    answer: Codes
+    confidence: Floats
+    default: Bools
+    feedback_offset: Ints
+    feedback_at_ms: Ints
+    label: Codes
+    loss: Floats
+    answer_loss: Floats
+    features: Floats = field(default_factory=lambda: _NO_FEATURES)
+
+    def __post_init__(self) -> None:
+        if self.features is _NO_FEATURES:
+            object.__setattr__(self, "features", np.empty((len(self), 0)))
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    @property
+    def asked(self) -> Bools:
+        """Models that were asked, for the answer or for the log, (n, M)."""
+        return self.propensity > 0.0
+
+    @property
+    def with_feedback(self) -> Bools:
+        """Decisions about which the truth is known, (n,)."""
+        return self.feedback_offset >= 0
+
+    @classmethod
+    def empty(cls, models: Sequence[str] = ()) -> Self:
+        """No decision, of these models."""
+        columns: dict[str, Any] = {}
+        for name, kind, wide, _ in _ARRAYS:
+            columns[name] = np.empty((0, len(models)) if wide else (0,), kind)
+        return cls(models=tuple(models), contexts=(), policies=(), values=(), **columns)
+
+    def take(self, rows: Any) -> Self:
+        """Some of the decisions: a mask, a slice, or indices in the order wanted."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name, *_ in _ARRAYS}
+        return replace(self, features=self.features[rows], **arrays)
+
+    def of_models(self, models: Sequence[str]) -> Self:
+        """The same decisions with these columns; a model that was never asked has an empty one.
+
+        Args:
+            models: Each once; those left out are dropped.
+        """
+        place = {model: number for number, model in enumerate(self.models)}
+        found = [place.get(model, UNKNOWN) for model in models]
+        wide: dict[str, Any] = {}
+        for name, kind, is_wide, nothing in _ARRAYS:
+            if is_wide:
+                matrix = np.full((len(self), len(models)), nothing, kind)
+                for column, source in enumerate(found):
+                    if source != UNKNOWN:
+                        matrix[:, column] = getattr(self, name)[:, source]
+                wide[name] = matrix
+        return replace(self, models=tuple(models), **wide)
+
+    @classmethod
+    def concatenated(cls, parts: Iterable[Self]) -> Self:
+        """All decisions of the parts, in their order, with the models of all of them."""
+        given = [part for part in parts if len(part)]
+        if not given:
+            return cls.empty()
+        models = tuple(dict.fromkeys(model for part in given for model in part.models))
+        wide = [part if part.models == models else part.of_models(models) for part in given]
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name, *_ in _ARRAYS}
+        columns["features"] = stacked([part.features for part in wide])
+        vocabularies: dict[str, Any] = {}
+        for vocabulary, counted in _COUNTED.items():
+            words = tuple(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
+            vocabularies[vocabulary] = words
+            number = {word: code for code, word in enumerate(words)}
+            for name in counted:
+                columns[name] = np.concatenate(
+                    [_recoded(getattr(part, name), getattr(part, vocabulary), number) for part in wide]
+                )
+        return cls(models=models, **vocabularies, **columns)
+
+
+_COUNTED = {"contexts": ("context",), "policies": ("policy",), "values": ("output", "answer", "label")}
+_KINDS: dict[Any, tuple[Any, Any]] = {
+    Floats: (np.float64, np.nan),
+    Bools: (np.bool_, False),
+    Ints: (np.int64, UNKNOWN),
+    Codes: (np.int32, UNKNOWN),
+}
+_WIDE = ("propensity", "served", "answered", "latency_ms", "output", "loss")
+_ARRAYS = tuple(
+    (
+        one.name,
+        _KINDS[one.type][0],
+        one.name in _WIDE,
+        0.0 if one.name == "propensity" else _KINDS[one.type][1],
+    )
+    for one in fields(DecisionColumns)
+    if one.type in _KINDS and one.name != "features"  # neither a column a model nor one number a decision
+)
+"""Of each array: its name, type of its elements, whether it has a column a model, and what stands for nothing."""
+
+
+def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Codes:
+    """The same words by their numbers in another vocabulary; -1 stays."""
+    table = np.array([*(number[word] for word in words), UNKNOWN], np.int32)  # the last one is what -1 points to
+    return table[codes]
+
+
+def stacked(parts: Sequence[Floats]) -> Floats:
+    """Rows below each other, as wide as the widest; NaN in those that are shorter."""
+    stacked = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.nan)
+    first = 0
+    for part in parts:
+        stacked[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
+    return stacked

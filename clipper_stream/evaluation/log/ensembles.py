@@ -1,0 +1,221 @@
+"""The loss of a combined answer, from the outputs and the label that were logged.
+
+Rules of this file:
+- The answer is what the router would have given: by the same combiner, with the confidence threshold and the default
+  output of the application. A member that was asked and was late counts as late: it lowers the confidence, and the
+  others answer without it. If nobody answered, the default was given because nobody did, and its loss is 1.
+- Known is the loss only where every member was asked and the feedback is a label that can be compared: a given loss
+  is about the answer that was given. Elsewhere it is NaN.
+- Its propensity is the probability of asking all members (`joint`), so the ensemble is one more column.
+- Outputs are taken whole: queries of several rows, whose outputs are lists, are no lists to be compared row by row.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper_stream.combining.combiner import COMBINERS, combine
+from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
+from clipper_stream.evaluation.log.added_columns import with_column
+from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats
+from clipper_stream.evaluation.log.joint_propensity import joint_propensity
+from clipper_stream.feedback.losses import LOSSES, loss_of
+from clipper_stream.selection.parameter_checks import check_number
+
+_NO_ANSWER = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """How an application makes one answer of several outputs, and what it costs.
+
+    Attributes:
+        combiner: `vote` or `mean`.
+        loss: `zero_one`, `absolute` or `squared`.
+        default_output: Given when nobody answered, or when they agreed too little.
+        confidence_threshold: Below it the default output is given, in [0, 1].
+
+    >>> Answering().loss_of({"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, 2, "cat")
+    0.0
+    >>> Answering(confidence_threshold=0.6, default_output="none").loss_of(
+    ...     {"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, 2, "cat")
+    1.0
+
+    Raises:
+        UnknownName: there is no such combiner or loss.
+        InvalidSetting: the threshold is out of its bounds.
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2 (ensembles, robust predictions).
+    """
+
+    combiner: str = "vote"
+    loss: str = "zero_one"
+    default_output: Any = None
+    confidence_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name("combiner", self.combiner, COMBINERS)
+        check_name("loss", self.loss, LOSSES)
+        check_number("confidence threshold", self.confidence_threshold, most=1.0)
+
+    def loss_of(self, outputs: Mapping[str, Any], weights: Mapping[str, float], asked: int, label: Any) -> float:
+        """Loss of the answer in [0, 1]; NaN where the label cannot be compared with it.
+
+        Args:
+            outputs: Of the members that answered.
+            weights: Trust in each member.
+            asked: How many members there are.
+            label: What was true.
+        """
+        try:
+            combined = combine(self.combiner, outputs, weights, asked)
+        except ModelFailed:  # nobody answered, or nothing that can be combined
+            return _NO_ANSWER
+        sure = combined.confidence >= self.confidence_threshold
+        try:
+            return loss_of(self.loss, label, combined.output if sure else self.default_output)
+        except InvalidLabel:
+            return float("nan")
+
+
+class OutputRows:
+    """Losses of combined answers, one decision at a time; equal outputs are combined once for equal weights.
+
+    Args:
+        columns: The decisions.
+        members: Whose outputs are combined.
+        answering: How.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> columns = logged([[1.0, 1.0]], [[0.0, 1.0]], outputs=[["cat", "dog"]], labels=["cat"])
+    >>> OutputRows(columns, columns.models, Answering()).loss(0, {"m0:1": 0.4, "m1:1": 0.6})
+    1.0
+
+    Source: as `Answering`.
+    """
+
+    def __init__(self, columns: DecisionColumns, members: Sequence[str], answering: Answering) -> None:
+        self._members, self._answering = tuple(members), answering
+        self._texts = columns.values
+        self._values: dict[int, Any] = {}
+        mine = columns.of_models(members)
+        self.codes = np.column_stack([mine.output, columns.label])
+        self.known = _known(mine)
+        self._lists: list[list[int]] = []
+
+    def loss(self, row: int, weights: Mapping[str, float]) -> float:
+        """Loss of one decision's combined answer; NaN where it is not known."""
+        if not self.known[row]:
+            return float("nan")
+        if not self._lists:
+            self._lists = self.codes.tolist()
+        return self.of(self._lists[row], weights)
+
+    def of(self, codes: Sequence[int], weights: Mapping[str, float]) -> float:
+        """Loss of the answer to these outputs and this label, by their indices into the columns' values."""
+        outputs = {
+            model: self._value(code) for model, code in zip(self._members, codes[:-1], strict=True) if code != UNKNOWN
+        }
+        return self._answering.loss_of(outputs, weights, len(self._members), self._value(codes[-1]))
+
+    def _value(self, code: int) -> Any:
+        if code not in self._values:
+            self._values[code] = json.loads(self._texts[code])
+        return self._values[code]
+
+
+def combined_losses(
+    columns: DecisionColumns,
+    members: Sequence[str],
+    weights: Mapping[int, Mapping[str, float]] | Mapping[str, float],
+    answering: Answering,
+) -> Floats:
+    """Loss of each decision's combined answer in [0, 1], (n,); NaN where it is not known.
+
+    Args:
+        columns: The decisions.
+        members: Models that are combined, at least one.
+        weights: Trust in each member; or that by the code of a context.
+        answering: How they are combined, and what the answer costs.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> columns = logged([[1.0, 1.0], [0.5, 0.0]], [[0.0, 1.0], [0.0, np.nan]],
+    ...                  outputs=[["cat", "dog"], ["cat", None]], labels=["cat", "cat"])
+    >>> combined_losses(columns, columns.models, {"m0:1": 1.0, "m1:1": 1.0}, Answering()).tolist()
+    [0.0, nan]
+    """
+    rows = OutputRows(columns, members, answering)
+    alike, place = _alike(np.column_stack([_trusted(columns, weights), rows.codes])[rows.known])
+    each = [rows.of(codes[1:], _weights_of(weights, codes[0])) for codes in alike.tolist()]
+    losses = np.full(len(columns), np.nan)
+    losses[rows.known] = np.array(each, np.float64)[place]
+    return losses
+
+
+def with_ensemble(
+    columns: DecisionColumns,
+    name: str,
+    members: Sequence[str],
+    weights: Mapping[int, Mapping[str, float]] | Mapping[str, float],
+    answering: Answering,
+    trials: Collection[str] = (),
+) -> DecisionColumns:
+    """The decisions with the ensemble as one more model.
+
+    Args:
+        columns: The decisions.
+        name: How the column is called.
+        members: Models that are combined.
+        weights: As in `combined_losses`.
+        answering: Likewise.
+        trials: Versions in the log that no policy chose.
+    """
+    loss = combined_losses(columns, members, weights, answering)
+    joint = joint_propensity(columns, members, trials)
+    return with_column(columns, name, np.where(joint > 0.0, loss, np.nan), joint)
+
+
+def check_name(what: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is none of these.
+
+    Raises:
+        UnknownName: with those that are.
+    """
+    if name not in known:
+        raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
+
+
+def _known(mine: DecisionColumns) -> Bools:
+    """All were asked, each answered with an output that is there or was late, and there is a label."""
+    told = (mine.output != UNKNOWN) | ~mine.answered
+    known: Bools = (mine.asked & told).all(axis=1) & (mine.label != UNKNOWN)
+    return known
+
+
+def _trusted(columns: DecisionColumns, weights: Mapping[Any, Any]) -> NDArray[np.int32]:
+    by_context = bool(weights) and all(isinstance(key, int) for key in weights)
+    return columns.context if by_context else np.full(len(columns), UNKNOWN, np.int32)
+
+
+def _weights_of(weights: Mapping[Any, Any], context: int) -> Mapping[str, float]:
+    found: Mapping[str, float] = weights if context == UNKNOWN else weights[context]
+    return found
+
+
+def _alike(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """The different rows, and which of them each row is; by one number a row where they fit into 63 bits."""
+    if not len(codes):
+        return codes, np.zeros(0, np.intp)
+    sizes = [int(size) for size in codes.max(axis=0) + 2]
+    if np.prod([float(size) for size in sizes]) >= 2.0**63:
+        different, place = np.unique(codes, axis=0, return_inverse=True)
+        return different, place.reshape(-1)
+    number = np.zeros(len(codes), np.int64)
+    for column, size in enumerate(sizes):
+        number = number * size + (codes[:, column] + 1)
+    _, first, place = np.unique(number, return_index=True, return_inverse=True)
+    return codes[first], place

@@ -1,0 +1,273 @@
+"""A model that was not there: run over the inputs that were logged, and its losses as one more column.
+
+Rules of this file:
+- A query is answered whole, as a host would answer it: rows are checked against the input spec and asked in batches.
+- A row that fails costs that row: its output is null, and its loss 1. A model whose server is not there costs the run,
+  because that says nothing about the model.
+- Its column has the propensity 1 wherever the input was there: nothing was left to chance. Where the log has lost the
+  query, nothing is known.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
+from clipper_stream.evaluation.log.added_columns import with_column, with_values
+from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns, Floats
+from clipper_stream.feedback.losses import loss_of, loss_of_rows
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.runner import predict_rows
+from clipper_stream.query.inputs import InputSpec, to_rows
+
+CHUNK_ROWS = 8_192
+"""Queries of a chunk: seconds of work at most for a usual model, and that much is lost when a run is broken off."""
+_FAILED = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of a file of inputs that is run at once.
+
+    Attributes:
+        number: Its place in the file.
+        group: Row group that it is in.
+        first: Its first row in the group.
+        rows: How many.
+
+    >>> planned([3], most_rows=2)[1]
+    Chunk(number=1, group=0, first=2, rows=1)
+
+    Source: https://parquet.apache.org/docs/concepts/ (row groups).
+    """
+
+    number: int
+    group: int
+    first: int
+    rows: int
+
+
+def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Chunk]:
+    """The chunks of a file, none across two row groups.
+
+    Args:
+        group_rows: Rows of each row group.
+        most_rows: Of a chunk, at least 1.
+
+    >>> [chunk.rows for chunk in planned([5, 2], most_rows=2)]
+    [2, 2, 1, 2]
+    """
+    places = [(group, first) for group, rows in enumerate(group_rows) for first in range(0, rows, most_rows)]
+    return [
+        Chunk(number=number, group=group, first=first, rows=min(most_rows, group_rows[group] - first))
+        for number, (group, first) in enumerate(places)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a model says to n queries.
+
+    Attributes:
+        output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
+        several_rows: Whether the query has a list of rows.
+        error: Why it, or the first of its rows that did, failed; None where none did.
+
+    >>> Answers(output=["3"], several_rows=[False], error=[None]).failed
+    0
+
+    Source: `clipper_stream.models.runner.BatchOutcome`, of which these are made.
+    """
+
+    output: Sequence[str | None]
+    several_rows: Sequence[bool]
+    error: Sequence[str | None]
+
+    @property
+    def failed(self) -> int:
+        """Queries with a row that failed."""
+        return sum(error is not None for error in self.error)
+
+
+def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows: int) -> Answers:
+    """Ask a model about logged queries.
+
+    Args:
+        model: May raise: that costs the row.
+        spec: What a row looks like.
+        queries: As JSON, `{"input": row}` or `{"inputs": [row, ...]}`.
+        batch_rows: Most rows of a batch, at least 1.
+
+    >>> from clipper_stream.models.runtimes.python_function import FunctionModel
+    >>> total = FunctionModel(lambda rows: rows.sum(axis=1))
+    >>> answers_of(total, InputSpec("int64"), ['{"input": [1, 2]}', '{"inputs": [[3], [4]]}'], 10).output
+    ['3', '[3, 4]']
+
+    Raises:
+        ModelUnavailable: the model's server is not there, or refuses all.
+    """
+    asked = [_rows_of(query) for query in queries]
+    rows = [row for _, members in asked for row in members]
+    outputs, failed = _predicted(model, spec, rows, batch_rows)
+    said: list[str | None] = []
+    errors: list[str | None] = []
+    first = 0
+    for several, members in asked:
+        last = first + len(members)
+        said.append(_written(outputs[first:last], several=several))
+        errors.append(next((failed[row] for row in range(first, last) if row in failed), None))
+        first = last
+    return Answers(output=said, several_rows=[several for several, _ in asked], error=errors)
+
+
+def _rows_of(query: str) -> tuple[bool, list[Any]]:
+    found = json.loads(query)
+    return ("inputs" in found, found["inputs"] if "inputs" in found else [found["input"]])
+
+
+def _written(outputs: Sequence[Any], *, several: bool) -> str | None:
+    if several:
+        return json.dumps(outputs)
+    return None if outputs[0] is None else json.dumps(outputs[0])
+
+
+def _predicted(model: Model, spec: InputSpec, rows: Sequence[Any], batch_rows: int) -> tuple[list[Any], dict[int, str]]:
+    """Output of each row, and why, by row, there is none."""
+    converted = to_rows(spec, rows)
+    failed = {row: f"{InvalidInput.__name__}: {error}" for row, error in converted.failed.items()}
+    places = [row for row in range(len(rows)) if row not in failed]
+    outputs: list[Any] = [None] * len(rows)
+    for mine, batch in _batches(places, converted.good, batch_rows):
+        outcome = predict_rows(model, batch)
+        for number, row in enumerate(mine):
+            outputs[row] = outcome.outputs[number]
+        for number, why in outcome.failed.items():
+            if why.startswith(ModelUnavailable.__name__):
+                raise ModelUnavailable(f"{why}: see that the model's server is there, and run it again")
+            failed[mine[number]] = why
+    return outputs, failed
+
+
+def _batches(places: Sequence[int], good: Rows, batch_rows: int) -> Iterator[tuple[Sequence[int], Rows]]:
+    """Batches of one shape, with the places of their rows."""
+    first = 0
+    for shape, members in groupby(good, lambda row: getattr(row, "shape", None)):
+        count = sum(1 for _ in members)
+        for start in range(first, first + count, batch_rows):
+            end = min(start + batch_rows, first + count)
+            part = good[start:end]
+            batch = np.stack(part) if shape is not None and isinstance(part, list) else part
+            yield places[start:end], batch
+        first += count
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedAnswers:
+    """Answers by the place of their query, made by `of`.
+
+    Attributes:
+        places: Of the queries, ascending.
+        number: Of the answer at each place.
+        answers: The answers.
+
+    >>> PlacedAnswers.of([0], [7], Answers(output=["3"], several_rows=[False], error=[None])).number.tolist()
+    [0]
+
+    Source: as `Answers`.
+    """
+
+    places: NDArray[np.int64]
+    number: NDArray[np.intp]
+    answers: Answers
+
+    @classmethod
+    def of(cls, partition: ArrayLike, query_offset: ArrayLike, answers: Answers) -> "PlacedAnswers":
+        """Sort them.
+
+        Args:
+            partition: Of each query.
+            query_offset: Likewise.
+            answers: In the same order.
+        """
+        places = _places(np.asarray(partition), np.asarray(query_offset))
+        number = np.argsort(places, kind="stable")
+        return cls(places[number], number, answers)
+
+    def find(self, columns: DecisionColumns) -> NDArray[np.intp]:
+        """Number of the answer to each decision's query; -1 for none, (n,)."""
+        if not len(self.places):
+            return np.full(len(columns), UNKNOWN, np.intp)
+        wanted = _places(columns.partition, columns.query_offset)
+        at = np.minimum(np.searchsorted(self.places, wanted), len(self.places) - 1)
+        return np.where(self.places[at] == wanted, self.number[at], UNKNOWN)
+
+
+def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, loss_kind: str) -> DecisionColumns:
+    """The decisions with the model as one more column.
+
+    Args:
+        columns: The decisions.
+        name: Reference of the model, none of theirs.
+        placed: What the model said; other queries than those of the columns may be among them.
+        loss_kind: How labels are compared with outputs.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> columns = logged([[1.0]] * 3, [[0.0]] * 3, labels=[3, 3, 3])
+    >>> said = Answers(output=["3", "4"], several_rows=[False] * 2, error=[None] * 2)
+    >>> with_new_model(columns, "new:2", PlacedAnswers.of([0, 0], [0, 2], said), "zero_one").loss[:, 1].tolist()
+    [0.0, nan, 1.0]
+
+    Raises:
+        InvalidSetting: there is such a column.
+        UnknownName: there is no such loss.
+    """
+    found = placed.find(columns)
+    there = found != UNKNOWN
+    answers = placed.answers
+    said = {row: answers.output[found[row]] for row in np.flatnonzero(there).tolist()}
+    texts = {row: text for row, text in said.items() if text is not None}
+    wider, known = with_values(columns, list(texts.values()))
+    output = np.full(len(columns), UNKNOWN, np.int32)
+    output[list(texts)] = known
+    several = np.zeros(len(columns), np.bool_)
+    several[there] = [answers.several_rows[number] for number in found[there].tolist()]
+    loss = np.where(there, _losses(wider, output, several, loss_kind), np.nan)
+    return with_column(wider, name, loss, there.astype(np.float64), output)
+
+
+def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.int64]:
+    """One number a place: offsets stay below 2**48 for nine years of a million records a second."""
+    return (partition.astype(np.int64) << 48) + query_offset.astype(np.int64)
+
+
+def _losses(columns: DecisionColumns, output: NDArray[np.int32], several: NDArray[np.bool_], kind: str) -> Floats:
+    """Loss of each output where there is a label; equal pairs are compared once."""
+    values: dict[int, Any] = {}
+    compared: dict[tuple[int, int, bool], float] = {}
+
+    def value(code: int) -> Any:
+        if code not in values:
+            values[code] = json.loads(columns.values[code])
+        return values[code]
+
+    losses = np.full(len(columns), np.nan)
+    for row in np.flatnonzero((columns.label != UNKNOWN) & columns.with_feedback).tolist():
+        pair = (int(columns.label[row]), int(output[row]), bool(several[row]))
+        if pair not in compared:
+            said = None if pair[1] == UNKNOWN else value(pair[1])
+            compared[pair] = _loss(kind, value(pair[0]), said, several=pair[2])
+        losses[row] = compared[pair]
+    return losses
+
+
+def _loss(kind: str, label: Any, output: Any, *, several: bool) -> float:
+    """1 for an output that the label cannot be compared with: it must not gain by it."""
+    try:
+        return loss_of_rows(kind, label, output) if several and output is not None else loss_of(kind, label, output)
+    except InvalidLabel:
+        return _FAILED

@@ -1,0 +1,171 @@
+"""The first ways through a log: what it holds, before anything is estimated.
+
+Rules of this file:
+- Decisions whose feedback may still come are left out of everything that follows, whoever was served; so are those
+  whose application named the models (`usable`).
+- Every chunk is brought to the models of the whole log, so that sums of chunks can be added.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.estimators.censored_feedback import Censored, mature, weights_of
+from clipper_stream.evaluation.estimators.contexts import Contexts
+from clipper_stream.evaluation.estimators.feedback_delays import Delays
+from clipper_stream.evaluation.estimators.outcome_model import Outcome, OutcomeSums
+from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
+from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
+from clipper_stream.evaluation.log.known_losses import by_policy
+from clipper_stream.evaluation.question import Log, Question
+from clipper_stream.evaluation.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """Names and times of a log.
+
+    Attributes:
+        models: All that were asked, in the order in which they come.
+        policies: Names of what decided, likewise.
+        contexts: Those with the most decisions, in that order.
+        decisions: How many.
+        timeline: From the first decision to the last.
+        now_ms: The last that was heard of anything, milliseconds since the epoch.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> outline(lambda: [logged([[1.0]], [[0.0]], at_ms=[7])], Question()).timeline.since_ms
+    7
+
+    Source: none, counts.
+    """
+
+    models: tuple[str, ...]
+    policies: tuple[str, ...]
+    contexts: tuple[str | None, ...]
+    decisions: int
+    timeline: Timeline
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a log holds about losses.
+
+    Attributes:
+        outline: Names and times.
+        delays: How long feedback takes.
+        maturity_ms: The age that decisions must have.
+        censored: What is left out.
+        outcome: Predicted losses of the models.
+        used: Decisions with feedback that are old enough.
+        least_propensity: The least probability with which a model was scored, in (0, 1].
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> survey(lambda: [logged([[0.5, 0.0]] * 9, [[0.0, np.nan]] * 9)], Question()).least_propensity
+    0.5
+
+    Source: none, sums.
+    """
+
+    outline: Outline
+    delays: Delays
+    maturity_ms: int
+    censored: Censored
+    outcome: Outcome
+    used: int
+    least_propensity: float
+
+    def usable(self, log: Log) -> Iterator[DecisionColumns]:
+        """The log's decisions that are old enough, with the models of all of it."""
+        for columns in log():
+            yield usable(columns, self.outline, self.maturity_ms)
+
+    def shares(self, columns: DecisionColumns, question: Question) -> Floats | None:
+        """How much each decision counts, (n,); None: all alike."""
+        narrow = columns if columns.models == self.outline.models else columns.of_models(self.outline.models)
+        return weights_of(narrow, self.delays, self.outline.now_ms) if question.reweigh else None
+
+
+def survey(log: Log, question: Question) -> Survey:
+    """Go through the log for its names and times, its delays, and its losses.
+
+    Raises:
+        InvalidSetting: it has no decision with feedback that is old enough.
+    """
+    found = outline(log, question)
+    delays = Delays.empty(found.models)
+    for columns in log():
+        delays = delays.merged(Delays.of(columns.of_models(found.models), found.now_ms))
+    maturity_ms = delays.maturity_ms()
+    censored: Censored | None = None
+    sums, heaviest, used = OutcomeSums.empty(len(found.models)), 1.0, 0
+    for part in log():
+        whole = part.of_models(found.models)
+        one = Censored.of(whole, found.now_ms, maturity_ms)
+        censored = one if censored is None else censored.merged(one)
+        columns = usable(whole, found, maturity_ms)
+        choices = choices_of(columns, anybody(columns))
+        sums = sums.merged(OutcomeSums.of(choices, Contexts.of(columns)))
+        heaviest = max(heaviest, float(choices.weight.max(initial=1.0)))
+        used += len(choices)
+    if not used or censored is None:
+        raise InvalidSetting(
+            f"{found.decisions} decisions, none with feedback that is old enough: nothing can be estimated. Take a "
+            "range that ends before the feedback of its last decisions has come, or send feedback"
+        )
+    return Survey(
+        outline=found,
+        delays=delays,
+        maturity_ms=maturity_ms,
+        censored=censored,
+        outcome=sums.outcome(),
+        used=used,
+        least_propensity=1.0 / heaviest,
+    )
+
+
+def outline(log: Log, question: Question) -> Outline:
+    """Names and times; arguments as of `survey`.
+
+    Raises:
+        InvalidSetting: there is no decision.
+    """
+    models, policies, contexts = dict[str, None](), dict[str, None](), Counter[str | None]()
+    decisions, first_ms, last_ms, now_ms = 0, [], [], []
+    for columns in log():
+        if not len(columns):
+            continue
+        models.update(dict.fromkeys(columns.models))
+        policies.update(dict.fromkeys(columns.policies))
+        counts = np.bincount(columns.context, minlength=len(columns.contexts))
+        contexts.update({name: count for name, count in zip(columns.contexts, counts.tolist(), strict=True) if count})
+        decisions += len(columns)
+        first_ms.append(int(columns.at_ms.min()))
+        last_ms.append(int(columns.at_ms.max()))
+        now_ms.append(int(columns.feedback_at_ms.max()))
+    if not decisions:
+        raise InvalidSetting("no decisions: take another range, or another application")
+    return Outline(
+        models=tuple(models),
+        policies=tuple(policies),
+        contexts=tuple(name for name, _ in contexts.most_common(question.contexts)),
+        decisions=decisions,
+        timeline=Timeline(since_ms=min(first_ms), until_ms=max(last_ms), spans=question.spans),
+        now_ms=max(*last_ms, *now_ms),
+    )
+
+
+def usable(columns: DecisionColumns, found: Outline, maturity_ms: int) -> DecisionColumns:
+    """Decisions that are old enough and that a policy made, with the models of the whole log."""
+    kept = mature(columns, found.now_ms, maturity_ms) & by_policy(columns)
+    whole = columns if columns.models == found.models else columns.of_models(found.models)
+    return whole if kept.all() else whole.take(kept)
+
+
+def anybody(columns: DecisionColumns) -> Floats:
+    """A target that chooses all models alike, for sums that no candidate is in."""
+    return np.full((len(columns), len(columns.models)), 1.0 / max(1, len(columns.models)))

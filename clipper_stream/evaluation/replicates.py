@@ -1,0 +1,123 @@
+"""Candidates that learn on the way: the log is walked in the order of time, several times with other draws.
+
+Rules of this file:
+- A course is one way through the log. Each has its own estimate and its own interval; what is reported is the mean of
+  the estimates, and an interval that holds all of their intervals: how far draws move the estimate is part of it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipper_stream.evaluation.accumulators import Tally
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.known_losses import known_losses
+from clipper_stream.evaluation.log_summary import Survey
+from clipper_stream.evaluation.question import Log, Question
+from clipper_stream.evaluation.sequential.exact_simulation import simulate
+from clipper_stream.evaluation.sequential.rejection_sampling import reject
+from clipper_stream.evaluation.sequential.replay_loop import Run
+from clipper_stream.evaluation.sequential.run_terms import terms_and_choices
+from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
+
+SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
+MOSTLY = 0.95
+"""Of the decisions with feedback: where so many hold the losses of all models, nothing has to be estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """One way through the log.
+
+    Attributes:
+        tally: Its sums, by the way in which the log was walked.
+        learned: Feedbacks that the candidate learned from.
+        known: Decisions that say something about it.
+        clipped: Decisions that should have counted more than they can.
+
+    >>> Course.__slots__[0]
+    'tally'
+
+    Source: none.
+    """
+
+    tally: Tally
+    learned: int
+    known: int
+    clipped: int
+
+
+def whole_ratio(log: Log, candidate: LearningPolicy, found: Survey) -> float:
+    """Share of the decisions with feedback of which the losses of all of the candidate's models are known."""
+    whole = 0
+    for columns in found.usable(log):
+        whole += int((known_losses(columns.of_models(candidate.models)).weight > 0.0).all(axis=1).sum())
+    return whole / found.used
+
+
+def walks(log: Log, candidate: LearningPolicy, question: Question, found: Survey) -> dict[str, list[Course]]:
+    """The courses of a candidate, by how the log was walked; the first is the one to be read first."""
+    share = whole_ratio(log, candidate, found)
+    together = bool(candidate.learner().standing(None, 0).together)
+    ways = [SIMULATION] if share >= MOSTLY or together else [SEQUENTIAL_DR, REJECTION]
+    if ways[0] != SIMULATION and share > 0.0:
+        ways.append(SIMULATION)
+    return {
+        way: [
+            _course(way, log, candidate, question, found, question.seed + number) for number in range(question.courses)
+        ]
+        for way in ways
+    }
+
+
+def _course(way: str, log: Log, candidate: LearningPolicy, question: Question, found: Survey, seed: int) -> Course:
+    tally = Tally(outline=found.outline, models=candidate.models)
+    learned = known = clipped = 0
+    for columns, run in _paired(found, log, _walk(way, candidate, question, found, seed)):
+        counts = run.denominator > 0.0
+        tally.add_estimates({way: BlockSums.of(*terms_and_choices(run, columns, candidate.models))})
+        tally.add_losses(columns.take(counts), run.numerator[counts], run.denominator[counts], run.target[counts])
+        learned += int(run.learned.sum())
+        known += int(counts.sum())
+        clipped += int(run.clipped.sum())
+    return Course(tally=tally, learned=learned, known=known, clipped=clipped)
+
+
+def _paired(
+    found: Survey, log: Log, walk: Callable[[Iterator[DecisionColumns]], Iterator[Run]]
+) -> Iterator[tuple[DecisionColumns, Run]]:
+    """Each chunk with its run; a chunk is kept until its run has come."""
+    waiting: list[DecisionColumns] = []
+
+    def chunks() -> Iterator[DecisionColumns]:
+        for columns in found.usable(log):
+            waiting.append(columns)
+            yield columns
+
+    for run in walk(chunks()):
+        yield waiting.pop(0), run
+
+
+def _walk(
+    way: str, candidate: LearningPolicy, question: Question, found: Survey, seed: int
+) -> Callable[[Iterator[DecisionColumns]], Iterator[Run]]:
+    if way == SIMULATION:
+        return lambda chunks: simulate(
+            chunks, candidate, seed=seed, answering=question.answering, trials=question.trials
+        )
+    if way == REJECTION:
+        return lambda chunks: reject(chunks, candidate, ratio=found.least_propensity, seed=seed)
+    return lambda chunks: sequential_dr(chunks, candidate, seed=seed)
+
+
+def mean_sums(courses: Sequence[Course], way: str) -> BlockSums:
+    """The sums of all courses together: their mean, with the spread of a single one."""
+    sums = [course.tally.estimates[way] for course in courses]
+    return BlockSums(
+        decisions=sums[0].decisions,
+        blocks=np.asarray(sum(each.blocks for each in sums)) / len(sums),
+        squares=sum(each.squares for each in sums) / len(sums),
+    )

@@ -1,0 +1,98 @@
+"""The parts of an HTML page that needs nothing but itself: no script, no network, everything escaped."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from string import Template
+
+from clipper_stream.evaluation.report.style import PAGE
+
+DOCUMENT = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>$style</style></head><body><main>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+$sections
+</main></body></html>
+""")
+
+
+def document(title: str, lead: str, sections: Iterable[str], footer: str = "") -> str:
+    """A page.
+
+    Args:
+        title: Title and heading, plain text.
+        lead: The result in a sentence or two, plain text.
+        sections: From `section`.
+        footer: Plain text.
+    """
+    parts = [*sections, f"<footer>{escape(footer)}</footer>" if footer else ""]
+    return DOCUMENT.substitute(style=PAGE, title=escape(title), lead=escape(lead), sections="\n".join(parts))
+
+
+def section(title: str, *parts: str) -> str:
+    """A section; the title is plain text, the parts are elements."""
+    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
+
+
+def captioned(caption: str, figure: str) -> str:
+    """A section with a figure; the first line of the caption is its title, the others are its text."""
+    title, _, text = caption.partition("\n")
+    return section(title, paragraph(text), f"<figure>{figure}</figure>")
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph of plain text; `kind` is a class of the style sheet."""
+    return f"<p{_class(kind)}>{escape(text)}</p>"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of plain lines; nothing for none."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and values, plain text."""
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
+    return f"<dl>{items}</dl>"
+
+
+def table(head: Sequence[str], rows: Iterable[str]) -> str:
+    """A table that scrolls where it is too wide.
+
+    Args:
+        head: Titles of the columns, plain text.
+        rows: From `row`.
+    """
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def row(cells: Iterable[str], kind: str = "") -> str:
+    """A row of a table.
+
+    Args:
+        cells: From `cell`.
+        kind: Class of the style sheet: `policy` stands out, `broken` warns.
+    """
+    return f"<tr{_class(kind)}>{''.join(cells)}</tr>"
+
+
+def cell(text: str, note: str = "", kind: str = "") -> str:
+    """A cell with a small note below its text, both plain.
+
+    >>> cell("3 < 4", kind="text"), cell("0.1", "0.0 to 0.2")
+    ('<td class="text">3 &lt; 4</td>', '<td>0.1<br><small>0.0 to 0.2</small></td>')
+    """
+    below = f"<br><small>{escape(note)}</small>" if note else ""
+    return f"<td{_class(kind)}>{escape(text)}{below}</td>"
+
+
+def png_image(png: bytes, title: str) -> str:
+    """A picture inside the page."""
+    return f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

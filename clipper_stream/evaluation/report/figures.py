@@ -1,0 +1,148 @@
+"""The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
+
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from clipper_stream.evaluation.report.plots import interval_rows, line_style, panels, time_axis, times
+from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, SVG
+from clipper_stream.evaluation.results import Estimate, Evaluation
+
+MOST_PANELS = 6
+"""Of a figure with a panel a candidate; the tables of the page have all of them."""
+
+
+def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """Every figure for which there is something to draw, by name, in the order of the page."""
+    drawn: dict[str, Callable[[Evaluation], Figure | None]] = {
+        "losses": losses,
+        "over_time": over_time,
+        "shares": shares,
+        "estimators": estimators,
+        "contexts": contexts,
+        "calibration": calibration,
+    }
+    with mpl.rc_context(SVG):
+        figures = {name: draw(evaluation) for name, draw in drawn.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def losses(evaluation: Evaluation) -> Figure | None:
+    """Loss of each candidate with its interval, beside what was logged; and the difference."""
+    results = [evaluation.logged, *evaluation.candidates]
+    figure, (left, right) = panels(1, 2, 1.4 + 0.42 * len(results))
+    interval_rows(left, [one.name for one in results], [_points(one.loss) for one in results], color=COLOURS[0])
+    left.axvline(evaluation.logged.loss.value, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    left.set_title("Loss")
+    if evaluation.candidates:
+        names = [one.name for one in evaluation.candidates]
+        interval_rows(right, names, [_points(one.difference) for one in evaluation.candidates], color=COLOURS[1])
+    right.axvline(0.0, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    right.set_title("Difference to what was logged")
+    for axes in (left, right):
+        axes.set_xlabel("lower is better")
+    return figure
+
+
+def over_time(evaluation: Evaluation) -> Figure | None:
+    """Loss over the time of the log."""
+    known = [one for one in (evaluation.logged, *evaluation.candidates) if len(one.series.at_ms) > 1]
+    if not known:
+        return None
+    figure, (axes,) = panels(1, 1, 4.2)
+    for number, one in enumerate(known):
+        style = {"color": LOGGED_COLOUR, "lw": 2.6} if one.kind == "logged" else {**line_style(number - 1), "lw": 1.6}
+        axes.plot(times(one.series.at_ms), np.array(one.series.loss, float), label=one.name, **style)
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    time_axis(axes)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9)
+    return figure
+
+
+def shares(evaluation: Evaluation) -> Figure | None:
+    """Which models would have answered, over time, a panel a candidate."""
+    results = [one for one in (evaluation.logged, *evaluation.candidates) if one.series.shares][:MOST_PANELS]
+    if not results:
+        return None
+    models = list(dict.fromkeys(model for one in results for model in one.series.shares))
+    columns = min(3, len(results))
+    rows = -(-len(results) // columns)
+    figure, all_axes = panels(rows, columns, 0.6 + 2.5 * rows, sharey=True)
+    for axes, one in zip(all_axes, results, strict=False):
+        parts = [np.nan_to_num(one.series.shares.get(model, [0.0] * len(one.series.at_ms))) for model in models]
+        axes.stackplot(
+            times(one.series.at_ms), parts, labels=models, alpha=0.85, lw=0,
+            colors=[COLOURS[number % len(COLOURS)] for number in range(len(models))],
+        )  # fmt: skip
+        axes.set_title(one.name, fontsize=10)
+        axes.set_ylim(0, 1)
+        time_axis(axes)
+    for axes in all_axes[len(results) :]:
+        axes.set_axis_off()
+    handles, names = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=9, reverse=True)
+    return figure
+
+
+def estimators(evaluation: Evaluation) -> Figure | None:
+    """All estimators of each candidate: where they part, an assumption of one of them does not hold."""
+    results = [one for one in evaluation.candidates if len(one.estimates) > 1][:MOST_PANELS]
+    if not results:
+        return None
+    columns = min(3, len(results))
+    rows = -(-len(results) // columns)
+    figure, all_axes = panels(rows, columns, rows * (0.9 + 0.26 * max(len(one.estimates) for one in results)))
+    for axes, one in zip(all_axes, results, strict=False):
+        names = list(one.estimates)
+        interval_rows(axes, names, [_points(one.estimates[name]) for name in names], color=COLOURS[2])
+        axes.axvline(evaluation.logged.loss.value, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+        axes.set_title(one.name, fontsize=10)
+    for axes in all_axes[len(results) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def contexts(evaluation: Evaluation) -> Figure | None:
+    """Difference by context, of the candidates that have any."""
+    results = [one for one in evaluation.candidates if len(one.contexts) > 1][:3]
+    if not results:
+        return None
+    most = max(len(one.contexts) for one in results)
+    figure, all_axes = panels(1, len(results), 1.2 + 0.27 * most)
+    for axes, one in zip(all_axes, results, strict=True):
+        names = ["without" if each.context is None else each.context[:24] for each in one.contexts]
+        interval_rows(axes, names, [_points(each.difference) for each in one.contexts], color=COLOURS[3])
+        axes.axvline(0.0, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+        axes.set_title(one.name, fontsize=10)
+        axes.set_xlabel("difference, lower is better")
+    return figure
+
+
+def calibration(evaluation: Evaluation) -> Figure | None:
+    """How often answers of a confidence were right."""
+    bins = evaluation.calibration
+    if not bins:
+        return None
+    figure, (left, right) = panels(1, 2, 3.6)
+    left.plot([0, 1], [0, 1], color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    left.plot([one.confidence for one in bins], [one.right for one in bins], "o-", color=COLOURS[0], lw=1.6)
+    left.set_title("Right at a confidence")
+    left.set_xlabel("confidence")
+    left.set_ylabel("1 - loss")
+    left.set_xlim(-0.03, 1.03)
+    left.set_ylim(-0.03, 1.03)
+    middles = [(one.low + one.high) / 2 for one in bins]
+    right.bar(
+        middles, [one.answers for one in bins], width=[0.9 * (one.high - one.low) for one in bins], color=COLOURS[5]
+    )
+    right.set_title("Answers with it")
+    right.set_xlabel("confidence")
+    right.set_xlim(-0.03, 1.03)
+    return figure
+
+
+def _points(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high

@@ -1,0 +1,1 @@
+"""Candidates that learn: the log is replayed in the order of time."""

@@ -1,0 +1,193 @@
+"""A policy that learns while a log is walked: its states, the feedback that is on its way, and what it would do now.
+
+Rules of this file:
+- Rows of state are those of the router: one a (context, partition). Without a context the partitions' rows are summed,
+  in partition order; with one, all its queries are in one partition.
+- A feedback is learned when it came, never before its decision. Of the same millisecond, decisions come first.
+- The sum over partitions is known everywhere at once. Routers hear of each other's totals some hundred milliseconds
+  later.
+- Random numbers are a function of the seed and the query's place in the log, but of another stream than those that a
+  router draws: with the same numbers, whom the log asked would say what the candidate draws.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.selection.distribution import Prepared, audited
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.rng import RandomSource, query_rng
+from clipper_stream.selection.state import SelectionState, merge
+from clipper_stream.selection.sufficient_statistics import Features
+
+Losses = Mapping[str, float]
+Place = tuple[str | None, int]
+"""Context and partition of a row of state."""
+
+
+class Standing(NamedTuple):
+    """What the policy would do, as long as its state stays.
+
+    Attributes:
+        choice: What is drawn from, audits included.
+        target: Probability of serving each model alone, in the order of the learner's models.
+        together: Models that are always served together; empty where one is drawn.
+    """
+
+    choice: Prepared
+    target: tuple[float, ...]
+    together: tuple[str, ...]
+
+
+class Standings(NamedTuple):
+    """What the policy would do, by the query's features where it looks at them.
+
+    Attributes:
+        otherwise: For a query without features.
+        choices: For queries with features.
+        place: Which of `choices` a query with these features has; None: features change nothing.
+    """
+
+    otherwise: Standing
+    choices: tuple[Standing, ...] = ()
+    place: Callable[[Features], int] | None = None
+
+    def given(self, features: Features) -> Standing:
+        """What it would do for a query with these features, empty for one without."""
+        return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
+
+
+class Learner:
+    """The states of a candidate on its way through a log.
+
+    Args:
+        policy: Who chooses and learns.
+        models: Its candidates, in the application's order.
+        start: State of each (context, partition) at the beginning; what is not there begins with none.
+        audit_ratio: Share of the queries that ask all candidates, in [0, 1].
+
+    >>> from clipper_stream.selection.registry import make_policy
+    >>> learner = Learner(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
+    >>> learner.standing(None, 0).target
+    (0.75, 0.25)
+    >>> learner.expect(1_000, (None, 0), 7, {"svm:1": 1.0}, {"svm:1": 0.75})
+    >>> learner.expect(1_000, (None, 1), 9, {"knn:1": 0.0}, {"knn:1": 0.25})
+    >>> learner.advance(1_000)
+    >>> learner.standing(None, 0).target
+    (0.75, 0.25)
+    >>> learner.advance(1_001)
+    >>> learner.standing(None, 0).target
+    (0.25, 0.75)
+
+    Source: Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", ICML 2013 (a policy acts on what
+    has arrived).
+    """
+
+    def __init__(
+        self,
+        policy: SelectionPolicy,
+        models: Sequence[str],
+        start: Mapping[Place, SelectionState] | None = None,
+        audit_ratio: float = 0.0,
+    ) -> None:
+        if not models:
+            raise InvalidSetting(f"policy {policy.name!r} has no model to choose from: name at least one")
+        self.models = tuple(models)
+        self.policy, self.audit_ratio = policy, audit_ratio
+        self.learned = 0
+        self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
+        self._states: dict[Place, SelectionState] = dict(start or {})
+        self._partitions = sorted(partition for context, partition in self._states if context is None)
+        self._standings: dict[Place, Standings] = {}
+        self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
+
+    def standing(self, context: str | None, partition: int, features: Features = ()) -> Standing:
+        """What the policy would do for a query of this context in this partition, with these features."""
+        key = (context, partition if context is not None else 0)
+        found = self._standings.get(key)
+        if found is None:
+            found = self._standings[key] = standings(
+                self.policy, self.state(context, partition), self.models, self.audit_ratio
+            )
+        return found.given(features)
+
+    def state(self, context: str | None, partition: int) -> SelectionState:
+        """What is known in a context, or without one over all partitions."""
+        if context is not None:
+            return self._states.get((context, partition), _NOTHING)
+        if len(self._partitions) == 1:
+            return self._states[None, self._partitions[0]]
+        return merge(self._states[None, number] for number in self._partitions)
+
+    def expect(
+        self,
+        at_ms: int,
+        place: Place,
+        offset: int,
+        losses: Losses,
+        propensities: Losses,
+        features: Features = (),
+    ) -> None:
+        """A feedback is on its way.
+
+        Args:
+            at_ms: When it comes, milliseconds since the epoch.
+            place: Context and partition of its decision.
+            offset: Of the feedback in its partition.
+            losses: Loss in [0, 1] of each model that it scores.
+            propensities: Probability in (0, 1] with which the candidate was to score each of them.
+            features: Of the query, empty for one without.
+        """
+        self._number += 1
+        heappush(self._coming, (at_ms, place[1], offset, self._number, place, losses, propensities, features))
+
+    def advance(self, now_ms: float) -> None:
+        """Learn from all feedback that came before this time, in milliseconds since the epoch."""
+        coming = self._coming
+        while coming and coming[0][0] < now_ms:
+            *_, place, losses, propensities, features = heappop(coming)
+            self._learn(place, losses, propensities, features)
+
+    def _learn(self, place: Place, losses: Losses, propensities: Losses, features: Features) -> None:
+        before = self._states.get(place)
+        if before is None and place[0] is None:
+            self._partitions = sorted([*self._partitions, place[1]])
+        self._states[place] = self.policy.observe_for(before or _NOTHING, losses, propensities, features)
+        self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
+        self.learned += 1
+
+
+def standings(
+    policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
+) -> Standings:
+    """What the policy would do in one state.
+
+    Raises:
+        InvalidSetting: it draws among several sets of models, of which no estimate is made.
+    """
+    by_features = policy.by_features(state, models)
+    if by_features is None:
+        return Standings(_standing(policy, policy.prepare(state, models), models, audit_ratio))
+    choices = tuple(_standing(policy, each, models, audit_ratio) for each in by_features.choices)
+    return Standings(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
+
+
+def _standing(policy: SelectionPolicy, prepared: Prepared, models: Sequence[str], audit_ratio: float) -> Standing:
+    alone = {
+        decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
+    }
+    sets = [decision.served for decision in prepared.decisions if len(decision.served) != 1]
+    if sets and len(prepared.decisions) > 1:
+        what = f"policy {policy.name!r} draws among {len(prepared.decisions)} sets of models"
+        raise InvalidSetting(f"{what}: give one that serves one model, or always the same ones")
+    choice = audited(prepared, audit_ratio) if audit_ratio > 0.0 else prepared
+    return Standing(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
+
+
+def place_rng(seed: int, partition: int, query_offset: int) -> RandomSource:
+    """The random numbers of replay for one query."""
+    return query_rng(seed, f"replay/{partition}-{query_offset}")
+
+
+_NOTHING = SelectionState()

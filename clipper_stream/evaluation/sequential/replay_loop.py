@@ -1,0 +1,118 @@
+"""What every way to walk a log in order has in common: the rows that say something, and what is kept of each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
+
+Progress: TypeAlias = Callable[[int], None]
+"""Told the number of decisions since it was told last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a learning candidate did with n decisions, in the order of their columns.
+
+    Its loss is sum(numerator) / sum(denominator), over all runs of a log.
+
+    Attributes:
+        target: Probability with which it would have served each of its models alone when the decision was made, (n, K);
+            0 where it was not asked, or serves several.
+        numerator: Weighed loss, (n,).
+        denominator: Weight, (n,); 0 where the decision says nothing.
+        learned: Decisions that the candidate learns from, when their feedback comes, (n,).
+        clipped: Decisions that should have counted more than they can, so that the estimate leans to the log, (n,).
+
+    >>> Run.blank(2, 3).target.shape
+    (2, 3)
+
+    Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.2 (the self-normalised mean).
+    """
+
+    target: Floats
+    numerator: Floats
+    denominator: Floats
+    learned: Bools
+    clipped: Bools
+
+    @classmethod
+    def blank(cls, rows: int, models: int) -> "Run":
+        """Nothing was done yet."""
+        return cls(
+            target=np.zeros((rows, models)),
+            numerator=np.zeros(rows),
+            denominator=np.zeros(rows),
+            learned=np.zeros(rows, np.bool_),
+            clipped=np.zeros(rows, np.bool_),
+        )
+
+
+class Query(NamedTuple):
+    """A decision whose truth is known, as a walk looks at it.
+
+    Attributes:
+        row: In its columns.
+        at_ms: When it was decided.
+        place: Context and partition.
+        query_offset: Of the query in its partition.
+        feedback_at_ms: When the feedback came; not before the decision, whatever the clocks say.
+        feedback_offset: In the partition.
+        features: Of the query, empty for one without.
+    """
+
+    row: int
+    at_ms: int
+    place: tuple[str | None, int]
+    query_offset: int
+    feedback_at_ms: int
+    feedback_offset: int
+    features: tuple[float, ...] = ()
+
+
+def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[Query]:
+    """The wanted decisions by the time of their making; of equal times, as they stand in the columns."""
+    order = np.argsort(columns.at_ms, kind="stable")
+    order = order[wanted[order]]
+    later = np.maximum(columns.feedback_at_ms, columns.at_ms)
+    contexts = columns.contexts
+    arrays = (columns.at_ms, columns.context, columns.partition, columns.query_offset, later, columns.feedback_offset)
+    given = features_of(columns.take(order)) if columns.features.shape[1] else repeat((), len(order))
+    for row, at_ms, context, partition, query, feedback_at_ms, feedback, features in zip(
+        order.tolist(), *(array[order].tolist() for array in arrays), given, strict=True
+    ):
+        yield Query(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback, features)
+
+
+def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
+    """Of each decision's query, without what stands for nothing behind them."""
+    counts = (~np.isnan(columns.features)).sum(axis=1).tolist()
+    return [tuple(row[:count]) for row, count in zip(columns.features.tolist(), counts, strict=True)]
+
+
+def mean_over_time(at_ms: np.ndarray, runs: Sequence[Run], points: int = 100) -> tuple[np.ndarray, Floats]:
+    """The loss in consecutive spans of equal length.
+
+    Args:
+        at_ms: Of all decisions of the runs, one after another, milliseconds since the epoch, (n,).
+        runs: Of consecutive columns.
+        points: How many spans.
+
+    Returns:
+        The middle of each span, and the mean loss in it; NaN where nothing is known.
+
+    >>> run = Run.blank(4, 1)
+    >>> run.numerator[:], run.denominator[:] = [1.0, 0.0, 0.0, 0.0], 1.0
+    >>> [array.tolist() for array in mean_over_time(np.array([0, 10, 90, 100]), [run], points=2)]
+    [[25.0, 75.0], [0.5, 0.0]]
+    """
+    numerator = np.concatenate([run.numerator for run in runs])
+    denominator = np.concatenate([run.denominator for run in runs])
+    edges = np.linspace(at_ms.min(), at_ms.max(), points + 1)
+    span = np.clip(np.searchsorted(edges, at_ms, side="right") - 1, 0, points - 1)
+    weight = np.bincount(span, denominator, points)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (edges[:-1] + edges[1:]) / 2.0, np.bincount(span, numerator, points) / weight

@@ -1,0 +1,177 @@
+"""The learning step: a state, a logged decision and a truth make the next state. Nothing else is looked at.
+
+Rules of this file:
+- The router and the replay call the same function, with what the log holds. So the table equals the fold of the log.
+- A model is scored only by what it said itself. A truth that says nothing about it leaves it as it was.
+
+Who is scored:
+
+    truth         asked                          scored, with which loss
+    label         any number                     each model whose output was logged, with the loss of its output; with
+                                                 1 if the label can be compared with another's output, not with its own
+    label         one for the answer, missing    that model, with 1: the application got no answer because of it
+    loss, reward  one for the answer, answered   that model, with the given loss
+    loss, reward  one for the answer, missing    that model, with 1
+    loss, reward  an ensemble                    the models that said exactly what the answer was, with the given loss
+    loss, reward  any, the default was given     nobody, unless missing as above: the truth is about the default
+
+The ensemble's loss is a fact about its answer. A model that said the same had the same loss; of one that said something
+else the truth is unknown, even where the answer was right, and guessing would score it only when it is wrong. A mean
+seldom equals an output, so an application that combines by `mean` and wants its models compared has to send labels.
+In an ensemble a missing model is not scored: the answer did not fail, and its confidence was lower already.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+from clipper_stream.feedback.values import GivenLoss, Label, Truth
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState
+
+_NO_ANSWER = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedDecision:
+    """What the log holds about one answered query.
+
+    Attributes:
+        outputs: Output of each model that answered in time, asked for the answer or for an audit; a list, one a row,
+            when `several_rows`.
+        propensities: Probability of asking, in (0, 1], of every model that was asked, answered or not.
+        served: Models that were asked for the answer; without an audit, all that were asked.
+        served_propensity: Probability that exactly these were asked for the answer, in (0, 1].
+        answer: The combined output; a list, one a row, when `several_rows`.
+        default: Whether the application's default output was given instead.
+        several_rows: Whether the query has a list of rows.
+        features: Of the query, as they were logged; empty for a query without.
+
+    >>> one = LoggedDecision(outputs={"a:1": 3}, propensities={"a:1": 0.5}, served=("a:1",), answer=3)
+    >>> score(one, Label(4), "zero_one").losses
+    {'a:1': 1.0}
+
+    Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4.
+    """
+
+    outputs: Mapping[str, Any]
+    propensities: Mapping[str, float]
+    served: tuple[str, ...]
+    served_propensity: float | None = None
+    answer: Any = None
+    default: bool = False
+    several_rows: bool = False
+    features: tuple[float, ...] = ()
+
+    @property
+    def lone(self) -> str | None:
+        """The model that alone was asked for the answer; None for an ensemble."""
+        return self.served[0] if len(self.served) == 1 else None
+
+    @property
+    def probability(self) -> float:
+        """Of asking for the answer whom it asked: as stated, or that of the lone model; 1 for an ensemble."""
+        if self.served_propensity is not None:
+            return self.served_propensity
+        return self.propensities[self.lone] if self.lone is not None else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one truth says about the models.
+
+    Attributes:
+        losses: Loss in [0, 1] of each model that is scored.
+        propensities: Probability, in (0, 1], with which each of these was to be scored.
+
+    >>> Scores({"a:1": 1.0}, {"a:1": 0.5}).losses["a:1"]
+    1.0
+
+    Source: as `LoggedDecision`.
+    """
+
+    losses: Mapping[str, float]
+    propensities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The next state, and the losses that led to it (for metrics and for the log).
+
+    >>> Learned(SelectionState(), {}).losses
+    {}
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (`observe`).
+    """
+
+    state: SelectionState
+    losses: Mapping[str, float]
+
+
+def fold(
+    state: SelectionState, decision: LoggedDecision, truth: Truth, policy: SelectionPolicy, loss_kind: str
+) -> Learned:
+    """The state after one feedback.
+
+    Args:
+        state: The state before, of the partition and context that the decision belongs to.
+        decision: What was logged.
+        truth: What the application said.
+        policy: The application's policy; only its forgetting matters here.
+        loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
+
+    Raises:
+        InvalidLabel: the label cannot be compared with any output, or the log holds impossible propensities.
+        UnknownName: there is no such loss.
+    """
+    scores = score(decision, truth, loss_kind)
+    learned = policy.observe_for(state, scores.losses, scores.propensities, decision.features)
+    return Learned(learned, scores.losses)
+
+
+def score(decision: LoggedDecision, truth: Truth, loss_kind: str) -> Scores:
+    """Whom the truth scores, and how; the arguments are those of `fold`."""
+    if isinstance(truth, Label):
+        losses = _by_label(decision, truth, loss_kind)
+        asking = {model: decision.propensities.get(model, 0.0) for model in losses}
+        missing = _missing(decision)
+        return Scores(losses | missing, asking | dict.fromkeys(missing, decision.probability))
+    losses = _by_loss(decision, truth)
+    return Scores(losses, dict.fromkeys(losses, decision.probability))
+
+
+def _by_label(decision: LoggedDecision, truth: Label, kind: str) -> dict[str, float]:
+    """Losses of all outputs; one that the label cannot be compared with, though it can be with another, has none right.
+
+    So a version on trial that gives nonsense is scored for it, and keeps nobody else from learning.
+    """
+    compare = loss_of_rows if decision.several_rows else loss_of
+    losses: dict[str, float] = {}
+    refused: InvalidLabel | None = None
+    compared = False
+    for model, output in decision.outputs.items():
+        try:
+            losses[model] = compare(kind, truth.value, output)
+            compared = True
+        except InvalidLabel as error:
+            losses[model], refused = _NO_ANSWER, error
+    if refused is not None and not compared:
+        raise refused
+    return losses
+
+
+def _by_loss(decision: LoggedDecision, truth: GivenLoss) -> dict[str, float]:
+    missing = _missing(decision)
+    if missing or decision.default:
+        return missing
+    if decision.lone is not None:
+        return {decision.lone: truth.value}
+    served = {model: decision.outputs[model] for model in decision.served if model in decision.outputs}
+    return {model: truth.value for model, output in served.items() if same(output, decision.answer)}
+
+
+def _missing(decision: LoggedDecision) -> dict[str, float]:
+    lone = decision.lone
+    return {} if lone is None or lone in decision.outputs else {lone: _NO_ANSWER}

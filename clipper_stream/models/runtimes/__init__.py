@@ -1,0 +1,1 @@
+"""Model runtimes, one module a format of models, and what they share."""

@@ -1,0 +1,286 @@
+"""The runtime `oip`: a model behind the Open Inference Protocol V2 over HTTP, as MLServer, KServe and Triton speak it.
+
+Rules of this file:
+- A batch is one POST on a connection that is kept; one that the server had closed meanwhile is opened anew, once.
+- What fails for all rows alike (no connection, too slow, 401, 404, 429, 503) is `ModelUnavailable`: asking row by row
+  would only wait longer. What the server says about this batch (400, 422, 500) is `ModelFailed`, and the rows are then
+  asked apart.
+- Requests go to the host of the URL and nowhere else: no redirects, no proxies; certificates are checked.
+- No secret is in a manifest: a token is read from a variable whose name begins with `CLIPPER_OIP_TOKEN`, so that a
+  manifest cannot have any other variable of this process sent away.
+
+Source: Open Inference Protocol, "HTTP/REST" (health, metadata, inference).
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
+from clipper_stream.models.allowlist import not_allowed
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.runtimes.model_files import missing_library
+from clipper_stream.models.runtimes.oip_tensors import error_text, outputs_of, request_body
+from clipper_stream.models.url_allowlist import allows_url, plain_url
+
+NEEDS_DIGEST = False
+"""The server has the model's file, and answers for it."""
+UNPICKLES = False
+
+_MODEL_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?$")
+_TOKEN_VARIABLE = re.compile(r"CLIPPER_OIP_TOKEN[A-Z0-9_]*")
+_UNAVAILABLE = frozenset({401, 403, 404, 408, 429, 502, 503, 504})
+_OK = 200
+_REDIRECTS = range(300, 400)
+_MIB = 2**20
+_CHUNK_BYTES = 64 * 1024
+_DEFAULT_INPUT = "input-0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OipParameters:
+    """What a manifest says about a model on a server.
+
+    Attributes:
+        input: Name of the input tensor; None: the only one of the server's metadata, or `input-0`.
+        output: Name of the output tensor; None: the only one.
+        content_type: How MLServer is to read the input, for example `np` or `pd`; None: as the datatype says.
+        timeout_s: A batch takes at most so long, connecting and reading included, in [0.001, 3600].
+        max_response_mib: An answer has at most so many MiB, in [1, 1024].
+        token_env: Environment variable that has the bearer token; None: no token.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    content_type: str | None = None
+    timeout_s: float = 5.0
+    max_response_mib: float = 16.0
+    token_env: str | None = None
+
+
+_KNOWN = frozenset(OipParameters.__dataclass_fields__)
+_BOUNDS = {"timeout_s": (0.001, 3600), "max_response_mib": (1, 1024)}
+
+
+class Exchange(Protocol):
+    """Sends one request to the server of the model."""
+
+    def __call__(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer.
+
+        Raises:
+            ModelUnavailable: no answer, none in time, or a larger one than is allowed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OipModel:
+    """A model on a server, as a model.
+
+    Attributes:
+        exchange: Sends one request.
+        path: Of the model on the server, `/v2/models/NAME`.
+        input: Name of the input tensor.
+        parameters: As in the manifest.
+
+    Source: Open Inference Protocol, "Inference".
+    """
+
+    exchange: Exchange
+    path: str
+    input: str
+    parameters: OipParameters
+
+    def predict_batch(self, inputs: Rows) -> Sequence[Any]:
+        """One output a row, of all rows in one request.
+
+        Raises:
+            ModelFailed: the server refuses the batch, or its answer does not fit the rows.
+            ModelUnavailable: the server is not there, too slow, or refuses all requests.
+        """
+        said = self.parameters
+        body = request_body(inputs, self.input, said.output, said.content_type)
+        status, answer = self.exchange("POST", f"{self.path}/infer", body)
+        if status == _OK:
+            return outputs_of(answer, len(inputs), said.output)
+        what = f"the server answered {status}: {error_text(answer)}"
+        if status in _UNAVAILABLE or status in _REDIRECTS:
+            raise ModelUnavailable(f"{what} (POST {self.path}/infer)")
+        raise ModelFailed(what)
+
+
+def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Nothing, when an entry of the operator's is a beginning of the URL.
+
+    Raises:
+        ModelNotLoaded: none is, or the parameters are wrong.
+    """
+    _path(uri)
+    _read_parameters(uri, parameters)
+    if not allows_url(allowed, uri):
+        raise not_allowed(f"model server {uri!r}", allowed)
+
+
+def read(uri: str) -> bytes:
+    """Nothing: the model's file is the server's."""
+    _path(uri)
+    return b""
+
+
+def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
+    """The model, when its server says that it is ready.
+
+    Args:
+        uri: `http(s)://HOST:PORT/v2/models/NAME`, with `/versions/V` or without.
+        content: Unused.
+        parameters: Those of `OipParameters`.
+        allowed: What `check_allowed` has looked at.
+
+    Raises:
+        ModelNotLoaded: urllib3 is missing, the URL or a parameter is wrong, or the server is not ready for the model.
+    """
+    del content, allowed
+    path, said = _path(uri), _read_parameters(uri, parameters)
+    exchange = _Http(uri, said, _headers(uri, said))
+    _check_ready(uri, exchange, path)
+    return OipModel(
+        exchange=exchange, path=path, input=said.input or _declared_input(uri, exchange, path), parameters=said
+    )
+
+
+def _path(uri: str) -> str:
+    parts = plain_url(uri)
+    if parts is None or not _MODEL_PATH.search(parts.path):
+        what = f"uri {uri!r}: the runtime oip takes http://HOST:PORT/v2/models/NAME, with /versions/V or without"
+        raise ModelNotLoaded(f"{what}; no user, query or escape in it")
+    return parts.path
+
+
+def _read_parameters(uri: str, parameters: Mapping[str, Any]) -> OipParameters:
+    unknown = sorted(set(parameters) - _KNOWN)
+    if unknown:
+        takes = ", ".join(sorted(_KNOWN))
+        raise ModelNotLoaded(f"model server {uri!r}: parameters {unknown} are unknown, the runtime oip takes {takes}")
+    for name, value in parameters.items():
+        if name in _BOUNDS:
+            least, most = _BOUNDS[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise ModelNotLoaded(f"model server {uri!r}: {name} is {value!r}, give a number in [{least}, {most}]")
+        elif not isinstance(value, str) or not value:
+            raise ModelNotLoaded(f"model server {uri!r}: {name} is {shown(value)}, give a text")
+    return OipParameters(**parameters)
+
+
+def _headers(uri: str, said: OipParameters) -> dict[str, str]:
+    headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+    if said.token_env is None:
+        return headers
+    if not _TOKEN_VARIABLE.fullmatch(said.token_env):
+        what = f"model server {uri!r}: token_env is {shown(said.token_env)}"
+        raise ModelNotLoaded(f"{what}, give the name of an environment variable that begins with CLIPPER_OIP_TOKEN")
+    token = os.environ.get(said.token_env, "").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        what = "has a character that no header takes" if token else "is not set"
+        raise ModelNotLoaded(f"model server {uri!r}: the variable {said.token_env} {what}: set it where the model runs")
+    return headers | {"authorization": f"Bearer {token}"}
+
+
+def _check_ready(uri: str, exchange: Exchange, path: str) -> None:
+    try:
+        status, body = exchange("GET", f"{path}/ready")
+    except ModelUnavailable as error:
+        raise ModelNotLoaded(f"model server {uri!r}: {error}; start it, or correct the uri") from error
+    if status != _OK or _json_object(body).get("ready") is False:
+        what = f"model server {uri!r} is not ready, it answered {status}: {error_text(body)}"
+        raise ModelNotLoaded(f"{what}; wait for the model, or correct its name, version or token")
+
+
+def _declared_input(uri: str, exchange: Exchange, path: str) -> str:
+    """The name of the input tensor in the server's metadata, of which it need not have any."""
+    try:
+        status, body = exchange("GET", path)
+    except ModelUnavailable:
+        return _DEFAULT_INPUT
+    inputs = _json_object(body).get("inputs") if status == _OK else None
+    names = [each.get("name") for each in inputs if isinstance(each, dict)] if isinstance(inputs, list) else []
+    if len(names) > 1:
+        what = f"model server {uri!r}: the model takes the tensors {shown(names)}, and a row is one tensor"
+        raise ModelNotLoaded(f"{what}: name it in parameters.input if the others may be left out")
+    return names[0] if names and isinstance(names[0], str) else _DEFAULT_INPUT
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(slots=True)
+class _Http:
+    """Requests to one server, over connections that are kept; may be called from any thread."""
+
+    uri: str
+    said: OipParameters
+    headers: dict[str, str] = field(repr=False)
+    _urllib3: Any = field(init=False, repr=False)
+    _pool: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._urllib3 = _urllib3(self.uri)
+        self._pool = self._urllib3.connection_from_url(self.uri, maxsize=1)
+
+    def __call__(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        until_s = time.monotonic() + self.said.timeout_s
+        try:
+            return self._answer(method, path, body, until_s)
+        except (
+            self._urllib3.exceptions.ProtocolError
+        ):  # a kept connection that the server closed: an answer is asked twice
+            pass
+        except self._urllib3.exceptions.HTTPError as error:
+            raise self._unavailable(error) from error
+        try:
+            return self._answer(method, path, body, until_s)
+        except self._urllib3.exceptions.HTTPError as error:
+            raise self._unavailable(error) from error
+
+    def _answer(self, method: str, path: str, body: bytes | None, until_s: float) -> tuple[int, bytes]:
+        timeout = self._urllib3.Timeout(total=max(0.001, until_s - time.monotonic()))
+        with self._pool.urlopen(
+            method, path, body, self.headers, retries=False, redirect=False, timeout=timeout, preload_content=False
+        ) as response:
+            received = bytearray()
+            while chunk := response.read1(_CHUNK_BYTES):
+                received += chunk
+                self._check(len(received), until_s)
+            return response.status, bytes(received)
+
+    def _check(self, received: int, until_s: float) -> None:
+        """Nothing, while the answer is neither too large nor too slow; each read alone has a bound as well."""
+        if received > self.said.max_response_mib * _MIB:
+            most = f"{self.said.max_response_mib:g} MiB"
+            raise ModelUnavailable(f"the server's answer has more than {most}: raise parameters.max_response_mib")
+        if time.monotonic() > until_s:
+            raise ModelUnavailable(f"no whole answer after {self.said.timeout_s:g} s: raise parameters.timeout_s")
+
+    def _unavailable(self, error: Exception) -> ModelUnavailable:
+        if isinstance(error, self._urllib3.exceptions.TimeoutError) and not isinstance(
+            error, self._urllib3.exceptions.NewConnectionError
+        ):
+            return ModelUnavailable(f"no answer after {self.said.timeout_s:g} s: raise parameters.timeout_s")
+        return ModelUnavailable(f"the server cannot be asked, {type(error).__name__}: {shown(str(error))}")
+
+
+def _urllib3(uri: str) -> Any:
+    try:
+        import urllib3  # noqa: PLC0415 - an optional extra, loaded only by who uses it
+    except ImportError as error:
+        raise missing_library(uri, "oip", error) from error
+    return urllib3

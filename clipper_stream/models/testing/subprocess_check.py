@@ -1,0 +1,73 @@
+"""The same model asked in another process, with another hash seed, run as `python -m` this module.
+
+Standard input has a JSON object with what to load and rows as a query has them, standard output one with the outputs.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from clipper_stream.models.loading import load_model
+from clipper_stream.models.model import Rows
+from clipper_stream.models.runner import predict_rows
+from clipper_stream.models.runtimes.model_files import FileRules
+from clipper_stream.query.inputs import InputSpec, to_matrix
+
+_PATIENCE_S = 120
+
+
+def outputs_elsewhere(source: Mapping[str, Any], spec: InputSpec, rows: Rows) -> list[Any]:
+    """The outputs of a model that another process loads.
+
+    Args:
+        source: Arguments of `load_model`, `files` among them.
+        spec: What a row looks like.
+        rows: The rows.
+
+    Raises:
+        OSError: the process ended with an error, or not at all; the message is its last line.
+    """
+    plain = {**source, "files": asdict(source["files"])}
+    asked = {"source": plain, "dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
+    try:
+        ended = subprocess.run(  # noqa: S603 - this module, and nothing of the model's
+            [sys.executable, "-m", __name__],
+            input=json.dumps(asked),
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"no answer after {_PATIENCE_S} s") from error
+    if ended.returncode != 0:
+        raise OSError((ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1])
+    outputs: list[Any] = json.loads(ended.stdout.splitlines()[-1])
+    return outputs
+
+
+def _written(rows: Rows) -> list[Any]:
+    if isinstance(rows, np.ndarray):
+        return list(rows.tolist())
+    return [{"base64": base64.b64encode(row).decode()} if isinstance(row, bytes) else row for row in rows]
+
+
+def _answer(asked: Mapping[str, Any]) -> list[Any]:
+    shape = asked["shape"]
+    spec = InputSpec(asked["dtype"], None if shape is None else tuple(shape))
+    source = {**asked["source"], "files": FileRules(**asked["source"]["files"])}
+    return predict_rows(load_model(**source), to_matrix(spec, asked["rows"])).outputs
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(_answer(json.load(sys.stdin))) + "\n")

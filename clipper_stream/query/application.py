@@ -1,0 +1,124 @@
+"""An application as the router knows it: its manifest, resolved."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from clipper_stream.query.inputs import InputSpec
+from clipper_stream.selection.distribution import Prepared, audited
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.trials import NOBODY, Choice, tried
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One model version that an application may ask.
+
+    Attributes:
+        ref: `name:version`.
+        digest: `caching.keys.version_digest` of the version: other bytes, other digest, no stale answer.
+        deterministic: Whether its outputs may be cached and shared between identical rows.
+    """
+
+    ref: str
+    digest: bytes
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One model version that an application tries beside its candidates.
+
+    Attributes:
+        candidate: The version.
+        stage: `shadow`: asked for the log only. `canary`: answers instead of the policy's choice.
+        share: Of the queries, in [0, 1].
+    """
+
+    candidate: Candidate
+    stage: Literal["shadow", "canary"]
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """What one application asks, of whom, how fast, and what it says when nobody answers.
+
+    Attributes:
+        name: Its name.
+        revision: Of its manifest; logged with each decision.
+        spec: What one row of input looks like.
+        candidates: The models that exist, in the application's order.
+        trials: The versions on trial that exist.
+        policy: Who chooses among them.
+        combiner: Name of the combiner.
+        loss: Name of the loss.
+        objective_s: Latency objective in seconds; None: throughput mode.
+        default_output: Given when no model answered in time, or when they agreed too little.
+        confidence_threshold: Below it the default output is given, in [0, 1].
+        audit_ratio: Share of queries that ask all candidates, in [0, 1].
+        seed: Seeds, with the query's id, every choice.
+        input_features: How many of the first numbers of a one-row numeric input are the features of a query that gives
+            none itself.
+    """
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    policy: SelectionPolicy
+    trials: tuple[Trial, ...] = ()
+    spec: InputSpec = field(default_factory=InputSpec)
+    revision: int = 1
+    combiner: str = "vote"
+    loss: str = "zero_one"
+    objective_s: float | None = 0.1
+    default_output: Any = None
+    confidence_threshold: float = 0.0
+    audit_ratio: float = 0.0
+    seed: int = 0
+    input_features: int = 0
+
+    @cached_property
+    def by_ref(self) -> dict[str, Candidate]:
+        """All that may be asked, by reference: candidates, and versions on trial."""
+        tried_ones = (trial.candidate for trial in self.trials)
+        return {candidate.ref: candidate for candidate in (*self.candidates, *tried_ones)}
+
+    @cached_property
+    def refs(self) -> tuple[str, ...]:
+        """References of the candidates, in order."""
+        return tuple(candidate.ref for candidate in self.candidates)
+
+    @cached_property
+    def answers(self) -> bool:
+        """Whether anybody can answer: a candidate, or a canary."""
+        return bool(self.refs or self._shares("canary"))
+
+    def choice(self, state: SelectionState) -> Choice:
+        """The policy's choice, with audits and trials; a `ByFeatures` where it looks at features."""
+        if not self.refs:
+            return self._completed(NOBODY)
+        by_features = self.policy.by_features(state, self.refs)
+        if by_features is None:
+            return self._completed(self.policy.prepare(state, self.refs))
+        return by_features.each(self._completed)
+
+    def _completed(self, chosen: Prepared) -> Choice:
+        """With audits and trials."""
+        if self.refs and self.audit_ratio > 0:
+            chosen = audited(chosen, self.audit_ratio)
+        if not self.trials:
+            return chosen
+        return tried(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
+
+    def _shares(self, stage: str) -> dict[str, float]:
+        return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}
+
+    def named(self, model: str) -> str | None:
+        """The reference that a query means by `name` or `name:version`; a bare name is the first candidate of it.
+
+        A version on trial is no candidate.
+        """
+        if model in self.refs:
+            return model
+        return next((ref for ref in self.refs if ref.partition(":")[0] == model), None)

@@ -1,0 +1,224 @@
+"""From queries of one application to decisions: refuse what cannot be asked, convert inputs, choose models."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clipper_stream.errors import InvalidInput, shown
+from clipper_stream.query.answer import Answer, refusal
+from clipper_stream.query.application import Application
+from clipper_stream.query.decoded_query import Received
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, Pending
+from clipper_stream.query.inputs import convert, to_matrix, to_rows
+from clipper_stream.query.lifecycle import Event, Way
+from clipper_stream.selection.contextual import ByFeatures
+from clipper_stream.selection.distribution import Decision, named
+from clipper_stream.selection.rng import query_rng
+from clipper_stream.selection.trials import Choice
+
+Prepare = Callable[[Application, int, str | None], Choice]
+"""The policy's choice for (application, partition, context), from the totals known now."""
+REFUSED, ARRIVED_LATE = Way(Event.REFUSE, Event.DEFAULT), Way(Event.ARRIVE_LATE, Event.DEFAULT)
+NO_MODELS = "no model of the application is deployed"
+Converted = Iterable[tuple[Pending, Any, int]]
+"""A query, the block that its rows are in, and the index of the first of them."""
+
+
+LARGEST_FEATURE = 1e6
+"""In size: sums of products of millions of them stay exact enough."""
+CONVERTED_TOGETHER = 128
+"""So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
+in the processor's cache, and is freed before the next ones are decoded."""
+
+
+@dataclass(slots=True)
+class Decided:
+    """What became of queries: waiting for models, or answered at once; and what is asked for the log only."""
+
+    pendings: list[Pending] = field(default_factory=list)
+    audits: list[Pending] = field(default_factory=list)
+    refusals: list[Answer] = field(default_factory=list)
+
+
+def refuse_unknown(pending: Pending, now_s: float) -> Answer:
+    """The answer to a query of an application that is not registered."""
+    why = f"application {shown(pending.query.application)} is not registered"
+    return _refused(pending, None, "unknown_application", why, now_s)
+
+
+class Deciding:
+    """Decides about queries of one application, all at one time.
+
+    Attributes:
+        application: The application.
+        count: How many queries were added.
+    """
+
+    def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
+        self.application, self._prepare, self._now_s = application, prepare, now_s
+        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None, bool]] = {}
+        self._input_features = application.input_features if application.spec.numeric else 0
+        self._unconverted: list[Pending] = []
+        self._decided = Decided()
+        self.count = 0
+
+    def add(self, pending: Pending) -> None:
+        """Decide about this query too, now or with the next ones."""
+        self.count += 1
+        if self._may_ask(pending):
+            self._unconverted.append(pending)
+            if len(self._unconverted) == CONVERTED_TOGETHER:
+                self._convert()
+
+    def decided(self) -> Decided:
+        """What became of all of them."""
+        if self._unconverted:
+            self._convert()
+        return self._decided
+
+    def _convert(self) -> None:
+        pendings, self._unconverted = self._unconverted, []
+        for pending, block, first in self._converted(pendings):
+            self._choose(pending, block, first)
+
+    def _may_ask(self, pending: Pending) -> bool:
+        query, now_s = pending.query, self._now_s
+        pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
+        answers = self.application.answers
+        if query.invalid is None and due_s > now_s and answers:
+            return True
+        if query.invalid is not None:
+            self._refuse(pending, "invalid_input", query.invalid)
+        elif not answers:
+            self._refuse(pending, "no_models", NO_MODELS)
+        else:
+            late_ms, age_ms = (round((now_s - at_s) * 1000) for at_s in (due_s, query.queried_at_s))
+            why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
+            self._refuse(pending, "arrived_late", why, ARRIVED_LATE)
+        return False
+
+    def _converted(self, pendings: list[Pending]) -> Converted:
+        """All rows together; only when they do not fit together, by query."""
+        try:
+            block = convert(self.application.spec, [row for pending in pendings for row in pending.query.rows])
+        except InvalidInput:
+            yield from self._converted_apart(pendings)
+            return
+        first = 0
+        for pending in pendings:
+            pending.query.rows.clear()
+            yield pending, block, first
+            first += pending.count
+
+    def _converted_apart(self, pendings: list[Pending]) -> Converted:
+        """Inputs of single-row queries together, those of packed ones each by itself."""
+        single = [pending for pending in pendings if not pending.query.packed]
+        rows = to_rows(self.application.spec, [pending.query.rows[0] for pending in single])
+        for index, error in rows.failed.items():
+            self._refuse(single[index], "invalid_input", str(error))
+        good = (pending for index, pending in enumerate(single) if index not in rows.failed)
+        yield from ((pending, rows.good, index) for index, pending in enumerate(good))
+        for pending in pendings:
+            if pending.query.packed:
+                try:
+                    yield pending, to_matrix(self.application.spec, pending.query.rows), 0
+                except InvalidInput as error:
+                    self._refuse(pending, "invalid_input", str(error))
+
+    def _choose(self, pending: Pending, block: Any, first: int) -> None:
+        application, query = self.application, pending.query
+        found = self._prepared.get((query.partition, query.context))
+        if found is None:
+            choice = self._prepare(application, query.partition, query.context)
+            looks = isinstance(choice, ByFeatures) or self._input_features > 0
+            found = self._prepared[query.partition, query.context] = choice, choice.certain, looks
+        prepared, certain, looks = found
+        if looks:
+            prepared = self._given(pending, prepared, block, first)
+            certain = prepared.certain
+        if query.models is not None:
+            decision = self._as_named(pending, query.models)
+            if decision is None:
+                return
+        elif certain is not None:
+            decision = certain
+        else:
+            decision = prepared.select(query_rng(application.seed, query.query_id))
+        served = decision.served
+        if not served:
+            self._refuse(pending, "no_models", NO_MODELS)
+            return
+        if len(decision.models) != len(served):
+            decision, besides = decision.split()
+            audit = pending.beside()
+            audit.ask(application, besides, prepared.weights, block, first, self._now_s)
+            self._decided.audits.append(audit)
+        pending.ask(application, decision, prepared.weights, block, first, self._now_s)
+        self._decided.pendings.append(pending)
+
+    def _given(self, pending: Pending, choice: Choice, block: Any, first: int) -> Choice:
+        """The choice for the query's features, which are noted whatever the policy makes of them."""
+        if self._input_features and pending.features is None and not pending.query.packed:
+            pending.features = first_numbers(block[first], self._input_features)
+        return choice.given(pending.features or ()) if isinstance(choice, ByFeatures) else choice
+
+    def _as_named(self, pending: Pending, models: list[str]) -> Decision | None:
+        application = self.application
+        refs = {model: application.named(model) for model in models}
+        unknown = [model for model, ref in refs.items() if ref is None]
+        if unknown:
+            why = f"{shown(unknown)} are no candidates of {application.name!r}: {', '.join(application.refs)}"
+            self._refuse(pending, "unknown_model", why)
+            return None
+        return named(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
+
+    def _refuse(self, pending: Pending, reason: str, why: str, way: Way = REFUSED) -> None:
+        self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, way))
+
+
+def asked_besides(query: Received, application: Application, choice: Choice) -> dict[str, float]:
+    """Whom a query asks for the log only, and with which probability, as the decision is made now."""
+    if query.models is not None:
+        return {}
+    if isinstance(choice, ByFeatures):
+        choice = choice.given(_features(query, application) or ())
+    besides = choice.select(query_rng(application.seed, query.query_id)).split()[1]
+    return dict(zip(besides.models, besides.propensities, strict=True))
+
+
+def first_numbers(row: Any, count: int) -> list[float] | None:
+    """The features that a converted row of numbers has; None when one of them is too large to be a feature.
+
+    >>> first_numbers(np.array([[1, 2], [3, 4]], np.uint8), 3), first_numbers(np.array([2e6]), 1)
+    ([1.0, 2.0, 3.0], None)
+    """
+    numbers = [float(number) for number in np.ravel(row)[:count].tolist()]
+    return numbers if all(abs(number) <= LARGEST_FEATURE for number in numbers) else None
+
+
+def _features(query: Received, application: Application) -> list[float] | None:
+    """The features of a query whose rows are not converted."""
+    if query.features is not None or query.packed or not (application.input_features and application.spec.numeric):
+        return query.features
+    rows = to_rows(application.spec, query.rows).good
+    return first_numbers(rows[0], application.input_features) if len(rows) else None
+
+
+def deadline_s(query: Received, application: Application, now_s: float) -> float:
+    """By when to answer, seconds since the epoch.
+
+    Within the objective, and the query's own bound, of the record's timestamp; a timestamp in the future counts as now,
+    lest a client with a wrong clock holds up its partition. Without an objective, a while from now.
+    """
+    asked_at_s = min(query.queried_at_s, now_s)
+    latest_s = now_s + THROUGHPUT_WAIT_S if application.objective_s is None else asked_at_s + application.objective_s
+    return latest_s if query.deadline_s is None else min(latest_s, asked_at_s + query.deadline_s)
+
+
+def _refused(
+    pending: Pending, application: Application | None, reason: str, why: str, now_s: float, way: Way = REFUSED
+) -> Answer:
+    pending.move(way)
+    return refusal(pending, application, reason, why, now_s)

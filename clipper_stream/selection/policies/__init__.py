@@ -1,0 +1,1 @@
+"""Selection policies, one module a policy, and the distributions that they share."""

@@ -1,0 +1,65 @@
+"""Epsilon-greedy: ask the model with the least mean loss, and now and then any."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipper_stream.selection.discount import check_half_life, keep_of
+from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState, add_losses
+
+_PRIOR = 10.0  # feedbacks at the others' mean loss that every model starts with: one lucky answer is no record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpsilonGreedy(SelectionPolicy):
+    """The greedy model by mean loss, and a uniform share for all.
+
+    The mean is loss / count of the model's own feedbacks, drawn towards the average of the candidates' means as by
+    ten feedbacks at that average. A model that joins thus has the mean loss of the others, not a loss of zero.
+
+    Attributes:
+        epsilon: Share of queries spread evenly over all candidates, in [0, 1].
+        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+
+    >>> from clipper_stream.selection.state import ModelTotals
+    >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 4.0, 50.0, 4.0)})
+    >>> EpsilonGreedy(epsilon=0.5).weights(state, ["a:1", "b:1"])
+    {'a:1': 0.25, 'b:1': 0.75}
+
+    Source: Sutton and Barto, "Reinforcement Learning", 2nd edition, 2018, section 2.4.
+    """
+
+    name: ClassVar[str] = "epsilon_greedy"
+    epsilon: float = 0.1
+    half_life: float | None = None
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon, most=1.0)
+        check_half_life(self.half_life)
+
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+        means = mean_losses(state, candidates)
+        greedy = min(candidates, key=means.__getitem__)
+        shares = dict.fromkeys(candidates, self.epsilon / len(candidates))
+        shares[greedy] += 1.0 - self.epsilon
+        return one_of(shares, shares.values())
+
+    def observe(
+        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
+    ) -> SelectionState:
+        return add_losses(state, losses, propensities, keep_of(self.half_life))
+
+
+def mean_losses(state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:
+    """Mean loss of each candidate in [0, 1], drawn towards the average of those that have been scored."""
+    average = average_loss(state, candidates)
+    return {model: (state.of(model).loss + _PRIOR * average) / (state.of(model).count + _PRIOR) for model in candidates}
+
+
+def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
+    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
+    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
+    return sum(known) / len(known) if known else unknown

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from clipper_stream.client import Client, InvalidFeedback, InvalidQuery
+from clipper_stream.client.answer import answer_of
+from clipper_stream.client.client_records import prepare_feedback, prepare_query
+from clipper_stream.client.keys import partition_for
+from clipper_stream.errors import ClipperError, InvalidSetting, RequestError, SetupError
+from clipper_topics import codec
+from clipper_topics.prediction import Prediction
+from clipper_topics.query import Query
+from clipper_topics.query_ids import partition_of
+
+PREDICTION = Prediction(query_id="order", application="digits", context="me", output=3, confidence=0.5)
+ANSWER = answer_of(PREDICTION, partition=3, key=b"me", latency_s=0.5)
+
+
+def feedback(query, context=None, **truth):
+    return prepare_feedback(query, truth, context, 4, codec.JSON)
+
+
+def test_a_query_without_an_id_gets_one_that_names_its_partition():
+    prepared = prepare_query(Query(application="digits", input=[1]), 4, codec.JSON)
+    assert partition_of(prepared.query_id) == prepared.partition == partition_for(prepared.key, 4)
+    assert codec.queries.decode(prepared.value).query_id == prepared.query_id
+
+
+def test_a_query_keeps_its_own_id():
+    query = Query(application="digits", input=[1], query_id="order 7")
+    assert prepare_query(query, 4, codec.JSON).query_id == "order 7"
+
+
+def test_an_id_that_names_another_partition_is_refused():
+    query = Query(application="digits", input=[1], query_id="9-order")
+    with pytest.raises(InvalidQuery, match="'9-order' names partition 9, the key of this query is in "):
+        prepare_query(query, 4, codec.JSON)
+
+
+def test_a_query_that_fails_a_check_or_cannot_be_written_is_refused():
+    for query in (Query(application="a"), Query(application="\ud800", input=1)):
+        with pytest.raises(InvalidQuery):
+            prepare_query(query, 4, codec.JSON)
+    with pytest.raises(InvalidQuery, match="cannot be written as application/msgpack"):
+        prepare_query(Query(application="a", input=2**70), 4, codec.MSGPACK)
+
+
+def test_feedback_about_an_answer_goes_to_the_answers_partition_under_its_key():
+    prepared = feedback(ANSWER, label=np.int64(3))
+    assert (prepared.partition, prepared.key) == (3, b"me")
+    assert prepared.value == b'{"query_id":"order","application":"digits","context":"me","label":3}'
+
+
+def test_feedback_by_id_goes_where_the_id_says_or_else_where_the_context_is():
+    assert (feedback("2-x", loss=0).partition, feedback("2-x", loss=0).key) == (2, None)
+    by_context = feedback("order", context="me", loss=0)
+    assert (by_context.partition, by_context.key) == (partition_for(b"me", 4), b"me")
+
+
+@pytest.mark.parametrize(
+    ("query", "truth", "message"),
+    [
+        ("order", {"label": 1}, "nothing says which partition query 'order' is in: give its answer, or its context"),
+        ("4-x", {"label": 1}, "names partition 4, there are 4"),
+        ("2-x", {}, "give exactly one of label, loss, reward"),
+        ("2-x", {"label": 1, "loss": 1}, "the feedback has label and loss"),
+        ("2-x", {"reward": 1.5}, "reward is 1.5"),
+        ("2-x", {"loss": float("nan")}, "loss is nan"),
+        ("2-x", {"loss": "low"}, "loss cannot be given"),
+        ("2-x", {"label": object()}, "label cannot be given: a value of type object"),
+        ("2-x", {"truth": 1}, "truth cannot be given"),
+        ("", {"label": 1}, "query_id is empty"),
+    ],
+)
+def test_feedback_that_cannot_be_given_says_what_to_do(query, truth, message):
+    with pytest.raises(InvalidFeedback, match=message):
+        feedback(query, **truth)
+
+
+def test_an_answer_has_none_where_the_record_has_nothing():
+    assert (ANSWER.output, ANSWER.outputs, ANSWER.policy, ANSWER.models) == (3, None, None, ())
+
+
+def test_a_client_refuses_settings_that_it_cannot_use():
+    with pytest.raises(InvalidSetting, match="content_type 'text/csv': use application/json"):
+        Client("localhost:9092", content_type="text/csv")
+    with pytest.raises(InvalidSetting, match="send_timeout_s is 0"):
+        Client("localhost:9092", send_timeout_s=0)
+
+
+def test_every_error_of_the_client_has_one_of_the_two_roots():
+    from clipper_stream.client import errors
+
+    own = [error for error in vars(errors).values() if isinstance(error, type) and error.__module__ == errors.__name__]
+    assert len(own) == 7
+    for error in own:
+        assert issubclass(error, ClipperError)
+        assert issubclass(error, RequestError) != issubclass(error, SetupError)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from doubles_replay import MODELS, truth
+
+from clipper_stream.evaluation.candidates.candidate import Candidate, SettledCandidate
+from clipper_stream.evaluation.candidates.ensemble import Ensemble
+from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.candidates.one_model import OneModel
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.selection.registry import POLICIES, make_policy
+from clipper_stream.selection.state import ModelTotals, SelectionState
+
+BAD = ModelTotals(50.0, 40.0, 50.0, 40.0)
+GOOD = ModelTotals(50.0, 5.0, 50.0, 5.0)
+
+
+def test_each_context_has_its_own_choice():
+    columns = truth(50, 1, contexts=3).whole()
+    states = {
+        "north": SelectionState({"svm:1": BAD, "knn:1": GOOD}),
+        None: SelectionState({"svm:1": GOOD, "knn:1": BAD}),
+    }
+    policy = make_policy("exp3")
+    found = FixedPolicy(policy=policy, models=MODELS[:2], states=states).targeted(columns)
+    for code, context in enumerate(columns.contexts):
+        weights = policy.prepare(states.get(context, SelectionState()), MODELS[:2])
+        expected = [decision.served_propensity for decision in weights.decisions]
+        rows = found.target[columns.context == code]
+        assert np.array_equal(rows, np.broadcast_to([*expected, 0.0], rows.shape))
+
+
+def test_a_model_without_a_column_gets_one():
+    columns = truth(5, 1).whole()
+    for candidate in (OneModel(model="new:1"), FixedPolicy(policy=make_policy("single"), models=("new:1",))):
+        found = candidate.targeted(columns)
+        assert found.columns.models == (*MODELS, "new:1")
+        assert found.target.tolist() == [[0.0, 0.0, 0.0, 1.0]] * 5
+
+
+def test_an_ensemble_is_certain_of_its_own_column():
+    columns = logged(np.ones((2, 2)), np.zeros((2, 2)), outputs=[["a", "b"], ["b", "b"]], labels=["a", "b"])
+    found = Ensemble(weights={"m0:1": 1.0, "m1:1": 2.0}).targeted(columns)
+    assert found.columns.models[-1] == "ensemble m0:1=1+m1:1=2"
+    assert found.target.tolist() == [[0.0, 0.0, 1.0]] * 2
+    assert found.columns.loss[:, -1].tolist() == [1.0, 0.0]
+
+
+def test_a_frozen_ensemble_policy_has_the_weights_of_each_context():
+    columns = logged(
+        np.ones((2, 2)),
+        np.zeros((2, 2)),
+        outputs=[["a", "b"]] * 2,
+        labels=["a"] * 2,
+        contexts=(None, "x"),
+        context=[0, 1],
+    )
+    states = {
+        None: SelectionState({"m0:1": BAD, "m1:1": GOOD}),
+        "x": SelectionState({"m0:1": GOOD, "m1:1": BAD}),
+    }
+    found = FixedPolicy(policy=make_policy("exp4"), models=columns.models, states=states).targeted(columns)
+    assert found.columns.loss[:, -1].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_policy_has_a_target_that_is_a_distribution(name):
+    columns = truth(20, 1, contexts=3).whole()
+    found = FixedPolicy(policy=make_policy(name), models=MODELS).targeted(columns)
+    assert found.target.shape == (20, len(found.columns.models))
+    assert np.allclose(found.target.sum(axis=1), 1.0, rtol=0, atol=1e-9)
+
+
+def test_a_chunk_without_decisions_has_no_rows():
+    columns = truth(20, 1).whole().take(slice(0, 0))
+    assert FixedPolicy(policy=make_policy("exp3"), models=MODELS).targeted(columns).target.shape == (0, 3)
+    assert Ensemble(weights=dict.fromkeys(MODELS, 1.0)).targeted(columns).target.shape == (0, 4)
+
+
+def test_what_learns_is_told_from_what_does_not():
+    assert isinstance(OneModel(model="a:1"), SettledCandidate)
+    learning = LearningPolicy(policy=make_policy("exp3"), models=("a:1",))
+    assert isinstance(learning, Candidate)
+    assert not isinstance(learning, SettledCandidate)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from doubles_estimating import columns, some_choices
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.estimators.blocks import BLOCKS, FOLDS, blocks_of, folds_of
+from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
+
+NAN = float("nan")
+HALF = [[0.5, 0.5]]
+
+
+def test_a_known_loss_is_weighed_by_how_improbable_it_was_to_be_asked():
+    found = choices_of(columns(propensity=[[0.25, 0.0]], loss=[[1.0, NAN]], answer_loss=[1.0]), np.array(HALF))
+    assert found.weight.tolist() == [[4.0, 0.0]]
+    assert found.loss.tolist() == [[1.0, 0.0]]
+    assert found.importance.tolist() == [2.0]
+
+
+def test_an_audit_is_known_about_every_model_that_answered():
+    found = choices_of(
+        columns(propensity=[[0.5, 0.25]], loss=[[1.0, NAN]], served=[[1, 0]], answered=[[1, 0]]), np.array(HALF)
+    )
+    assert found.weight.tolist() == [[2.0, 0.0]]
+
+
+def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
+    log = columns(
+        feedback_offset=[-1, 3, -1], propensity=[[1, 0], [0, 0.5], [1, 0]], loss=[[NAN] * 2, [NAN, 1], [NAN] * 2]
+    )
+    target = np.array([[1.0, 0.0], [0.25, 0.75], [1.0, 0.0]])
+    found = choices_of(log, target, predicted=target / 2, censoring=np.array([7.0, 8.0, 9.0]))
+    assert found.target.tolist() == [[0.25, 0.75]]
+    assert found.predicted.tolist() == [[0.125, 0.375]]
+    assert found.share.tolist() == [8.0]
+    assert found.block.tolist() == blocks_of(log)[[1]].tolist()
+
+
+def test_a_loss_that_the_application_gave_scores_who_was_served_with_that_probability():
+    """An audit asked the second model too, and is no reason why the first had feedback."""
+    log = columns(
+        label=[-1],
+        propensity=[[0.6, 0.5]],
+        served=[[1, 0]],
+        served_propensity=[0.2],
+        loss=[[1.0, NAN]],
+        answer_loss=[1],
+    )
+    assert choices_of(log, np.array(HALF)).weight.tolist() == [[5.0, 0.0]]
+
+
+def test_a_lone_model_that_did_not_answer_is_scored_for_having_been_served():
+    log = columns(
+        propensity=[[0.6, 0.5]], answered=[[0, 1]], served=[[1, 0]], served_propensity=[0.2], loss=[[1.0, 0.0]]
+    )
+    assert choices_of(log, np.array(HALF)).weight.tolist() == [[5.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("target", "predicted", "said"),
+    [
+        (np.array([[1.0, 0.0, 0.0]]), None, "target has shape"),
+        (np.array([[0.7, 0.7]]), None, "no distribution"),
+        (np.array([[1.5, -0.5]]), None, "no distribution"),
+        (np.array([[NAN, 1.0]]), None, "no distribution"),
+        (np.array(HALF), np.array([[0.5]]), "predicted has shape"),
+        (np.array(HALF), np.array([[0.5, NAN]]), "no number"),
+    ],
+)
+def test_what_is_no_candidate_and_no_prediction_is_refused(target, predicted, said):
+    with pytest.raises(InvalidSetting, match=said):
+        choices_of(columns(propensity=[[1, 0]], loss=[[1, NAN]]), target, predicted)
+
+
+def test_blocks_are_even_and_follow_from_the_place_in_the_log_alone():
+    log = columns(offset=np.arange(100_000), partition=np.arange(100_000) % 4)
+    found = blocks_of(log)
+    counts = np.bincount(found, minlength=BLOCKS)
+    assert len(counts) == BLOCKS
+    chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+    assert abs(chi_square - BLOCKS) < 5 * np.sqrt(2 * BLOCKS), "as far as chance goes"
+    rows = np.random.default_rng(0).permutation(100_000)[:1000]
+    assert blocks_of(log.take(rows)).tolist() == found[rows].tolist()
+    other = blocks_of(columns(offset=np.arange(1000), partition=np.ones(1000)))
+    same = (other == blocks_of(columns(offset=np.arange(1000)))).mean()
+    assert same < 0.02, "another partition is another place"
+    assert BLOCKS % FOLDS == 0
+    assert set(folds_of(found).tolist()) == set(range(FOLDS))
+
+
+def test_the_importance_of_decisions_is_one_on_average():
+    found = some_choices(1, n=50_000).importance
+    assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(len(found))

@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import numpy as np
+
+from clipper_stream.evaluation.log.columns import DecisionColumns
+
+
+def columns(models, contexts, **given):
+    empty = DecisionColumns.empty(models)
+    n = len(given["offset"])
+    filled = {}
+    for name in DecisionColumns.__slots__:
+        array = getattr(empty, name)
+        if isinstance(array, np.ndarray):
+            shape = (n, *array.shape[1:])
+            filled[name] = (
+                np.array(given[name], array.dtype).reshape(shape) if name in given else np.zeros(shape, array.dtype)
+            )
+    return DecisionColumns(
+        models=tuple(models), contexts=contexts, policies=("exp3",), values=given.get("values", ()), **filled
+    )
+
+
+FIRST = columns(
+    ["a:1", "b:1"],
+    ("x", None),
+    offset=[0, 1],
+    context=[0, 1],
+    propensity=[[0.5, 0], [0, 0.25]],
+    values=("1", "2"),
+    output=[[0, -1], [-1, 1]],
+    label=[1, -1],
+)
+SECOND = columns(
+    ["b:1", "c:2"],
+    (None, "y"),
+    offset=[7],
+    context=[1],
+    propensity=[[0.75, 1.0]],
+    values=("2", "3"),
+    output=[[0, 1]],
+    label=[0],
+)
+
+
+def test_parts_with_other_models_contexts_and_values_become_one():
+    both = DecisionColumns.concatenated([FIRST, DecisionColumns.empty(["z:1"]), SECOND])
+    assert both.models == ("a:1", "b:1", "c:2")
+    assert both.propensity.tolist() == [[0.5, 0, 0], [0, 0.25, 0], [0, 0.75, 1.0]]
+    assert [both.contexts[code] for code in both.context] == ["x", None, "y"]
+    assert [[both.values[code] if code >= 0 else None for code in row] for row in both.output] == [
+        ["1", None, None],
+        [None, "2", None],
+        [None, "2", "3"],
+    ]
+    assert [both.values[code] if code >= 0 else None for code in both.label] == ["2", None, "2"]
+
+
+def test_no_parts_are_no_decisions():
+    assert len(DecisionColumns.concatenated([])) == 0
+
+
+def test_rows_are_taken_in_the_order_wanted():
+    assert FIRST.take([1, 0]).offset.tolist() == [1, 0]
+    assert FIRST.take(FIRST.propensity[:, 0] > 0).offset.tolist() == [0]
+
+
+def test_a_model_that_was_never_asked_has_an_empty_column():
+    wider = FIRST.of_models(["c:2", "a:1"])
+    assert wider.propensity.tolist() == [[0, 0.5], [0, 0]]
+    assert wider.asked.tolist() == [[False, True], [False, False]]
+    assert np.isnan(FIRST.of_models(["c:2"]).loss).all()
+
+
+def test_without_features_there_is_a_row_of_none_for_each_decision():
+    assert FIRST.features.shape == (2, 0)
+    assert DecisionColumns.concatenated([FIRST, SECOND]).features.shape == (3, 0)
+
+
+def test_features_go_with_their_decisions_and_what_a_query_does_not_have_is_not_known():
+    long, short = replace(FIRST, features=np.array([[1.0, 2.0], [3.0, 4.0]])), replace(SECOND, features=np.ones((1, 1)))
+    both = DecisionColumns.concatenated([short, long, SECOND])
+    assert both.take([2, 0]).features[:, 0].tolist() == [3.0, 1.0]
+    assert both.features[1:3].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert np.isnan(both.features[[0, 3]]).tolist() == [[False, True], [True, True]]
+    assert long.of_models(["z:1"]).features is long.features

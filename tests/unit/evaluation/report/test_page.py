@@ -1,0 +1,99 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from doubles_evaluation import candidate, contexts, evaluation
+
+from clipper_stream.evaluation.report import render_page, write_page
+from clipper_stream.evaluation.report.page import CAPTIONS, lead
+from clipper_stream.evaluation.results import NOTHING, Series, Standing
+
+WHOLE = evaluation(
+    candidate("exp3:eta=0.2", 0.08, contexts=contexts()),
+    candidate("svm:2", 0.11, kind="model", warnings=("3 % of its choices have no support: raise audit_ratio.",)),
+)
+
+
+class Elements(HTMLParser):
+    """Names of elements, and addresses that a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.fetched, self.open = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.fetched += [v for n, v in attrs if n in {"src", "href", "data"} and v and not v.startswith("#")]
+        if tag not in {"meta", "br", "img", "path", "use", "rect", "image", "link"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+
+def elements(page: str) -> Elements:
+    found = Elements()
+    found.feed(page)
+    return found
+
+
+def test_the_page_fetches_nothing_and_runs_nothing():
+    found = elements(render_page(WHOLE))
+    assert not found.fetched
+    assert not found.open
+    assert "script" not in found.names
+    assert not re.search(r"url\((?!#)|@import|https?://", render_page(WHOLE))
+
+
+def test_every_figure_has_its_caption():
+    page = render_page(WHOLE)
+    assert page.count("<svg") == len(CAPTIONS)
+    for caption in CAPTIONS.values():
+        assert caption.partition("\n")[0] in page
+
+
+def test_what_is_better_stands_in_the_first_sentence():
+    assert "exp3:eta=0.2 would have lost 0.0800: better by 0.0120 to 0.0280, with 95% confidence" in lead(WHOLE)
+
+
+def test_a_difference_that_may_be_none_is_not_called_better():
+    same = evaluation(candidate("a:1", 0.095))
+    assert lead(same).endswith("No candidate can be told to be better.")
+    assert "not told apart" in render_page(same)
+
+
+def test_warnings_and_notes_are_on_the_page():
+    page = render_page(WHOLE)
+    assert "svm:2: 3 % of its choices have no support" in page
+    assert "1,000 decisions have no feedback yet." in page
+
+
+def test_names_are_shown_and_not_obeyed():
+    page = render_page(evaluation(candidate("<script>alert(1)</script>", 0.1)))
+    assert "script" not in elements(page).names
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        evaluation(),
+        evaluation(candidate("a:1", 0.2, estimates={"dr": NOTHING}, difference=NOTHING, standing=Standing())),
+        evaluation(candidate("a:1", 0.2, series=Series()), calibration=()),
+        evaluation(*(candidate(f"exp3:eta={n}", 0.2) for n in range(12))),
+    ],
+)
+def test_pages_of_little_and_of_much_are_whole(strange, tmp_path):
+    page = write_page(tmp_path / "page.html", strange).read_text()
+    assert not elements(page).open
+    assert page.rstrip().endswith("</html>")
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_the_same_evaluation_gives_the_same_bytes():
+    assert render_page(WHOLE) == render_page(WHOLE)

@@ -1,0 +1,216 @@
+"""Statistics of the three walks: fixed seeds, and bounds computed from the spread over them."""
+
+import numpy as np
+import pytest
+from doubles_replay import ERROR_RATIOS, MODELS, truth, value
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.log.arrays import logged
+from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.evaluation.sequential.candidate_state import place_rng
+from clipper_stream.evaluation.sequential.exact_simulation import simulate
+from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
+from clipper_stream.evaluation.sequential.replay_loop import mean_over_time
+from clipper_stream.evaluation.sequential.run_terms import terms_and_choices
+from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
+from clipper_stream.selection.distribution import audited, one_of
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.rng import query_rng
+
+EXP3 = LearningPolicy(policy=make_policy("exp3", {"eta": 0.3}), models=MODELS)
+SPLIT = LearningPolicy(policy=make_policy("split", {"shares": {"svm:1": 1, "knn:1": 1}}), models=MODELS)
+SPLIT_LOSS = (ERROR_RATIOS[0] + ERROR_RATIOS[1]) / 2
+SEEDS = range(40)
+ONLINE_ROWS = 300
+
+
+def within(found, expected, deviations: float = 3.0) -> None:
+    """Two means over seeds differ by no more than their spread explains: by chance once in 370."""
+    error = np.sqrt(np.var(found, ddof=1) / len(found) + np.var(expected, ddof=1) / len(expected))
+    assert abs(np.mean(found) - np.mean(expected)) < deviations * error
+
+
+def first_taken(run, rows: int) -> float:
+    losses = run.numerator[run.learned]
+    assert len(losses) >= rows
+    return float(losses[:rows].mean())
+
+
+@pytest.fixture(scope="module")
+def online() -> list[float]:
+    """Loss of the learning policy on streams of its own."""
+    return [value(simulate([truth(ONLINE_ROWS, 1_000 + seed).whole()], EXP3, seed=seed)) for seed in range(120)]
+
+
+def test_rejection_on_uniform_logs_is_unbiased(online):
+    # a third of 1,200 rows is taken: 300 are there but for one log in 10**9 (400 +- 16)
+    logs = [truth(1_200, seed).logged([1 / 3] * 3, seed) for seed in SEEDS]
+    found = [first_taken(next(reject([log], EXP3, ratio=1 / 3, seed=3)), ONLINE_ROWS) for log in logs]
+    within(found, online)
+
+
+def test_rejection_on_uneven_logs_is_unbiased(online):
+    # a fifth of 2,100 rows is taken: 420 +- 18
+    logs = [truth(2_100, seed).logged([0.2, 0.5, 0.3], seed) for seed in SEEDS]
+    assert least_propensity(logs[0], MODELS) == 0.2
+    found = [first_taken(next(reject([log], EXP3, ratio=0.2, seed=3)), ONLINE_ROWS) for log in logs]
+    within(found, online)
+
+
+def test_rejection_on_audited_logs_is_unbiased(online):
+    # models are scored with 0.25 + 0.75 p, so at least with 0.325: 390 +- 16 of 1,200
+    logs = [truth(1_200, seed).logged([0.1, 0.5, 0.4], seed, audit_ratio=0.25) for seed in SEEDS]
+    found = [first_taken(next(reject([log], EXP3, ratio=0.325, seed=3)), ONLINE_ROWS) for log in logs]
+    within(found, online)
+
+
+def test_a_ratio_that_is_too_large_is_told_by_what_is_clipped():
+    log = truth(2_000, 1).logged([0.05, 0.5, 0.45])
+    fit, large = (next(reject([log], EXP3, ratio=ratio)) for ratio in (0.05, 0.5))
+    assert not fit.clipped.any()
+    assert large.clipped.any()
+    assert fit.learned.sum() < large.learned.sum() < 10 * fit.learned.sum()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, float("nan")])
+def test_a_ratio_that_is_none_is_refused(ratio):
+    with pytest.raises(InvalidSetting, match="ratio"):
+        next(reject([truth(1, 1).whole()], EXP3, ratio=ratio))
+
+
+def test_sequential_dr_of_a_policy_that_does_not_learn_is_dr():
+    log = truth(500, 4).logged([0.5, 0.3, 0.2])
+    guess = np.broadcast_to([0.2, 0.25, 0.4], log.loss.shape)
+    (run,) = sequential_dr([log], SPLIT, predict=lambda _: guess)
+    weight = np.where(log.asked, 1.0 / np.where(log.asked, log.propensity, 1.0), 0.0)
+    target = np.array([0.5, 0.5, 0.0])
+    exact = (target * guess).sum(axis=1) + (target * weight * (np.nan_to_num(log.loss) - guess)).sum(axis=1)
+    assert np.allclose(run.numerator / run.denominator, exact, rtol=0, atol=1e-12)
+
+
+def test_sequential_dr_is_near_to_what_the_policy_does_on_as_long_a_stream():
+    # with quantile 0 nothing is clipped once the least ratio was seen, so only the spread over seeds is left
+    logs = [truth(900, seed).logged([0.4, 0.3, 0.3], seed) for seed in SEEDS]
+    runs = [next(sequential_dr([log], EXP3, quantile=0.0, seed=3)) for log in logs]
+    lengths = [int(run.learned.sum()) for run in runs]
+    expected = [
+        value(simulate([truth(length, 500 + seed).whole()], EXP3, seed=seed)) for seed, length in enumerate(lengths)
+    ]
+    within([value([run]) for run in runs], expected)
+
+
+def test_a_good_prediction_takes_variance_away():
+    # the ratio of two variances of 40 values each exceeds 2.14 by chance once in a hundred (F distribution, 39 and 39
+    # degrees of freedom); the prediction is right on 98 queries of 100
+    plain, predicted = [], []
+    for seed in SEEDS:
+        full = truth(300, seed)
+        log = full.logged([0.2, 0.4, 0.4], seed)
+        wrong = np.random.default_rng([seed, 2]).random(full.loss.shape) < 0.02
+        guess = np.where(wrong, 1.0 - full.loss, full.loss) * 0.8 + 0.1
+        plain.append(
+            value(sequential_dr([log], SPLIT, predict=lambda mine: np.zeros(mine.loss.shape))) - full.loss[:, :2].mean()
+        )
+        predicted.append(
+            value(sequential_dr([log], SPLIT, predict=lambda _, guess=guess: guess)) - full.loss[:, :2].mean()
+        )
+    assert np.var(predicted) * 2.14 < np.var(plain)
+
+
+def test_audits_alone_tell_the_loss_by_their_probability():
+    # of 4,000 rows a fifth is audited: standard error sqrt(0.16 / 800) at most
+    log = truth(4_000, 6).logged([0.1, 0.6, 0.3], audit_ratio=0.2)
+    (run,) = simulate([log], SPLIT)
+    seen = run.denominator > 0.0
+    assert np.array_equal(seen, log.asked.all(axis=1))
+    assert run.denominator[seen] == pytest.approx(5.0)
+    assert value([run]) == pytest.approx(SPLIT_LOSS, abs=3 * np.sqrt(0.16 / seen.sum()))
+
+
+def test_a_candidate_does_not_draw_what_the_log_drew():
+    # with the router's own numbers, those of audited queries lie in three intervals of a tenth of [0, 1)
+    uniform = one_of(dict.fromkeys(MODELS, 1 / 3), [1 / 3] * 3)
+    router = audited(uniform, 0.1)
+    rows = [row for row in range(6_000) if len(router.select(query_rng(7, f"2-{row}")).models) == 3]
+    ours = np.histogram([place_rng(7, 2, row).random() for row in rows], 10, (0.0, 1.0))[0]
+    theirs = np.histogram([query_rng(7, f"2-{row}").random() for row in rows], 10, (0.0, 1.0))[0]
+    within_chance = 3.0 * np.sqrt(len(rows) * 0.09)
+    assert np.abs(ours - len(rows) / 10).max() < within_chance
+    assert np.abs(theirs - len(rows) / 10).max() > within_chance
+
+
+def test_a_policy_that_learns_beats_one_that_does_not_and_later_more_than_at_first():
+    full = truth(3_000, 9)
+    runs = list(simulate([full.whole()], EXP3))
+    _, over_time = mean_over_time(full.at_ms, runs, points=10)
+    assert value(runs) < SPLIT_LOSS
+    assert over_time[-1] < over_time[0]
+
+
+def test_delay_costs():
+    losses = {}
+    for delay_ms in (0, 800):
+        full = [truth(800, seed, delay_ms=delay_ms) for seed in range(10)]
+        losses[delay_ms] = np.mean([value(simulate([each.whole()], EXP3)) for each in full])
+    assert losses[0] + 0.02 < losses[800]
+
+
+def test_audits_of_the_candidate_teach_it_more():
+    audited = LearningPolicy(policy=EXP3.policy, models=MODELS, audit_ratio=1.0)
+    full = [truth(150, seed) for seed in range(30)]
+    alone, told = (np.mean([value(simulate([each.whole()], who)) for each in full]) for who in (EXP3, audited))
+    assert told < alone
+
+
+def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
+    rows = 40
+    columns = logged(
+        np.ones((rows, 3)),
+        [[0.0, 1.0, 1.0]] * rows,
+        outputs=[["a", "b", "b"]] * rows,
+        labels=["a"] * rows,
+    )
+    exp4 = LearningPolicy(policy=make_policy("exp4", {"eta": 1.0}), models=columns.models)
+    (run,) = simulate([columns], exp4, answering=Answering())
+    assert run.numerator[0] == 1.0
+    assert not run.numerator[5:].any()
+
+
+def test_progress_is_told_by_the_chunk():
+    told: list[int] = []
+    log = truth(30, 1).whole()
+    parts = [log.take(slice(0, 10)), log.take(slice(10, 30))]
+    for walk in (simulate, sequential_dr):
+        list(walk(parts, EXP3, progress=told.append))
+    list(reject(parts, EXP3, ratio=1.0, progress=told.append))
+    assert told == [10, 20] * 3
+
+
+@pytest.mark.parametrize("walk", [simulate, sequential_dr])
+def test_a_run_is_summed_and_merged_like_any_estimate(walk):
+    log = truth(900, 2).whole()
+    parts = [log.take(slice(0, 400)), log.take(slice(400, 900))]
+    runs = list(walk(parts, EXP3))
+    sums = [BlockSums.of(*terms_and_choices(run, part, MODELS)) for run, part in zip(runs, parts, strict=True)]
+    assert sums[0].merged(sums[1]).value == pytest.approx(value(runs), abs=1e-12)
+    assert sums[0].merged(sums[1]).decisions == 900
+
+
+def test_decisions_that_say_nothing_are_none_of_a_run():
+    log = truth(900, 2).logged([1 / 3] * 3)
+    (run,) = reject([log], EXP3, ratio=1 / 3)
+    sums = BlockSums.of(*terms_and_choices(run, log, MODELS))
+    assert sums.decisions == run.learned.sum() < 400
+    assert sums.value == pytest.approx(value([run]), abs=1e-12)
+
+
+def test_sequential_dr_is_not_led_by_the_first_decision_that_weighs_much():
+    # the log asks the candidate's first model for one query of fifty, so that one known loss counts for 47 decisions
+    greedy = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
+    logs = [truth(2_000, seed).logged([0.02, 0.96, 0.02], seed) for seed in SEEDS]
+    runs = [next(sequential_dr([log], greedy, quantile=0.0)) for log in logs]
+    length = int(np.mean([run.learned.sum() for run in runs]))
+    expected = [value(simulate([truth(length, 500 + seed).whole()], greedy, seed=seed)) for seed in range(80)]
+    within([value([run]) for run in runs], expected)

@@ -1,0 +1,159 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from doubles_logged import MODELS, in_chunks, log_of
+
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
+from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.evaluate import evaluate
+from clipper_stream.evaluation.question import Question
+from clipper_stream.selection.registry import make_policy
+
+
+def candidates(*texts: str):
+    return [parse_candidate(text, MODELS) for text in texts]
+
+
+def found(columns, *texts: str, size: int = 1_000, **question):
+    return evaluate("digits", in_chunks(columns, size), candidates(*texts), Question(**question))
+
+
+def test_the_truth_lies_in_the_intervals_of_fixed_candidates():
+    columns, truth = log_of(6_000)
+    result = found(columns, "b:1", "split:a:1=0.5,b:1=0.5")
+    for one, value in zip(result.candidates, (truth[:, 1].mean(), truth[:, :2].mean()), strict=True):
+        for name, estimate in one.estimates.items():
+            assert estimate.covers(value) or name == "dm", name  # its interval ignores how wrong predictions are
+        assert one.headline == "dr"
+    assert result.best.name == "model b:1"
+    assert result.best.verdict == "better"
+    assert result.logged.loss.value == pytest.approx(np.nanmean(columns.answer_loss), abs=1e-3)
+
+
+def test_a_candidate_that_is_what_was_logged_is_not_told_apart():
+    columns, _ = log_of(3_000)
+    one = found(columns, "split:a:1=0.6,b:1=0.2,c:1=0.2").candidates[0]
+    assert one.verdict == "not told apart"
+    assert one.difference.covers(0.0)
+
+
+def test_chunks_change_nothing():
+    columns, _ = log_of(2_000, contexts=3)
+    whole, parts = (found(columns, "b:1", "frozen exp3", size=size) for size in (10_000, 77))
+    for one, other in zip(whole.candidates, parts.candidates, strict=True):
+        assert one.loss.value == pytest.approx(other.loss.value, rel=1e-12)
+        assert one.loss.low == pytest.approx(other.loss.low, rel=1e-9)
+        assert one.series.loss == pytest.approx(other.series.loss, rel=1e-9, nan_ok=True)
+        assert [each.context for each in one.contexts] == [each.context for each in other.contexts]
+
+
+def test_a_learning_policy_is_simulated_where_all_losses_are_known():
+    columns, truth = log_of(4_000, audit_ratio=1.0)
+    one = found(columns, "exp3:eta=0.2").candidates[0]
+    assert one.headline == "simulation"
+    assert truth[:, 1].mean() < one.loss.value < truth.mean()
+    assert one.verdict == "better"
+    shares = one.series.shares["b:1"]
+    assert shares[-1] > 0.8 > shares[0]
+
+
+def test_a_learning_policy_is_estimated_where_they_are_not():
+    columns, truth = log_of(6_000)
+    one = found(columns, "epsilon_greedy").candidates[0]
+    assert one.headline == "sequential_dr"
+    assert set(one.estimates) == {"sequential_dr", "rejection"}
+    assert truth[:, 1].mean() - 0.03 < one.loss.value < 0.3
+
+
+def test_audits_let_a_learning_policy_be_simulated_besides():
+    columns, _ = log_of(4_000, audit_ratio=0.3)
+    estimates = found(columns, "epsilon_greedy").candidates[0].estimates
+    assert set(estimates) == {"sequential_dr", "rejection", "simulation"}
+    assert estimates["simulation"].value == pytest.approx(estimates["sequential_dr"].value, abs=0.05)
+
+
+def test_a_candidate_without_support_is_warned_about():
+    columns, _ = log_of(2_000, shares=(0.5, 0.5, 0.0))
+    one = found(columns, "split:c:1=1").candidates[0]
+    assert one.standing.unsupported_ratio == 1.0
+    assert any("never" in warning and "audit_ratio" in warning for warning in one.warnings)
+
+
+def test_decisions_whose_feedback_may_still_come_are_left_out_and_it_is_said():
+    columns, _ = log_of(2_000, delay_ms=20_000, missing=0.1)
+    result = found(columns, "b:1")
+    late = columns.at_ms > columns.feedback_at_ms.max() - 20_000
+    assert result.with_feedback <= int((columns.with_feedback & ~late).sum()) + 1
+    assert any("may still come" in note for note in result.notes)
+
+
+def test_contexts_are_told_apart():
+    columns, truth = log_of(8_000, contexts=2)
+    one = found(columns, "b:1").candidates[0]
+    by_name = {each.context: each for each in one.contexts}
+    assert by_name["user-0"].difference.high < 0.0
+    for number in range(2):
+        mine = columns.context == number
+        assert by_name[f"user-{number}"].candidate == pytest.approx(truth[mine, 1].mean(), abs=0.05)
+
+
+def test_only_the_contexts_with_the_most_decisions_are_listed():
+    columns, _ = log_of(2_000, contexts=9)
+    assert len(found(columns, "b:1", contexts=4).candidates[0].contexts) == 4
+
+
+def test_the_same_question_has_the_same_answer():
+    columns, _ = log_of(1_000)
+    assert found(columns, "b:1", "exp3") == found(columns, "b:1", "exp3")
+
+
+def test_calibration_is_of_answers_with_feedback():
+    columns, _ = log_of(3_000, missing=0.5)
+    bins = found(columns, "b:1").calibration
+    assert len(bins) == 10
+    assert sum(one.answers for one in bins) == pytest.approx(1_500, abs=150)
+
+
+@pytest.mark.parametrize("empty", ["nothing", "no feedback"])
+def test_a_log_that_says_nothing_is_refused(empty):
+    columns, _ = log_of(50, missing=1.0)
+    with pytest.raises(InvalidSetting, match="decisions"):
+        found(columns.take(slice(0, 0 if empty == "nothing" else 50)), "b:1")
+
+
+def test_without_a_candidate_there_is_no_question():
+    columns, _ = log_of(50)
+    with pytest.raises(InvalidSetting, match="no candidate"):
+        found(columns)
+
+
+def test_a_candidate_of_models_that_were_never_asked_is_unknown_and_not_zero():
+    columns, _ = log_of(500, shares=(0.5, 0.5), means=(0.3, 0.2))
+    one = evaluate(
+        "digits",
+        in_chunks(columns, 100),
+        [LearningPolicy(policy=make_policy("exp4"), models=("a:1", "c:1"))],
+        Question(),
+    ).candidates[0]
+    assert math.isnan(one.loss.value)
+    assert "audit_ratio" in one.warnings[0]
+
+
+def test_weights_against_missing_feedback_bring_the_truth_back():
+    columns, truth = log_of(8_000)
+    rng = np.random.default_rng(5)
+    heard = ~columns.served[:, 0] | (rng.random(len(columns)) < 0.3)  # of model a, feedback comes seldom
+    lost = dataclasses.replace(
+        columns, feedback_offset=np.where(heard, columns.feedback_offset, -1),
+        feedback_at_ms=np.where(heard, columns.feedback_at_ms, -1),
+        label=np.where(heard, columns.label, -1).astype(np.int32),
+        loss=np.where(heard[:, None], columns.loss, np.nan), answer_loss=np.where(heard, columns.answer_loss, np.nan),
+    )  # fmt: skip
+    plain, reweighed = (found(lost, "a:1", reweigh=on) for on in (False, True))
+    assert any("chi-square" in note for note in plain.notes)
+    true = truth[:, 0].mean()
+    off = {on: abs(one.candidates[0].estimates["ips"].value - true) for on, one in ((0, plain), (1, reweighed))}
+    assert off[1] < 0.03 < off[0]

@@ -1,0 +1,104 @@
+"""Outputs of models become plain values, or fail their own row."""
+
+from decimal import Decimal
+
+import msgspec
+import numpy as np
+import pytest
+
+from clipper_stream.models.plain_outputs import plain_outputs
+
+
+class Colour(str):
+    """A text of a library's own type, whose `str` says something else."""
+
+    __slots__ = ()
+
+    def __str__(self):
+        return "a colour"
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("outputs", "plain"),
+    [
+        (np.array([1, 2], np.int64), [1, 2]),
+        (np.array([1, 2], np.uint8), [1, 2]),
+        (np.array([0.5, 1.5], np.float32), [0.5, 1.5]),
+        (np.array([True, False]), [True, False]),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([[1.0, 2.0], [3.0, 4.0]]), [[1.0, 2.0], [3.0, 4.0]]),
+        (np.array([{"a": 1}, None, "x"], object)[[0, 2]], [{"a": 1}, "x"]),
+        ([np.float32(0.5), np.int64(3), np.True_, np.str_("x")], [0.5, 3, True, "x"]),
+        ([np.array([1, 2]), (3, np.float64(4))], [[1, 2], [3, 4.0]]),
+        ([{"class": np.int64(3), "scores": np.array([0.5])}], [{"class": 3, "scores": [0.5]}]),
+        ([Colour("red")], ["red"]),
+        ([[None, 1]], [[None, 1]]),
+        ([], []),
+    ],
+)
+def test_outputs_become_plain_values(outputs, plain):
+    converted, failed = plain_outputs(outputs)
+    assert converted == plain
+    assert failed == {}
+    assert msgspec.json.decode(msgspec.json.encode(converted)) == plain
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(converted)) == plain
+
+
+def test_numpy_values_become_the_types_of_python():
+    converted, _ = plain_outputs([np.float64(1.0), np.str_("a"), np.int32(1), np.False_, Colour("red")])
+    assert [type(value) for value in converted] == [float, str, int, bool, str]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (float("nan"), "finite"),
+        (float("inf"), "finite"),
+        (np.float32("nan"), "finite"),
+        ([1.0, float("nan")], "finite"),
+        ({"score": np.array([1.0, np.inf])}, "finite"),
+        (None, "null"),
+        (object(), "type object"),
+        (1 + 2j, "type complex"),
+        (np.longdouble(1), "type longdouble"),
+        (b"bytes", "type bytes"),
+        (Decimal(1), "type Decimal"),
+        ({1, 2}, "type set"),
+        (np.datetime64("2020-01-01"), "type date"),
+        ({1: "a"}, "key of type int"),
+        (2**64, "64 bits"),
+        (-(2**63) - 1, "64 bits"),
+        ("\ud800", "UTF-8"),
+        (deep(40), "deeper"),
+    ],
+)
+def test_an_output_that_cannot_be_written_down_fails_its_own_row(output, words):
+    converted, failed = plain_outputs([1, output, 3])
+    assert converted == [1, None, 3]
+    assert list(failed) == [1]
+    assert words in failed[1]
+
+
+def test_a_nan_in_an_array_fails_its_own_row():
+    converted, failed = plain_outputs(np.array([[1.0, 2.0], [np.nan, 1.0]]))
+    assert converted == [[1.0, 2.0], None]
+    assert list(failed) == [1]
+
+
+def test_the_greatest_integers_that_msgpack_holds_pass():
+    outputs = [2**64 - 1, -(2**63)]
+    assert plain_outputs(outputs) == (outputs, {})
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(outputs)) == outputs
+
+
+def test_a_list_that_holds_itself_fails_its_row():
+    endless = []
+    endless.append(endless)
+    assert list(plain_outputs([endless])[1]) == [0]

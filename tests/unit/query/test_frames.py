@@ -1,0 +1,57 @@
+"""Requests of one shape each, none too large for a record."""
+
+import msgspec
+import numpy as np
+from doubles_routing import NOW_S, application, make_router, query
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_stream.query import frames as framing
+from clipper_stream.query.frames import MAX_FRAME_BYTES, MAX_FRAME_ROWS
+from clipper_stream.query.inputs import InputSpec
+
+
+def requests_of(spec, rows):
+    router = make_router(application(spec=spec))
+    queries = [query(f"q{place}", 0) for place in range(len(rows))]
+    for one, row in zip(queries, rows, strict=True):
+        one.rows[0] = row
+    return router.receive(queries, NOW_S).requests
+
+
+def test_rows_of_different_lengths_go_in_different_requests():
+    shapes = [request.rows.shape for request in requests_of(InputSpec("float32"), [[1], [1, 2], [2]])]
+    assert shapes == [(2, 1), (1, 2)]
+
+
+def test_a_request_has_a_bounded_number_of_rows():
+    sizes = [len(request.rows) for request in requests_of(InputSpec("int64", ()), list(range(2500)))]
+    assert sizes == [MAX_FRAME_ROWS, MAX_FRAME_ROWS, 2500 - 2 * MAX_FRAME_ROWS]
+
+
+def test_a_request_has_a_bounded_number_of_bytes_and_one_huge_row_does_not_split_the_others():
+    texts = ["é" * 100_000, *[f"short {number}" for number in range(10)], "x" * 2 * MAX_FRAME_BYTES, "last"]
+    requests = requests_of(InputSpec("text"), texts)
+    sizes = [sum(len(row.encode()) for row in request.rows) for request in requests]
+    assert [len(request.rows) for request in requests] == [11, 1, 1]
+    assert all(size <= MAX_FRAME_BYTES or len(request.rows) == 1 for size, request in zip(sizes, requests, strict=True))
+    assert [row for request in requests for row in request.rows] == texts
+
+
+def test_rows_of_json_are_measured_not_guessed():
+    rows = [{"pixels": [number + 0.5] * 10_000} for number in range(20)]
+    requests = requests_of(InputSpec("json"), rows)
+    assert len(requests) > 1
+    assert all(len(msgspec.msgpack.encode(request.rows)) <= MAX_FRAME_BYTES + 100 for request in requests)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+)
+
+
+@given(json_values)
+def test_a_row_is_never_measured_too_small(row):
+    assert framing._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
+    assert framing._row_bytes(np.zeros(7)) == 56

@@ -1,0 +1,427 @@
+"""What the router does with queries that meet others, hosts that misbehave, and clocks that are wrong."""
+
+import pytest
+from doubles_routing import NOW_S, application, make_router, outputs_of, query
+
+from clipper_stream.query import OutputPiece
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
+from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.request_tracker import FORGET_AFTER_S, MAX_OVERDUE_ROWS
+
+
+def double(value):
+    return 2 * value
+
+
+def answer_of(effects):
+    (answer,) = effects.answers
+    return answer
+
+
+def test_a_query_is_asked_answered_and_then_cached():
+    router = make_router(application())
+    asked = router.receive([query("q1", 3)], NOW_S)
+    assert not asked.answers
+    answer = answer_of(router.gather([outputs_of(asked.requests[0], double)], NOW_S + 0.1))
+    assert (answer.outputs, answer.default, answer.confidence) == ([6.0], False, 1.0)
+    assert answer.used[0].latency_s == pytest.approx(0.1)
+    again = router.receive([query("q2", 3)], NOW_S + 0.2)
+    assert again.requests == []
+    assert (answer_of(again).outputs, answer_of(again).used[0].cached) == ([6.0], True)
+
+
+def test_identical_rows_of_one_query_and_of_others_are_asked_for_once():
+    router = make_router(application())
+    asked = router.receive([query("q1", 3, 3, 4), query("q2", 4)], NOW_S)
+    assert [len(request.rows) for request in asked.requests] == [2]
+    assert asked.coalesced == 2
+    answers = router.gather([outputs_of(asked.requests[0], double)], NOW_S).answers
+    assert {answer.query.query_id: answer.outputs for answer in answers} == {"q1": [6.0, 6.0, 8.0], "q2": [8.0]}
+
+
+def test_who_waits_for_a_row_asks_anew_when_the_first_asker_ran_out_of_time():
+    router = make_router(application())
+    first = router.receive([query("q1", 3, deadline_s=0.2)], NOW_S)
+    assert router.receive([query("q2", 3)], NOW_S + 0.1).requests == []
+    expired = router.expire(NOW_S + 0.2)
+    assert answer_of(expired).reason == "late"
+    (second,) = expired.requests
+    assert list(second.deadlines_s) == [NOW_S + 1.0]
+    late = router.gather([outputs_of(first.requests[0], double)], NOW_S + 0.3)
+    assert (answer_of(late).query.query_id, answer_of(late).outputs) == ("q2", [6.0])
+    assert router.gather([outputs_of(second, double)], NOW_S + 0.4).answers == []
+
+
+def test_a_host_that_drops_a_superseded_row_does_not_make_it_asked_for_a_third_time():
+    router = make_router(application())
+    first = router.receive([query("q1", 3, deadline_s=0.2)], NOW_S)
+    router.receive([query("q2", 3)], NOW_S + 0.1)
+    (second,) = router.expire(NOW_S + 0.2).requests
+    dropped = outputs_of(first.requests[0], double, failed={0: ("late", "dropped")})
+    assert router.gather([dropped], NOW_S + 0.3).requests == []
+    assert answer_of(router.gather([outputs_of(second, double)], NOW_S + 0.4)).query.query_id == "q2"
+
+
+def test_an_output_of_a_superseded_request_leaves_nothing_that_a_later_query_could_lose():
+    router = make_router(application(refs=("a:1", "b:1")), budget_bytes=0)
+    first = router.receive([query("q1", 3, deadline_s=0.2, models=["a"])], NOW_S)
+    router.receive([query("q2", 3, deadline_s=0.5, models=["a", "b"])], NOW_S + 0.1)
+    router.expire(NOW_S + 0.2)
+    router.gather([outputs_of(first.requests[0], double)], NOW_S + 0.3)  # fills q2's row, and the key is free
+    third = router.receive([query("q3", 3, models=["a"])], NOW_S + 0.4)
+    assert len(third.requests) == 1
+    assert router.expire(NOW_S + 0.5).requests == []  # q2's end takes nothing from q3, which has asked itself
+    assert answer_of(router.gather([outputs_of(third.requests[0], double)], NOW_S + 0.6)).outputs == [6.0]
+
+
+def test_a_host_that_calls_a_row_late_is_not_asked_again_by_the_same_query():
+    router = make_router(application())
+    asked = router.receive([query("q1", 3)], NOW_S)
+    effects = router.gather([outputs_of(asked.requests[0], double, failed={0: ("late", "dropped")})], NOW_S + 0.1)
+    assert effects.requests == []
+    assert answer_of(effects).reason == "late"
+
+
+def test_a_piece_that_comes_twice_counts_once():
+    """A host that was killed before its acknowledgement answers its request again."""
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1, 2, 3, 4)], NOW_S).requests
+    first, rest = outputs_of(request, double, rows=(0, 2)), outputs_of(request, double, rows=(2, 4))
+    assert router.gather([first, first, first], NOW_S).answers == []
+    assert answer_of(router.gather([rest], NOW_S)).outputs == [2.0, 4.0, 6.0, 8.0]
+
+
+def test_rows_that_were_never_asked_for_are_ignored():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1)], NOW_S).requests
+    assert (
+        router.gather([OutputPiece(request.frame, -1, [5]), OutputPiece(request.frame, 1, [5, 6])], NOW_S).answers == []
+    )
+    assert router.gather([OutputPiece(99, 0, [5])], NOW_S).answers == []
+    assert answer_of(router.gather([OutputPiece(request.frame, 0, [5, 6])], NOW_S)).outputs == [5]
+
+
+def test_outputs_that_cannot_be_combined_give_the_default_with_the_reason():
+    router = make_router(application(refs=("a:1", "b:1"), combiner="mean"))
+    requests = router.receive([query("q1", 1)], NOW_S).requests
+    outputs = {"a:1": ["cat"], "b:1": ["dog"]}
+    answer = answer_of(router.gather([OutputPiece(one.frame, 0, outputs[one.ref]) for one in requests], NOW_S))
+    assert (answer.outputs, answer.reason) == (["default"], "errors")
+    assert "finite numbers" in answer.explanation
+    assert [use.outputs for use in answer.used] == [["cat"], ["dog"]]
+
+
+def test_a_timestamp_in_the_future_counts_as_now():
+    router = make_router(application())
+    router.receive([query("q1", 1, queried_at_s=NOW_S + 3600)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 1.0
+
+
+def test_a_query_is_answered_within_its_own_bound_where_that_is_nearer_than_the_objective():
+    router = make_router(application(), application("slow", objective_s=None))
+    router.receive([query("q1", 1, deadline_s=0.3)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 0.3
+    router.reset()
+    router.receive([query("q1", 1, deadline_s=5.0)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 1.0
+    router.reset()
+    router.receive([query("q1", 1, application="slow", deadline_s=1e9)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 60.0
+
+
+def test_a_query_is_answered_so_early_that_the_answer_arrives_by_the_deadline():
+    router = make_router(application())
+    router.lead_s = 0.02
+    router.receive([query("q1", 1)], NOW_S)
+    assert router.next_deadline_s == NOW_S + 0.98
+    router.receive([query("q2", 2, deadline_s=0.05)], NOW_S)  # of a short time only a tenth is given up
+    assert router.next_deadline_s == pytest.approx(NOW_S + 0.045)
+    answer = answer_of(router.expire(NOW_S + 0.045))
+    assert (answer.query.query_id, answer.reason) == ("q2", "late")
+
+
+def test_a_query_past_its_deadline_asks_nobody():
+    router = make_router(application())
+    effects = router.receive([query("q1", 1, queried_at_s=NOW_S - 1)], NOW_S)
+    assert effects.requests == []
+    assert (answer_of(effects).reason, answer_of(effects).outputs) == ("arrived_late", ["default"])
+
+
+def test_the_same_id_of_another_application_is_another_query():
+    router = make_router(application(), application("other"))
+    assert router.receive([query("1", 3)], NOW_S).requests
+    assert router.receive([query("1", 5, application="other")], NOW_S).requests
+    assert router.in_flight == 2
+
+
+def test_queries_of_two_applications_with_one_id_are_told_apart_to_their_end():
+    router = make_router(application(), application("other"))
+    one, two = query("1", 3), query("1", 5, application="other")
+    first, second = router.receive([one], NOW_S), router.receive([two], NOW_S)
+    answers = [answer_of(router.gather([outputs_of(each.requests[0], double)], NOW_S)) for each in (first, second)]
+    assert all(answer.pending.shares_id for answer in answers)  # whichever is recorded first is the decision of the id
+    router.recorded(one)
+    assert router.receive([query("1", 5, application="other", offset=9)], NOW_S).requests == []  # read again
+    assert [again.offset for again in router.recorded(query("1", 5, application="other"))] == [9]
+    assert router.in_flight == 0
+    (pending,) = [answer.pending for answer in router.receive([query("1", 3, offset=10)], NOW_S).answers]
+    assert not pending.shares_id
+
+
+def test_records_of_a_query_that_is_in_flight_are_given_back_when_it_is_recorded():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 3, offset=1)], NOW_S).requests
+    assert router.receive([query("q1", 3, offset=7)], NOW_S).requests == []
+    assert router.in_flight == 2
+    router.gather([outputs_of(request, double)], NOW_S)
+    assert router.is_in_flight(query("q1", 3))
+    assert [again.offset for again in router.recorded(query("q1", 3))] == [7]
+    assert router.in_flight == 0
+
+
+def test_a_query_outlives_its_application():
+    known = {"app": application()}
+    router = make_router()
+    router._application = known.get
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    del known["app"]
+    assert answer_of(router.gather([outputs_of(request, double)], NOW_S)).outputs == [6.0]
+    assert answer_of(router.receive([query("q2", 3)], NOW_S)).reason == "unknown_application"
+
+
+def test_requests_that_nobody_answers_are_forgotten_after_a_while():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert router.expire(NOW_S + 1.0).forgotten == []
+    assert router.expire(NOW_S + 1.0 + FORGET_AFTER_S).forgotten == [request.frame]
+    assert len(router._asking) == 0
+
+
+def test_requests_that_nobody_answers_take_bounded_memory():
+    router = make_router(application())
+    packed = [query(f"q{number}", *range(1000 * number, 1000 * number + 1000)) for number in range(20)]
+    requests = router.receive(packed, NOW_S).requests
+    forgotten = router.expire(NOW_S + 1.0).forgotten
+    kept = sum(len(request.rows) for request in requests if request.frame not in forgotten)
+    assert MAX_OVERDUE_ROWS - 1024 <= kept <= MAX_OVERDUE_ROWS
+
+
+def test_one_row_that_fails_costs_a_packed_query_only_that_row_of_that_model():
+    router = make_router(application(refs=("a:1", "b:1")))
+    requests = {request.ref: request for request in router.receive([query("q1", 1, 2)], NOW_S).requests}
+    pieces = [
+        outputs_of(requests["a:1"], double),
+        outputs_of(requests["b:1"], double, failed={1: ("error", "bad row")}),
+    ]
+    answer = answer_of(router.gather(pieces, NOW_S))
+    assert (answer.outputs, answer.confidence, answer.default) == ([2.0, 4.0], 0.5, False)
+    assert [use.outputs for use in answer.used] == [[2.0, 4.0], [2.0, None]]
+    assert answer.used[1].missing == ((1, "error", "bad row"),)
+    assert answer.unused == ()
+
+
+def test_only_the_rows_of_a_packed_query_that_nobody_answered_get_the_default():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1, 2, 3)], NOW_S).requests
+    router.gather([outputs_of(request, double, rows=(0, 1)), outputs_of(request, double, rows=(2, 3))], NOW_S)
+    answer = answer_of(router.expire(NOW_S + 1.0))
+    assert (answer.outputs, answer.reason, answer.confidence) == ([2.0, "default", 6.0], "late", 0.0)
+    assert "for rows [1]" in answer.explanation
+    (use,) = answer.used
+    assert (use.outputs, [row for row, *_ in use.missing]) == ([2.0, None, 6.0], [1])
+
+
+def test_rows_of_a_packed_query_that_are_cached_are_not_asked_for():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 1, 2)], NOW_S).requests
+    router.gather([outputs_of(request, double)], NOW_S)
+    asked = router.receive([query("q2", 2, 3, 1)], NOW_S)
+    assert (asked.hits, asked.requests[0].rows.tolist()) == ({"a:1": 2}, [[3.0]])
+    answer = answer_of(router.gather([outputs_of(asked.requests[0], double)], NOW_S))
+    assert (answer.outputs, answer.used[0].cached) == ([4.0, 6.0, 2.0], False)
+
+
+def test_outputs_of_a_model_that_is_not_deterministic_are_neither_shared_nor_cached():
+    router = make_router(application(volatile=("a:1",)))
+    (request,) = router.receive([query("q1", 3), query("q2", 3)], NOW_S).requests
+    assert len(request.rows) == 2
+    router.gather([outputs_of(request, double)], NOW_S)
+    assert router.receive([query("q3", 3)], NOW_S).requests
+
+
+def test_too_little_agreement_gives_the_default_and_keeps_the_outputs_for_the_log():
+    router = make_router(application(refs=("a:1", "b:1"), confidence_threshold=0.8))
+    requests = router.receive([query("q1", 3)], NOW_S).requests
+    answer = answer_of(
+        router.gather([outputs_of(one, {"a:1": double, "b:1": float}[one.ref]) for one in requests], NOW_S)
+    )
+    assert (answer.outputs, answer.reason, answer.confidence) == (["default"], "low_confidence", 0.5)
+    assert len(answer.used) == 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "key_types"),
+    [("text", ["a", "b"], str), ("bytes", [b"a", {"base64": "Yg=="}], bytes), ("json", [{"x": 1}, [1, None]], object)],
+)
+def test_rows_that_are_no_numbers_are_asked_for_as_they_are(dtype, rows, key_types):
+    router = make_router(application(spec=InputSpec(dtype)))
+    queries = [query(f"q{place}", row) for place, row in enumerate(rows)]
+    for one, row in zip(queries, rows, strict=True):
+        one.rows[0] = row
+    asked = router.receive(queries, NOW_S)
+    (request,) = asked.requests
+    assert all(isinstance(row, key_types) for row in request.rows)
+    answers = router.gather([OutputPiece(request.frame, 0, ["x", "y"])], NOW_S).answers
+    assert [answer.outputs for answer in answers] == [["x"], ["y"]]
+
+
+def test_invalid_inputs_cost_only_their_own_query():
+    router = make_router(application())
+    effects = router.receive([query("q1", 3), query("q2", "three"), query("q3", 1, None)], NOW_S)
+    assert {answer.query.query_id: answer.reason for answer in effects.answers} == dict.fromkeys(
+        ["q2", "q3"], "invalid_input"
+    )
+    assert len(effects.requests[0].rows) == 1
+
+
+def test_outputs_after_a_reset_find_nothing():
+    router = make_router(application())
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    router.reset()
+    assert router.gather([outputs_of(request, double)], NOW_S).answers == []
+    (again,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert again.frame != request.frame
+
+
+def test_a_host_is_told_to_be_ready_before_the_deadline_by_the_time_that_outputs_take_to_come_back():
+    router = make_router(application())
+    router.return_s = 0.1
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.9])
+
+
+def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the_time():
+    router = make_router(application())
+    router.return_s = 1e6
+    (request,) = router.receive([query("q1", 3)], NOW_S).requests
+    assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.75])
+
+
+# --- audits and trials ------------------------------------------------------------------------------------------------
+def by_ref(effects):
+    return {request.ref: request for request in effects.requests}
+
+
+def test_an_answer_waits_for_no_shadow():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    assert set(asked) == {"a:1", "s:1"}
+    answered = router.gather([outputs_of(asked["a:1"], double)], NOW_S + 0.1)
+    assert ([use.ref for use in answer_of(answered).used], answered.audits) == (["a:1"], [])
+    assert router.recorded(answer_of(answered).query) == ()
+    assert router.in_flight == 1
+    (audit,) = router.gather([outputs_of(asked["s:1"], lambda _: 7)], NOW_S + 0.5).audits
+    assert [(use.ref, use.outputs, use.served) for use in audit.used] == [("s:1", [7], False)]
+    router.audit_recorded(audit.query)
+    assert router.in_flight == 0
+
+
+def test_an_audit_ends_at_the_deadline_of_its_query_or_after_a_while_without_one():
+    for objective_s, end_s in ((1.0, 1.0), (None, THROUGHPUT_WAIT_S)):
+        router = make_router(application(shadows={"s:1": 1.0}, objective_s=objective_s))
+        asked = by_ref(router.receive([query("q", 3)], NOW_S))
+        router.gather([outputs_of(asked["a:1"], double)], NOW_S + 0.1)
+        assert router.next_deadline_s == NOW_S + end_s
+        (audit,) = router.expire(NOW_S + end_s).audits
+        assert [(one.ref, one.reason) for one in audit.unused] == [("s:1", "late")]
+
+
+def test_a_shadow_that_hangs_leaves_room_for_queries():
+    router = make_router(application(shadows={"s:1": 1.0}, objective_s=None), application("other", ("s:1",)))
+    asked = by_ref(router.receive([query(f"q{number}", number, offset=number) for number in range(10)], NOW_S))
+    router.gather([outputs_of(asked["a:1"], double)], NOW_S)
+    router.receive([query("o", 2, application="other", offset=20)], NOW_S)  # waits for a row that an audit asked for
+    assert router.audits == 10
+    ended = router.end_audits(4, NOW_S + 0.5)
+    assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
+    assert [len(request.rows) for request in ended.requests] == [1]
+    assert router.end_audits(4, NOW_S + 0.5).audits == []  # they are on their way into the log
+    for audit in ended.audits:
+        router.audit_recorded(audit.query)
+    assert (router.audits, router.end_audits(4, NOW_S + 0.5).audits) == (4, [])
+
+
+def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():
+    router = make_router(application("app", ("a:1", "b:1"), canaries={"c:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    assert set(asked) == {"a:1", "b:1", "c:1"}
+    answered = router.gather([outputs_of(asked["c:1"], lambda _: 7)], NOW_S)
+    answer = answer_of(answered)
+    assert (answer.outputs, answer.confidence, answer.served_propensity) == ([7], 1.0, 1.0)
+    assert router.gather([outputs_of(asked["a:1"], double)], NOW_S).audits == []
+    (audit,) = router.gather([outputs_of(asked["b:1"], double)], NOW_S).audits
+    assert [(use.ref, use.propensity) for use in audit.used] == [("a:1", 1.0), ("b:1", 1.0)]
+
+
+def test_a_canary_that_fails_gives_the_default_and_says_who_failed():
+    router = make_router(application(canaries={"c:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3)], NOW_S))
+    failed = outputs_of(asked["c:1"], double, failed={0: ("error", "broken")})
+    answer = answer_of(router.gather([failed], NOW_S))
+    assert (answer.outputs, answer.reason, answer.explanation) == (["default"], "errors", "c:1 failed: broken")
+
+
+def test_rows_in_flight_are_shared_by_queries_and_audits():
+    router = make_router(application("app", ("a:1",), shadows={"s:1": 1.0}), application("other", ("s:1",)))
+    first = by_ref(router.receive([query("q1", 3)], NOW_S))
+    again = router.receive([query("q2", 3, application="other", offset=1)], NOW_S)
+    assert (again.requests, again.coalesced) == ([], 1)
+    both = router.gather([outputs_of(first["s:1"], double)], NOW_S)
+    assert (answer_of(both).query.query_id, [one.query.query_id for one in both.audits]) == ("q2", ["q1"])
+    cached = router.receive([query("q3", 3, offset=2)], NOW_S)
+    assert [one.query.query_id for one in cached.audits] == ["q3"]
+
+
+def test_without_a_candidate_a_canary_answers_its_share_and_the_others_are_told_that_there_is_no_model():
+    router = make_router(application("app", (), canaries={"c:1": 0.5}, shadows={"s:1": 1.0}))
+    effects = router.receive([query(f"q{number}", number, offset=number) for number in range(200)], NOW_S)
+    assert {answer.reason for answer in effects.answers} == {"no_models"}
+    (request,) = effects.requests
+    assert request.ref == "c:1"
+    assert len(request.rows) + len(effects.answers) == 200
+    assert 60 < len(request.rows) < 140
+
+
+def test_a_version_on_trial_cannot_be_named_by_a_query():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    assert answer_of(router.receive([query("q", 3, models=["s:1"])], NOW_S)).reason == "unknown_model"
+
+
+def test_a_packed_query_is_audited_row_by_row():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    asked = by_ref(router.receive([query("q", 3, 4)], NOW_S))
+    failed = outputs_of(asked["s:1"], double, failed={1: ("error", "four")})
+    (audit,) = router.gather([failed], NOW_S).audits
+    assert [(use.outputs, [row.row for row in use.missing]) for use in audit.used] == [([6.0, None], [1])]
+
+
+def test_partitions_that_are_taken_away_take_their_audits_along():
+    router = make_router(application(shadows={"s:1": 1.0}))
+    router.receive([query("q", 3)], NOW_S)
+    router.reset()
+    assert (router.in_flight, router.is_audited(query("q", 3))) == (0, False)
+
+
+def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():
+    app = application("app", ("a:1", "b:1"), "single", audit_ratio=1.0, canaries={"c:1": 0.5}, shadows={"s:1": 0.25})
+    for number in range(20):
+        one = query(f"q{number}", 3, offset=number)
+        (deciding, deciding_again) = (make_router(app), make_router(app))
+        requests = deciding.receive([one], NOW_S).requests
+        (served,) = deciding._in_flight[0, one.query_id].decision.models
+        lost = deciding_again.unheard(one, [served], NOW_S)
+        assert {each.ref for each in lost.unused} == {request.ref for request in requests} - {served}
+        assert {each.reason for each in lost.unused} == {"late"}
+        assert deciding_again.is_audited(one)
+    gone = make_router().unheard(query("q", 3), ["a:1"], NOW_S)
+    assert (gone.unused, gone.application) == ((), None)

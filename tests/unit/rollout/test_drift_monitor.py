@@ -1,0 +1,181 @@
+"""Detections follow from the logs alone: read live, read again, and read from later on."""
+
+import random
+import sys
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from doubles_steward import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
+
+from clipper_agents.control.drift_events import is_newer
+from clipper_agents.rollout.comparison_spec import WatchedDrift, needs_history
+from clipper_agents.rollout.drift_monitor import MOST, Drifts, Place
+from clipper_agents.rollout.evidence import Fold
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.control_keys import drift_key
+from clipper_topics.examples import DRIFT
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import DriftRule, Trial
+
+CATALOGUE = Catalogue(partitions=1)
+RULE = DriftRule()
+
+
+def record(topic, value, offset):
+    return SimpleNamespace(topic=topic, partition=0, offset=offset, value=value, headers=())
+
+
+def log(*phases, seed=1, context=None):
+    """Records of queries to `a:1`, in order; each phase is how many, and how often the model is wrong."""
+    draw, found, number = random.Random(seed), [], 0
+    for count, wrong in phases:
+        for _ in range(count):
+            query_id = f"0-{number}"
+            prediction = decided(query_id, answered("a:1", int(draw.random() >= wrong)), context=context)
+            found.append(record(CATALOGUE.predictions, codec.predictions.encode(prediction), number))
+            found.append(
+                record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1)), number)
+            )
+            number += 1
+    return found
+
+
+LOG = log((400, 0.1), (300, 0.6), (400, 0.1))
+
+
+def detected(records, control=None, known=None):
+    """Every detection of a fold over these records, a record a millisecond."""
+    control = control or control_of(msgspec.structs.replace(PLAIN, drift=RULE))
+    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000, known)
+    fold.follow(control.watched())
+    for one in records:
+        fold.take(one, one.offset)
+    return fold.detected
+
+
+def test_an_application_is_watched_when_it_says_so_from_the_revision_on_at_which_it_did():
+    assert control_of(PLAIN).watched() == {}
+    watches = msgspec.structs.replace(PLAIN, drift=RULE)
+    found = control_of(PLAIN, watches, msgspec.structs.replace(watches, objective_ms=7)).watched()["digits"]
+    assert (found.drift, found.since, found.begins_ms) == (WatchedDrift(rule=RULE, since=2), 2, 2000)
+    other = msgspec.structs.replace(watches, loss="absolute")
+    assert control_of(watches, other).watched()["digits"].drift.since == 2
+    assert control_of(watches).watched(drift=False) == {}
+
+
+def test_what_is_watched_since_before_what_was_read_needs_history():
+    before = control_of(PLAIN, PLAIN).watched()
+    now = control_of(msgspec.structs.replace(PLAIN, drift=RULE)).watched()
+    assert needs_history(before, now, {"digits": 2})
+    assert not needs_history(before, now, {})
+
+
+def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides():
+    rise, fall = detected(LOG)
+    assert (rise.application, rise.model, rise.detector, rise.revision, rise.context) == (
+        "digits",
+        "a:1",
+        "adwin",
+        1,
+        None,
+    )
+    assert rise.worse
+    assert not fall.worse
+    assert abs(rise.loss_before - 0.1) < 0.06, "four standard errors of 400"
+    assert rise.loss_after > 0.3
+    assert 400 <= rise.offset < 500
+    assert 700 <= fall.offset < 800
+    assert (rise.topic, rise.partition, rise.at_ms) == (CATALOGUE.feedback, 0, rise.offset)
+
+
+def test_losses_that_do_not_change_are_no_drift():
+    assert detected(log((3_000, 0.2))) == []
+
+
+def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
+    first = detected(LOG)
+    assert detected(LOG) == first
+    assert detected(LOG, known={("digits", "a:1"): first[-1]}) == first
+    assert not is_newer(first[0], first[-1])
+    assert not is_newer(first[-1], first[-1])
+    assert is_newer(first[-1], first[0])
+
+
+@pytest.mark.parametrize("cut", [50, 333, 401])
+def test_reading_from_later_on_comes_to_the_same_detections_after_the_newest_known_one(cut):
+    rise, fall = detected(LOG)
+    again = detected(LOG[2 * cut :], known={("digits", "a:1"): rise})
+    assert [one for one in again if is_newer(one, rise)] == [fall]
+
+
+def test_a_version_is_watched_by_its_own_answers_and_not_by_those_that_it_did_not_give():
+    control = control_of(msgspec.structs.replace(with_trials(Trial(model="new:1")), drift=RULE))
+    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000)
+    fold.follow(control.watched())
+    for number in range(600):
+        query_id, gone = f"0-{number}", number >= 300
+        prediction = decided(query_id, missing("a:1") if gone else answered("a:1", 1), audited=True)
+        fold.take(record(CATALOGUE.predictions, codec.predictions.encode(prediction), number), number)
+        audit = audit_of(query_id, answered("new:1", int(number < 300)))
+        fold.take(record(CATALOGUE.audits, codec.audits.encode(audit), number), number)
+        feedback = Feedback(query_id=query_id, label=1)
+        fold.take(record(CATALOGUE.feedback, codec.feedback.encode(feedback), number), number)
+    assert {one.model for one in fold.detected} == {"new:1"}
+
+
+def drifts(per_context=False, detector="adwin"):
+    watched = WatchedDrift(rule=DriftRule(detector=detector, per_context=per_context), since=1)
+    return Drifts("digits", watched, "zero_one", lambda _: None)
+
+
+def place(offset, context=None):
+    return Place(at_ms=offset, topic="feedback", partition=0, offset=offset, context=context, revision=1)
+
+
+def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
+    apart, together = drifts(per_context=True), drifts()
+    found = {"apart": [], "together": []}
+    for number in range(1_200):
+        context = "ada" if number % 12 == 0 else "others"
+        loss = float(context == "ada" and number >= 600)
+        found["apart"] += apart.observe({"a:1": loss}, place(number, context))
+        found["together"] += together.observe({"a:1": loss}, place(number, context))
+    assert [one.context for one in found["apart"]] == ["ada"]
+    assert all(one.context is None for one in found["together"])
+
+
+def test_contexts_without_end_do_not_fill_the_memory():
+    found = drifts(per_context=True)
+    for number in range(2 * MOST):
+        found.observe({"a:1": 0.0}, place(number, str(number)))
+    assert len(found._watches) == MOST
+
+
+def test_queries_of_an_older_revision_are_not_watched():
+    watched = WatchedDrift(rule=DriftRule(), since=2)
+    found = Drifts("digits", watched, "zero_one", lambda _: None)
+    for number in range(600):
+        assert found.observe({"a:1": float(number >= 300)}, place(number)) == []
+
+
+def test_a_detector_that_is_none_or_whose_library_is_missing_is_said_and_stops_nothing(monkeypatch):
+    wrong = WatchedDrift(rule=DriftRule(detector="ddm"), since=1)
+    assert "reads losses of 0 and 1" in Drifts("digits", wrong, "absolute", lambda _: None).refused
+    monkeypatch.setitem(sys.modules, "river.drift", None)
+    found = drifts()
+    assert "pip install 'clipper-stream[drift]'" in found.refused
+    assert found.observe({"a:1": 1.0}, place(1)) == []
+    control = control_of(msgspec.structs.replace(PLAIN, drift=RULE))
+    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000)
+    fold.follow(control.watched())
+    assert fold.refused == {"digits": found.refused}
+
+
+def test_the_newest_detection_is_known_from_the_control_topic_and_one_under_a_foreign_key_is_not():
+    control = control_of(PLAIN)
+    written = codec.drifts.encode(DRIFT)
+    control.take([control_record(drift_key("digits", "svm:1"), written), control_record(b"drift/digits/b:1", written)])
+    control.take([control_record(drift_key("digits", "svm:1"), b"{")])
+    assert control.drifts == {("digits", "svm:1"): DRIFT}

@@ -1,0 +1,88 @@
+"""What is put together about one query, and what is forgotten."""
+
+import pytest
+from doubles_steward import answered, audit_of, decided
+
+from clipper_agents.rollout.feedback_join import Join
+from clipper_topics.feedback import Feedback
+
+
+@pytest.fixture
+def join():
+    return Join(horizon_s=1.0, most_queries=3)
+
+
+def truth(query_id="0-1", **fields):
+    return Feedback(query_id=query_id, label=1, **fields)
+
+
+PREDICTION = decided("0-1", answered("a:1", 1), audited=True)
+AUDIT = audit_of("0-1", answered("b:1", 1))
+
+
+def test_a_query_is_complete_with_prediction_audit_and_feedback(join):
+    assert join.prediction(0, PREDICTION, 10) is None
+    assert join.audit(0, AUDIT, 20) is None
+    joined = join.feedback(0, truth(), 30)
+    assert (joined.prediction, joined.audit, joined.feedback) == (PREDICTION, AUDIT, truth())
+
+
+def test_an_audit_may_come_before_its_prediction_or_after_the_feedback(join):
+    join.audit(0, AUDIT, 5)
+    join.prediction(0, PREDICTION, 10)
+    assert join.feedback(0, truth(), 30) is not None
+    other = Join(1.0, 3)
+    other.prediction(0, PREDICTION, 10)
+    assert other.feedback(0, truth(), 20) is None
+    assert other.audit(0, AUDIT, 30).feedback == truth()
+
+
+def test_without_an_audit_nobody_waits_for_one(join):
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    assert join.feedback(0, truth(), 20) is not None
+
+
+def test_the_first_prediction_and_the_first_feedback_count(join):
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    join.prediction(0, decided("0-1", answered("b:1", 2)), 11)
+    joined = join.feedback(0, truth(), 20)
+    assert joined.prediction.models[0].model == "a"
+    join.close(joined)
+    assert join.feedback(0, truth(), 21) is None
+    join.prediction(0, decided("0-1", answered("b:1", 2)), 22)
+    join.audit(0, AUDIT, 22)
+    assert join.feedback(0, truth(), 23) is None
+    assert (joined.prediction, joined.audit) == (None, None), "nothing of it is needed any more"
+
+
+def test_feedback_that_cannot_be_used_leaves_its_place_to_the_next(join):
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    join.reopen(join.feedback(0, truth(), 20))
+    assert join.feedback(0, truth(), 21) is not None
+
+
+def test_feedback_about_another_application_or_context_or_an_unknown_query_is_left_out(join):
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    assert join.feedback(0, truth(application="other"), 20) is None
+    assert join.feedback(0, truth(context="other"), 20) is None
+    assert join.feedback(1, truth(), 20) is None, "the same id in another partition is another query"
+    assert join.feedback(0, truth("0-2"), 20) is None
+    assert join.feedback(0, truth(application="digits"), 20) is not None
+
+
+def test_after_the_horizon_a_query_is_forgotten_and_counted_when_its_feedback_waited_for_an_audit(join):
+    join.prediction(0, PREDICTION, 10)
+    join.feedback(0, truth(), 20)
+    join.prediction(0, decided("0-2", answered("a:1", 1)), 30)
+    assert join.feedback(0, truth("0-2"), 1031) is None
+    assert len(join) == 0
+    assert join.dropped == {"no_audit": 1}
+
+
+def test_of_too_many_queries_the_oldest_is_dropped_and_counted(join):
+    for number in range(5):
+        join.prediction(0, decided(f"0-{number}", answered("a:1", 1)), number)
+    assert len(join) == 3
+    assert join.dropped == {"full": 2}
+    assert join.feedback(0, truth("0-1"), 9) is None
+    assert join.feedback(0, truth("0-2"), 9) is not None

@@ -1,0 +1,45 @@
+"""Where a reading of the logs begins."""
+
+import asyncio
+
+from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_topics.catalogue import Catalogue
+
+
+class GrowingLog:
+    """A consumer of logs that are empty when they are first asked about, and grow with each question."""
+
+    def __init__(self):
+        self.records, self.sought = 0, set()
+
+    def assign(self, partitions):
+        pass
+
+    async def end_offsets(self, partitions):
+        ends = dict.fromkeys(partitions, self.records)
+        self.records += 1
+        return ends
+
+    async def offsets_for_times(self, times):
+        found = dict.fromkeys(times)  # none of that time or later
+        self.records += 1
+        return found
+
+    def seek(self, tp, offset):
+        self.sought.add(offset)
+
+
+class Reading(LogsInOrder):
+    def __init__(self, log):
+        super().__init__(None, Catalogue(partitions=1))
+        self._log = log
+
+    async def _connected(self):
+        return self._log
+
+
+def test_what_is_written_while_a_reading_of_empty_logs_begins_is_not_passed():
+    """The end was asked for after the time: records written in between were neither of that time nor behind the end."""
+    log = GrowingLog()
+    asyncio.run(Reading(log).start(0))
+    assert log.sought == {0}

@@ -1,0 +1,222 @@
+"""The index of decisions: the first of a query stays, disk is bounded, and nothing half deleted is opened again."""
+
+import shutil
+
+import damage
+import pytest
+
+from clipper_agents.router.decision_index import Decisions, Logged, PartitionDecisions
+from clipper_agents.streaming.databases import DatabaseCorrupt, open_anew
+from clipper_agents.streaming.rocksdb_options import options
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "0"
+
+
+@pytest.fixture
+def decisions(folder):
+    found = PartitionDecisions(folder, HOUR_S)
+    yield found
+    found.close()
+
+
+def value(offset, text=b"{}"):
+    return Logged(offset, text, msgpack=False)
+
+
+def test_decisions_are_found_by_query_id(decisions):
+    decisions.index([("q1", value(0, b"one")), ("q2", Logged(1, b"two", msgpack=True))], 1, HOUR_S)
+    assert decisions.find(["q2", "unknown", "q1"]) == [Logged(1, b"two", msgpack=True), None, value(0, b"one")]
+    assert decisions.last_offset == 1
+
+
+def test_the_first_of_two_decisions_about_a_query_stays(decisions):
+    decisions.index([("q", value(3, b"first")), ("q", value(4, b"second"))], 4, HOUR_S)
+    decisions.index([("q", value(5, b"third"))], 5, HOUR_S)
+    decisions.index([("q", value(6, b"an hour later"))], 6, 2.5 * HOUR_S)
+    assert decisions.find(["q"]) == [value(3, b"first")]
+
+
+def test_the_first_of_two_credits_of_a_query_stays(decisions):
+    decisions.credit([("q", 3), ("q", 4)], 4, HOUR_S)
+    decisions.credit([("q", 5)], 5, 2.5 * HOUR_S)
+    assert decisions.credits(["q", "unknown"]) == [3, None]
+    assert decisions.credited_upto == 5
+
+
+def test_records_that_hold_no_decision_count_as_read(decisions):
+    decisions.index([], 7, HOUR_S)
+    decisions.credit([], 9, HOUR_S)
+    assert (decisions.last_offset, decisions.credited_upto) == (7, 9)
+
+
+def test_a_query_and_a_credit_of_any_name_do_not_meet(decisions):
+    decisions.index([("\0offset", value(0)), ("dq", value(1)), ("", value(2))], 2, HOUR_S)
+    decisions.credit([("q", 0)], 0, HOUR_S)
+    assert decisions.find(["\0offset", "dq", "", "q"]) == [value(0), value(1), value(2), None]
+
+
+def test_everything_is_there_after_a_restart(folder, decisions):
+    decisions.index([("q1", value(0))], 0, HOUR_S)
+    decisions.index([("q2", value(1))], 1, 2.5 * HOUR_S)
+    decisions.credit([("q1", 5)], 6, 2.5 * HOUR_S)
+    decisions.close()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert (again.find(["q1", "q2"]), again.credits(["q1"])) == ([value(0), value(1)], [5])
+    assert (again.last_offset, again.credited_upto) == (1, 6)
+    again.close()
+
+
+def test_decisions_are_kept_for_one_horizon_and_dropped_after_two(folder, decisions):
+    decisions.index([("old", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("new", value(1))], 1, 11.4 * HOUR_S)
+    assert decisions.find(["old", "new"]) == [value(0), value(1)]
+    decisions.index([("newest", value(2))], 2, 12.4 * HOUR_S)
+    assert decisions.find(["old", "new", "newest"]) == [None, value(1), value(2)]
+    assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
+
+
+def test_a_clock_that_goes_back_opens_no_older_age(folder, decisions):
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("q2", value(1))], 1, 9.5 * HOUR_S)
+    assert [path.name for path in folder.iterdir()] == ["10"]
+
+
+def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions):
+    decisions.index([("q", value(0))], 0, 10.5 * HOUR_S)
+    (folder / "8.dropped").mkdir()
+    (folder / "8.dropped" / "000012.sst").write_bytes(b"half")
+    decisions.close()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert [path.name for path in folder.iterdir()] == ["10"]
+    assert again.find(["q"]) == [value(0)]
+    again.close()
+
+
+def test_an_index_of_another_log_is_forgotten(folder, decisions):
+    decisions.index([("q", value(100))], 100, HOUR_S)
+    decisions.credit([("q", 90)], 90, HOUR_S)
+    decisions.clear()
+    assert (decisions.find(["q"]), decisions.credits(["q"])) == ([None], [None])
+    assert (decisions.last_offset, decisions.credited_upto) == (-1, -1)
+    decisions.index([("q", value(0))], 0, HOUR_S)
+    assert decisions.find(["q"]) == [value(0)]
+
+
+def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):
+    decisions = Decisions(tmp_path, HOUR_S)
+    decisions.of(0).index([("q", value(0))], 0, HOUR_S)
+    decisions.of(1).index([("q", value(5))], 5, HOUR_S)
+    decisions.keep_only([1])
+    assert decisions.of(1).find(["q"]) == [value(5)]
+    assert decisions.of(0).find(["q"]) == [value(0)]
+    decisions.keep_only([])
+
+
+def crashed(folder):
+    """What a process finds that starts after another was killed: the files as they are, and nothing from its memory."""
+    copy = folder.parent / "after the crash"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
+    return PartitionDecisions(copy, HOUR_S)
+
+
+def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
+    """Nothing is written ahead: the log is read again from where the index says that it ends."""
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.credit([("q1", 3)], 3, 10.5 * HOUR_S)
+    again = crashed(folder)
+    assert (again.find(["q1"]), again.last_offset) == ([None], -1)
+    assert (again.credits(["q1"]), again.credited_upto) == ([None], -1)
+    again.close()
+
+
+def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, decisions):
+    """Otherwise the offset in the newer one would vouch for decisions that the older one has lost."""
+    decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("q2", value(1))], 1, 11.5 * HOUR_S)
+    again = crashed(folder)
+    assert (again.find(["q1", "q2"]), again.last_offset) == ([value(0), None], 0)
+    again.close()
+
+
+def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
+    decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
+    assert decisions.find(["q1", "q2"]) == [
+        Logged(0, b"one", msgpack=False, audited=True),
+        Logged(1, b"two", msgpack=True),
+    ]
+    assert decisions.last_offset == 5
+
+
+@pytest.fixture
+def two_ages(folder, decisions):
+    """Both ages on disk, the older in two table files; the offsets stand in the newer one."""
+    for number in range(2):
+        decisions.index([(f"q{number}", value(number, b"v" * 1000))], number, 10.5 * HOUR_S)
+        decisions._ages[10].flush()
+    decisions.index([("q2", value(2))], 2, 11.5 * HOUR_S)
+    decisions.credit([("q2", 9)], 9, 11.5 * HOUR_S)
+    decisions.close()
+    return folder
+
+
+@pytest.mark.parametrize("age", ["10", "11"])
+@pytest.mark.parametrize("harm", sorted({*damage.ON_TABLES} - {"bytes flipped in a table file"}))
+def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, age, harm):
+    """Else the offset in one database would vouch for what another has lost."""
+    for place in (two_ages / "10", two_ages / "11"):
+        open_anew(place, options).close()  # another table file, of what was logged nowhere
+    again = PartitionDecisions(two_ages, HOUR_S)
+    again._ages[int(age)].put(b"more", b"x" * 1000)
+    again._ages[int(age)].flush()
+    again.close()
+    damage.ON_TABLES[harm](two_ages / age)
+    again = PartitionDecisions(two_ages, HOUR_S)
+    assert again.find(["q0", "q1", "q2"]) == [None] * 3
+    assert (again.last_offset, again.credited_upto) == (-1, -1)
+    again.index([("q0", value(0))], 0, 11.5 * HOUR_S)
+    assert again.find(["q0"]) == [value(0)]
+    again.close()
+    assert [path.name for path in two_ages.parent.iterdir()] == ["0"]
+
+
+def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexes_anew(folder, decisions):
+    ids = [f"q{number:03}" for number in range(100)]
+    decisions.index([(one, value(number, b"v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
+    decisions.close()
+    damage.flip(damage.oldest(folder / "10", "*.sst"), 0.5)
+    again = PartitionDecisions(folder, HOUR_S)
+    assert again.last_offset == 99
+    with pytest.raises(DatabaseCorrupt, match="built anew"):
+        again.find(ids)
+    with pytest.raises(DatabaseCorrupt):
+        again.index_new([("new", 100, b"{}", False, False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
+    again.close()
+    assert not folder.exists()
+    again = PartitionDecisions(folder, HOUR_S)
+    assert again.last_offset == -1
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["foo", "-1", "007", "lost+found", "٣"])
+def test_a_foreign_file_is_left_alone(two_ages, name, caplog):
+    (two_ages / name).write_text("somebody's")
+    again = PartitionDecisions(two_ages, HOUR_S)
+    assert again.find(["q2"]) == [value(2)]
+    again.close()
+    assert (two_ages / name).read_text() == "somebody's"
+    assert [line for line in caplog.messages if f"names={name}" in line]
+
+
+def test_a_file_in_place_of_the_folder_or_of_a_database_is_set_aside(tmp_path):
+    (tmp_path / "0").write_bytes(b"")
+    PartitionDecisions(tmp_path / "0", HOUR_S).close()
+    (tmp_path / "0" / "12").write_bytes(b"")
+    again = PartitionDecisions(tmp_path / "0", HOUR_S)
+    assert again.last_offset == -1
+    again.close()

@@ -1,0 +1,422 @@
+"""Feedback waits for its decision, finds its partition, is stored before it counts, and belongs to one generation."""
+
+import asyncio
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+from doubles_learning import feedback, logged
+from doubles_routing import application
+from doubles_streaming import FakeLogReader, FakeProducer, record
+
+from clipper_agents.router.audit_log import audit_key
+from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.feedback_processor import FORWARDED, Learner
+from clipper_agents.router.restore_markers import Restores
+from clipper_agents.router.selection_store import NO_ROW
+from clipper_agents.streaming.outbox import Outbox
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import SavedRow
+from clipper_topics.control_keys import restore_key
+from clipper_topics.prediction import ModelAnswer
+from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+
+CATALOGUE = Catalogue(partitions=3)
+
+
+class FakeSelection:
+    """Rows in memory; each step is noted."""
+
+    def __init__(self):
+        self.rows, self.positions, self.on_write = {}, {}, lambda: None
+
+    def position(self, partition):
+        return self.positions.get(partition, -1)
+
+    def row(self, name, context, partition):
+        return self.rows.get((name, context, partition), NO_ROW)
+
+    def contexts(self, name, partition):
+        return [context for application, context, of in self.rows if (application, of) == (name, partition)]
+
+    async def write(self, outbox, partition, rows, position):
+        await asyncio.sleep(0)
+        self.on_write()
+        self.rows |= {(*key, partition): row for key, row in rows.items()}
+        self.positions[partition] = position
+
+
+class FakeMetrics:
+    def __init__(self):
+        self.feedback, self.dead = Counter(), Counter()
+
+    def count_feedback(self, outcome, count):
+        self.feedback[outcome] += count
+
+    def count_dead_letters(self, topic, kind, count=1):
+        self.dead[kind] += count
+
+
+class Fixture:
+    """A learner; queries are answered up to `answered`, and decisions in `late` come when the log is read again."""
+
+    def __init__(self, folder):
+        self.producer = FakeProducer()
+        self.reader = FakeLogReader(self.producer)
+        self.audits = Decisions(folder / "audits", 3600.0)
+        self.decisions, self.selection, self.metrics = (
+            Decisions(folder / "decisions", 3600.0),
+            FakeSelection(),
+            FakeMetrics(),
+        )
+        self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
+        self.app = SimpleNamespace(
+            generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
+        )
+        registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
+        self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
+        self.learner = Learner(
+            self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
+            self.restores, self.followed_upto,
+        )  # fmt: skip
+
+    def followed_upto(self):
+        self.on_followed()
+        return self.followed
+
+    def finished_upto(self, tp):
+        self.looked += 1
+        self.on_look()
+        return self.answered
+
+    def on_look(self):
+        pass
+
+    async def catch_up(self, partitions):
+        self.caught_up += 1
+        for query_id in self.late:
+            self.decide(query_id)
+
+    def decide(self, *query_ids, partition=0):
+        index = self.decisions.of(partition)
+        for query_id in query_ids:
+            index.index([(query_id, logged(index.last_offset + 1, query_id))], index.last_offset + 1, 1e9)
+
+    async def learn(self, *records, partition=0, generation=0):
+        return await self.learner.learn(partition, list(records), generation)
+
+    def count(self, partition=0):
+        return self.selection.row("app", None, partition).applied
+
+    def log(self, topic, partition=0):
+        return self.producer.logs.get((topic, partition), [])
+
+    @property
+    def credits(self):
+        return self.decisions.of(0).credits(["q1", "q2"])
+
+
+def learning(test):
+    def run(tmp_path):
+        async def body():
+            fixture = Fixture(tmp_path)
+            await asyncio.wait_for(test(fixture), 30)
+            fixture.decisions.keep_only(())
+
+        asyncio.run(body())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def one(offset, query_id, **changes):
+    return feedback(offset, query_id, **changes)[0]
+
+
+@learning
+async def test_feedback_is_stored_and_credited(fixture):
+    fixture.decide("q1", "q2")
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
+    assert (fixture.count(), fixture.selection.position(0), fixture.credits) == (2, 2, [0, 1])
+    assert fixture.metrics.feedback == {"applied": 2, "duplicate": 1}
+    assert fixture.looked == 0
+
+
+@learning
+async def test_feedback_up_to_the_position_is_skipped(fixture):
+    fixture.decide("q1", "q2")
+    fixture.selection.positions[0] = 5
+    assert await fixture.learn(one(4, "q1"), one(5, "q2"))
+    assert (fixture.count(), fixture.selection.position(0)) == (0, 5)
+    assert await fixture.learn(one(5, "q1"), one(6, "q2"))
+    assert (fixture.count(), fixture.selection.position(0)) == (1, 6)
+
+
+@learning
+async def test_feedback_before_its_prediction_waits_for_it(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+
+    def answer_at_the_third_look():
+        if fixture.looked == 3:
+            fixture.decide("q1")
+
+    fixture.on_look = answer_at_the_third_look
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.count(), fixture.looked, fixture.caught_up) == (1, 3, 0)
+
+
+@learning
+async def test_a_decision_that_another_process_wrote_is_read_from_the_log(fixture):
+    fixture.late = ["q1"]
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.count(), fixture.caught_up) == (1, 1)
+
+
+@learning
+async def test_feedback_without_a_decision_becomes_a_dead_letter_once_all_queries_are_answered(fixture):
+    fixture.decide("q2")
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"))
+    assert (fixture.count(), fixture.caught_up, fixture.metrics.dead) == (1, 1, {"OrphanFeedback": 1})
+    ((_, value, headers),) = fixture.log(CATALOGUE.dead_letters)
+    assert b'"q1"' in value
+    assert "no decision about query 'q1'" in dict(headers)["__streams.errors.message"].decode()
+
+
+@learning
+async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_position(fixture):
+    broken = one(0, "q1")
+    for number, value in enumerate((b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b"")):
+        assert await fixture.learn(type(broken)(**{**vars_of(broken), "value": value, "offset": number}))
+    assert (len(fixture.log(CATALOGUE.dead_letters)), fixture.selection.position(0)) == (4, 3)
+    assert fixture.metrics.feedback == {"invalid": 4}
+
+
+@learning
+async def test_feedback_for_another_partition_is_sent_on_once(fixture):
+    assert await fixture.learn(one(0, "2-77"), one(1, "0-5", partition=0))
+    ((key, value, headers),) = fixture.log(CATALOGUE.feedback, 2)
+    assert (key, dict(headers)[FORWARDED]) == (b"2-77", b"0")
+    assert b"2-77" in value
+    assert fixture.metrics.feedback == {"forwarded": 1, "orphan": 1}
+    assert await fixture.learn(one(9, "1-77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
+    assert fixture.log(CATALOGUE.feedback, 1) == []
+
+
+@learning
+async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_seems_to_say(fixture):
+    fixture.decide("2-order")
+    assert await fixture.learn(one(0, "2-order"))
+    assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
+
+
+@learning
+async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture):
+    fixture.late = ["77-order"]
+    assert await fixture.learn(one(0, "77-order"))
+    assert (fixture.count(), fixture.caught_up) == (1, 1)
+
+
+@learning
+async def test_nothing_is_learned_in_another_generation(fixture):
+    fixture.decide("q1")
+    fixture.app.generation = 1
+    assert not await fixture.learn(one(0, "q1"), generation=0)
+    assert (fixture.count(), fixture.selection.position(0)) == (0, -1)
+
+
+@learning
+async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_step(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+
+    def lose():
+        fixture.app.generation = -1
+
+    fixture.on_look = lose
+    assert not await fixture.learn(one(0, "q1"))
+    assert fixture.selection.position(0) == -1
+    assert fixture.log(CATALOGUE.dead_letters) == []
+    assert not fixture.app.state_lock.locked()
+
+
+@learning
+async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
+    fixture.decide("q1")
+    fixture.selection.on_write = lambda: locked.append(fixture.app.state_lock.locked())
+    locked = []
+    assert await fixture.learn(one(0, "q1"))
+    assert locked == [True]
+
+
+@learning
+async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
+    fixture.decide("q1", "q2")
+    for entry in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
+    fixture.selection.positions[0] = 1
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, None], 1)
+    assert fixture.count() == 0
+    fixture.selection.positions[0] = 3
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 3)
+
+
+@learning
+async def test_a_feedback_from_the_future_does_not_age_the_decisions(fixture):
+    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, time.time())
+    fixture.producer.append(CATALOGUE.feedback, 0, b"q1", one(0, "q1").value)
+    fixture.reader = fixture.app.log_reader = FakeLogReader(fixture.producer, timestamp_ms=10**15)
+    fixture.selection.positions[0] = 0
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]
+    assert fixture.decisions.of(0).find(["q1"]) != [None]
+
+
+def vars_of(record):
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+@learning
+async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
+    """A clock that is an hour wrong would make room for itself by dropping every decision."""
+    now_s = time.time()
+    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, now_s)
+    entry = one(0, "q1")
+    fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
+    fixture.reader._timestamp_ms = int((now_s + 3 * 3600) * 1000)
+    fixture.selection.positions[0] = 0
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]
+    assert fixture.decisions.of(0).find(["q1"]) != [None]
+
+
+ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
+
+
+def declaration(fixture, restore_id="r-0"):
+    """Append a declaration to the control topic, which nobody has followed yet."""
+    value = codec.restores.encode(
+        Restore(application="app", at_ms=0, by="ada", digests=digests_of(markers_of("app", ROWS, 3)))
+    )
+    key = restore_key(restore_id)
+    return record(fixture.producer.append(CATALOGUE.control, 0, key, value), value, key)
+
+
+def marker(offset, restore_id="r-0", value=None):
+    headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
+    return record(offset, value or markers_of("app", ROWS, 3)[0], None, CATALOGUE.feedback, headers=headers)
+
+
+@learning
+async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
+    fixture.decide("q1", "q2")
+    followed, looks = declaration(fixture), []
+
+    def follow_at_the_third_look():
+        looks.append(fixture.selection.position(0))
+        if len(looks) == 3:
+            fixture.restores.take([followed])
+            fixture.followed = 1
+
+    fixture.on_followed = follow_at_the_third_look
+    assert await fixture.learn(one(0, "q1"), marker(1), one(2, "q2"))
+    assert looks == [-1, -1, -1]
+    ((totals,),) = [fixture.selection.row("app", None, 0).totals]
+    assert (totals.count, fixture.count(), fixture.selection.position(0)) == (3.0, 2, 2)
+    assert fixture.metrics.feedback == {"applied": 2, "restored": 1}
+    assert fixture.log(CATALOGUE.dead_letters) == []
+
+
+@learning
+async def test_a_marker_without_a_declaration_is_a_dead_letter_once_the_control_topic_was_followed_to_its_end(fixture):
+    fixture.producer.append(CATALOGUE.control, 0, b"model/a:1", b"{}")
+
+    def follow():
+        fixture.followed = 1
+
+    fixture.on_followed = follow
+    assert await fixture.learn(marker(0), marker(1, value=b"junk"))
+    assert (fixture.selection.rows, fixture.selection.position(0)) == ({}, 1)
+    assert fixture.metrics.dead == {"RefusedMarker": 2}
+    said = [dict(headers)["__streams.errors.message"].decode() for _, _, headers in fixture.log(CATALOGUE.dead_letters)]
+    assert all("no restore 'r-0' is declared on the control topic" in message for message in said)
+
+
+@learning
+async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the_step(fixture):
+    declaration(fixture)
+
+    def lose():
+        fixture.app.generation = -1
+
+    fixture.on_followed = lose
+    assert not await fixture.learn(marker(0))
+    assert (fixture.selection.position(0), fixture.log(CATALOGUE.dead_letters)) == (-1, [])
+
+
+@learning
+async def test_credits_are_rebuilt_across_markers(fixture):
+    fixture.decide("q1", "q2")
+    for entry in (one(0, "q1"), marker(1), one(2, "q2")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value, entry.headers)
+    fixture.selection.positions[0] = 2
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 2)
+    assert fixture.log(CATALOGUE.dead_letters) == []
+
+
+def audit(query_id, query_offset, **outputs):
+    models = [ModelAnswer(model=name, version="1", propensity=0.5, output=said) for name, said in outputs.items()]
+    return codec.audits.encode(Audit(query_id=query_id, query_offset=query_offset, models=models))
+
+
+def decide_with_audit(fixture, query_id, query_offset):
+    index = fixture.decisions.of(0)
+    told = logged(0, query_id, audited=True, query_offset=query_offset)._replace(audited=True)
+    index.index([(query_id, told)], index.last_offset + 1, 1e9)
+
+
+def record_audit(fixture, query_id, query_offset, **outputs):
+    index, offset = fixture.audits.of(0), fixture.audits.of(0).last_offset + 1
+    value = audit(query_id, query_offset, **outputs)
+    index.index([(audit_key(query_id, query_offset), Logged(offset, value, msgpack=False))], offset, 1e9)
+
+
+def losses(fixture):
+    return {totals.model: totals.loss for totals in fixture.selection.row("app", None, 0).totals}
+
+
+@learning
+async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it_too(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+    decide_with_audit(fixture, "q1", 7)
+
+    def record_at_the_third_look():
+        if fixture.looked == 3:
+            record_audit(fixture, "q1", 7, shadow=2)
+
+    fixture.on_look = record_at_the_third_look
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.looked, losses(fixture)) == (3, {"a:1": 0.0, "shadow:1": 1.0})
+
+
+@learning
+async def test_an_audit_that_never_came_holds_up_no_feedback_once_the_query_is_finished(fixture):
+    decide_with_audit(fixture, "q1", 7)
+    record_audit(fixture, "q1", 8, shadow=2)  # of another record with this id
+    assert await fixture.learn(one(0, "q1"))
+    assert (fixture.caught_up, losses(fixture)) == (1, {"a:1": 0.0})
+
+
+@learning
+async def test_credits_of_audited_queries_are_rebuilt_with_their_audits(fixture):
+    """Whether a feedback can be used may depend on the audit alone: then it has to when credits are rebuilt."""
+    decide_with_audit(fixture, "q1", 7)
+    record_audit(fixture, "q1", 7, shadow=2)
+    for told in (one(0, "q1"), one(1, "q1")):
+        fixture.producer.append(CATALOGUE.feedback, 0, told.key, told.value)
+    fixture.selection.positions[0] = 1
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.credits == [0, None]

@@ -1,0 +1,256 @@
+"""A prediction is sent, acknowledged, indexed, and only then is its query acknowledged, whoever else writes."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from doubles_learning import logged
+from doubles_routing import NOW_S, application, query
+from doubles_streaming import FakeLogReader, FakeProducer
+
+from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.prediction_log import Recorder, answers, head_of
+from clipper_agents.streaming.outbox import Outbox
+from clipper_stream.query.answer import refusal
+from clipper_stream.query.in_flight import Pending
+from clipper_stream.query.lifecycle import Event, Way
+
+TOPIC = "predictions"
+
+
+def answer_to(one):
+    pending = Pending(one)
+    pending.move(Way(Event.REFUSE, Event.DEFAULT))
+    return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
+
+
+class Fixture:
+    """A recorder whose surroundings a test looks into and changes."""
+
+    def __init__(self, folder):
+        self.producer = FakeProducer(batch_bytes=700)
+        self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
+        self.decisions = Decisions(folder, 3600.0)
+        self.generation, self.acknowledged, self.repeats, self.sent = 0, [], {}, []
+        self.recorder = Recorder(
+            Outbox(self.producer), self.reader, TOPIC, self.decisions,
+            generation=lambda: self.generation,
+            recorded=lambda one: self.repeats.pop(one.query_id, []),
+            acknowledge=self.acknowledge,
+            sent=self.sent.extend,
+        )  # fmt: skip
+
+    def acknowledge(self, partition, offsets, generation):
+        self.acknowledged += [(partition, offset, generation) for offset in offsets]
+
+    def log(self, partition=0):
+        return self.producer.logs.get((TOPIC, partition), [])
+
+    def ids(self, partition=0):
+        return [head_of_value(value).query_id for _, value, _ in self.log(partition)]
+
+    def found(self, *query_ids, partition=0):
+        return [one and one.offset for one in self.decisions.of(partition).find(query_ids)]
+
+
+def head_of_value(value):
+    return head_of(Logged(0, value, msgpack=False))
+
+
+def recording(test):
+    """Run the test's coroutine beside a running recorder."""
+
+    @asynccontextmanager
+    async def running(fixture):
+        task = asyncio.create_task(fixture.recorder.run())
+        yield
+        task.cancel()
+
+    async def body(fixture):
+        async with running(fixture):
+            await asyncio.wait_for(test(fixture), 30)
+        fixture.decisions.keep_only(())
+
+    def run(tmp_path):
+        asyncio.run(body(Fixture(tmp_path)))
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+@recording
+async def test_queries_are_acknowledged_when_their_predictions_are_in_the_log_and_indexed(fixture):
+    queries = [query(f"q{number}", 1, offset=number, key=b"key") for number in range(5)]
+    fixture.producer.hold = True
+    fixture.recorder.put([answer_to(one) for one in queries])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (fixture.acknowledged, fixture.found("q0")) == ([], [None])
+    fixture.producer.hold = False
+    while fixture.producer._held:
+        fixture.producer.release()
+        await asyncio.sleep(0)
+    await fixture.recorder.idle()
+    assert fixture.ids() == [one.query_id for one in queries]
+    assert fixture.log()[0][0] == b"key"
+    assert fixture.found(*(one.query_id for one in queries)) == [0, 1, 2, 3, 4]
+    assert fixture.acknowledged == [(0, number, 0) for number in range(5)]
+    assert fixture.reader.reads == 0
+    assert len(fixture.sent) == 5
+
+
+@recording
+async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowledged(fixture):
+    fixture.generation = 1
+    fixture.recorder.put([answer_to(query("old", 1, generation=0)), answer_to(query("new", 1, generation=1))])
+    await fixture.recorder.idle()
+    assert fixture.ids() == ["new"]
+    assert [generation for *_, generation in fixture.acknowledged] == [1]
+
+
+@recording
+async def test_a_generation_that_ends_while_the_broker_is_asked_leaves_the_rest_to_the_next(fixture):
+    fixture.producer.hold = True
+    fixture.recorder.put([answer_to(query("q0", 1))])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    fixture.generation = -1
+    fixture.producer.release()
+    await fixture.recorder.idle()
+    assert (fixture.ids(), fixture.acknowledged, fixture.found("q0")) == (["q0"], [], [None])
+    fixture.generation = 1
+    await fixture.recorder.restore([0], 3600.0)
+    assert fixture.found("q0") == [0]
+
+
+@recording
+async def test_a_generation_that_ends_between_two_partitions_sends_nothing_to_the_second(fixture):
+    fixture.recorder.put([answer_to(query("p0", 1)), answer_to(query("p1", 1, partition=1))])
+    outbox, submit = fixture.recorder._log._outbox, fixture.recorder._log._outbox.submit
+
+    async def submit_and_lose(*args):
+        fixture.generation = -1
+        return await submit(*args)
+
+    outbox.submit = submit_and_lose
+    await fixture.recorder.idle()
+    assert (len(fixture.log(0)), len(fixture.log(1))) == (1, 0)
+
+
+@recording
+async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixture):
+    fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
+    fixture.producer.append(TOPIC, 0, b"key", b"no prediction at all")
+    fixture.recorder.put([answer_to(query("q0", 1, offset=4)), answer_to(query("q1", 1, offset=5))])
+    await fixture.recorder.idle()
+    assert fixture.found("q0", "q1") == [0, 3]
+    assert [offset for _, offset, _ in fixture.acknowledged] == [4, 5]
+    assert fixture.decisions.of(0).last_offset == 3
+
+
+@recording
+async def test_a_prediction_of_somebody_else_that_was_read_before_ours_was_stored_is_the_decision(fixture):
+    """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
+    fixture.reader._timestamp_ms = int(time.time() * 1000)
+    fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
+    await fixture.recorder.catch_up([0])
+    fixture.recorder.put([answer_to(query("q0", 1, offset=4))])
+    await fixture.recorder.idle()
+    assert (fixture.ids(), fixture.found("q0")) == (["q0", "q0"], [0])
+
+
+@recording
+async def test_a_query_that_shares_its_id_with_another_application_takes_no_decision_away(fixture):
+    fixture.recorder.put([answer_to(query("q", 1, offset=4, application="other"))])
+    await fixture.recorder.idle()
+    fixture.recorder.put([answer_to(query("q", 1, offset=5, shares_id=True))])
+    await fixture.recorder.idle()
+    assert (fixture.ids(), fixture.found("q")) == (["q", "q"], [0])
+    assert fixture.decisions.of(0).last_offset == 1
+
+
+@recording
+async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(fixture):
+    fixture.producer.hide_offsets = True
+    fixture.recorder.put([answer_to(query(f"q{number}", 1, offset=number)) for number in range(8)])
+    await fixture.recorder.idle()
+    assert fixture.found("q0", "q7") == [0, 7]
+    assert len(fixture.acknowledged) == 8
+
+
+@recording
+async def test_the_same_record_read_again_is_done_and_another_record_is_answered_again(fixture):
+    fixture.recorder.put([answer_to(query("q", 1, offset=4))])
+    await fixture.recorder.idle()
+    (before,) = fixture.decisions.of(0).find(["q"])
+    fixture.recorder.repeat(query("q", 1, offset=4), before)
+    assert fixture.acknowledged == [(0, 4, 0)] * 2
+    fixture.recorder.repeat(query("q", 1, offset=9, key=b"other"), before)
+    await fixture.recorder.idle()
+    assert [value for _, value, _ in fixture.log()] == [before.value] * 2
+    assert fixture.log()[1][0] == b"other"
+    assert (fixture.found("q"), fixture.acknowledged[-1]) == ([0], (0, 9, 0))
+
+
+@recording
+async def test_records_of_a_query_that_were_read_while_it_was_in_flight_are_answered_with_it(fixture):
+    fixture.repeats["q"] = [query("q", 1, offset=4), query("q", 1, offset=9)]
+    fixture.recorder.put([answer_to(query("q", 1, offset=4))])
+    await fixture.recorder.idle()
+    assert fixture.ids() == ["q", "q"]
+    assert [offset for _, offset, _ in fixture.acknowledged] == [4, 4, 9]
+
+
+@recording
+async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index(fixture):
+    fixture.recorder.put([answer_to(query("a", 0)), answer_to(query("b", 1))])
+    await fixture.recorder.idle()
+    fixture.reader.stale_ends, fixture.reader.behind_s = [1], 30.0
+    assert await fixture.recorder.restore([0], 3600.0) == 0
+    assert fixture.found("a", "b") == [0, 1]
+
+
+@recording
+async def test_an_index_that_is_ahead_of_its_log_is_built_anew(fixture):
+    """The broker's folder was wiped, the router's was not."""
+    fixture.decisions.of(0).index([("q0", logged(50, "q0"))], 50, NOW_S)
+    fixture.producer.append(TOPIC, 0, None, logged(0, "q1").value)
+    await fixture.recorder.restore([0], 3600.0)
+    assert fixture.found("q0", "q1") == [None, 0]
+    assert fixture.decisions.of(0).last_offset == 0
+
+
+def test_a_record_that_the_broker_refuses_ends_the_recorder(tmp_path):
+    async def body():
+        fixture = Fixture(tmp_path)
+        fixture.producer.failure = RuntimeError("refused")
+        fixture.recorder.put([answer_to(query("q", 1))])
+        with pytest.raises(RuntimeError, match="refused"):
+            await fixture.recorder.run()
+        assert fixture.acknowledged == []
+
+    asyncio.run(body())
+
+
+def test_a_prediction_answers_the_query_of_its_own_application_only():
+    assert answers(logged(0, "q"), query("q", 1))
+    assert not answers(logged(0, "q", "other"), query("q", 1))
+
+
+def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
+    async def body():
+        fixture, told, times = Fixture(tmp_path), [], iter((100.0, 100.5))
+        recorder = fixture.recorder
+        recorder._log._stamped, recorder._log._clock = lambda *one: told.append(one), lambda: next(times)
+        fixture.producer.timestamp_ms = 99_000
+        await recorder._log._round([])  # nothing is sent: nothing is told
+        times = iter((100.0, 100.5))
+        task = asyncio.create_task(recorder.run())
+        recorder.put([answer_to(query("q", 1))])
+        await recorder.idle()
+        task.cancel()
+        fixture.decisions.keep_only(())
+        return told
+
+    assert asyncio.run(body()) == [(100.0, 99.0, 100.5)]

@@ -1,0 +1,89 @@
+"""Records become queries; what is none is told apart, and what cannot be answered says why."""
+
+import msgspec
+import pytest
+from doubles_routing import application, make_router
+from doubles_streaming import record
+
+from clipper_agents.router.query_records import decode_queries
+from clipper_topics import codec
+
+MSGPACK = codec.MSGPACK_HEADERS
+
+
+def query_of(value, **changes):
+    decoded = decode_queries([record(7, value, **({"partition": 2} | changes))], generation=4)
+    (found,) = decoded.queries
+    return found
+
+
+def test_a_query_has_what_its_record_says():
+    text = (
+        b'{"query_id": "q", "application": "app", "input": [1, 2], "context": "c", "deadline_ms": 250, "models": ["m"]}'
+    )
+    found = query_of(text, timestamp=1_500, key=b"c")
+    assert (found.query_id, found.application, found.rows, found.packed) == ("q", "app", [[1, 2]], False)
+    assert (found.context, found.deadline_s, found.models, found.queried_at_s) == ("c", 0.25, ["m"], 1.5)
+    assert (found.partition, found.offset, found.generation, found.key) == (2, 7, 4, b"c")
+    assert (found.content_type, found.invalid) == (codec.JSON, None)
+
+
+@pytest.mark.parametrize(("text", "features"), [(b"[1, 0.5]", [1.0, 0.5]), (b"null", None)])
+def test_a_query_has_the_features_that_it_gives(text, features):
+    assert query_of(b'{"application": "app", "input": 1, "features": ' + text + b"}").features == features
+
+
+def test_a_query_without_an_id_is_named_by_its_place():
+    assert query_of(b'{"application": "app", "input": 1}').query_id == "2-7"
+
+
+def test_msgpack_is_answered_in_msgpack():
+    found = query_of(msgspec.msgpack.encode({"application": "app", "inputs": [b"1", b"2"]}), headers=MSGPACK)
+    assert (found.rows, found.packed, found.content_type) == ([b"1", b"2"], True, codec.MSGPACK)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b'{"application": "app"}', "neither input nor inputs"),
+        (b'{"application": "app", "input": 1, "inputs": [2]}', "both input"),
+        (b'{"application": "app", "inputs": []}', "at least one row"),
+        (b'{"application": "app", "input": 1, "query_id": ""}', "query_id has 0 characters"),
+        (b'{"application": "app", "input": 1, "models": []}', "name at least one model"),
+        (b'{"application": "app", "input": 1, "deadline_ms": -' + b"9" * 400 + b"}", "give at least 1"),
+    ],
+)
+def test_what_can_be_read_but_not_answered_says_why(text, why):
+    assert why in query_of(text).invalid
+
+
+def test_a_deadline_of_any_length_is_a_number():
+    found = query_of(b'{"application": "app", "input": 1, "deadline_ms": ' + b"9" * 400 + b"}")
+    assert found.invalid is None
+    assert found.deadline_s > 1e8
+
+
+def test_what_is_no_query_is_kept_apart_in_order():
+    values = [b"", None, b"\xff", b"[]", b'{"input": 1}', b'{"application": 5}', b"[" * 100_000]
+    records = [record(offset, value) for offset, value in enumerate(values)]
+    records.insert(3, record(99, b'{"application": "app", "input": 1}'))
+    records.append(record(100, b'{"application": "app", "input": 1}', headers=[(codec.CONTENT_TYPE, b"text/html")]))
+    decoded = decode_queries(records, generation=0)
+    assert [found.offset for found in decoded.queries] == [99]
+    assert [found.offset for found, _ in decoded.undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
+    assert all(str(error) for _, error in decoded.undecodable)
+
+
+def test_a_timestamp_in_the_future_counts_as_now():
+    records = [record(0, b'{"application": "a", "input": 1}', timestamp=at_ms) for at_ms in (1_000, 9_000)]
+    decoded = decode_queries(records, 0, now_s=5.0)
+    assert [query.queried_at_s for query in decoded.queries] == [1.0, 5.0]
+
+
+def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
+    value = b'{"application": "app", "inputs": [' + b"0," * 400_000 + b"0]}"
+    (query,) = decode_queries([record(3, value)], 0, now_s=5.0).queries
+    assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
+    app = application(default_output="x" * 100_000)
+    (answer,) = make_router(app).receive([query], query.queried_at_s).answers
+    assert (answer.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])

@@ -1,0 +1,79 @@
+"""Declarations of restored states, and the markers that they let count."""
+
+import pytest
+from doubles_streaming import record
+
+from clipper_agents.router.restore_markers import RefusedMarker, Restores, read_marker, read_markers
+from clipper_topics import codec
+from clipper_topics.change import SavedRow
+from clipper_topics.control_keys import restore_key
+from clipper_topics.manifests import MAX_MANIFEST_BYTES
+from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+
+ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
+MARKERS = markers_of("app", ROWS, 2)
+
+
+def declaration(offset, restore_id="r-0", **changes):
+    settings = dict(application="app", at_ms=0, by="ada", digests=digests_of(MARKERS), before=ROWS)
+    return record(offset, codec.restores.encode(Restore(**(settings | changes))), restore_key(restore_id))
+
+
+def declared(*records, **settings):
+    restores = Restores(**settings)
+    restores.take(records)
+    return restores
+
+
+def marker(value, restore_id="r-0", partition=0):
+    return record(9, value, None, partition=partition, headers=[*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())])
+
+
+def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
+    found = read_marker(marker(MARKERS[0]), declared(declaration(41)).find, 2)
+    assert (found.marker.rows, found.declared) == (ROWS, 41)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (marker(MARKERS[0], "r-1"), "no restore 'r-1' is declared"),
+        (marker(MARKERS[0], partition=1), "declares sha256"),
+        (marker(b""), "declares sha256"),
+    ],
+)
+def test_a_marker_that_is_not_declared_is_refused(record, said):
+    with pytest.raises(RefusedMarker, match=said):
+        read_marker(record, declared(declaration(0)).find, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "said"),
+    [
+        ({"application": "other"}, MARKERS[0], "is about other, the marker about app"),
+        ({"digests": digests_of([b"junk"])}, b"junk", "no marker"),
+    ],
+)
+def test_a_marker_that_is_declared_and_no_state_of_its_application_is_refused(changes, value, said):
+    counted, ((_, error),) = read_markers([marker(value)], declared(declaration(0, **changes)).find, 2)
+    assert counted == []
+    assert said in str(error)
+
+
+def test_the_first_declaration_of_an_id_stays_until_it_is_taken_back():
+    restores = declared(declaration(3), declaration(7, by="eve"))
+    assert (restores.find("r-0").offset, restores.find("r-0").restore.by) == (3, "ada")
+    restores.take([record(8, b"", restore_key("r-0")), declaration(9, by="eve")])
+    assert restores.find("r-0").offset == 9
+
+
+def test_the_newest_declarations_are_kept_without_the_rows_before():
+    restores = declared(*(declaration(n, f"r-{n}") for n in range(5)), kept=2)
+    assert [restores.find(f"r-{n}") is not None for n in range(5)] == [False] * 3 + [True] * 2
+    assert restores.find("r-4").restore.before is None
+
+
+@pytest.mark.parametrize("value", [b"{", b'{"application": "app"}', b"\xff" * (MAX_MANIFEST_BYTES + 1)])
+def test_a_declaration_that_cannot_be_read_is_none_and_stops_nobody(value):
+    restores = declared(record(0, value, restore_key("r-0")), record(1, b"{}", b"model/a:1"), declaration(2, "r-1"))
+    assert (restores.find("r-0"), restores.find("r-1").offset) == (None, 2)

@@ -1,0 +1,69 @@
+"""Exp3-IX divides by more than the propensity, and explores because of it."""
+
+import math
+import random
+
+import pytest
+from doubles_bandits import queries_of, regret_of
+
+from clipper_stream.selection.policies.exp3 import Exp3
+from clipper_stream.selection.policies.exp3_ix import Exp3IX
+from clipper_stream.selection.state import SelectionState, merge
+
+MEANS = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.3}
+LOG = [("a:1", 1.0, 0.5), ("b:1", 0.25, 0.3), ("c:1", 1.0, 0.01), ("b:1", 0.0, 0.2), ("a:1", 0.5, 0.9)]
+
+
+def test_the_weights_are_the_papers_where_all_have_the_same_count():
+    policy, state = Exp3IX(eta=0.3, gamma=0.2), SelectionState()
+    for model, loss, propensity in [("a:1", 1.0, 0.5), ("b:1", 0.25, 0.5), ("a:1", 0.5, 0.25), ("b:1", 1.0, 0.25)]:
+        state = policy.observe(state, {model: loss}, {model: propensity})
+    estimates = {"a:1": 1.0 / 0.7 + 0.5 / 0.45, "b:1": 0.25 / 0.7 + 1.0 / 0.45}
+    parts = {model: math.exp(-0.3 * estimate) for model, estimate in estimates.items()}
+    expected = {model: part / sum(parts.values()) for model, part in parts.items()}
+    assert policy.weights(state, ["a:1", "b:1"]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_no_single_loss_counts_more_than_one_over_gamma():
+    state = Exp3IX(gamma=0.05).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 1e-12})
+    assert state.of("a:1").weighted_loss <= 20.0
+
+
+def test_without_gamma_it_learns_as_exp3_does():
+    ix, exp3 = SelectionState(), SelectionState()
+    for model, loss, propensity in LOG:
+        ix = Exp3IX(gamma=0.0).observe(ix, {model: loss}, {model: propensity})
+        exp3 = Exp3().observe(exp3, {model: loss}, {model: propensity})
+    assert ix == exp3
+
+
+def test_partitions_add_up_to_the_whole():
+    policy, parts, whole = Exp3IX(gamma=0.1), [SelectionState()] * 3, SelectionState()
+    world = random.Random(3)
+    for _ in range(300):
+        (model, loss, propensity), partition = world.choice(LOG), world.randrange(3)
+        parts[partition] = policy.observe(parts[partition], {model: loss}, {model: propensity})
+        whole = policy.observe(whole, {model: loss}, {model: propensity})
+    for model in MEANS:
+        assert merge(parts).of(model).weighted_loss == pytest.approx(whole.of(model).weighted_loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_goes_on_asking_a_worse_model_as_often_as_gamma_balances(seed):
+    """Its weight holds where L p / (p + gamma) is L_best / (1 + gamma): p is about gamma L_best / (L - L_best)."""
+    shares = [asked["b:1"] for asked, _ in queries_of(Exp3IX(eta=0.04), MEANS, 8_000, seed)][2_000:]
+    balance = 0.02 * 0.1 / (0.3 - 0.1)
+    assert balance / 3.0 < sum(shares) / len(shares) < 3.0 * balance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_regret_stays_within_the_bound_of_the_paper(seed):
+    """Theorem 1 with probability 1 - delta: with eta = 2 gamma = sqrt(2 ln K / (K T))."""
+    models, queries, delta = 3, 4_000, 0.01
+    eta = math.sqrt(2.0 * math.log(models) / (models * queries))
+    policy = Exp3IX(eta=eta)
+    bound = 2.0 * math.sqrt(2.0 * models * queries * math.log(models)) + (
+        math.sqrt(2.0 * models * queries / math.log(models)) + 1.0
+    ) * math.log(2.0 / delta)
+    uniform = queries * (sum(MEANS.values()) / 3 - 0.1)
+    assert regret_of(policy, MEANS, queries, seed) <= min(bound, 0.7 * uniform)

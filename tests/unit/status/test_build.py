@@ -1,0 +1,212 @@
+"""Does the status of an application follow from its records as they say?"""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
+
+from clipper_agents.status.build import Looking
+from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.intervals import newcombe, wilson
+from clipper_agents.status.model import ApplicationStatus, Latency, Workers
+from clipper_agents.status.traffic_window import Recent
+from clipper_agents.status.trial_rule import waits_for
+from clipper_stream.selection.registry import make_policy
+from clipper_topics import codec
+from clipper_topics.control_keys import key_of
+from clipper_topics.manifests import ApplicationManifest, PolicySpec, RolloutRule, Trial
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a steward knows of a trial."""
+
+    application: str = "digits"
+    model: str = "rf:2"
+    feedbacks: int = 60
+    difference: float = -0.1
+    lower: float = -0.2
+    upper: float = -0.01
+
+
+LOOKING = Looking(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
+
+
+def digits(looking: Looking = LOOKING) -> ApplicationStatus:
+    return looking.applications()["digits"]
+
+
+def redeclared(manifest: ApplicationManifest) -> Facts:
+    found = facts()
+    found.control(key_of(manifest), codec.applications.encode(manifest))
+    return found
+
+
+def test_live_versions_come_first_then_trials_then_those_retired_that_the_application_had() -> None:
+    assert [(one.model, one.stage, one.declared_share) for one in digits().versions] == [
+        ("svm:1", "live", None),
+        ("knn:1", "live", None),
+        ("rf:2", "canary", 0.05),
+        ("nn:3", "shadow", 1.0),
+        ("old:1", "retired", None),
+    ]
+
+
+def test_weights_are_the_policys_of_the_sum_of_all_partitions() -> None:
+    state = LOOKING.facts.state("digits")
+    weights = make_policy("exp3", {"eta": 0.1}).weights(state, ["svm:1", "knn:1"])
+    assert {one.model: one.weight for one in digits().versions} == {
+        **weights,
+        "rf:2": None,
+        "nn:3": None,
+        "old:1": None,
+    }
+
+
+def test_weights_of_a_policy_that_routers_refuse_are_unknown_and_the_rest_is_shown() -> None:
+    for policy in (PolicySpec(name="nobody"), PolicySpec(parameters={"eta": "much"}), PolicySpec(parameters={"x": 1})):
+        manifest = ApplicationManifest(name="digits", models=["svm:1"], policy=policy)
+        (version, *_) = digits(replace(LOOKING, facts=redeclared(manifest))).versions
+        assert (version.weight, version.share) == (None, 0.62)
+
+
+def test_a_share_is_of_served_queries_and_that_of_a_shadow_of_asked_ones() -> None:
+    assert [one.share for one in digits().versions] == [0.62, 0.3, 0.05, 1.0, 0.0]
+    quiet = digits(replace(LOOKING, recent=Recent()))
+    assert [one.share for one in quiet.versions] == [None] * 5
+    assert quiet.queries_per_s == 0.0
+
+
+def test_hosts_are_counted_by_their_reports_and_where_there_are_none_by_their_group() -> None:
+    assert [one.hosts for one in digits().versions] == [2, None, 0, 1, 0]
+    silent = facts()
+    silent.reports.clear()
+    workers = Workers(members={"svm:1": 1})
+    assert [one.hosts for one in digits(replace(LOOKING, facts=silent, workers=workers)).versions][:3] == [
+        1,
+        None,
+        None,
+    ]
+
+
+def test_a_host_that_starts_or_drains_is_not_ready() -> None:
+    found = facts()
+    report(found, "svm:1", "host.svm.1.0", "draining")
+    report(found, "svm:1", "host.svm.1.1", "starting")
+    version = digits(replace(LOOKING, facts=found)).versions[0]
+    assert (version.hosts, version.starting) == (0, ("host.svm.1.0", "host.svm.1.1"))
+
+
+def test_a_loss_has_the_interval_of_its_count_and_there_is_none_without_feedback() -> None:
+    losses = {one.model: one.loss for one in digits().versions}
+    assert losses["nn:3"] is None
+    found = losses["svm:1"]
+    assert found is not None
+    assert (found.count, found.mean, (found.lower, found.upper)) == (100.0, 0.1, wilson(10, 100))
+
+
+def test_a_trial_is_compared_with_all_live_versions_together_when_no_steward_says_better() -> None:
+    canary, shadow = digits().trials
+    difference, interval = newcombe((3.0, 30.0), (60.0, 200.0))
+    assert (canary.difference, (canary.lower, canary.upper)) == (difference, interval)
+    assert (canary.source, canary.feedbacks, canary.since_s) == ("totals", 30, NOW_S - 60)
+    assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
+
+
+def test_the_stewards_comparison_of_this_application_and_version_counts_before_totals() -> None:
+    others = [Compared(application="others", feedbacks=1), Compared(model="nn:4", feedbacks=2)]
+    canary, shadow = digits(replace(LOOKING, comparisons=[*others, Compared()])).trials
+    assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
+    assert canary.waits_for == "nothing: it is to be a canary of 25 %"
+    assert shadow.source == "totals"
+
+
+RULE = RolloutRule(margin=0.02, steps=[0.05, 0.25], least=50)
+
+
+@pytest.mark.parametrize(
+    ("trial", "feedbacks", "interval", "said"),
+    [
+        (Trial(model="a:1", automatic=True), 49, (-0.2, -0.1), "1 more feedbacks (49 of 50)"),
+        (Trial(model="a:1", automatic=True), 50, (-0.2, -0.1), "nothing: it is to be a canary of 5 %"),
+        (
+            Trial(model="a:1", stage="canary", share=0.25, automatic=True),
+            50,
+            (-0.2, 0.019),
+            "nothing: it is to be promoted",
+        ),
+        (
+            Trial(model="a:1", automatic=True),
+            9,
+            (0.021, 0.3),
+            "nothing: it is to be aborted, its loss is higher by more",
+        ),
+        (Trial(model="a:1", automatic=True), 90, (-0.1, 0.02), "the upper end +0.020 to fall below 0.02, or the lower"),
+        (Trial(model="a:1"), 90, (-0.2, -0.1), "somebody to decide"),
+    ],
+)
+def test_what_a_trial_waits_for_follows_from_its_rule(
+    trial: Trial, feedbacks: int, interval: tuple[float, float], said: str
+) -> None:
+    assert waits_for(trial, RULE, feedbacks, *interval).startswith(said)
+
+
+def test_metrics_of_workers_count_before_what_the_log_has() -> None:
+    served = Latency(p50_ms=1.0, p99_ms=2.0, source="metrics")
+    workers = Workers(
+        batch_limits={"svm:1": 64.0}, batches={"svm:1": served}, answers={"digits": served}, lag={"svm:1": 7}
+    )
+    found = digits(replace(LOOKING, workers=workers))
+    svm, knn, *_ = found.versions
+    assert (svm.batch_limit, svm.latency, svm.lag, found.latency) == (64.0, served, 7, served)
+    assert knn.latency is not None
+    assert knn.latency.source == "predictions"
+
+
+def test_latencies_of_the_log_are_of_the_window() -> None:
+    assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0, source="predictions")
+    one = Recent()
+    one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
+    assert digits(replace(LOOKING, recent=one)).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
+
+
+def test_an_application_that_is_not_declared_is_not_shown() -> None:
+    assert LOOKING.applications(["digits", "nobody"]).keys() == {"digits"}
+
+
+def test_the_last_five_changes_are_shown_without_their_manifests() -> None:
+    found = digits()
+    assert [(one.revision, one.command, one.by) for one in found.changes] == [
+        (4, "canary", "rollout"),
+        (3, "shadow", "ada"),
+        (2, "retire", "ada"),
+    ]
+    assert (found.revision, found.models) == (DIGITS.revision, ("svm:1", "knn:1"))
+
+
+def test_contexts_that_were_not_read_are_unknown_and_not_none() -> None:
+    assert digits().contexts == 0
+    unread = facts()
+    unread.contexts_read = False
+    assert digits(replace(LOOKING, facts=unread)).contexts is None
+
+
+@pytest.mark.parametrize(("first", "second"), [((0, 10), (0, 20)), ((10, 10), (0, 20)), ((3.5, 7.2), (1.5, 30))])
+def test_the_interval_of_a_difference_holds_it_and_turns_around_with_it(
+    first: tuple[float, float], second: tuple[float, float]
+) -> None:
+    difference, (lower, upper) = newcombe(first, second)
+    assert -1 <= lower <= difference <= upper <= 1
+    turned, ends = newcombe(second, first)
+    assert [turned, *ends] == pytest.approx([-difference, -upper, -lower])
+
+
+def test_nothing_is_known_of_a_difference_without_feedback() -> None:
+    assert newcombe((0.0, 0.0), (1.0, 2.0)) == (0.0, (-1.0, 1.0))
+    assert wilson(0.0, 0.0) == (0.0, 1.0)
+
+
+def test_a_version_that_is_learned_of_and_was_never_declared_is_no_retired_one() -> None:
+    found = facts()
+    learn(found, 0, {"ghost:1": (1.0, 0.0)})
+    assert "ghost:1" not in {one.model for one in digits(replace(LOOKING, facts=found)).versions}

@@ -1,0 +1,85 @@
+"""Do records of a deployment, in any order and however wrong, say what is the case now?"""
+
+import pytest
+from doubles_facts import DIGITS, NOW_S, facts, learn, report, row
+
+from clipper_agents.status.deployment_view import KEPT_EVENTS, Facts
+from clipper_topics import codec
+from clipper_topics.control_keys import change_key, key_of
+from clipper_topics.host_report import report_key
+
+
+def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> None:
+    found = facts()
+    assert found.state("digits").of("svm:1").count == 100.0
+    learn(found, 1, {"svm:1": (41.0, 5.0)})
+    assert found.state("digits").of("svm:1").count == 101.0
+    assert found.state("digits").of("svm:1").loss == 11.0
+    assert found.state("others").totals == {}
+
+
+def test_of_two_rows_of_a_context_the_one_with_the_later_feedback_counts() -> None:
+    found = Facts()
+    for offset in (7, 9, 8):
+        found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
+    assert found.state("digits", "ada").of("svm:1").count == 9.0
+    assert found.contexts_of("digits") == 1
+
+
+def test_a_row_without_context_is_not_taken_from_the_changelog_nor_one_with_it_from_the_selection_topic() -> None:
+    found = Facts()
+    found.context(*row(0, {"svm:1": (1.0, 0.0)}))
+    found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
+    assert (found.published, found.contexts) == ({}, {})
+
+
+def test_a_host_that_left_is_forgotten() -> None:
+    found = facts()
+    assert [one.state for one in found.hosts_of("svm:1")] == ["ready", "ready"]
+    found.host(report_key("svm:1", "host.svm.1.0"), b"", at_s=NOW_S)
+    assert [one.instance for one in found.hosts_of("svm:1")] == ["host.svm.1.1"]
+    assert found.events[-1].text == "host host.svm.1.0 of svm:1 left"
+
+
+def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order() -> None:
+    found = Facts()
+    known = facts().changes_of("digits")
+    for change in sorted(known, key=lambda one: one.revision % 3):
+        found.control(change_key("digits", change.revision), codec.changes.encode(change))
+    assert [change.revision for change in found.changes_of("digits")] == [4, 3, 2]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"\xff" * 20, b"[]", b'{"application": 3}'])
+def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
+    found = facts()
+    before = (found.state("digits"), dict(found.reports), found.changes_of("digits"))
+    found.control(b"change/digits/9", value)
+    found.control(b"restore/1", value)
+    found.totals(value, value)
+    found.context(value, value)
+    found.host(b"nobody", value)
+    assert (found.state("digits"), dict(found.reports), found.changes_of("digits")) == before
+    assert list(found.manifests.applications) == ["digits"]
+
+
+def test_a_manifest_that_is_withdrawn_is_gone() -> None:
+    found = facts()
+    found.control(key_of(DIGITS), b"")
+    assert found.manifests.applications == {}
+
+
+def test_events_are_shown_once_and_the_last_hundred_kept() -> None:
+    found = Facts()
+    for number in range(KEPT_EVENTS + 5):
+        report(found, "svm:1", f"host-{number}", "ready")
+    assert len(found.events_since(0)) == KEPT_EVENTS
+    seen = found.seen
+    report(found, "svm:1", "host-0", "draining")
+    assert [event.text for event in found.events_since(seen)] == ["host host-0 of svm:1 is draining"]
+    assert found.events_since(found.seen) == []
+
+
+def test_text_of_somebody_else_cannot_move_the_cursor_of_a_terminal() -> None:
+    found = Facts()
+    report(found, "svm:1", "h", "failed", "bad\x1b[2J\nmodel")
+    assert found.events[-1].text == "host h of svm:1 is failed: bad [2J model"

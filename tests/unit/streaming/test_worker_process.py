@@ -1,0 +1,19 @@
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import ProducerClosed
+
+from clipper_agents.streaming.worker_process import failed_while_stopping
+
+
+@pytest.mark.parametrize(
+    ("crashed", "reason", "failed"),
+    [
+        (False, None, False),
+        (True, ProducerClosed(), False),
+        (True, RuntimeError("our own bug"), True),
+        (True, None, True),
+    ],
+)
+def test_a_send_behind_the_producers_end_is_no_failure_of_a_worker_that_was_told_to_stop(crashed, reason, failed):
+    assert failed_while_stopping(SimpleNamespace(crashed=crashed, crash_reason=reason)) is failed
