@@ -147,7 +147,7 @@ class TailLatency:
         self._growth, self.target_s, self._round_ended = limit, target_s, round_ended
         self.ceiling_ratio = FIRST_CEILING
         self._late_before = False
-        self._begin_round()
+        self._in_time, self._slowest_s = 0, 0.0
 
     @property
     def rows(self) -> int:
