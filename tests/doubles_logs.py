@@ -8,7 +8,6 @@ from doubles_deployment import Read
 from doubles_learning import prediction
 from doubles_streaming import record
 
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.feedback_step import decode_feedback, learn
 from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
 from clipper_agents.router.selection_store import NO_ROW
@@ -19,6 +18,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change, SavedRow
 from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.logged import LoggedRecord
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
 from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
@@ -160,7 +160,7 @@ class Deployment:
         """A decision about a query."""
         value = codec.predictions.encode(prediction(query_id, application, **changes))
         offset = self.logs.append(self.catalogue.predictions, value, partition)
-        self._decided.setdefault((partition, query_id), Logged(offset, value, msgpack=False))
+        self._decided.setdefault((partition, query_id), LoggedRecord(offset, value, msgpack=False))
 
     def tell(self, query_id, label=1, partition=0, **changes):
         """Feedback about a query; its offset."""

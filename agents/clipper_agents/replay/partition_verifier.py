@@ -25,10 +25,11 @@ from clipper_agents.replay.learning_config import Way
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
 from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
-from clipper_agents.router.feedback_step import Row, decode_prediction
+from clipper_agents.router.feedback_step import Row
 from clipper_agents.router.restore_markers import Restored, Restores
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
+from clipper_topics.logged import decode_prediction
 from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
 
 MOST_EXPLAINED = 50

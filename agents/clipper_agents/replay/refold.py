@@ -15,12 +15,12 @@ import msgspec
 
 from clipper_agents.kafka.log_ranges import Record
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.feedback_step import Row, learn
 from clipper_agents.router.restore_markers import Restored
 from clipper_agents.router.selection_store import NO_ROW
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
+from clipper_topics.logged import LoggedRecord
 from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
 
 Find: TypeAlias = Callable[[str], Application | None]
@@ -40,9 +40,9 @@ class Entry(NamedTuple):
 
     record: Record
     said: Feedback | Restored
-    decision: Logged | None = None
-    audit: Logged | None = None
-    contested: Logged | None = None
+    decision: LoggedRecord | None = None
+    audit: LoggedRecord | None = None
+    contested: LoggedRecord | None = None
 
     @property
     def offset(self) -> int:

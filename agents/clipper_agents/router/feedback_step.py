@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_agents.router.audit_log import decode_audit
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.prediction_records import NAMED
 from clipper_agents.router.restore_markers import RefusedMarker, Restored
 from clipper_agents.router.selection_store import row_of, state_of
@@ -32,6 +30,7 @@ from clipper_topics.audit import Audit
 from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.logged import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
 
@@ -128,8 +127,8 @@ def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[st
 
 def learn(
     feedback: list[tuple[Record, Feedback]],
-    decisions: Mapping[str, Logged | None],
-    audits: Mapping[str, Logged | None],
+    decisions: Mapping[str, LoggedRecord | None],
+    audits: Mapping[str, LoggedRecord | None],
     credited: Mapping[str, int | None],
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
@@ -169,8 +168,8 @@ def _apply(
     step: Step,
     record: Record,
     found: Feedback,
-    logged: Logged,
-    audit: Logged | None,
+    logged: LoggedRecord,
+    audit: LoggedRecord | None,
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
 ) -> None:
@@ -236,12 +235,6 @@ def _state(row: SavedRow) -> SelectionState:
 
 
 _EMPTY = SelectionState()
-
-
-def decode_prediction(logged: Logged) -> Prediction:
-    """The prediction as it stands in the log."""
-    headers = codec.MSGPACK_HEADERS if logged.msgpack else ()
-    return codec.predictions.decode(logged.value, headers)
 
 
 def _disagreement(found: Feedback, prediction: Prediction) -> str | None:

@@ -69,7 +69,7 @@ def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
     return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
 
 
-class Selection:
+class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
     def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:

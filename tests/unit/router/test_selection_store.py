@@ -6,7 +6,7 @@ import pytest
 from doubles_routing import application
 from doubles_streaming import record
 
-from clipper_agents.router.selection_store import NO_ROW, Selection, _encode, _keys, _rows, newer, row_of, state_of
+from clipper_agents.router.selection_store import NO_ROW, SelectionStore, _encode, _keys, _rows, newer, row_of, state_of
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.selection_rows import RowKey, encode_row
 
@@ -39,7 +39,7 @@ def table():
 
 @pytest.fixture
 def selection(table):
-    found = Selection(table, partitions=3)
+    found = SelectionStore(table, partitions=3)
     found.own([0, 1])
     return found
 
@@ -51,7 +51,7 @@ def write(selection, partition, state, offset=0, context=None, name="app"):
 
 def published(partition, state, offset=0, context=None):
     other, table = FakeTable(), None
-    table = Selection(other, 3)
+    table = SelectionStore(other, 3)
     table.own([partition])
     write(table, partition, state, offset, context)
     return [record(offset, value, key, "selection") for key, value, _ in table.unpublished()]
@@ -163,7 +163,7 @@ def test_an_audit_asks_all_candidates_for_its_share_of_the_queries(selection):
 
 
 def test_a_bounded_number_of_choices_is_kept(table):
-    selection = Selection(table, partitions=3, max_prepared=10)
+    selection = SelectionStore(table, partitions=3, max_prepared=10)
     for number in range(50):
         selection.prepare(APP, 0, f"context {number}")
     assert len(selection._prepared) == 10
