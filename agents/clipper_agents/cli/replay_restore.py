@@ -15,7 +15,7 @@ from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
 if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
     from clipper_agents.replay.state_at import StateAt
-    from clipper_topics.change import SavedRow
+    from clipper_topics.selection_rows import SavedRow
 
 
 @with_deployment
@@ -88,7 +88,7 @@ def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRo
     from rich.console import Console
     from rich.table import Table
 
-    from clipper_agents.control.saved_states import state_of_rows
+    from clipper_agents.control.selection_states import state_of_rows
     from clipper_agents.control.state import read_manifests
 
     manifests = asyncio.run(read_manifests(deployment.kafka, deployment.catalogue))

@@ -13,8 +13,8 @@ from clipper_agents.cli.plain_text import plain
 if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
     from clipper_stream.selection.state import SelectionState
-    from clipper_topics.change import SavedRow
     from clipper_topics.manifests import ApplicationManifest
+    from clipper_topics.selection_rows import SavedRow
 
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
@@ -46,7 +46,7 @@ def export_selection(deployment: DeploymentContext, application: Application) ->
     """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
     import msgspec
 
-    from clipper_agents.control.saved_states import SavedState, read_rows
+    from clipper_agents.control.selection_states import SavedState, read_rows
 
     rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = SavedState(application=application, rows=rows)
@@ -107,7 +107,7 @@ async def _saved_rows(
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
     from clipper_agents.control.restore import read_restores, to_undo
-    from clipper_agents.control.saved_states import read_change, read_state
+    from clipper_agents.control.selection_states import read_change, read_state
     from clipper_agents.kafka.errors import NoSuchRestore
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
@@ -141,7 +141,7 @@ def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "
 
 
 async def _look(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
-    from clipper_agents.control.saved_states import read_rows, state_of_rows
+    from clipper_agents.control.selection_states import read_rows, state_of_rows
     from clipper_agents.control.state import read_manifests
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
