@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.control.manifests import Manifests
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.feedback_step import decode_feedback
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.router.query_records import decode_queries
@@ -54,7 +54,7 @@ keys = st.one_of(
 
 @given(st.lists(st.tuples(keys, st.one_of(contents, written(manifests)), headers), max_size=4))
 def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records):
-    registry, known = Registry(), Manifests()
+    registry, known = ApplicationRegistry(), Manifests()
     registry.reached("a:1")
     for key, value, around in records:
         known.apply(key, value, around)

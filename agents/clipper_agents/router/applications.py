@@ -22,7 +22,7 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 logger = logging.getLogger(__name__)
 
 
-class Registry:
+class ApplicationRegistry:
     """Keeps the newest manifests, and resolves applications from them.
 
     A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with

@@ -9,35 +9,24 @@ Rules of this file:
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
-
-from aiokafka import ConsumerRecord
+from typing import Protocol
 
 from clipper_agents.kafka.log_reader import LogReader
-from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import Answer, Pending, Received
 from clipper_stream.query.lifecycle import Event, State, Way
-from clipper_topics import codec
-from clipper_topics.audit import Audit
-from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.logged import audit_key, read_audit
 
 RECORDED, ACKNOWLEDGED = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.ACKNOWLEDGE)
 
 
-def audit_key(query_id: str, query_offset: int) -> str:
-    """Under which the audit of a record of a query is indexed.
-
-    >>> audit_key("order 7", 41)
-    '41 order 7'
-    """
-    return f"{query_offset} {query_id}"
-
-
 class AuditRecords:
     """Records of the audits topic."""
+
+    read = staticmethod(read_audit)
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -45,24 +34,6 @@ class AuditRecords:
     def key(self, query: Received) -> str:
         """Of the record about a query."""
         return audit_key(query.query_id, query.offset)
-
-    def read(self, record: ConsumerRecord[Any, Any]) -> tuple[str, Logged] | None:
-        """Read wholly, so that what is indexed can be learned from; None for a record that is no audit."""
-        logged = Logged(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
-        try:
-            audit = decode_audit(logged)
-        except UndecodableRecord:
-            return None
-        return audit_key(audit.query_id, audit.query_offset), logged
-
-
-def decode_audit(logged: Logged) -> Audit:
-    """The audit as it stands in the log.
-
-    Raises:
-        UndecodableRecord: it is none.
-    """
-    return codec.audits.decode(logged.value, codec.MSGPACK_HEADERS if logged.msgpack else ())
 
 
 class Auditing(Protocol):
@@ -81,7 +52,7 @@ class Auditing(Protocol):
         ...
 
 
-class AuditRecorder:
+class AuditLog:
     """Sends, indexes and acknowledges audits.
 
     Args:
@@ -99,7 +70,7 @@ class AuditRecorder:
         outbox: Outbox,
         reader: LogReader,
         topic: str,
-        index: Decisions,
+        index: LogIndex,
         auditing: Auditing,
         *,
         generation: Callable[[], int],

@@ -19,14 +19,14 @@ LONGEST_MS = 10**12
 
 
 @dataclass(slots=True)
-class Decoded:
+class DecodedQueries:
     """Queries of one list of records, and the records that hold none, each with the reason."""
 
     queries: list[Received] = field(default_factory=list)
     undecodable: list[tuple[Record, UndecodableRecord]] = field(default_factory=list)
 
 
-def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> Decoded:
+def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> DecodedQueries:
     """Decode records of the queries topic.
 
     A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
@@ -34,7 +34,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
     carries the reason as `invalid`, and gets an answer.
     """
-    decoded = Decoded()
+    decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
     for record in records:
         kind = content_type(record.headers) if record.headers else codec.JSON
