@@ -87,9 +87,9 @@ def _kind(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _sentence(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
-    """The first sentence of the docstring."""
+    """The first sentence of the docstring, up to a semicolon."""
     paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-    return paragraph.split(". ")[0].removesuffix(".") + "."
+    return paragraph.split("; ")[0].split(". ")[0].removesuffix(".") + "."
 
 
 if __name__ == "__main__":
