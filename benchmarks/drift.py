@@ -9,11 +9,11 @@ then, losses of another mean until it does, 2,000 at most. `labels`: losses of 0
 distribution with a standard deviation of 0.1, cut to [0, 1]. False are detections before the jump.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from rig.session import page_options, parsed
 
 from clipper_stream.drift.detector import Detector
 from clipper_stream.drift.river_detectors import DETECTORS, make_spec
@@ -81,7 +81,7 @@ def rows(seeds: int) -> Iterator[str]:
     for kind, names in KINDS.items():
         for name in names:
             per_jump = [
-                delays_of(kind, name, after, max(2, seeds // 10) if name == "kswin" else seeds) for after in JUMPS
+                delays_of(kind, name, after, max(1, seeds // 10) if name == "kswin" else seeds) for after in JUMPS
             ]
             false, all_of = sum(one[0] for one in per_jump), sum(one[0] + len(one[1]) for one in per_jump)
             cells = " | ".join(cell(delays) for _, delays in per_jump)
@@ -89,15 +89,13 @@ def rows(seeds: int) -> Iterator[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--seeds", type=int, default=60)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--page", type=Path)
-    chosen = options.parse_args()
-    found = "\n".join([HEADINGS, *rows(4 if chosen.quick else chosen.seeds)])
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=60)
+    options = parsed(parser, {"seeds": 1})
+    found = "\n".join([HEADINGS, *rows(options.seeds)])
     print(found)
-    if chosen.page is not None:
-        chosen.page.write_text(PAGE.format(table=found, longest=LONGEST, stationary=STATIONARY))
+    if options.page is not None:
+        options.page.write_text(PAGE.format(table=found, longest=LONGEST, stationary=STATIONARY))
 
 
 if __name__ == "__main__":
