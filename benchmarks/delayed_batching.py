@@ -36,7 +36,7 @@ from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.batching.fixed import Fixed
 
 MAX_ROWS = 4096
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measured(
-    model: Any, delay_s: float, frames: list[AskedRows], number: int, options: argparse.Namespace
+    model: Any, delay_s: float, frames: list[RequestRows], number: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One delay: rows one by one, then a backlog."""
     before = load_average()
@@ -91,7 +91,7 @@ def measured(
     }
 
 
-def one_by_one(frames: list[AskedRows], rate_per_s: float, seed: int) -> Feed:
+def one_by_one(frames: list[RequestRows], rate_per_s: float, seed: int) -> Feed:
     """Each frame at its own time, however far behind the engine is; a loop's timer would let them come in clumps."""
 
     async def feed(engine: HostEngine[Any], _run: EngineRun) -> None:
@@ -117,7 +117,7 @@ def one_by_one(frames: list[AskedRows], rate_per_s: float, seed: int) -> Feed:
 
 
 async def _submitted(
-    engine: HostEngine[Any], frames: list[AskedRows], arrived: deque[float], came: asyncio.Event
+    engine: HostEngine[Any], frames: list[RequestRows], arrived: deque[float], came: asyncio.Event
 ) -> None:
     number = 0
     while True:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clipper_agents.host.request_rows import AskedRows, asked_by
+from clipper_agents.host.request_rows import RequestRows, rows_of_request
 from clipper_topics.frames import OutputFrame, RequestFrame
 
 ROUTER = b"router-1"
@@ -143,6 +143,6 @@ def request(
     return RequestFrame(**common, shape=list(matrix.shape), matrix=matrix.tobytes())
 
 
-def asked(rows: Sequence[Any], **how: Any) -> AskedRows:
+def asked(rows: Sequence[Any], **how: Any) -> RequestRows:
     """The rows of a request frame."""
-    return asked_by(request(rows, **how))
+    return rows_of_request(request(rows, **how))

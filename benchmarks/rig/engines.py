@@ -12,10 +12,10 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from clipper_agents.host.batching import HostCore
+from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.batching.limit import BatchLimit
 from clipper_stream.batching.window import Window
@@ -101,7 +101,7 @@ async def _run_engine(
         now_s = time.perf_counter()
         run.waits_s.extend(now_s - began_s for began_s in origins)
 
-    core: HostCore[float] = HostCore(Window(max_delay_s), limit)
+    core: HostBatcher[float] = HostBatcher(Window(max_delay_s), limit)
     predictor = Predictor(model, inline=False)
     engine = HostEngine(core, predictor, _safe, finished, run, max_open_rows=open_rows)
     tasks = [asyncio.create_task(engine.run()), asyncio.create_task(feed(engine, run))]
@@ -138,9 +138,9 @@ def backlog(rows: NDArray[Any]) -> Feed:
     return feed
 
 
-def asked(rows: NDArray[Any], frame: int) -> AskedRows:
+def asked(rows: NDArray[Any], frame: int) -> RequestRows:
     """A frame of these rows, without deadlines."""
     rows = np.ascontiguousarray(rows)
     kind = (str(rows.dtype), *rows.shape[1:])
     deadlines_s = (inf,) * len(rows)
-    return AskedRows(router=b"bench", frame=frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s)
+    return RequestRows(router=b"bench", frame=frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s)

@@ -25,12 +25,12 @@ from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import untimed
 from clipper_agents.router.agents import fresh_queries, gather_frames
 from clipper_agents.router.app import _OutputCodec
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated import ColocatedModels
-from clipper_agents.router.decision_index import Decisions
-from clipper_agents.router.effects import Carrier
-from clipper_agents.router.prediction_log import Recorder
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.app import MAX_BATCH_BYTES
 from clipper_agents.streaming.frontier import Frontier
@@ -51,9 +51,9 @@ class BareRouter:
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
         self.settings, self._max_in_flight = settings, max_in_flight
         self.stage, self.metrics = untimed, RouterMetrics()
-        self.registry = Registry(allowed=settings.allowed)
+        self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
-        self.decisions = Decisions(folder / "decisions", 3600.0)
+        self.decisions = LogIndex(folder / "decisions", 3600.0)
         self.router = Router(self.registry.application, _choice, self.caches.of, _OutputCodec())
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
@@ -63,12 +63,12 @@ class BareRouter:
             _fail,  # type: ignore[arg-type]
             settings.allowed,
         )
-        self.recorder = Recorder(
+        self.recorder = PredictionLog(
             Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
             generation=lambda: 0, recorded=self.router.recorded, acknowledge=self._acknowledge, sent=lambda _: None,
         )  # fmt: skip
         self.sender: Any = SimpleNamespace(put=list, forget=list, came_back=lambda *_: None)
-        self.carrier = Carrier(
+        self.carrier = EffectRunner(
             self.router, self.recorder, self.sender, self.colocated.take, self.metrics, asyncio.create_task
         )
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from clipper_agents.host.batching import HostCore
+from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_stream.batching.aimd import Aimd
@@ -61,7 +61,7 @@ class Core(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.core = HostCore(Window(0.01), Fixed(3))
+        self.core = HostBatcher(Window(0.01), Fixed(3))
         self.now_s = NOW_S
         self.rows = {}
         self.sent, self.unacknowledged, self.finished = [], [], []
@@ -83,7 +83,7 @@ class Core(RuleBasedStateMachine):
         step = self.core.step(self.now_s)
         replies = list(step.late)
         if step.batch is not None:
-            owners = [run.frame.asked for run in step.batch.runs for _ in range(len(run))]
+            owners = [run.frame.request for run in step.batch.runs for _ in range(len(run))]
             assert len({owner.kind for owner in owners}) == 1
             assert len(owners) == len(step.batch.inputs) <= 3
             replies += self.core.complete(step.batch, predict_rows(MODEL, step.batch.inputs), 0.001)
@@ -169,7 +169,7 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
         finished.extend(origins)
 
     async def serve():
-        core = HostCore(Window(max_delay_s), make_limit())
+        core = HostBatcher(Window(max_delay_s), make_limit())
         engine = HostEngine(
             core, Predictor(MODEL, inline=inline), send, finish, Observed(),
             max_open_rows=max_open_rows, clock=SlowClock(),

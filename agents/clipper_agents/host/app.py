@@ -12,11 +12,11 @@ import os
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports
-from clipper_agents.host.batch_guard import Guard
+from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
-from clipper_agents.host.poison_rows import Suspects
+from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_server import FrameOrigin, RequestServer
 from clipper_agents.host.self_report import SelfReports
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
@@ -71,11 +71,11 @@ class HostProcess:
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
-        suspects = Suspects(settings.data_dir / "model")
-        server = RequestServer(self.app, catalogue, metrics, suspects)
-        self._tell_deaths(model, suspects)
+        poison_rows = PoisonRows(settings.data_dir / "model")
+        server = RequestServer(self.app, catalogue, metrics, poison_rows)
+        self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)
-        guard = Guard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), suspects)
+        guard = BatchGuard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), poison_rows)
         self._engine: HostEngine[FrameOrigin] = make_engine(
             model, prepared, server.send, server.finished, metrics, guard
         )
@@ -114,13 +114,13 @@ class HostProcess:
         self.app.outgrown = True
         drain_self()
 
-    def _tell_deaths(self, model: ModelManifest, suspects: Suspects) -> None:
-        if suspects.found:
+    def _tell_deaths(self, model: ModelManifest, poison_rows: PoisonRows) -> None:
+        if poison_rows.found:
             text = (
                 "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
             )
-            rows = sum(one.stop - one.start for one in suspects.found)
-            deaths = max(one.deaths for one in suspects.found)
+            rows = sum(one.stop - one.start for one in poison_rows.found)
+            deaths = max(one.deaths for one in poison_rows.found)
             event(logger, text, logging.WARNING, model=model.ref, rows=rows, deaths=deaths)
 
     async def _observe_lag(self) -> None:

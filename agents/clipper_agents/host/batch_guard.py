@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clipper_agents.host.outputs import Run
-from clipper_agents.host.poison_rows import Suspects
+from clipper_agents.host.outputs import RowSpan
+from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.watchdog import BatchWatch
 
 
-class Guard:
+class BatchGuard:
     """Of one model.
 
     Args:
         watch: Over the time that a batch takes; None: nobody watches.
-        suspects: Rows that were in a death; None for a colocated model, whose requests do not outlive its process.
+        poison_rows: Rows that were in a death; None for a colocated model, whose requests do not outlive its process.
     """
 
-    def __init__(self, watch: BatchWatch | None = None, suspects: Suspects | None = None) -> None:
-        self._watch, self._suspects = watch, suspects
+    def __init__(self, watch: BatchWatch | None = None, poison_rows: PoisonRows | None = None) -> None:
+        self._watch, self._poison_rows = watch, poison_rows
 
-    def begin(self, runs: Sequence[Run[Any]]) -> str | None:
+    def begin(self, runs: Sequence[RowSpan[Any]]) -> str | None:
         """These rows go into the model, unless this says why they must not."""
-        if self._suspects is not None:
-            refusal = self._suspects.refusal(runs)
+        if self._poison_rows is not None:
+            refusal = self._poison_rows.refusal(runs)
             if refusal is not None:
                 return refusal
-            self._suspects.note(runs)
+            self._poison_rows.note(runs)
         if self._watch is not None:
             self._watch.begin(sum(map(len, runs)))
         return None
@@ -34,5 +34,5 @@ class Guard:
         """They are back."""
         if self._watch is not None:
             self._watch.end()
-        if self._suspects is not None:
-            self._suspects.clear()
+        if self._poison_rows is not None:
+            self._poison_rows.clear()

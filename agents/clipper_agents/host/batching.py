@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from clipper_agents.host.outputs import OpenFrame, Reply, Run, answered, given_up, inputs_of, runs_of
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.outputs import OpenFrame, Reply, RowSpan, expired_replies, inputs_of, output_replies, row_spans
+from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.batching.limit import BatchLimit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.model import Rows
@@ -33,11 +33,11 @@ class Batch(Generic[Origin]):
     """
 
     inputs: Rows
-    runs: Sequence[Run[Origin]]
+    runs: Sequence[RowSpan[Origin]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Generic[Origin]):
+class BatchingStep(Generic[Origin]):
     """What to do now.
 
     Attributes:
@@ -53,7 +53,7 @@ class Step(Generic[Origin]):
     wake_at_s: float | None
 
 
-class HostCore(Generic[Origin]):
+class HostBatcher(Generic[Origin]):
     """The decisions of one host.
 
     Args:
@@ -83,28 +83,28 @@ class HostCore(Generic[Origin]):
         """Most rows that the next batch may have."""
         return self._limit.rows
 
-    def admit(self, origin: Origin, asked: AskedRows, now_s: float) -> bool:
+    def admit(self, origin: Origin, request: RequestRows, now_s: float) -> bool:
         """Take on a frame.
 
         Returns:
             True when there is nothing to do for it: a frame without rows is finished at once.
         """
         now_s = self._forward(now_s)
-        frame = OpenFrame(origin, asked, len(asked.rows))
-        for row, deadline_s in enumerate(asked.deadlines_s):
-            kind = asked.kind if row not in asked.apart else (asked.kind, asked.router, asked.frame, row)
+        frame = OpenFrame(origin, request, len(request.rows))
+        for row, deadline_s in enumerate(request.deadlines_s):
+            kind = request.kind if row not in request.apart else (request.kind, request.router, request.frame, row)
             self._window.add((frame, row), kind, deadline_s, now_s)
         self._open_rows += frame.unanswered
         return frame.unanswered == 0
 
-    def step(self, now_s: float) -> Step[Origin]:
+    def step(self, now_s: float) -> BatchingStep[Origin]:
         """The next batch, if one may go, and the rows that are too late for any."""
         now_s = self._forward(now_s)
         taken = self._window.take(now_s, self._limit.rows, self._needed_s)
-        runs = runs_of(taken.batch)
+        runs = row_spans(taken.batch)
         batch = Batch(inputs_of(runs), runs) if runs else None
-        late = given_up(runs_of(taken.late), now_s) if taken.late else []
-        return Step(batch, late, len(taken.late), taken.wake_at_s)
+        late = expired_replies(row_spans(taken.late), now_s) if taken.late else []
+        return BatchingStep(batch, late, len(taken.late), taken.wake_at_s)
 
     def complete(self, batch: Batch[Origin], outcome: BatchOutcome, latency_s: float) -> list[Reply[Origin]]:
         """The replies with a batch's outputs; the limit learns from its latency.
@@ -113,7 +113,7 @@ class HostCore(Generic[Origin]):
         """
         if outcome.calls == 1:
             self._limit.observe(len(batch.inputs), latency_s)
-        return answered(batch.runs, outcome)
+        return output_replies(batch.runs, outcome)
 
     def delivered(self, took_s: float) -> None:
         """A batch's answers were safe so many seconds after it was taken: so long a row needs, from the window on."""

@@ -13,11 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from clipper_agents.host.batch_guard import Guard
-from clipper_agents.host.batching import Batch, HostCore
+from clipper_agents.host.batch_guard import BatchGuard
+from clipper_agents.host.batching import Batch, HostBatcher
 from clipper_agents.host.outputs import Reply
 from clipper_agents.host.predictor import Predictor, TimedOutcome
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.models.runner import BatchOutcome
 from clipper_topics.frames import OutputFrame
 
@@ -64,13 +64,13 @@ class HostEngine(Generic[Origin]):
 
     def __init__(
         self,
-        core: HostCore[Origin],
+        core: HostBatcher[Origin],
         predictor: Predictor,
         send: Send,
         finished: Callable[[list[Origin]], None],
         observer: HostObserver,
         *,
-        guard: Guard | None = None,
+        guard: BatchGuard | None = None,
         max_open_rows: int = MAX_OPEN_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -79,7 +79,7 @@ class HostEngine(Generic[Origin]):
         self._send = send
         self._finished = finished
         self._observer = observer
-        self._guard = guard or Guard()
+        self._guard = guard or BatchGuard()
         self._max_open_rows = max_open_rows
         self._clock = clock
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -88,18 +88,18 @@ class HostEngine(Generic[Origin]):
         self._failure: BaseException | None = None
         self._draining = False
 
-    async def submit(self, frames: Iterable[tuple[Origin, AskedRows]]) -> None:
+    async def submit(self, frames: Iterable[tuple[Origin, RequestRows]]) -> None:
         """Take on frames; waits while the process is full, and for ever once it drains.
 
         Raises:
             BaseException: what ended `run`.
         """
-        for origin, asked in frames:
+        for origin, request in frames:
             while self._failure is None and (self._draining or self._core.open_rows >= self._max_open_rows):
                 self._room.clear()
                 await self._room.wait()
             self._raise_failure()
-            if self._core.admit(origin, asked, self._clock()):
+            if self._core.admit(origin, request, self._clock()):
                 self._finished([origin])
             self._work.set()
 

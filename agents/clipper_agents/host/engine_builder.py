@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from clipper_agents.host.batch_guard import Guard
-from clipper_agents.host.batch_metrics import BatchMeter
-from clipper_agents.host.batching import HostCore
+from clipper_agents.host.batch_guard import BatchGuard
+from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine, Send
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.limit import make_limit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.loading import load_model
@@ -72,7 +71,7 @@ def make_engine(
     send: Send,
     finished: Callable[[list[Origin]], None],
     metrics: HostMetrics,
-    guard: Guard,
+    guard: BatchGuard,
 ) -> HostEngine[Origin]:
     """An engine with the batching that the manifest says.
 
@@ -89,6 +88,6 @@ def make_engine(
     """
     batch = manifest.batch
     limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
-    core: HostCore[Origin] = HostCore(Window(batch.max_delay_ms / 1000), limit)
-    meter = BatchMeter(metrics, manifest.name, manifest.version)
+    core: HostBatcher[Origin] = HostBatcher(Window(batch.max_delay_ms / 1000), limit)
+    meter = BatchMetrics(metrics, manifest.name, manifest.version)
     return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter, guard=guard)

@@ -1,4 +1,4 @@
-"""From rows of a batch to pieces of output frames, and from pieces to replies by partition."""
+"""Output frames: from the rows of a batch to replies by partition, and to records that the broker takes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,15 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runner import BatchOutcome
-from clipper_topics.frames import FailedRow, OutputFrame
+from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
 
 Origin = TypeVar("Origin")
+
+MAX_RECORD_BYTES = 512 * 1024
+"""Half of the broker's default limit (1 MiB, Kafka `message.max.bytes`), which counts a whole produce batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -20,17 +23,17 @@ class OpenFrame(Generic[Origin]):
 
     Attributes:
         origin: Where it came from; given back when it is finished.
-        asked: Its rows.
+        request: Its rows.
         unanswered: Rows whose answer was not acknowledged yet.
     """
 
     origin: Origin
-    asked: AskedRows
+    request: RequestRows
     unanswered: int
 
 
 @dataclass(frozen=True, slots=True)
-class Run(Generic[Origin]):
+class RowSpan(Generic[Origin]):
     """Consecutive rows of one frame: from `start`, included, to `stop`, excluded."""
 
     frame: OpenFrame[Origin]
@@ -47,43 +50,43 @@ class Reply(Generic[Origin]):
 
     partition: int
     pieces: list[OutputFrame]
-    runs: list[Run[Origin]]
+    runs: list[RowSpan[Origin]]
 
 
-def runs_of(rows: Iterable[tuple[OpenFrame[Origin], int]]) -> list[Run[Origin]]:
+def row_spans(rows: Iterable[tuple[OpenFrame[Origin], int]]) -> list[RowSpan[Origin]]:
     """Join neighbours: rows of one frame, each the successor of the one before."""
-    runs: list[Run[Origin]] = []
+    runs: list[RowSpan[Origin]] = []
     frame, start, stop = None, 0, 0
     for owner, row in rows:
         if owner is not frame or row != stop:
             if frame is not None:
-                runs.append(Run(frame, start, stop))
+                runs.append(RowSpan(frame, start, stop))
             frame, start = owner, row
         stop = row + 1
     if frame is not None:
-        runs.append(Run(frame, start, stop))
+        runs.append(RowSpan(frame, start, stop))
     return runs
 
 
-def inputs_of(runs: Sequence[Run[Origin]]) -> Rows:
+def inputs_of(runs: Sequence[RowSpan[Origin]]) -> Rows:
     """The rows of all runs, in order, as a matrix or a list of their own: a model may not write into a frame."""
-    parts = [run.frame.asked.rows[run.start : run.stop] for run in runs]
+    parts = [run.frame.request.rows[run.start : run.stop] for run in runs]
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     return [row for part in parts for row in part]
 
 
-def answered(runs: Sequence[Run[Origin]], outcome: BatchOutcome) -> list[Reply[Origin]]:
+def output_replies(runs: Sequence[RowSpan[Origin]], outcome: BatchOutcome) -> list[Reply[Origin]]:
     """The replies with a batch's outputs; `runs` are all its rows, in order."""
     return _by_partition(runs, _output_pieces(runs, outcome))
 
 
-def given_up(runs: Sequence[Run[Origin]], now_s: float) -> list[Reply[Origin]]:
+def expired_replies(runs: Sequence[RowSpan[Origin]], now_s: float) -> list[Reply[Origin]]:
     """The replies that say that rows were dropped, because their deadlines had passed."""
     return _by_partition(runs, (_late_piece(run, now_s) for run in runs))
 
 
-def _output_pieces(runs: Sequence[Run[Origin]], outcome: BatchOutcome) -> Iterator[OutputFrame]:
+def _output_pieces(runs: Sequence[RowSpan[Origin]], outcome: BatchOutcome) -> Iterator[OutputFrame]:
     first = 0
     for run in runs:
         last = first + len(run)
@@ -96,8 +99,8 @@ def _output_pieces(runs: Sequence[Run[Origin]], outcome: BatchOutcome) -> Iterat
         first = last
 
 
-def _late_piece(run: Run[Origin], now_s: float) -> OutputFrame:
-    deadlines_s = run.frame.asked.deadlines_s
+def _late_piece(run: RowSpan[Origin], now_s: float) -> OutputFrame:
+    deadlines_s = run.frame.request.deadlines_s
     failed = [
         FailedRow(row, "late", f"dropped {1000 * (now_s - deadlines_s[row]):.1f} ms after its deadline, before a batch")
         for row in range(run.start, run.stop)
@@ -105,18 +108,54 @@ def _late_piece(run: Run[Origin], now_s: float) -> OutputFrame:
     return _piece(run, [None] * len(run), failed)
 
 
-def _piece(run: Run[Origin], outputs: list[object], failed: list[FailedRow]) -> OutputFrame:
-    asked = run.frame.asked
-    return OutputFrame(router=asked.router, frame=asked.frame, row0=run.start, outputs=outputs, failed=failed)
+def _piece(run: RowSpan[Origin], outputs: list[object], failed: list[FailedRow]) -> OutputFrame:
+    request = run.frame.request
+    return OutputFrame(router=request.router, frame=request.frame, row0=run.start, outputs=outputs, failed=failed)
 
 
-def _by_partition(runs: Sequence[Run[Origin]], pieces: Iterable[OutputFrame]) -> list[Reply[Origin]]:
+def _by_partition(runs: Sequence[RowSpan[Origin]], pieces: Iterable[OutputFrame]) -> list[Reply[Origin]]:
     replies: dict[int, Reply[Origin]] = {}
     for run, piece in zip(runs, pieces, strict=True):
-        partition = run.frame.asked.reply
+        partition = run.frame.request.reply
         reply = replies.get(partition)
         if reply is None:
             reply = replies[partition] = Reply(partition, [], [])
         reply.pieces.append(piece)
         reply.runs.append(run)
     return list(replies.values())
+
+
+def records_of(piece: OutputFrame, max_bytes: int = MAX_RECORD_BYTES) -> list[bytes]:
+    """The piece as one record or, halved until they fit, as several.
+
+    Args:
+        piece: With at least one row.
+        max_bytes: Size of a record at most. A single row that is larger fails, saying so.
+
+    >>> piece = OutputFrame(router=b"r", frame=1, row0=0, outputs=["x" * 60, "y" * 60])
+    >>> [len(record) for record in records_of(piece, max_bytes=100)]
+    [71, 71]
+    """
+    record = encode_frame(piece)
+    if len(record) <= max_bytes:
+        return [record]
+    if len(piece.outputs) == 1:
+        return [encode_frame(_too_large(piece, len(record), max_bytes))]
+    middle = piece.row0 + len(piece.outputs) // 2
+    return [
+        *records_of(_part(piece, piece.row0, middle), max_bytes),
+        *records_of(_part(piece, middle, None), max_bytes),
+    ]
+
+
+def _part(piece: OutputFrame, start: int, stop: int | None) -> OutputFrame:
+    stop = piece.row0 + len(piece.outputs) if stop is None else stop
+    outputs = piece.outputs[start - piece.row0 : stop - piece.row0]
+    failed = [failure for failure in piece.failed if start <= failure.row < stop]
+    return OutputFrame(router=piece.router, frame=piece.frame, row0=start, outputs=outputs, failed=failed)
+
+
+def _too_large(piece: OutputFrame, size: int, max_bytes: int) -> OutputFrame:
+    words = f"the output takes {size} bytes, a record has at most {max_bytes}: give a smaller one"
+    failed = [FailedRow(piece.row0, "error", words)]
+    return OutputFrame(router=piece.router, frame=piece.frame, row0=piece.row0, outputs=[None], failed=failed)

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clipper_agents.host.outputs import Run
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.outputs import RowSpan
+from clipper_agents.host.request_rows import RequestRows
 
 DEATHS = 2
 """A row with which the process died so often is not asked again."""
@@ -30,7 +30,7 @@ KEPT = 2_000
 _LENGTH = struct.Struct("<I")
 
 
-class Suspect(NamedTuple):
+class PoisonSpan(NamedTuple):
     """Rows that were in the model at so many deaths."""
 
     router: bytes
@@ -40,7 +40,7 @@ class Suspect(NamedTuple):
     deaths: int
 
 
-class Suspects:
+class PoisonRows:
     """The memory of one host.
 
     Args:
@@ -59,35 +59,35 @@ class Suspects:
         known = [*before, *self.found][-KEPT:]
         if self.found:
             remembered.write_bytes(msgspec.msgpack.encode(known))
-        self._by_frame: dict[tuple[bytes, int], list[Suspect]] = {}
+        self._by_frame: dict[tuple[bytes, int], list[PoisonSpan]] = {}
         for one in known:
             self._by_frame.setdefault((one.router, one.frame), []).append(one)
         self.clear()
 
-    def marked(self, asked: AskedRows) -> AskedRows:
+    def marked(self, request: RequestRows) -> RequestRows:
         """The rows, of which those that were in a death are to be asked alone."""
-        suspects = self._by_frame.get((asked.router, asked.frame)) if self._by_frame else None
-        if not suspects:
-            return asked
-        rows = (row for one in suspects for row in range(one.start, min(one.stop, len(asked.rows))))
-        return replace(asked, apart=frozenset(rows))
+        spans = self._by_frame.get((request.router, request.frame)) if self._by_frame else None
+        if not spans:
+            return request
+        rows = (row for one in spans for row in range(one.start, min(one.stop, len(request.rows))))
+        return replace(request, apart=frozenset(rows))
 
-    def refusal(self, runs: Sequence[Run[Any]]) -> str | None:
+    def refusal(self, runs: Sequence[RowSpan[Any]]) -> str | None:
         """Why this batch must not be asked; None when it may be."""
         if not self._by_frame or len(runs) != 1 or len(runs[0]) != 1:
             return None
-        asked, row = runs[0].frame.asked, runs[0].start
-        suspects = self._by_frame.get((asked.router, asked.frame), ())
-        deaths = max((one.deaths for one in suspects if one.start <= row < one.stop), default=0)
+        request, row = runs[0].frame.request, runs[0].start
+        spans = self._by_frame.get((request.router, request.frame), ())
+        deaths = max((one.deaths for one in spans if one.start <= row < one.stop), default=0)
         return (
             f"the model's process died {deaths} times with this row in it: not asked again"
             if deaths >= DEATHS
             else None
         )
 
-    def note(self, runs: Iterable[Run[Any]]) -> None:
+    def note(self, runs: Iterable[RowSpan[Any]]) -> None:
         """These rows go into the model."""
-        names = [(run.frame.asked.router, run.frame.asked.frame, run.start, run.stop, 0) for run in runs]
+        names = [(run.frame.request.router, run.frame.request.frame, run.start, run.stop, 0) for run in runs]
         content = msgspec.msgpack.encode(names)
         while len(content) > JOURNAL_BYTES - _LENGTH.size:
             names = names[: len(names) // 2]
@@ -99,7 +99,7 @@ class Suspects:
         """The model is done with them."""
         self._journal[: _LENGTH.size] = _LENGTH.pack(0)
 
-    def _left_behind(self) -> list[Suspect]:
+    def _left_behind(self) -> list[PoisonSpan]:
         (length,) = _LENGTH.unpack(self._journal[: _LENGTH.size])
         return _decoded(self._journal[_LENGTH.size : _LENGTH.size + length])
 
@@ -110,15 +110,15 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), JOURNAL_BYTES)
 
 
-def _decoded(content: bytes) -> list[Suspect]:
+def _decoded(content: bytes) -> list[PoisonSpan]:
     """What was written; nothing when it is none of ours (half written by a machine that died)."""
     try:
-        return msgspec.msgpack.decode(content, type=list[Suspect]) if content else []
+        return msgspec.msgpack.decode(content, type=list[PoisonSpan]) if content else []
     except msgspec.MsgspecError:
         return []
 
 
-def _counted(one: Suspect, before: Iterable[Suspect]) -> Suspect:
+def _counted(one: PoisonSpan, before: Iterable[PoisonSpan]) -> PoisonSpan:
     """With the deaths of any of its rows before."""
     same = (
         each.deaths

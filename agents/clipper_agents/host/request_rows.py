@@ -21,7 +21,7 @@ MOST_IDENTITY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedRows:
+class RequestRows:
     """Rows of one request frame.
 
     Attributes:
@@ -31,11 +31,11 @@ class AskedRows:
         kind: dtype and row shape: only rows of one kind are batched together.
         rows: The rows.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.
-        apart: Places of rows that are asked alone, because the process died with them (`suspects`).
+        apart: Places of rows that are asked alone, because the process died with them (`poison_rows`).
 
     >>> rows = np.zeros((2, 3), np.float32)
-    >>> asked = AskedRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
-    >>> len(asked.rows)
+    >>> request = RequestRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
+    >>> len(request.rows)
     2
     """
 
@@ -48,7 +48,7 @@ class AskedRows:
     apart: frozenset[int] = frozenset()
 
 
-def read_request(value: bytes | None, partitions: int) -> AskedRows:
+def read_request(value: bytes | None, partitions: int) -> RequestRows:
     """The rows of an encoded request frame.
 
     Args:
@@ -63,17 +63,17 @@ def read_request(value: bytes | None, partitions: int) -> AskedRows:
         raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
     if len(frame.router) > MOST_IDENTITY_BYTES:
         raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
-    return asked_by(frame)
+    return rows_of_request(frame)
 
 
-def asked_by(frame: RequestFrame) -> AskedRows:
+def rows_of_request(frame: RequestFrame) -> RequestRows:
     """The rows of a request frame.
 
     Raises:
         UnknownFrame: its parts contradict one another.
     """
     rows = _rows(frame)
-    return AskedRows(
+    return RequestRows(
         router=frame.router,
         frame=frame.frame,
         reply=frame.reply,

@@ -13,9 +13,9 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.output_splitting import records_of
-from clipper_agents.host.poison_rows import Suspects
-from clipper_agents.host.request_rows import AskedRows, read_request
+from clipper_agents.host.outputs import records_of
+from clipper_agents.host.poison_rows import PoisonRows
+from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -42,11 +42,11 @@ class RequestServer:
         app: Of the process.
         catalogue: The topics.
         metrics: Counts dead letters.
-        suspects: Rows with which the process died.
+        poison_rows: Rows with which the process died.
     """
 
-    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, suspects: Suspects) -> None:
-        self._suspects = suspects
+    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, poison_rows: PoisonRows) -> None:
+        self._poison_rows = poison_rows
         self._app = app
         self._catalogue = catalogue
         self._metrics = metrics
@@ -72,16 +72,16 @@ class RequestServer:
             if self._stream is not None:
                 self._stream.ack(tp, finished, generation)
 
-    async def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, AskedRows]]:
+    async def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, RequestRows]]:
         """The frames of a chunk; what is none is among the dead letters when this returns."""
-        frames: list[tuple[FrameOrigin, AskedRows]] = []
+        frames: list[tuple[FrameOrigin, RequestRows]] = []
         refused: list[tuple[ConsumerRecord[Any, Any], BaseException]] = []
         origins: list[FrameOrigin] = []
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                asked = read_request(record.value, self._catalogue.partitions)
-                frames.append((origin, self._suspects.marked(asked)))
+                request = read_request(record.value, self._catalogue.partitions)
+                frames.append((origin, self._poison_rows.marked(request)))
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)

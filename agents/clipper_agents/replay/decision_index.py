@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import rocksdict
 
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.streaming.rocksdb_options import options, unlogged
+from clipper_topics.logged import LoggedRecord
 
 _HEAD = struct.Struct("<qqB")
 _MSGPACK, _AUDITED = 1, 2
@@ -36,7 +36,7 @@ class Known(NamedTuple):
 
     name: str
     at_ms: int
-    logged: Logged
+    logged: LoggedRecord
     late: bool = False
 
 
@@ -59,7 +59,7 @@ class DecisionIndex:
         if self._opened is not None:
             self._opened.close()
 
-    def add(self, found: Sequence[tuple[str, int, Logged]]) -> None:
+    def add(self, found: Sequence[tuple[str, int, LoggedRecord]]) -> None:
         """Take in decisions in log order: query id, time in milliseconds since the epoch, and record."""
         known = self._get([_key(query_id) for query_id, *_ in found])
         batch, repeated, first = rocksdict.WriteBatch(raw_mode=True), [], set[str]()
@@ -97,7 +97,7 @@ class DecisionIndex:
             batch.put(_CREDIT + name.encode(), _OFFSET.pack(offset))
         self._database.write(batch, self._unlogged)
 
-    def _add_again(self, query_id: str, at_ms: int, logged: Logged) -> None:
+    def _add_again(self, query_id: str, at_ms: int, logged: LoggedRecord) -> None:
         for name in _names(query_id):
             (value,) = self._get([_key(name)])
             if value is None:
@@ -146,11 +146,11 @@ def _key(name: str) -> bytes:
     return _DECISION + name.encode()
 
 
-def _packed(at_ms: int, logged: Logged) -> bytes:
+def _packed(at_ms: int, logged: LoggedRecord) -> bytes:
     flags = (_MSGPACK if logged.msgpack else 0) | (_AUDITED if logged.audited else 0)
     return _HEAD.pack(at_ms, logged.offset, flags) + logged.value
 
 
 def _unpacked(name: str, value: bytes) -> Known:
     at_ms, offset, flags = _HEAD.unpack_from(value)
-    return Known(name, at_ms, Logged(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED)))
+    return Known(name, at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED)))

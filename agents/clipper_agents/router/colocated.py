@@ -12,10 +12,10 @@ from math import inf
 
 import numpy as np
 
-from clipper_agents.host.batch_guard import Guard
+from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
-from clipper_agents.host.request_rows import AskedRows
+from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_stream.errors import ModelNotLoaded
@@ -66,7 +66,7 @@ class ColocatedModels:
             return
         prepared = await self._prepared(manifest)
         model = ColocatedModel(self._gather, self._watch.add(manifest.ref, manifest.batch.hang_s))
-        guard = Guard(model.watch)
+        guard = BatchGuard(model.watch)
         model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
         self._models[manifest.ref] = model
 
@@ -175,8 +175,8 @@ class ColocatedModel:
                 self._fed.set()
 
 
-def _asked(request: Request) -> AskedRows:
+def _asked(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
-    return AskedRows(router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s)
+    return RequestRows(router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s)

@@ -19,19 +19,19 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.applications import Registry
-from clipper_agents.router.audit_log import audit_key
-from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
-from clipper_agents.router.prediction_log import Recorder, head_of
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.restore_markers import Restored, Restores, is_marker, read_markers
-from clipper_agents.router.selection_store import Selection
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import FORWARDED, Feedback
+from clipper_topics.logged import LoggedRecord, audit_key, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -42,18 +42,18 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 
 
-class Learner:
+class FeedbackProcessor:
     """Applies feedback of owned partitions."""
 
     def __init__(
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        registry: Registry,
-        selection: Selection,
-        decisions: Decisions,
-        audits: Decisions,
-        recorder: Recorder,
+        registry: ApplicationRegistry,
+        selection: SelectionStore,
+        decisions: LogIndex,
+        audits: LogIndex,
+        recorder: PredictionLog,
         metrics: RouterMetrics,
         restores: Restores,
         followed_upto: Callable[[], int],
@@ -194,12 +194,14 @@ class Learner:
             )
         ]
 
-    def _audits_of(self, partition: int, decisions: Mapping[str, Logged | None]) -> dict[str, Logged | None]:
+    def _audits_of(
+        self, partition: int, decisions: Mapping[str, LoggedRecord | None]
+    ) -> dict[str, LoggedRecord | None]:
         """The audit of each query whose decision has one, None where it is not known."""
         audited = {query_id: logged for query_id, logged in decisions.items() if logged is not None and logged.audited}
         if not audited:
             return {}
-        keys = [audit_key(query_id, head_of(logged).query_offset) for query_id, logged in audited.items()]
+        keys = [audit_key(query_id, prediction_head(logged).query_offset) for query_id, logged in audited.items()]
         return dict(zip(audited, self._audits.of(partition).find(keys), strict=True))
 
     def _answered_upto(self, partition: int, end: int) -> bool:
@@ -232,7 +234,7 @@ def _decoded(
 
 
 def _named_partition(
-    record: Record, found: Feedback, logged: Logged | None, partition: int, partitions: int
+    record: Record, found: Feedback, logged: LoggedRecord | None, partition: int, partitions: int
 ) -> int | None:
     """The partition to send the feedback on to; None when it stays."""
     named = partition_of(found.query_id)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from doubles_host import FunctionOfRow, asked, rows_of
 
-from clipper_agents.host.batching import HostCore
+from clipper_agents.host.batching import HostBatcher
 from clipper_stream.batching.aimd import Aimd
 from clipper_stream.batching.fixed import Fixed
 from clipper_stream.batching.window import Window
@@ -16,7 +16,7 @@ DOUBLE = FunctionOfRow(lambda row: 2 * row)
 
 
 def core_of(rows=4, max_delay_s=0.0):
-    return HostCore(Window(max_delay_s), Fixed(rows))
+    return HostBatcher(Window(max_delay_s), Fixed(rows))
 
 
 def predicted(core, now_s=0.0, model=DOUBLE):
@@ -155,7 +155,7 @@ def test_a_clock_that_is_set_back_delays_no_row():
 
 
 def test_the_limit_learns_from_whole_batches_only():
-    core = HostCore(Window(0.0), Aimd(target_s=0.02, max_rows=100, start_rows=10))
+    core = HostBatcher(Window(0.0), Aimd(target_s=0.02, max_rows=100, start_rows=10))
     core.admit("a", asked([1] * 20), 0.0)
     step = core.step(0.0)
     core.complete(step.batch, BatchOutcome([1] * 10, {}, calls=3), latency_s=10.0)

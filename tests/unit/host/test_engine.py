@@ -6,7 +6,7 @@ import threading
 import pytest
 from doubles_host import CountingModel, FakeClock, FunctionOfRow, Observed, Outputs, asked
 
-from clipper_agents.host.batching import HostCore
+from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_stream.batching.fixed import Fixed
@@ -39,7 +39,7 @@ class Running:
         self.finished = []
         self.observed = Observed()
         self.engine = HostEngine(
-            HostCore(Window(max_delay_s), Fixed(rows)),
+            HostBatcher(Window(max_delay_s), Fixed(rows)),
             Predictor(model, inline=inline),
             self.outputs,
             self.finished.extend,

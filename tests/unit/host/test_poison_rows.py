@@ -3,36 +3,36 @@
 import pytest
 from doubles_host import asked
 
-from clipper_agents.host.batch_guard import Guard
-from clipper_agents.host.batching import HostCore
-from clipper_agents.host.outputs import OpenFrame, Run
-from clipper_agents.host.poison_rows import JOURNAL_BYTES, Suspects
+from clipper_agents.host.batch_guard import BatchGuard
+from clipper_agents.host.batching import HostBatcher
+from clipper_agents.host.outputs import OpenFrame, RowSpan
+from clipper_agents.host.poison_rows import JOURNAL_BYTES, PoisonRows
 from clipper_stream.batching.fixed import Fixed
 from clipper_stream.batching.window import Window
 
 
 def run_of(frame, start, stop):
-    return Run(OpenFrame("origin", frame, len(frame.rows)), start, stop)
+    return RowSpan(OpenFrame("origin", frame, len(frame.rows)), start, stop)
 
 
 def died(folder, *runs):
     """A process that ends while these rows are in the model."""
-    Suspects(folder).note(runs)
+    PoisonRows(folder).note(runs)
 
 
 def test_a_process_that_ends_between_batches_leaves_no_suspects(tmp_path):
-    one = Suspects(tmp_path)
+    one = PoisonRows(tmp_path)
     one.note([run_of(asked([1, 2]), 0, 2)])
     one.clear()
-    assert Suspects(tmp_path).found == []
+    assert PoisonRows(tmp_path).found == []
     frame = asked([1, 2])
-    assert Suspects(tmp_path).marked(frame) is frame
+    assert PoisonRows(tmp_path).marked(frame) is frame
 
 
 def test_rows_that_were_in_a_death_are_asked_alone_and_others_together(tmp_path):
     died(tmp_path, run_of(asked([1, 2, 3, 4], frame=7), 1, 3))
-    suspects = Suspects(tmp_path)
-    core = HostCore(Window(0.0), Fixed(10))
+    suspects = PoisonRows(tmp_path)
+    core = HostBatcher(Window(0.0), Fixed(10))
     core.admit("a", suspects.marked(asked([1, 2, 3, 4], frame=7)), 0.0)
     core.admit("b", suspects.marked(asked([5, 6], frame=8)), 0.0)
     batches = []
@@ -45,7 +45,7 @@ def test_rows_that_were_in_a_death_are_asked_alone_and_others_together(tmp_path)
 def test_a_row_that_was_alone_in_a_second_death_is_refused_and_its_neighbours_are_not(tmp_path):
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 0, 3))
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 1, 2))
-    guard = Guard(suspects=Suspects(tmp_path))
+    guard = BatchGuard(poison_rows=PoisonRows(tmp_path))
     assert guard.begin([run_of(asked([1, 2, 3], frame=7), 0, 1)]) is None
     guard.end()
     assert "died 2 times with this row in it" in guard.begin([run_of(asked([1, 2, 3], frame=7), 1, 2)])
@@ -55,13 +55,13 @@ def test_a_row_that_was_alone_in_a_second_death_is_refused_and_its_neighbours_ar
 def test_a_refused_row_is_no_death_of_its_own(tmp_path):
     for _ in range(2):
         died(tmp_path, run_of(asked([1], frame=7), 0, 1))
-    Guard(suspects=Suspects(tmp_path)).begin([run_of(asked([1], frame=7), 0, 1)])
-    assert Suspects(tmp_path).found == []
+    BatchGuard(poison_rows=PoisonRows(tmp_path)).begin([run_of(asked([1], frame=7), 0, 1)])
+    assert PoisonRows(tmp_path).found == []
 
 
 def test_what_is_remembered_is_bounded(tmp_path):
     died(tmp_path, *(run_of(asked([number], frame=2**60 + number), 0, 1) for number in range(20_000)))
-    found = Suspects(tmp_path).found
+    found = PoisonRows(tmp_path).found
     assert 1000 < len(found) < 20_000
     assert (tmp_path / "in-model").stat().st_size == JOURNAL_BYTES
 
@@ -70,4 +70,4 @@ def test_what_is_remembered_is_bounded(tmp_path):
 def test_a_journal_that_is_none_of_ours_is_forgotten(tmp_path, content):
     (tmp_path / "in-model").write_bytes(content)
     (tmp_path / "suspects").write_bytes(content)
-    assert Suspects(tmp_path).found == []
+    assert PoisonRows(tmp_path).found == []

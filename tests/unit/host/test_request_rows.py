@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from doubles_host import ROUTER, request
 
-from clipper_agents.host.request_rows import asked_by, read_request
+from clipper_agents.host.request_rows import read_request, rows_of_request
 from clipper_topics.frames import FRAME_VERSION, RequestFrame, UnknownFrame, decode_output, encode_frame
 
 
@@ -31,27 +31,27 @@ def test_rows_of_the_other_kinds_come_back_as_they_were(dtype, rows):
 
 
 def test_rows_of_several_dimensions_are_of_another_kind():
-    assert asked_by(request(np.zeros((2, 8, 8)), dtype="float32")).kind == ("float32", 8, 8)
+    assert rows_of_request(request(np.zeros((2, 8, 8)), dtype="float32")).kind == ("float32", 8, 8)
 
 
 def test_scalars_are_rows_too():
-    asked = asked_by(request([1.0, 2.0], dtype="float64"))
+    asked = rows_of_request(request([1.0, 2.0], dtype="float64"))
     assert asked.rows.tolist() == [1.0, 2.0]
     assert asked.kind == ("float64",)
 
 
 def test_deadlines_are_those_of_the_rows():
-    assert asked_by(request(["a", "b"], deadline_s=[10.5, inf])).deadlines_s == (10.5, inf)
+    assert rows_of_request(request(["a", "b"], deadline_s=[10.5, inf])).deadlines_s == (10.5, inf)
 
 
 def test_without_deadlines_no_row_has_one():
     frame = msgspec.structs.replace(request(["a", "b"], deadline_s=1.0), deadlines=b"")
-    assert asked_by(frame).deadlines_s == (inf, inf)
+    assert rows_of_request(frame).deadlines_s == (inf, inf)
 
 
 @pytest.mark.parametrize("rows", [[], np.zeros((0, 5))])
 def test_a_frame_may_have_no_rows(rows):
-    asked = asked_by(request(rows, dtype="float32" if len(np.shape(rows)) > 1 else "json"))
+    asked = rows_of_request(request(rows, dtype="float32" if len(np.shape(rows)) > 1 else "json"))
     assert len(asked.rows) == len(asked.deadlines_s) == 0
 
 
@@ -86,7 +86,7 @@ def test_bytes_that_are_no_frame_are_refused(value):
 
 def test_a_frame_of_an_older_writer_without_optional_fields_is_read():
     frame = RequestFrame(router=b"r", frame=1, reply=0, dtype="float32", shape=[0, 3])
-    assert len(asked_by(frame).rows) == 0
+    assert len(rows_of_request(frame).rows) == 0
 
 
 @pytest.mark.parametrize(

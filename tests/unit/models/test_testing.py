@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from doubles_host import FunctionOfRow, TickingTimer
 
-from clipper_agents.host.output_splitting import MAX_RECORD_BYTES
+from clipper_agents.host.outputs import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting
 from clipper_stream.models.testing import LAWS, BatchLatency, LawsBroken, assert_model, check_model, random_rows
 from clipper_stream.models.testing.latency import advice, measure

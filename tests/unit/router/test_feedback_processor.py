@@ -9,19 +9,18 @@ from doubles_learning import feedback, logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
-from clipper_agents.router.audit_log import audit_key
-from clipper_agents.router.decision_index import Decisions, Logged
-from clipper_agents.router.feedback_processor import FORWARDED, Learner
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.feedback_processor import FORWARDED, FeedbackProcessor
 from clipper_agents.router.restore_markers import Restores
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.control_keys import restore_key
+from clipper_topics.logged import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+from clipper_topics.selection_rows import NO_ROW, SavedRow
 
 CATALOGUE = Catalogue(partitions=3)
 
@@ -65,9 +64,9 @@ class Fixture:
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
-        self.audits = Decisions(folder / "audits", 3600.0)
+        self.audits = LogIndex(folder / "audits", 3600.0)
         self.decisions, self.selection, self.metrics = (
-            Decisions(folder / "decisions", 3600.0),
+            LogIndex(folder / "decisions", 3600.0),
             FakeSelection(),
             FakeMetrics(),
         )
@@ -77,7 +76,7 @@ class Fixture:
         )
         registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
         self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
-        self.learner = Learner(
+        self.learner = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
             self.restores, self.followed_upto,
         )  # fmt: skip
@@ -381,7 +380,7 @@ def decide_with_audit(fixture, query_id, query_offset):
 def record_audit(fixture, query_id, query_offset, **outputs):
     index, offset = fixture.audits.of(0), fixture.audits.of(0).last_offset + 1
     value = audit(query_id, query_offset, **outputs)
-    index.index([(audit_key(query_id, query_offset), Logged(offset, value, msgpack=False))], offset, 1e9)
+    index.index([(audit_key(query_id, query_offset), LoggedRecord(offset, value, msgpack=False))], offset, 1e9)
 
 
 def losses(fixture):

@@ -3,7 +3,7 @@
 import pytest
 from doubles_host import ROUTER, rows_of
 
-from clipper_agents.host.output_splitting import records_of
+from clipper_agents.host.outputs import records_of
 from clipper_topics.frames import FailedRow, OutputFrame, decode_output, encode_frame
 
 

@@ -1,0 +1,129 @@
+"""Rules of the code as functions over parsed modules: each returns what breaks it, an empty list when nothing does."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+FIELD_NOUNS = frozenset({"batching", "caching", "combining", "logging", "streaming", "testing", "string"})
+"""Words of the field that end like a gerund or participle."""
+
+IRREGULAR = frozenset({"kept", "told", "seen", "known", "given", "held", "sent", "met", "drawn"})
+
+_REPLACED = """
+asking looking kept told alike elsewhere ground way carrying reaching releasing ready_hosts learner learning recorder
+rocks credit deciding places received framing pending beside unheard by_features tried least_of forgetting moments
+shares comparing drifting truth coalescing allowed asked pieces given_up fitting suspects watching cores lifeline
+provisions pinned again patiently composing facts following recent noting signing outpaced knock going_back
+differences standings watched ways observing early waiting accepting parting walked walking settled concluding survey
+tally courses fewest_moves connecting steward
+"""
+OLD_NAMES = frozenset(_REPLACED.split())
+"""Module names that the glossary of this project replaced."""
+
+SMALL_LINES = 60
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the repository.
+
+    Attributes:
+        name: Dotted, for example `clipper_stream.batching.aimd`.
+        source: Its text.
+    """
+
+    name: str
+    source: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source)
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def lines(self) -> int:
+        return self.source.count("\n")
+
+
+def imports_of(module: Module, known: Mapping[str, object]) -> Iterator[str]:
+    """Names of known modules that the module imports, wherever in it."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name for name in submodules if name in known)
+            if node.module in known and any(name not in known for name in submodules):
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+
+
+def classes_of_one_name(modules: Iterable[Module]) -> list[str]:
+    """Public classes whose name stands in more than one module."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(module.name)
+    return [f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
+
+
+def riddles(modules: Iterable[Module]) -> list[str]:
+    """Modules named by a bare gerund or participle, or by a name that the glossary replaced."""
+    return [module.name for module in modules if is_riddle(module.stem)]
+
+
+def is_riddle(stem: str) -> bool:
+    bare = "_" not in stem and (stem in IRREGULAR or re.search(r"[a-z]{2}(ing|ed)$", stem) is not None)
+    return stem in OLD_NAMES or (bare and stem not in FIELD_NOUNS)
+
+
+def imported_by_no_product(product: Mapping[str, Module], entry_points: Iterable[str]) -> list[str]:
+    """Modules that nothing in the product imports, and that are no entry point."""
+    used = {name for module in product.values() for name in imports_of(module, product)} | set(entry_points)
+    packages = {name.rpartition(".")[0] for name in product}
+    return [
+        name
+        for name, module in product.items()
+        if name not in used | packages and '__name__ == "__main__"' not in module.source
+    ]
+
+
+def fragments(product: Mapping[str, Module], registered: Iterable[str]) -> list[str]:
+    """Modules of under sixty lines that a single module imports, and that stand in no registry."""
+    importers: defaultdict[str, set[str]] = defaultdict(set)
+    for module in product.values():
+        for name in imports_of(module, product):
+            importers[name].add(module.name)
+    packages = {name.rpartition(".")[0] for name in product}
+    return [
+        f"{name} ({module.lines} lines)"
+        for name, module in product.items()
+        if module.lines < SMALL_LINES and len(importers[name]) == 1 and name not in packages | set(registered)
+    ]
+
+
+def over_budget(lines: Mapping[str, int], budgets: Mapping[str, int]) -> list[str]:
+    """Packages that have more lines than their budget, or none."""
+    return [
+        f"{package}: {count} lines, {budgets.get(package, 0)} allowed"
+        for package, count in sorted(lines.items())
+        if count > budgets.get(package, 0)
+    ]
+
+
+def long_test_names(modules: Iterable[Module], longest: int = 80) -> list[str]:
+    """Tests whose name has more characters than a line of a report shows."""
+    return [
+        f"{module.name}::{node.name}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > longest
+    ]
