@@ -135,7 +135,7 @@ async def _replay(settings: "Settings", positions: list[int], *, again: bool) ->
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
     topics = await existing_topics(kafka, catalogue.prefix)
     sent = left = 0
-    async with _opened(settings) as letters, replaying_producer(**kafka.aiokafka()) as producer:
+    async with _opened(settings) as letters, replaying_producer(kafka) as producer:
         replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
         async for batch in in_batches(_at(letters, positions)):
             for outcome in await replayer.replay(batch):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from clipper_agents.kafka.log_ranges import Record
+from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
 from clipper_agents.replay.refold import Entry
 from clipper_agents.router.audit_log import AuditRecords, audit_key

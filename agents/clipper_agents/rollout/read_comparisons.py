@@ -1,12 +1,8 @@
 """How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
 
-import asyncio
 from collections.abc import Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
+from clipper_agents.kafka.reader import read_topic
 from clipper_agents.rollout.comparison_spec import Control, Watched
 from clipper_agents.rollout.evidence import Ahead, Fold
 from clipper_agents.rollout.log_tailer import LogsInOrder
@@ -70,20 +66,8 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
 
     Raises:
         KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
     """
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
-    control, tp = Control(), TopicPartition(catalogue.control, 0)
-    try:
-        await consumer.start()
-        async with asyncio.timeout(TIMEOUT_S):
-            consumer.assign([tp])
-            end = (await consumer.end_offsets([tp]))[tp]
-            await consumer.seek_to_beginning(tp)
-            while await consumer.position(tp) < end:
-                for records in (await consumer.getmany(tp, timeout_ms=200)).values():
-                    control.take(records)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    control = Control()
+    await read_topic(connection, catalogue, catalogue.control, control.take, isolation_level="read_committed")
     return control

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import Decisions, Logged
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit

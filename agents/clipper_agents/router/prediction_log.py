@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditRecorder
 from clipper_agents.router.decision_index import Decisions, Logged
