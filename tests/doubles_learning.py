@@ -3,11 +3,11 @@
 import msgspec
 from doubles_streaming import record
 
-from clipper_agents.router.decision_index import Logged
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
+from clipper_topics.logged import LoggedRecord
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+from clipper_topics.selection_rows import NO_ROW
 
 
 def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):
@@ -22,7 +22,7 @@ def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):
 
 def logged(offset, query_id, application="app", **changes):
     """The same as it stands in the log."""
-    return Logged(offset, codec.predictions.encode(prediction(query_id, application, **changes)), msgpack=False)
+    return LoggedRecord(offset, codec.predictions.encode(prediction(query_id, application, **changes)), msgpack=False)
 
 
 def feedback(offset, query_id, label=1, partition=0, headers=(), **changes):

@@ -8,20 +8,20 @@ from doubles_deployment import Read
 from doubles_learning import prediction
 from doubles_streaming import record
 
-from clipper_agents.router.decision_index import Logged
+from clipper_agents.control.state import ControlState
 from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
-from clipper_agents.router.selection_store import NO_ROW
+from clipper_agents.router.restore_markers import is_marker, read_markers
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.logged import LoggedRecord
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
-from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
+from clipper_topics.selection_rows import NO_ROW, POSITION, RowKey, SavedRow, encode_key, encode_row, note_row
 
 HORIZON_S = 3600.0
 SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
@@ -108,7 +108,7 @@ class Deployment:
 
     def __init__(self, *manifests, catalogue=CATALOGUE):
         self.logs, self.catalogue = MemoryLogs(catalogue), catalogue
-        self._applications, self._restores = {}, Restores(10**9)
+        self._applications, self._control = {}, ControlState()
         self._decided, self._credits, self.rows = {}, {}, {}
         self._manifests = {}
         for one in manifests:
@@ -142,7 +142,7 @@ class Deployment:
         for name, one in self._manifests.items():
             policy = make_policy(one.policy.name, one.policy.parameters)
             self._applications[name] = Application(name=name, candidates=(), policy=policy, loss=one.loss)
-        self._restores.take(self.logs.topics.get((self.catalogue.control, 0), []))
+        self._control.take(self.logs.topics.get((self.catalogue.control, 0), []))
 
     def restore(self, name, rows, restore_id="r-0000000000000001", partitions=None):
         """Declare a restore, and mark it."""
@@ -153,14 +153,14 @@ class Deployment:
         headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
         for number, value in enumerate(values):
             self.logs.append(self.catalogue.feedback, value, number, None, headers)
-        self._restores.take(self.logs.topics[self.catalogue.control, 0])
+        self._control.take(self.logs.topics[self.catalogue.control, 0])
 
     # --- applications -------------------------------------------------------------------------------------------
     def ask(self, query_id, application="app", partition=0, **changes):
         """A decision about a query."""
         value = codec.predictions.encode(prediction(query_id, application, **changes))
         offset = self.logs.append(self.catalogue.predictions, value, partition)
-        self._decided.setdefault((partition, query_id), Logged(offset, value, msgpack=False))
+        self._decided.setdefault((partition, query_id), LoggedRecord(offset, value, msgpack=False))
 
     def tell(self, query_id, label=1, partition=0, **changes):
         """Feedback about a query; its offset."""
@@ -176,7 +176,7 @@ class Deployment:
         if not records:
             return
         claims = [one for one in records if is_marker(one)]
-        markers, _ = read_markers(claims, self._restores.find, self.catalogue.partitions)
+        markers, _ = read_markers(claims, self._control.restores.get, self.catalogue.partitions)
         feedback = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
         ids = [said.query_id for _, said in feedback]
         step = learn(
@@ -194,14 +194,14 @@ class Deployment:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)
         notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
-        for place, row in [*notes_last, (("", None), SelectionRow(version=ROW_VERSION, offset=records[-1].offset))]:
+        for place, row in [*notes_last, (POSITION, note_row(records[-1].offset))]:
             self.write(place, row, partition)
 
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""
         self.rows[(*place, partition)] = row
-        key = encode(RowKey(*place, partition))
-        self.logs.append(self.catalogue.selection_changelog, encode(row), partition, key)
+        key = encode_key(RowKey(*place, partition))
+        self.logs.append(self.catalogue.selection_changelog, encode_row(row), partition, key)
 
     def work(self, count, application="app", partition=0, first=0, every=1, **changes):
         """So many queries with feedback, learned in steps of `every`."""

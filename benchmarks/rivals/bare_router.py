@@ -18,19 +18,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import uvloop
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import untimed
 from clipper_agents.router.agents import fresh_queries, gather_frames
 from clipper_agents.router.app import _OutputCodec
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated import ColocatedModels
-from clipper_agents.router.decision_index import Decisions
-from clipper_agents.router.effects import Carrier
-from clipper_agents.router.prediction_log import Recorder
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.app import MAX_BATCH_BYTES
 from clipper_agents.streaming.frontier import Frontier
@@ -51,9 +51,9 @@ class BareRouter:
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
         self.settings, self._max_in_flight = settings, max_in_flight
         self.stage, self.metrics = untimed, RouterMetrics()
-        self.registry = Registry()
+        self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
-        self.decisions = Decisions(folder / "decisions", 3600.0)
+        self.decisions = LogIndex(folder / "decisions", 3600.0)
         self.router = Router(self.registry.application, _choice, self.caches.of, _OutputCodec())
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
@@ -63,20 +63,21 @@ class BareRouter:
             _fail,  # type: ignore[arg-type]
             settings.allowed,
         )
-        self.recorder = Recorder(
+        self.recorder = PredictionLog(
             Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
             generation=lambda: 0, recorded=self.router.recorded, acknowledge=self._acknowledge, sent=lambda _: None,
         )  # fmt: skip
         self.sender: Any = SimpleNamespace(put=list, forget=list, came_back=lambda *_: None)
-        self.carrier = Carrier(
+        self.carrier = EffectRunner(
             self.router, self.recorder, self.sender, self.colocated.take, self.metrics, asyncio.create_task
         )
 
     async def declare(self) -> None:
         """Know the applications and load the models."""
         models, applications = self.settings.models, self.settings.applications
-        self.registry.take(_record(key_of(each), codec.models.encode(each)) for each in models)
-        self.registry.take(_record(key_of(each), codec.applications.encode(each)) for each in applications)
+        topic = self.settings.catalogue.control
+        self.registry.take(_record(topic, key_of(each), codec.models.encode(each)) for each in models)
+        self.registry.take(_record(topic, key_of(each), codec.applications.encode(each)) for each in applications)
         for model in self.settings.models:
             await self.colocated.load(model)
             self.registry.reached(model.ref)
@@ -118,8 +119,8 @@ def _choice(application: Any, _partition: int, _context: str | None) -> Any:
     return application.policy.prepare(SelectionState(), application.refs)
 
 
-def _record(key: bytes, value: bytes) -> Any:
-    return SimpleNamespace(key=key, value=value, headers=())
+def _record(topic: str, key: bytes, value: bytes) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, len(key), len(value), ())
 
 
 def _fail(task: "asyncio.Future[Any]") -> None:

@@ -114,7 +114,7 @@ def add_losses(
         state: The state before.
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
-        keep: What all totals are scaled by first, in (0, 1]; see `forgetting.keep_of`.
+        keep: What all totals are scaled by first, in (0, 1]; see `discount_factor`.
         damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
         features: Of the query, for moments; with none, the moments stay as they are.
 
@@ -131,10 +131,19 @@ def add_losses(
     return SelectionState(totals)
 
 
+def check_propensity(model: str, propensity: float) -> None:
+    """Refuse what is no probability of asking.
+
+    Raises:
+        InvalidLabel: the propensity is outside of (0, 1].
+    """
+    if not 0.0 < propensity <= 1.0:
+        raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
+
+
 def _one(model: str, loss: float, propensity: float, damping: float, features: Features) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
-    if not 0.0 < propensity <= 1.0:
-        raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
+    check_propensity(model, propensity)
     moments = moments_of(features, loss) if features else ()
     return ModelTotals(1.0, loss, 1.0 / propensity, loss / (propensity + damping), moments)

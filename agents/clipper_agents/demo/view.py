@@ -1,9 +1,9 @@
-"""What one sees meanwhile: a live view in a terminal, a line every few seconds elsewhere."""
+"""What a demo shows meanwhile: a live view in a terminal, a line every few seconds elsewhere."""
 
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,10 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.phases import FAILED, RESTORED, TITLES, phase_of
-from clipper_agents.demo.plan import DemoPlan
-from clipper_agents.demo.traffic import Traffic
-from clipper_agents.demo.watching import Sample
+from clipper_agents.demo.plan import FAILED, PHASE_TITLES, POLICIES, RESTORED, DemoPlan
+from clipper_agents.demo.samples import DemoSample
 
 REFRESH_PER_S = 4
 LINE_EVERY_S = 5.0
@@ -24,179 +22,134 @@ BAR_CELLS = 18
 PHASE_STYLE = {"before": "green", "failed": "bold red", "restored": "cyan"}
 
 
-class View(Protocol):
-    """Told what happens. A context manager for the time of the run."""
+class DemoView(Protocol):
+    """Told what happens."""
 
     def stage(self, text: str) -> None:
         """The demo is doing this now."""
         ...
 
-    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str, traffic: Traffic) -> None:
+    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str) -> None:
         """Queries begin; `broken` is the reference of the model that will fail."""
         ...
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: DemoSample) -> None:
         """There is a new sample."""
         ...
 
-    def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+@contextmanager
+def open_view(console: Console) -> Iterator[DemoView]:
+    """The view that fits the console, for the length of a block."""
+    if not console.is_terminal:
+        yield LineView(console)
+        return
+    view = LiveView()
+    with Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=view.render):
+        yield view
 
 
-def make_view(console: Console) -> View:
-    """The view that fits the console."""
-    return LiveView(console) if console.is_terminal else PlainView(console)
-
-
-class PlainView:
+class LineView:
     """A line every few seconds."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._run: tuple[DemoPlan, Traffic] | None = None
+        self._console, self._plan = console, DemoPlan()
         self._not_before_s = 0.0
 
     def stage(self, text: str) -> None:
-        self._say(text)
-
-    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str, traffic: Traffic) -> None:
-        self._run = plan, traffic
-        errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
-        self._say(f"validation errors: {errors}; {broken} will fail at {plan.fails_at:.0%} of the queries")
-
-    def sample(self, sample: Sample) -> None:
-        if self._run is None or time.monotonic() < self._not_before_s:
-            return
-        self._not_before_s = time.monotonic() + LINE_EVERY_S
-        plan, traffic = self._run
-        heaviest = {policy: _heaviest(weights) for policy, weights in sample.weights.items()}
-        leaders = " ".join(f"{policy}={leader}" for policy, leader in heaviest.items())
-        self._say(
-            f"{sample.answered:,}/{plan.queries:,} {_phase_title(sample, plan)} {leaders} "
-            f"p50={_ms(traffic.recent_ms(50))} p99={_ms(traffic.recent_ms(99))} "
-            f"cached={sample.hit_ratio:.0%} defaults={sample.defaults:.0f} "
-            f"learned={sum(sample.feedback.values()):,.0f}/{sample.truths:,}"
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
-    def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._console.file.flush()
 
+    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str) -> None:
+        self._plan = plan
+        errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
+        self.stage(f"validation errors: {errors}; {broken} will fail at {plan.fails_at:.0%} of the queries")
+
+    def sample(self, sample: DemoSample) -> None:
+        if time.monotonic() < self._not_before_s:
+            return
+        self._not_before_s = time.monotonic() + LINE_EVERY_S
+        leaders = " ".join(f"{policy}={_heaviest(sample.weights(policy))}" for policy in POLICIES)
+        self.stage(
+            f"{sample.answered:,}/{self._plan.queries:,} {PHASE_TITLES[_phase(sample, self._plan)]} {leaders} "
+            f"p50={_ms(sample.p50_ms)} p99={_ms(sample.p99_ms)} cached={sample.hit_ratio:.0%} "
+            f"defaults={sample.defaults:.0f} learned={sample.learned:,.0f}/{sample.feedback_sent:,}"
+        )
+
 
 class LiveView:
-    """Progress, weights as bars, batches, and the numbers of the last second."""
+    """Progress, weights as bars, batches, and the numbers of the last seconds."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         self._stage, self._since_s = "starting", time.monotonic()
-        self._run: tuple[DemoPlan, Sequence[TrainedModel], str, Traffic] | None = None
-        self._samples: list[Sample] = []
-        self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, get_renderable=self._render)
+        self._plan, self._models, self._broken = DemoPlan(), list[TrainedModel](), ""
+        self._samples: list[DemoSample] = []
 
     def stage(self, text: str) -> None:
         self._stage, self._since_s = text, time.monotonic()
 
-    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str, traffic: Traffic) -> None:
-        self._run = plan, models, broken, traffic
+    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str) -> None:
+        self._plan, self._models, self._broken = plan, list(models), broken
         self.stage(f"{plan.rate_per_s:g} queries a second to two applications; Ctrl-C ends everything")
 
-    def sample(self, sample: Sample) -> None:
+    def sample(self, sample: DemoSample) -> None:
         self._samples = [*self._samples[-4:], sample]
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
-
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The view now."""
         body: RenderableType = Text(f"{self._stage}, {time.monotonic() - self._since_s:.0f} s")
-        if self._run is not None and self._samples:
-            plan, models, broken, traffic = self._run
-            body = Group(dashboard(plan, models, broken, traffic, self._samples), Text(f"\n{self._stage}", style="dim"))
+        if self._samples:
+            parts = (self._progress(), Text(), self._model_table(), Text(), self._numbers())
+            body = Group(*parts, Text(f"\n{self._stage}", style="dim"))
         return Panel(body, title="clipper-stream demo", title_align="left", border_style="dim", padding=(1, 2))
 
-
-def dashboard(
-    plan: DemoPlan, models: Sequence[TrainedModel], broken: str, traffic: Traffic, samples: Sequence[Sample]
-) -> RenderableType:
-    """The live view while queries flow.
-
-    Args:
-        plan: The run.
-        models: Every model.
-        broken: Reference of the one that fails.
-        traffic: The run's own counts.
-        samples: The latest samples, the newest last; at least one.
-    """
-    now, answered = samples[-1], traffic.answers.ledger.answered_count
-    return Group(
-        _progress(plan, answered, now, broken),
-        Text(),
-        _models(models, broken, now, failed=_phase(now, plan) == FAILED),
-        Text(),
-        _numbers(traffic, samples),
-    )
-
-
-def _progress(plan: DemoPlan, answered: int, now: Sample, broken: str) -> RenderableType:
-    phase = _phase(now, plan)
-    unusual = {FAILED: f"{broken} answers wrong digits", RESTORED: f"{broken} is whole again"}
-    line = Table.grid(padding=(0, 2))
-    line.add_row(
-        ProgressBar(total=plan.queries, completed=answered, width=40),
-        f"{answered:,} / {plan.queries:,}",
-        Text(f"{TITLES[phase]}: {unusual.get(phase, 'all models whole')}", style=PHASE_STYLE[phase]),
-    )
-    return line
-
-
-def _models(models: Sequence[TrainedModel], broken: str, now: Sample, *, failed: bool) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("model")
-    table.add_column("error", justify="right")
-    for policy in now.weights:
-        table.add_column(f"weight, {policy}")
-    table.add_column("batch", justify="right")
-    table.add_column("limit", justify="right")
-    for model in models:
-        batches = now.batches[model.ref]
-        style = "bold red" if failed and model.ref == broken else ""
-        bars = [_bar(weights.get(model.ref, 0.0)) for weights in now.weights.values()]
-        table.add_row(
-            Text(model.name, style=style),
-            f"{model.validation_error:.1%}",
-            *bars,
-            f"{batches.mean:.1f}",
-            f"{batches.limit:.0f}",
+    def _progress(self) -> RenderableType:
+        now, phase = self._samples[-1], _phase(self._samples[-1], self._plan)
+        unusual = {FAILED: f"{self._broken} answers wrong digits", RESTORED: f"{self._broken} is whole again"}
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=self._plan.queries, completed=now.answered, width=40),
+            f"{now.answered:,} / {self._plan.queries:,}",
+            Text(f"{PHASE_TITLES[phase]}: {unusual.get(phase, 'all models whole')}", style=PHASE_STYLE[phase]),
         )
-    return table
+        return line
 
+    def _model_table(self) -> RenderableType:
+        now = self._samples[-1]
+        failed = _phase(now, self._plan) == FAILED
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("model")
+        table.add_column("error", justify="right")
+        for policy in POLICIES:
+            table.add_column(f"weight, {policy}")
+        table.add_column("batch", justify="right")
+        table.add_column("limit", justify="right")
+        for model in self._models:
+            batches = now.batches(model.ref)
+            table.add_row(
+                Text(model.name, style="bold red" if failed and model.ref == self._broken else ""),
+                f"{model.validation_error:.1%}",
+                *(_bar(now.weights(policy).get(model.ref, 0.0)) for policy in POLICIES),
+                f"{batches.mean:.1f}",
+                f"{batches.limit:.0f}",
+            )
+        return table
 
-def _numbers(traffic: Traffic, samples: Sequence[Sample]) -> RenderableType:
-    first, now = samples[0], samples[-1]
-    took_s = now.at_s - first.at_s
-    rate = (now.answered - first.answered) / took_s if took_s else 0.0
-    cells = {
-        "throughput": f"{rate:,.0f} /s",
-        "latency p50": _ms(traffic.recent_ms(50)),
-        "p99": _ms(traffic.recent_ms(99)),
-        "cache hits": f"{now.hit_ratio:.1%}",
-        "defaults": f"{now.defaults:,.0f}",
-        "learned": f"{sum(now.feedback.values()):,.0f}/{now.truths:,}",
-    }
-    grid = Table.grid(padding=(0, 3))
-    grid.add_row(*(Text.assemble((f"{name} ", "dim"), value) for name, value in cells.items()))
-    return grid
+    def _numbers(self) -> RenderableType:
+        first, now = self._samples[0], self._samples[-1]
+        took_s = now.at_s - first.at_s
+        rate = (now.answered - first.answered) / took_s if took_s else 0.0
+        cells = {
+            "throughput": f"{rate:,.0f} /s",
+            "latency p50": _ms(now.p50_ms),
+            "p99": _ms(now.p99_ms),
+            "cache hits": f"{now.hit_ratio:.1%}",
+            "defaults": f"{now.defaults:,.0f}",
+            "learned": f"{now.learned:,.0f}/{now.feedback_sent:,}",
+        }
+        grid = Table.grid(padding=(0, 3))
+        grid.add_row(*(Text.assemble((f"{name} ", "dim"), value) for name, value in cells.items()))
+        return grid
 
 
 def _bar(weight: float) -> Text:
@@ -204,15 +157,11 @@ def _bar(weight: float) -> Text:
     return Text.assemble(("━" * filled, "cyan"), ("━" * (BAR_CELLS - filled), "bright_black"), f" {weight:4.0%}")
 
 
-def _phase(sample: Sample, plan: DemoPlan) -> str:
-    return phase_of(min(sample.sent, plan.queries - 1), plan)
+def _phase(sample: DemoSample, plan: DemoPlan) -> str:
+    return plan.phase_of(min(sample.sent, plan.queries - 1))
 
 
-def _phase_title(sample: Sample, plan: DemoPlan) -> str:
-    return TITLES[_phase(sample, plan)]
-
-
-def _heaviest(weights: Mapping[str, float]) -> str:
+def _heaviest(weights: dict[str, float]) -> str:
     if not weights:
         return "-"
     ref = max(weights, key=lambda model: weights[model])

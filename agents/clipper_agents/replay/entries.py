@@ -1,20 +1,19 @@
 """Records of the feedback topic with what the other logs say about them."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
 from clipper_agents.replay.refold import Entry
-from clipper_agents.router.audit_log import AuditRecords, audit_key
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.feedback_step import decode_feedback
-from clipper_agents.router.prediction_log import PredictionRecords, head_of
-from clipper_agents.router.restore_markers import RefusedMarker, Restored, Restores, is_marker, read_marker
+from clipper_agents.router.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback
+from clipper_topics.logged import LoggedRecord, audit_key, prediction_head, read_audit, read_prediction
 
 
 class EntryReader:
@@ -24,7 +23,7 @@ class EntryReader:
         catalogue: The topics.
         decisions: Of the partition.
         audits: Of the partition.
-        restores: Declared restores.
+        restores: Declared restores, by id.
         orphans: Feedback offsets of the partition that the dead letters call orphans.
     """
 
@@ -33,20 +32,19 @@ class EntryReader:
         catalogue: Catalogue,
         decisions: DecisionIndex,
         audits: DecisionIndex,
-        restores: Restores,
+        restores: Mapping[str, DeclaredRestore],
         orphans: Collection[int],
     ) -> None:
         self._partitions, self._restores, self._orphans = catalogue.partitions, restores, orphans
         self.decisions, self._audits = decisions, audits
-        self._predicted, self._audited = PredictionRecords(catalogue.predictions), AuditRecords(catalogue.audits)
 
     def add_predictions(self, records: Iterable[Record]) -> None:
         """Index records of the predictions topic."""
-        self.decisions.add(_keyed(records, self._predicted))
+        self.decisions.add(_keyed(records, read_prediction))
 
     def add_audits(self, records: Iterable[Record]) -> None:
         """Index records of the audits topic."""
-        self._audits.add(_keyed(records, self._audited))
+        self._audits.add(_keyed(records, read_audit))
 
     def entries(self, records: Iterable[Record]) -> list[Entry]:
         """What can be folded, in log order; what no learner can use is left out."""
@@ -63,7 +61,7 @@ class EntryReader:
         for record in records:
             try:
                 if is_marker(record):
-                    yield record, read_marker(record, self._restores.find, self._partitions)
+                    yield record, read_marker(record, self._restores.get, self._partitions)
                 else:
                     yield record, decode_feedback(record)
             except (RefusedMarker, UndecodableRecord):
@@ -107,10 +105,12 @@ def _audit_key(entry: Entry) -> str | None:
     logged = entry.decision or entry.contested
     if logged is None or not logged.audited:
         return None
-    head = head_of(logged)
+    head = prediction_head(logged)
     return audit_key(head.query_id, head.query_offset)
 
 
-def _keyed(records: Iterable[Record], kind: PredictionRecords | AuditRecords) -> list[tuple[str, int, Logged]]:
-    found = [(record.timestamp, kind.read(record)) for record in records]
-    return [(read[0], at_ms, read[1]) for at_ms, read in found if read is not None]
+def _keyed(
+    records: Iterable[Record], read: Callable[[Record], tuple[str, LoggedRecord] | None]
+) -> list[tuple[str, int, LoggedRecord]]:
+    found = [(record.timestamp, read(record)) for record in records]
+    return [(one[0], at_ms, one[1]) for at_ms, one in found if one is not None]

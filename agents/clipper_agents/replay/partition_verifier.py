@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.kafka.reader import Record
-from clipper_agents.replay.checkpoints import POSITION, Checkpoints, LearnedStep
+from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.config_inference import Observing
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
@@ -26,11 +27,12 @@ from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
 from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
-from clipper_agents.router.feedback_step import Row, decode_prediction
-from clipper_agents.router.restore_markers import Restored, Restores
+from clipper_agents.router.feedback_step import Row
+from clipper_agents.router.restore_markers import Restored
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
-from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+from clipper_topics.logged import decode_prediction
+from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
 
 MOST_EXPLAINED = 50
 """Rows that differ for which the feedback is looked up, in each partition."""
@@ -45,7 +47,7 @@ class Known:
     Attributes:
         catalogue: The topics.
         ways: Of each application.
-        restores: Declared restores.
+        restores: Declared restores, by id.
         orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
         horizon_s: How long after its prediction a feedback counts, in seconds.
@@ -54,7 +56,7 @@ class Known:
 
     catalogue: Catalogue
     ways: Mapping[str, Sequence[Way]]
-    restores: Restores
+    restores: Mapping[str, DeclaredRestore]
     orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
     horizon_s: float
@@ -256,8 +258,7 @@ class PartitionVerifier:
             await fold.advance(row.offset, self._unparted({place: row}))
             self._compare(fold, {place: row})
         if position >= self._end:
-            end = SelectionRow(version=ROW_VERSION, offset=self._end - 1)
-            fold.rows.start(POSITION, end)
+            fold.rows.start(POSITION, note_row(self._end - 1))
             self._part(fold, POSITION, live[POSITION])
 
     async def _verdict(self, fold: PartitionFold) -> PartitionVerdict:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clipper_agents.kafka.reader import read_topic
+from clipper_agents.control.state import read_control
 from clipper_agents.rollout.comparison_spec import Control, Watched
 from clipper_agents.rollout.evidence import Ahead, Fold
 from clipper_agents.rollout.log_tailer import LogsInOrder
@@ -10,7 +10,7 @@ from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-__all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons", "read_control"]
+__all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons"]
 
 SLACK_MS = 5 * 60_000
 """Between the clock of whoever made a change and the brokers'; what is read too much is told by its revision."""
@@ -35,8 +35,9 @@ async def read_comparisons(
 
     Raises:
         KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
     """
-    control = await read_control(connection, catalogue)
+    control = Control(await read_control(connection, catalogue))
     watched = control.watched(drift=False)
     if not watched:
         return ()
@@ -59,15 +60,3 @@ async def read_comparisons(
 def begins_ms(watched: Mapping[str, Watched]) -> int:
     """Where to begin to read for everything that is watched, milliseconds since the epoch."""
     return min(one.begins_ms for one in watched.values()) - SLACK_MS
-
-
-async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Control:
-    """Read the whole control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    control = Control()
-    await read_topic(connection, catalogue, catalogue.control, control.take, isolation_level="read_committed")
-    return control

@@ -17,25 +17,24 @@ from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.router.agents import add_agents, gather_frames
-from clipper_agents.router.applications import Registry
-from clipper_agents.router.audit_log import AuditRecorder
+from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated import ColocatedModels
-from clipper_agents.router.decision_index import Decisions
-from clipper_agents.router.effects import UNKNOWN_APPLICATION, Carrier
-from clipper_agents.router.feedback_processor import Learner
-from clipper_agents.router.model_discovery import Reaching
-from clipper_agents.router.model_teardown import Releasing
-from clipper_agents.router.prediction_log import Recorder
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.effects import UNKNOWN_APPLICATION, EffectRunner
+from clipper_agents.router.feedback_processor import FeedbackProcessor
+from clipper_agents.router.model_discovery import ModelDiscovery
+from clipper_agents.router.model_teardown import ModelTeardown
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.restore_markers import Restores
-from clipper_agents.router.selection_store import Selection, newer
+from clipper_agents.router.selection_store import SelectionStore, newer
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
-from clipper_stream.query import Answer, OutputPiece, Request, Router
+from clipper_stream.query import OutputPiece, QueryAnswer, Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +91,9 @@ class RouterProcess:
             options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
         )
         self.app.tables.add(table)
-        self.selection = Selection(table, catalogue.partitions)
+        self.selection = SelectionStore(table, catalogue.partitions)
         self.hosts = ReadyHosts()
-        self.registry = Registry(
+        self.registry = ApplicationRegistry(
             changed=self.selection.forget,
             refused=self.metrics.count_refused_manifest,
             allowed=settings.allowed,
@@ -102,8 +101,8 @@ class RouterProcess:
             ready=self.hosts.is_ready,
         )
         self.caches = PartitionCaches(settings.data_dir / "cache", settings.cache_bytes)
-        self.decisions = Decisions(settings.data_dir / "decisions", settings.horizon_s)
-        self.audits = Decisions(settings.data_dir / "audits", settings.horizon_s)
+        self.decisions = LogIndex(settings.data_dir / "decisions", settings.horizon_s)
+        self.audits = LogIndex(settings.data_dir / "audits", settings.horizon_s)
         self.router = Router(self.registry.application, self.selection.prepare, self.caches.of, _OutputCodec())
         self.colocated = ColocatedModels(
             HostMetrics(self.metrics.families),
@@ -112,8 +111,7 @@ class RouterProcess:
             settings.allowed,
             files=settings.files,
         )
-        self.restores = Restores()
-        self.control = Follower(settings.kafka, catalogue.control, self._take_control)
+        self.control = Follower(settings.kafka, catalogue.control, self.registry.take)
         self.followers = [
             self.control,
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
@@ -139,11 +137,11 @@ class RouterProcess:
             watch=app.watch,
             unsent=self._unsent,
         )
-        self.reaching = Reaching(self.registry, self.sender.open, self.colocated.load, app.watch)
-        self.releasing = Releasing(
+        self.reaching = ModelDiscovery(self.registry, self.sender.open, self.colocated.load, app.watch)
+        self.releasing = ModelTeardown(
             self.registry, self.hosts, self.sender, self.colocated.unload, self.metrics.forget_model, app.watched
         )
-        audits = AuditRecorder(
+        audits = AuditLog(
             app.outbox,
             app.log_reader,
             settings.catalogue.audits,
@@ -152,7 +150,7 @@ class RouterProcess:
             generation=self.generation,
             acknowledge=self.acknowledge,
         )
-        self.recorder = Recorder(
+        self.recorder = PredictionLog(
             app.outbox,
             app.log_reader,
             settings.catalogue.predictions,
@@ -165,7 +163,7 @@ class RouterProcess:
             stamped=self.skew.observe,
             stage=self.stage,
         )
-        self.learner = Learner(
+        self.learner = FeedbackProcessor(
             app,
             settings.catalogue,
             self.registry,
@@ -174,10 +172,11 @@ class RouterProcess:
             self.audits,
             self.recorder,
             self.metrics,
-            self.restores,
             self.control.followed_upto,
         )
-        self.carrier = Carrier(self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched)
+        self.carrier = EffectRunner(
+            self.router, self.recorder, self.sender, self.colocated.take, self.metrics, app.watched
+        )
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         for work in (self.recorder.run(), audits.log.run(), self._publish(), self._report(), self._reach_models()):
             self._tasks.append(app.watched(work))
@@ -234,16 +233,12 @@ class RouterProcess:
         if self._draining and not self.router.in_flight:
             self._drained.set()
 
-    def _sent(self, answers: list[Answer]) -> None:
+    def _sent(self, answers: list[QueryAnswer]) -> None:
         self.router.lead_s = min(MOST_LEAD_S, 2 * self.recorder.delivery_s)  # to the broker, and from there to be read
         for (application, reason), group in groupby(answers, key=_application_and_reason):
             latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
             name = application.name if application else UNKNOWN_APPLICATION
             self.metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
-
-    def _take_control(self, records: list[ConsumerRecord[Any, Any]]) -> None:
-        self.restores.take(records)
-        self.registry.take(records)
 
     # --- state ------------------------------------------------------------------------------------------------------
     async def _restore(self, owned: set[int]) -> None:

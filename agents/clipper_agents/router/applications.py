@@ -7,13 +7,13 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.manifests import Manifests, refusal
+from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.loading import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.query import Application, Candidate, Trial
+from clipper_stream.query import Application, CandidateModel, TrialModel
 from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
@@ -21,8 +21,11 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 logger = logging.getLogger(__name__)
 
+KEPT_RESTORES = 1_000
+"""The newest: markers of older ones are behind every router by far."""
 
-class Registry:
+
+class ApplicationRegistry:
     """Keeps the newest manifests, and resolves applications from them.
 
     A manifest that cannot be used (an unknown policy, a colocated model that this process may not load) is refused with
@@ -47,7 +50,10 @@ class Registry:
         files: FileRules = STRICT,
         ready: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self._manifests = Manifests(accept=self._accept)
+        self._control = ControlState(
+            notes=("restore",), saved_rows=False, most_restores=KEPT_RESTORES, accept=self._accept
+        )
+        self._manifests = self._control.manifests
         self._changed = changed
         self._refused = refused
         self._allowed, self._files, self._ready = allowed, files, ready
@@ -58,11 +64,14 @@ class Registry:
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
-        for record in records:
-            reason = self._manifests.apply(record.key, record.value, record.headers)
-            if reason is not None:
-                event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
-                self._refused()
+        for refused in self._control.take(records):
+            if not isinstance(refused, RefusedRecord):
+                continue
+            if refused.kind == "restore":
+                event(logger, "restore ignored", logging.ERROR, **refused.details)
+                continue
+            event(logger, "manifest refused", logging.ERROR, **refused.details)
+            self._refused()
         self.resolve()
 
     def application(self, name: str) -> Application | None:
@@ -77,6 +86,10 @@ class Registry:
     def model(self, ref: str) -> ModelManifest | None:
         """The manifest of a model version."""
         return self._manifests.models.get(ref)
+
+    def restore(self, restore_id: str) -> DeclaredRestore | None:
+        """The declaration of a restore."""
+        return self._control.restores.get(restore_id)
 
     @property
     def hosted(self) -> list[str]:
@@ -136,12 +149,12 @@ class Registry:
                 self._applications[name] = resolved
                 self._changed(name)
 
-    def _candidate(self, ref: str) -> Candidate | None:
+    def _candidate(self, ref: str) -> CandidateModel | None:
         """The model version, when it can be asked."""
         model = self._manifests.models.get(ref)
         if model is None or not self._may_be_asked(model):
             return None
-        return Candidate(
+        return CandidateModel(
             ref=ref,
             digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
             deterministic=model.deterministic,
@@ -157,7 +170,9 @@ class Registry:
             spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
             candidates=tuple(one for one in candidates if one is not None),
             trials=tuple(
-                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
+                TrialModel(candidate=one, stage=trial.stage, share=trial.share)
+                for one, trial in trials
+                if one is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

@@ -11,7 +11,7 @@ Rules of this file:
   corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
-- Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
+- LogIndex live in one database for each horizon of time, and a database is dropped whole when it is older than that:
   disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
   that a crash left behind is not opened again.
 """
@@ -21,13 +21,14 @@ import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import rocksdict
 
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_agents.streaming.storage import storage_failed
+from clipper_topics.logged import LoggedRecord
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +43,7 @@ _DROPPED = ".dropped"
 NONE = -1
 
 
-class Logged(NamedTuple):
-    """One prediction in the log.
-
-    Attributes:
-        offset: Of the prediction's record.
-        value: The record's value.
-        msgpack: Whether the value is msgpack; else it is JSON.
-        audited: Whether it says that an audit follows.
-    """
-
-    offset: int
-    value: bytes
-    msgpack: bool
-    audited: bool = False
-
-
-class PartitionDecisions:
+class PartitionIndex:
     """The index of one partition.
 
     Attributes:
@@ -78,7 +63,7 @@ class PartitionDecisions:
             self._read()
         forget_broken(folder)
 
-    def find(self, query_ids: Sequence[str]) -> list[Logged | None]:
+    def find(self, query_ids: Sequence[str]) -> list[LoggedRecord | None]:
         """The decision of each query, None where none is known."""
         values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
         return [_unpack(value) if value is not None else None for value in values]
@@ -88,7 +73,7 @@ class PartitionDecisions:
         values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
-    def index(self, records: Sequence[tuple[str, Logged]], upto: int, at_s: float) -> None:
+    def index(self, records: Sequence[tuple[str, LoggedRecord]], upto: int, at_s: float) -> None:
         """Take in predictions of one partition, in log order.
 
         Args:
@@ -173,7 +158,7 @@ class PartitionDecisions:
     def _opened(self, age: int) -> Database:
         return Database(self._folder / str(age), options(), self._folder)
 
-    def _new_of(self, records: Sequence[tuple[str, Logged]]) -> list[tuple[str, Logged]]:
+    def _new_of(self, records: Sequence[tuple[str, LoggedRecord]]) -> list[tuple[str, LoggedRecord]]:
         """The first record of each query that has none yet."""
         first = dict(reversed(records))
         known = self._find([_DECISION + query_id.encode() for query_id in first])
@@ -216,23 +201,23 @@ class PartitionDecisions:
         return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
 
 
-def _unpack(value: bytes) -> Logged:
+def _unpack(value: bytes) -> LoggedRecord:
     offset, flags = _HEAD.unpack_from(value)
-    return Logged(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
+    return LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
 
 
-class Decisions:
+class LogIndex:
     """The indexes of the partitions that this process owns."""
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
-        self._open: dict[int, PartitionDecisions] = {}
+        self._open: dict[int, PartitionIndex] = {}
 
-    def of(self, partition: int) -> PartitionDecisions:
+    def of(self, partition: int) -> PartitionIndex:
         """The partition's index, opened when it is first asked for."""
         found = self._open.get(partition)
         if found is None:
-            found = PartitionDecisions(self._folder / str(partition), self._horizon_s)
+            found = PartitionIndex(self._folder / str(partition), self._horizon_s)
             self._open[partition] = found
         return found
 

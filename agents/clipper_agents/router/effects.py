@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.prediction_log import Recorder
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.requests import RequestSender
 from clipper_stream.query import Effects, Request, Router
 
@@ -14,7 +14,7 @@ UNKNOWN_APPLICATION = "unknown"
 """Label of all queries to applications that are not registered, lest a typo adds a metric series."""
 
 
-class Carrier:
+class EffectRunner:
     """Sends requests and answers; keeps one timer, at the earliest deadline.
 
     Args:
@@ -29,7 +29,7 @@ class Carrier:
     def __init__(
         self,
         router: Router,
-        recorder: Recorder,
+        recorder: PredictionLog,
         sender: RequestSender,
         colocated: Callable[[Request], bool],
         metrics: RouterMetrics,

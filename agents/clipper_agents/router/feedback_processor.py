@@ -19,19 +19,19 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.applications import Registry
-from clipper_agents.router.audit_log import audit_key
-from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
-from clipper_agents.router.prediction_log import Recorder, head_of
-from clipper_agents.router.restore_markers import Restored, Restores, is_marker, read_markers
-from clipper_agents.router.selection_store import Selection
+from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.restore_markers import Restored, is_marker, read_markers
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import FORWARDED, Feedback
+from clipper_topics.logged import LoggedRecord, audit_key, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -42,27 +42,26 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 
 
-class Learner:
+class FeedbackProcessor:
     """Applies feedback of owned partitions."""
 
     def __init__(
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        registry: Registry,
-        selection: Selection,
-        decisions: Decisions,
-        audits: Decisions,
-        recorder: Recorder,
+        registry: ApplicationRegistry,
+        selection: SelectionStore,
+        decisions: LogIndex,
+        audits: LogIndex,
+        recorder: PredictionLog,
         metrics: RouterMetrics,
-        restores: Restores,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
+        """Args as named; `followed_upto` is up to which offset the registry has the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._recorder, self._metrics = recorder, metrics
-        self._restores, self._followed_upto = restores, followed_upto
+        self._followed_upto = followed_upto
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
         """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
@@ -78,7 +77,7 @@ class Learner:
             if not await self._await_declarations(claims, generation):
                 return False
             here, elsewhere = self._split(partition, found)
-            markers, refused = read_markers(claims, self._restores.find, self._catalogue.partitions)
+            markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
             step = self._step(partition, here, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
@@ -132,7 +131,7 @@ class Learner:
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
-        if all(self._restores.find(restore_id_of(record.headers) or "") for record in claims):
+        if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
             return True
         control = TopicPartition(self._catalogue.control, 0)
         end = (await self._app.log_reader.end_offsets([control]))[control]
@@ -194,12 +193,14 @@ class Learner:
             )
         ]
 
-    def _audits_of(self, partition: int, decisions: Mapping[str, Logged | None]) -> dict[str, Logged | None]:
+    def _audits_of(
+        self, partition: int, decisions: Mapping[str, LoggedRecord | None]
+    ) -> dict[str, LoggedRecord | None]:
         """The audit of each query whose decision has one, None where it is not known."""
         audited = {query_id: logged for query_id, logged in decisions.items() if logged is not None and logged.audited}
         if not audited:
             return {}
-        keys = [audit_key(query_id, head_of(logged).query_offset) for query_id, logged in audited.items()]
+        keys = [audit_key(query_id, prediction_head(logged).query_offset) for query_id, logged in audited.items()]
         return dict(zip(audited, self._audits.of(partition).find(keys), strict=True))
 
     def _answered_upto(self, partition: int, end: int) -> bool:
@@ -232,7 +233,7 @@ def _decoded(
 
 
 def _named_partition(
-    record: Record, found: Feedback, logged: Logged | None, partition: int, partitions: int
+    record: Record, found: Feedback, logged: LoggedRecord | None, partition: int, partitions: int
 ) -> int | None:
     """The partition to send the feedback on to; None when it stays."""
     named = partition_of(found.query_id)

@@ -19,11 +19,12 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.decision_index import Decisions, Logged, PartitionDecisions
+from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.prediction_records import headers_of
 from clipper_agents.streaming.outbox import Outbox, Record
-from clipper_stream.query import Answer, Received
+from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
+from clipper_topics.logged import LoggedRecord
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ class Outgoing(NamedTuple):
         answer: The answer, or the audit, that it was made of; None when it repeats a recorded one.
     """
 
-    query: Received
+    query: DecodedQuery
     value: bytes
     content_type: str
-    answer: Answer | None = None
+    answer: QueryAnswer | None = None
 
 
 class Kind(Protocol):
@@ -49,11 +50,11 @@ class Kind(Protocol):
 
     topic: str
 
-    def key(self, query: Received, /) -> str:
+    def key(self, query: DecodedQuery, /) -> str:
         """Under which the record about a query is indexed."""
         ...
 
-    def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, Logged] | None:
+    def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
         """The key and the content of a record; None for one that is none, whoever wrote it."""
         ...
 
@@ -89,11 +90,11 @@ class IndexedLog:
         outbox: Outbox,
         reader: LogReader,
         kind: Kind,
-        index: Decisions,
+        index: LogIndex,
         *,
         generation: Callable[[], int],
         done: Done,
-        sent: Callable[[list[Answer], float], None] = lambda *_: None,
+        sent: Callable[[list[QueryAnswer], float], None] = lambda *_: None,
         stamped: Callable[[float, float, float], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
@@ -164,7 +165,7 @@ class IndexedLog:
                 return
             delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
             deliveries.append((partition, outgoing, delivery))
-        answers: list[Answer] = []
+        answers: list[QueryAnswer] = []
         for partition, outgoing, delivery in deliveries:
             offsets = await delivery.offsets()
             if delivery.stamped_s is not None:
@@ -196,7 +197,7 @@ class IndexedLog:
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self.index.of(tp.partition).index(found, records[-1].offset, at_s)
 
-    def _index(self, index: PartitionDecisions, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
+    def _index(self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
         """Index a batch that stands in the log from an offset on.
 
         A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
@@ -210,7 +211,7 @@ class IndexedLog:
             if answer is not None
         ]
         if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
-            index.index([(one[0], Logged(*one[1:])) for one in decided], upto, now_s)
+            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], upto, now_s)
         else:
             index.index_new(decided, upto, now_s)
 

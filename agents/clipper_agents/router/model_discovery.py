@@ -7,7 +7,7 @@ from functools import partial
 
 from aiokafka.errors import KafkaError
 
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_stream.errors import SetupError
 from clipper_topics.manifests import ModelManifest
 
@@ -17,7 +17,7 @@ AGAIN_AFTER_S = 2.0
 """A topic that was just created is found at the second try; a model that does not load is not loaded all the time."""
 
 
-class Reaching:
+class ModelDiscovery:
     """Reaches models that the registry has heard of, side by side, each once.
 
     Args:
@@ -29,7 +29,7 @@ class Reaching:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: ApplicationRegistry,
         find: Callable[[str], Awaitable[None]],
         load: Callable[[ModelManifest], Awaitable[None]],
         watch: Callable[["asyncio.Future[None]"], None] = lambda _: None,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from clipper_agents.control.readiness import ReadyHosts
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 
 LOOK_S = 0.2
 
@@ -22,7 +22,7 @@ class Sender(Protocol):
     def close(self, ref: str) -> bool: ...
 
 
-class Releasing:
+class ModelTeardown:
     """One task a version that is leaving.
 
     Args:
@@ -37,7 +37,7 @@ class Releasing:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: ApplicationRegistry,
         hosts: ReadyHosts,
         sender: Sender,
         unload: Callable[[str], Awaitable[None]],

@@ -10,72 +10,39 @@ Rules of this file:
 import time
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
-
-import msgspec
-from aiokafka import ConsumerRecord
+from typing import Protocol
 
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.audit_log import AuditRecorder
-from clipper_agents.router.decision_index import Decisions, Logged
+from clipper_agents.router.audit_log import AuditLog
+from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import Answer, Pending, Received
-from clipper_stream.query.lifecycle import Event, Way
-from clipper_topics import codec
-from clipper_topics.codec import MSGPACK_HEADERS, Codec, UndecodableRecord, content_type
+from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.query.lifecycle import FINISHED, RECORDED
+from clipper_topics.logged import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
-RECORDED, RECORDED_FIRST = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.RECORD)
-
-
-class Head(msgspec.Struct):
-    """The part of a prediction that tells which query it answers, and whether an audit follows."""
-
-    query_id: str
-    application: str = ""
-    query_offset: int = -1
-    audited: bool = False
-
-
-class _Named(msgspec.Struct):
-    model: str
-    version: str
-
-
-class _Asked(msgspec.Struct):
-    """The part of a prediction that names models."""
-
-    models: list[_Named] = []
-    missing: list[_Named] = []
-
-
-_heads, _asked = Codec(Head), Codec(_Asked)
-_query_id = attrgetter("query_id")
 
 
 class RecordedCallback(Protocol):
     """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
 
-    def __call__(self, query: Received) -> Sequence[Received]: ...
+    def __call__(self, query: DecodedQuery) -> Sequence[DecodedQuery]: ...
 
 
 class PredictionRecords:
     """Records of the predictions topic."""
 
+    key = attrgetter("query_id")
+    read = staticmethod(read_prediction)
+
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.key = _query_id
-
-    def read(self, record: ConsumerRecord[Any, Any]) -> tuple[str, Logged] | None:
-        """Its head alone is read; None for a record that is no prediction."""
-        head, logged = read_prediction(record)
-        return None if head is None else (head.query_id, logged)
 
 
-class Recorder:
+class PredictionLog:
     """Sends, indexes and acknowledges predictions.
 
     Args:
@@ -96,13 +63,13 @@ class Recorder:
         outbox: Outbox,
         reader: LogReader,
         topic: str,
-        decisions: Decisions,
+        decisions: LogIndex,
         *,
         generation: Callable[[], int],
         recorded: RecordedCallback,
         acknowledge: Callable[[int, list[int], int], None],
-        sent: Callable[[list[Answer]], None],
-        audits: AuditRecorder | None = None,
+        sent: Callable[[list[QueryAnswer]], None],
+        audits: AuditLog | None = None,
         stamped: Callable[[float, float, float], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
@@ -124,7 +91,7 @@ class Recorder:
         self.delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
-    def put(self, answers: Sequence[Answer], audits: Sequence[Answer] = ()) -> None:
+    def put(self, answers: Sequence[QueryAnswer], audits: Sequence[QueryAnswer] = ()) -> None:
         """Record and send these answers, and what was asked for the log only."""
         with self._stage("encode", len(answers)):
             outgoing = [
@@ -136,10 +103,10 @@ class Recorder:
             assert self._audits is not None
             self._audits.put(audits)
 
-    def repeat(self, query: Received, logged: Logged) -> None:
+    def repeat(self, query: DecodedQuery, logged: LoggedRecord) -> None:
         """The query was answered before: the same record read again is done, another record is answered again."""
-        if head_of(logged).query_offset != query.offset:
-            self._log.add([Outgoing(query, logged.value, codec.MSGPACK if logged.msgpack else codec.JSON)])
+        if prediction_head(logged).query_offset != query.offset:
+            self._log.add([Outgoing(query, logged.value, logged.content_type)])
         elif not self._owes_audit(query, logged):
             self._acknowledge(query.partition, [query.offset], query.generation)
 
@@ -166,7 +133,7 @@ class Recorder:
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def _round_ended(self, answers: list[Answer], took_s: float) -> None:
+    def _round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
         self._sent(answers)
         self.delivery_s += (took_s - self.delivery_s) / MEMORY_ROUNDS
 
@@ -179,10 +146,10 @@ class Recorder:
                 continue
             pending = answer.pending
             if pending.audit is not None:
-                pending.move(RECORDED_FIRST)
+                pending.move(RECORDED)
                 self._follow(pending)
             else:
-                pending.move(RECORDED)
+                pending.move(FINISHED)
                 if alone or not self._owes_another(query):
                     done.append(query.offset)
             for again in self._recorded(query):
@@ -192,40 +159,21 @@ class Recorder:
                     done.append(again.offset)
         self._acknowledge(partition, done, generation)
 
-    def _follow(self, pending: Pending) -> None:
+    def _follow(self, pending: InFlightQuery) -> None:
         assert self._audits is not None
         self._audits.follow(pending)
 
-    def _owes_audit(self, query: Received, logged: Logged) -> bool:
-        return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_in(logged))
+    def _owes_audit(self, query: DecodedQuery, logged: LoggedRecord) -> bool:
+        return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
 
-    def _owes_another(self, query: Received) -> bool:
+    def _owes_another(self, query: DecodedQuery) -> bool:
         """Whether somebody else's prediction about the query came first, and its audit is not there."""
         (first,) = self._log.index.of(query.partition).find([query.query_id])
-        return first is not None and head_of(first).query_offset == query.offset and self._owes_audit(query, first)
+        return (
+            first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)
+        )
 
 
-def head_of(logged: Logged) -> Head:
-    """Which query a prediction answers."""
-    return _heads.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
-
-
-def named_in(logged: Logged) -> list[str]:
-    """References of the models that a prediction names."""
-    found = _asked.decode(logged.value, MSGPACK_HEADERS if logged.msgpack else ())
-    return [f"{one.model}:{one.version}" for one in (*found.models, *found.missing)]
-
-
-def answers(logged: Logged, query: Received) -> bool:
+def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
     """Whether a prediction with the query's id is about it: another application may use the same ids."""
-    return head_of(logged).application == query.application
-
-
-def read_prediction(record: ConsumerRecord[Any, Any]) -> tuple[Head | None, Logged]:
-    """A record of the predictions topic; no head for one that is no prediction, whoever wrote it."""
-    logged = Logged(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
-    try:
-        head = head_of(logged)
-    except UndecodableRecord:
-        return None, logged
-    return head, logged._replace(audited=True) if head.audited else logged
+    return prediction_head(logged).application == query.application

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_stream.query import Received
+from clipper_stream.query import DecodedQuery
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, content_type
 from clipper_topics.query import MOST_ROWS, Query, check_query
@@ -19,14 +19,14 @@ LONGEST_MS = 10**12
 
 
 @dataclass(slots=True)
-class Decoded:
+class DecodedQueries:
     """Queries of one list of records, and the records that hold none, each with the reason."""
 
-    queries: list[Received] = field(default_factory=list)
+    queries: list[DecodedQuery] = field(default_factory=list)
     undecodable: list[tuple[Record, UndecodableRecord]] = field(default_factory=list)
 
 
-def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> Decoded:
+def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> DecodedQueries:
     """Decode records of the queries topic.
 
     A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
@@ -34,7 +34,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
     carries the reason as `invalid`, and gets an answer.
     """
-    decoded = Decoded()
+    decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
     for record in records:
         kind = content_type(record.headers) if record.headers else codec.JSON
@@ -54,10 +54,10 @@ def _rows(query: Query) -> list[Any]:
     return [query.input]
 
 
-def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> Received:
+def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> DecodedQuery:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
-    return Received(
+    return DecodedQuery(
         query.query_id or offset_id(partition, offset),
         query.application,
         _rows(query),

@@ -18,8 +18,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.control.manifests import Manifests
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import Manifests, read_manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
@@ -97,7 +96,7 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
     following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
     await following.position(_readable(topics))
     unread = await following.catch_up(CATCH_UP_S)
-    following.facts.manifests = manifests
+    following.facts.declared.manifests = manifests
     comparisons = await _compared(connection, catalogue, wanted, manifests)
     at_s = time.time()
     looking = Looking(

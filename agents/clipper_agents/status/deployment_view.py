@@ -6,32 +6,26 @@ Rules of this file:
 - A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-from clipper_agents.control.manifests import Manifests
-from clipper_agents.control.state import read_drift
-from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_agents.control.selection_states import state_of
+from clipper_agents.control.state import ControlState
+from clipper_stream.selection.state import SelectionState, merge
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
-from clipper_topics.control_keys import is_drift
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
-from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
+from clipper_topics.selection_rows import RowKey, SelectionRow, keep_newest, read_row
 
-CHANGE = b"change/"
 KEPT_EVENTS = 100
 """Shown are the last few; what is older is in the topics."""
 
 LONGEST_TEXT = 300
 """Characters of a reason that somebody gave; the record has all of it."""
 
-_rows = msgspec.msgpack.Decoder(SelectionRow)
-_keys = msgspec.msgpack.Decoder(RowKey)
 Totals = dict[RowKey, SelectionRow]
 
 
@@ -55,9 +49,7 @@ class Facts:
     """Manifests, changes, hosts and selection totals, as they are now.
 
     Attributes:
-        manifests: Applications and models.
-        changes: By application and revision.
-        drifts: The newest detected change of a loss, by application and version.
+        declared: What the control topic says: manifests, changes and detections.
         reports: What each host said last, by its key.
         published: Totals without context, by key.
         contexts: Totals of contexts, by key.
@@ -67,9 +59,7 @@ class Facts:
         seen: How many events there were in all.
     """
 
-    manifests: Manifests = field(default_factory=Manifests)
-    changes: defaultdict[str, dict[int, Change]] = field(default_factory=lambda: defaultdict(dict))
-    drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
+    declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
     reports: dict[bytes, HostReport] = field(default_factory=dict)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
@@ -81,26 +71,11 @@ class Facts:
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
-        if (key or b"").startswith(CHANGE):
-            self._change(value, headers)
-        elif is_drift(key):
-            self._drift(key, value, headers)
-        else:
-            self.manifests.apply(key, value, list(headers))
-
-    def _change(self, value: bytes | None, headers: Headers) -> None:
-        try:
-            change = codec.changes.decode(value, headers)
-        except UndecodableRecord:
-            return
-        self.changes[change.application][change.revision] = change
-        self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
-
-    def _drift(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        found = read_drift(key, value, list(headers))
-        if found is not None:
-            self.drifts[found.application, found.model] = found
-            self._note(Event(at_s=found.at_ms / 1000, application=found.application, text=drift_described(found)))
+        match self.declared.apply(key, value, list(headers)):
+            case Change() as change:
+                self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
+            case DriftEvent() as drift:
+                self._note(Event(at_s=drift.at_ms / 1000, application=drift.application, text=drift_described(drift)))
 
     def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
         """Take a record of the hosts topic in; an empty value: the host has left.
@@ -127,19 +102,16 @@ class Facts:
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
-        found = _totals(key, value)
+        found = read_row(key, value)
         if found is not None and found[0].application and found[0].context is None:
             name, row = found
             self.published[name] = row
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        found = _totals(key, value)
-        if found is None or found[0].context is None:
-            return
-        name, row = found
-        if name not in self.contexts or self.contexts[name].offset <= row.offset:
-            self.contexts[name] = row
+        found = read_row(key, value)
+        if found is not None and found[0].context is not None:
+            keep_newest(self.contexts, *found)
 
     def _note(self, event: Event) -> None:
         self.events.append(event)
@@ -150,7 +122,7 @@ class Facts:
         """Totals of the application's models: those of a context, or of all queries without one."""
         rows = self.published if context is None else self.contexts
         keys = [key for key in rows if key.application == application and key.context == context]
-        return merge(_state_of(rows[key]) for key in sorted(keys, key=lambda key: key.partition))
+        return merge(state_of(rows[key].totals) for key in sorted(keys, key=lambda key: key.partition))
 
     def contexts_of(self, application: str) -> int:
         """How many contexts of the application have totals of their own."""
@@ -162,8 +134,7 @@ class Facts:
 
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""
-        found = self.changes.get(application, {})
-        return [found[revision] for revision in sorted(found, reverse=True)]
+        return [*self.declared.history(application).values()][::-1]
 
     def events_since(self, seen: int) -> list[Event]:
         """Those that came after so many."""
@@ -203,20 +174,3 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
-
-
-def _totals(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
-    try:
-        name, row = _keys.decode(key or b""), _rows.decode(value or b"")
-    except ValueError:
-        return None
-    return (name, row) if row.version == ROW_VERSION else None
-
-
-def _state_of(row: SelectionRow) -> SelectionState:
-    return SelectionState(
-        {
-            totals.model: ModelTotals(totals.count, totals.loss, totals.weighted_count, totals.weighted_loss)
-            for totals in row.totals
-        }
-    )

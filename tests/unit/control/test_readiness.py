@@ -4,7 +4,7 @@ import pytest
 from doubles_streaming import record
 
 from clipper_agents.control.readiness import ReadyHosts
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_topics import codec
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -80,7 +80,7 @@ def registry_of(hosts):
         (ModelManifest(name="c", uri="x:y", colocated=True), b"model/c:1"),
         (ApplicationManifest(name="app", models=["m:1", "c:1"]), b"application/app"),
     ]
-    registry = Registry(ready=hosts.is_ready, allowed=["x:"])
+    registry = ApplicationRegistry(ready=hosts.is_ready, allowed=["x:"])
     registry.take([record(0, (codec.models if b"model" in key else codec.applications).encode(one), key, "control")
                    for one, key in manifests])  # fmt: skip
     registry.reached("m:1")

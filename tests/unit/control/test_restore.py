@@ -3,15 +3,15 @@
 import pytest
 
 from clipper_agents.control.restore import DeclaredRestore, to_undo
-from clipper_agents.control.saved_states import read_state, state_of_rows
+from clipper_agents.control.selection_states import read_state, state_of_rows
 from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
-from clipper_topics.change import SavedRow
 from clipper_topics.restore import Restore
+from clipper_topics.selection_rows import SavedRow
 
 
 def declared(restore_id, application="app", **changes):
     settings = dict(at_ms=0, by="ada", digests={}, before=[])
-    return DeclaredRestore(restore_id, Restore(application=application, **(settings | changes)))
+    return DeclaredRestore(restore_id, Restore(application=application, **(settings | changes)), offset=0)
 
 
 def test_the_newest_restore_is_undone_and_then_the_one_before():

@@ -3,7 +3,7 @@
 import pytest
 
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_agents.router.decision_index import Logged
+from clipper_topics.logged import LoggedRecord
 
 HORIZON_MS = 10_000
 
@@ -16,7 +16,7 @@ def index(tmp_path):
 
 
 def logged(offset, value=None, **changes):
-    return Logged(offset, value or b"value %d" % offset, **({"msgpack": False} | changes))
+    return LoggedRecord(offset, value or b"value %d" % offset, **({"msgpack": False} | changes))
 
 
 def found(index, *wanted):

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from doubles_streaming import record
 
-from clipper_agents.router.applications import Registry
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
 
@@ -16,7 +16,7 @@ def changed():
 
 @pytest.fixture
 def registry(changed):
-    return Registry(changed.append)
+    return ApplicationRegistry(changed.append)
 
 
 def app(name="app", models=("m:1", "n:1"), **changes):
@@ -127,7 +127,7 @@ def test_other_bytes_of_a_model_are_another_digest(registry):
 def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
     digests = {known: set() for known in (True, False)}
     for known in (True, False):
-        for one in (Registry(), Registry()):
+        for one in (ApplicationRegistry(), ApplicationRegistry()):
             take(one, app(), model("m", sha256="0" * 64 if known else None))
             one.reached("m:1")
             digests[known].add(one.application("app").candidates[0].digest)
@@ -136,7 +136,7 @@ def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
 
 def test_an_unknown_policy_or_a_colocated_model_that_is_not_allowed_leaves_the_one_before_in_force(changed, caplog):
     refused = []
-    one = Registry(changed.append, refused=lambda: refused.append(1), allowed=["acme.models:", "/models"])
+    one = ApplicationRegistry(changed.append, refused=lambda: refused.append(1), allowed=["acme.models:", "/models"])
     take(one, app(models=["m:1"]), ModelManifest(name="m", uri="acme.models:f", colocated=True))
     one.reached("m:1")
     before = one.application("app")
@@ -157,7 +157,7 @@ def test_a_colocated_model_that_is_unpickled_is_refused_unless_the_operator_perm
     manifest = ModelManifest(name="m", uri="/models/a", runtime="joblib", sha256="0" * 64, colocated=True)
     for rules, accepted in ((STRICT, False), (FileRules(unpickle=True), True)):
         refused = []
-        one = Registry(
+        one = ApplicationRegistry(
             changed.append, refused=lambda refused=refused: refused.append(1), allowed=["/models"], files=rules
         )
         take(one, manifest)
@@ -166,7 +166,7 @@ def test_a_colocated_model_that_is_unpickled_is_refused_unless_the_operator_perm
 
 def test_a_refused_manifest_is_told_once_however_many_records_follow(changed):
     refused = []
-    one = Registry(changed.append, refused=lambda: refused.append(1))
+    one = ApplicationRegistry(changed.append, refused=lambda: refused.append(1))
     take(one, app(policy=PolicySpec(name="best")))
     for number in range(3):
         take(one, app(f"other{number}", models=()))
@@ -215,7 +215,7 @@ def test_a_retired_version_is_neither_asked_nor_reached_for_and_comes_back_when_
 
 def test_a_version_counts_while_a_host_of_it_is_ready(changed):
     ready = set()
-    one = Registry(changed.append, ready=ready.__contains__)
+    one = ApplicationRegistry(changed.append, ready=ready.__contains__)
     take(one, app(models=["m:1"], trials=[trial("n:1")]), model("m"), model("n"))
     one.reached("m:1")
     one.reached("n:1")
@@ -229,7 +229,7 @@ def test_a_version_counts_while_a_host_of_it_is_ready(changed):
 
 
 def test_a_colocated_version_is_ready_when_it_is_reached(changed):
-    one = Registry(changed.append, ready=lambda _: False, allowed=["x:"])
+    one = ApplicationRegistry(changed.append, ready=lambda _: False, allowed=["x:"])
     take(one, app(models=["m:1"]), model("m", colocated=True))
     one.reached("m:1")
     assert one.application("app").refs == ("m:1",)

@@ -8,14 +8,15 @@ from doubles_learning import prediction
 from doubles_routing import NOW_S, application, make_router, outputs_of, query
 from doubles_streaming import FakeLogReader, FakeProducer
 
-from clipper_agents.router.audit_log import AuditRecorder, audit_key, decode_audit
-from clipper_agents.router.decision_index import Decisions
-from clipper_agents.router.prediction_log import Recorder
+from clipper_agents.router.audit_log import AuditLog
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query.answer import UNHEARD
+from clipper_stream.query.answer import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
+from clipper_topics.logged import audit_key, decode_audit
 from clipper_topics.prediction import ModelAnswer
 
 PREDICTIONS, AUDITS = "predictions", "audits"
@@ -28,13 +29,13 @@ class Fixture:
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
-        self.decisions, self.audits = Decisions(folder / "decisions", 3600.0), Decisions(folder / "audits", 3600.0)
+        self.decisions, self.audits = LogIndex(folder / "decisions", 3600.0), LogIndex(folder / "audits", 3600.0)
         self.router, self.generation, self.acknowledged = make_router(APP), 0, []
-        self.auditing = AuditRecorder(
+        self.auditing = AuditLog(
             Outbox(self.producer), self.reader, AUDITS, self.audits, self.router,
             generation=lambda: self.generation, acknowledge=self.acknowledge,
         )  # fmt: skip
-        self.recorder = Recorder(
+        self.recorder = PredictionLog(
             Outbox(self.producer), self.reader, PREDICTIONS, self.decisions,
             generation=lambda: self.generation, recorded=self.router.recorded, acknowledge=self.acknowledge,
             sent=lambda _: None, audits=self.auditing,
@@ -157,7 +158,7 @@ async def test_a_query_whose_router_ended_before_the_audit_has_one_at_once_in_wh
     assert fixture.router.in_flight == 1
     await fixture.idle()
     (audit,) = fixture.log(AUDITS)
-    assert [(each.model, each.reason, each.explanation) for each in audit.missing] == [("s", *UNHEARD)]
+    assert [(each.model, each.reason, each.explanation) for each in audit.missing] == [("s", *LOST_AUDIT)]
     assert (audit.models, fixture.acknowledged, fixture.router.in_flight) == ([], [4], 0)
 
 

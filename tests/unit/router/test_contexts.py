@@ -10,10 +10,9 @@ from doubles_learning import logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
-from clipper_agents.router.decision_index import Decisions
-from clipper_agents.router.feedback_processor import Learner
-from clipper_agents.router.restore_markers import Restores
-from clipper_agents.router.selection_store import MAX_PREPARED, Selection, newer
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.feedback_processor import FeedbackProcessor
+from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore, newer
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
@@ -33,7 +32,7 @@ def make_selection(folder):
         newer=newer,
     )
     table.app.tables.add(table)
-    return Selection(table, PARTITIONS), table
+    return SelectionStore(table, PARTITIONS), table
 
 
 def own(selection):
@@ -54,7 +53,7 @@ def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_
     producer = FakeProducer(batch_bytes=900 * 1024)
     selection, _ = make_selection(tmp_path / "first")
     own(selection)
-    decisions = Decisions(tmp_path / "decisions", 3600.0)
+    decisions = LogIndex(tmp_path / "decisions", 3600.0)
     for partition in range(PARTITIONS):
         told = [
             (f"{context}/{turn}", logged(0, f"{context}/{turn}", context=f"c{context}", outputs=OUTPUTS))
@@ -65,11 +64,11 @@ def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_
     app = SimpleNamespace(generation=0, state_lock=asyncio.Lock(), outbox=Outbox(producer))
     metrics = SimpleNamespace(outcomes=Counter(), count_dead_letters=None)
     metrics.count_feedback = lambda outcome, count: metrics.outcomes.update({outcome: count})
-    registry = SimpleNamespace(application={"app": APP}.get)
-    audits = Decisions(tmp_path / "audits", 3600.0)
-    learner = Learner(
+    registry = SimpleNamespace(application={"app": APP}.get, restore={}.get)
+    audits = LogIndex(tmp_path / "audits", 3600.0)
+    learner = FeedbackProcessor(
         app, Catalogue(partitions=PARTITIONS), registry, selection, decisions, audits, None, metrics,
-        Restores(), lambda: 0,
+        lambda: 0,
     )  # fmt: skip
 
     async def learn_all():

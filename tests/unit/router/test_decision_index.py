@@ -5,9 +5,10 @@ import shutil
 import damage
 import pytest
 
-from clipper_agents.router.decision_index import Decisions, Logged, PartitionDecisions
+from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.streaming.databases import DatabaseCorrupt, open_anew
 from clipper_agents.streaming.rocksdb_options import options
+from clipper_topics.logged import LoggedRecord
 
 HOUR_S = 3600.0
 
@@ -19,18 +20,18 @@ def folder(tmp_path):
 
 @pytest.fixture
 def decisions(folder):
-    found = PartitionDecisions(folder, HOUR_S)
+    found = PartitionIndex(folder, HOUR_S)
     yield found
     found.close()
 
 
 def value(offset, text=b"{}"):
-    return Logged(offset, text, msgpack=False)
+    return LoggedRecord(offset, text, msgpack=False)
 
 
 def test_decisions_are_found_by_query_id(decisions):
-    decisions.index([("q1", value(0, b"one")), ("q2", Logged(1, b"two", msgpack=True))], 1, HOUR_S)
-    assert decisions.find(["q2", "unknown", "q1"]) == [Logged(1, b"two", msgpack=True), None, value(0, b"one")]
+    decisions.index([("q1", value(0, b"one")), ("q2", LoggedRecord(1, b"two", msgpack=True))], 1, HOUR_S)
+    assert decisions.find(["q2", "unknown", "q1"]) == [LoggedRecord(1, b"two", msgpack=True), None, value(0, b"one")]
     assert decisions.last_offset == 1
 
 
@@ -65,7 +66,7 @@ def test_everything_is_there_after_a_restart(folder, decisions):
     decisions.index([("q2", value(1))], 1, 2.5 * HOUR_S)
     decisions.credit([("q1", 5)], 6, 2.5 * HOUR_S)
     decisions.close()
-    again = PartitionDecisions(folder, HOUR_S)
+    again = PartitionIndex(folder, HOUR_S)
     assert (again.find(["q1", "q2"]), again.credits(["q1"])) == ([value(0), value(1)], [5])
     assert (again.last_offset, again.credited_upto) == (1, 6)
     again.close()
@@ -91,7 +92,7 @@ def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions)
     (folder / "8.dropped").mkdir()
     (folder / "8.dropped" / "000012.sst").write_bytes(b"half")
     decisions.close()
-    again = PartitionDecisions(folder, HOUR_S)
+    again = PartitionIndex(folder, HOUR_S)
     assert [path.name for path in folder.iterdir()] == ["10"]
     assert again.find(["q"]) == [value(0)]
     again.close()
@@ -108,7 +109,7 @@ def test_an_index_of_another_log_is_forgotten(folder, decisions):
 
 
 def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):
-    decisions = Decisions(tmp_path, HOUR_S)
+    decisions = LogIndex(tmp_path, HOUR_S)
     decisions.of(0).index([("q", value(0))], 0, HOUR_S)
     decisions.of(1).index([("q", value(5))], 5, HOUR_S)
     decisions.keep_only([1])
@@ -122,7 +123,7 @@ def crashed(folder):
     copy = folder.parent / "after the crash"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
-    return PartitionDecisions(copy, HOUR_S)
+    return PartitionIndex(copy, HOUR_S)
 
 
 def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
@@ -147,8 +148,8 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
 def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
     decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
     assert decisions.find(["q1", "q2"]) == [
-        Logged(0, b"one", msgpack=False, audited=True),
-        Logged(1, b"two", msgpack=True),
+        LoggedRecord(0, b"one", msgpack=False, audited=True),
+        LoggedRecord(1, b"two", msgpack=True),
     ]
     assert decisions.last_offset == 5
 
@@ -171,12 +172,12 @@ def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, 
     """Else the offset in one database would vouch for what another has lost."""
     for place in (two_ages / "10", two_ages / "11"):
         open_anew(place, options).close()  # another table file, of what was logged nowhere
-    again = PartitionDecisions(two_ages, HOUR_S)
+    again = PartitionIndex(two_ages, HOUR_S)
     again._ages[int(age)].put(b"more", b"x" * 1000)
     again._ages[int(age)].flush()
     again.close()
     damage.ON_TABLES[harm](two_ages / age)
-    again = PartitionDecisions(two_ages, HOUR_S)
+    again = PartitionIndex(two_ages, HOUR_S)
     assert again.find(["q0", "q1", "q2"]) == [None] * 3
     assert (again.last_offset, again.credited_upto) == (-1, -1)
     again.index([("q0", value(0))], 0, 11.5 * HOUR_S)
@@ -190,7 +191,7 @@ def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexe
     decisions.index([(one, value(number, b"v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
     decisions.close()
     damage.flip(damage.oldest(folder / "10", "*.sst"), 0.5)
-    again = PartitionDecisions(folder, HOUR_S)
+    again = PartitionIndex(folder, HOUR_S)
     assert again.last_offset == 99
     with pytest.raises(DatabaseCorrupt, match="built anew"):
         again.find(ids)
@@ -198,7 +199,7 @@ def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexe
         again.index_new([("new", 100, b"{}", False, False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
     again.close()
     assert not folder.exists()
-    again = PartitionDecisions(folder, HOUR_S)
+    again = PartitionIndex(folder, HOUR_S)
     assert again.last_offset == -1
     again.close()
 
@@ -206,7 +207,7 @@ def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexe
 @pytest.mark.parametrize("name", ["foo", "-1", "007", "lost+found", "٣"])
 def test_a_foreign_file_is_left_alone(two_ages, name, caplog):
     (two_ages / name).write_text("somebody's")
-    again = PartitionDecisions(two_ages, HOUR_S)
+    again = PartitionIndex(two_ages, HOUR_S)
     assert again.find(["q2"]) == [value(2)]
     again.close()
     assert (two_ages / name).read_text() == "somebody's"
@@ -215,8 +216,8 @@ def test_a_foreign_file_is_left_alone(two_ages, name, caplog):
 
 def test_a_file_in_place_of_the_folder_or_of_a_database_is_set_aside(tmp_path):
     (tmp_path / "0").write_bytes(b"")
-    PartitionDecisions(tmp_path / "0", HOUR_S).close()
+    PartitionIndex(tmp_path / "0", HOUR_S).close()
     (tmp_path / "0" / "12").write_bytes(b"")
-    again = PartitionDecisions(tmp_path / "0", HOUR_S)
+    again = PartitionIndex(tmp_path / "0", HOUR_S)
     assert again.last_offset == -1
     again.close()

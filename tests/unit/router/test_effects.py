@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clipper_agents.router.effects import Carrier
+from clipper_agents.router.effects import EffectRunner
 from clipper_stream.query import Effects, Request
 
 
@@ -21,7 +21,9 @@ class Fixture:
         recorder = SimpleNamespace(put=self.put)
         metrics = SimpleNamespace(count_cache=self.count_cache, count_coalesced=self.count_coalesced)
         self.spawned = asyncio.Event()
-        self.carrier = Carrier(self, recorder, sender, lambda request: request.ref == "here:1", metrics, self.spawn)
+        self.carrier = EffectRunner(
+            self, recorder, sender, lambda request: request.ref == "here:1", metrics, self.spawn
+        )
 
     def put(self, answers, audits):
         self.answers += answers

@@ -9,19 +9,18 @@ from doubles_learning import feedback, logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
-from clipper_agents.router.audit_log import audit_key
-from clipper_agents.router.decision_index import Decisions, Logged
-from clipper_agents.router.feedback_processor import FORWARDED, Learner
-from clipper_agents.router.restore_markers import Restores
-from clipper_agents.router.selection_store import NO_ROW
+from clipper_agents.control.state import ControlState
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.feedback_processor import FORWARDED, FeedbackProcessor
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.control_keys import restore_key
+from clipper_topics.logged import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+from clipper_topics.selection_rows import NO_ROW, SavedRow
 
 CATALOGUE = Catalogue(partitions=3)
 
@@ -65,9 +64,9 @@ class Fixture:
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
-        self.audits = Decisions(folder / "audits", 3600.0)
+        self.audits = LogIndex(folder / "audits", 3600.0)
         self.decisions, self.selection, self.metrics = (
-            Decisions(folder / "decisions", 3600.0),
+            LogIndex(folder / "decisions", 3600.0),
             FakeSelection(),
             FakeMetrics(),
         )
@@ -75,11 +74,12 @@ class Fixture:
         self.app = SimpleNamespace(
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
-        registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
-        self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
-        self.learner = Learner(
+        self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
+        applications = {"app": application("app", ("a:1",))}
+        registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
+        self.learner = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
-            self.restores, self.followed_upto,
+            self.followed_upto,
         )  # fmt: skip
 
     def followed_upto(self):
@@ -317,7 +317,7 @@ async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
     def follow_at_the_third_look():
         looks.append(fixture.selection.position(0))
         if len(looks) == 3:
-            fixture.restores.take([followed])
+            fixture.control.take([followed])
             fixture.followed = 1
 
     fixture.on_followed = follow_at_the_third_look
@@ -381,7 +381,7 @@ def decide_with_audit(fixture, query_id, query_offset):
 def record_audit(fixture, query_id, query_offset, **outputs):
     index, offset = fixture.audits.of(0), fixture.audits.of(0).last_offset + 1
     value = audit(query_id, query_offset, **outputs)
-    index.index([(audit_key(query_id, query_offset), Logged(offset, value, msgpack=False))], offset, 1e9)
+    index.index([(audit_key(query_id, query_offset), LoggedRecord(offset, value, msgpack=False))], offset, 1e9)
 
 
 def losses(fixture):

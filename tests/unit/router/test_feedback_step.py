@@ -7,17 +7,15 @@ from doubles_streaming import record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.router.decision_index import Logged
 from clipper_agents.router.feedback_step import OrphanFeedback, UnusableFeedback, learn
-from clipper_agents.router.prediction_records import NAMED
 from clipper_agents.router.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.change import SavedRow
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
+from clipper_topics.logged import LoggedRecord
+from clipper_topics.prediction import NAMED, Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SavedRow, SelectionRow
 
 APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
 KEY = ("app", None)
@@ -113,7 +111,9 @@ def test_contexts_have_rows_of_their_own():
 def test_a_query_of_several_rows_is_scored_by_the_mean_of_its_rows():
     several = prediction("q", output=None)
     several.outputs, several.models[0].outputs, several.models[0].output = [1, 2], [1, 2], None
-    step = step_of([feedback(7, "q", label=[1, 3])], {"q": Logged(0, codec.predictions.encode(several), msgpack=False)})
+    step = step_of(
+        [feedback(7, "q", label=[1, 3])], {"q": LoggedRecord(0, codec.predictions.encode(several), msgpack=False)}
+    )
     assert losses(step.rows[KEY]) == {"a:1": (1.0, 0.5)}
 
 
@@ -223,7 +223,7 @@ def test_a_restore_of_an_application_that_is_not_declared_counts():
 def test_an_audit_scores_what_it_names_and_leaves_what_the_prediction_says_as_it_is():
     told = [ModelAnswer(model=name, version="1", propensity=0.25, output=9, served=False) for name in ("a", "b")]
     late = [Missing(model="c", version="1", propensity=0.5, reason="late", served=False)]
-    audit = Logged(0, codec.audits.encode(Audit(query_id="q", models=told, missing=late)), msgpack=False)
+    audit = LoggedRecord(0, codec.audits.encode(Audit(query_id="q", models=told, missing=late)), msgpack=False)
     step = step_of([feedback(7, "q", label=1)], {"q": logged(0, "q")}, audits={"q": audit})
     totals = {one.model: (one.count, one.loss, one.weighted_loss) for one in step.rows[KEY].totals}
     assert totals == {"a:1": (1.0, 0.0, 0.0), "b:1": (1.0, 1.0, 4.0)}

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from clipper_agents.router.model_discovery import Reaching
+from clipper_agents.router.model_discovery import ModelDiscovery
 from clipper_stream.errors import ModelNotLoaded
 from clipper_topics.manifests import ModelManifest
 
@@ -14,7 +14,7 @@ class Fixture:
     def __init__(self, *models):
         self.unreached = list(models)
         self.asked, self.failures, self.gates, self.second = [], {}, {}, asyncio.Event()
-        self.reaching = Reaching(self, self.find, self.load)
+        self.reaching = ModelDiscovery(self, self.find, self.load)
 
     def reached(self, ref):
         self.unreached = [model for model in self.unreached if model.ref != ref]

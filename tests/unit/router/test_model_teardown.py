@@ -3,7 +3,7 @@
 import asyncio
 
 from clipper_agents.control.readiness import ReadyHosts
-from clipper_agents.router.model_teardown import Releasing
+from clipper_agents.router.model_teardown import ModelTeardown
 
 
 class Fixture:
@@ -15,7 +15,7 @@ class Fixture:
         self.unloading.set()
         self.began = asyncio.Event()
         self.tasks = []
-        self.releasing = Releasing(self, ReadyHosts(), self, self.unload, self.forget, self.spawn, look_s=0.0)
+        self.releasing = ModelTeardown(self, ReadyHosts(), self, self.unload, self.forget, self.spawn, look_s=0.0)
 
     def close(self, ref):
         self.busy -= 1

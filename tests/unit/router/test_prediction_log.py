@@ -9,19 +9,20 @@ from doubles_learning import logged
 from doubles_routing import NOW_S, application, query
 from doubles_streaming import FakeLogReader, FakeProducer
 
-from clipper_agents.router.decision_index import Decisions, Logged
-from clipper_agents.router.prediction_log import Recorder, answers, head_of
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query.answer import refusal
-from clipper_stream.query.in_flight import Pending
-from clipper_stream.query.lifecycle import Event, Way
+from clipper_stream.query.in_flight import InFlightQuery
+from clipper_stream.query.lifecycle import REFUSED
+from clipper_topics.logged import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
 
 
 def answer_to(one):
-    pending = Pending(one)
-    pending.move(Way(Event.REFUSE, Event.DEFAULT))
+    pending = InFlightQuery(one)
+    pending.move(REFUSED)
     return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
 
 
@@ -31,9 +32,9 @@ class Fixture:
     def __init__(self, folder):
         self.producer = FakeProducer(batch_bytes=700)
         self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
-        self.decisions = Decisions(folder, 3600.0)
+        self.decisions = LogIndex(folder, 3600.0)
         self.generation, self.acknowledged, self.repeats, self.sent = 0, [], {}, []
-        self.recorder = Recorder(
+        self.recorder = PredictionLog(
             Outbox(self.producer), self.reader, TOPIC, self.decisions,
             generation=lambda: self.generation,
             recorded=lambda one: self.repeats.pop(one.query_id, []),
@@ -55,7 +56,7 @@ class Fixture:
 
 
 def head_of_value(value):
-    return head_of(Logged(0, value, msgpack=False))
+    return prediction_head(LoggedRecord(0, value, msgpack=False))
 
 
 def recording(test):

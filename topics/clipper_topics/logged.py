@@ -1,0 +1,135 @@
+"""Predictions and audits as they stand in their logs: the bytes, and the little that finds them again.
+
+A router keeps the bytes of every prediction in an index, and a replay on disk. Decoding a whole prediction costs ten
+times as much as its head, so only what feedback is about is ever decoded.
+"""
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.codec import Codec, Headers, UndecodableRecord, content_type
+from clipper_topics.prediction import Prediction
+
+
+class LogRecord(Protocol):
+    """A record of a topic, as aiokafka reads it."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class LoggedRecord(NamedTuple):
+    """One prediction or one audit in its log.
+
+    Attributes:
+        offset: Of the record.
+        value: The record's value.
+        msgpack: Whether the value is msgpack; otherwise it is JSON.
+        audited: Whether a prediction says that an audit follows.
+    """
+
+    offset: int
+    value: bytes
+    msgpack: bool
+    audited: bool = False
+
+    @property
+    def content_type(self) -> str:
+        """The content type of the value."""
+        return codec.MSGPACK if self.msgpack else codec.JSON
+
+
+class PredictionHead(msgspec.Struct):
+    """The part of a prediction that tells which query it answers, and whether an audit follows."""
+
+    query_id: str
+    application: str = ""
+    query_offset: int = -1
+    audited: bool = False
+
+
+class _NamedModel(msgspec.Struct):
+    model: str
+    version: str
+
+
+class _NamedModels(msgspec.Struct):
+    """The part of a prediction that names models."""
+
+    models: list[_NamedModel] = []
+    missing: list[_NamedModel] = []
+
+
+_heads, _named_models = Codec(PredictionHead), Codec(_NamedModels)
+
+
+def audit_key(query_id: str, query_offset: int) -> str:
+    """The key under which the audit of one record of a query is indexed.
+
+    >>> audit_key("order 7", 41)
+    '41 order 7'
+    """
+    return f"{query_offset} {query_id}"
+
+
+def prediction_head(logged: LoggedRecord) -> PredictionHead:
+    """The head of a prediction.
+
+    Raises:
+        UndecodableRecord: the bytes are no prediction.
+    """
+    return _heads.decode_as(logged.content_type, logged.value)
+
+
+def named_models(logged: LoggedRecord) -> list[str]:
+    """References of the models that a prediction names."""
+    found = _named_models.decode_as(logged.content_type, logged.value)
+    return [f"{one.model}:{one.version}" for one in (*found.models, *found.missing)]
+
+
+def decode_prediction(logged: LoggedRecord) -> Prediction:
+    """The whole prediction."""
+    return codec.predictions.decode_as(logged.content_type, logged.value)
+
+
+def decode_audit(logged: LoggedRecord) -> Audit:
+    """The whole audit.
+
+    Raises:
+        UndecodableRecord: the bytes are no audit.
+    """
+    return codec.audits.decode_as(logged.content_type, logged.value)
+
+
+def read_prediction(record: LogRecord) -> tuple[str, LoggedRecord] | None:
+    """The query id and the content of a record of the predictions topic; None for a record that is no prediction."""
+    logged = _logged(record)
+    try:
+        head = prediction_head(logged)
+    except UndecodableRecord:
+        return None
+    return head.query_id, logged._replace(audited=True) if head.audited else logged
+
+
+def read_audit(record: LogRecord) -> tuple[str, LoggedRecord] | None:
+    """The `audit_key` and the content of a record of the audits topic; None for a record that is no audit.
+
+    The audit is decoded wholly, so that whatever is indexed can be learned from.
+    """
+    logged = _logged(record)
+    try:
+        audit = decode_audit(logged)
+    except UndecodableRecord:
+        return None
+    return audit_key(audit.query_id, audit.query_offset), logged
+
+
+def _logged(record: LogRecord) -> LoggedRecord:
+    return LoggedRecord(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)
