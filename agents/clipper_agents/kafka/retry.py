@@ -73,6 +73,3 @@ async def retry(what: str, ask: Callable[[], Awaitable[T]], within_s: float = ma
 def is_transient(error: Exception) -> bool:
     """Whether an error of aiokafka's says that nobody answered, or that leaders are moving."""
     return isinstance(error, (OSError, KafkaTimeoutError)) or bool(getattr(error, "retriable", False))
-
-
-passes = is_transient
