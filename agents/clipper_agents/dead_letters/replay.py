@@ -24,7 +24,7 @@ BATCH_LETTERS = 500
 BATCH_BYTES = 32 << 20
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """What became of one letter: where it went, or why it was left alone."""
 
     position: int
@@ -88,7 +88,7 @@ class Replayer:
             return "it was replayed before: --again sends it once more"
         return refusal(letter, self._catalogue, self._topics)
 
-    async def replay(self, letters: Sequence[Letter]) -> list[Outcome]:
+    async def replay(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
         """Send the letters, except where there is a reason not to; what became of each, in their order.
 
         Raises:
@@ -99,9 +99,11 @@ class Replayer:
         await self._replayed.note([letter.position for letter in chosen])
         sent = dict(zip([letter.position for letter in chosen], await self._send(chosen), strict=True))
         await self._replayed.note([one.position for one in sent.values() if one.sent_to is None], replayed=False)
-        return [sent.get(position) or Outcome(position, None, reason or "") for position, reason in reasons.items()]
+        return [
+            sent.get(position) or ReplayOutcome(position, None, reason or "") for position, reason in reasons.items()
+        ]
 
-    async def _send(self, letters: Sequence[Letter]) -> list[Outcome]:
+    async def _send(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
         under_way = [await self._begin(letter) for letter in letters]
         return [await self._sent(letter, future) for letter, future in zip(letters, under_way, strict=True)]
 
@@ -117,14 +119,14 @@ class Replayer:
             return error
         return future
 
-    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> Outcome:
+    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> ReplayOutcome:
         try:
             if isinstance(under_way, KafkaError):
                 raise under_way
             stored = await under_way
         except KafkaError as error:
-            return Outcome(letter.position, None, f"the broker does not take it: {error!r}")
-        return Outcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
+            return ReplayOutcome(letter.position, None, f"the broker does not take it: {error!r}")
+        return ReplayOutcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
 
 
 async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:

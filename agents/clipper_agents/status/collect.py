@@ -22,7 +22,7 @@ from clipper_agents.control.state import Manifests, read_manifests
 from clipper_agents.kafka.admin import administration, unreachable
 from clipper_agents.kafka.attempts import REQUEST_S, WITHIN_S, again
 from clipper_agents.status.build import Looking
-from clipper_agents.status.model import Comparison, Workers
+from clipper_agents.status.model import Comparison, WorkerMetrics
 from clipper_agents.status.problems import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_agents.status.processes import read_metrics
 from clipper_agents.status.tailer import Following
@@ -161,7 +161,7 @@ async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue)
         return _readable(_topics(await admin.describe_topics(), catalogue))
 
 
-def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
+def _workers(groups: Iterable[GroupStatus], served: WorkerMetrics) -> WorkerMetrics:
     """What the workers serve, with what their groups say."""
     of_hosts = {group.model: group for group in groups if group.model is not None}
     return replace(
