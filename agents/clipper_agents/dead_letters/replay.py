@@ -16,8 +16,10 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter
 from clipper_agents.dead_letters.replayed_marks import Replayed
+from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.errors import NoSuchLetter
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import PREFIX
 
 BATCH_LETTERS = 500
@@ -143,6 +145,6 @@ async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Lette
         yield batch
 
 
-def replaying_producer(**connection: Any) -> AIOKafkaProducer:
-    """A producer for `Replayer`, of the connection's arguments."""
-    return AIOKafkaProducer(**connection, acks="all", enable_idempotence=False, max_request_size=LARGEST_RECORD_BYTES)
+def replaying_producer(kafka: KafkaConnection) -> AIOKafkaProducer:
+    """A producer for `Replayer`."""
+    return make_producer(kafka, idempotent=False, max_request_size=LARGEST_RECORD_BYTES)
