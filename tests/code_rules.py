@@ -127,3 +127,23 @@ def long_test_names(modules: Iterable[Module], longest: int = 80) -> list[str]:
         and node.name.startswith("test_")
         and len(node.name) > longest
     ]
+
+
+KAFKA_CLIENTS = frozenset({"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"})
+
+
+def built_kafka_clients(modules: Iterable[Module]) -> list[str]:
+    """Calls of aiokafka's client classes, or calls that are handed one of them, by module and line."""
+    return [
+        f"{module.name}:{node.lineno} {name}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        for name in map(_last_name, (node.func, *node.args, *(keyword.value for keyword in node.keywords)))
+        if name in KAFKA_CLIENTS
+    ]
+
+
+def _last_name(node: ast.expr) -> str:
+    """`b` of `a.b` and of `b`; empty for any other expression."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

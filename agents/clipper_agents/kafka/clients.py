@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka import aiokafka_patches
@@ -116,6 +117,11 @@ def _told(future: "asyncio.Future[Any]") -> None:
 def make_admin(kafka: KafkaConnection, request_s: float = TIMEOUT_S) -> AIOKafkaAdminClient:
     """An admin client; it is to be started, and closed."""
     return AIOKafkaAdminClient(**kafka.aiokafka(), request_timeout_ms=int(request_s * 1000))
+
+
+def make_client(kafka: KafkaConnection) -> AIOKafkaClient:
+    """A client for single requests; it is to be bootstrapped, and closed."""
+    return AIOKafkaClient(**kafka.aiokafka())
 
 
 @asynccontextmanager
