@@ -21,14 +21,12 @@ from clipper_agents.replay.learning_config import ways_of
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_agents.router.feedback_step import OrphanFeedback
-from clipper_agents.router.restore_markers import Restores
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter
 
-MOST_RESTORES = 10**9
-"""All that are on the control topic: a fold from the beginning meets the oldest of them."""
-ORPHAN = f"{OrphanFeedback.__module__}.{OrphanFeedback.__qualname__}"
+ORPHAN = OrphanFeedback.__qualname__
+"""Name of the error in a dead letter; its module is another in logs of other releases."""
 
 
 async def verify(
@@ -89,15 +87,13 @@ async def read_known(logs: Logs, catalogue: Catalogue, horizon_s: float, applica
     """What all partitions share; arguments as of `verify`."""
     changelog = catalogue.selection_changelog
     ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
-    control, restores = ControlState(), Restores(MOST_RESTORES)
+    control = ControlState(saved_rows=False)
     async for records in _whole(logs, catalogue.control):
-        restores.take(records)
-        for record in records:
-            control.apply(record.key, record.value, record.headers)
+        control.take(records)
     return Known(
         catalogue=catalogue,
         ways=ways_of(control),
-        restores=restores,
+        restores=control.restores,
         orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,
         horizon_s=horizon_s,
@@ -131,7 +127,7 @@ async def _orphans(logs: Logs, catalogue: Catalogue) -> dict[int, set[int]]:
                 letter = read_dead_letter(record.headers)
             except NotADeadLetter:
                 continue
-            if letter.topic == catalogue.feedback and letter.exception == ORPHAN:
+            if letter.topic == catalogue.feedback and letter.exception.rpartition(".")[2] == ORPHAN:
                 found.setdefault(letter.partition, set()).add(letter.offset)
     return found
 

@@ -29,7 +29,6 @@ from clipper_agents.router.model_discovery import ModelDiscovery
 from clipper_agents.router.model_teardown import ModelTeardown
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.restore_markers import Restores
 from clipper_agents.router.selection_store import SelectionStore, newer
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
@@ -112,8 +111,7 @@ class RouterProcess:
             settings.allowed,
             files=settings.files,
         )
-        self.restores = Restores()
-        self.control = Follower(settings.kafka, catalogue.control, self._take_control)
+        self.control = Follower(settings.kafka, catalogue.control, self.registry.take)
         self.followers = [
             self.control,
             Follower(settings.kafka, catalogue.selection, self.selection.take_published),
@@ -174,7 +172,6 @@ class RouterProcess:
             self.audits,
             self.recorder,
             self.metrics,
-            self.restores,
             self.control.followed_upto,
         )
         self.carrier = EffectRunner(
@@ -242,10 +239,6 @@ class RouterProcess:
             latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
             name = application.name if application else UNKNOWN_APPLICATION
             self.metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
-
-    def _take_control(self, records: list[ConsumerRecord[Any, Any]]) -> None:
-        self.restores.take(records)
-        self.registry.take(records)
 
     # --- state ------------------------------------------------------------------------------------------------------
     async def _restore(self, owned: set[int]) -> None:

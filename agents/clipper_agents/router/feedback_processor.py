@@ -23,7 +23,7 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.restore_markers import Restored, Restores, is_marker, read_markers
+from clipper_agents.router.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -55,14 +55,13 @@ class FeedbackProcessor:
         audits: LogIndex,
         recorder: PredictionLog,
         metrics: RouterMetrics,
-        restores: Restores,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
+        """Args as named; `followed_upto` is up to which offset the registry has the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._recorder, self._metrics = recorder, metrics
-        self._restores, self._followed_upto = restores, followed_upto
+        self._followed_upto = followed_upto
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
         """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
@@ -78,7 +77,7 @@ class FeedbackProcessor:
             if not await self._await_declarations(claims, generation):
                 return False
             here, elsewhere = self._split(partition, found)
-            markers, refused = read_markers(claims, self._restores.find, self._catalogue.partitions)
+            markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
             step = self._step(partition, here, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
@@ -132,7 +131,7 @@ class FeedbackProcessor:
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
-        if all(self._restores.find(restore_id_of(record.headers) or "") for record in claims):
+        if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
             return True
         control = TopicPartition(self._catalogue.control, 0)
         end = (await self._app.log_reader.end_offsets([control]))[control]

@@ -71,8 +71,8 @@ def test_every_parameter_and_protocol_is_on_the_page():
         ("## LightGBM and XGBoost", boosting._KNOWN),
         ("## Open Inference Protocol", oip_http._KNOWN),
     ):
-        table = PAGE.split(section)[1].split("| parameter |")[1].split("\n\n")[0]
-        assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(known)
+        listed = PAGE.split(section)[1].split("Parameters, with defaults:\n\n")[1].split("\n\n")[0]
+        assert set(re.findall(r"^- `(\w+)` \(", listed, flags=re.MULTILINE)) == set(known)
     assert all(f"`{protocol}://" in PAGE for protocol in PROTOCOLS)
     assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("- `torch_export`")[0]
     assert mlflow_pyfunc.NEEDS_DIGEST
