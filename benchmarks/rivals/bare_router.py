@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import uvloop
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka import lean_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -51,7 +51,7 @@ class BareRouter:
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
         self.settings, self._max_in_flight = settings, max_in_flight
         self.stage, self.metrics = untimed, RouterMetrics()
-        self.registry = ApplicationRegistry()
+        self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
         self.router = Router(self.registry.application, _choice, self.caches.of, _OutputCodec())
@@ -75,8 +75,9 @@ class BareRouter:
     async def declare(self) -> None:
         """Know the applications and load the models."""
         models, applications = self.settings.models, self.settings.applications
-        self.registry.take(_record(key_of(each), codec.models.encode(each)) for each in models)
-        self.registry.take(_record(key_of(each), codec.applications.encode(each)) for each in applications)
+        topic = self.settings.catalogue.control
+        self.registry.take(_record(topic, key_of(each), codec.models.encode(each)) for each in models)
+        self.registry.take(_record(topic, key_of(each), codec.applications.encode(each)) for each in applications)
         for model in self.settings.models:
             await self.colocated.load(model)
             self.registry.reached(model.ref)
@@ -118,8 +119,8 @@ def _choice(application: Any, _partition: int, _context: str | None) -> Any:
     return application.policy.prepare(SelectionState(), application.refs)
 
 
-def _record(key: bytes, value: bytes) -> Any:
-    return SimpleNamespace(key=key, value=value, headers=())
+def _record(topic: str, key: bytes, value: bytes) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, len(key), len(value), ())
 
 
 def _fail(task: "asyncio.Future[Any]") -> None:
