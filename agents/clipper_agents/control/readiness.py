@@ -13,17 +13,17 @@ Rules of this file:
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
 from clipper_agents.control.state import shown_key
-from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.reader import Record, open_reader
+from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S
+from clipper_agents.kafka.tailer import POLL_S, TopicTailer, open_tailer
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.kafka.whole_topic import committed_consumer, whole_partitions
 from clipper_agents.observability.logging import event
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -73,7 +73,7 @@ class ReadyHosts:
         self._serving: Counter[str] = Counter()
         self._once: set[str] = set()
 
-    def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> bool:
+    def take(self, records: Iterable[Record]) -> bool:
         """Take in records of the hosts topic; whether another version is ready now."""
         before = self._once | self._serving.keys()
         for record in records:
@@ -109,14 +109,11 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
     """
     if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
         return {}
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        return (await _host_states(consumer, catalogue)).reports
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    hosts = HostStates()
+    async with open_reader(connection, isolation_level="read_committed") as reader:
+        for record in await reader.read_all([TopicPartition(catalogue.hosts, 0)]):
+            _said(hosts, record)
+    return hosts.reports
 
 
 async def wait_for_host(
@@ -138,41 +135,37 @@ async def wait_for_host(
     Raises:
         KafkaUnreachable: no broker answers.
     """
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        hosts = await _host_states(consumer, catalogue)
+    async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
+        await tailer.begin([TopicPartition(catalogue.hosts, 0)])
+        hosts = HostStates()
+        async with asyncio.timeout(TIMEOUT_S):
+            while tailer.behind:
+                for records in (await tailer.poll()).values():
+                    for record in records:
+                        _said(hosts, record)
         before = [each for each in hosts.reports.values() if each.model == ref]
         for each in before:
             on_report(each)
         ready = [each for each in before if each.state == "ready"]
-        if ready:
-            return ready[0]
-        async with asyncio.timeout(within_s):
-            async for record in consumer:
-                report = _said(hosts, record)
-                if report is None or report.model != ref:
-                    continue
-                on_report(report)
-                if report.state in {"ready", "failed"}:
-                    return report
-    except TimeoutError:
-        return None
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+        return ready[0] if ready else await _new_report(tailer, hosts, ref, within_s, on_report)
+
+
+async def _new_report(
+    tailer: TopicTailer, hosts: HostStates, ref: str, within_s: float, on_report: OnReport
+) -> HostReport | None:
+    """The first report of a version that says it is ready or has failed; None when there is none in time."""
+    end_s = time.monotonic() + within_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        for records in (await tailer.poll(wait_s=min(POLL_S, left_s))).values():
+            for report in [_said(hosts, record) for record in records]:
+                if report is not None and report.model == ref:
+                    on_report(report)
+                    if report.state in {"ready", "failed"}:
+                        return report
     return None
 
 
-async def _host_states(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> HostStates:
-    hosts = HostStates()
-    for record in await whole_partitions(consumer, [TopicPartition(catalogue.hosts, 0)]):
-        _said(hosts, record)
-    return hosts
-
-
-def _said(hosts: HostStates, record: ConsumerRecord[Any, Any]) -> HostReport | None:
+def _said(hosts: HostStates, record: Record) -> HostReport | None:
     """What a host says in a record; None for one that has left, and for what is no report."""
     with contextlib.suppress(UndecodableRecord):
         report = hosts.apply(record.key, record.value, record.headers)
