@@ -86,14 +86,6 @@ class DeploymentView:
             headers: The record's.
             at_s: Its timestamp, seconds since the epoch.
         """
-<<<<<<< HEAD
-        known = key or b""
-        if not value:
-            if (left := self.reports.pop(known, None)) is not None:
-                self._note(at_s, f"host {left.instance} of {left.model} left")
-            return
-=======
->>>>>>> main
         try:
             report = self.hosts.apply(key, value, list(headers))
         except UndecodableRecord:
@@ -102,15 +94,10 @@ class DeploymentView:
             return
         host = f"host {report.instance} of {report.model}"
         if not value:
-            self._note(Event(at_s=at_s, text=f"{host} left"))
+            self._note(at_s, f"{host} left")
             return
         why = f": {one_line(report.reason)}" if report.reason else ""
-<<<<<<< HEAD
-        said = f"host {report.instance} of {report.model} is {report.state}{why}"
-        self._note(report.at_ms / 1000 or at_s, said)
-=======
-        self._note(Event(at_s=report.at_ms / 1000 or at_s, text=f"{host} is {report.state}{why}"))
->>>>>>> main
+        self._note(report.at_ms / 1000 or at_s, f"{host} is {report.state}{why}")
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
