@@ -11,7 +11,7 @@ import pytest
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.fetch import PROTOCOLS
-from clipper_stream.models.loading import RUNTIMES, load_model
+from clipper_stream.models.registry import RUNTIMES, load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes import boosters as boosting
 from clipper_stream.models.runtimes import mlflow_pyfunc, oip_http, onnx_model, torch_script
