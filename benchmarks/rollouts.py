@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
+from rig.sequence_arrays import Floats, bets, capitals, goal
 from rig.session import page_options, parsed, write_page
 
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.sequential_testing.betting import LARGEST_BET
 from clipper_stream.sequential_testing.evidence import Evidence
-from clipper_stream.sequential_testing.many_at_once import Floats, bets, capitals, goal
 from clipper_stream.sequential_testing.rollout_rule import Rollout
 
 RULE = Rollout()

@@ -6,13 +6,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
 from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.many_at_once import bernstein_bounds, capitals, goal
+
+ARRAYS = benchmark_module("rig.sequence_arrays")
+bernstein_bounds, capitals, goal = ARRAYS.bernstein_bounds, ARRAYS.capitals, ARRAYS.goal
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05
