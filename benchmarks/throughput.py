@@ -22,12 +22,11 @@ import argparse
 from typing import Any
 
 from rig.backlog import PARTITIONS
-from rig.competing import competed, warm_up
-from rig.contenders import Contender, contenders
-from rig.environments import RIVALS
+from rig.contenders import RIVALS, Contender, contenders
 from rig.processes import Cpus
 from rig.session import finish, parsed, said, session, system_options
 from rig.standing import show_standing, standing, throughput_targets
+from rig.throughput_run import competed, warm_up
 
 OURS_IN_QUICK = ("colocated-json", "separate-msgpack", "cached-90-json", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rig.contenders import Contender
-from rig.targets import Target
+from rig.results import Target
 
 Run = dict[str, Any]
 RIG_LIMIT = 0.8
