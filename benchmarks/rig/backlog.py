@@ -221,7 +221,7 @@ class Ends:
             "missing": len(backlog.ids) - len(seen),
             "duplicates": seen.total() - len(seen),
             "wrong": tally["wrong"],
-            "defaults": tally["defaults"],
+            "default_ratio": round(tally["defaults"] / max(1, seen.total()), 6),
             "hit_ratio": round(tally["hits"] / max(1, tally["warm"]), 4),
         }
 

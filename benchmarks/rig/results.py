@@ -21,7 +21,7 @@ Measures = Mapping[str, Callable[[Run], float | None]]
 """What a column is called, and where its value stands in a run."""
 Summary = dict[str, dict[str, Any]]
 """By row and measure."""
-DOUBTS = ("missing", "duplicates", "default_ratio", "note")
+DOUBTS = ("missing", "duplicates", "wrong", "default_ratio", "note")
 
 
 def row_of(run: Run) -> str:

@@ -22,6 +22,7 @@ from rig.systems import Place
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 
 LAST_WORDS = 300
+RIG_LIMIT = 0.8
 SPAN_AHEAD = 3
 """A span has at least so many times the queries that a system works on at once, or one burst of answers decides it."""
 
@@ -74,6 +75,8 @@ def _measured(
         span.note += "; the span is too short to tell: answers come in bursts as large as what is worked on at once"
     elif figures and not contender.config:
         figures["cpu_us"] = {"rival": figures["system_cpu_us"]}
+    if figures.get("rig_cpu", 0.0) > RIG_LIMIT:
+        span.note += "; the broker was at its limit, trust CPU more than the rate"
     return {**figures, **checked, "complete": complete, "note": span.note.removeprefix("; ")}
 
 
@@ -244,7 +247,6 @@ class Span:
             "span_s": round(span_s, 2),
             "span_records": records,
             "whole_cpu_us": self._whole_cpu_us(rows_each),
-            "load": os.getloadavg()[0],
         }
 
     def _whole_cpu_us(self, rows_each: int) -> float | None:
