@@ -27,7 +27,7 @@ from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
-from clipper_stream.evaluation.sequential.replay_loop import Run
+from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
 from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 
 MODELS = ("good:1", "middling:1", "bad:1")
@@ -51,7 +51,7 @@ LOGS = (
     Log("near certain", (0.02, 0.96, 0.02)),
     Log("near certain, a tenth audited", (0.02, 0.96, 0.02), 0.1),
 )
-Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[Run]]
+Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[ReplayRun]]
 WALKS: dict[str, Walk] = {
     "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log, MODELS)),
     "sequential DR, quantile 0": lambda log, candidate: sequential_dr([log], candidate),
@@ -157,7 +157,7 @@ def online(candidate: LearningPolicy, rows: int, span_ms: int, seeds: int) -> li
     return [value(next(simulate([stream], candidate, seed=seed))) for seed, stream in enumerate(streams)]
 
 
-def value(run: Run) -> float:
+def value(run: ReplayRun) -> float:
     weight = run.denominator.sum()
     return float(run.numerator.sum() / weight) if weight else float("nan")
 

@@ -1,15 +1,15 @@
 """What hosts say of themselves on the hosts topic, read from outside."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
-from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.reader import Record, open_reader
+from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S
+from clipper_agents.kafka.tailer import POLL_S, TopicTailer, open_tailer
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.kafka.whole_topic import committed_consumer, whole_partitions
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -27,14 +27,10 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
     """
     if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
         return {}
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        return await _reports(consumer, catalogue)
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    reports: dict[bytes, HostReport] = {}
+    async with open_reader(connection, isolation_level="read_committed") as reader:
+        _take_reports(reports, await reader.read_all([TopicPartition(catalogue.hosts, 0)]))
+    return reports
 
 
 async def wait_for_host(
@@ -56,46 +52,42 @@ async def wait_for_host(
     Raises:
         KafkaUnreachable: no broker answers.
     """
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        before = [each for each in (await _reports(consumer, catalogue)).values() if each.model == ref]
+    hosts = [TopicPartition(catalogue.hosts, 0)]
+    async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
+        await tailer.begin(hosts)
+        reports: dict[bytes, HostReport] = {}
+        async with asyncio.timeout(TIMEOUT_S):
+            while tailer.behind:
+                for records in (await tailer.poll()).values():
+                    _take_reports(reports, records)
+        before = [each for each in reports.values() if each.model == ref]
         for report in before:
             on_report(report)
         ready = [each for each in before if each.state == "ready"]
-        if ready:
-            return ready[0]
-        async with asyncio.timeout(within_s):
-            async for report in _new_reports(consumer, ref):
-                on_report(report)
-                if report.state in {"ready", "failed"}:
-                    return report
-    except TimeoutError:
-        return None
-    except KafkaError as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+        return ready[0] if ready else await _new_report(tailer, ref, within_s, on_report)
+
+
+async def _new_report(tailer: TopicTailer, ref: str, within_s: float, on_report: OnReport) -> HostReport | None:
+    """The first report of a version that says it is ready or has failed; None when there is none in time."""
+    end_s = time.monotonic() + within_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        for records in (await tailer.poll(wait_s=min(POLL_S, left_s))).values():
+            for report in filter(None, map(_report, records)):
+                if report.model == ref:
+                    on_report(report)
+                    if report.state in {"ready", "failed"}:
+                        return report
     return None
 
 
-async def _new_reports(consumer: AIOKafkaConsumer, ref: str) -> AsyncIterator[HostReport]:
-    async for record in consumer:
-        report = _report(record)
-        if report is not None and report.model == ref:
-            yield report
-
-
-async def _reports(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> dict[bytes, HostReport]:
-    found: dict[bytes, HostReport] = {}
-    for record in await whole_partitions(consumer, [TopicPartition(catalogue.hosts, 0)]):
+def _take_reports(found: dict[bytes, HostReport], records: Iterable[Record]) -> None:
+    for record in records:
         found.pop(record.key or b"", None)
         if report := _report(record):
             found[record.key or b""] = report
-    return found
 
 
-def _report(record: ConsumerRecord[Any, Any]) -> HostReport | None:
+def _report(record: Record) -> HostReport | None:
     """The report; None for a host that has left, and for what is no report or under another key."""
     try:
         report = codec.host_reports.decode(record.value, record.headers)

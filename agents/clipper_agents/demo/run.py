@@ -26,7 +26,7 @@ from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_loadgen import Dataset, LoadPlan, run_load
 
 MAX_OPEN = 64
@@ -69,9 +69,9 @@ async def run_demo(
         overrides = await stack.enter_async_context(_own_topics(environ, folder))
         settings = demo_settings(plan, models, folder / "broken", environ, overrides)
         view.stage("starting Kafka, the router and five model hosts")
-        surroundings = Surroundings(echo=echo)
+        process_environment = ProcessEnvironment(echo=echo)
         deployment = await stack.enter_async_context(
-            Deployment(settings, environ, log_level="info", surroundings=surroundings)
+            Deployment(settings, environ, log_level="info", process_environment=process_environment)
         )
         view.begin(plan, models, best_of(models).ref)
         setup_s = time.perf_counter() - started_s

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.log_reader import LogReader, sure_ends
+from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.prediction_records import headers_of

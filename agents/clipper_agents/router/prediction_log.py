@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
-from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex
