@@ -39,7 +39,7 @@ ON_KAFKA = (
 )
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating")
 PAGES = ("coverage", "drift", "learning_candidates", "regret", "rollouts")
-NO_BENCHMARKS = {"all", "figures", "models", "starting_models", "waiting_models"}
+NO_BENCHMARKS = {"all", "figures", "models"}
 DOUBTS = ("failed", "missing", "duplicates", "wrong", "note")
 
 
