@@ -29,9 +29,9 @@ from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_loadgen import Dataset, LoadPlan, run_load
 
-MAX_OPEN = 64
-"""Queries without an answer: four times what an idle machine has at the default rate. On a busy one the demo then
-sends more slowly, so that what it shows is how policies choose and not how deadlines are missed."""
+MAX_OPEN = 32
+"""Queries without an answer: twice what an idle machine has at the default rate. On a busy one the demo then sends more
+slowly, so that it shows how policies choose and not how deadlines are missed: 32 are in time down to 64 a second."""
 TICK_S = 0.02
 """Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
 PATIENCE_S = 20.0

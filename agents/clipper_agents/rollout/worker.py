@@ -10,10 +10,10 @@ import signal
 from typing import Any
 
 import uvloop
-from aiokafka.client import AIOKafkaClient
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.clients import make_client
 from clipper_agents.kafka.retry import retry
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.rollout_metrics import StewardMetrics
@@ -54,7 +54,7 @@ async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetr
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    client = AIOKafkaClient(**settings.kafka.aiokafka())
+    client = make_client(settings.kafka)
     process = StewardProcess(settings, changes, metrics)
     work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
     try:

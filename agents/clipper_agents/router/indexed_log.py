@@ -20,10 +20,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.prediction_records import headers_of
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
+from clipper_topics.codec import headers_of
 from clipper_topics.logged import LoggedRecord
 
 logger = logging.getLogger(__name__)
@@ -217,4 +217,4 @@ class IndexedLog:
 
 
 def _record(outgoing: Outgoing) -> Record:
-    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type)
+    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type, state_json=True)

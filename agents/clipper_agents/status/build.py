@@ -165,7 +165,7 @@ class Looking:
 
     def _ready(self, ref: str, states: Sequence[str]) -> int | None:
         """Hosts that say so; where no host of the deployment says anything, those in the group."""
-        if self.facts.reports:
+        if self.facts.hosts.reports:
             return sum(state == "ready" for state in states)
         return self.workers.members.get(ref)
 

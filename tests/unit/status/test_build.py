@@ -80,7 +80,7 @@ def test_a_share_is_of_served_queries_and_that_of_a_shadow_of_asked_ones() -> No
 def test_hosts_are_counted_by_their_reports_and_where_there_are_none_by_their_group() -> None:
     assert [one.hosts for one in digits().versions] == [2, None, 0, 1, 0]
     silent = facts()
-    silent.reports.clear()
+    silent.hosts.reports.clear()
     workers = WorkerMetrics(members={"svm:1": 1})
     assert [one.hosts for one in digits(replace(LOOKING, facts=silent, workers=workers)).versions][:3] == [
         1,
