@@ -14,8 +14,7 @@ from clipper_stream.errors import InvalidLabel, InvalidSetting
 from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
 
-ARRAYS = benchmark_module("rig.sequence_arrays")
-bernstein_bounds, capitals, goal = ARRAYS.bernstein_bounds, ARRAYS.capitals, ARRAYS.goal
+MANY = benchmark_module("rig.confidence_sequences")
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05
@@ -49,10 +48,10 @@ def samples(name):
 def ever_missed(sequence, observed, mean):
     """Share of runs in which the mean was outside at any time."""
     if sequence is Betting:
-        above, below = capitals(observed, mean, ALPHA)
-        missed = np.maximum(above, below).max(axis=1) >= goal(ALPHA)
+        above, below = MANY.capitals(observed, mean, ALPHA)
+        missed = np.maximum(above, below).max(axis=1) >= MANY.goal(ALPHA)
     else:
-        lower, upper = bernstein_bounds(observed, ALPHA)
+        lower, upper = MANY.bernstein_bounds(observed, ALPHA)
         missed = (lower > mean).any(axis=1) | (upper < mean).any(axis=1)
     return float(missed.mean())
 
@@ -152,15 +151,15 @@ def test_what_lies_outside_of_the_range_is_refused(sequence):
 @given(observed=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40))
 def test_many_runs_at_once_are_the_same_as_one_after_the_other(observed):
     bernstein, betting = EmpiricalBernstein(alpha=ALPHA), Betting(alpha=ALPHA)
-    lower, upper = bernstein_bounds(np.array([observed]), ALPHA)
+    lower, upper = MANY.bernstein_bounds(np.array([observed]), ALPHA)
     means = np.linspace(0.0, 1.0, GRID + 1)[:: GRID // 20]
-    capital = [capitals(np.array([observed]), float(mean), ALPHA) for mean in means]
+    capital = [MANY.capitals(np.array([observed]), float(mean), ALPHA) for mean in means]
     for index, value in enumerate(observed):
         bernstein, betting = bernstein.observe(value), betting.observe(value)
         assert (bernstein.lower, bernstein.upper) == pytest.approx((lower[0, index], upper[0, index]))
         for mean, (above, below) in zip(means, capital, strict=True):
             first, second = above[0, : index + 1].max(), below[0, : index + 1].max()
-            if abs(first - goal(ALPHA)) > 1e-9:
-                assert (mean <= betting.lower + 1e-12) == (first >= goal(ALPHA) or (mean == 0.0 == betting.lower))
-            if abs(second - goal(ALPHA)) > 1e-9:
-                assert (mean >= betting.upper - 1e-12) == (second >= goal(ALPHA) or (mean == 1.0 == betting.upper))
+            if abs(first - MANY.goal(ALPHA)) > 1e-9:
+                assert (mean <= betting.lower + 1e-12) == (first >= MANY.goal(ALPHA) or (mean == 0.0 == betting.lower))
+            if abs(second - MANY.goal(ALPHA)) > 1e-9:
+                assert (mean >= betting.upper - 1e-12) == (second >= MANY.goal(ALPHA) or (mean == 1.0 == betting.upper))
