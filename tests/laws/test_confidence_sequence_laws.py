@@ -1,19 +1,20 @@
 """Laws of every confidence sequence. The statistical ones have fixed seeds and computed bounds."""
 
-import importlib.util
 import math
 import random
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
 from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
+
+MANY = benchmark_module("rig.confidence_sequences")
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05
@@ -35,17 +36,6 @@ DRAWN = {
         0.5,
     ),
 }
-
-
-def many_runs():
-    path = Path(__file__).resolve().parents[2] / "benchmarks/rig/confidence_sequences.py"
-    spec = importlib.util.spec_from_file_location("confidence_sequences", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MANY = many_runs()
 
 
 @cache
