@@ -52,7 +52,7 @@ class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
         self._group, self._instances = group, list(instances)
 
     def build(self, request_struct_class: type[_LeaveStruct]) -> _LeaveStruct:
-        """The request as it is sent."""
+        """Return the request as it is sent."""
         return request_struct_class(self._group, [("", instance) for instance in self._instances])
 
 
@@ -102,12 +102,12 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
 
 
 async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> bool:
-    """Whether a group has committed the end of every partition of a topic; errors as of `unread`."""
+    """Return whether a group has committed the end of every partition of a topic; errors as of `unread`."""
     return not await unread(connection, group, topic)
 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
-    """Records of a topic that a group has not committed, over all partitions; 0 when there is no such topic.
+    """Return the number of records of a topic that a group has not committed; 0 when there is no such topic.
 
     Raises:
         KafkaUnreachable: no broker answers.
