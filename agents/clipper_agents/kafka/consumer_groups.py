@@ -6,7 +6,7 @@ the first, a host that has ended keeps its partition for the session timeout, an
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -17,7 +17,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
-from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.reader import LogReader, open_reader
 from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
@@ -120,13 +120,31 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             if found["topic"] == topic
             for number in found["partitions"]
         ]
-        if not partitions:
-            return 0
-        coordinator = await _coordinator(admin, group)
-        committed = await admin.list_consumer_group_offsets(group, coordinator, partitions)
-    async with open_reader(connection, isolation_level="read_uncommitted") as reader:
-        ends = await reader.end_offsets(partitions)
-    return sum(max(0, end - max(0, committed[tp].offset if tp in committed else 0)) for tp, end in ends.items())
+        async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+            return sum((await group_lag(admin, reader, group, partitions)).values())
+
+
+async def group_lag(
+    admin: AIOKafkaAdminClient,
+    reader: LogReader,
+    group: str,
+    partitions: Sequence[TopicPartition],
+    within_s: float = TIMEOUT_S,
+) -> dict[TopicPartition, int]:
+    """Return the records of each partition that a group has not committed; without a commit, all that are there.
+
+    Raises:
+        KafkaError: no broker answers, or a right is missing.
+    """
+    if not partitions:
+        return {}
+    committed = await retry(
+        "offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s
+    )
+    done = {tp: found.offset for tp, found in committed.items()}
+    return {
+        tp: max(0, end - max(done.get(tp, -1), first)) for tp, (first, end) in (await reader.ranges(partitions)).items()
+    }
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:

@@ -11,10 +11,6 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
-class NoSuchLetter(ClipperError):
-    """No dead letter has this position."""
-
-
 class NoSuchRestore(ClipperError):
     """There is no such saved state, or no such declared restore."""
 
