@@ -138,13 +138,10 @@ async def group_lag(
     """
     if not partitions:
         return {}
-    committed = await retry(
-        "offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s
-    )
-    done = {tp: found.offset for tp, found in committed.items()}
-    return {
-        tp: max(0, end - max(done.get(tp, -1), first)) for tp, (first, end) in (await reader.ranges(partitions)).items()
-    }
+    found = await retry("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s)
+    committed = {tp: one.offset for tp, one in found.items()}
+    there = await reader.ranges(partitions)
+    return {tp: max(0, end - max(committed.get(tp, -1), first)) for tp, (first, end) in there.items()}
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
