@@ -6,7 +6,7 @@ the first, a host that has ended keeps its partition for the session timeout, an
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -128,7 +128,7 @@ async def group_lag(
     admin: AIOKafkaAdminClient,
     reader: LogReader,
     group: str,
-    partitions: Sequence[TopicPartition],
+    partitions: list[TopicPartition],
     within_s: float = TIMEOUT_S,
 ) -> dict[TopicPartition, int]:
     """Return the records of each partition that a group has not committed; without a commit, all that are there.
