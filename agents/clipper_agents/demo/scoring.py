@@ -1,6 +1,5 @@
 """Errors by policy, by model and by phase, from the answers to the applications."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from clipper_agents.demo.answers import UNANSWERED, AnswerLog
 from clipper_agents.demo.data import IntArray
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan
-from clipper_agents.status.intervals import Interval, Z, wilson
+from clipper_stream.intervals import Ends, paired_difference, wilson
 
 BoolArray = npt.NDArray[np.bool_]
 ENSEMBLE = "exp4"
@@ -41,7 +40,7 @@ class ScoredQueries:
         return float(self.wrong.mean()) if len(self.wrong) else 0.0
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> Ends:
         """95 % interval of the error."""
         return wilson(int(self.wrong.sum()), len(self.wrong))
 
@@ -67,7 +66,7 @@ class DemoScores:
         """The model with the least error in a phase, known only afterwards."""
         return min(self.models, key=lambda ref: self.models[ref].within(phase, self.plan).error)
 
-    def versus_best(self, policy: str, phase: str) -> tuple[str, float, Interval]:
+    def versus_best(self, policy: str, phase: str) -> tuple[str, float, Ends]:
         """The best model of a phase, the policy's error less the model's over the same queries, and the interval."""
         ref = self.best_model(phase)
         ours, theirs = self.policies[policy].within(phase, self.plan), self.models[ref].within(phase, self.plan)
@@ -99,20 +98,3 @@ def score(log: AnswerLog, labels: Sequence[int], plan: DemoPlan, broken: str) ->
         models[ref] = ScoredQueries(known, digits[known] != truth[known])
     policies = {name: ScoredQueries(asked, log.digits[asked] != truth[asked]) for name, asked in queries.items()}
     return DemoScores(plan, broken, policies, models)
-
-
-def paired_difference(first: BoolArray, second: BoolArray) -> tuple[float, Interval]:
-    """Difference of two error rates over the same queries, first less second, and its 95 % interval.
-
-    Paired, since two models that err on the same pictures differ by much less than each of them is uncertain.
-
-    Args:
-        first: Whether the first was wrong, by query.
-        second: The same of the second.
-    """
-    differences = first.astype(np.float64) - second.astype(np.float64)
-    if not len(differences):
-        return 0.0, (-1.0, 1.0)
-    mean = float(differences.mean())
-    half = Z * float(differences.std()) / math.sqrt(len(differences))
-    return mean, (mean - half, mean + half)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipper_agents.status.deployment_view import Facts, one_line
-from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import (
     ApplicationStatus,
     ChangeStatus,
@@ -23,6 +22,7 @@ from clipper_agents.status.model import (
 from clipper_agents.status.traffic_window import Counts, Recent, quantile
 from clipper_agents.status.trial_rule import waits_for
 from clipper_stream.errors import SetupError
+from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
