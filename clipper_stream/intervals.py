@@ -62,21 +62,19 @@ def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[f
     return difference, (difference - below, difference + above)
 
 
-def paired_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[float, Ends]:
-    """Difference of two error rates over the same queries, first less second, and its 95 % interval.
+def mean_difference(differences: npt.NDArray[np.float64]) -> tuple[float, Ends]:
+    """Mean of the differences of two losses, query by query, and its 95 % interval.
 
     Two models that err on the same inputs differ by much less than each of them is uncertain.
 
     Args:
-        first: Whether the first was wrong, by query.
-        second: The same of the second.
+        differences: One a query, in [-1, 1].
 
-    >>> paired_difference(np.array([True, True, False, True]), np.array([True, False, False, True]))[0]
+    >>> mean_difference(np.array([0.0, 1.0, 0.0, 0.0]))[0]
     0.25
 
-    Source: the normal approximation, of the differences of the pairs.
+    Source: the normal approximation.
     """
-    differences = first.astype(np.float64) - second.astype(np.float64)
     if not len(differences):
         return 0.0, (-1.0, 1.0)
     mean = float(differences.mean())

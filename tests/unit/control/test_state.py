@@ -9,7 +9,7 @@ from doubles_streaming import record
 
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.rollout.comparison_spec import comparison_specs
-from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.errors import UnknownName
 from clipper_topics import codec
 from clipper_topics.change import Change
@@ -182,7 +182,7 @@ def test_what_a_process_must_not_follow_is_refused_as_what_nobody_must():
 CHANGE = Change(application="digits", revision=4, command="promote", at_ms=0, by="ada", after=DIGITS)
 READERS = {
     "commands and replay": ControlState,
-    "status": lambda: Facts().declared,
+    "status": lambda: DeploymentView().declared,
     "rollout": lambda: ControlState(notes=("change", "drift"), saved_rows=False),
 }
 MISNAMED = {
@@ -207,7 +207,7 @@ def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
 
 def test_status_and_rollout_begin_nothing_by_a_change_under_another_name():
     """Its revision would extend a trial, or stand in the history of an application that it is not of."""
-    facts, control = Facts(), READERS["rollout"]()
+    facts, control = DeploymentView(), READERS["rollout"]()
     key, value = MISNAMED["another application"]
     facts.control(key, value)
     control.take([record(0, value, key, "control")])

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 import pytest
 from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
-from clipper_agents.status.build import Looking
-from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.build import StatusBuilder, waits_for
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
-from clipper_agents.status.traffic_window import Recent
-from clipper_agents.status.trial_rule import waits_for
+from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -29,14 +28,14 @@ class Compared:
     upper: float = -0.01
 
 
-LOOKING = Looking(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
+LOOKING = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
 
 
-def digits(looking: Looking = LOOKING) -> ApplicationStatus:
+def digits(looking: StatusBuilder = LOOKING) -> ApplicationStatus:
     return looking.applications()["digits"]
 
 
-def redeclared(manifest: ApplicationManifest) -> Facts:
+def redeclared(manifest: ApplicationManifest) -> DeploymentView:
     found = facts()
     found.control(key_of(manifest), codec.applications.encode(manifest))
     return found
@@ -72,7 +71,7 @@ def test_weights_of_a_policy_that_routers_refuse_are_unknown_and_the_rest_is_sho
 
 def test_a_share_is_of_served_queries_and_that_of_a_shadow_of_asked_ones() -> None:
     assert [one.share for one in digits().versions] == [0.62, 0.3, 0.05, 1.0, 0.0]
-    quiet = digits(replace(LOOKING, recent=Recent()))
+    quiet = digits(replace(LOOKING, recent=TrafficWindow()))
     assert [one.share for one in quiet.versions] == [None] * 5
     assert quiet.queries_per_s == 0.0
 
@@ -165,7 +164,7 @@ def test_metrics_of_workers_count_before_what_the_log_has() -> None:
 
 def test_latencies_of_the_log_are_of_the_window() -> None:
     assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0, source="predictions")
-    one = Recent()
+    one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
     assert digits(replace(LOOKING, recent=one)).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
 

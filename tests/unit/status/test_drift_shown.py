@@ -6,7 +6,7 @@ from doubles_facts import NOW_S, facts, recent
 
 from clipper_agents.cli.applications_view import application_parts, drift_line
 from clipper_agents.cli.watch_view import line_of
-from clipper_agents.status.build import DRIFT_SHOWN_S, Looking
+from clipper_agents.status.build import DRIFT_SHOWN_S, StatusBuilder
 from clipper_topics import codec
 from clipper_topics.control_keys import drift_key
 from clipper_topics.examples import DRIFT
@@ -17,7 +17,7 @@ def look(**changes):
     event = msgspec.structs.replace(DRIFT, **({"at_ms": int(1000 * (NOW_S - 720))} | changes))
     found = facts()
     found.control(drift_key(event.application, event.model), codec.drifts.encode(event))
-    return found, Looking(facts=found, recent=recent(), now_s=NOW_S, window_s=10).applications()["digits"]
+    return found, StatusBuilder(facts=found, recent=recent(), now_s=NOW_S, window_s=10).applications()["digits"]
 
 
 def drifting(status):
