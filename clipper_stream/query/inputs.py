@@ -69,7 +69,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that fit, and what is wrong with those that do not.
+    """Rows that fit the spec, converted, and why the others do not fit.
 
     Attributes:
         good: The rows that fit, in the order given: a matrix of shape (n, *row shape) and the spec's dtype; a list of
@@ -89,7 +89,7 @@ class Rows:
 
 
 def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
-    """Rows of many queries, converted together; a row that does not fit costs only itself.
+    """Convert the rows of many queries together; a row that does not fit fails alone.
 
     Args:
         spec: What each row looks like.
@@ -102,7 +102,7 @@ def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
 
 
 def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Rows that all have to fit, as those of one query.
+    """Convert rows that all have to fit, as those of one query.
 
     Args:
         spec: What each row looks like.
@@ -125,7 +125,7 @@ def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 
 def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Rows that all fit, in one conversion.
+    """Convert rows in one step.
 
     Args:
         spec: What each row looks like.
@@ -234,7 +234,7 @@ def _may_be_numbers(rows: Sequence[Any]) -> bool:
 
 
 def _packed(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | None:
-    """Flat lists of as many real numbers each; None for anything else, which numpy may still understand.
+    """Pack flat lists of equally many real numbers; None for anything else, which numpy may still understand.
 
     A third of the time that `np.asarray` takes, which has to find out what it was given.
     """
@@ -296,7 +296,7 @@ def _bytes(row: Any) -> bytes:
 
 
 def _check_json(rows: Sequence[Any]) -> None:
-    """Refuse what could not be written down again on the way to a model.
+    """Refuse values that could not be encoded again on the way to a model.
 
     Level by level and not value by value: a row of a megabyte may have half a million values.
     """
