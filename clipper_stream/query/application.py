@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -67,7 +67,7 @@ class Application:
     candidates: tuple[CandidateModel, ...]
     policy: SelectionPolicy
     trials: tuple[TrialModel, ...] = ()
-    spec: InputSpec = field(default_factory=InputSpec)
+    spec: RowSpec = field(default_factory=RowSpec)
     revision: int = 1
     combiner: str = "vote"
     loss: str = "zero_one"
