@@ -15,24 +15,8 @@ class NoSuchLetter(ClipperError):
     """No dead letter has this position."""
 
 
-class NoSuchRestore(ClipperError):
-    """No saved state, or no declared restore, is what was asked for."""
-
-
-class RestoreBrokenOff(ClipperError):
-    """A restore is declared, and its markers may not be in every partition: it has to be resumed."""
-
-
-class UnusableState(SetupError):
-    """Rows that no restore can have."""
-
-
 class NoCoordinator(SetupError):
     """The brokers keep no transactions."""
-
-
-class Outpaced(ClipperError):
-    """Others wrote to the control topic again and again before this command could."""
 
 
 class TopicRefused(SetupError):

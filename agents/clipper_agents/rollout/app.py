@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.drift_events import is_newer
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import Control, Watched, needs_history
+from clipper_agents.rollout.control_changes import is_newer
 from clipper_agents.rollout.decisions import Changes, Decision, Stale, make
 from clipper_agents.rollout.evidence import Ahead, Fold, Record
 from clipper_agents.rollout.log_tailer import LogsInOrder

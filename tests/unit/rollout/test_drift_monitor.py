@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from doubles_steward import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
 
-from clipper_agents.control.drift_events import is_newer
 from clipper_agents.rollout.comparison_spec import WatchedDrift, needs_history
+from clipper_agents.rollout.control_changes import is_newer
 from clipper_agents.rollout.drift_monitor import MOST, Drifts, Place
 from clipper_agents.rollout.evidence import Fold
 from clipper_topics import codec
