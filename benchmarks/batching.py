@@ -31,8 +31,8 @@ from rig.static_sweep import best_sizes, percentile_ms
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
-from clipper_stream.batching.fixed import Fixed
-from clipper_stream.batching.limit import BatchLimit, make_limit
+from clipper_stream.batching.limit import BatchLimit, Fixed
+from clipper_stream.batching.registry import make_limit
 
 MAX_ROWS = 4096
 """As a manifest has it when it says nothing else."""

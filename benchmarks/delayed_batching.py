@@ -37,7 +37,7 @@ from rig.targets import Target
 
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.request_rows import RequestRows
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.limit import Fixed
 
 MAX_ROWS = 4096
 CAPACITY = "rows/s of model time"

@@ -20,16 +20,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from rig.confidence_sequences import Floats, bets, capitals, goal
 from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
 from rig.session import page_options, parsed, write_page
 
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.sequential_testing.betting import LARGEST_BET
-from clipper_stream.sequential_testing.evidence import Evidence
-from clipper_stream.sequential_testing.many_at_once import Floats, bets, capitals, goal
-from clipper_stream.sequential_testing.rollout_rule import Rollout
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence
+from clipper_stream.sequential_testing.rollout_rule import TrialRule
 
-RULE = Rollout()
+RULE = TrialRule()
 ANSWERS, SHARED = 0.20, 0.7
 WORSE_BY = (-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10, 0.50)
 LONGEST = {"labels": 60_000, "rewards": 30_000}
@@ -96,7 +96,7 @@ def spread(times: list[float], longest: int) -> str:
 def by_labels(worse: float, seed: int) -> End:
     rng = np.random.default_rng([seed, 1])
     pairs = differences(rng, worse, LONGEST["labels"])
-    alpha = Evidence.of(RULE.alpha_of_trial).pairs.alpha
+    alpha = DifferenceEvidence.of(RULE.alpha_of_trial).pairs.alpha
     above, below = (first(capital, goal(alpha)) for capital in at_margin(pairs, alpha))
     share, begin, spent = 1.0, 0, 0
     for following in (*RULE.steps, None):
@@ -123,7 +123,7 @@ def step_length(pairs: Floats, certain: int) -> int:
 
 
 def step_abort(pairs: Floats) -> int:
-    alpha = Evidence.of(RULE.alpha_of_step).pairs.alpha
+    alpha = DifferenceEvidence.of(RULE.alpha_of_step).pairs.alpha
     return first(at_margin(pairs, alpha)[0], goal(alpha)) if len(pairs) else 0
 
 
@@ -149,7 +149,7 @@ def differences(rng: np.random.Generator, worse: float, count: int) -> Floats:
 def by_rewards(worse: float, seed: int) -> End:
     """The intervals of the steps, which could only abort sooner, are left out."""
     rng = np.random.default_rng([seed, 2])
-    evidence = Evidence.of(RULE.alpha_of_trial)
+    evidence = DifferenceEvidence.of(RULE.alpha_of_trial)
     trial_ends, answer_ends = (
         Ends((rng.random(LONGEST["rewards"]) < mean).astype(float), alpha, mean)
         for mean, alpha in ((ANSWERS + worse, evidence.trial.alpha), (ANSWERS, evidence.answers.alpha))

@@ -5,7 +5,7 @@ from typing import Any
 
 from rig.engines import EngineRun, Feed, run_engine
 
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.limit import Fixed
 
 FINE = 8
 """Sizes tried between the largest that is in time and twice as many rows."""

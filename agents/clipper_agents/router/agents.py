@@ -12,7 +12,7 @@ from clipper_agents.router.prediction_log import answers
 from clipper_agents.router.query_records import Record, decode_queries
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
-from clipper_stream.query import DecodedQuery, OutputPiece
+from clipper_stream.query import DecodedQuery, Failure, OutputPiece
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
@@ -157,10 +157,10 @@ def gather_frames(process: "RouterProcess", frames: list[OutputFrame]) -> None:
     rows = 0
     for frame in frames:
         process.sender.came_back(frame.frame, len(frame.outputs))
-        failed = {row.row: (row.reason, row.explanation) for row in frame.failed}
+        failures = {row.row: Failure(row.reason, row.explanation) for row in frame.failed}
         for start in range(0, len(frame.outputs), ROWS_GATHERED_TOGETHER):
             outputs = frame.outputs[start : start + ROWS_GATHERED_TOGETHER]
-            pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failed))
+            pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failures))
             rows += len(outputs)
             if rows >= ROWS_GATHERED_TOGETHER:
                 gather_pieces(process, pieces, rows)

@@ -34,7 +34,7 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
-from clipper_stream.query import OutputPiece, QueryAnswer, Request, Router
+from clipper_stream.query import Failure, OutputPiece, QueryAnswer, Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ class RouterProcess:
     def _unsent(self, request: Request, why: str) -> None:
         """A request could not be sent: its rows have failed."""
         rows = len(request.rows)
-        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), ("error", why)))
+        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", why)))
         self.carrier.carry_out(self.router.gather([piece], time.time()))
 
     def _owned_partitions(self, topic: str) -> list[int]:

@@ -10,7 +10,8 @@ import random
 import pytest
 
 from clipper_stream.batching.aimd import FIRST_CEILING
-from clipper_stream.batching.limit import BatchLimit, make_limit
+from clipper_stream.batching.limit import BatchLimit
+from clipper_stream.batching.registry import make_limit
 
 TARGET_S = 0.02
 NOISE = 0.05

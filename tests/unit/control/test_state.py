@@ -8,7 +8,7 @@ import pytest
 from doubles_streaming import record
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.rollout.comparison_spec import Control
+from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.status.deployment_view import Facts
 from clipper_stream.errors import UnknownName
 from clipper_topics import codec
@@ -183,7 +183,7 @@ CHANGE = Change(application="digits", revision=4, command="promote", at_ms=0, by
 READERS = {
     "commands and replay": ControlState,
     "status": lambda: Facts().declared,
-    "rollout": lambda: Control().state,
+    "rollout": lambda: ControlState(notes=("change", "drift"), saved_rows=False),
 }
 MISNAMED = {
     "another revision": (change_key("digits", 5), codec.changes.encode(CHANGE)),
@@ -207,13 +207,13 @@ def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
 
 def test_status_and_rollout_begin_nothing_by_a_change_under_another_name():
     """Its revision would extend a trial, or stand in the history of an application that it is not of."""
-    facts, control = Facts(), Control()
+    facts, control = Facts(), READERS["rollout"]()
     key, value = MISNAMED["another application"]
     facts.control(key, value)
     control.take([record(0, value, key, "control")])
     assert (facts.changes_of("digits"), facts.changes_of("shop"), list(facts.events)) == ([], [], [])
-    assert control.watched() == {}
-    assert control.state.history("digits") == {}
+    assert comparison_specs(control) == {}
+    assert control.history("digits") == {}
 
 
 def test_history_is_in_order_and_goes_on_over_a_deletion():

@@ -12,9 +12,8 @@ from doubles_streaming import FakeLogReader, FakeProducer
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query.answer import refusal
-from clipper_stream.query.in_flight import InFlightQuery
-from clipper_stream.query.lifecycle import REFUSED
+from clipper_stream.query.answer import refuse
+from clipper_stream.query.in_flight import Failure, InFlightQuery
 from clipper_topics.logged import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
@@ -22,8 +21,7 @@ TOPIC = "predictions"
 
 def answer_to(one):
     pending = InFlightQuery(one)
-    pending.move(REFUSED)
-    return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
+    return refuse(pending, application(), Failure("invalid_input", "for the test"), NOW_S)
 
 
 class Fixture:

@@ -3,13 +3,13 @@
 import pytest
 from doubles_steward import answered, audit_of, decided
 
-from clipper_agents.rollout.feedback_join import Join
+from clipper_agents.rollout.query_buffer import QueryBuffer
 from clipper_topics.feedback import Feedback
 
 
 @pytest.fixture
 def join():
-    return Join(horizon_s=1.0, most_queries=3)
+    return QueryBuffer(horizon_s=1.0, most_queries=3)
 
 
 def truth(query_id="0-1", **fields):
@@ -31,7 +31,7 @@ def test_an_audit_may_come_before_its_prediction_or_after_the_feedback(join):
     join.audit(0, AUDIT, 5)
     join.prediction(0, PREDICTION, 10)
     assert join.feedback(0, truth(), 30) is not None
-    other = Join(1.0, 3)
+    other = QueryBuffer(1.0, 3)
     other.prediction(0, PREDICTION, 10)
     assert other.feedback(0, truth(), 20) is None
     assert other.audit(0, AUDIT, 30).feedback == truth()

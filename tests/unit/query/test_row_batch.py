@@ -6,9 +6,9 @@ from doubles_routing import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.query import frames as framing
-from clipper_stream.query.frames import MAX_FRAME_BYTES, MAX_FRAME_ROWS
+from clipper_stream.query import row_batch
 from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.row_batch import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 
 def requests_of(spec, rows):
@@ -53,5 +53,5 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_a_row_is_never_measured_too_small(row):
-    assert framing._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
-    assert framing._row_bytes(np.zeros(7)) == 56
+    assert row_batch._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
+    assert row_batch._row_bytes(np.zeros(7)) == 56
