@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, result_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.targets import Target
 
 from clipper_stream.batching.limit import BatchLimit, Fixed
 from clipper_stream.batching.registry import make_limit

@@ -1,19 +1,20 @@
 """Laws of every confidence sequence. The statistical ones have fixed seeds and computed bounds."""
 
-import importlib.util
 import math
 import random
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
 from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
+
+MANY = benchmark_module("rig.confidence_sequences")
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05
@@ -35,17 +36,6 @@ DRAWN = {
         0.5,
     ),
 }
-
-
-def many_runs():
-    path = Path(__file__).resolve().parents[2] / "benchmarks/rig/confidence_sequences.py"
-    spec = importlib.util.spec_from_file_location("confidence_sequences", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MANY = many_runs()
 
 
 @cache
@@ -82,7 +72,7 @@ def test_the_mean_is_inside_at_all_times_at_once_as_often_as_promised(sequence, 
 
 
 @pytest.mark.parametrize("name", ["a tenth of errors", "coins", "continuous"])
-def test_an_interval_for_one_look_fails_the_same_test_when_it_is_looked_at_all_the_time(name):
+def test_a_fixed_sample_interval_fails_when_looked_at_all_the_time(name):
     ever, at_the_end = fixed_n_ever_missed(*samples(name))
     assert at_the_end <= MOST_MISSED + 0.01, "right at the one time that it is made for"
     assert ever > 0.3, "and wrong sooner or later"

@@ -49,40 +49,40 @@ def published(application, **models):
 
 
 def test_the_last_change_is_undone():
-    plan = plan_rollback(published(THIRD), HISTORY, "digits")
-    (edit,) = plan.plan.edits
+    rollback = plan_rollback(published(THIRD), HISTORY, "digits")
+    (edit,) = rollback.plan.edits
     assert (edit.command, edit.before, edit.after) == ("rollback", THIRD, SECOND)
-    assert plan.undone == (HISTORY[3],)
-    assert plan.rows is None
-    assert plan.plan.models == (), "still on trial"
+    assert rollback.undone == (HISTORY[3],)
+    assert rollback.rows is None
+    assert rollback.plan.models == (), "still on trial"
 
 
-def test_all_changes_since_a_revision_are_undone_with_the_state_before_the_first_of_them():
-    plan = plan_rollback(published(THIRD), HISTORY, "digits", 1)
-    assert plan.plan.edits[0].after == FIRST
-    assert plan.undone == (HISTORY[3], HISTORY[2])
-    assert plan.rows == tuple(ROWS)
-    (unneeded,) = plan.plan.models
+def test_all_changes_since_a_revision_are_undone_with_the_state_before_them():
+    rollback = plan_rollback(published(THIRD), HISTORY, "digits", 1)
+    assert rollback.plan.edits[0].after == FIRST
+    assert rollback.undone == (HISTORY[3], HISTORY[2])
+    assert rollback.rows == tuple(ROWS)
+    (unneeded,) = rollback.plan.models
     assert (unneeded.ref, unneeded.retired) == ("svm:2", True)
 
 
 def test_models_that_are_named_again_have_hosts_again():
     retired = ModelManifest(name="svm", version="2", uri="m:f", retired=True)
     history = HISTORY | {4: change("retire", THIRD, digits(4, "svm:1"))}
-    plan = plan_rollback(published(digits(4, "svm:1"), **{"svm:2": retired}), history, "digits")
-    assert plan.plan.models == (SVM["svm:2"],)
+    rollback = plan_rollback(published(digits(4, "svm:1"), **{"svm:2": retired}), history, "digits")
+    assert rollback.plan.models == (SVM["svm:2"],)
 
 
 def test_a_deleted_application_comes_back():
     history = HISTORY | {4: change("delete", THIRD, None)}
-    plan = plan_rollback(published(None), history, "digits")
-    assert (plan.plan.edits[0].before, plan.plan.edits[0].after) == (None, THIRD)
+    rollback = plan_rollback(published(None), history, "digits")
+    assert (rollback.plan.edits[0].before, rollback.plan.edits[0].after) == (None, THIRD)
 
 
 def test_a_revision_that_only_a_later_change_remembers_is_found():
     """A manifest that somebody wrote without a command has no change of its own."""
-    plan = plan_rollback(published(SECOND), {2: HISTORY[2]}, "digits", 1)
-    assert plan.plan.edits[0].after == FIRST
+    rollback = plan_rollback(published(SECOND), {2: HISTORY[2]}, "digits", 1)
+    assert rollback.plan.edits[0].after == FIRST
 
 
 def test_going_back_to_where_one_is_changes_nothing():

@@ -8,7 +8,7 @@ from clipper_topics.control_keys import change_key
 from clipper_topics.manifests import PolicySpec, RolloutRule, Trial
 
 
-def test_nothing_is_watched_of_an_application_without_trials_that_keeps_all_its_candidates():
+def test_an_application_without_trials_or_keep_best_is_not_compared():
     control = control_of(PLAIN)
     assert comparison_specs(control) == {}
     assert (control.current("digits"), control.current("other")) == (1, 0)
