@@ -16,11 +16,11 @@ class WriteContention(ClipperError):
 
 
 class UnusableState(SetupError):
-    """Rows that no restore can have."""
+    """The rows of a state cannot be restored."""
 
 
 class NoSuchRestore(ClipperError):
-    """No saved state, or no declared restore, is what was asked for."""
+    """There is no such saved state, or no such declared restore."""
 
 
 class RestoreBrokenOff(ClipperError):

@@ -1,6 +1,6 @@
-"""What can go wrong while a deployment is set up."""
+"""Errors of reading, administering and changing a deployment's topics."""
 
-from clipper_stream.errors import ClipperError, SetupError
+from clipper_stream.errors import SetupError
 
 
 class KafkaUnreachable(SetupError):
@@ -11,12 +11,8 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
-class NoSuchLetter(ClipperError):
-    """No dead letter has this position."""
-
-
 class NoCoordinator(SetupError):
-    """The brokers keep no transactions."""
+    """No broker coordinates transactions."""
 
 
 class TopicRefused(SetupError):
