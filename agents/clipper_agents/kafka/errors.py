@@ -1,4 +1,4 @@
-"""What can go wrong while a deployment is set up."""
+"""Errors of reading, administering and changing a deployment's topics."""
 
 from clipper_stream.errors import ClipperError, SetupError
 
@@ -11,12 +11,8 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
-class NoSuchLetter(ClipperError):
-    """No dead letter has this position."""
-
-
 class NoSuchRestore(ClipperError):
-    """No saved state, or no declared restore, is what was asked for."""
+    """There is no such saved state, or no such declared restore."""
 
 
 class RestoreBrokenOff(ClipperError):
@@ -24,11 +20,11 @@ class RestoreBrokenOff(ClipperError):
 
 
 class UnusableState(SetupError):
-    """Rows that no restore can have."""
+    """The rows of a state cannot be restored."""
 
 
 class NoCoordinator(SetupError):
-    """The brokers keep no transactions."""
+    """No broker coordinates transactions."""
 
 
 class Outpaced(ClipperError):
