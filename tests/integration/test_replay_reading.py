@@ -6,8 +6,7 @@ import os
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from doubles_deployment import publish_manifests
-from doubles_joining import answer, decided
+from builders.decision_logs import answer, decided
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program

@@ -1,7 +1,7 @@
 """Selection states: one codec for rows as they are stored, saved, kept by a change and evaluated from."""
 
 import msgspec
-from doubles_streaming import record as kafka_record
+from builders.kafka import record as kafka_record
 
 from clipper_agents.control.change_records import MOST_CHANGE_BYTES, Signature, is_committed, sign
 from clipper_agents.control.plan import Edit, Plan

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from doubles_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
 from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.state_at import state_of_logs

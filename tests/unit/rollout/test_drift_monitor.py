@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from doubles_steward import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
+from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
 
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import is_newer
