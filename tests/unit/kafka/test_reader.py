@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka import TopicPartition
-from doubles_streaming import FakeConsumer
+from builders.kafka import FakeConsumer
 
 from clipper_agents.kafka.clients import make_consumer
 from clipper_agents.kafka.reader import LogReader, Range, open_reader, read_topic

@@ -3,7 +3,7 @@
 import asyncio
 
 from aiokafka import TopicPartition
-from doubles_streaming import FakeConsumer
+from builders.kafka import FakeConsumer
 
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.tailer import TopicTailer

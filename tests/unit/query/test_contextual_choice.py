@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from doubles_routing import NOW_S, JsonCodec, application, outputs_of, query
+from builders.query_router import NOW_S, JsonCodec, application, outputs_of, query
 
 from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.query import Router

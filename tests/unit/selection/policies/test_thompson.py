@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from doubles_bandits import queries_of, regret_of
+from builders.bandits import queries_of, regret_of
 
 from clipper_stream.selection.policies.thompson import Thompson, best_arm_probabilities, posteriors
 from clipper_stream.selection.state import ModelTotals, SelectionState
