@@ -24,7 +24,7 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import UNKNOWN_APPLICATION, EffectRunner
-from clipper_agents.router.feedback_processor import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.model_discovery import ModelDiscovery
 from clipper_agents.router.model_teardown import ModelTeardown
 from clipper_agents.router.prediction_log import PredictionLog

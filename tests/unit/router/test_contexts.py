@@ -11,7 +11,7 @@ from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback_processor import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.restore_markers import Restores
 from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore, newer
 from clipper_agents.streaming.app import make_app

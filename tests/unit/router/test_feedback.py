@@ -10,7 +10,7 @@ from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback_processor import FORWARDED, FeedbackProcessor
+from clipper_agents.router.feedback import FORWARDED, FeedbackProcessor
 from clipper_agents.router.restore_markers import Restores
 from clipper_agents.router.selection_store import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
@@ -59,15 +59,40 @@ class FakeMetrics:
         self.dead[kind] += count
 
 
+class CountingIndex(LogIndex):
+    """An index that counts how often each key is looked up."""
+
+    def __init__(self, folder, horizon_s):
+        super().__init__(folder, horizon_s)
+        self.lookups = Counter()
+
+    def of(self, partition):
+        return CountedPartition(super().of(partition), self.lookups)
+
+
+class CountedPartition:
+    """The index of one partition; everything but `find` goes straight to it."""
+
+    def __init__(self, index, lookups):
+        self._index, self._lookups = index, lookups
+
+    def find(self, keys):
+        self._lookups.update(keys)
+        return self._index.find(keys)
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+
 class Fixture:
-    """A learner; queries are answered up to `answered`, and decisions in `late` come when the log is read again."""
+    """A processor whose queries are answered up to `answered`; decisions in `late` come when the log is read again."""
 
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
-        self.audits = LogIndex(folder / "audits", 3600.0)
+        self.audits = CountingIndex(folder / "audits", 3600.0)
         self.decisions, self.selection, self.metrics = (
-            LogIndex(folder / "decisions", 3600.0),
+            CountingIndex(folder / "decisions", 3600.0),
             FakeSelection(),
             FakeMetrics(),
         )
@@ -420,3 +445,39 @@ async def test_credits_of_audited_queries_are_rebuilt_with_their_audits(fixture)
     fixture.selection.positions[0] = 1
     await fixture.learner.rebuild_credits([0], 3600.0)
     assert fixture.credits == [0, None]
+
+
+@learning
+async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
+    fixture.decide("q1")
+    decide_with_audit(fixture, "q2", 7)
+    record_audit(fixture, "q2", 7, shadow=2)
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
+    assert (fixture.decisions.lookups, fixture.audits.lookups) == ({"q1": 1, "q2": 1}, {audit_key("q2", 7): 1})
+
+
+@learning
+async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+    fixture.decide("q1")
+    decide_with_audit(fixture, "q2", 7)
+
+    def finish_at_the_third_look():
+        if fixture.looked == 3:
+            record_audit(fixture, "q2", 7, shadow=2)
+            fixture.decide("q3")
+
+    fixture.on_look = finish_at_the_third_look
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q3"))
+    assert fixture.decisions.lookups == {"q1": 1, "q2": 1, "q3": 4}
+    assert fixture.audits.lookups == {audit_key("q2", 7): 4}
+
+
+@learning
+async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixture):
+    fixture.decide("q1", "q2")
+    for entry in (one(0, "q1"), one(1, "q2")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
+    fixture.selection.positions[0] = 1
+    await fixture.learner.rebuild_credits([0], 3600.0)
+    assert fixture.decisions.lookups == {"q1": 1, "q2": 1}
