@@ -69,13 +69,16 @@ def _targets(targets: Iterable[Target]) -> Iterator[str]:
 
 
 def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """One table for each set of columns, in the order in which they come."""
+    """One table for each set of columns, in their order, without rows that have no figure."""
     columns: list[str] | None = None
     for row, measures in summary.items():
+        cells = [_cell(measure) for measure in measures.values()]
+        if set(cells) == {"-"}:
+            continue
         if list(measures) != columns:
             columns = list(measures)
             yield from ("", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
-        yield f"| {row} | {' | '.join(map(_cell, measures.values()))} |"
+        yield f"| {row} | {' | '.join(cells)} |"
 
 
 def _cell(value: Any) -> str:

@@ -16,18 +16,18 @@ PAGE = ROOT / "docs/reference/library.md"
 INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
-BatchLimit make_limit Aimd Fixed QuantileRegression Window Taken
+BatchLimit make_limit Aimd Fixed QuantileRegression Window
 CacheStore ClockCache DictStore InFlight version_digest row_keys
-Client SyncClient Answer partition_for
+Client SyncClient Answer
 Combined vote mean
-ConfidenceSequence Betting EmpiricalBernstein Rollout Verdict TrialEvidence
-Detector DetectorSpec make_spec Adwin PageHinkley LossWatch
-LoggedDecision Scores Learned Label GivenLoss loss_of
-Model WarmsUp Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
-Candidate parse_candidate Ensemble FixedPolicy LearningPolicy OneModel DecisionColumns Estimator make_estimators Ips
-Snips ClippedIps DirectMethod DoublyRobust SelfNormalizedDoublyRobust SwitchDoublyRobust OnPolicy Support Question
-evaluate Evaluation CandidateResult Estimate read_facts read_chunks write_page
-SelectionPolicy SelectionState ModelTotals Decision make_policy query_rng QueryRandom EpsilonGreedy Exp3 Exp3IX Exp4
+ConfidenceSequence Betting EmpiricalBernstein Rollout
+Detector make_spec Adwin PageHinkley
+LoggedDecision Label GivenLoss loss_of
+Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
+Candidate parse_candidate DecisionColumns Estimator make_estimators Ips
+Snips ClippedIps DirectMethod DoublyRobust SelfNormalizedDoublyRobust SwitchDoublyRobust OnPolicy Question
+evaluate Evaluation read_facts read_chunks write_page
+SelectionPolicy SelectionState Decision make_policy query_rng EpsilonGreedy Exp3 Exp3IX Exp4
 Exp4Clipper LinUcb Single Split Thompson TsallisInf UCB1
 """
 PUBLIC = frozenset(_PUBLIC.split())
@@ -87,9 +87,9 @@ def _kind(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _sentence(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
-    """The first sentence of the docstring."""
+    """The first sentence of the docstring, up to a semicolon."""
     paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-    return paragraph.split(". ")[0].removesuffix(".") + "."
+    return paragraph.split("; ")[0].split(". ")[0].removesuffix(".") + "."
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""A run that never was: answers, samples and a result, made by a rule."""
+"""A run of the demo that never was: answers, samples and a result, made by a rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from clipper_agents.demo.answers import Answer, Answers, SaidBy
-from clipper_agents.demo.data import load_digits
+from clipper_agents.demo.answers import AnswerLog, DigitAnswer, ModelDigit
+from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.phases import FAILED, phase_of
-from clipper_agents.demo.plan import DemoPlan
-from clipper_agents.demo.result import DemoResult, learning_fields, metric_fields, traffic_fields
-from clipper_agents.demo.scoring import model_outcomes, policy_outcomes
-from clipper_agents.demo.script import Scripted, policy_of, write_scripted
-from clipper_agents.demo.story import Story
-from clipper_agents.demo.watching import Batches, Sample
+from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan
+from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result
+from clipper_agents.demo.run import load_plan
+from clipper_agents.demo.samples import BatchTotals, DemoSample, LoadProgress
+from clipper_agents.demo.scoring import score
+from clipper_agents.replay.verdicts import PartitionVerdict, Verification
+from clipper_loadgen.preparation import PreparedLoad, encode_load, intended_times
+from clipper_loadgen.report import summarise
+from clipper_loadgen.run import LoadRun
+from clipper_loadgen.workload import repeated_from
 
 PLAN = DemoPlan(queries=400)
 MODELS = [
@@ -22,82 +26,92 @@ MODELS = [
     TrainedModel("fair", "the fair one", Path("fair.skops"), "1" * 64, 0.05),
 ]
 REFS = [model.ref for model in MODELS]
+VERDICT = PartitionVerdict(
+    partition=0, since=0, position=39, behind=0, feedbacks=40, rows=16, checkpoints=16, unproven=0
+)
 
 
 @dataclass(frozen=True)
-class Fabricated:
+class FabricatedDemo:
     """All parts of the run."""
 
-    scripted: Scripted
-    answers: Answers
+    run: LoadRun
+    log: AnswerLog
+    record: DemoRecord
     result: DemoResult
-    story: Story
 
 
-def answer_to(scripted: Scripted, query: int) -> Answer:
+def prepared_load(plan: DemoPlan = PLAN) -> PreparedLoad:
+    """The queries of a demo, encoded for two partitions."""
+    load = load_plan(plan, draw_traffic(load_digits(plan.seed), plan.queries, plan.seed))
+    times_s = intended_times(load)
+    origin = repeated_from(len(times_s), load.repeat_ratio, load.recent, np.random.default_rng(plan.seed))
+    return encode_load(load, load.dataset, times_s, origin, partitions=2)
+
+
+def begun_run(flag: Path = Path("/nonexistent/flag"), models: list[str] = REFS) -> tuple[LoadRun, AnswerLog]:
+    """A run without Kafka and without feedback, of which nothing is sent yet."""
+    prepared = prepared_load()
+    log = AnswerLog(models, PLAN.queries, FaultSwitch(flag, PLAN))
+    plan = replace(load_plan(PLAN, draw_traffic(load_digits(0), 1, 0)), feedback_delay_s=None)
+    run = LoadRun(plan, replace(prepared, delays_s=None), None, lambda: 0.0, log)
+    log.begun(run)
+    return run, log
+
+
+def answer_to(run: LoadRun, query: int) -> DigitAnswer:
     """`good` errs in the failure only, `fair` about every 20th query; exp3 asks `fair`, exp4 both and takes `fair`."""
-    label = scripted.labels[query]
+    label = run.labels[query]
     wrong = (label + 1) % 10
-    good = wrong if phase_of(query, PLAN) == FAILED else label
+    good = wrong if PLAN.phase_of(query) == FAILED else label
     fair = wrong if query % 20 < 2 else label
-    said = [SaidBy("good", "1", good), SaidBy("fair", "1", fair)]
-    asked = said if policy_of(query) == "exp4" else said[1:]
-    return Answer(scripted.script.query_id(query), output=fair, models=asked)
+    said = [ModelDigit("good", "1", good), ModelDigit("fair", "1", fair)]
+    return DigitAnswer(run._script.query_id(query), output=fair, models=said if query % len(POLICIES) else said[1:])
 
 
-def sample(at_s: float, answered: int, feedback: dict[str, float]) -> Sample:
+def sample(at_s: float, answered: int, feedback: dict[str, float]) -> DemoSample:
     """A sample in which both models have batches and weights."""
     share = answered / PLAN.queries
-    batches = Batches(rows=10.0 * at_s, count=4.0 * at_s, largest=8.0, limit=3.0 + at_s)
-    return Sample(
-        at_s=at_s,
-        sent=answered,
-        answered=answered,
-        weights={policy: {"good:1": 1 - share, "fair:1": share} for policy in ("exp3", "exp4")},
+    batches = BatchTotals(rows=10.0 * at_s, count=4.0 * at_s, largest=8.0, limit=3.0 + at_s)
+    return DemoSample(
+        load=LoadProgress(at_s=at_s, sent=answered, answered=answered, feedback_sent=answered),
+        weights={policy: {"good:1": 1 - share, "fair:1": share} for policy in POLICIES},
         batches=dict.fromkeys(REFS, batches),
         lookups=100.0,
         hits=7.0,
         defaults=0.0,
-        truths=answered,
         feedback=feedback,
     )
 
 
-def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = frozenset()) -> Fabricated:
+def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = frozenset()) -> FabricatedDemo:
     """The run.
 
     Args:
         skipped: Queries without an answer.
         twice: Queries with two answers.
     """
-    scripted = write_scripted(PLAN, load_digits(0), partitions=2)
-    answers = Answers(scripted.script, REFS)
-    for query, due_s in enumerate(scripted.due_s):
-        answers.ledger.sent(query, began_s=due_s, now_s=due_s)
+    run, log = begun_run()
+    for query in range(PLAN.queries):
+        sent_s = query / PLAN.rate_per_s
+        run.ledger.sent(query, began_s=sent_s, now_s=sent_s)
         if query not in skipped:
-            for _ in range(2 if query in twice else 1):
-                answers.take(answer_to(scripted, query), due_s + 0.01 + 0.0001 * query)
-    policies, models = policy_outcomes(answers, scripted.labels), model_outcomes(answers, scripted.labels)
-    samples = [sample(float(second), 100 * second, {"applied": 100.0 * second}) for second in range(5)]
-    result = DemoResult(
-        distinct_inputs=scripted.distinct_inputs,
-        committed=True,
+            run._on_answers([answer_to(run, query)] * (2 if query in twice else 1), sent_s + 0.01 + 0.0001 * query)
+    record = DemoRecord(
+        plan=PLAN,
+        models=MODELS,
+        load=summarise(run.ledger, application="digits", mode="bounded", distinct_inputs=360, feedback_sent=400),
+        scores=score(log, run.labels, PLAN, "good:1"),
+        samples=[sample(float(second), 100 * second, {"applied": 100.0 * second}) for second in range(5)],
+        sent_s=run.ledger.due_times_s(),
+        latencies_s=run.ledger.latencies_s(),
+    )
+    result = demo_result(
+        record,
         uncommitted={},
-        verified={"equal": True, "rows": 16, "feedbacks": 40, "seconds": 0.5},
+        verification=Verification(equal=True, seconds=0.5, partitions=[VERDICT]),
         seconds=12.0,
         setup_seconds=4.0,
         versions={"python": "3.x"},
-        **traffic_fields(answers, PLAN),
-        **metric_fields(samples[-1], feedback_sent=400),
-        **learning_fields(policies, models, "good:1", PLAN),
     )
-    story = Story(
-        plan=PLAN,
-        broken="good:1",
-        policies=policies,
-        models=models,
-        samples=samples,
-        sent_s=np.asarray(scripted.due_s),
-        latencies_s=answers.ledger.latencies_s(),
-    )
-    return Fabricated(scripted, answers, result, story)
+    return FabricatedDemo(run, log, record, result)

@@ -1,7 +1,5 @@
 """A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
 
-import msgspec
-
 from clipper_agents.status.deployment_view import Facts
 from clipper_agents.status.traffic_window import Recent
 from clipper_topics import codec
@@ -11,7 +9,7 @@ from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, RolloutRule, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 NOW_S = 1_700_000_000.0
 """2023-11-14T22:13:20Z."""
@@ -31,7 +29,6 @@ MODELS = (
     ModelManifest(name="old", version="1", uri="shop:old", retired=True),
     ModelManifest(name="others", version="1", uri="shop:others", retired=True),
 )
-_encode = msgspec.msgpack.encode
 
 
 def facts() -> Facts:
@@ -86,7 +83,7 @@ def row(
         for model, (count, loss) in losses.items()
     ]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
-    return _encode(RowKey("digits", context, partition)), _encode(content)
+    return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
 
 def learn(found: Facts, partition: int, losses: dict[str, tuple[float, float]]) -> None:

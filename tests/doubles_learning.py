@@ -3,11 +3,11 @@
 import msgspec
 from doubles_streaming import record
 
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import LoggedRecord
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+from clipper_topics.selection_rows import NO_ROW
 
 
 def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):

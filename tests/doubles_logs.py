@@ -10,18 +10,17 @@ from doubles_streaming import record
 
 from clipper_agents.router.feedback_step import decode_feedback, learn
 from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
 from clipper_topics.logged import LoggedRecord
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
-from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
+from clipper_topics.selection_rows import NO_ROW, POSITION, RowKey, SavedRow, encode_key, encode_row, note_row
 
 HORIZON_S = 3600.0
 SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
@@ -194,14 +193,14 @@ class Deployment:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)
         notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
-        for place, row in [*notes_last, (("", None), SelectionRow(version=ROW_VERSION, offset=records[-1].offset))]:
+        for place, row in [*notes_last, (POSITION, note_row(records[-1].offset))]:
             self.write(place, row, partition)
 
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""
         self.rows[(*place, partition)] = row
-        key = encode(RowKey(*place, partition))
-        self.logs.append(self.catalogue.selection_changelog, encode(row), partition, key)
+        key = encode_key(RowKey(*place, partition))
+        self.logs.append(self.catalogue.selection_changelog, encode_row(row), partition, key)
 
     def work(self, count, application="app", partition=0, first=0, every=1, **changes):
         """So many queries with feedback, learned in steps of `every`."""

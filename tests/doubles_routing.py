@@ -6,7 +6,7 @@ from collections import defaultdict
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.caching.keys import version_digest
-from clipper_stream.query import Application, Candidate, OutputPiece, Received, Router, Trial
+from clipper_stream.query import Application, CandidateModel, DecodedQuery, OutputPiece, Router, TrialModel
 from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
@@ -33,11 +33,11 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
     volatile = changes.pop("volatile", ())
 
     def candidate(ref):
-        return Candidate(ref=ref, digest=version_digest(ref, None), deterministic=ref not in volatile)
+        return CandidateModel(ref=ref, digest=version_digest(ref, None), deterministic=ref not in volatile)
 
     candidates = tuple(map(candidate, refs))
     changes["trials"] = tuple(
-        Trial(candidate=candidate(ref), stage=stage, share=share)
+        TrialModel(candidate=candidate(ref), stage=stage, share=share)
         for stage, shares in (("canary", changes.pop("canaries", {})), ("shadow", changes.pop("shadows", {})))
         for ref, share in shares.items()
     )
@@ -48,7 +48,7 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
 def query(query_id, *values, **changes):
     """A query of one row of one number a value; packed when there are several."""
     settings = dict(application="app", rows=[[value] for value in values], packed=len(values) > 1, queried_at_s=NOW_S)
-    return Received(query_id=query_id, **(settings | changes))
+    return DecodedQuery(query_id=query_id, **(settings | changes))
 
 
 def prepare(app, partition, context):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.feedback.values import Label
-from clipper_stream.selection.distribution import Prepared
+from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import SelectionState, merge
@@ -43,7 +43,7 @@ class SimulatedApplication:
                 learned = fold(self.states[partition], decision, Label(0), self.policy, "zero_one")
                 self.states[partition] = learned.state
 
-    def prepared(self) -> Prepared:
+    def prepared(self) -> ActionDistribution:
         return self.policy.prepare(merge(self.states), self.candidates)
 
     def _serve(self, error_rates: Sequence[float]) -> None:

@@ -7,7 +7,6 @@ difference. Each row says that one model was always right and the other always w
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, TopicPartition
 from rig.flood import Record
@@ -15,7 +14,7 @@ from rig.flood import Record
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 FEEDBACKS = 200.0
 """In each context: enough for a policy to be sure."""
@@ -31,13 +30,12 @@ def learned_rows(application: str, right: str, wrong: str, count: int, partition
         count: Number of contexts.
         partitions: Of the queries.
     """
-    encode = msgspec.msgpack.Encoder().encode
     totals = [_totals(right, 0.0), _totals(wrong, FEEDBACKS)]
-    row = encode(SelectionRow(version=ROW_VERSION, offset=0, applied=int(FEEDBACKS), totals=totals))
+    row = encode_row(SelectionRow(version=ROW_VERSION, offset=0, applied=int(FEEDBACKS), totals=totals))
     for number in range(count):
         context = f"c{number}"
         partition = (murmur2(context.encode()) & 0x7FFFFFFF) % partitions
-        yield partition, encode(RowKey(application, context, partition)), row
+        yield partition, encode_key(RowKey(application, context, partition)), row
 
 
 def _totals(model: str, loss: float) -> ModelTotalsRecord:

@@ -2,7 +2,7 @@
 
 import random
 
-from clipper_stream.selection.distribution import Prepared
+from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 
@@ -33,7 +33,9 @@ def feedbacks_to_lead(policy: SelectionPolicy, seed: int, within: int) -> int | 
     return lost if lost <= within else None
 
 
-def learned(policy: SelectionPolicy, state: SelectionState, prepared: Prepared, draw: random.Random) -> SelectionState:
+def learned(
+    policy: SelectionPolicy, state: SelectionState, prepared: ActionDistribution, draw: random.Random
+) -> SelectionState:
     """One query, and a label for it."""
     decision = prepared.select(draw)
     losses = {model: float(draw.random() < MEANS[model]) for model in decision.models}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from rig.worlds import Floats, World
 
-from clipper_stream.selection.distribution import Prepared
+from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 
@@ -58,7 +58,7 @@ def played(policy: SelectionPolicy, world: World, seed: int) -> tuple[Floats, Fl
     return asked, means
 
 
-def answering(prepared: Prepared) -> Floats:
+def answering(prepared: ActionDistribution) -> Floats:
     """Probability of each candidate to make the answer; of an ensemble its part in it, (K,)."""
     if prepared.certain is not None and len(prepared.certain.served) > 1:
         return np.array(list(prepared.weights.values()))

@@ -14,10 +14,10 @@ K = TypeVar("K", bound=Hashable)
 W = TypeVar("W", bound=Hashable)
 
 
-class InFlight(Generic[K, W]):
+class SingleFlight(Generic[K, W]):
     """Who waits for which key. Waiters are unique within a key, for example (query id, row).
 
-    >>> flight = InFlight[bytes, str]()
+    >>> flight = SingleFlight[bytes, str]()
     >>> flight.join(b"row", "first"), flight.join(b"row", "second")
     (True, False)
     >>> flight.first(b"row")

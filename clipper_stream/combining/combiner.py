@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.mean import mean
-from clipper_stream.combining.renormalized_weights import shares_of
+from clipper_stream.combining.renormalized_weights import renormalized_weights
 from clipper_stream.combining.vote import vote
 from clipper_stream.errors import ModelFailed, UnknownName
 
@@ -54,6 +54,6 @@ def combine(kind: str, outputs: Mapping[str, Any], weights: Mapping[str, float],
         raise ModelFailed("there is no output to combine: give the default output instead")
     if len(outputs) == 1:
         return Combined(next(iter(outputs.values())), min(1.0, 1.0 / max(asked, 1)))
-    shares = shares_of(outputs, weights)
+    shares = renormalized_weights(outputs, weights)
     output, agreeing = combiner({model: outputs[model] for model in shares}, shares)
     return Combined(output, min(1.0, agreeing / max(asked, 1)))

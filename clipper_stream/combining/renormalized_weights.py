@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 
-def shares_of(answered: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
+def renormalized_weights(answered: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
     """Weights of the models that answered, in candidate order, whatever order they answered in.
 
     Args:
@@ -14,7 +14,7 @@ def shares_of(answered: Iterable[str], weights: Mapping[str, float]) -> dict[str
     Returns:
         Their weights, unscaled; 1 for each where all are 0.
 
-    >>> shares_of(["b:1", "a:1"], {"a:1": 0.0, "b:1": 0.0, "c:1": 1.0})
+    >>> renormalized_weights(["b:1", "a:1"], {"a:1": 0.0, "b:1": 0.0, "c:1": 1.0})
     {'a:1': 1.0, 'b:1': 1.0}
     """
     there = set(answered)

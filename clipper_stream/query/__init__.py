@@ -3,25 +3,25 @@
 `Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
 """
 
-from clipper_stream.query.answer import Answer, MissingRow, ModelUse, Unused
-from clipper_stream.query.application import Application, Candidate, Trial
-from clipper_stream.query.decoded_query import Received
+from clipper_stream.query.answer import MissingModel, MissingRow, ModelUse, QueryAnswer
+from clipper_stream.query.application import Application, CandidateModel, TrialModel
+from clipper_stream.query.decoded_query import DecodedQuery
 from clipper_stream.query.effects import Effects, OutputPiece, Request
-from clipper_stream.query.in_flight import Pending
+from clipper_stream.query.in_flight import InFlightQuery
 from clipper_stream.query.router import Router
 
 __all__ = [
-    "Answer",
     "Application",
-    "Candidate",
+    "CandidateModel",
+    "DecodedQuery",
     "Effects",
+    "InFlightQuery",
+    "MissingModel",
     "MissingRow",
     "ModelUse",
     "OutputPiece",
-    "Pending",
-    "Received",
+    "QueryAnswer",
     "Request",
     "Router",
-    "Trial",
-    "Unused",
+    "TrialModel",
 ]

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import Received
-from clipper_stream.query.in_flight import Failure, NoOutput, Pending
+from clipper_stream.query.decoded_query import DecodedQuery
+from clipper_stream.query.in_flight import Failure, InFlightQuery, NoOutput
 
 LATE: Failure = ("late", "no output by the deadline")
-UNHEARD: Failure = ("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
+LOST_AUDIT: Failure = ("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
 class MissingRow(NamedTuple):
@@ -50,7 +50,7 @@ class ModelUse(NamedTuple):
     missing: tuple[MissingRow, ...] = ()
 
 
-class Unused(NamedTuple):
+class MissingModel(NamedTuple):
     """A model that was asked and answered no row in time. `reason` is `late` or `error`."""
 
     ref: str
@@ -60,7 +60,7 @@ class Unused(NamedTuple):
     explanation: str
 
 
-class Answer(NamedTuple):
+class QueryAnswer(NamedTuple):
     """What to tell the application, and why; or, of an audit, what to write down.
 
     Attributes:
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
         unused: The models that did not.
     """
 
-    pending: Pending
+    pending: InFlightQuery
     application: Application | None
     outputs: Sequence[Any]
     decided_at_s: float
@@ -85,10 +85,10 @@ class Answer(NamedTuple):
     explanation: str | None = None
     served_propensity: float | None = None
     used: tuple[ModelUse, ...] = ()
-    unused: tuple[Unused, ...] = ()
+    unused: tuple[MissingModel, ...] = ()
 
     @property
-    def query(self) -> Received:
+    def query(self) -> DecodedQuery:
         """The query."""
         return self.pending.query
 
@@ -98,14 +98,16 @@ class Answer(NamedTuple):
         return self.reason is not None
 
 
-def refusal(pending: Pending, application: Application | None, reason: str, explanation: str, now_s: float) -> Answer:
+def refusal(
+    pending: InFlightQuery, application: Application | None, reason: str, explanation: str, now_s: float
+) -> QueryAnswer:
     """The default output, without asking anybody."""
     default = application.default_output if application else None
     outputs = [default] * max(1, pending.count)
-    return Answer(pending, application, outputs, now_s, reason=reason, explanation=explanation)
+    return QueryAnswer(pending, application, outputs, now_s, reason=reason, explanation=explanation)
 
 
-def conclude(pending: Pending, now_s: float) -> Answer:
+def conclude(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     """The answer from what has arrived: combined, or the default with its reason."""
     if len(pending.outputs) == 1 and pending.open_places == 0 and pending.failures is None:
         return _of_one(pending, now_s)
@@ -117,18 +119,20 @@ def conclude(pending: Pending, now_s: float) -> Answer:
     reason, explanation = failure or _why_default(pending, combined, confidence)
     if reason == "low_confidence":
         outputs = [application.default_output] * pending.count
-    return Answer(
+    return QueryAnswer(
         pending, application, outputs, now_s, confidence, reason, explanation, decision.served_propensity, used, unused
     )
 
 
-def conclude_audit(pending: Pending, now_s: float) -> Answer:
+def conclude_audit(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     """What those said that were asked for the log only, so far: without outputs of its own."""
     used, unused = _uses(pending)
-    return Answer(pending, pending.application, (), now_s, used=used, unused=unused)
+    return QueryAnswer(pending, pending.application, (), now_s, used=used, unused=unused)
 
 
-def unheard(pending: Pending, application: Application | None, asked: Mapping[str, float], now_s: float) -> Answer:
+def lost_audit(
+    pending: InFlightQuery, application: Application | None, asked: Mapping[str, float], now_s: float
+) -> QueryAnswer:
     """The audit of a query that was answered by a process that ended before: nobody is asked again.
 
     Args:
@@ -137,19 +141,23 @@ def unheard(pending: Pending, application: Application | None, asked: Mapping[st
         asked: Whom it asked for the log only, and with which probability, as far as that can be told again.
         now_s: The time, seconds since the epoch.
     """
-    unused = tuple(Unused(ref, propensity, False, *UNHEARD) for ref, propensity in asked.items())  # noqa: FBT003
-    return Answer(pending, application, (), now_s, unused=unused)
+    unused = tuple(MissingModel(ref, propensity, False, *LOST_AUDIT) for ref, propensity in asked.items())  # noqa: FBT003
+    return QueryAnswer(pending, application, (), now_s, unused=unused)
 
 
-def _of_one(pending: Pending, now_s: float) -> Answer:
+def _of_one(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     """The output of the only model for the only row is the answer, and everybody asked agrees with it."""
     decision, outputs, arrived_s = pending.decision, pending.outputs, pending.arrived_s[0]
     latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
     use = ModelUse(decision.models[0], decision.propensities[0], True, outputs, latency_s, not arrived_s)  # noqa: FBT003
-    return Answer(pending, pending.application, outputs, now_s, 1.0, None, None, decision.served_propensity, (use,))
+    return QueryAnswer(
+        pending, pending.application, outputs, now_s, 1.0, None, None, decision.served_propensity, (use,)
+    )
 
 
-def _combined(pending: Pending, served: Sequence[ModelUse]) -> tuple[list[Combined | None], tuple[str, str] | None]:
+def _combined(
+    pending: InFlightQuery, served: Sequence[ModelUse]
+) -> tuple[list[Combined | None], tuple[str, str] | None]:
     """Each row's answer, None where nobody served it; and why outputs that are here cannot be combined."""
     kind, asked = pending.application.combiner, len(pending.decision.served)
     if len(served) == 1:
@@ -167,9 +175,9 @@ def _combined(pending: Pending, served: Sequence[ModelUse]) -> tuple[list[Combin
     return combined, failure
 
 
-def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
+def _uses(pending: InFlightQuery) -> tuple[tuple[ModelUse, ...], tuple[MissingModel, ...]]:
     used: list[ModelUse] = []
-    unused: list[Unused] = []
+    unused: list[MissingModel] = []
     decision, count = pending.decision, pending.count
     incomplete = pending.open_places > 0 or pending.failures is not None
     served = pending.audit_of is None
@@ -177,7 +185,7 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
         outputs = pending.outputs[model * count : (model + 1) * count]
         missing = list(_missing_rows(pending, model, outputs)) if incomplete else []
         if len(missing) == count:
-            unused.append(Unused(ref, propensity, served, missing[0].reason, missing[0].explanation))
+            unused.append(MissingModel(ref, propensity, served, missing[0].reason, missing[0].explanation))
         else:
             arrived_s = pending.arrived_s[model]
             latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
@@ -186,14 +194,16 @@ def _uses(pending: Pending) -> tuple[tuple[ModelUse, ...], tuple[Unused, ...]]:
     return tuple(used), tuple(unused)
 
 
-def _missing_rows(pending: Pending, model: int, outputs: list[Any]) -> Iterator[MissingRow]:
+def _missing_rows(pending: InFlightQuery, model: int, outputs: list[Any]) -> Iterator[MissingRow]:
     failures = pending.failures or {}
     for row, output in enumerate(outputs):
         if isinstance(output, NoOutput):
             yield MissingRow(row, *failures.get(model * pending.count + row, LATE))
 
 
-def _why_default(pending: Pending, combined: list[Combined | None], confidence: float) -> tuple[str | None, str | None]:
+def _why_default(
+    pending: InFlightQuery, combined: list[Combined | None], confidence: float
+) -> tuple[str | None, str | None]:
     application = pending.application
     rows = [row for row, one in enumerate(combined) if one is None]
     if rows:
@@ -204,7 +214,7 @@ def _why_default(pending: Pending, combined: list[Combined | None], confidence: 
     return None, None
 
 
-def _why_nobody(pending: Pending, rows: list[int]) -> tuple[str, str]:
+def _why_nobody(pending: InFlightQuery, rows: list[int]) -> tuple[str, str]:
     """Why there is no output of a served model for these rows."""
     served, failures = pending.decision.served, pending.failures or {}
     who = ", ".join(served)

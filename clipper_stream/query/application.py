@@ -5,14 +5,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from clipper_stream.query.inputs import InputSpec
-from clipper_stream.selection.distribution import Prepared, audited
+from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
-from clipper_stream.selection.trials import NOBODY, Choice, tried
+from clipper_stream.selection.trials import NOBODY, Choice, with_trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class CandidateModel:
     """One model version that an application may ask.
 
     Attributes:
@@ -27,7 +27,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class TrialModel:
     """One model version that an application tries beside its candidates.
 
     Attributes:
@@ -36,7 +36,7 @@ class Trial:
         share: Of the queries, in [0, 1].
     """
 
-    candidate: Candidate
+    candidate: CandidateModel
     stage: Literal["shadow", "canary"]
     share: float
 
@@ -64,9 +64,9 @@ class Application:
     """
 
     name: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateModel, ...]
     policy: SelectionPolicy
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialModel, ...] = ()
     spec: InputSpec = field(default_factory=InputSpec)
     revision: int = 1
     combiner: str = "vote"
@@ -79,7 +79,7 @@ class Application:
     input_features: int = 0
 
     @cached_property
-    def by_ref(self) -> dict[str, Candidate]:
+    def by_ref(self) -> dict[str, CandidateModel]:
         """All that may be asked, by reference: candidates, and versions on trial."""
         tried_ones = (trial.candidate for trial in self.trials)
         return {candidate.ref: candidate for candidate in (*self.candidates, *tried_ones)}
@@ -103,18 +103,18 @@ class Application:
             return self._completed(self.policy.prepare(state, self.refs))
         return by_features.each(self._completed)
 
-    def _completed(self, chosen: Prepared) -> Choice:
+    def _completed(self, chosen: ActionDistribution) -> Choice:
         """With audits and trials."""
         if self.refs and self.audit_ratio > 0:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
             return chosen
-        return tried(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
+        return with_trials(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
 
     def _shares(self, stage: str) -> dict[str, float]:
         return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}
 
-    def named(self, model: str) -> str | None:
+    def candidate_ref(self, model: str) -> str | None:
         """The reference that a query means by `name` or `name:version`; a bare name is the first candidate of it.
 
         A version on trial is no candidate.

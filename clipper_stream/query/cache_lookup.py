@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clipper_stream.caching.keys import row_hashes
-from clipper_stream.query.in_flight import Pending
+from clipper_stream.query.in_flight import InFlightQuery
 
 
 class Hashes:
@@ -13,7 +13,7 @@ class Hashes:
     def __init__(self) -> None:
         self._by_block: dict[int, list[bytes]] = {}
 
-    def keys(self, digest: bytes, owners: Sequence[Pending], places: Sequence[int]) -> list[bytes]:
+    def keys(self, digest: bytes, owners: Sequence[InFlightQuery], places: Sequence[int]) -> list[bytes]:
         """The key of each row for one model version."""
         block, hashes = None, list[bytes]()
         keys = []
@@ -31,9 +31,9 @@ class Hashes:
         return found
 
 
-def by_cache(pendings: Iterable[Pending]) -> dict[tuple[int, str], tuple[list[Pending], list[int]]]:
+def by_cache(pendings: Iterable[InFlightQuery]) -> dict[tuple[int, str], tuple[list[InFlightQuery], list[int]]]:
     """Owners and places of all rows, by partition and model."""
-    groups: dict[tuple[int, str], tuple[list[Pending], list[int]]] = {}
+    groups: dict[tuple[int, str], tuple[list[InFlightQuery], list[int]]] = {}
     for pending in pendings:
         partition, count = pending.query.partition, pending.count
         for model, ref in enumerate(pending.decision.models):

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 
-class Received(NamedTuple):
+class DecodedQuery(NamedTuple):
     """One decoded query. A tuple, because one is made for every query, four times as cheaply as a frozen dataclass.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.query.answer import Answer
+from clipper_stream.query.answer import QueryAnswer
 
 Rows = NDArray[Any] | list[Any]
 """A matrix, one row an input; or a list of texts, bytes or JSON values."""
@@ -64,8 +64,8 @@ class Effects:
 
     now_s: float
     requests: list[Request] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    audits: list[Answer] = field(default_factory=list)
+    answers: list[QueryAnswer] = field(default_factory=list)
+    audits: list[QueryAnswer] = field(default_factory=list)
     lookups: dict[str, int] = field(default_factory=dict)
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0

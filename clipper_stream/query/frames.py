@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.query.in_flight import Pending
+from clipper_stream.query.in_flight import InFlightQuery
 
 MAX_FRAME_ROWS = 1024
 MAX_FRAME_BYTES = 512 * 1024
@@ -20,7 +20,7 @@ Framed = tuple[Sequence[int], Any]
 """Which of the rows asked for go together, by index, and the rows: a matrix or a list."""
 
 
-def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Framed]:
+def frames_of(owners: Sequence[InFlightQuery], places: Sequence[int]) -> Iterable[Framed]:
     """The rows that these places of these queries are about, in frames; a row larger than a frame may be goes alone."""
     matrix = _as_one_matrix(owners, places)
     if matrix is not None:
@@ -33,7 +33,7 @@ def frames_of(owners: Sequence[Pending], places: Sequence[int]) -> Iterable[Fram
             yield frame, np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen
 
 
-def _as_one_matrix(owners: Sequence[Pending], places: Sequence[int]) -> NDArray[Any] | None:
+def _as_one_matrix(owners: Sequence[InFlightQuery], places: Sequence[int]) -> NDArray[Any] | None:
     """All rows together, where they are of one dtype and shape: cut from the blocks, which are few."""
     parts: list[NDArray[Any]] = []
     start, count = 0, len(owners)

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any
 
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import Received
-from clipper_stream.query.lifecycle import Event, State, Way
+from clipper_stream.query.decoded_query import DecodedQuery
+from clipper_stream.query.lifecycle import ASKED, QueryState, TransitionPath
 from clipper_stream.selection.distribution import Decision
 
 
@@ -28,13 +28,11 @@ OPEN, CLOSED = NoOutput.OPEN, NoOutput.CLOSED
 THROUGHPUT_WAIT_S = 60.0
 """How long a query without a deadline waits for a model: long for any batch, and short enough to bound memory."""
 
-ASKED = Way(Event.SELECT, Event.ASK)
-
 Failure = tuple[str, str]
 """Reason (`late` or `error`) and explanation."""
 
 
-class Pending:
+class InFlightQuery:
     """One query in flight.
 
     Attributes:
@@ -58,8 +56,9 @@ class Pending:
         audit: What is asked about the query for the log only; None when nobody is.
         audit_of: The query that this is the audit of; None for a query itself.
 
-    >>> pending = Pending(Received("0-1", "digits", [[1]], queried_at_s=0.0))
-    >>> pending.move(Way(Event.REFUSE, Event.DEFAULT)); pending.state.name
+    >>> from clipper_stream.query.lifecycle import REFUSED
+    >>> pending = InFlightQuery(DecodedQuery("0-1", "digits", [[1]], queried_at_s=0.0))
+    >>> pending.move(REFUSED); pending.state.name
     'DEFAULTED'
     """
 
@@ -93,24 +92,24 @@ class Pending:
     outputs: list[Any]
     failures: dict[int, Failure] | None
     arrived_s: list[float]
-    audit: "Pending | None"
-    audit_of: "Pending | None"
+    audit: "InFlightQuery | None"
+    audit_of: "InFlightQuery | None"
     open_places: int
     asked_at_s: float
 
-    def __init__(self, query: Received) -> None:
+    def __init__(self, query: DecodedQuery) -> None:
         self.query = query
-        self.state = State.RECEIVED
-        self.repeats: list[Received] | None = None
+        self.state = QueryState.RECEIVED
+        self.repeats: list[DecodedQuery] | None = None
         self.count = len(query.rows)
         self.features = query.features
         self.deadline_s = 0.0
         self.shares_id = query.shares_id
         self.audit = self.audit_of = None
 
-    def beside(self) -> "Pending":
+    def spawn_audit(self) -> "InFlightQuery":
         """What is to be asked about the query for the log only: waited for by nobody, until the same deadline."""
-        audit = self.audit = Pending(self.query)
+        audit = self.audit = InFlightQuery(self.query)
         audit.audit_of, audit.count, audit.deadline_s = self, self.count, self.deadline_s
         return audit
 
@@ -128,13 +127,13 @@ class Pending:
         self.failures = None
         self.state = ASKED.end(self.state)
 
-    def move(self, way: Way) -> None:
+    def move(self, path: TransitionPath) -> None:
         """Go where the events lead.
 
         Raises:
             IllegalMove: an event cannot happen in the state in which it finds the query.
         """
-        self.state = way.end(self.state)
+        self.state = path.end(self.state)
 
     def fill(self, place: int, output: Any, now_s: float) -> bool:
         """Put a model's output into its place; True when that was the last open one."""

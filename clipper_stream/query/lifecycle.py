@@ -1,18 +1,18 @@
 """A query's life as a table: what may happen in which state, and what follows.
 
-    RECEIVED -- RECOGNISE ---> KNOWN --------------------------------------------+
+    RECEIVED -- DUPLICATE ---> KNOWN --------------------------------------------+
              |- REFUSE ------> REFUSED ---+                                      |
              |- ARRIVE_LATE -> LATE ------+------ DEFAULT -----> DEFAULTED --+   |
              '- SELECT ------> SELECTED --+                          ^       |   |
                                |      |                              |     RECORD, each
-                              ASK  HAVE_ALL                          |       |   |
+                              ASK  ALL_ARRIVED                       |       |   |
                                v      v                              |       v   v
                          WAITING --> COMPLETE --+------ DEFAULT -----+       RECORDED -- ACKNOWLEDGE --> ACKNOWLEDGED
-                TAKE_PART  |  HAVE_ALL          |                            ^
+            OUTPUT_ARRIVED |  ALL_ARRIVED       |                            ^
                  (stays)   +-------> EXPIRED ---+------ COMBINE -> COMBINED -+
                         PASS_DEADLINE
 
-What is asked about a query for the log only (an audit) takes the same way beside it, to COMPLETE or EXPIRED, and then
+What is asked about a query for the log only (an audit) takes the same path beside it, to COMPLETE or EXPIRED, and then
 
     COMPLETE, EXPIRED -- NOTE --> NOTED -- RECORD --> RECORDED -- ACKNOWLEDGE --> ACKNOWLEDGED
 
@@ -32,11 +32,11 @@ from functools import reduce
 from types import MappingProxyType
 
 
-class State(IntEnum):
+class QueryState(IntEnum):
     """Where a query is.
 
-    >>> next_state(State.WAITING, Event.PASS_DEADLINE)
-    <State.EXPIRED: 8>
+    >>> next_state(QueryState.WAITING, QueryEvent.PASS_DEADLINE)
+    <QueryState.EXPIRED: 8>
     """
 
     RECEIVED = auto()
@@ -67,14 +67,14 @@ class State(IntEnum):
     """The query's offset is acknowledged; nothing follows."""
 
 
-class Event(IntEnum):
+class QueryEvent(IntEnum):
     """What happens to a query.
 
-    >>> Event.SELECT.name
+    >>> QueryEvent.SELECT.name
     'SELECT'
     """
 
-    RECOGNISE = auto()
+    DUPLICATE = auto()
     """A decision with its id is recorded already."""
     REFUSE = auto()
     """The application, the models named or the input cannot be used."""
@@ -84,9 +84,9 @@ class Event(IntEnum):
     """The policy chooses."""
     ASK = auto()
     """At least one row is neither cached nor failed: it is requested, or joins an identical row in flight."""
-    TAKE_PART = auto()
+    OUTPUT_ARRIVED = auto()
     """An output or a failure arrives, and others are outstanding."""
-    HAVE_ALL = auto()
+    ALL_ARRIVED = auto()
     """Nothing is outstanding."""
     PASS_DEADLINE = auto()
     """The deadline passes."""
@@ -109,44 +109,55 @@ class IllegalMove(RuntimeError):
     """
 
 
-_DECIDE = MappingProxyType({Event.COMBINE: State.COMBINED, Event.DEFAULT: State.DEFAULTED, Event.NOTE: State.NOTED})
-
-MOVES: Mapping[State, Mapping[Event, State]] = MappingProxyType(
+_S, _E = QueryState, QueryEvent
+_DECIDE = MappingProxyType(
     {
-        State.RECEIVED: {
-            Event.RECOGNISE: State.KNOWN,
-            Event.REFUSE: State.REFUSED,
-            Event.ARRIVE_LATE: State.LATE,
-            Event.SELECT: State.SELECTED,
+        _E.COMBINE: _S.COMBINED,
+        _E.DEFAULT: _S.DEFAULTED,
+        _E.NOTE: _S.NOTED,
+    }
+)
+
+MOVES: Mapping[QueryState, Mapping[QueryEvent, QueryState]] = MappingProxyType(
+    {
+        _S.RECEIVED: {
+            _E.DUPLICATE: _S.KNOWN,
+            _E.REFUSE: _S.REFUSED,
+            _E.ARRIVE_LATE: _S.LATE,
+            _E.SELECT: _S.SELECTED,
         },
-        State.KNOWN: {Event.RECORD: State.RECORDED},
-        State.REFUSED: {Event.DEFAULT: State.DEFAULTED},
-        State.LATE: {Event.DEFAULT: State.DEFAULTED},
-        State.SELECTED: {Event.ASK: State.WAITING, Event.HAVE_ALL: State.COMPLETE, Event.DEFAULT: State.DEFAULTED},
-        State.WAITING: {
-            Event.TAKE_PART: State.WAITING,
-            Event.HAVE_ALL: State.COMPLETE,
-            Event.PASS_DEADLINE: State.EXPIRED,
+        _S.KNOWN: {_E.RECORD: _S.RECORDED},
+        _S.REFUSED: {_E.DEFAULT: _S.DEFAULTED},
+        _S.LATE: {_E.DEFAULT: _S.DEFAULTED},
+        _S.SELECTED: {
+            _E.ASK: _S.WAITING,
+            _E.ALL_ARRIVED: _S.COMPLETE,
+            _E.DEFAULT: _S.DEFAULTED,
         },
-        State.COMPLETE: _DECIDE,
-        State.EXPIRED: _DECIDE,
-        State.COMBINED: {Event.RECORD: State.RECORDED},
-        State.DEFAULTED: {Event.RECORD: State.RECORDED},
-        State.NOTED: {Event.RECORD: State.RECORDED},
-        State.RECORDED: {Event.ACKNOWLEDGE: State.ACKNOWLEDGED},
-        State.ACKNOWLEDGED: {},
+        _S.WAITING: {
+            _E.OUTPUT_ARRIVED: _S.WAITING,
+            _E.ALL_ARRIVED: _S.COMPLETE,
+            _E.PASS_DEADLINE: _S.EXPIRED,
+        },
+        _S.COMPLETE: _DECIDE,
+        _S.EXPIRED: _DECIDE,
+        _S.COMBINED: {_E.RECORD: _S.RECORDED},
+        _S.DEFAULTED: {_E.RECORD: _S.RECORDED},
+        _S.NOTED: {_E.RECORD: _S.RECORDED},
+        _S.RECORDED: {_E.ACKNOWLEDGE: _S.ACKNOWLEDGED},
+        _S.ACKNOWLEDGED: {},
     }
 )
 """Every legal move: the state before, the event, the state after."""
 
 
-def next_state(state: State, event: Event) -> State:
+def next_state(state: QueryState, event: QueryEvent) -> QueryState:
     """The state after the event: two dictionary lookups.
 
     Raises:
         IllegalMove: the event cannot happen in this state.
 
-    >>> next_state(State.RECEIVED, Event.SELECT).name
+    >>> next_state(QueryState.RECEIVED, QueryEvent.SELECT).name
     'SELECTED'
     """
     try:
@@ -156,13 +167,13 @@ def next_state(state: State, event: Event) -> State:
         raise IllegalMove(f"{event.name} in state {state.name}: legal is {legal}") from None
 
 
-class Way:
-    """Several moves at once, looked up in one step: every query takes three ways, from reading to acknowledgement.
+class TransitionPath:
+    """Several moves at once, looked up in one step: every query takes three paths, from reading to acknowledgement.
 
     Args:
         events: What happens, in order.
 
-    >>> Way(Event.SELECT, Event.ASK).end(State.RECEIVED).name
+    >>> TransitionPath(QueryEvent.SELECT, QueryEvent.ASK).end(QueryState.RECEIVED).name
     'WAITING'
 
     Source: as the module.
@@ -170,11 +181,11 @@ class Way:
 
     __slots__ = ("_ends", "events")
 
-    def __init__(self, *events: Event) -> None:
+    def __init__(self, *events: QueryEvent) -> None:
         self.events = events
-        self._ends = {state.value: end for state in State if (end := self._walk(state)) is not None}
+        self._ends = {state.value: end for state in QueryState if (end := self._walk(state)) is not None}
 
-    def end(self, state: State) -> State:
+    def end(self, state: QueryState) -> QueryState:
         """The state after all of it.
 
         Raises:
@@ -183,8 +194,23 @@ class Way:
         found = self._ends.get(state._value_)
         return reduce(next_state, self.events, state) if found is None else found
 
-    def _walk(self, state: State) -> State | None:
+    def _walk(self, state: QueryState) -> QueryState | None:
         try:
             return reduce(next_state, self.events, state)
         except IllegalMove:
             return None
+
+
+# --- the paths of queries ---------------------------------------------------------------------------------------------
+ASKED = TransitionPath(_E.SELECT, _E.ASK)
+REFUSED = TransitionPath(_E.REFUSE, _E.DEFAULT)
+ARRIVED_LATE = TransitionPath(_E.ARRIVE_LATE, _E.DEFAULT)
+DUPLICATED = TransitionPath(_E.DUPLICATE)
+COMPLETE = tuple(TransitionPath(_E.ALL_ARRIVED, end) for end in (_E.COMBINE, _E.DEFAULT, _E.NOTE))
+"""Every output is there: combined; the default after all; of an audit, listed."""
+EXPIRED = tuple(TransitionPath(_E.PASS_DEADLINE, end) for end in (_E.COMBINE, _E.DEFAULT, _E.NOTE))
+"""The same at the deadline."""
+RECORDED = TransitionPath(_E.RECORD)
+ACKNOWLEDGED = TransitionPath(_E.ACKNOWLEDGE)
+FINISHED = TransitionPath(_E.RECORD, _E.ACKNOWLEDGE)
+"""Recorded, and nothing else is waited for."""

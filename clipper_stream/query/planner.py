@@ -7,22 +7,21 @@ from typing import Any
 import numpy as np
 
 from clipper_stream.errors import InvalidInput, shown
-from clipper_stream.query.answer import Answer, refusal
+from clipper_stream.query.answer import QueryAnswer, refusal
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import Received
-from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, Pending
+from clipper_stream.query.decoded_query import DecodedQuery
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, InFlightQuery
 from clipper_stream.query.inputs import convert, to_matrix, to_rows
-from clipper_stream.query.lifecycle import Event, Way
-from clipper_stream.selection.contextual import ByFeatures
-from clipper_stream.selection.distribution import Decision, named
+from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
+from clipper_stream.selection.contextual import ContextualChoice
+from clipper_stream.selection.distribution import Decision, forced_decision
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import Choice
 
 Prepare = Callable[[Application, int, str | None], Choice]
 """The policy's choice for (application, partition, context), from the totals known now."""
-REFUSED, ARRIVED_LATE = Way(Event.REFUSE, Event.DEFAULT), Way(Event.ARRIVE_LATE, Event.DEFAULT)
 NO_MODELS = "no model of the application is deployed"
-Converted = Iterable[tuple[Pending, Any, int]]
+Converted = Iterable[tuple[InFlightQuery, Any, int]]
 """A query, the block that its rows are in, and the index of the first of them."""
 
 
@@ -34,21 +33,21 @@ in the processor's cache, and is freed before the next ones are decoded."""
 
 
 @dataclass(slots=True)
-class Decided:
+class QueryPlan:
     """What became of queries: waiting for models, or answered at once; and what is asked for the log only."""
 
-    pendings: list[Pending] = field(default_factory=list)
-    audits: list[Pending] = field(default_factory=list)
-    refusals: list[Answer] = field(default_factory=list)
+    pendings: list[InFlightQuery] = field(default_factory=list)
+    audits: list[InFlightQuery] = field(default_factory=list)
+    refusals: list[QueryAnswer] = field(default_factory=list)
 
 
-def refuse_unknown(pending: Pending, now_s: float) -> Answer:
+def refuse_unknown(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     """The answer to a query of an application that is not registered."""
     why = f"application {shown(pending.query.application)} is not registered"
     return _refused(pending, None, "unknown_application", why, now_s)
 
 
-class Deciding:
+class Planner:
     """Decides about queries of one application, all at one time.
 
     Attributes:
@@ -60,11 +59,11 @@ class Deciding:
         self.application, self._prepare, self._now_s = application, prepare, now_s
         self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
-        self._unconverted: list[Pending] = []
-        self._decided = Decided()
+        self._unconverted: list[InFlightQuery] = []
+        self._decided = QueryPlan()
         self.count = 0
 
-    def add(self, pending: Pending) -> None:
+    def add(self, pending: InFlightQuery) -> None:
         """Decide about this query too, now or with the next ones."""
         self.count += 1
         if self._may_ask(pending):
@@ -72,7 +71,7 @@ class Deciding:
             if len(self._unconverted) == CONVERTED_TOGETHER:
                 self._convert()
 
-    def decided(self) -> Decided:
+    def decided(self) -> QueryPlan:
         """What became of all of them."""
         if self._unconverted:
             self._convert()
@@ -83,7 +82,7 @@ class Deciding:
         for pending, block, first in self._converted(pendings):
             self._choose(pending, block, first)
 
-    def _may_ask(self, pending: Pending) -> bool:
+    def _may_ask(self, pending: InFlightQuery) -> bool:
         query, now_s = pending.query, self._now_s
         pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
         answers = self.application.answers
@@ -99,7 +98,7 @@ class Deciding:
             self._refuse(pending, "arrived_late", why, ARRIVED_LATE)
         return False
 
-    def _converted(self, pendings: list[Pending]) -> Converted:
+    def _converted(self, pendings: list[InFlightQuery]) -> Converted:
         """All rows together; only when they do not fit together, by query."""
         try:
             block = convert(self.application.spec, [row for pending in pendings for row in pending.query.rows])
@@ -112,7 +111,7 @@ class Deciding:
             yield pending, block, first
             first += pending.count
 
-    def _converted_apart(self, pendings: list[Pending]) -> Converted:
+    def _converted_apart(self, pendings: list[InFlightQuery]) -> Converted:
         """Inputs of single-row queries together, those of packed ones each by itself."""
         single = [pending for pending in pendings if not pending.query.packed]
         rows = to_rows(self.application.spec, [pending.query.rows[0] for pending in single])
@@ -127,12 +126,12 @@ class Deciding:
                 except InvalidInput as error:
                     self._refuse(pending, "invalid_input", str(error))
 
-    def _choose(self, pending: Pending, block: Any, first: int) -> None:
+    def _choose(self, pending: InFlightQuery, block: Any, first: int) -> None:
         application, query = self.application, pending.query
         found = self._prepared.get((query.partition, query.context))
         if found is None:
             choice = self._prepare(application, query.partition, query.context)
-            looks = isinstance(choice, ByFeatures) or self._input_features > 0
+            looks = isinstance(choice, ContextualChoice) or self._input_features > 0
             found = self._prepared[query.partition, query.context] = choice, choice.certain, looks
         prepared, certain, looks = found
         if looks:
@@ -152,37 +151,37 @@ class Deciding:
             return
         if len(decision.models) != len(served):
             decision, besides = decision.split()
-            audit = pending.beside()
+            audit = pending.spawn_audit()
             audit.ask(application, besides, prepared.weights, block, first, self._now_s)
             self._decided.audits.append(audit)
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
         self._decided.pendings.append(pending)
 
-    def _given(self, pending: Pending, choice: Choice, block: Any, first: int) -> Choice:
+    def _given(self, pending: InFlightQuery, choice: Choice, block: Any, first: int) -> Choice:
         """The choice for the query's features, which are noted whatever the policy makes of them."""
         if self._input_features and pending.features is None and not pending.query.packed:
             pending.features = first_numbers(block[first], self._input_features)
-        return choice.given(pending.features or ()) if isinstance(choice, ByFeatures) else choice
+        return choice.given(pending.features or ()) if isinstance(choice, ContextualChoice) else choice
 
-    def _as_named(self, pending: Pending, models: list[str]) -> Decision | None:
+    def _as_named(self, pending: InFlightQuery, models: list[str]) -> Decision | None:
         application = self.application
-        refs = {model: application.named(model) for model in models}
+        refs = {model: application.candidate_ref(model) for model in models}
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
             why = f"{shown(unknown)} are no candidates of {application.name!r}: {', '.join(application.refs)}"
             self._refuse(pending, "unknown_model", why)
             return None
-        return named(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
+        return forced_decision(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
-    def _refuse(self, pending: Pending, reason: str, why: str, way: Way = REFUSED) -> None:
-        self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, way))
+    def _refuse(self, pending: InFlightQuery, reason: str, why: str, path: TransitionPath = REFUSED) -> None:
+        self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, path))
 
 
-def asked_besides(query: Received, application: Application, choice: Choice) -> dict[str, float]:
+def asked_besides(query: DecodedQuery, application: Application, choice: Choice) -> dict[str, float]:
     """Whom a query asks for the log only, and with which probability, as the decision is made now."""
     if query.models is not None:
         return {}
-    if isinstance(choice, ByFeatures):
+    if isinstance(choice, ContextualChoice):
         choice = choice.given(_features(query, application) or ())
     besides = choice.select(query_rng(application.seed, query.query_id)).split()[1]
     return dict(zip(besides.models, besides.propensities, strict=True))
@@ -198,7 +197,7 @@ def first_numbers(row: Any, count: int) -> list[float] | None:
     return numbers if all(abs(number) <= LARGEST_FEATURE for number in numbers) else None
 
 
-def _features(query: Received, application: Application) -> list[float] | None:
+def _features(query: DecodedQuery, application: Application) -> list[float] | None:
     """The features of a query whose rows are not converted."""
     if query.features is not None or query.packed or not (application.input_features and application.spec.numeric):
         return query.features
@@ -206,7 +205,7 @@ def _features(query: Received, application: Application) -> list[float] | None:
     return first_numbers(rows[0], application.input_features) if len(rows) else None
 
 
-def deadline_s(query: Received, application: Application, now_s: float) -> float:
+def deadline_s(query: DecodedQuery, application: Application, now_s: float) -> float:
     """By when to answer, seconds since the epoch.
 
     Within the objective, and the query's own bound, of the record's timestamp; a timestamp in the future counts as now,
@@ -218,7 +217,12 @@ def deadline_s(query: Received, application: Application, now_s: float) -> float
 
 
 def _refused(
-    pending: Pending, application: Application | None, reason: str, why: str, now_s: float, way: Way = REFUSED
-) -> Answer:
-    pending.move(way)
+    pending: InFlightQuery,
+    application: Application | None,
+    reason: str,
+    why: str,
+    now_s: float,
+    path: TransitionPath = REFUSED,
+) -> QueryAnswer:
+    pending.move(path)
     return refusal(pending, application, reason, why, now_s)

@@ -17,23 +17,23 @@ from typing import Any
 import numpy as np
 
 from clipper_stream.caching.keys import row_keys
-from clipper_stream.caching.single_flight import InFlight
-from clipper_stream.query.application import Candidate
+from clipper_stream.caching.single_flight import SingleFlight
+from clipper_stream.query.application import CandidateModel
 from clipper_stream.query.deadlines import DeadlineQueue
 from clipper_stream.query.effects import OutputPiece, Request
 from clipper_stream.query.frames import frames_of
-from clipper_stream.query.in_flight import OPEN, Failure, Pending
+from clipper_stream.query.in_flight import OPEN, Failure, InFlightQuery
 
 FORGET_AFTER_S = 10.0
 MAX_OVERDUE_ROWS = 16_384
 """With some kilobytes a query these take tens of megabytes."""
 
-Waiter = tuple[Pending, int]
+Waiter = tuple[InFlightQuery, int]
 """A query and its place."""
 
 
 @dataclass(slots=True)
-class Asks:
+class RowBatch:
     """Rows to ask one model version for: whose each is, for which place, and under which key identical rows wait.
 
     Attributes:
@@ -43,27 +43,27 @@ class Asks:
         keys: None where nobody may share the row.
     """
 
-    candidate: Candidate
-    owners: list[Pending] = field(default_factory=list)
+    candidate: CandidateModel
+    owners: list[InFlightQuery] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
 
-    def add(self, owner: Pending, place: int, key: bytes | None) -> None:
+    def add(self, owner: InFlightQuery, place: int, key: bytes | None) -> None:
         """One more."""
         self.owners.append(owner)
         self.places.append(place)
         self.keys.append(key)
 
-    def some(self, indices: Sequence[int]) -> "Asks":
+    def some(self, indices: Sequence[int]) -> "RowBatch":
         """These of them."""
-        return Asks(
+        return RowBatch(
             self.candidate,
             [self.owners[index] for index in indices],
             [self.places[index] for index in indices],
             [self.keys[index] for index in indices],
         )
 
-    def extend(self, more: "Asks") -> None:
+    def extend(self, more: "RowBatch") -> None:
         """These too."""
         self.owners += more.owners
         self.places += more.places
@@ -78,8 +78,8 @@ MOST_RETURN_RATIO = 0.25
 class Frame:
     """A request that was sent; the owner of a row that was answered is None."""
 
-    candidate: Candidate
-    owners: list[Pending | None]
+    candidate: CandidateModel
+    owners: list[InFlightQuery | None]
     places: list[int]
     keys: list[bytes | None]
     unanswered: int
@@ -95,12 +95,12 @@ class Arrived:
         failed: The rows that have none: owner, place, key and why.
     """
 
-    asks: Asks
+    asks: RowBatch
     outputs: Sequence[Any]
-    failed: list[tuple[Pending, int, bytes | None, Failure]] = field(default_factory=list)
+    failed: list[tuple[InFlightQuery, int, bytes | None, Failure]] = field(default_factory=list)
 
 
-class Asking:
+class RequestTracker:
     """Builds requests, and finds the places that an output belongs to."""
 
     def __init__(self) -> None:
@@ -108,18 +108,18 @@ class Asking:
         self._in_time: DeadlineQueue[int] = DeadlineQueue()
         self._overdue: dict[int, float] = {}
         self._overdue_rows = 0
-        self._in_flight: InFlight[bytes, Waiter] = InFlight()
+        self._in_flight: SingleFlight[bytes, Waiter] = SingleFlight()
         self._number = 0
 
     def __len__(self) -> int:
         """Requests and keys in flight."""
         return len(self._frames) + len(self._in_flight)
 
-    def join(self, key: bytes, owner: Pending, place: int) -> bool:
+    def join(self, key: bytes, owner: InFlightQuery, place: int) -> bool:
         """Wait for the row of this key; True when the caller is the first, and must ask."""
         return self._in_flight.join(key, (owner, place))
 
-    def requests(self, asks: Asks, now_s: float = 0.0, return_s: float = 0.0) -> list[Request]:
+    def requests(self, asks: RowBatch, now_s: float = 0.0, return_s: float = 0.0) -> list[Request]:
         """Requests for these rows, of one dtype and shape each, none too large.
 
         Args:
@@ -142,18 +142,18 @@ class Asking:
             return self._take_some(frame, piece)
         frame.owners[first:last] = [None] * len(owners)
         self._answer(piece.frame, frame, len(owners))
-        asks = Asks(frame.candidate, owners, frame.places[first:last], frame.keys[first:last])  # type: ignore[arg-type]
+        asks = RowBatch(frame.candidate, owners, frame.places[first:last], frame.keys[first:last])  # type: ignore[arg-type]
         return Arrived(asks, piece.outputs)
 
     def resolve(self, key: bytes) -> list[Waiter]:
         """Everybody who waits for the row of this key; nobody does any more."""
         return self._in_flight.resolve(key)
 
-    def superseded(self, owner: Pending, key: bytes | None) -> bool:
+    def superseded(self, owner: InFlightQuery, key: bytes | None) -> bool:
         """Whether others who waited for the row have asked anew, because this query ran out of time."""
         return key is not None and not self._owns(owner, key)
 
-    def inherit(self, owner: Pending, key: bytes | None) -> Waiter | None:
+    def inherit(self, owner: InFlightQuery, key: bytes | None) -> Waiter | None:
         """The asker of this row, which was not sent yet, has its answer: who asks now; None when nobody waits."""
         if key is None or not self._owns(owner, key):
             return None
@@ -162,7 +162,7 @@ class Asking:
             self.join(key, heir, place)
         return waiting[0] if waiting else None
 
-    def abandon(self, pending: Pending) -> list[tuple[bytes, list[Waiter]]]:
+    def abandon(self, pending: InFlightQuery) -> list[tuple[bytes, list[Waiter]]]:
         """The query's time is over: by key, the others who wait for what it asked for, and still want it."""
         orphans = []
         for key in _open_keys(pending):
@@ -192,15 +192,15 @@ class Asking:
         self._frames.clear()
         self._overdue.clear()
         self._overdue_rows = 0
-        self._in_time, self._in_flight = DeadlineQueue(), InFlight()
+        self._in_time, self._in_flight = DeadlineQueue(), SingleFlight()
 
-    def _owns(self, owner: Pending, key: bytes) -> bool:
+    def _owns(self, owner: InFlightQuery, key: bytes) -> bool:
         first = self._in_flight.first(key)
         return first is not None and first[0] is owner
 
     def _take_some(self, frame: Frame, piece: OutputPiece) -> Arrived:
         outputs: list[Any] = []
-        arrived = Arrived(Asks(frame.candidate), outputs)
+        arrived = Arrived(RowBatch(frame.candidate), outputs)
         before = frame.unanswered
         for row, output in enumerate(piece.outputs, piece.row0):
             owner = frame.owners[row] if 0 <= row < len(frame.owners) else None
@@ -229,7 +229,7 @@ class Asking:
         self._in_time.discard(number)
         self._overdue.pop(number, None)
 
-    def _request(self, asks: Asks, frame: Sequence[int], rows: Any, now_s: float, return_s: float) -> Request:
+    def _request(self, asks: RowBatch, frame: Sequence[int], rows: Any, now_s: float, return_s: float) -> Request:
         self._number += 1
         asked = asks if len(frame) == len(asks.owners) else asks.some(frame)
         deadlines = np.array([owner.deadline_s for owner in asked.owners], dtype=np.float64)
@@ -240,7 +240,7 @@ class Asking:
         return Request(asks.candidate.ref, self._number, rows, deadlines)
 
 
-def _open_keys(pending: Pending) -> list[bytes]:
+def _open_keys(pending: InFlightQuery) -> list[bytes]:
     """Under which keys a query still waits; its rows are hashed anew, because few queries run out of time."""
     count, keys = pending.count, []
     for model, ref in enumerate(pending.decision.models):

@@ -14,32 +14,23 @@ from itertools import islice
 from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
-from clipper_stream.query.answer import Answer, conclude, conclude_audit, unheard
-from clipper_stream.query.application import Application, Candidate
+from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, lost_audit
+from clipper_stream.query.application import Application, CandidateModel
 from clipper_stream.query.cache_lookup import Hashes, by_cache
 from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.decoded_query import Received
+from clipper_stream.query.decoded_query import DecodedQuery
 from clipper_stream.query.effects import Effects, OutputPiece
-from clipper_stream.query.in_flight import Failure, Pending
-from clipper_stream.query.lifecycle import Event, State, Way
-from clipper_stream.query.planner import Deciding, Prepare, asked_besides, refuse_unknown
-from clipper_stream.query.request_tracker import Arrived, Asking, Asks, Waiter
+from clipper_stream.query.in_flight import Failure, InFlightQuery
+from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
+from clipper_stream.query.planner import Planner, Prepare, asked_besides, refuse_unknown
+from clipper_stream.query.request_tracker import Arrived, RequestTracker, RowBatch, Waiter
 
-AsksByRef = dict[str, Asks]
+AsksByRef = dict[str, RowBatch]
 """Rows to ask for, by model reference."""
 Key = tuple[int, str] | tuple[int, str, str]
 """Partition and query id; and the application, of a query whose id another application's query in flight has too."""
-Ways = tuple[Way, Way, Way]
+Paths = tuple[TransitionPath, ...]
 """How a query ends: with the combined outputs, with the default, or (an audit) with a list of the outputs."""
-COMPLETE: Ways = (
-    Way(Event.HAVE_ALL, Event.COMBINE), Way(Event.HAVE_ALL, Event.DEFAULT), Way(Event.HAVE_ALL, Event.NOTE)
-)  # fmt: skip
-EXPIRED: Ways = (
-    Way(Event.PASS_DEADLINE, Event.COMBINE),
-    Way(Event.PASS_DEADLINE, Event.DEFAULT),
-    Way(Event.PASS_DEADLINE, Event.NOTE),
-)
-RECOGNISED = Way(Event.RECOGNISE)
 MOST_LEAD_RATIO = 0.1
 Pairs = dict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
@@ -79,12 +70,12 @@ class Router:
         codec: OutputCodec,
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
-        self._in_flight: dict[Key, Pending] = {}
-        self._audits: dict[tuple[int, int], Pending] = {}
+        self._in_flight: dict[Key, InFlightQuery] = {}
+        self._audits: dict[tuple[int, int], InFlightQuery] = {}
         """By partition and offset of the query."""
         self._repeats = self._sharing = 0
-        self._deadlines: DeadlineQueue[Pending] = DeadlineQueue()
-        self._asking = Asking()
+        self._deadlines: DeadlineQueue[InFlightQuery] = DeadlineQueue()
+        self._asking = RequestTracker()
 
     # --- what the agents ask --------------------------------------------------------------------------------------
     @property
@@ -102,11 +93,11 @@ class Router:
         """When `expire` has something to do."""
         return self._deadlines.next_s
 
-    def is_in_flight(self, query: Received) -> bool:
+    def is_in_flight(self, query: DecodedQuery) -> bool:
         """Whether the query was read, and its prediction is not recorded yet."""
         return self._key(query) in self._in_flight
 
-    def receive(self, queries: Iterable[Received], now_s: float) -> Effects:
+    def receive(self, queries: Iterable[DecodedQuery], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer.
 
         Args:
@@ -114,7 +105,7 @@ class Router:
             now_s: The time, seconds since the epoch.
         """
         effects = Effects(now_s=now_s)
-        by_application: dict[str, Deciding | None] = {}
+        by_application: dict[str, Planner | None] = {}
         for query in queries:
             pending = self._enter(query)
             if pending is None:
@@ -122,7 +113,7 @@ class Router:
             name = query.application
             if name not in by_application:
                 application = self._application(name)
-                by_application[name] = None if application is None else Deciding(application, self._prepare, now_s)
+                by_application[name] = None if application is None else Planner(application, self._prepare, now_s)
             deciding = by_application[name]
             if deciding is not None:
                 deciding.add(pending)
@@ -166,10 +157,10 @@ class Router:
         excess = len(self._audits) - most
         if excess > 0:
             oldest = islice(self._audits.values(), excess)
-            self._end([audit for audit in oldest if audit.state is State.WAITING], effects)
+            self._end([audit for audit in oldest if audit.state is QueryState.WAITING], effects)
         return effects
 
-    def _end(self, pendings: Iterable[Pending], effects: Effects) -> None:
+    def _end(self, pendings: Iterable[InFlightQuery], effects: Effects) -> None:
         again: AsksByRef = {}
         for pending in pendings:
             orphans = self._asking.abandon(pending)
@@ -178,7 +169,7 @@ class Router:
                 self._ask_again(_candidate(*waiting[0]), key, waiting, again, effects)
         self._send(self._still_wanted(again), effects)
 
-    def recorded(self, query: Received) -> Sequence[Received]:
+    def recorded(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
         """The query's prediction is in the log: it is in flight no more. Records of it that were read meanwhile."""
         key: Key = (query.partition, query.query_id)
         pending = self._in_flight.get(key)
@@ -191,15 +182,15 @@ class Router:
         self._repeats -= len(pending.repeats)
         return pending.repeats
 
-    def is_audited(self, query: Received) -> bool:
+    def is_audited(self, query: DecodedQuery) -> bool:
         """Whether an audit of the query is under way: its prediction may be recorded, its audit is not."""
         return (query.partition, query.offset) in self._audits
 
-    def audit_recorded(self, query: Received) -> None:
+    def audit_recorded(self, query: DecodedQuery) -> None:
         """The query's audit is in the log."""
         self._audits.pop((query.partition, query.offset), None)
 
-    def unheard(self, query: Received, answered: Iterable[str], now_s: float) -> Answer:
+    def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
         """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
 
         Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
@@ -210,14 +201,14 @@ class Router:
             answered: References of the models that the prediction names.
             now_s: The time, seconds since the epoch.
         """
-        pending = self._audits[query.partition, query.offset] = Pending(query)
-        pending.move(RECOGNISED)
+        pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
+        pending.move(DUPLICATED)
         application = self._application(query.application)
         asked: dict[str, float] = {}
         if application is not None:
             asked = asked_besides(query, application, self._prepare(application, query.partition, query.context))
         known = {*answered}
-        return unheard(pending, application, {ref: p for ref, p in asked.items() if ref not in known}, now_s)
+        return lost_audit(pending, application, {ref: p for ref, p in asked.items() if ref not in known}, now_s)
 
     def reset(self) -> None:
         """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
@@ -227,7 +218,7 @@ class Router:
         self._deadlines = DeadlineQueue()
         self._asking.clear()
 
-    def _key(self, query: Received) -> Key:
+    def _key(self, query: DecodedQuery) -> Key:
         """Under which a query is in flight, or would be."""
         key = (query.partition, query.query_id)
         own = (*key, query.application)
@@ -236,28 +227,28 @@ class Router:
         return own if other or (self._sharing and own in self._in_flight) else key
 
     # --- asking ---------------------------------------------------------------------------------------------------
-    def _enter(self, query: Received) -> Pending | None:
+    def _enter(self, query: DecodedQuery) -> InFlightQuery | None:
         """The query is in flight from now on; None when it was already."""
         key: Key = (query.partition, query.query_id)
         if key in self._in_flight or self._sharing:
             return self._enter_beside(query, self._key(query))
-        pending = self._in_flight[key] = Pending(query)
+        pending = self._in_flight[key] = InFlightQuery(query)
         return pending
 
-    def _enter_beside(self, query: Received, key: Key) -> Pending | None:
+    def _enter_beside(self, query: DecodedQuery, key: Key) -> InFlightQuery | None:
         """The same, where a query with the same id is in flight: this one again, or another application's."""
         known = self._in_flight.get(key)
         if known is not None:
             known.repeats = [*(known.repeats or ()), query]
             self._repeats += 1
             return None
-        pending = self._in_flight[key] = Pending(query)
+        pending = self._in_flight[key] = InFlightQuery(query)
         if len(key) > 2:  # noqa: PLR2004 (with the application)
             self._in_flight[key[:2]].shares_id = pending.shares_id = True
             self._sharing += 1
         return pending
 
-    def _ask(self, deciding: Deciding, effects: Effects) -> None:
+    def _ask(self, deciding: Planner, effects: Effects) -> None:
         application, decided = deciding.application, deciding.decided()
         effects.count_queries(application.name, deciding.count)
         effects.answers += decided.refusals
@@ -270,7 +261,7 @@ class Router:
             push(audit.deadline_s, audit)
         self._look_up(application, decided.pendings + decided.audits if decided.audits else decided.pendings, effects)
 
-    def _look_up(self, application: Application, pendings: Sequence[Pending], effects: Effects) -> None:
+    def _look_up(self, application: Application, pendings: Sequence[InFlightQuery], effects: Effects) -> None:
         """Look for the outputs in the caches, and ask for those that are not there."""
         asks: AsksByRef = {}
         hashes = Hashes()
@@ -280,7 +271,7 @@ class Router:
                 keys = hashes.keys(candidate.digest, owners, places)
                 missed = self._missed(candidate, partition, owners, places, keys, effects)
             else:
-                missed = Asks(candidate, owners, places, [None] * len(owners))
+                missed = RowBatch(candidate, owners, places, [None] * len(owners))
             known = asks.get(ref)
             if known is None:
                 asks[ref] = missed
@@ -289,10 +280,15 @@ class Router:
         self._send(asks, effects)
 
     def _missed(
-        self, candidate: Candidate, partition: int, owners: list[Pending], places: list[int], keys: list[bytes],
+        self,
+        candidate: CandidateModel,
+        partition: int,
+        owners: list[InFlightQuery],
+        places: list[int],
+        keys: list[bytes],
         effects: Effects,
-    ) -> Asks:  # fmt: skip
-        missed = Asks(candidate)
+    ) -> RowBatch:
+        missed = RowBatch(candidate)
         values = self._cache(partition).get_many(keys)
         hits = coalesced = 0
         for owner, place, key, value in zip(owners, places, keys, values, strict=True):
@@ -308,13 +304,13 @@ class Router:
         return missed
 
     def _ask_again(
-        self, candidate: Candidate, key: bytes, waiting: Iterable[Waiter], again: AsksByRef, effects: Effects
+        self, candidate: CandidateModel, key: bytes, waiting: Iterable[Waiter], again: AsksByRef, effects: Effects
     ) -> None:
         """Rows whose first asker ran out of time, for those who still have some."""
         for owner, place in waiting:
             in_time = owner.wants(place) and owner.deadline_s > effects.now_s
             if in_time and self._asking.join(key, owner, place):
-                again.setdefault(candidate.ref, Asks(candidate)).add(owner, place, key)
+                again.setdefault(candidate.ref, RowBatch(candidate)).add(owner, place, key)
 
     def _still_wanted(self, again: AsksByRef) -> AsksByRef:
         """Rows to ask for anew, after all that came in the same call: what nobody waits for any more is not asked."""
@@ -323,7 +319,7 @@ class Router:
             for owner, place, key in zip(asks.owners, asks.places, asks.keys, strict=True):
                 heir = (owner, place) if owner.wants(place) else self._asking.inherit(owner, key)
                 if heir is not None:
-                    wanted.setdefault(ref, Asks(asks.candidate)).add(*heir, key)
+                    wanted.setdefault(ref, RowBatch(asks.candidate)).add(*heir, key)
         return wanted
 
     def _send(self, asks: AsksByRef, effects: Effects) -> None:
@@ -350,9 +346,15 @@ class Router:
                     self._conclude(waiter, COMPLETE, effects)
 
     def _fail(
-        self, candidate: Candidate, owner: Pending, place: int, key: bytes | None, failure: Failure, again: AsksByRef,
+        self,
+        candidate: CandidateModel,
+        owner: InFlightQuery,
+        place: int,
+        key: bytes | None,
+        failure: Failure,
+        again: AsksByRef,
         effects: Effects,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A row has no output: an error is everybody's; lateness is the asker's own, and the others ask anew."""
         late = failure[0] == "late"
         if late and self._asking.superseded(owner, key):
@@ -364,8 +366,8 @@ class Router:
         if late and key is not None:
             self._ask_again(candidate, key, waiting, again, effects)
 
-    def _conclude(self, pending: Pending, ways: Ways, effects: Effects) -> None:
-        combined, defaulted, noted = ways
+    def _conclude(self, pending: InFlightQuery, paths: Paths, effects: Effects) -> None:
+        combined, defaulted, noted = paths
         if pending.audit_of is None:
             answer = conclude(pending, effects.now_s)
             pending.move(combined if answer.reason is None else defaulted)
@@ -377,5 +379,5 @@ class Router:
         self._deadlines.discard(pending)
 
 
-def _candidate(owner: Pending, place: int) -> Candidate:
+def _candidate(owner: InFlightQuery, place: int) -> CandidateModel:
     return owner.application.by_ref[owner.decision.models[place // owner.count]]

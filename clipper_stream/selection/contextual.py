@@ -19,7 +19,7 @@ D = TypeVar("D", bound=Choice)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ByFeatures(Generic[C]):
+class ContextualChoice(Generic[C]):
     """One of several choices; by itself, it is that of a query without features.
 
     Attributes:
@@ -29,7 +29,7 @@ class ByFeatures(Generic[C]):
 
     >>> from clipper_stream.selection.distribution import one_of
     >>> low, high = one_of({"a:1": 1.0}, [1.0]), one_of({"b:1": 1.0}, [1.0])
-    >>> choice = ByFeatures(otherwise=low, choices=(low, high), place=lambda features: int(features[0] > 0.5))
+    >>> choice = ContextualChoice(otherwise=low, choices=(low, high), place=lambda features: int(features[0] > 0.5))
     >>> list(choice.given([0.7]).weights), list(choice.given([]).weights)
     (['b:1'], ['a:1'])
 
@@ -59,8 +59,8 @@ class ByFeatures(Generic[C]):
         """The choice for a query with these features; none are those of a query without."""
         return self.choices[self.place(features)] if features else self.otherwise
 
-    def each(self, completed: Callable[[C], D]) -> "ByFeatures[D]":
+    def each(self, completed: Callable[[C], D]) -> "ContextualChoice[D]":
         """The same with every choice completed, by its audits and trials for one."""
-        return ByFeatures(
+        return ContextualChoice(
             otherwise=completed(self.otherwise), choices=tuple(map(completed, self.choices)), place=self.place
         )

@@ -13,7 +13,7 @@ def check_half_life(half_life: float | None) -> None:
         check_number("half_life", half_life, above=0.0)
 
 
-def keep_of(half_life: float | None) -> float:
+def discount_factor(half_life: float | None) -> float:
     """What every total is scaled by before one feedback is added.
 
     A state of several partitions forgets in each partition by the feedbacks of that partition: with P partitions
@@ -23,7 +23,7 @@ def keep_of(half_life: float | None) -> float:
     Args:
         half_life: Feedbacks after which the weight of one has halved, > 0; None: never forget.
 
-    >>> keep_of(1.0), keep_of(None)
+    >>> discount_factor(1.0), discount_factor(None)
     (0.5, 1.0)
 
     Source: Garivier and Moulines, "On upper-confidence bound policies for switching bandit problems", ALT 2011

@@ -27,7 +27,7 @@ class Decision:
         served: Those of them whose outputs are combined into the answer, in candidate order.
         served_propensity: Probability that exactly these are served, in (0, 1].
 
-    >>> named(["svm:1"]).propensities
+    >>> forced_decision(["svm:1"]).propensities
     (1.0,)
 
     Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4.
@@ -69,7 +69,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ActionDistribution:
     """What a policy makes of one state: worth keeping until the state or the candidates change.
 
     Attributes:
@@ -98,7 +98,7 @@ class Prepared:
         return self.decisions[bisect_right(self.bounds, rng.random())]
 
 
-def named(models: Sequence[str]) -> Decision:
+def forced_decision(models: Sequence[str]) -> Decision:
     """The decision of a query that names its models: nothing is left to chance.
 
     Not to be learned from: that the application wants this model for this query may say how hard the query is.
@@ -107,12 +107,12 @@ def named(models: Sequence[str]) -> Decision:
     return Decision(models=tuple(models), propensities=certain, served=tuple(models), served_propensity=1.0)
 
 
-def all_of(weights: Mapping[str, float]) -> Prepared:
+def all_of(weights: Mapping[str, float]) -> ActionDistribution:
     """Every candidate is asked, with certainty."""
-    return Prepared(weights, (named(tuple(weights)),), ())
+    return ActionDistribution(weights, (forced_decision(tuple(weights)),), ())
 
 
-def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> Prepared:
+def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> ActionDistribution:
     """Exactly one candidate is asked, each with its probability.
 
     Args:
@@ -123,10 +123,10 @@ def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> Prep
     decisions = tuple(
         Decision(models=(model,), propensities=(p,), served=(model,), served_propensity=p) for model, p in drawn
     )
-    return Prepared(weights, decisions, _bounds(p for _, p in drawn))
+    return ActionDistribution(weights, decisions, _bounds(p for _, p in drawn))
 
 
-def audited(prepared: Prepared, ratio: float) -> Prepared:
+def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
     """The same choice of whom to serve; for a share of the queries all candidates are asked besides.
 
     Every model m is then asked with probability ratio + (1 - ratio) p(m), whether or not this query is an audit, and
@@ -159,7 +159,7 @@ def audited(prepared: Prepared, ratio: float) -> Prepared:
         for models, share in ((decision.models, 1.0 - ratio), (candidates, ratio))
         if share * decision.served_propensity >= _UNDRAWABLE
     ]
-    return Prepared(prepared.weights, tuple(decision for decision, _ in drawn), _bounds(p for _, p in drawn))
+    return ActionDistribution(prepared.weights, tuple(decision for decision, _ in drawn), _bounds(p for _, p in drawn))
 
 
 def _asking(decision: Decision, models: tuple[str, ...], asked: Mapping[str, float]) -> Decision:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from clipper_stream.selection.contextual import ByFeatures
-from clipper_stream.selection.distribution import Decision, Prepared
+from clipper_stream.selection.contextual import ContextualChoice
+from clipper_stream.selection.distribution import ActionDistribution, Decision
 from clipper_stream.selection.rng import RandomSource
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.selection.sufficient_statistics import Features
 
-__all__ = ["Decision", "Prepared", "SelectionPolicy"]
+__all__ = ["ActionDistribution", "Decision", "SelectionPolicy"]
 
 
 class SelectionPolicy(Protocol):
@@ -22,7 +22,7 @@ class SelectionPolicy(Protocol):
     name: ClassVar[str]
     """The registered name, for example `exp3`."""
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         """Everything about a choice but the chance: weights, possible decisions and their probabilities.
 
         The state changes with feedback, much more rarely than queries arrive: keep the result until then.
@@ -52,11 +52,11 @@ class SelectionPolicy(Protocol):
         self,
         state: SelectionState,  # noqa: ARG002 (for those who look at features)
         candidates: Sequence[str],  # noqa: ARG002
-    ) -> ByFeatures[Prepared] | None:
+    ) -> ContextualChoice[ActionDistribution] | None:
         """The choices for queries with features, to be kept like those of `prepare`; None: features change nothing."""
         return None
 
-    def prepare_for(self, state: SelectionState, candidates: Sequence[str], features: Features) -> Prepared:
+    def prepare_for(self, state: SelectionState, candidates: Sequence[str], features: Features) -> ActionDistribution:
         """The choice for a query with these features, empty for one without.
 
         Who has many queries for one state keeps `by_features`, which this makes anew each time.

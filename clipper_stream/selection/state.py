@@ -114,7 +114,7 @@ def add_losses(
         state: The state before.
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
-        keep: What all totals are scaled by first, in (0, 1]; see `forgetting.keep_of`.
+        keep: What all totals are scaled by first, in (0, 1]; see `discount_factor`.
         damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
         features: Of the query, for moments; with none, the moments stay as they are.
 

@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 from typing import Protocol
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.distribution import Decision, Prepared
+from clipper_stream.selection.distribution import ActionDistribution, Decision
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.rng import RandomSource
 
@@ -26,7 +26,7 @@ _LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1;
 
 
 class Choice(Protocol):
-    """What `Prepared` and `Tried` have in common: all that a query needs."""
+    """What `ActionDistribution` and `ChoiceWithTrials` have in common: all that a query needs."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -43,7 +43,7 @@ class Choice(Protocol):
         ...
 
 
-NOBODY = Prepared({}, (Decision(models=(), propensities=(), served=(), served_propensity=1.0),), ())
+NOBODY = ActionDistribution({}, (Decision(models=(), propensities=(), served=(), served_propensity=1.0),), ())
 """The choice where there are no candidates."""
 
 
@@ -57,10 +57,10 @@ class Treatment:
         canary: Who serves instead of the policy's choice; None: nobody does.
         serving: Probability that this canary serves; without one, that none does.
 
-    >>> tried(NOBODY, {"new:1": 0.25}, {}).treatments[0]
+    >>> with_trials(NOBODY, {"new:1": 0.25}, {}).treatments[0]
     Treatment(models=('new:1',), propensities=(0.25,), canary='new:1', serving=0.25)
 
-    Source: as `Tried`.
+    Source: as `ChoiceWithTrials`.
     """
 
     models: tuple[str, ...]
@@ -80,7 +80,7 @@ class Treatment:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class ChoiceWithTrials:
     """A policy's choice with trials.
 
     Attributes:
@@ -88,9 +88,10 @@ class Tried:
         treatments: What is tried, by intervals of the second random number.
         bounds: Ends of all intervals but the last.
 
-    >>> from clipper_stream.selection.distribution import named
+    >>> from clipper_stream.selection.distribution import forced_decision
     >>> from clipper_stream.selection.rng import query_rng
-    >>> choice = tried(Prepared({"svm:1": 1.0}, (named(["svm:1"]),), ()), {"svm:2": 0.25}, {"knn:1": 0.5})
+    >>> choice = ActionDistribution({"svm:1": 1.0}, (forced_decision(["svm:1"]),), ())
+    >>> choice = with_trials(choice, {"svm:2": 0.25}, {"knn:1": 0.5})
     >>> for decision, probability in choice.outcomes():
     ...     print(probability, decision.served, decision.served_propensity, decision.unserved)
     0.25 ('svm:2',) 0.25 ('svm:1',)
@@ -103,7 +104,7 @@ class Tried:
     whatever is random in a decision, as long as its distribution is known).
     """
 
-    choice: Prepared
+    choice: ActionDistribution
     treatments: tuple[Treatment, ...]
     bounds: tuple[float, ...]
 
@@ -130,7 +131,7 @@ class Tried:
                 yield treatment.of(decision), tried_on * chosen
 
 
-def tried(choice: Prepared, canaries: Mapping[str, float], shadows: Mapping[str, float]) -> Choice:
+def with_trials(choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]) -> Choice:
     """The same choice with trials; without any it is left as it is.
 
     Args:
@@ -156,7 +157,7 @@ def tried(choice: Prepared, canaries: Mapping[str, float], shadows: Mapping[str,
     treatments = tuple(
         _treatment(edge, dict(zip(serving, pairwise(ends), strict=True)), serving, asked, left) for edge in edges
     )
-    return Tried(choice, treatments, tuple(edges[1:]))
+    return ChoiceWithTrials(choice, treatments, tuple(edges[1:]))
 
 
 def _treatment(

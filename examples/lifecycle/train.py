@@ -6,7 +6,7 @@ import numpy as np
 import skops.io
 from sklearn.svm import SVC
 
-from clipper_agents.demo.data import Digits
+from clipper_agents.demo.data import Digits, distorted, part
 
 EARLY_ROWS = 200
 """Of the training pictures: when the first version was trained, there were not more."""
@@ -19,8 +19,8 @@ def train_versions(digits: Digits, folder: Path) -> dict[str, Path]:
     pictures to [0, 1] and serving does not: it loads, its answers have the right type, and 90 % of them are wrong.
     """
     rng = np.random.default_rng(7)
-    early = digits.train.part(0, EARLY_ROWS).distorted(2, rng)
-    everything = digits.train.distorted(3, rng)
+    early = distorted(part(digits.train, 0, EARLY_ROWS), 2, rng)
+    everything = distorted(digits.train, 3, rng)
     versions = {
         "1": SVC(gamma=0.001, C=10.0).fit(early.rows.astype(np.float32), early.labels),
         "2": SVC(gamma=0.001, C=10.0).fit(everything.rows.astype(np.float32), everything.labels),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper_agents.demo.data import Labelled
+from clipper_loadgen import Dataset
 from clipper_stream.client import Client
 from clipper_stream.client.errors import PredictionTimeout
 
@@ -37,7 +37,7 @@ class LabelledTraffic:
     """
 
     def __init__(
-        self, client: Client, application: str, pictures: Labelled, rate: float | Callable[[float], float]
+        self, client: Client, application: str, pictures: Dataset, rate: float | Callable[[float], float]
     ) -> None:
         self._client, self._application, self._pictures = client, application, pictures
         self._rate = rate if callable(rate) else lambda _: rate

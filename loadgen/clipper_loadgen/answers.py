@@ -1,6 +1,7 @@
 """Answers in: predictions, decoded no further than a load generator needs."""
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
@@ -21,15 +22,23 @@ class AnswerStatus(msgspec.Struct):
         return (self.reason or UNSTATED) if self.default else None
 
 
-_statuses = Codec(AnswerStatus)
 UNSTATED = "unstated"
 """Reason of a default answer that gives none."""
+ANSWER_STATUSES = Codec(AnswerStatus)
+Status = TypeVar("Status", bound=AnswerStatus)
 
 
 def decode_answer(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> AnswerStatus | None:
     """The answer in a record; None for bytes that are no prediction."""
+    return decode_answer_as(ANSWER_STATUSES, value, headers)
+
+
+def decode_answer_as(
+    answers: Codec[Status], value: bytes | None, headers: Iterable[tuple[str, bytes]]
+) -> Status | None:
+    """The answer in a record, with as many fields as the codec decodes; None for bytes that are no prediction."""
     try:
-        return _statuses.decode(value, headers)
+        return answers.decode(value, headers)
     except UndecodableRecord:
         return None
 
@@ -38,6 +47,7 @@ async def read_answers(
     consumer: AIOKafkaConsumer,
     clock: Callable[[], float],
     on_answers: Callable[[list[AnswerStatus], float], None],
+    answers: Codec[AnswerStatus] = ANSWER_STATUSES,
 ) -> None:
     """Read until cancelled.
 
@@ -45,10 +55,11 @@ async def read_answers(
         consumer: Assigned to the predictions.
         clock: Seconds.
         on_answers: Called with the answers of one fetch and the time at which they were here.
+        answers: How far a prediction is decoded.
     """
     while True:
         fetched = await consumer.getmany(timeout_ms=1_000)
         now_s = clock()
         for records in fetched.values():
-            decoded = (decode_answer(record.value, record.headers) for record in records)
+            decoded = (decode_answer_as(answers, record.value, record.headers) for record in records)
             on_answers([answer for answer in decoded if answer is not None], now_s)

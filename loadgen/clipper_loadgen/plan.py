@@ -14,22 +14,21 @@ CONTENT_TYPES = {"json": JSON, "msgpack": MSGPACK}
 MAX_QUERIES = 5_000_000
 """Every query's row, context and times are held in memory, about 300 bytes a query."""
 MAX_LINGER_S = 0.001
-"""Longer would be the generator's own latency, not the pipeline's."""
+"""Longer would be the generator's own latency, not the pipeline's, where a latency counts from the intended time."""
 
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("rate_per_s", "duration_s", "drain_s"), lambda value: 0 < value < math.inf, "be above 0 and finite"),
     (("queries", "outstanding", "recent"), lambda value: value >= 1, "be at least 1"),
     (
-        ("warmup_s", "zipf_exponent", "contexts", "seed"),
+        ("warmup_s", "zipf_exponent", "contexts", "seed", "linger_s"),
         lambda value: 0 <= value < math.inf,
         "be at least 0 and finite",
     ),
     (("feedback_delay_s",), lambda value: value is None or 0 <= value < math.inf, "be at least 0 and finite, or None"),
     (("repeat_ratio", "label_noise_ratio"), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
-    (("linger_s",), lambda value: 0 <= value <= MAX_LINGER_S, "lie in [0, 0.001]"),
 )
 _NAMES = {
-    "mode": ("rate", "saturation"),
+    "mode": ("rate", "saturation", "bounded"),
     "arrivals": tuple(ARRIVALS),
     "feedback_distribution": tuple(DELAYS),
     "encoding": tuple(CONTENT_TYPES),
@@ -38,21 +37,23 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Load on one application.
+    """Load on one application, or on several in turn.
 
     >>> LoadPlan("digits", rate_per_s=200.0, duration_s=20.0).mode
     'rate'
 
     Attributes:
-        application: Name of a registered application.
+        application: Name of a registered application; of several with the same input, queries go to each in turn.
         mode: `rate`: an open loop, queries at times fixed before the run.
             `saturation`: as fast as `outstanding` allows.
-        rate_per_s: Queries a second in `rate` mode.
-        duration_s: Seconds of measured load in `rate` mode.
+            `bounded`: as `rate`, but later where `outstanding` queries have no answer; a latency counts from the time
+            at which its query was sent, so this mode does not measure a pipeline under load.
+        rate_per_s: Queries a second, except in `saturation` mode.
+        duration_s: Seconds of measured load, except in `saturation` mode.
         warmup_s: Seconds of the same load before it, sent and answered but not counted.
         arrivals: `poisson` or `constant`.
         queries: Number of queries in `saturation` mode.
-        outstanding: Most queries without an answer in `saturation` mode.
+        outstanding: Most queries without an answer in `saturation` and `bounded` mode.
         dataset: What to ask; absent: random rows by the application's input spec.
         contexts: Number of contexts; 0: queries without a context, keyed by their input.
         zipf_exponent: Skew over the contexts, 0 is uniform.
@@ -63,7 +64,7 @@ class LoadPlan:
         feedback_distribution: `constant`, `exponential` or `uniform`.
         label_noise_ratio: Share of feedback with a wrong label, in [0, 1].
         encoding: `json` or `msgpack`, of queries and feedback.
-        linger_s: Wait so long before sending, for queries to share a request; in [0, 0.001].
+        linger_s: Wait so long before sending, for queries to share a request; in `rate` mode at most 0.001.
         drain_s: A query counts as missing when no answer at all has come for so long.
         seed: Seeds every draw.
 
@@ -72,9 +73,9 @@ class LoadPlan:
         UnknownName: an unknown name.
     """
 
-    application: str
+    application: str | tuple[str, ...]
     _: KW_ONLY
-    mode: Literal["rate", "saturation"] = "rate"
+    mode: Literal["rate", "saturation", "bounded"] = "rate"
     rate_per_s: float = 200.0
     duration_s: float = 20.0
     warmup_s: float = 0.0
@@ -102,10 +103,22 @@ class LoadPlan:
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise UnknownName(f"{name} {getattr(self, name)!r}: use one of {', '.join(known)}")
+        if self.mode == "rate" and self.linger_s > MAX_LINGER_S:
+            raise InvalidSetting(f"linger_s is {self.linger_s}: it must lie in [0, {MAX_LINGER_S}]")
         if self.expected_queries > MAX_QUERIES:
             raise InvalidSetting(f"{self.expected_queries:.0f} queries: at most {MAX_QUERIES}; shorten the run")
 
     @property
+    def applications(self) -> tuple[str, ...]:
+        """The applications, of which query `n` goes to number `n` modulo their count."""
+        return (self.application,) if isinstance(self.application, str) else self.application
+
+    @property
+    def most_outstanding(self) -> int:
+        """Most queries without an answer; all of them in `rate` mode."""
+        return MAX_QUERIES if self.mode == "rate" else self.outstanding
+
+    @property
     def expected_queries(self) -> float:
-        """Number of queries, in `rate` mode its mean, with the warm-up."""
+        """Number of queries, with random arrivals its mean, with the warm-up."""
         return self.queries if self.mode == "saturation" else self.rate_per_s * (self.warmup_s + self.duration_s)

@@ -5,6 +5,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer
@@ -40,6 +41,7 @@ class PreparedLoad:
         distinct_inputs: Number of different rows asked about.
         delays_s: Feedback delay of each query; None for a run without feedback.
         feedback_of: The feedback record of a query.
+        labels: What the feedback of each query says; None where the truth is not known.
     """
 
     script: Script
@@ -48,6 +50,7 @@ class PreparedLoad:
     distinct_inputs: int
     delays_s: list[float] | None
     feedback_of: Callable[[int], FeedbackRecord]
+    labels: list[Any] | None
 
 
 async def prepare_load(
@@ -69,7 +72,7 @@ async def prepare_load(
     origin = repeated_from(len(times_s), plan.repeat_ratio, plan.recent, np.random.default_rng([plan.seed, 4]))
     dataset = plan.dataset
     if dataset is None:
-        manifest = await read_application(connection, catalogue, plan.application)
+        manifest = await read_application(connection, catalogue, plan.applications[0])
         dataset = random_dataset(manifest.input, fresh_count(origin), plan.seed)
     return await asyncio.to_thread(encode_load, plan, dataset, times_s, origin, partitions)
 
@@ -99,7 +102,7 @@ def encode_load(
     script = write_script(
         workload,
         dataset,
-        application=plan.application,
+        applications=plan.applications,
         encoding=plan.encoding,
         partitions=partitions,
         run=secrets.token_hex(4),
@@ -111,6 +114,7 @@ def encode_load(
         distinct_inputs=len(set(workload.rows)),
         delays_s=_delays(plan, len(times_s)),
         feedback_of=_feedback_of(plan, script, workload),
+        labels=workload.labels,
     )
 
 
@@ -157,12 +161,12 @@ def _delays(plan: LoadPlan, count: int) -> list[float] | None:
 
 def _feedback_of(plan: LoadPlan, script: Script, workload: Workload) -> Callable[[int], FeedbackRecord]:
     """What is said about a query: its label, or a loss where no label is known."""
-    kind, labels = CONTENT_TYPES[plan.encoding], workload.labels
+    kind, labels, applications = CONTENT_TYPES[plan.encoding], workload.labels, plan.applications
     rng = np.random.default_rng([plan.seed, 8])
     losses = (rng.random(len(workload.rows)) < plan.label_noise_ratio).astype(float).tolist()
 
     def record(query: int) -> FeedbackRecord:
-        truth = Feedback(query_id=script.query_id(query), application=plan.application)
+        truth = Feedback(query_id=script.query_id(query), application=applications[query % len(applications)])
         if labels is None:
             truth.loss = losses[query]
         else:

@@ -112,14 +112,14 @@ class Script:
 
 
 def write_script(
-    workload: Workload, dataset: Dataset, *, application: str, encoding: str, partitions: int, run: str
+    workload: Workload, dataset: Dataset, *, applications: Sequence[str], encoding: str, partitions: int, run: str
 ) -> Script:
     """Encode the pieces of every query, each distinct row and context once.
 
     Args:
         workload: Which row and context each query has.
         dataset: The rows.
-        application: Name of the application.
+        applications: Names of the applications, to which queries go in turn.
         encoding: A name in `PIECES`.
         partitions: Number of partitions of the queries topic.
         run: Eight hexadecimal digits, new for each run: a known id is answered from the log, not by a model.
@@ -128,24 +128,22 @@ def write_script(
     row_bodies = {row: pieces.body(dataset.row(row)) for row in sorted(set(workload.rows))}
     bodies = [row_bodies[row] for row in workload.rows]
     heads = [pieces.head(f"{p}-{run}", has_context=workload.contexts is not None) for p in range(partitions)]
+    names: list[str | None]
     if workload.contexts is None:
+        names = [None] * len(bodies)
         row_keys = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
         keys = [row_keys[row] for row in workload.rows]
-        middles = [pieces.middle(application, None)] * len(keys)
     else:
-        names = {context: f"c{context}" for context in sorted(set(workload.contexts))}
-        keys = _each({context: name.encode() for context, name in names.items()}, workload.contexts)
-        middles = _each(
-            {context: pieces.middle(application, name) for context, name in names.items()}, workload.contexts
-        )
+        name_of = {context: f"c{context}" for context in set(workload.contexts)}
+        key_of = {context: name.encode() for context, name in name_of.items()}
+        names = [name_of[context] for context in workload.contexts]
+        keys = [key_of[context] for context in workload.contexts]
+    turns = [{name: pieces.middle(each, name) for name in set(names)} for each in applications]
+    middles = [turns[query % len(turns)][name] for query, name in enumerate(names)]
     partition_of = {key: _partition(key, partitions) for key in set(keys)}
     return Script(
         run=run, partitions=[partition_of[key] for key in keys], keys=keys, heads=heads, middles=middles, bodies=bodies
     )
-
-
-def _each(values: dict[int, bytes], indices: Sequence[int]) -> list[bytes]:
-    return [values[index] for index in indices]
 
 
 def _partition(key: bytes, partitions: int) -> int:

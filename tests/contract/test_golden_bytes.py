@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from clipper_topics import codec, frames
-from clipper_topics.change import SavedRow
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame
@@ -16,7 +15,7 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, 
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
 from clipper_topics.restore import Marker, Restore
-from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SelectionRow, encode_row
+from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SavedRow, SelectionRow, encode_row
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUTER = bytes(range(8))

@@ -22,11 +22,18 @@ from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.streaming.follower import Follower
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import (
+    ROW_VERSION,
+    ModelTotalsRecord,
+    RowKey,
+    SavedRow,
+    SelectionRow,
+    encode_key,
+    encode_row,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -224,12 +231,11 @@ def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
 
 def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):
     """Of two rows with one key the later one, and none of another application."""
-    import msgspec
 
     def row(application, context, partition, offset, count):
         totals = [ModelTotalsRecord("svm:1", count, 1.0, 2.0, 3.0)]
         value = SelectionRow(version=ROW_VERSION, offset=offset, applied=1, totals=totals)
-        return partition, msgspec.msgpack.encode(RowKey(application, context, partition)), msgspec.msgpack.encode(value)
+        return partition, encode_key(RowKey(application, context, partition)), encode_row(value)
 
     rows = [row("digits", None, 0, 4, 7.0), row("digits", None, 0, 2, 9.0), row("digits", "ada", 1, 0, 1.0)]
     rows += [row("other", None, 0, 1, 5.0), row("", None, 0, 4, 0.0)]

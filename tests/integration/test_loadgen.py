@@ -110,6 +110,14 @@ def test_default_outputs_are_counted_by_reason(kafka, catalogue):
     assert report.default_ratio == 0.2
 
 
+def test_a_bounded_run_stops_sending_while_so_many_queries_have_no_answer(kafka, catalogue):
+    plan = LoadPlan(
+        "digits", mode="bounded", rate_per_s=500.0, duration_s=1.0, outstanding=50, dataset=EYE, drain_s=1.0,
+    )  # fmt: skip
+    report, router = asyncio.run(loaded(plan, kafka, catalogue, answering=lambda query: []))
+    assert (len(router.queries), report.queries, report.answered) == (50, 50, 0)
+
+
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_feedback_has_the_label_of_its_query_and_goes_to_its_partition(kafka, catalogue, encoding):
     plan = LoadPlan(

@@ -18,10 +18,11 @@ from clipper_agents.control.state import read_control
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key
 from clipper_topics.host_report import HostReport, report_key
+from clipper_topics.selection_rows import SavedRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 

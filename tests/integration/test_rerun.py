@@ -11,7 +11,7 @@ from doubles_deployment import Deployment
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment, run, until
 
-from clipper_agents.control.saved_states import read_rows
+from clipper_agents.control.selection_states import read_rows
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec

@@ -21,14 +21,15 @@ from clipper_agents.control.restore import (
     read_restores,
     restore_state,
 )
-from clipper_agents.control.saved_states import state_of_rows
+from clipper_agents.control.selection_states import state_of_rows
 from clipper_stream.errors import ClipperError
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, restore_key
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+from clipper_topics.selection_rows import SavedRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from clipper_agents.cli.main import app as program
 from clipper_agents.kafka.errors import UnusableState
 from clipper_agents.replay.verdicts import Verification
-from clipper_topics.selection_rows import RowKey, SelectionRow
+from clipper_topics.selection_rows import RowKey, decode_key, decode_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -40,7 +40,7 @@ async def newest(at, application):
     """The newest row of an application without a context, with its key."""
     table = {}
     for one in await at.read(at.catalogue.selection_changelog):
-        key, row = msgspec.msgpack.decode(one.key, type=RowKey), msgspec.msgpack.decode(one.value, type=SelectionRow)
+        key, row = decode_key(one.key), decode_row(one.value)
         if (key.application, key.context) == (application, None):
             table[key] = row
     return max(table.items(), key=lambda item: item[1].offset)

@@ -24,7 +24,7 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, Trial
 from clipper_topics.prediction import ModelAnswer, Prediction
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -53,7 +53,7 @@ def totals(model: str, count: float, loss: float) -> ModelTotalsRecord:
 
 def row(context: str | None, partition: int, *models: ModelTotalsRecord) -> tuple[bytes, bytes]:
     content = SelectionRow(version=ROW_VERSION, offset=9, applied=9, totals=list(models))
-    return encode(RowKey("digits", context, partition)), encode(content)
+    return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
 
 def declared(catalogue: Catalogue, now_ms: int) -> list[Written]:

@@ -14,7 +14,7 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.feedback_step import decode_feedback
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.router.query_records import decode_queries
-from clipper_stream.query import Received
+from clipper_stream.query import DecodedQuery
 from clipper_stream.query.inputs import LISTED, NUMERIC, InputSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
@@ -60,13 +60,13 @@ def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records)
         known.apply(key, value, around)
         registry.take([record(0, value, key, headers=around)])
     for app in registry.applications:
-        _all_answered(make_router(app), [Received("0-1", "app", [[1.0]], 10.0)])
+        _all_answered(make_router(app), [DecodedQuery("0-1", "app", [[1.0]], 10.0)])
 
 
 rows = st.lists(values, min_size=1, max_size=4)
 some_models = st.lists(texts, min_size=1, max_size=3)
 received = st.builds(
-    Received,
+    DecodedQuery,
     query_id=texts.filter(bool),
     partition=st.integers(0, 1),
     application=st.sampled_from(["app", "unknown"]),

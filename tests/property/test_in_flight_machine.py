@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from clipper_stream.caching.single_flight import InFlight
+from clipper_stream.caching.single_flight import SingleFlight
 
 keys = st.sampled_from("abcd")
 waiters = st.integers(0, 6)
@@ -13,7 +13,7 @@ waiters = st.integers(0, 6)
 class InFlightMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.flight, self.pairs = InFlight(), []
+        self.flight, self.pairs = SingleFlight(), []
 
     def waiting(self, key):
         return [waiter for waited, waiter in self.pairs if waited == key]

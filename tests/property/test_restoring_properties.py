@@ -16,10 +16,10 @@ from clipper_agents.router.feedback_step import decode_feedback, learn
 from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
-from clipper_topics.change import SavedRow
 from clipper_topics.control_keys import restore_key
 from clipper_topics.logged import LoggedRecord
 from clipper_topics.restore import RESTORE, Restore, markers_of
+from clipper_topics.selection_rows import SavedRow
 
 NAMES, CONTEXTS, MODELS = ("app", "other"), (None, "c"), ("a:1", "b:1", "c:1")
 POLICIES = {"app": "exp4", "other": "lin_ucb"}

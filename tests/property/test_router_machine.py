@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from clipper_stream.combining.combiner import combine
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
-from clipper_stream.selection.distribution import named
+from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
 
 OPEN = object()
@@ -194,12 +194,12 @@ class RouterMachine(RuleBasedStateMachine):
         asked_at_s = min(one.queried_at_s, self.now_s)
         deadline_s = self.now_s + THROUGHPUT_WAIT_S if app.objective_s is None else asked_at_s + app.objective_s
         found.deadline_s = deadline_s if one.deadline_s is None else min(deadline_s, asked_at_s + one.deadline_s)
-        if found.deadline_s <= self.now_s or None in map(app.named, one.models or ()):
+        if found.deadline_s <= self.now_s or None in map(app.candidate_ref, one.models or ()):
             return [found]
         decision = (
             prepare(app, 0, None).select(query_rng(app.seed, one.query_id))
             if one.models is None
-            else named([app.named(model) for model in one.models])
+            else forced_decision([app.candidate_ref(model) for model in one.models])
         )
         if not decision.served:
             return [found]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.replay.state_at import state_of_logs
 from clipper_agents.replay.verify import verify_logs
-from clipper_topics.change import SavedRow
+from clipper_topics.selection_rows import SavedRow
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
 partitions = st.integers(0, 1)

@@ -10,8 +10,8 @@ from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.feedback.update import Learned, LoggedDecision, Scores, fold, score
 from clipper_stream.feedback.values import GivenLoss, Label, Truth
 from clipper_stream.query.inputs import InputSpec, Rows, to_matrix, to_rows
-from clipper_stream.selection.distribution import audited, named, one_of
-from clipper_stream.selection.policy import Decision, Prepared, SelectionPolicy
+from clipper_stream.selection.distribution import audited, forced_decision, one_of
+from clipper_stream.selection.policy import ActionDistribution, Decision, SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import RandomSource, query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
@@ -23,14 +23,14 @@ rng: RandomSource = query_rng(7, "3-41")
 other_rng: RandomSource = random.Random(7)
 state: SelectionState = merge([SelectionState(), SelectionState({"svm:1": ModelTotals()})])
 totals: ModelTotals = state.of("svm:1")
-prepared: Prepared = audited(policy.prepare(state, ["svm:1", "knn:1"]), 0.01)
+prepared: ActionDistribution = audited(policy.prepare(state, ["svm:1", "knn:1"]), 0.01)
 decision: Decision = prepared.select(rng)
 same_decision: Decision = policy.select(state, ("svm:1", "knn:1"), other_rng)
 asked: tuple[str, ...] = decision.models
 audited_only: tuple[str, ...] = decision.unserved
 weights: dict[str, float] = policy.weights(state, ["svm:1"])
 state = policy.observe(state, {"svm:1": 0.5}, {"svm:1": 0.25})
-forced: Decision = named(["svm:1"])
+forced: Decision = forced_decision(["svm:1"])
 
 
 # a policy of one's own: a name, `prepare` and `observe`
@@ -38,7 +38,7 @@ forced: Decision = named(["svm:1"])
 class Newest(SelectionPolicy):
     name: ClassVar[str] = "newest"
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         chances = {model: float(model == candidates[-1]) for model in candidates}
         return one_of(chances, chances.values())
 

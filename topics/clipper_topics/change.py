@@ -9,23 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from clipper_topics.manifests import ApplicationManifest, Count, ModelRef, Name, Text, check_plain
+from clipper_topics.selection_rows import SavedRow
 
 Command = Literal[
     "create", "update", "shadow", "canary", "step", "promote", "abort", "retire", "restore", "rollback", "delete"
 ]
-
-
-class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Totals of one row of the selection table, as they were."""
-
-    partition: int
-    """Of the queries."""
-    context: str | None = None
-    """The row's context."""
-    totals: dict[str, tuple[float, float, float, float]] = {}
-    """By model: count, loss, weighted count, weighted loss (`clipper_stream.selection.state.ModelTotals`)."""
-    moments: dict[str, tuple[float, ...]] = {}
-    """By model, of those that have some: sums of products of features and losses."""
 
 
 class Change(msgspec.Struct, kw_only=True, omit_defaults=True):

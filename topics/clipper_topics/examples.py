@@ -1,7 +1,7 @@
 """One exchange in records: the examples of the schemas, the documentation and the contract tests."""
 
 from clipper_topics.audit import Audit
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
@@ -9,6 +9,7 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, 
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
 from clipper_topics.restore import Restore, digests_of, markers_of
+from clipper_topics.selection_rows import SavedRow
 
 QUERY = Query(application="digits", query_id="order-7", input=[0.0, 0.5, 1.0], deadline_ms=50)
 QUERY_OF_ROWS = Query(application="digits", inputs=[[0.0, 0.5, 1.0], [1.0, 0.5, 0.0]])

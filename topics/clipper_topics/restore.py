@@ -20,9 +20,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from clipper_topics.change import SavedRow
 from clipper_topics.manifests import REF_PATTERN, Name, Sha256, Text
 from clipper_topics.query import MOST_FEATURES
+from clipper_topics.selection_rows import SavedRow
 
 RESTORE = "clipper-restore"
 """Header of a marker; its value is the id of the restore."""

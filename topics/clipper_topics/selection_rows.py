@@ -1,13 +1,25 @@
-"""Totals of one partition's selection state: the rows of the selection table and the selection topic.
+"""Rows of the selection table: the one codec of its changelog, of the selection topic and of saved rows.
+
+    RowKey, SelectionRow   as bytes: a record of the changelog and of the selection topic
+    SavedRow               with names: in the record of a change, in the marker of a restore, in a file
 
 Rules of this file:
-- A row is written by `encode_row`: a model without moments has five fields, as before there were any, so the rows of
-  policies that look at no features are the same bytes for ever.
+- A model without moments is written with five fields, so that the rows of policies that look at no features keep the
+  bytes that they had before there were moments.
+- Of two rows with one key the one with the higher feedback offset counts, and of two with one offset the first.
+- Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position,
+  under an application's name its newest restore (the offset of the marker, and `applied` is the offset of the
+  declaration on the control topic).
 """
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 ROW_VERSION = 1
+POSITION = ("", None)
+"""Application and context of the note that holds a partition's feedback position."""
 
 
 class ModelTotalsRecord(msgspec.Struct, array_like=True):
@@ -22,10 +34,7 @@ class ModelTotalsRecord(msgspec.Struct, array_like=True):
 
 
 class SelectionRow(msgspec.Struct, array_like=True):
-    """Totals of one (application, context) in one partition.
-
-    `offset` is the feedback offset of the last change: of two rows with one key, the higher offset is the newer.
-    """
+    """Totals of one (application, context) in one partition."""
 
     version: int
     """Of this layout: `ROW_VERSION`."""
@@ -38,22 +47,36 @@ class SelectionRow(msgspec.Struct, array_like=True):
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
-    """Key of a row. The empty application holds the partition's feedback position, under the context None.
-
-    Under an application's name as the context it holds that application's newest restore: the offset is that of the
-    marker, and `applied` that of the declaration on the control topic.
-    """
+    """Key of a row."""
 
     application: str
     context: str | None
     partition: int
 
 
+class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Totals of one row of the selection table, as they were."""
+
+    partition: int
+    """Of the queries."""
+    context: str | None = None
+    """The row's context."""
+    totals: dict[str, tuple[float, float, float, float]] = {}
+    """By model: count, loss, weighted count, weighted loss (`clipper_stream.selection.state.ModelTotals`)."""
+    moments: dict[str, tuple[float, ...]] = {}
+    """By model, of those that have some: sums of products of features and losses."""
+
+
+K = TypeVar("K")
+NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
 _encode = msgspec.msgpack.Encoder().encode
+_rows = msgspec.msgpack.Decoder(SelectionRow)
+_keys = msgspec.msgpack.Decoder(RowKey)
 
 
+# --- bytes ----------------------------------------------------------------------------------------------------------
 def encode_row(row: SelectionRow) -> bytes:
-    """The row as bytes: msgpack, without what a model does not have.
+    """Return the row as msgpack.
 
     >>> row = SelectionRow(version=1, offset=9, totals=[ModelTotalsRecord("svm:1", 1.0, 0.0, 0.0, 1.0)])
     >>> msgspec.msgpack.decode(encode_row(row))
@@ -64,3 +87,91 @@ def encode_row(row: SelectionRow) -> bytes:
         for one in row.totals
     ]
     return _encode((row.version, row.offset, row.applied, totals))
+
+
+def decode_row(value: bytes) -> SelectionRow:
+    """Return the row in a record's value.
+
+    Raises:
+        ValueError: the bytes are no row.
+    """
+    return _rows.decode(value)
+
+
+def encode_key(key: RowKey) -> bytes:
+    """Return the key as msgpack."""
+    return _encode(key)
+
+
+def decode_key(key: bytes | None) -> RowKey:
+    """Return the key of a row.
+
+    Raises:
+        ValueError: the bytes are no key.
+    """
+    return _keys.decode(key or b"")
+
+
+def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
+    """Return the row of a record; None for a deletion, another version, or bytes that are no row.
+
+    >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
+    9
+    >>> read_row(b"", b"nonsense") is None
+    True
+    """
+    try:
+        found = decode_key(key), decode_row(value or b"")
+    except ValueError:
+        return None
+    return found if found[1].version == ROW_VERSION else None
+
+
+def note_row(offset: int, applied: int = 0) -> SelectionRow:
+    """Return a row without totals: a note, or what a restore has emptied."""
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied)
+
+
+# --- which row counts -----------------------------------------------------------------------------------------------
+def is_newer(candidate: SelectionRow, current: SelectionRow) -> bool:
+    """Return whether the candidate replaces the current row of its key."""
+    return candidate.offset > current.offset
+
+
+def keep_newest(rows: dict[K, SelectionRow], key: K, row: SelectionRow) -> bool:
+    """Put the row under its key unless the row there counts; return whether it was put.
+
+    >>> rows = {}
+    >>> keep_newest(rows, "a", note_row(3)), keep_newest(rows, "a", note_row(3, applied=9)), rows["a"].applied
+    (True, False, 0)
+    """
+    current = rows.get(key)
+    if current is not None and not is_newer(row, current):
+        return False
+    rows[key] = row
+    return True
+
+
+# --- saved rows -----------------------------------------------------------------------------------------------------
+def saved_rows(rows: Mapping[RowKey, SelectionRow]) -> list[SavedRow]:
+    """Return rows of one application as they can be kept, by partition and context."""
+    ordered = sorted(rows.items(), key=lambda item: (item[0].partition, item[0].context is not None, item[0].context))
+    return [
+        SavedRow(
+            partition=key.partition,
+            context=key.context,
+            totals={one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals},
+            moments={one.model: one.moments for one in row.totals if one.moments},
+        )
+        for key, row in ordered
+    ]
+
+
+def totals_of(saved: SavedRow) -> Iterable[ModelTotalsRecord]:
+    """Return what a row held when it was saved.
+
+    >>> [*totals_of(SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 4.0, 3.0)}))]
+    [ModelTotalsRecord(model='svm:1', count=2.0, loss=1.0, weighted_loss=3.0, weighted_count=4.0, moments=())]
+    """
+    for model, (count, loss, weighted_count, weighted_loss) in saved.totals.items():
+        yield ModelTotalsRecord(model, count, loss, weighted_loss, weighted_count, saved.moments.get(model, ()))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clipper_agents.demo.plan import DemoPlan
-    from clipper_agents.demo.running import Finished
+    from clipper_agents.demo.result import DemoRecord, DemoResult
 
 NEEDED = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
 LOG = "processes.log"
@@ -36,13 +36,17 @@ def demo(
     from rich.console import Console
 
     from clipper_agents.observability.logging import log_file
+    from clipper_agents.threads import ONE_THREAD
 
     _check_installed()
-    plan, console = _plan(queries, rate, seed), Console()
+    os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
+    from clipper_agents.demo.plan import DemoPlan
+
+    plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), Console()
     out.mkdir(parents=True, exist_ok=True)
     with log_file(out / LOG, "info", os.environ) as lines:
-        finished = _run(plan, console, lines)
-        _tell(finished, plan, console, out, json_file)
+        result, record = _run(plan, console, lines)
+        _report(result, record, console, out, json_file)
 
 
 def _check_installed() -> None:
@@ -53,22 +57,13 @@ def _check_installed() -> None:
         raise InvalidSetting(f"the demo needs {', '.join(missing)}: pip install 'clipper-stream[demo]'")
 
 
-def _plan(queries: int, rate: float, seed: int) -> "DemoPlan":
-    from clipper_agents.demo.plan import DemoPlan
+def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoResult, DemoRecord]":
+    from clipper_agents.demo.run import run_demo
+    from clipper_agents.demo.view import open_view
 
-    return DemoPlan(queries=queries, rate_per_s=rate, seed=seed)
+    with open_view(console) as view:
 
-
-def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "Finished":
-    from clipper_agents.threads import ONE_THREAD
-
-    os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
-    from clipper_agents.demo.running import run_demo
-    from clipper_agents.demo.view import make_view
-
-    with make_view(console) as view:
-
-        async def run() -> "Finished":
+        async def run() -> "tuple[DemoResult, DemoRecord]":
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -80,17 +75,17 @@ def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "Finished":
             raise KeyboardInterrupt from ended
 
 
-def _tell(finished: "Finished", plan: "DemoPlan", console: "Console", out: Path, json_file: Path | None) -> None:
+def _report(result: "DemoResult", record: "DemoRecord", console: "Console", out: Path, json_file: Path | None) -> None:
     from clipper_agents import exits
+    from clipper_agents.demo.report import write_json, write_report
     from clipper_agents.demo.result import problems
     from clipper_agents.demo.summary import print_summary
-    from clipper_agents.demo.writing import write_json, write_report
 
-    failed = problems(finished.result)
+    failed = problems(result)
     if json_file is not None:
-        write_json(finished.result, json_file)
-    page = write_report(finished, plan, failed, out)
-    print_summary(console, finished.result, failed)
+        write_json(result, json_file)
+    page = write_report(result, record, failed, out)
+    print_summary(console, result, failed)
     console.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(exits.FAILURE)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
     from clipper_agents.replay.state_at import StateAt
     from clipper_agents.settings import Settings
-    from clipper_topics.change import SavedRow
+    from clipper_topics.selection_rows import SavedRow
 
 
 def restore(
@@ -92,7 +92,7 @@ def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> N
     from rich.console import Console
     from rich.table import Table
 
-    from clipper_agents.control.saved_states import state_of_rows
+    from clipper_agents.control.selection_states import state_of_rows
     from clipper_agents.control.state import read_manifests
 
     manifests = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))

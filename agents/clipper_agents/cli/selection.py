@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
     from clipper_agents.settings import Settings
     from clipper_stream.selection.state import SelectionState
-    from clipper_topics.change import SavedRow
     from clipper_topics.manifests import ApplicationManifest
+    from clipper_topics.selection_rows import SavedRow
 
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
@@ -51,7 +51,7 @@ def export_selection(
     """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
     import msgspec
 
-    from clipper_agents.control.saved_states import SavedState, read_rows
+    from clipper_agents.control.selection_states import SavedState, read_rows
 
     settings = settings_from(config, bootstrap, assignments)
     rows = asyncio.run(read_rows(settings.connection(os.environ), settings.catalogue, application))
@@ -115,7 +115,7 @@ async def _saved_rows(
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
     from clipper_agents.control.restore import read_restores, to_undo
-    from clipper_agents.control.saved_states import read_change, read_state
+    from clipper_agents.control.selection_states import read_change, read_state
     from clipper_agents.kafka.errors import NoSuchRestore
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue
@@ -149,7 +149,7 @@ def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *,
 
 
 async def _look(settings: "Settings", application: str, context: str | None) -> dict[str, Any]:
-    from clipper_agents.control.saved_states import read_rows, state_of_rows
+    from clipper_agents.control.selection_states import read_rows, state_of_rows
     from clipper_agents.control.state import read_manifests
 
     kafka, catalogue = settings.connection(os.environ), settings.catalogue

@@ -10,8 +10,8 @@ import msgspec
 
 from clipper_agents.control.declared import numbered
 from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.selection_states import NO_SNAPSHOT, StateSnapshot
 from clipper_agents.control.state import ControlState
-from clipper_agents.control.state_snapshots import NO_MOMENT, Moment
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, model_key
@@ -76,18 +76,20 @@ def _essence(change: Change) -> tuple[Any, ...]:
     return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
 
 
-def signed(plan: Plan, state: ControlState, signature: Signature, moment: Moment | None, at_ms: int) -> Written:
+def signed(
+    plan: Plan, state: ControlState, signature: Signature, snapshot: StateSnapshot | None, at_ms: int
+) -> Written:
     """The plan with its revisions, and a change for each of its edits."""
     edits, changes = [], []
     for edit in plan.edits:
         last = state.revision(edit.application)
         after = None if edit.after is None else numbered(edit.after, last)
         edits.append(replace(edit, after=after))
-        changes.append(_change(edits[-1], last + 1, signature, moment or NO_MOMENT, at_ms))
+        changes.append(_change(edits[-1], last + 1, signature, snapshot or NO_SNAPSHOT, at_ms))
     return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
 
 
-def _change(edit: Edit, revision: int, signature: Signature, moment: Moment, at_ms: int) -> Change:
+def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Change:
     change = Change(
         application=edit.application,
         revision=revision if edit.after is None else edit.after.revision,
@@ -99,8 +101,8 @@ def _change(edit: Edit, revision: int, signature: Signature, moment: Moment, at_
         numbers=dict(signature.numbers),
         before=edit.before,
         after=edit.after,
-        feedback_ends=list(moment.feedback_ends),
-        rows=moment.rows.get(edit.application),
+        feedback_ends=list(snapshot.feedback_ends),
+        rows=snapshot.rows.get(edit.application),
     )
     if change.rows and len(codec.changes.encode(change)) > MOST_CHANGE_BYTES:
         return msgspec.structs.replace(change, rows=None)

@@ -20,18 +20,18 @@ import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from clipper_agents.control.saved_states import read_rows
+from clipper_agents.control.selection_states import read_rows
 from clipper_agents.kafka.admin import unreachable
 from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.kafka.whole_topic import read_topic
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import restore_id_in, restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
+from clipper_topics.selection_rows import SavedRow
 
 __all__ = [
     "DeclaredRestore",

@@ -10,8 +10,9 @@ from clipper_agents.control.rollback_plan import Undoing, rollback
 from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.selection_rows import SavedRow
 
 
 class Restore(Protocol):

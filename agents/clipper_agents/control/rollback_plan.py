@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from clipper_agents.control.changes import replaced
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan, Published
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.selection_rows import SavedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 from clipper_agents.control.change_records import Signature, Written, changing, is_there, records_of, signed
 from clipper_agents.control.errors import StaleRevision
 from clipper_agents.control.plan import Plan
+from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
-from clipper_agents.control.state_snapshots import Moment, read_moment
 from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
 from clipper_agents.kafka.errors import NoCoordinator, Outpaced
 from clipper_agents.kafka.retry import passes
@@ -106,27 +106,27 @@ class ControlWriter:
             if client is not None:
                 await client.stop()
 
-    async def moment(self, applications: Sequence[str]) -> Moment:
+    async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:
         """How far feedback is, and what was learned about these applications."""
         assert self._consumer is not None, "not entered"
-        return await read_moment(self._consumer, self._catalogue, self._topics, applications)
+        return await read_snapshot(self._consumer, self._catalogue, self._topics, applications)
 
-    async def publish(self, plan: Plan, signature: Signature, moment: Moment | None = None) -> Written:
+    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> Written:
         """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
 
         Args:
             plan: Decided on `state`.
             signature: Goes into each change.
-            moment: Goes into each change; None: it is read now.
+            snapshot: Goes into each change; None: it is read now.
 
         Raises:
             ProducerFenced: another writer has begun; nothing is written.
             KafkaError: it is not known whether it was written.
             TimeoutError: the same.
         """
-        if moment is None and plan:
-            moment = await self.moment(changing(plan))
-        written = signed(plan, self.state, signature, moment, round(time.time() * 1000))
+        if snapshot is None and plan:
+            snapshot = await self.snapshot(changing(plan))
+        written = signed(plan, self.state, signature, snapshot, round(time.time() * 1000))
         await self.commit(written)
         return written
 
@@ -220,16 +220,16 @@ class _Attempt:
     def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
         self._decide, self._signature, self._seen = decide, signature, seen
         self._tried: Written | None = None
-        self._moment: Moment | None = None
+        self._snapshot: StateSnapshot | None = None
 
     async def made(self, writer: ControlWriter) -> Written:
         if self._tried is not None and is_there(self._tried, writer.state):
             return self._tried
         check_seen(self._seen, writer.state)
         plan = self._decide(writer.state)
-        if plan and self._moment is None:
-            self._moment = await writer.moment(changing(plan))
-        self._tried = signed(plan, writer.state, self._signature, self._moment, round(time.time() * 1000))
+        if plan and self._snapshot is None:
+            self._snapshot = await writer.snapshot(changing(plan))
+        self._tried = signed(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
         await writer.commit(self._tried)
         return self._tried
 

@@ -1,4 +1,4 @@
-"""Pictures of handwritten digits: 900 to train with, 897 to ask about, none of them twice the same.
+"""Pictures of handwritten digits: 900 to train with, 897 to send as queries, none of them twice the same.
 
 Source: scikit-learn's `digits`, 1797 pictures of 8 by 8 pixels with values from 0 to 16 (Alpaydin and Kaynak, 1998).
 """
@@ -9,12 +9,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clipper_loadgen import Dataset
+
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 TRAIN_ROWS = 900
 VALIDATION_ROWS = 200
-"""The last of the training rows: no model is fitted to them, and the best is who errs least on them."""
+"""The last of the training rows: no model is fitted to them, and the best model is the one that errs least on them."""
 SIDE, INK = 8, 16.0
 SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 NOISE = 2.0
@@ -22,46 +24,40 @@ NOISE = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """Pictures, a row of 64 values each, and the digits that they show."""
-
-    rows: FloatArray
-    labels: IntArray
-
-    def part(self, start: int, stop: int | None = None) -> "Labelled":
-        """Some of them."""
-        return Labelled(self.rows[start:stop], self.labels[start:stop])
-
-    def distorted(self, copies: int, rng: np.random.Generator) -> "Labelled":
-        """So many distorted copies of each picture."""
-        rows = np.concatenate([distort(self.rows, rng) for _ in range(copies)])
-        return Labelled(rows, np.tile(self.labels, copies))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Digits:
-    """The data set in three parts.
+    """The data set in three parts; a row has 64 values, a label is the digit that the picture shows.
 
     Attributes:
         train: What models are fitted to.
         validation: What tells which model is best.
-        traffic: What is asked about.
+        traffic: What queries are drawn from.
     """
 
-    train: Labelled
-    validation: Labelled
-    traffic: Labelled
+    train: Dataset
+    validation: Dataset
+    traffic: Dataset
 
 
 def load_digits(seed: int) -> Digits:
-    """The data set, shuffled by the seed and parted."""
+    """The data set, shuffled by the seed and divided."""
     import sklearn.datasets  # noqa: PLC0415 - an optional extra that takes a second to import
 
     rows, labels = map(np.asarray, sklearn.datasets.load_digits(return_X_y=True))
     order = np.random.default_rng([seed, 11]).permutation(len(rows))
-    everything = Labelled(rows[order], labels[order].astype(np.int64))
+    whole = Dataset(rows[order], labels[order].astype(np.int64))
     fitted = TRAIN_ROWS - VALIDATION_ROWS
-    return Digits(everything.part(0, fitted), everything.part(fitted, TRAIN_ROWS), everything.part(TRAIN_ROWS))
+    return Digits(part(whole, 0, fitted), part(whole, fitted, TRAIN_ROWS), part(whole, TRAIN_ROWS))
+
+
+def part(pictures: Dataset, start: int, stop: int | None = None) -> Dataset:
+    """The pictures from `start` to before `stop`."""
+    return Dataset(pictures.rows[start:stop], pictures.labels[start:stop])
+
+
+def distorted(pictures: Dataset, copies: int, rng: np.random.Generator) -> Dataset:
+    """The given number of distorted copies of each picture."""
+    rows = np.concatenate([distort(pictures.rows, rng) for _ in range(copies)])
+    return Dataset(rows, np.tile(pictures.labels, copies))
 
 
 def distort(rows: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -77,10 +73,10 @@ def distort(rows: FloatArray, rng: np.random.Generator) -> FloatArray:
     return np.clip(np.round(noisy, 1), 0.0, INK).reshape(len(rows), SIDE * SIDE)
 
 
-def draw_traffic(digits: Digits, count: int, seed: int) -> Labelled:
-    """So many distinct pictures to ask about, in random order: every picture of the traffic part in turn."""
+def draw_traffic(digits: Digits, count: int, seed: int) -> Dataset:
+    """Distinct pictures for queries, in random order: every picture of the traffic part in turn, distorted."""
     rng = np.random.default_rng([seed, 12])
     pool = digits.traffic
     rounds = -(-count // len(pool.labels))
     order = np.concatenate([rng.permutation(len(pool.labels)) for _ in range(max(1, rounds))])[:count]
-    return Labelled(distort(pool.rows[order], rng), pool.labels[order])
+    return Dataset(distort(pool.rows[order], rng), pool.labels[order])

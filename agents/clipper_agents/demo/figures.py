@@ -1,9 +1,5 @@
-"""Four figures of a run, as PNG. Imported when the traffic is over: matplotlib takes a second and 60 MB.
+"""Four figures of a run. Imported when the traffic is over: matplotlib takes a second and 60 MB."""
 
-Without pyplot, so that there is no window and no global state: a figure is drawn by Agg when it is saved.
-"""
-
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,86 +12,85 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
-from clipper_agents.demo.story import Story
-from clipper_agents.demo.watching import Sample
-from clipper_stream.evaluation.report.style import PLOT
+from clipper_agents.demo.result import DemoRecord
+from clipper_agents.demo.samples import DemoSample
+from clipper_stream.evaluation.report.plots import panels, png
+from clipper_stream.evaluation.report.style import COLOURS, PLOT
 
-MODEL_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
-"""Of Okabe and Ito: told apart also by readers who do not see all colours."""
+FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
-FAILURE_COLOUR = "#D55E00"
 WINDOW_SHARE, LEAST_WINDOW = 0.04, 50
 """A moving error is about this share of an application's answers: 400 of 10,000."""
 
 
-def draw_figures(story: Story) -> dict[str, bytes]:
+def draw_figures(record: DemoRecord) -> dict[str, bytes]:
     """Every figure as PNG, by name."""
-    draw: dict[str, Callable[[Story], Figure]] = {
+    draw: dict[str, Callable[[DemoRecord], Figure]] = {
         "errors": errors_figure,
         "weights": weights_figure,
         "batches": batches_figure,
         "latency": latency_figure,
     }
     with mpl.rc_context(PLOT):
-        return {name: _png(figure(story)) for name, figure in draw.items()}
+        return {name: png(figure(record)) for name, figure in draw.items()}
 
 
-def errors_figure(story: Story) -> Figure:
+def errors_figure(record: DemoRecord) -> Figure:
     """Cumulative and moving error, of the policies beside every model alone (Clipper, figure 8)."""
-    figure, (left, right) = _panels(2, 4.6)
+    figure, (left, right) = panels(1, 2, 4.6)
     left.set_title("Cumulative error")
-    window = max(LEAST_WINDOW, round(WINDOW_SHARE * min(len(each.wrong) for each in story.policies.values())))
+    window = max(LEAST_WINDOW, round(WINDOW_SHARE * min(len(each.wrong) for each in record.scores.policies.values())))
     right.set_title(f"Error of the last {window} answers")
     for axes, errors_of in ((left, cumulative), (right, partial(moving, window=window))):
-        for ref, outcomes in story.models.items():
-            style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.3, "alpha": 0.9}
+        for ref, outcomes in record.scores.models.items():
+            style: dict[str, Any] = {"color": _colour(record, ref), "lw": 1.3, "alpha": 0.9}
             axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=f"{ref} alone", **style)
-        for policy, outcomes in story.policies.items():
+        for policy, outcomes in record.scores.policies.items():
             style = {"color": POLICY_COLOURS.get(policy, "black"), "lw": 2.6}
             axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=policy, **style)
-        _shade(axes, story.plan)
+        _shade(axes, record.plan)
         axes.set_ylabel("wrong answers, %")
         axes.set_yscale("symlog", linthresh=10)
         axes.set_yticks([0, 2, 4, 6, 8, 10, 20, 50, 100], labels=["0", "2", "4", "6", "8", "10", "20", "50", "100"])
         axes.set_ylim(0, 110)
     handles, names = left.get_legend_handles_labels()
-    order = [*range(len(story.models), len(handles)), *range(len(story.models))]
+    order = [*range(len(record.scores.models), len(handles)), *range(len(record.scores.models))]
     figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside right center", fontsize=9)
     return figure
 
 
-def weights_figure(story: Story) -> Figure:
+def weights_figure(record: DemoRecord) -> Figure:
     """Share of trust in each model over the run, stacked, a panel a policy."""
-    figure, panels = _panels(len(story.policies), 3.9)
-    answered = np.array([sample.answered for sample in story.samples]) / 1000
-    for axes, policy in zip(panels, story.policies, strict=True):
-        weights = [[sample.weights[policy].get(ref, 0.0) for sample in story.samples] for ref in story.models]
-        colours = [_colour(story, ref) for ref in story.models]
-        axes.stackplot(answered, weights, colors=colours, labels=list(story.models), alpha=0.85, lw=0)
-        for edge in (story.plan.first_failed, story.plan.first_restored):
+    figure, all_axes = panels(1, len(record.scores.policies), 3.9)
+    answered = np.array([sample.load.answered for sample in record.samples]) / 1000
+    for axes, policy in zip(all_axes, record.scores.policies, strict=True):
+        weights = [[sample.weights[policy].get(ref, 0.0) for sample in record.samples] for ref in record.scores.models]
+        colours = [_colour(record, ref) for ref in record.scores.models]
+        axes.stackplot(answered, weights, colors=colours, labels=list(record.scores.models), alpha=0.85, lw=0)
+        for edge in (record.plan.first_failed, record.plan.first_restored):
             axes.axvline(edge / 1000, color="white", lw=1.6)
             axes.axvline(edge / 1000, color="black", lw=1.2, ls=(0, (4, 3)))
-        middle = (story.plan.first_failed + story.plan.first_restored) / 2000
-        axes.text(middle, 1.02, f"{story.broken} broken", ha="center", fontsize=9, color=FAILURE_COLOUR)
+        middle = (record.plan.first_failed + record.plan.first_restored) / 2000
+        axes.text(middle, 1.02, f"{record.scores.broken} broken", ha="center", fontsize=9, color=FAILURE_COLOUR)
         axes.set_title(f"{policy}: share of trust", pad=16)
         axes.set_ylim(0, 1)
-        _queries_axis(axes, story.plan)
+        _queries_axis(axes, record.plan)
         axes.set_ylabel("weight")
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
+    all_axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
     return figure
 
 
-def batches_figure(story: Story) -> Figure:
+def batches_figure(record: DemoRecord) -> Figure:
     """Batch limits over time, and rows a batch between two samples."""
-    figure, (left, right) = _panels(2, 3.7)
-    at_s = [sample.at_s for sample in story.samples]
+    figure, (left, right) = panels(1, 2, 3.7)
+    at_s = [sample.load.at_s for sample in record.samples]
     left.set_title("Batch limit by AIMD: grows while batches are fast")
     right.set_title("Rows a batch, as they were")
-    for ref in story.models:
-        style: dict[str, Any] = {"color": _colour(story, ref), "lw": 1.7}
-        limits = [sample.batches[ref].limit or float("nan") for sample in story.samples]  # 0: none said yet
+    for ref in record.scores.models:
+        style: dict[str, Any] = {"color": _colour(record, ref), "lw": 1.7}
+        limits = [sample.batches[ref].limit or float("nan") for sample in record.samples]  # 0: none said yet
         left.step(at_s, limits, where="post", label=ref, **style)
-        right.plot(at_s, mean_rows(story.samples, ref), **style)
+        right.plot(at_s, mean_rows(record.samples, ref), **style)
     for axes, what in ((left, "rows a batch may have"), (right, "rows a batch, mean of a second")):
         axes.set_xlabel("time, s")
         axes.set_ylabel(what)
@@ -104,11 +99,11 @@ def batches_figure(story: Story) -> Figure:
     return figure
 
 
-def latency_figure(story: Story) -> Figure:
+def latency_figure(record: DemoRecord) -> Figure:
     """Median and 99th percentile by second, and the distribution over the whole run."""
-    figure, (left, right) = _panels(2, 3.7)
-    known = np.isfinite(story.latencies_s)
-    latencies_ms, seconds = 1000 * story.latencies_s[known], np.floor(story.sent_s[known]).astype(int)
+    figure, (left, right) = panels(1, 2, 3.7)
+    known = np.isfinite(record.latencies_s)
+    latencies_ms, seconds = 1000 * record.latencies_s[known], np.floor(record.sent_s[known]).astype(int)
     left.set_title("Latency by second")
     times = np.unique(seconds)
     for share, colour in ((50, "#0072B2"), (99, "#D55E00")):
@@ -118,7 +113,7 @@ def latency_figure(story: Story) -> Figure:
     right.plot(
         np.sort(latencies_ms), 100 * (np.arange(len(latencies_ms)) + 1) / max(1, len(latencies_ms)), color="#0072B2"
     )
-    objective = story.plan.objective_ms
+    objective = record.plan.objective_ms
     left.axhline(objective, color="#555555", lw=1, ls=(0, (4, 3)), label=f"objective, {objective} ms")
     right.axvline(objective, color="#555555", lw=1, ls=(0, (4, 3)))
     left.set_xlabel("time, s")
@@ -156,7 +151,7 @@ def moving(wrong: Any, window: int) -> FloatArray:
     return shares
 
 
-def mean_rows(samples: Sequence[Sample], ref: str) -> list[float]:
+def mean_rows(samples: Sequence[DemoSample], ref: str) -> list[float]:
     """Mean rows of the batches since the sample before; NaN where there were none."""
     means, rows, count = [], 0.0, 0.0
     for sample in samples:
@@ -167,15 +162,10 @@ def mean_rows(samples: Sequence[Sample], ref: str) -> list[float]:
     return means
 
 
-def _colour(story: Story, ref: str) -> str:
+def _colour(record: DemoRecord, ref: str) -> str:
     """The model's colour; the one that fails has the warmest."""
-    others = [model for model in story.models if model != story.broken]
-    return MODEL_COLOURS[0] if ref == story.broken else MODEL_COLOURS[1 + others.index(ref) % 4]
-
-
-def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(11.5, height), layout="constrained")
-    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+    others = [model for model in record.scores.models if model != record.scores.broken]
+    return FAILURE_COLOUR if ref == record.scores.broken else OTHER_COLOURS[others.index(ref) % len(OTHER_COLOURS)]
 
 
 def _shade(axes: Axes, plan: DemoPlan) -> None:
@@ -186,9 +176,3 @@ def _shade(axes: Axes, plan: DemoPlan) -> None:
 def _queries_axis(axes: Axes, plan: DemoPlan) -> None:
     axes.set_xlim(0, plan.queries / 1000)
     axes.set_xlabel("queries, thousands")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -46,7 +46,7 @@ def model_manifest(model: TrainedModel, flag: Path | None = None) -> ModelManife
             {**common, **file, "runtime": "sklearn", "parameters": trusted}, ModelManifest, from_attributes=True
         )
     parameters = {**file, "flag": str(flag)}
-    uri = "clipper_agents.demo.faulty:FaultyModel"
+    uri = "clipper_agents.demo.fault:FaultyModel"
     return msgspec.convert({**common, "uri": uri, "parameters": parameters}, ModelManifest, from_attributes=True)
 
 
@@ -56,7 +56,6 @@ def demo_settings(
     broken: TrainedModel,
     flag: Path,
     *,
-    work_dir: Path,
     environ: Mapping[str, str],
     overrides: Mapping[str, str],
 ) -> Settings:
@@ -67,17 +66,14 @@ def demo_settings(
         models: Every model.
         broken: The one that is to break.
         flag: Whose existence breaks it.
-        work_dir: Folder for the tables of the processes.
         environ: The environment variables.
-        overrides: `section.key` to text: the address and the prefix of the topics.
+        overrides: `section.key` to text: topics and folders of its own.
 
     Raises:
         InvalidSetting: the environment has a wrong setting.
     """
-    dirs = {"router.data_dir": str(work_dir / "router"), "host.data_dir": str(work_dir / "host")}
-    settings = load_settings(None, environ, {**overrides, **dirs})
     return msgspec.structs.replace(
-        settings,
+        load_settings(None, environ, overrides),
         applications=applications(plan, models),
         models=[model_manifest(model, flag if model is broken else None) for model in models],
     )

@@ -1,4 +1,4 @@
-"""What the demo does: how many queries, how fast, when a model fails, and which policies choose."""
+"""The plan of a demo: how many queries, how fast, when a model fails, and which policies choose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,12 @@ POLICIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "exp4": MappingProxyType({"eta": 0.3, "half_life": 30.0}),
     }
 )
-"""Parameters by policy; each has an application of its own."""
+"""Parameters by policy; each has an application of its own, and queries go to the applications in turn."""
+
+BEFORE, FAILED, RESTORED = "before", "failed", "restored"
+PHASES = (BEFORE, FAILED, RESTORED)
+"""Phases of a run, by the index of a query."""
+PHASE_TITLES = {BEFORE: "healthy", FAILED: "failed", RESTORED: "restored"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,7 @@ class DemoPlan:
         seed: Seeds data, models, traffic and decisions.
         repeat_ratio: Share of queries that repeat a recent input exactly, in [0, 1].
         recent: How many queries back a repeat reaches.
-        feedback_delay_s: Mean of the exponential delay of a truth after its answer.
+        feedback_delay_s: Mean of the exponential delay of a feedback after its answer.
         objective_ms: Latency objective of both applications: generous, since seven processes share the machine with
             whatever else runs there, and a late answer would be an error that tells nothing about the models.
         fails_at: Share of the stream after which the best model breaks.
@@ -71,6 +76,21 @@ class DemoPlan:
     def first_restored(self) -> int:
         """Index of the first query after the failure."""
         return round(self.queries * self.restored_at)
+
+    def bounds_of(self, phase: str) -> tuple[int, int]:
+        """First query of a phase, and the first one after it."""
+        edges = (0, self.first_failed, self.first_restored, self.queries)
+        number = PHASES.index(phase)
+        return edges[number], edges[number + 1]
+
+    def phase_of(self, query: int) -> str:
+        """The phase that a query belongs to.
+
+        >>> plan = DemoPlan(queries=400)
+        >>> [plan.phase_of(query) for query in (0, 99, 100, 199, 200, 399)]
+        ['before', 'before', 'failed', 'failed', 'restored', 'restored']
+        """
+        return PHASES[(query >= self.first_failed) + (query >= self.first_restored)]
 
 
 def application_of(policy: str) -> str:

@@ -1,18 +1,30 @@
-"""The report as one HTML file that needs nothing else: images inside, no script, no network."""
+"""The files that a demo leaves: one HTML page that needs nothing else, its figures as PNG, and the result as JSON."""
 
-import base64
-from collections.abc import Mapping
-from html import escape
-from string import Template
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.phases import PHASES, TITLES
-from clipper_agents.demo.plan import POLICIES, DemoPlan
-from clipper_agents.demo.result import DemoResult
-from clipper_agents.demo.summary import numbers, statements
-from clipper_stream.evaluation.report.style import PAGE as PAGE_STYLE
+import msgspec
 
+from clipper_agents.demo.figures import draw_figures
+from clipper_agents.demo.models import TrainedModel
+from clipper_agents.demo.plan import PHASE_TITLES, PHASES, POLICIES
+from clipper_agents.demo.result import DemoRecord, DemoResult
+from clipper_agents.demo.summary import numbers, statements
+from clipper_stream.evaluation.report.document import (
+    bullets,
+    captioned,
+    cell,
+    definitions,
+    document,
+    paragraph,
+    png_image,
+    row,
+    section,
+    table,
+)
+
+TITLE = "A model fails, and nobody has to notice"
 CAPTIONS = {
     "errors": """Who was wrong how often
 Each thin line is one model alone, as the ensemble's log has it; the thick lines are what the applications got. In the
@@ -35,101 +47,86 @@ NEXT = (
     ("clipper-stream up --config examples/clipper.toml", "a pipeline that stays up; then clipper-stream predict"),
     ("clipper-stream loadgen --help", "load on any application, with percentiles that count stalls"),
 )
-PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>clipper-stream demo</title><style>$style</style></head><body><main>
-<h1>A model fails, and nobody has to notice</h1>
-<p class="lead">$lead</p>
-<section><h2>Errors</h2><p>Share of wrong answers in each phase, with 95&nbsp;% Wilson intervals.</p>
-<div class="wide">$errors</div><ul>$statements</ul></section>
-$figures
-<section><h2>The run in numbers</h2><p class="$verdict_class">$verdict</p><dl>$numbers</dl></section>
-<section><h2>The models</h2><div class="wide">$models</div><p>Policies: $policies.</p></section>
-<section><h2>How to go on</h2><ul>$next</ul></section>
-<footer>$versions</footer>
-</main></body></html>
-""")
+VERIFIED = (
+    "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of "
+    "the logs, and everything is committed."
+)
 
 
-def render_report(
-    result: DemoResult,
-    plan: DemoPlan,
-    models: list[TrainedModel],
-    figures: Mapping[str, bytes],
-    failed: list[str],
-) -> str:
-    """The page.
+def write_report(result: DemoResult, record: DemoRecord, failed: Sequence[str], folder: Path) -> Path:
+    """Draw and write everything; returns the page.
 
     Args:
         result: What came out.
-        plan: What was done.
-        models: The models.
-        figures: PNG by name, of `CAPTIONS`.
+        record: What was recorded.
         failed: What did not hold.
+        folder: An existing folder.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
+    figures = draw_figures(record)
+    for name, png in figures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    write_json(result, folder / "result.json")
+    page = folder / "report.html"
+    page.write_text(render_report(result, record, figures, failed), encoding="utf-8")
+    return page
+
+
+def write_json(result: DemoResult, path: Path) -> None:
+    """The result as indented JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+
+
+def render_report(result: DemoResult, record: DemoRecord, figures: Mapping[str, bytes], failed: Sequence[str]) -> str:
+    """The page; `figures` are PNG by name, of `CAPTIONS`."""
     lead = (
         f"{result.queries:,} pictures of handwritten digits went through Kafka to two applications over the same five "
         f"models. After a quarter of them the best model, {result.broken_model}, began to answer wrong digits; after "
         f"half of them it was repaired. Only the true digits, sent back as feedback, told the pipeline."
     )
-    return PAGE.substitute(
-        style=PAGE_STYLE,
-        lead=escape(lead),
-        errors=_errors(result),
-        statements="".join(f"<li>{escape(line)}</li>" for line in statements(result)),
-        figures="".join(_figure(name, png) for name, png in figures.items()),
-        verdict_class="failed" if failed else "ok",
-        verdict=escape(" ".join(failed))
-        or "Every query was answered exactly once, every feedback was counted once, what was learned is the "
-        "serial fold of the logs, and everything is committed.",
-        numbers="".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in numbers(result)),
-        models=_models(models, result),
-        policies="; ".join(_policy(policy, parameters) for policy, parameters in POLICIES.items()),
-        next="".join(f"<li><code>{escape(command)}</code> {escape(text)}</li>" for command, text in NEXT),
-        versions=escape(
-            ", ".join(f"{name} {version}" for name, version in result.versions.items()) + f", seed {plan.seed}"
+    verdict = paragraph(" ".join(failed), "failed") if failed else paragraph(VERIFIED, "ok")
+    policies = "; ".join(_policy(policy, parameters) for policy, parameters in POLICIES.items())
+    sections = [
+        section(
+            "Errors",
+            paragraph("Share of wrong answers in each phase, with 95 % Wilson intervals."),
+            _errors(result),
+            bullets(statements(result)),
         ),
-    )
-
-
-def _figure(name: str, png: bytes) -> str:
-    title, _, text = CAPTIONS[name].partition("\n")
-    image = base64.b64encode(png).decode()
-    return (
-        f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>"
-        f'<img alt="{escape(title)}" src="data:image/png;base64,{image}"></section>\n'
-    )
+        *(captioned(CAPTIONS[name], png_image(png, name)) for name, png in figures.items()),
+        section("The run in numbers", verdict, definitions(numbers(result))),
+        section("The models", _models(record.models, result), paragraph(f"Policies: {policies}.")),
+        section("How to go on", definitions(NEXT)),
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return document(TITLE, lead, sections, footer=f"{versions}, seed {record.plan.seed}")
 
 
 def _errors(result: DemoResult) -> str:
-    rows = [_row(policy, errors, "policy") for policy, errors in result.policies.items()]
+    rows = [_error_row(policy, errors, "policy") for policy, errors in result.policies.items()]
     for ref, errors in result.single_models.items():
-        rows.append(_row(f"{ref} alone", errors, "broken" if ref == result.broken_model else ""))
-    return _table(["", *(TITLES[phase] for phase in PHASES)], rows)
+        rows.append(_error_row(f"{ref} alone", errors, "broken" if ref == result.broken_model else ""))
+    return table(["", *(PHASE_TITLES[phase] for phase in PHASES)], rows)
 
 
-def _row(name: str, errors: Mapping[str, Any], kind: str) -> str:
-    cells = [f"<td>{escape(name)}</td>"]
+def _error_row(name: str, errors: Mapping[str, Any], kind: str) -> str:
+    cells = [cell(name)]
     for phase in PHASES:
         low, high = errors[f"interval_{phase}"]
-        cells.append(f"<td>{errors[f'error_{phase}']:.1%} <small>{low:.1%} to {high:.1%}</small></td>")
-    return f'<tr class="{kind}">{"".join(cells)}</tr>'
+        cells.append(cell(f"{errors[f'error_{phase}']:.1%}", f"{low:.1%} to {high:.1%}"))
+    return row(cells, kind)
 
 
-def _models(models: list[TrainedModel], result: DemoResult) -> str:
+def _models(models: Sequence[TrainedModel], result: DemoResult) -> str:
     rows = []
     for model in models:
         batch = result.batch[model.ref]
-        cells = (f"{model.ref}: {model.title}", f"{model.validation_error:.1%}", batch["mean"], batch["limit_final"])
-        kind = "broken" if model.ref == result.broken_model else ""
-        rows.append(f'<tr class="{kind}">{"".join(f"<td>{escape(str(cell))}</td>" for cell in cells)}</tr>')
-    return _table(["model", "validation error", "rows a batch", "batch limit at the end"], rows)
-
-
-def _table(head: list[str], rows: list[str]) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        texts = (f"{model.ref}: {model.title}", f"{model.validation_error:.1%}", batch["mean"], batch["limit_final"])
+        rows.append(row((cell(str(text)) for text in texts), "broken" if model.ref == result.broken_model else ""))
+    return table(["model", "validation error", "rows a batch", "batch limit at the end"], rows)
 
 
 def _policy(name: str, parameters: Mapping[str, Any]) -> str:
-    return f"<b>{escape(name)}</b> with {escape(', '.join(f'{key} {value:g}' for key, value in parameters.items()))}"
+    return f"{name} with {', '.join(f'{key} {value:g}' for key, value in parameters.items())}"

@@ -1,20 +1,48 @@
-"""The result as JSON has it, and what went wrong."""
+"""The result of a demo: what it has recorded, what `--json` writes, and what went wrong."""
 
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import msgspec
 
-from clipper_agents.demo.answers import Answers
-from clipper_agents.demo.intervals import Interval
-from clipper_agents.demo.phases import BEFORE, PHASES, RESTORED
-from clipper_agents.demo.plan import DemoPlan
-from clipper_agents.demo.scoring import ENSEMBLE, Outcomes, versus_best, way_to_broken
-from clipper_agents.demo.watching import Sample
+from clipper_agents.broker import KAFKA_VERSION
+from clipper_agents.demo.data import FloatArray
+from clipper_agents.demo.models import TrainedModel
+from clipper_agents.demo.plan import BEFORE, PHASES, RESTORED, DemoPlan
+from clipper_agents.demo.samples import DemoSample
+from clipper_agents.demo.scoring import ENSEMBLE, DemoScores, ScoredQueries
 from clipper_agents.replay.verdicts import Verification
-from clipper_loadgen.report import percentile_ms, steady_rate_per_s
+from clipper_loadgen import LoadReport
 
-PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
+PERCENTILES = ("p50", "p90", "p99")
+DISTRIBUTIONS = ("clipper-stream", "faust-streaming", "aiokafka", "numpy", "scikit-learn", "skops")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoRecord:
+    """What a run has recorded: the result, the figures and the page are made from it.
+
+    Attributes:
+        plan: The run.
+        models: The models that were served.
+        load: What became of the queries.
+        scores: Who was wrong how often.
+        samples: Metrics over time; the last one is of when all feedback was counted.
+        sent_s: When each query was sent, in seconds from the start; NaN where it was not.
+        latencies_s: Of each query, infinite without an answer.
+    """
+
+    plan: DemoPlan
+    models: Sequence[TrainedModel]
+    load: LoadReport
+    scores: DemoScores
+    samples: Sequence[DemoSample]
+    sent_s: FloatArray
+    latencies_s: FloatArray
 
 
 class DemoResult(msgspec.Struct, kw_only=True):
@@ -64,71 +92,72 @@ class DemoResult(msgspec.Struct, kw_only=True):
     """Of Python, Kafka and the libraries, and the machine."""
 
 
-def policy_errors(outcomes: Outcomes, plan: DemoPlan) -> dict[str, Any]:
-    """`error_`, `queries_` and `interval_` of each phase."""
-    errors: dict[str, Any] = {}
-    for phase in PHASES:
-        part = outcomes.within(phase, plan)
-        errors[f"error_{phase}"] = round(part.error, 5)
-        errors[f"queries_{phase}"] = len(part.wrong)
-        errors[f"interval_{phase}"] = _rounded(part.interval)
-    return errors
-
-
-def traffic_fields(answers: Answers, plan: DemoPlan) -> dict[str, Any]:
-    """The fields that the run's ledger knows."""
-    ledger = answers.ledger
-    latencies_s = ledger.latencies_s()
-    return {
-        "queries": plan.queries,
-        "answered": ledger.answered_count + ledger.duplicates(),
-        "distinct_answered": ledger.answered_count,
-        "defaults": ledger.reasons(),
-        "latency_ms": {name: percentile_ms(latencies_s, share) for name, share in PERCENTILES.items()},
-        "throughput_per_s": steady_rate_per_s(ledger.answer_times_s()),
-    }
-
-
-def metric_fields(last: Sample, feedback_sent: int) -> dict[str, Any]:
-    """The fields that the processes' metrics know.
+def demo_result(
+    record: DemoRecord,
+    *,
+    uncommitted: dict[str, int],
+    verification: Verification,
+    seconds: float,
+    setup_seconds: float,
+    versions: dict[str, str],
+) -> DemoResult:
+    """The result.
 
     Args:
-        last: The last sample.
-        feedback_sent: Feedback records that the demo sent.
+        record: What the run has recorded.
+        uncommitted: Records that are not committed, by topic.
+        verification: What folding the logs again has said.
+        seconds: From the start of the command to the last commit.
+        setup_seconds: Of these, until the first query.
+        versions: From `used_versions`.
     """
-    feedback = {"applied": 0, "duplicates": 0} | {_outcome(name): int(count) for name, count in last.feedback.items()}
-    return {
-        "feedback": {"sent": feedback_sent, **feedback},
-        "cache": {"lookups": int(last.lookups), "hits": int(last.hits)},
-        "batch": {
+    load, scores, last = record.load, record.scores, record.samples[-1]
+    feedback = {"duplicates" if name == "duplicate" else name: int(count) for name, count in last.feedback.items()}
+    compared = {phase: scores.versus_best(ENSEMBLE, phase) for phase in (BEFORE, RESTORED)}
+    return DemoResult(
+        queries=record.plan.queries,
+        answered=load.answered + load.duplicates,
+        distinct_answered=load.answered,
+        distinct_inputs=load.distinct_inputs,
+        defaults=load.defaults,
+        feedback={"sent": load.feedback_sent, "applied": 0, "duplicates": 0, **feedback},
+        latency_ms={name: load.latency[f"{name}_ms"] for name in PERCENTILES},
+        throughput_per_s=load.throughput_per_s,
+        cache={"lookups": int(last.lookups), "hits": int(last.hits)},
+        batch={
             ref: {"mean": round(batches.mean, 2), "max": batches.largest, "limit_final": batches.limit}
             for ref, batches in last.batches.items()
         },
-    }
-
-
-def learning_fields(
-    policies: Mapping[str, Outcomes], models: Mapping[str, Outcomes], broken: str, plan: DemoPlan
-) -> dict[str, Any]:
-    """The fields about errors."""
-    compared = {phase: versus_best(policies[ENSEMBLE], models, phase, plan) for phase in (BEFORE, RESTORED)}
-    return {
-        "broken_model": broken,
-        "policies": {policy: policy_errors(outcomes, plan) for policy, outcomes in policies.items()},
-        "single_models": {ref: policy_errors(outcomes, plan) for ref, outcomes in models.items()},
-        "ensemble_minus_best_model": {
+        broken_model=scores.broken,
+        policies={policy: _errors(scored, record.plan) for policy, scored in scores.policies.items()},
+        single_models={ref: _errors(scored, record.plan) for ref, scored in scores.models.items()},
+        ensemble_minus_best_model={
             phase: {"model": ref, "difference": round(difference, 5), "interval": _rounded(interval)}
             for phase, (ref, difference, interval) in compared.items()
         },
-        "way_to_broken_model": {
-            policy: round(way_to_broken(outcomes, models, broken, plan), 4) for policy, outcomes in policies.items()
+        way_to_broken_model={policy: round(scores.way_to_broken(policy), 4) for policy in scores.policies},
+        committed=not uncommitted,
+        uncommitted=uncommitted,
+        verified={
+            "equal": verification.equal,
+            "rows": verification.rows,
+            "feedbacks": verification.feedbacks,
+            "seconds": verification.seconds,
         },
+        seconds=round(seconds, 2),
+        setup_seconds=round(setup_seconds, 2),
+        versions=versions,
+    )
+
+
+def used_versions(*, embedded: bool) -> dict[str, str]:
+    """Versions of Python, Kafka and the libraries, and the machine; that of the embedded Kafka alone is known."""
+    return {
+        **{name: metadata.version(name) for name in DISTRIBUTIONS},
+        "python": platform.python_version(),
+        "kafka": KAFKA_VERSION if embedded else "as given",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
     }
-
-
-def verified_fields(found: Verification) -> dict[str, Any]:
-    """What folding the logs again has said."""
-    return {"equal": found.equal, "rows": found.rows, "feedbacks": found.feedbacks, "seconds": found.seconds}
 
 
 def problems(result: DemoResult) -> list[str]:
@@ -149,9 +178,16 @@ def problems(result: DemoResult) -> list[str]:
     return found
 
 
-def _outcome(name: str) -> str:
-    return "duplicates" if name == "duplicate" else name
+def _errors(scored: ScoredQueries, plan: DemoPlan) -> dict[str, Any]:
+    """`error_`, `queries_` and `interval_` of each phase."""
+    errors: dict[str, Any] = {}
+    for phase in PHASES:
+        within = scored.within(phase, plan)
+        errors[f"error_{phase}"] = round(within.error, 5)
+        errors[f"queries_{phase}"] = len(within.wrong)
+        errors[f"interval_{phase}"] = _rounded(within.interval)
+    return errors
 
 
-def _rounded(interval: Interval) -> list[float]:
+def _rounded(interval: tuple[float, float]) -> list[float]:
     return [round(bound, 5) for bound in interval]

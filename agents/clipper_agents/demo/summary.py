@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.demo.phases import PHASES, TITLES
+from clipper_agents.demo.plan import PHASE_TITLES, PHASES
 from clipper_agents.demo.result import DemoResult
 
 
@@ -29,7 +29,7 @@ def errors_table(result: DemoResult) -> Table:
     table = Table(title="Errors in %, with 95 % intervals", title_justify="left", header_style="bold")
     table.add_column("who", no_wrap=True)
     for phase in PHASES:
-        table.add_column(TITLES[phase], justify="right", no_wrap=True)
+        table.add_column(PHASE_TITLES[phase], justify="right", no_wrap=True)
     for policy, errors in result.policies.items():
         table.add_row(Text(policy, style="bold"), *_cells(errors))
     table.add_section()
@@ -63,7 +63,7 @@ def statements(result: DemoResult) -> Iterator[str]:
         low, high = compared["interval"]
         holds = "no worse within noise" if low <= 0 else "worse"
         yield (
-            f"{TITLES[phase]}: exp4 less the best single model ({compared['model']}): "
+            f"{PHASE_TITLES[phase]}: exp4 less the best single model ({compared['model']}): "
             f"{compared['difference']:+.2%}, 95 % interval {low:+.2%} to {high:+.2%} ({holds})"
         )
     ways = ", ".join(f"{policy} {way:.0%}" for policy, way in result.way_to_broken_model.items())

@@ -10,10 +10,9 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
 
-Every router, host and steward process serves its metrics in Prometheus' text format on
-`http://127.0.0.1:PORT/metrics`. The port is in the ready line that a worker prints; `metrics_port` of `[router]`,
-`[host]` and `[steward]` fixes it. No label holds a context or a query id. Routers that run colocated models have the
-metrics of hosts as well.
+Routers, hosts and the steward serve metrics in Prometheus' text format on `http://127.0.0.1:PORT/metrics`. A worker's
+ready line has the port; `metrics_port` of `[router]`, `[host]` and `[steward]` fixes it. No label contains a context or
+a query id. Routers with colocated models also have the metrics of hosts.
 """
 
 
@@ -22,18 +21,17 @@ def reference() -> str:
     parts = [_HEAD]
     for title, roles in (("Routers", {"router"}), ("Hosts", {"host"}), ("Steward", {"steward"}), ("All", {"both"})):
         parts.append(f"## {title}\n")
-        parts.append("| metric | kind | labels | meaning |\n|---|---|---|---|")
         parts.extend(_row(spec) for spec in SPECS if spec.role in roles)
         parts.append("")
-    parts.append("## Process (Linux)\n\n| metric | meaning |\n|---|---|")
-    parts.extend(f"| `{name}` | {text} |" for name, text in PROCESS_METRICS.items())
+    parts.append("## Process (Linux)\n")
+    parts.extend(f"- `{name}`: {text}" for name, text in PROCESS_METRICS.items())
     parts.extend(["", "## Buckets\n", *_buckets()])
     return "\n".join(parts) + "\n"
 
 
 def _row(spec: MetricSpec) -> str:
     labels = ", ".join(f"`{label}`" for label in spec.labels)
-    return f"| `{spec.name}` | {spec.kind} | {labels} | {spec.text} |"
+    return f"- `{spec.name}` ({spec.kind}{labels and f' by {labels}'}): {spec.text}"
 
 
 def _buckets() -> Iterator[str]:

@@ -13,12 +13,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.state_snapshots import row_of
 from clipper_agents.router.feedback_step import Row
-from clipper_topics.selection_rows import RowKey, SelectionRow
-
-POSITION: Row = ("", None)
-"""The row that holds a partition's position."""
+from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, keep_newest, read_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +59,7 @@ class Checkpoints:
 
     def take(self, record: ConsumerRecord[Any, Any]) -> LearnedStep | None:
         """Take in a record of the changelog; the step that it ends, if it ends one."""
-        read = row_of(record)
+        read = read_row(record.key, record.value)
         if read is None:
             return None
         key, row = read
@@ -71,10 +67,8 @@ class Checkpoints:
             self.misplaced[key] = row
             return None
         place = (key.application, key.context)
-        there = self.live.get(place)
-        if there is not None and row.offset <= there.offset:
+        if not keep_newest(self.live, place, row):
             return None
-        self.live[place] = row
         if place != POSITION:
             self._waiting[place] = row
             return None

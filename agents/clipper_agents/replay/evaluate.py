@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from clipper_agents.control.saved_states import read_state
+from clipper_agents.control.selection_states import read_state, state_of
 from clipper_agents.replay.answer_files import read_answers
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate_text import Parsed, parse_candidate
@@ -23,8 +23,9 @@ from clipper_stream.evaluation.log.time_order import read_in_time_order
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.results import Evaluation
 from clipper_stream.evaluation.sequential.candidate_state import Place
-from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_stream.selection.state import SelectionState
 from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.selection_rows import totals_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,4 @@ def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | N
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:
     """Totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
-    return {
-        (row.context, row.partition): SelectionState({model: ModelTotals(*sums) for model, sums in row.totals.items()})
-        for row in read_state(file, application)
-    }
+    return {(row.context, row.partition): state_of(totals_of(row)) for row in read_state(file, application)}

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.kafka.log_ranges import Cursor, Logs, Record
-from clipper_agents.replay.checkpoints import POSITION, Checkpoints, LearnedStep
+from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.config_inference import Observing
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
@@ -30,7 +30,7 @@ from clipper_agents.router.restore_markers import Restored, Restores
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import decode_prediction
-from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
 
 MOST_EXPLAINED = 50
 """Rows that differ for which the feedback is looked up, in each partition."""
@@ -256,8 +256,7 @@ class PartitionVerifier:
             await fold.advance(row.offset, self._unparted({place: row}))
             self._compare(fold, {place: row})
         if position >= self._end:
-            end = SelectionRow(version=ROW_VERSION, offset=self._end - 1)
-            fold.rows.start(POSITION, end)
+            fold.rows.start(POSITION, note_row(self._end - 1))
             self._part(fold, POSITION, live[POSITION])
 
     async def _verdict(self, fold: PartitionFold) -> PartitionVerdict:

@@ -17,14 +17,12 @@ from clipper_agents.kafka.log_ranges import Record
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.router.feedback_step import Row, learn
 from clipper_agents.router.restore_markers import Restored
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import LoggedRecord
-from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
 
 Find: TypeAlias = Callable[[str], Application | None]
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Entry(NamedTuple):
@@ -66,7 +64,7 @@ class Outcome:
 
 def same(one: SelectionRow, other: SelectionRow) -> bool:
     """Whether two rows are equal in every bit: each float as its eight bytes, models in order."""
-    return bool(_encode(one) == _encode(other))
+    return encode_row(one) == encode_row(other)
 
 
 class KnownRows:
@@ -90,7 +88,7 @@ class KnownRows:
         """The row; an empty one, of the marker that emptied it if there was one, when nothing is in it."""
         found = self.rows.get(place)
         if found is None and not self.whole and place[0] in self._marked:
-            return SelectionRow(version=ROW_VERSION, offset=self._marked[place[0]])
+            return note_row(self._marked[place[0]])
         return NO_ROW if found is None else found
 
     def known(self, place: Row) -> bool:

@@ -8,16 +8,14 @@ Rules of this file:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipper_agents.control.state_snapshots import saved_row
 from clipper_agents.kafka.errors import UnusableState
 from clipper_agents.kafka.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import Parting
 from clipper_agents.replay.verify import check_topics, read_known, verifier
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.selection_rows import RowKey
+from clipper_topics.selection_rows import RowKey, SavedRow, saved_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +114,5 @@ async def _rows(one: PartitionVerifier, known: Known, partition: int, end: int) 
             f"that led to it were deleted, and tell it from offset {one.since} on, or from its next row on: give a "
             "later time or offset, or restore a file or a revision by `selection restore`"
         )
-    found = {place: row for place, row in rows.rows.items() if place[0] == known.application and row.totals}
-    ordered = sorted(found.items(), key=lambda item: item[0][1] or "")
-    return [saved_row(RowKey(*place, partition), row) for place, row in ordered]
+    own_rows = {place: row for place, row in rows.rows.items() if place[0] == known.application and row.totals}
+    return saved_rows({RowKey(*place, partition): row for place, row in own_rows.items()})

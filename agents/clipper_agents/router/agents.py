@@ -12,7 +12,7 @@ from clipper_agents.router.prediction_log import answers
 from clipper_agents.router.query_records import Record, decode_queries
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.stream import Chunk
-from clipper_stream.query import OutputPiece, Received
+from clipper_stream.query import DecodedQuery, OutputPiece
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
@@ -109,7 +109,7 @@ async def receive_queries(process: "RouterProcess", chunk: dict[TP, list[Record]
 
 def fresh_queries(
     process: "RouterProcess", chunk: dict[TP, list[Record]], generation: int, now_s: float, undecodable: Undecodable
-) -> Iterator[Received]:
+) -> Iterator[DecodedQuery]:
     """The queries that no decision is known of, decoded a few at a time; the others are answered again."""
     for tp, records in chunk.items():
         for start in range(0, len(records), DECODED_TOGETHER):

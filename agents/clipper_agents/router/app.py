@@ -35,7 +35,7 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.table import StepTable
-from clipper_stream.query import Answer, OutputPiece, Request, Router
+from clipper_stream.query import OutputPiece, QueryAnswer, Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class RouterProcess:
         if self._draining and not self.router.in_flight:
             self._drained.set()
 
-    def _sent(self, answers: list[Answer]) -> None:
+    def _sent(self, answers: list[QueryAnswer]) -> None:
         self.router.lead_s = min(MOST_LEAD_S, 2 * self.recorder.delivery_s)  # to the broker, and from there to be read
         for (application, reason), group in groupby(answers, key=_application_and_reason):
             latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]

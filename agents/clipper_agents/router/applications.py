@@ -13,7 +13,7 @@ from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.loading import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.query import Application, Candidate, Trial
+from clipper_stream.query import Application, CandidateModel, TrialModel
 from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
@@ -136,12 +136,12 @@ class ApplicationRegistry:
                 self._applications[name] = resolved
                 self._changed(name)
 
-    def _candidate(self, ref: str) -> Candidate | None:
+    def _candidate(self, ref: str) -> CandidateModel | None:
         """The model version, when it can be asked."""
         model = self._manifests.models.get(ref)
         if model is None or not self._may_be_asked(model):
             return None
-        return Candidate(
+        return CandidateModel(
             ref=ref,
             digest=version_digest(ref, model.sha256 or f"{self._salt} {model.uri} {model.parameters}"),
             deterministic=model.deterministic,
@@ -157,7 +157,9 @@ class ApplicationRegistry:
             spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
             candidates=tuple(one for one in candidates if one is not None),
             trials=tuple(
-                Trial(candidate=one, stage=trial.stage, share=trial.share) for one, trial in trials if one is not None
+                TrialModel(candidate=one, stage=trial.stage, share=trial.share)
+                for one, trial in trials
+                if one is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

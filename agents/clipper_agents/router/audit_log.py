@@ -16,11 +16,9 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import Answer, Pending, Received
-from clipper_stream.query.lifecycle import Event, State, Way
+from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
 from clipper_topics.logged import audit_key, read_audit
-
-RECORDED, ACKNOWLEDGED = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.ACKNOWLEDGE)
 
 
 class AuditRecords:
@@ -31,7 +29,7 @@ class AuditRecords:
     def __init__(self, topic: str) -> None:
         self.topic = topic
 
-    def key(self, query: Received) -> str:
+    def key(self, query: DecodedQuery) -> str:
         """Of the record about a query."""
         return audit_key(query.query_id, query.offset)
 
@@ -39,15 +37,15 @@ class AuditRecords:
 class Auditing(Protocol):
     """What the router knows of audits under way."""
 
-    def is_audited(self, query: Received) -> bool:
+    def is_audited(self, query: DecodedQuery) -> bool:
         """Whether one of the query is."""
         ...
 
-    def audit_recorded(self, query: Received) -> None:
+    def audit_recorded(self, query: DecodedQuery) -> None:
         """It is no more."""
         ...
 
-    def unheard(self, query: Received, answered: Iterable[str], now_s: float) -> Answer:
+    def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
         """The audit of a query that another process answered; it is under way from now on."""
         ...
 
@@ -78,27 +76,27 @@ class AuditLog:
     ) -> None:
         self._auditing, self._acknowledge = auditing, acknowledge
         self.log = IndexedLog(outbox, reader, AuditRecords(topic), index, generation=generation, done=self._conclude)
-        self._early: dict[Pending, Answer] = {}
+        self._early: dict[InFlightQuery, QueryAnswer] = {}
         """By query: audits that were complete before its prediction was in the log."""
 
-    def put(self, audits: Sequence[Answer]) -> None:
+    def put(self, audits: Sequence[QueryAnswer]) -> None:
         """Record these audits, each as soon as its prediction is in the log."""
         ready = []
         for audit in audits:
             query = audit.pending.audit_of
-            if query is not None and query.state is not State.RECORDED:
+            if query is not None and query.state is not QueryState.RECORDED:
                 self._early[query] = audit
             else:
                 ready.append(audit)
         self._send(ready)
 
-    def follow(self, query: Pending) -> None:
+    def follow(self, query: InFlightQuery) -> None:
         """The query's prediction is in the log."""
         audit = self._early.pop(query, None)
         if audit is not None:
             self._send([audit])
 
-    def owed(self, query: Received, answered: Callable[[], Iterable[str]]) -> bool:
+    def owed(self, query: DecodedQuery, answered: Callable[[], Iterable[str]]) -> bool:
         """Whether a query that was read again has to wait for its audit; one that nobody will write is written now.
 
         Args:
@@ -109,7 +107,7 @@ class AuditLog:
             return True
         (known,) = self.log.index.of(query.partition).find([audit_key(query.query_id, query.offset)])
         if known is None:
-            self._send([self._auditing.unheard(query, answered(), time.time())])
+            self._send([self._auditing.lost_audit(query, answered(), time.time())])
         return known is None
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
@@ -117,13 +115,13 @@ class AuditLog:
         self._early.clear()
         return await self.log.restore(partitions, horizon_s)
 
-    def _send(self, audits: Iterable[Answer]) -> None:
+    def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
 
     def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
         for query, _, _, audit in outgoing:
             assert audit is not None  # audits are never repeated
-            audit.pending.move(RECORDED)
+            audit.pending.move(FINISHED)
             if (asked := audit.pending.audit_of) is not None:
                 asked.move(ACKNOWLEDGED)
                 asked.audit = None  # the two know each other no more, so that they are freed at once

@@ -17,22 +17,21 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
+from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.router.prediction_records import NAMED
 from clipper_agents.router.restore_markers import RefusedMarker, Restored
-from clipper_agents.router.selection_store import row_of, state_of
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.feedback.values import GivenLoss, Label, Truth
 from clipper_stream.query import Application
-from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.change import SavedRow
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.logged import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
-from clipper_topics.selection_rows import ROW_VERSION, SelectionRow
+from clipper_topics.selection_rows import SelectionRow, note_row, totals_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Row = tuple[str, str | None]
@@ -187,7 +186,7 @@ def _apply(
     before = step.rows[key] if key in step.rows else row(key)
     decision = decision_of(prediction, None if audit is None else decode_audit(audit))
     try:
-        learned = fold(state_of(before), decision, truth_of(found), known.policy, known.loss)
+        learned = fold(state_of(before.totals), decision, truth_of(found), known.policy, known.loss)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return
@@ -221,17 +220,13 @@ def _restore(
         reason = f"a later restore of {name} was counted before this one: repeat it if it is still wanted"
         step.refuse(record, "invalid", RefusedMarker(reason))
         return
-    states = {(name, one.context): _state(one) for one in found.marker.rows}
+    states = {(name, one.context): state_of(totals_of(one)) for one in found.marker.rows}
     for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *states]):
         before = step.rows.get(key) or row(key)
         if record.offset > before.offset:
             step.rows[key] = row_of(states.get(key, _EMPTY), record.offset, before.applied)
-    step.rows[note] = SelectionRow(version=ROW_VERSION, offset=record.offset, applied=found.declared)
+    step.rows[note] = note_row(record.offset, found.declared)
     step.count("restored")
-
-
-def _state(row: SavedRow) -> SelectionState:
-    return SelectionState({model: ModelTotals(*sums, row.moments.get(model, ())) for model, sums in row.totals.items()})
 
 
 _EMPTY = SelectionState()

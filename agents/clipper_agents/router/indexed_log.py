@@ -22,7 +22,7 @@ from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.prediction_records import headers_of
 from clipper_agents.streaming.outbox import Outbox, Record
-from clipper_stream.query import Answer, Received
+from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
 from clipper_topics.logged import LoggedRecord
 
@@ -39,10 +39,10 @@ class Outgoing(NamedTuple):
         answer: The answer, or the audit, that it was made of; None when it repeats a recorded one.
     """
 
-    query: Received
+    query: DecodedQuery
     value: bytes
     content_type: str
-    answer: Answer | None = None
+    answer: QueryAnswer | None = None
 
 
 class Kind(Protocol):
@@ -50,7 +50,7 @@ class Kind(Protocol):
 
     topic: str
 
-    def key(self, query: Received, /) -> str:
+    def key(self, query: DecodedQuery, /) -> str:
         """Under which the record about a query is indexed."""
         ...
 
@@ -94,7 +94,7 @@ class IndexedLog:
         *,
         generation: Callable[[], int],
         done: Done,
-        sent: Callable[[list[Answer], float], None] = lambda *_: None,
+        sent: Callable[[list[QueryAnswer], float], None] = lambda *_: None,
         stamped: Callable[[float, float, float], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
@@ -165,7 +165,7 @@ class IndexedLog:
                 return
             delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
             deliveries.append((partition, outgoing, delivery))
-        answers: list[Answer] = []
+        answers: list[QueryAnswer] = []
         for partition, outgoing, delivery in deliveries:
             offsets = await delivery.offsets()
             if delivery.stamped_s is not None:

@@ -19,18 +19,17 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import Answer, Pending, Received
-from clipper_stream.query.lifecycle import Event, Way
+from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.query.lifecycle import FINISHED, RECORDED
 from clipper_topics.logged import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
-RECORDED, RECORDED_FIRST = Way(Event.RECORD, Event.ACKNOWLEDGE), Way(Event.RECORD)
 
 
 class RecordedCallback(Protocol):
     """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
 
-    def __call__(self, query: Received) -> Sequence[Received]: ...
+    def __call__(self, query: DecodedQuery) -> Sequence[DecodedQuery]: ...
 
 
 class PredictionRecords:
@@ -69,7 +68,7 @@ class PredictionLog:
         generation: Callable[[], int],
         recorded: RecordedCallback,
         acknowledge: Callable[[int, list[int], int], None],
-        sent: Callable[[list[Answer]], None],
+        sent: Callable[[list[QueryAnswer]], None],
         audits: AuditLog | None = None,
         stamped: Callable[[float, float, float], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
@@ -92,7 +91,7 @@ class PredictionLog:
         self.delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
-    def put(self, answers: Sequence[Answer], audits: Sequence[Answer] = ()) -> None:
+    def put(self, answers: Sequence[QueryAnswer], audits: Sequence[QueryAnswer] = ()) -> None:
         """Record and send these answers, and what was asked for the log only."""
         with self._stage("encode", len(answers)):
             outgoing = [
@@ -104,7 +103,7 @@ class PredictionLog:
             assert self._audits is not None
             self._audits.put(audits)
 
-    def repeat(self, query: Received, logged: LoggedRecord) -> None:
+    def repeat(self, query: DecodedQuery, logged: LoggedRecord) -> None:
         """The query was answered before: the same record read again is done, another record is answered again."""
         if prediction_head(logged).query_offset != query.offset:
             self._log.add([Outgoing(query, logged.value, logged.content_type)])
@@ -134,7 +133,7 @@ class PredictionLog:
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def _round_ended(self, answers: list[Answer], took_s: float) -> None:
+    def _round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
         self._sent(answers)
         self.delivery_s += (took_s - self.delivery_s) / MEMORY_ROUNDS
 
@@ -147,10 +146,10 @@ class PredictionLog:
                 continue
             pending = answer.pending
             if pending.audit is not None:
-                pending.move(RECORDED_FIRST)
+                pending.move(RECORDED)
                 self._follow(pending)
             else:
-                pending.move(RECORDED)
+                pending.move(FINISHED)
                 if alone or not self._owes_another(query):
                     done.append(query.offset)
             for again in self._recorded(query):
@@ -160,14 +159,14 @@ class PredictionLog:
                     done.append(again.offset)
         self._acknowledge(partition, done, generation)
 
-    def _follow(self, pending: Pending) -> None:
+    def _follow(self, pending: InFlightQuery) -> None:
         assert self._audits is not None
         self._audits.follow(pending)
 
-    def _owes_audit(self, query: Received, logged: LoggedRecord) -> bool:
+    def _owes_audit(self, query: DecodedQuery, logged: LoggedRecord) -> bool:
         return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
 
-    def _owes_another(self, query: Received) -> bool:
+    def _owes_another(self, query: DecodedQuery) -> bool:
         """Whether somebody else's prediction about the query came first, and its audit is not there."""
         (first,) = self._log.index.of(query.partition).find([query.query_id])
         return (
@@ -175,6 +174,6 @@ class PredictionLog:
         )
 
 
-def answers(logged: LoggedRecord, query: Received) -> bool:
+def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
     """Whether a prediction with the query's id is about it: another application may use the same ids."""
     return prediction_head(logged).application == query.application

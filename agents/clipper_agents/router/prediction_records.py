@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from clipper_stream.query import Answer, Application, ModelUse, Received, Unused
+from clipper_stream.query import Application, DecodedQuery, MissingModel, ModelUse, QueryAnswer
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
@@ -25,7 +25,7 @@ def headers_of(content_type: str) -> list[tuple[str, bytes]]:
     return codec.MSGPACK_HEADERS if content_type == codec.MSGPACK else JSON_HEADERS
 
 
-def encode_answer(answer: Answer, most_bytes: int = MOST_BYTES) -> tuple[Answer, bytes]:
+def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[QueryAnswer, bytes]:
     """The answer, and its prediction as bytes in the content type of its query.
 
     An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
@@ -45,7 +45,7 @@ def encode_answer(answer: Answer, most_bytes: int = MOST_BYTES) -> tuple[Answer,
     return _default(answer, why, most_bytes)
 
 
-def _default(answer: Answer, why: str, most_bytes: int) -> tuple[Answer, bytes]:
+def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswer, bytes]:
     """The application's default output instead, and null when that is the one that no record can hold."""
     with contextlib.suppress(*_UNWRITABLE):
         default = _without_outputs(answer, why, answer.application and answer.application.default_output)
@@ -56,7 +56,7 @@ def _default(answer: Answer, why: str, most_bytes: int) -> tuple[Answer, bytes]:
     return default, _encoded(default)
 
 
-def encode_audit(answer: Answer, most_bytes: int = MOST_BYTES) -> bytes:
+def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
     """An audit as bytes in the content type of its query; one that no record can hold becomes one without outputs.
 
     Args:
@@ -71,11 +71,11 @@ def encode_audit(answer: Answer, most_bytes: int = MOST_BYTES) -> bytes:
         why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
     except _UNWRITABLE as error:
         why = f"the audit cannot be written as {kind}: {error}"
-    missing = [Unused(use.ref, use.propensity, use.served, "error", why) for use in answer.used]
+    missing = [MissingModel(use.ref, use.propensity, use.served, "error", why) for use in answer.used]
     return codec.audits.encode(audit_of(answer._replace(used=(), unused=(*missing, *answer.unused))), kind)
 
 
-def audit_of(answer: Answer) -> Audit:
+def audit_of(answer: QueryAnswer) -> Audit:
     """The record of an audit."""
     query = answer.query
     return Audit(
@@ -89,11 +89,11 @@ def audit_of(answer: Answer) -> Audit:
     )
 
 
-def _encoded(answer: Answer) -> bytes:
+def _encoded(answer: QueryAnswer) -> bytes:
     return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
 
 
-def _without_outputs(answer: Answer, why: str, default_output: Any) -> Answer:
+def _without_outputs(answer: QueryAnswer, why: str, default_output: Any) -> QueryAnswer:
     return answer._replace(
         outputs=[] if answer.query.packed else [default_output],
         confidence=0.0,
@@ -105,7 +105,7 @@ def _without_outputs(answer: Answer, why: str, default_output: Any) -> Answer:
     )
 
 
-def prediction_of(answer: Answer) -> Prediction:
+def prediction_of(answer: QueryAnswer) -> Prediction:
     """The prediction record of an answer; what is as in most answers is left at its default, which costs nothing."""
     pending, application, outputs, at_s, confidence, reason, explanation, served_propensity, used, unused = answer
     query = pending.query
@@ -139,7 +139,7 @@ def prediction_of(answer: Answer) -> Prediction:
     return prediction
 
 
-def _policy(query: Received, application: Application) -> PolicyRef:
+def _policy(query: DecodedQuery, application: Application) -> PolicyRef:
     return policy_ref(application.policy.name if query.models is None else NAMED, application.revision)
 
 
@@ -178,7 +178,7 @@ def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
     return answer
 
 
-def _missing(model: Unused) -> Missing:
+def _missing(model: MissingModel) -> Missing:
     name, version = name_and_version(model.ref)
     return Missing(
         model=name,

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_stream.query import Received
+from clipper_stream.query import DecodedQuery
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, content_type
 from clipper_topics.query import MOST_ROWS, Query, check_query
@@ -22,7 +22,7 @@ LONGEST_MS = 10**12
 class DecodedQueries:
     """Queries of one list of records, and the records that hold none, each with the reason."""
 
-    queries: list[Received] = field(default_factory=list)
+    queries: list[DecodedQuery] = field(default_factory=list)
     undecodable: list[tuple[Record, UndecodableRecord]] = field(default_factory=list)
 
 
@@ -54,10 +54,10 @@ def _rows(query: Query) -> list[Any]:
     return [query.input]
 
 
-def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> Received:
+def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> DecodedQuery:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
-    return Received(
+    return DecodedQuery(
         query.query_id or offset_id(partition, offset),
         query.application,
         _rows(query),

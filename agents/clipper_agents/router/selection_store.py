@@ -14,59 +14,37 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
 from aiokafka import ConsumerRecord
 
+from clipper_agents.control.selection_states import state_of
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
-from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_stream.selection.state import SelectionState, merge
 from clipper_stream.selection.trials import Choice
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_row
+from clipper_topics.selection_rows import (
+    NO_ROW,
+    POSITION,
+    ROW_VERSION,
+    RowKey,
+    SelectionRow,
+    decode_key,
+    decode_row,
+    encode_key,
+    encode_row,
+    is_newer,
+    note_row,
+)
 
 logger = logging.getLogger(__name__)
 
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
 
-_rows = msgspec.msgpack.Decoder(SelectionRow)
-_keys = msgspec.msgpack.Decoder(RowKey)
-_encode = msgspec.msgpack.Encoder().encode
-
-NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
-
 
 def newer(candidate: bytes, current: bytes) -> bool:
     """Whether a row is of a later feedback than another with the same key."""
-    return _rows.decode(candidate).offset > _rows.decode(current).offset
-
-
-def state_of(row: SelectionRow) -> SelectionState:
-    """The row's totals as the library's state."""
-    return SelectionState(
-        {
-            totals.model: ModelTotals(
-                totals.count, totals.loss, totals.weighted_count, totals.weighted_loss, totals.moments
-            )
-            for totals in row.totals
-        }
-    )
-
-
-def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
-    """A state as a row: the last feedback in it, and how many."""
-    totals = [
-        ModelTotalsRecord(
-            model=model,
-            count=sums.count,
-            loss=sums.loss,
-            weighted_count=sums.weighted_count,
-            weighted_loss=sums.weighted_loss,
-            moments=sums.moments,
-        )
-        for model, sums in state.totals.items()
-    ]
-    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+    return is_newer(decode_row(candidate), decode_row(current))
 
 
 class SelectionStore:
@@ -87,11 +65,11 @@ class SelectionStore:
         self._prepared.clear()
         for partition in self._owned:
             for key, value in self._table.rows(partition).items():
-                self._note(_keys.decode(key), value)
+                self._note(decode_key(key), value)
 
     def position(self, partition: int) -> int:
         """The last feedback offset that is in the partition's rows, -1 for none."""
-        return self._row(RowKey("", None, partition)).offset
+        return self._row(RowKey(*POSITION, partition)).offset
 
     def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
         """The row, an empty one when there is none."""
@@ -99,7 +77,7 @@ class SelectionStore:
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
         """The contexts of the application that have a row in the partition; None is that without a context."""
-        keys = map(_keys.decode, self._table.rows(partition))
+        keys = map(decode_key, self._table.rows(partition))
         return [key.context for key in keys if key.application == application]
 
     async def write(
@@ -108,14 +86,14 @@ class SelectionStore:
         """Store rows and the new position in one step; they are durable when this returns."""
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
-        encoded[RowKey("", None, partition)] = encode_row(SelectionRow(version=ROW_VERSION, offset=position))
-        await self._table.write(outbox, partition, {_encode(key): value for key, value in encoded.items()})
+        encoded[RowKey(*POSITION, partition)] = encode_row(note_row(position))
+        await self._table.write(outbox, partition, {encode_key(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
 
     def _row(self, key: RowKey) -> SelectionRow:
-        value = self._table.get_row(key.partition, _encode(key))
-        return NO_ROW if value is None else _rows.decode(value)
+        value = self._table.get_row(key.partition, encode_key(key))
+        return NO_ROW if value is None else decode_row(value)
 
     def _note(self, key: RowKey, value: bytes) -> None:
         if key.application and key.context is None:
@@ -129,20 +107,20 @@ class SelectionStore:
         """Totals that a router published; our own come back too, and are ignored in favour of the table."""
         for record in records:
             try:
-                key = _keys.decode(record.key or b"")
-                row = _rows.decode(record.value) if record.value is not None else NO_ROW
+                key = decode_key(record.key)
+                row = decode_row(record.value) if record.value is not None else NO_ROW
             except ValueError as error:  # a topic that anybody can write to must not stop every router
                 logger.error("totals ignored offset=%d reason=%s", record.offset, error)  # noqa: TRY400
                 continue
             if row.version == ROW_VERSION:
-                self._published[key] = state_of(row)
+                self._published[key] = state_of(row.totals)
             if key.partition not in self._owned:
                 self._prepared.pop((key.application, None, None), None)
 
     def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
         """Records for the selection topic: the rows that changed since this was asked last."""
         changed, self._unpublished = self._unpublished, {}
-        return [(_encode(key), value, []) for key, value in changed.items() if key.partition in self._owned]
+        return [(encode_key(key), value, []) for key, value in changed.items() if key.partition in self._owned]
 
     # --- choices ----------------------------------------------------------------------------------------------------
     def prepare(self, application: Application, partition: int, context: str | None) -> Choice:
@@ -160,7 +138,7 @@ class SelectionStore:
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
         """What is known of the application's models, in a context or over all partitions."""
         if context is not None:
-            return state_of(self.row(application, context, partition))
+            return state_of(self.row(application, context, partition).totals)
         return merge(self._part(application, number) for number in self._partitions)
 
     def forget(self, application: str) -> None:
@@ -170,7 +148,7 @@ class SelectionStore:
 
     def _part(self, application: str, partition: int) -> SelectionState:
         if partition in self._owned:
-            return state_of(self.row(application, None, partition))
+            return state_of(self.row(application, None, partition).totals)
         return self._published.get(RowKey(application, None, partition), _NO_STATE)
 
 

@@ -10,18 +10,17 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.selection_states import state_of
 from clipper_agents.control.state import read_drift
-from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_stream.selection.state import SelectionState, merge
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.control_keys import is_drift
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
-from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow
+from clipper_topics.selection_rows import RowKey, SelectionRow, keep_newest, read_row
 
 CHANGE = b"change/"
 KEPT_EVENTS = 100
@@ -30,8 +29,6 @@ KEPT_EVENTS = 100
 LONGEST_TEXT = 300
 """Characters of a reason that somebody gave; the record has all of it."""
 
-_rows = msgspec.msgpack.Decoder(SelectionRow)
-_keys = msgspec.msgpack.Decoder(RowKey)
 Totals = dict[RowKey, SelectionRow]
 
 
@@ -127,19 +124,16 @@ class Facts:
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
-        found = _totals(key, value)
+        found = read_row(key, value)
         if found is not None and found[0].application and found[0].context is None:
             name, row = found
             self.published[name] = row
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        found = _totals(key, value)
-        if found is None or found[0].context is None:
-            return
-        name, row = found
-        if name not in self.contexts or self.contexts[name].offset <= row.offset:
-            self.contexts[name] = row
+        found = read_row(key, value)
+        if found is not None and found[0].context is not None:
+            keep_newest(self.contexts, *found)
 
     def _note(self, event: Event) -> None:
         self.events.append(event)
@@ -150,7 +144,7 @@ class Facts:
         """Totals of the application's models: those of a context, or of all queries without one."""
         rows = self.published if context is None else self.contexts
         keys = [key for key in rows if key.application == application and key.context == context]
-        return merge(_state_of(rows[key]) for key in sorted(keys, key=lambda key: key.partition))
+        return merge(state_of(rows[key].totals) for key in sorted(keys, key=lambda key: key.partition))
 
     def contexts_of(self, application: str) -> int:
         """How many contexts of the application have totals of their own."""
@@ -203,20 +197,3 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
-
-
-def _totals(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
-    try:
-        name, row = _keys.decode(key or b""), _rows.decode(value or b"")
-    except ValueError:
-        return None
-    return (name, row) if row.version == ROW_VERSION else None
-
-
-def _state_of(row: SelectionRow) -> SelectionState:
-    return SelectionState(
-        {
-            totals.model: ModelTotals(totals.count, totals.loss, totals.weighted_count, totals.weighted_loss)
-            for totals in row.totals
-        }
-    )

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.distribution import Prepared, audited
+from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
 from clipper_stream.selection.state import SelectionState, merge
@@ -35,7 +35,7 @@ class Standing(NamedTuple):
         together: Models that are always served together; empty where one is drawn.
     """
 
-    choice: Prepared
+    choice: ActionDistribution
     target: tuple[float, ...]
     together: tuple[str, ...]
 
@@ -173,7 +173,9 @@ def standings(
     return Standings(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
 
 
-def _standing(policy: SelectionPolicy, prepared: Prepared, models: Sequence[str], audit_ratio: float) -> Standing:
+def _standing(
+    policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str], audit_ratio: float
+) -> Standing:
     alone = {
         decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
     }

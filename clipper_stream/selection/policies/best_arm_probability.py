@@ -37,14 +37,14 @@ _FIRST = 1.0 / 32.0  # of a panel's width is the one that begins at 0; the next 
 _LEAST = 1e-300  # a probability whose logarithm is still a number
 
 
-def probabilities_of_being_least(alphas: Sequence[float], betas: Sequence[float]) -> list[float]:
+def best_arm_probabilities(alphas: Sequence[float], betas: Sequence[float]) -> list[float]:
     """Of each of K independent Beta-distributed losses: the probability that it is the least. They sum to 1.
 
     Args:
         alphas: First parameters, of losses, each >= 1/2, (K,).
         betas: Second parameters, of what is left to 1, each >= 1/2, (K,).
 
-    >>> [round(p, 6) for p in probabilities_of_being_least([1.0, 1.0], [2.0, 1.0])]
+    >>> [round(p, 6) for p in best_arm_probabilities([1.0, 1.0], [2.0, 1.0])]
     [0.666667, 0.333333]
     """
     edges = np.array(_mesh(alphas, betas))

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -40,7 +40,7 @@ class EpsilonGreedy(SelectionPolicy):
         check_number("epsilon", self.epsilon, most=1.0)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         means = mean_losses(state, candidates)
         greedy = min(candidates, key=means.__getitem__)
         shares = dict.fromkeys(candidates, self.epsilon / len(candidates))
@@ -50,7 +50,7 @@ class EpsilonGreedy(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
 
 def mean_losses(state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
@@ -48,7 +48,7 @@ class Exp3IX(SelectionPolicy):
             check_number("gamma", self.gamma)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)
         return one_of(weights, weights.values())
 
@@ -56,4 +56,4 @@ class Exp3IX(SelectionPolicy):
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
         gamma = self.eta / 2.0 if self.gamma is None else self.gamma
-        return add_losses(state, losses, propensities, keep_of(self.half_life), damping=gamma)
+        return add_losses(state, losses, propensities, discount_factor(self.half_life), damping=gamma)

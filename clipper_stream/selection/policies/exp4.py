@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, all_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, all_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
@@ -45,10 +45,10 @@ class Exp4(SelectionPolicy):
         check_number("eta", self.eta, above=0.0)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
 
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.contextual import ByFeatures
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.contextual import ContextualChoice
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policies.epsilon_greedy import mean_losses
 from clipper_stream.selection.policies.linear_losses import LinearLosses, linear_losses
@@ -56,13 +56,13 @@ class LinUcb(SelectionPolicy):
         check_number("exploration", self.exploration, most=1.0)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         means = mean_losses(state, candidates)
         return self._mostly(min(candidates, key=means.__getitem__), candidates)
 
-    def by_features(self, state: SelectionState, candidates: Sequence[str]) -> ByFeatures[Prepared]:
+    def by_features(self, state: SelectionState, candidates: Sequence[str]) -> ContextualChoice[ActionDistribution]:
         losses = linear_losses([state.of(model) for model in candidates], self.ridge, _mean(state, candidates))
-        return ByFeatures(
+        return ContextualChoice(
             otherwise=self.prepare(state, candidates),
             choices=tuple(self._mostly(model, candidates) for model in candidates),
             place=_LeastBound(losses, self.alpha),
@@ -71,7 +71,7 @@ class LinUcb(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
     def observe_for(
         self,
@@ -80,9 +80,9 @@ class LinUcb(SelectionPolicy):
         propensities: Mapping[str, float],
         features: Features,
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life), features=features)
+        return add_losses(state, losses, propensities, discount_factor(self.half_life), features=features)
 
-    def _mostly(self, greedy: str, candidates: Sequence[str]) -> Prepared:
+    def _mostly(self, greedy: str, candidates: Sequence[str]) -> ActionDistribution:
         shares = dict.fromkeys(candidates, self.exploration / len(candidates))
         shares[greedy] += 1.0 - self.exploration
         return one_of(shares, shares.values())

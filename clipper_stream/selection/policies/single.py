@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
 
@@ -30,7 +30,7 @@ class Single(SelectionPolicy):
         if self.model is not None and not isinstance(self.model, str):
             raise InvalidSetting(f"model is {self.model!r}: give a model reference, as 'svm:1'")
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:  # noqa: ARG002 (it never learns)
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:  # noqa: ARG002 (it never learns)
         chosen = self.model if self.model in candidates else candidates[0]
         weights = {model: 1.0 if model == chosen else 0.0 for model in candidates}
         return one_of(weights, weights.values())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -36,7 +36,7 @@ class Split(SelectionPolicy):
         if self.shares and not any(self.shares.values()):
             raise InvalidSetting("shares are all 0: give at least one model a positive number")
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:  # noqa: ARG002 (it never learns)
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:  # noqa: ARG002 (it never learns)
         shares = [float(self.shares.get(model, 0.0)) for model in candidates]
         total = sum(shares)
         if total == 0.0:

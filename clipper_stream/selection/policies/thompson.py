@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
-from clipper_stream.selection.policies.best_arm_probability import probabilities_of_being_least
+from clipper_stream.selection.policies.best_arm_probability import best_arm_probabilities
 from clipper_stream.selection.policies.epsilon_greedy import average_loss
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -18,9 +18,9 @@ class Thompson(SelectionPolicy):
     """The probability that a model's mean loss is the least, by Beta posteriors, and a uniform share for all.
 
     Usually a loss is drawn from each posterior and the least one asked, and the probability of that is not known. Here
-    it is integrated (see `least_of`) and then drawn from: the same choice, with an exact propensity, so that replay
-    and learners by weight can use the log. The posterior of a model is Beta(a + loss, b + count - loss). Losses
-    between 0 and 1 count as parts of an error, whose spread is never less than theirs.
+    it is integrated (see `best_arm_probabilities`) and then drawn from: the same choice, with an exact propensity, so
+    that replay and learners by weight can use the log. The posterior of a model is Beta(a + loss, b + count - loss).
+    Losses between 0 and 1 count as parts of an error, whose spread is never less than theirs.
 
     The prior is worth two feedbacks: Jeffreys' halves, and one at the average of the candidates' means, so that a model
     that joins is about as good as the others and little is known of it. Late feedback is no trouble: the choice
@@ -50,8 +50,8 @@ class Thompson(SelectionPolicy):
         check_number("exploration", self.exploration, most=1.0)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
-        best = probabilities_of_being_least(*posteriors(state, candidates)) if len(candidates) > 1 else [1.0]
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
+        best = best_arm_probabilities(*posteriors(state, candidates)) if len(candidates) > 1 else [1.0]
         floor = self.exploration / len(candidates)
         shares = {m: (1.0 - self.exploration) * p + floor for m, p in zip(candidates, best, strict=True)}
         return one_of(shares, shares.values())
@@ -59,7 +59,7 @@ class Thompson(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
 
 def posteriors(state: SelectionState, candidates: Sequence[str]) -> tuple[list[float], list[float]]:

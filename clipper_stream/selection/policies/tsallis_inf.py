@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policies.tsallis_weights import tsallis_weights
 from clipper_stream.selection.policy import SelectionPolicy
@@ -55,7 +55,7 @@ class TsallisInf(SelectionPolicy):
         check_number("delay", self.delay)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         entropy = math.sqrt(2.0 * self.delay / math.log(len(candidates))) if len(candidates) > 1 else 0.0
         rounds = max(1.0, feedbacks(state, candidates) + self.delay)
         weights = tsallis_weights(state, candidates, rounds * (2.0 / self.rate) ** 2, entropy)
@@ -64,7 +64,7 @@ class TsallisInf(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
 
 def feedbacks(state: SelectionState, candidates: Sequence[str]) -> float:

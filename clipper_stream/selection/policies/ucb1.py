@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, keep_of
-from clipper_stream.selection.distribution import Prepared, one_of
+from clipper_stream.selection.discount import check_half_life, discount_factor
+from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameter_checks import check_number
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
@@ -49,7 +49,7 @@ class UCB1(SelectionPolicy):
         check_number("exploration", self.exploration, most=1.0)
         check_half_life(self.half_life)
 
-    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> Prepared:
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         totals = {model: state.of(model) for model in candidates}
         spread = self.padding * math.log(max(1.0, sum(one.count for one in totals.values())))
         chosen = min(candidates, key=lambda model: _least(totals[model], spread))
@@ -60,7 +60,7 @@ class UCB1(SelectionPolicy):
     def observe(
         self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
     ) -> SelectionState:
-        return add_losses(state, losses, propensities, keep_of(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
 
 def _least(totals: ModelTotals, spread: float) -> float:

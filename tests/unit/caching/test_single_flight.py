@@ -1,13 +1,13 @@
-from clipper_stream.caching.single_flight import InFlight
+from clipper_stream.caching.single_flight import SingleFlight
 
 
 def test_only_the_first_asks():
-    flight = InFlight()
+    flight = SingleFlight()
     assert [flight.join("key", waiter) for waiter in (1, 2, 3)] == [True, False, False]
 
 
 def test_everybody_is_answered_once_in_the_order_they_joined():
-    flight = InFlight()
+    flight = SingleFlight()
     for waiter in (3, 1, 2):
         flight.join("key", waiter)
     assert flight.resolve("key") == [3, 1, 2]
@@ -15,14 +15,14 @@ def test_everybody_is_answered_once_in_the_order_they_joined():
 
 
 def test_after_the_answer_the_next_asks_again():
-    flight = InFlight()
+    flight = SingleFlight()
     flight.join("key", 1)
     flight.resolve("key")
     assert flight.join("key", 2)
 
 
 def test_who_left_is_not_answered():
-    flight = InFlight()
+    flight = SingleFlight()
     flight.join("key", 1)
     flight.join("key", 2)
     flight.leave("key", 1)
@@ -30,7 +30,7 @@ def test_who_left_is_not_answered():
 
 
 def test_a_request_that_nobody_waits_for_any_longer_is_asked_again():
-    flight = InFlight()
+    flight = SingleFlight()
     flight.join("key", 1)
     flight.leave("key", 1)
     assert "key" not in flight
@@ -38,7 +38,7 @@ def test_a_request_that_nobody_waits_for_any_longer_is_asked_again():
 
 
 def test_leaving_what_one_never_joined_is_no_error():
-    flight = InFlight()
+    flight = SingleFlight()
     flight.leave("key", 1)
     flight.join("key", 1)
     flight.leave("key", 2)
@@ -46,7 +46,7 @@ def test_leaving_what_one_never_joined_is_no_error():
 
 
 def test_memory_follows_those_who_wait():
-    flight = InFlight()
+    flight = SingleFlight()
     for key in range(10_000):
         flight.join(key, "query")
         flight.leave(key, "query")
@@ -63,7 +63,7 @@ def test_many_waiters_of_one_key_are_not_compared_with_one_another():
 
         __hash__ = object.__hash__
 
-    flight = InFlight()
+    flight = SingleFlight()
     waiters = [Waiter() for _ in range(2_000)]
     assert [flight.join("row", waiter) for waiter in waiters].count(True) == 1
     assert flight.resolve("row") == waiters

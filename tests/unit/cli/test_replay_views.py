@@ -14,8 +14,7 @@ from clipper_agents.replay.verdicts import (
     Verification,
     shown_row,
 )
-from clipper_topics.change import SavedRow
-from clipper_topics.selection_rows import ModelTotalsRecord, SelectionRow
+from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
 
 ROW = SelectionRow(version=1, offset=7, applied=2, totals=[ModelTotalsRecord("a:1", 2.0, 0.1 + 0.2, 1.5, 4.0)])
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from clipper_stream.combining.combiner import Combined, combine
-from clipper_stream.combining.renormalized_weights import shares_of
+from clipper_stream.combining.renormalized_weights import renormalized_weights
 from clipper_stream.errors import ModelFailed, UnknownName
 
 WEIGHTS = {"a:1": 0.5, "b:1": 0.3, "c:1": 0.2}
@@ -44,7 +44,7 @@ def test_a_model_without_a_weight_has_no_say_beside_one_that_has():
 
 
 def test_shares_are_in_candidate_order():
-    assert list(shares_of(["z:1", "c:1", "y:1", "a:1"], WEIGHTS)) == ["a:1", "c:1", "y:1", "z:1"]
+    assert list(renormalized_weights(["z:1", "c:1", "y:1", "a:1"], WEIGHTS)) == ["a:1", "c:1", "y:1", "z:1"]
 
 
 @pytest.mark.parametrize(

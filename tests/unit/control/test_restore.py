@@ -3,10 +3,10 @@
 import pytest
 
 from clipper_agents.control.restore import DeclaredRestore, to_undo
-from clipper_agents.control.saved_states import read_state, state_of_rows
+from clipper_agents.control.selection_states import read_state, state_of_rows
 from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
-from clipper_topics.change import SavedRow
 from clipper_topics.restore import Restore
+from clipper_topics.selection_rows import SavedRow
 
 
 def declared(restore_id, application="app", **changes):

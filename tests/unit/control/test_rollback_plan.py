@@ -6,8 +6,9 @@ from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.rollback_plan import rollback
-from clipper_topics.change import Change, SavedRow
+from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+from clipper_topics.selection_rows import SavedRow
 
 SVM = {f"svm:{version}": ModelManifest(name="svm", version=version, uri="m:f") for version in "12"}
 ROWS = [SavedRow(partition=0, totals={"svm:1": (1.0, 0.5, 1.0, 0.5)})]

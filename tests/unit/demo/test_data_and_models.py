@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
-from clipper_agents.demo.models import CANDIDATES, best_of, train
+from clipper_agents.demo.models import RECIPES, best_of, train
 from clipper_stream.models.loading import load_model
 
 pytest.importorskip("skops")
@@ -56,7 +56,7 @@ def test_each_file_loads_by_its_digest_without_pickle_and_gives_digits(trained, 
 
 def test_the_five_models_err_at_different_rates_and_the_best_is_the_least(trained):
     errors = {model.name: model.validation_error for model in trained}
-    assert list(errors) == [candidate.name for candidate in CANDIDATES]
+    assert list(errors) == list(RECIPES)
     assert all(0.01 < error < 0.2 for error in errors.values())
     assert len(set(errors.values())) == len(errors)
     assert best_of(trained).validation_error == min(errors.values())

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from clipper_agents.demo.data import draw_traffic, load_digits
-from clipper_agents.demo.fault import Fault
-from clipper_agents.demo.faulty import FaultyModel
+from clipper_agents.demo.fault import FaultSwitch, FaultyModel
 from clipper_agents.demo.manifests import demo_settings, model_manifest
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import POLICIES, DemoPlan
@@ -48,7 +47,7 @@ def test_the_manifest_of_the_model_that_fails_loads_as_one(model, tmp_path):
 
 def test_the_flag_exists_from_the_first_query_of_the_failure_to_the_last(tmp_path):
     flag = tmp_path / "broken"
-    fault, states = Fault(flag, PLAN), []
+    fault, states = FaultSwitch(flag, PLAN), []
     for query in range(PLAN.queries):
         fault.before_query(query)
         states.append(flag.exists())
@@ -56,9 +55,8 @@ def test_the_flag_exists_from_the_first_query_of_the_failure_to_the_last(tmp_pat
 
 
 def test_settings_declare_an_application_a_policy_over_all_models(model, tmp_path):
-    settings = demo_settings(
-        PLAN, [model], model, tmp_path / "broken", work_dir=tmp_path, environ={}, overrides={"kafka.bootstrap": "h:1"}
-    )
+    overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
+    settings = demo_settings(PLAN, [model], model, tmp_path / "broken", environ={}, overrides=overrides)
     assert [application.policy.name for application in settings.applications] == list(POLICIES)
     assert all(application.models == [model.ref] for application in settings.applications)
     assert settings.router.data_dir == str(tmp_path / "router")

@@ -3,16 +3,16 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from doubles_demo import MODELS, PLAN, REFS, fabricate, sample
+from doubles_demo import MODELS, PLAN, fabricate, sample
 from rich.console import Console
 
-from clipper_agents.demo.fault import Fault
-from clipper_agents.demo.report import CAPTIONS, render_report
-from clipper_agents.demo.running import Finished
 from clipper_agents.demo.summary import print_summary
-from clipper_agents.demo.traffic import Traffic
-from clipper_agents.demo.view import LiveView, PlainView, dashboard, make_view
-from clipper_agents.demo.writing import write_json, write_report
+from clipper_agents.demo.view import LineView, LiveView, dashboard, open_view
+
+pytest.importorskip("matplotlib")
+
+from clipper_agents.demo.figures import draw_figures
+from clipper_agents.demo.report import CAPTIONS, render_report, write_json, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,10 +24,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def figures(run):
-    pytest.importorskip("matplotlib")
-    from clipper_agents.demo.figures import draw_figures
-
-    return draw_figures(run.story)
+    return draw_figures(run.record)
 
 
 class Balance(HTMLParser):
@@ -51,7 +48,7 @@ def test_there_is_a_figure_for_each_caption(figures):
 
 
 def test_the_report_needs_nothing_but_itself(run, figures):
-    page = render_report(run.result, PLAN, MODELS, figures, failed=[])
+    page = render_report(run.result, run.record, figures, failed=[])
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -61,7 +58,7 @@ def test_the_report_needs_nothing_but_itself(run, figures):
 
 
 def test_the_report_is_well_formed_and_says_what_happened(run, figures):
-    page = render_report(run.result, PLAN, MODELS, figures, failed=[])
+    page = render_report(run.result, run.record, figures, failed=[])
     balance = Balance()
     balance.feed(page)
     assert balance.open == []
@@ -70,21 +67,18 @@ def test_the_report_is_well_formed_and_says_what_happened(run, figures):
 
 
 def test_the_report_says_what_failed_and_escapes_it(run, figures):
-    page = render_report(run.result, PLAN, MODELS, figures, failed=["answers: 1 < 2"])
+    page = render_report(run.result, run.record, figures, failed=["answers: 1 < 2"])
     assert "answers: 1 &lt; 2" in page
     assert "Every query was answered exactly once" not in page
 
 
 def test_a_run_without_any_answer_can_still_be_reported(tmp_path):
-    pytest.importorskip("matplotlib")
     empty = fabricate(skipped=frozenset(range(PLAN.queries)))
-    finished = Finished(result=empty.result, story=empty.story, models=MODELS)
-    assert write_report(finished, PLAN, ["answers"], tmp_path).exists()
+    assert write_report(empty.result, empty.record, ["answers"], tmp_path).exists()
 
 
 def test_a_folder_holds_the_page_the_figures_and_the_result(run, tmp_path):
-    pytest.importorskip("matplotlib")
-    page = write_report(Finished(result=run.result, story=run.story, models=MODELS), PLAN, [], tmp_path)
+    page = write_report(run.result, run.record, [], tmp_path)
     assert page == tmp_path / "report.html"
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "result.json", *(f"{n}.png" for n in CAPTIONS)}
     write_json(run.result, tmp_path / "again.json")
@@ -106,12 +100,9 @@ def test_the_summary_has_every_error_and_what_failed(run):
     assert "FAILED offsets: not committed" in text
 
 
-def test_the_live_view_shows_phase_weights_batches_and_numbers(run, tmp_path):
-    traffic = Traffic(run.scripted, REFS, Fault(tmp_path / "broken", PLAN))
+def test_the_live_view_shows_phase_weights_batches_and_numbers():
     console = recorded()
-    console.print(
-        dashboard(PLAN, MODELS, "good:1", traffic, [sample(1.0, 100, {}), sample(2.0, 150, {"applied": 90.0})])
-    )
+    console.print(dashboard(PLAN, MODELS, "good:1", [sample(1.0, 100, {}), sample(2.0, 150, {"applied": 90.0})]))
     text = console.export_text()
     assert "failed: good:1 answers wrong digits" in text
     assert "62%" in text
@@ -119,13 +110,12 @@ def test_the_live_view_shows_phase_weights_batches_and_numbers(run, tmp_path):
     assert "learned 90/150" in text
 
 
-def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal(run, tmp_path):
+def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal():
     console = recorded()
-    view = make_view(console)
-    assert isinstance(view, PlainView)
-    with view:
+    with open_view(console) as view:
+        assert isinstance(view, LineView)
         view.stage("starting")
-        view.begin(PLAN, MODELS, "good:1", Traffic(run.scripted, REFS, Fault(tmp_path / "broken", PLAN)))
+        view.begin(PLAN, MODELS, "good:1")
         view.sample(sample(1.0, 300, {}))
         view.sample(sample(1.1, 301, {}))
     lines = console.export_text().splitlines()
@@ -135,4 +125,9 @@ def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal(run, tmp_path
 
 
 def test_a_terminal_gets_the_live_view():
-    assert isinstance(make_view(Console(force_terminal=True)), LiveView)
+    console = Console(force_terminal=True, file=io.StringIO(), width=140)
+    with open_view(console) as view:
+        assert isinstance(view, LiveView)
+        view.begin(PLAN, MODELS, "good:1")
+        view.sample(sample(1.0, 100, {}))
+    assert "all models whole" in console.file.getvalue() or "failed" in console.file.getvalue()

@@ -3,13 +3,11 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from doubles_demo import PLAN, answer_to, fabricate
+from doubles_demo import PLAN, fabricate
 
-from clipper_agents.demo.answers import NOTHING, Answer, Answers, SaidBy, decode_answers
-from clipper_agents.demo.intervals import paired, wilson
 from clipper_agents.demo.result import problems
-from clipper_topics import codec
-from clipper_topics.prediction import ModelAnswer, Prediction
+from clipper_agents.demo.scoring import paired_difference
+from clipper_agents.status.intervals import wilson
 
 
 @pytest.fixture(scope="module")
@@ -18,48 +16,13 @@ def run():
 
 
 # --- intervals ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("wrong", "count", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 100, 0.0215, 0.1118), (10, 10, 0.7225, 1.0), (0, 0, 0.0, 1.0)],
-)
-def test_wilson_gives_the_textbook_interval(wrong, count, low, high):
-    assert wilson(wrong, count) == pytest.approx((low, high), abs=1e-4)
-
-
 def test_a_paired_difference_is_surer_than_two_errors_apart():
     rng = np.random.default_rng(0)
     hard = rng.random(2_000) < 0.05
     first, second = hard | (rng.random(2_000) < 0.01), hard.copy()
-    difference, (low, high) = paired(first, second)
+    difference, (low, high) = paired_difference(first, second)
     assert low < difference < high
     assert high - low < 0.5 * (wilson(int(second.sum()), 2_000)[1] - wilson(int(second.sum()), 2_000)[0])
-
-
-# --- answers -----------------------------------------------------------------------------------------------------
-def test_a_prediction_is_read_with_what_each_model_said():
-    prediction = Prediction(
-        query_id="0-1",
-        application="a",
-        output=3,
-        models=[ModelAnswer(model="m", version="1", propensity=1.0, output=5)],
-    )
-    (answer,) = decode_answers([codec.predictions.encode(prediction), b"no prediction", None])
-    assert answer == Answer("0-1", output=3, models=[SaidBy("m", "1", 5)])
-
-
-def test_answers_to_others_queries_are_passed_over_and_second_ones_do_not_count(run):
-    answers = Answers(run.scripted.script, ["good:1", "fair:1"])
-    assert answers.take(Answer("0-somebody-else", output=1), 1.0) is None
-    assert answers.take(answer_to(run.scripted, 3), 1.0) == 3
-    assert answers.take(answer_to(run.scripted, 3), 1.1) is None
-    assert answers.ledger.duplicates() == 1
-
-
-def test_what_is_no_digit_is_no_answer(run):
-    answers = Answers(run.scripted.script, [])
-    for query, output in enumerate([-1, None, "x", 11, 4]):
-        answers.take(Answer(run.scripted.script.query_id(query), output=output), 1.0)
-    assert answers.outputs[:5].tolist() == [NOTHING] * 4 + [4]
 
 
 # --- errors by phase ---------------------------------------------------------------------------------------------

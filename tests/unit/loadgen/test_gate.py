@@ -43,7 +43,7 @@ class StallingOutlet:
 
 def script_of(count):
     workload = Workload(rows=[0] * count, contexts=None, labels=None)
-    return write_script(workload, Dataset(rows=[1]), application="a", encoding="json", partitions=1, run="00000000")
+    return write_script(workload, Dataset(rows=[1]), applications=["a"], encoding="json", partitions=1, run="00000000")
 
 
 async def settled():

@@ -21,7 +21,7 @@ ROWS = {
 def script_of(rows, encoding="json", contexts=None, partitions=12):
     workload = Workload(rows=[0, 1, 0], contexts=contexts, labels=None)
     return write_script(
-        workload, Dataset(rows=rows), application="digits", encoding=encoding, partitions=partitions, run="0123abcd"
+        workload, Dataset(rows=rows), applications=["digits"], encoding=encoding, partitions=partitions, run="0123abcd"
     )
 
 

@@ -10,7 +10,7 @@ from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.query import Router
 from clipper_stream.query.inputs import InputSpec
-from clipper_stream.selection.contextual import ByFeatures
+from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
 from clipper_stream.selection.state import SelectionState
 
@@ -89,7 +89,7 @@ def test_a_query_that_names_its_models_is_answered_by_them():
 def test_audits_and_trials_go_with_the_choice_for_the_features():
     app = application("app", (LOW, HIGH), audit_ratio=0.25, canaries={"new:1": 0.5}, shadows={"shy:1": 0.25})
     choice = replace(app, policy=LinUcb(exploration=0.2)).choice(learned())
-    assert isinstance(choice, ByFeatures)
+    assert isinstance(choice, ContextualChoice)
     by_low, by_high = ([*choice.given([feature]).outcomes()] for feature in (-1.0, 1.0))
     for outcomes, greedy in ((by_low, LOW), (by_high, HIGH)):
         served = defaultdict(float)
@@ -105,7 +105,7 @@ def test_the_audit_that_was_lost_is_that_of_the_decision_by_features():
         one = query(f"q{number}", value, offset=number)
         requests = router_of(app).receive([one._replace(rows=[*one.rows])], NOW_S).requests
         assert {request.ref for request in requests} == {LOW, HIGH}
-        lost = router_of(app).unheard(one, [], NOW_S)
+        lost = router_of(app).lost_audit(one, [], NOW_S)
         assert [each.ref for each in lost.unused] == [HIGH if value < 0 else LOW]
 
 

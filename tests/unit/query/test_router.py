@@ -419,9 +419,9 @@ def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():
         (deciding, deciding_again) = (make_router(app), make_router(app))
         requests = deciding.receive([one], NOW_S).requests
         (served,) = deciding._in_flight[0, one.query_id].decision.models
-        lost = deciding_again.unheard(one, [served], NOW_S)
+        lost = deciding_again.lost_audit(one, [served], NOW_S)
         assert {each.ref for each in lost.unused} == {request.ref for request in requests} - {served}
         assert {each.reason for each in lost.unused} == {"late"}
         assert deciding_again.is_audited(one)
-    gone = make_router().unheard(query("q", 3), ["a:1"], NOW_S)
+    gone = make_router().lost_audit(query("q", 3), ["a:1"], NOW_S)
     assert (gone.unused, gone.application) == ((), None)

@@ -5,10 +5,9 @@ import asyncio
 import pytest
 from doubles_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
-from clipper_agents.control.state_snapshots import saved_row
 from clipper_agents.kafka.errors import UnusableState
 from clipper_agents.replay.state_at import state_of_logs
-from clipper_topics.selection_rows import RowKey
+from clipper_topics.selection_rows import RowKey, saved_rows
 
 
 def state(at, **upto):
@@ -16,7 +15,7 @@ def state(at, **upto):
 
 
 def rows_now(at):
-    return [saved_row(RowKey(*place), row) for place, row in at.rows.items() if place[0] == "app" and row.totals]
+    return saved_rows({RowKey(*place): row for place, row in at.rows.items() if place[0] == "app" and row.totals})
 
 
 @pytest.mark.parametrize("every", [1, 5])

@@ -13,7 +13,7 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query.answer import UNHEARD
+from clipper_stream.query.answer import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.logged import audit_key, decode_audit
@@ -158,7 +158,7 @@ async def test_a_query_whose_router_ended_before_the_audit_has_one_at_once_in_wh
     assert fixture.router.in_flight == 1
     await fixture.idle()
     (audit,) = fixture.log(AUDITS)
-    assert [(each.model, each.reason, each.explanation) for each in audit.missing] == [("s", *UNHEARD)]
+    assert [(each.model, each.reason, each.explanation) for each in audit.missing] == [("s", *LOST_AUDIT)]
     assert (audit.models, fixture.acknowledged, fixture.router.in_flight) == ([], [4], 0)
 
 

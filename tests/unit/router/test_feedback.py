@@ -12,16 +12,15 @@ from doubles_streaming import FakeLogReader, FakeProducer, record
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FORWARDED, FeedbackProcessor
 from clipper_agents.router.restore_markers import Restores
-from clipper_agents.router.selection_store import NO_ROW
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import SavedRow
 from clipper_topics.control_keys import restore_key
 from clipper_topics.logged import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+from clipper_topics.selection_rows import NO_ROW, SavedRow
 
 CATALOGUE = Catalogue(partitions=3)
 

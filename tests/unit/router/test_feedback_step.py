@@ -13,11 +13,10 @@ from clipper_agents.router.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.change import SavedRow
 from clipper_topics.logged import LoggedRecord
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SelectionRow
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SavedRow, SelectionRow
 
 APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
 KEY = ("app", None)

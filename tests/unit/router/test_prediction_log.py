@@ -13,16 +13,16 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query.answer import refusal
-from clipper_stream.query.in_flight import Pending
-from clipper_stream.query.lifecycle import Event, Way
+from clipper_stream.query.in_flight import InFlightQuery
+from clipper_stream.query.lifecycle import REFUSED
 from clipper_topics.logged import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
 
 
 def answer_to(one):
-    pending = Pending(one)
-    pending.move(Way(Event.REFUSE, Event.DEFAULT))
+    pending = InFlightQuery(one)
+    pending.move(REFUSED)
     return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
 
 

@@ -4,13 +4,13 @@ import pytest
 from doubles_routing import application
 
 from clipper_agents.router.prediction_records import encode_answer
-from clipper_stream.query import Answer, Pending, Received
+from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_topics import codec
 
 
 def answer_of(outputs, *, packed):
-    query = Received(query_id="0-1", application="digits", rows=outputs, queried_at_s=1.0, packed=packed)
-    return Answer(Pending(query), None, outputs, 1.5, confidence=1.0)
+    query = DecodedQuery(query_id="0-1", application="digits", rows=outputs, queried_at_s=1.0, packed=packed)
+    return QueryAnswer(InFlightQuery(query), None, outputs, 1.5, confidence=1.0)
 
 
 def test_an_answer_that_fits_is_written_as_it_is():
@@ -33,6 +33,6 @@ def test_an_answer_that_no_record_holds_becomes_a_default_with_the_reason(packed
 @pytest.mark.parametrize("output", [{(1, 2): 3}, 10**400], ids=["key", "integer"])
 def test_an_output_that_cannot_be_written_becomes_a_default(output, kind):
     query = answer_of([output], packed=False).query._replace(content_type=kind)
-    bad = Answer(Pending(query), application(default_output=output), [output], 1.5, confidence=1.0)
+    bad = QueryAnswer(InFlightQuery(query), application(default_output=output), [output], 1.5, confidence=1.0)
     _, value = encode_answer(bad)
     codec.predictions.decode(value, codec.headers_of(kind))

@@ -5,10 +5,10 @@ from doubles_streaming import record
 
 from clipper_agents.router.restore_markers import RefusedMarker, Restores, read_marker, read_markers
 from clipper_topics import codec
-from clipper_topics.change import SavedRow
 from clipper_topics.control_keys import restore_key
 from clipper_topics.manifests import MAX_MANIFEST_BYTES
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
+from clipper_topics.selection_rows import SavedRow
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
 MARKERS = markers_of("app", ROWS, 2)

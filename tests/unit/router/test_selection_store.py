@@ -6,9 +6,10 @@ import pytest
 from doubles_routing import application
 from doubles_streaming import record
 
-from clipper_agents.router.selection_store import NO_ROW, SelectionStore, _encode, _keys, _rows, newer, row_of, state_of
+from clipper_agents.control.selection_states import row_of, state_of
+from clipper_agents.router.selection_store import SelectionStore, newer
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_topics.selection_rows import RowKey, encode_row
+from clipper_topics.selection_rows import NO_ROW, RowKey, decode_key, decode_row, encode_key, encode_row
 
 APP = application("app", ("a:1", "b:1"), "exp4")
 GOOD_A = SelectionState({"a:1": ModelTotals(10, 0, 10, 0), "b:1": ModelTotals(10, 10, 10, 10)})
@@ -171,7 +172,7 @@ def test_a_bounded_number_of_choices_is_kept(table):
 
 def test_of_two_rows_the_later_feedback_is_newer():
 
-    old, new = (_encode(row_of(GOOD_A, offset, 1)) for offset in (3, 4))
+    old, new = (encode_row(row_of(GOOD_A, offset, 1)) for offset in (3, 4))
     assert newer(new, old)
     assert not newer(old, new)
     assert not newer(old, old)
@@ -181,21 +182,21 @@ def test_a_row_holds_a_state_bit_for_bit():
     totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
     state = SelectionState(totals)
 
-    assert state_of(_rows.decode(encode_row(row_of(state, 5, 2)))) == state
+    assert state_of(decode_row(encode_row(row_of(state, 5, 2))).totals) == state
     key = RowKey("app", None, 3)
-    assert _keys.decode(_encode(key)) == key
+    assert decode_key(encode_key(key)) == key
 
 
 def state_of_value(value):
 
-    return state_of(_rows.decode(value))
+    return state_of(decode_row(value).totals)
 
 
 def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
     asyncio.run(selection.write(None, 0, {("", "app"): note, ("app", "c"): row}, 5))
-    assert [_keys.decode(key) for key in table.last] == [
+    assert [decode_key(key) for key in table.last] == [
         RowKey("app", "c", 0),
         RowKey("", "app", 0),
         RowKey("", None, 0),
@@ -212,4 +213,4 @@ def test_a_row_that_a_restore_empties_is_published_and_chosen_by(selection):
     write(selection, 0, SelectionState(), offset=1)
     assert weights(selection)["a:1"] == weights(selection)["b:1"]
     ((_, value, _),) = selection.unpublished()
-    assert _rows.decode(value).totals == []
+    assert decode_row(value).totals == []

@@ -6,14 +6,14 @@ import pytest
 
 from clipper_stream.feedback.update import LoggedDecision, score
 from clipper_stream.feedback.values import GivenLoss, Label
-from clipper_stream.selection.distribution import Prepared, all_of, audited, named, one_of
+from clipper_stream.selection.distribution import ActionDistribution, all_of, audited, forced_decision, one_of
 from clipper_stream.selection.rng import query_rng
 
 ERROR = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.6}
 CHANCES = {"a:1": 0.9, "b:1": 0.08, "c:1": 0.02}
 
 
-def policy_choice() -> Prepared:
+def policy_choice() -> ActionDistribution:
     return one_of(CHANCES, CHANCES.values())
 
 
@@ -40,7 +40,7 @@ def test_a_model_that_the_policy_never_serves_is_asked_as_often_as_audits_happen
 
 
 def test_a_query_that_names_its_models_has_no_chance_in_it():
-    decision = named(["b:1", "a:1"])
+    decision = forced_decision(["b:1", "a:1"])
     assert (decision.models, decision.propensities, decision.served_propensity) == (("b:1", "a:1"), (1.0, 1.0), 1.0)
 
 

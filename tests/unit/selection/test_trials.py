@@ -12,7 +12,7 @@ from clipper_stream.feedback.update import LoggedDecision, score
 from clipper_stream.feedback.values import GivenLoss, Label
 from clipper_stream.selection.distribution import all_of, audited, one_of
 from clipper_stream.selection.rng import query_rng
-from clipper_stream.selection.trials import NOBODY, Tried, tried
+from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, with_trials
 
 ERROR = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.2, "new:2": 0.6, "shadow:1": 0.4, "shadow:2": 0.5}
 ONE = one_of({"a:1": 0.75, "b:1": 0.25}, (0.75, 0.25))
@@ -24,54 +24,55 @@ def outcomes(choice):
 
 
 def test_without_trials_the_choice_is_the_same_object():
-    assert tried(ONE, {}, {}) is ONE
-    assert tried(ONE, {"new:1": 0.0}, {"shadow:1": 0.0}) is ONE
+    assert with_trials(ONE, {}, {}) is ONE
+    assert with_trials(ONE, {"new:1": 0.0}, {"shadow:1": 0.0}) is ONE
 
 
 def test_a_shadow_of_every_query_leaves_an_ensemble_certain():
-    decision = tried(ENSEMBLE, {}, {"shadow:1": 1.0}).certain
+    decision = with_trials(ENSEMBLE, {}, {"shadow:1": 1.0}).certain
     assert (decision.served, decision.unserved, decision.propensities) == (("a:1", "b:1"), ("shadow:1",), (1.0,) * 3)
 
 
 def test_where_a_canary_serves_the_whole_ensemble_is_asked_for_the_log():
-    (serving, _), (usual, _) = outcomes(tried(ENSEMBLE, {"new:1": 0.25}, {}))
+    (serving, _), (usual, _) = outcomes(with_trials(ENSEMBLE, {"new:1": 0.25}, {}))
     assert (serving.served, serving.served_propensity, serving.unserved) == (("new:1",), 0.25, ("a:1", "b:1"))
     assert (usual.served, usual.served_propensity, usual.unserved) == (("a:1", "b:1"), 0.75, ())
 
 
 def test_canaries_that_answer_everything_leave_the_policy_nothing_to_serve():
     shares = {f"new:{number}": 0.1 for number in range(10)}  # their sum is rounded below 1
-    choice = tried(ONE, shares, {})
+    choice = with_trials(ONE, shares, {})
     assert {decision.served for decision, _ in outcomes(choice)} == {(ref,) for ref in shares}
     assert all(len(decision.unserved) == 1 for decision, _ in outcomes(choice))
 
 
 def test_without_candidates_a_canary_answers_its_share_and_no_shadow_is_asked():
     served = {
-        decision.served: chance for decision, chance in outcomes(tried(NOBODY, {"new:1": 0.25}, {"shadow:1": 1.0}))
+        decision.served: chance
+        for decision, chance in outcomes(with_trials(NOBODY, {"new:1": 0.25}, {"shadow:1": 1.0}))
     }
     assert served == {("new:1",): 0.25, (): 0.75}
 
 
 def test_a_trial_changes_no_choice_of_the_policy():
-    choice = tried(audited(ONE, 0.25), {"new:1": 0.3}, {"shadow:1": 0.5})
+    choice = with_trials(audited(ONE, 0.25), {"new:1": 0.3}, {"shadow:1": 0.5})
     for number in range(200):
-        with_trials = choice.select(query_rng(1, f"0-{number}"))
+        chosen = choice.select(query_rng(1, f"0-{number}"))
         without = audited(ONE, 0.25).select(query_rng(1, f"0-{number}"))
-        assert without.models == with_trials.models[: len(without.models)]
-        assert with_trials.served in (without.served, ("new:1",))
+        assert without.models == chosen.models[: len(without.models)]
+        assert chosen.served in (without.served, ("new:1",))
 
 
 def test_decisions_grow_by_the_trials_and_not_by_their_combinations():
     shadows = {f"shadow:{number}": (number + 1) / 20 for number in range(14)}
-    choice = tried(ENSEMBLE, {"new:1": 0.1, "new:2": 0.1}, shadows)
+    choice = with_trials(ENSEMBLE, {"new:1": 0.1, "new:2": 0.1}, shadows)
     assert len(choice.treatments) <= len(shadows) + 2 + 1
 
 
 @pytest.mark.parametrize("shares", [({"new:1": 0.6, "new:2": 0.6}, {}), ({"new:1": -0.1}, {}), ({}, {"new:1": 1.5})])
 def test_shares_out_of_bounds_are_refused(shares):
     with pytest.raises(InvalidSetting, match=r"share of new:1 is|together"):
-        tried(ONE, *shares)
+        with_trials(ONE, *shares)
 
 
 shares = st.one_of(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0.0, 1.0))
@@ -87,8 +88,8 @@ canary_shares = st.lists(shares, max_size=4).map(lambda found: [one / max(1.0, m
 def test_probabilities_of_all_decisions_sum_to_one_and_explain_every_propensity(canaries, shadows, choice, draw):
     canary_refs = {f"new:{number}": share for number, share in enumerate(canaries)}
     shadow_refs = {f"shadow:{number}": share for number, share in enumerate(shadows)}
-    found = tried(choice, canary_refs, shadow_refs)
-    if not isinstance(found, Tried):
+    found = with_trials(choice, canary_refs, shadow_refs)
+    if not isinstance(found, ChoiceWithTrials):
         assert found is choice
         return
     all_of_them = outcomes(found)
@@ -124,7 +125,7 @@ class _Numbers:
 @pytest.mark.parametrize("kind", ["label", "loss"])
 def test_losses_over_propensities_estimate_the_loss_of_everything_on_trial_without_bias(kind):
     queries, world = 40_000, random.Random(1)
-    choice = tried(audited(ONE, 0.05), {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0})
+    choice = with_trials(audited(ONE, 0.05), {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0})
     sums, squares = dict.fromkeys(ERROR, 0.0), dict.fromkeys(ERROR, 0.0)
     for number in range(queries):
         decision = choice.select(query_rng(5, f"0-{number}"))

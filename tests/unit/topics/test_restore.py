@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from clipper_topics import codec
-from clipper_topics.change import SavedRow
 from clipper_topics.restore import (
     MAX_MARKER_BYTES,
     RESTORE,
@@ -19,6 +18,7 @@ from clipper_topics.restore import (
     refusal_of,
     restore_id_of,
 )
+from clipper_topics.selection_rows import SavedRow
 
 ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
 MOMENTS = (1.0, 0.1 + 0.2, -1.5, 1 / 3, -1e100)

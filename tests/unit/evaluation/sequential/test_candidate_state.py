@@ -5,7 +5,7 @@ from doubles_replay import MODELS
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.sequential.candidate_state import Learner, place_rng, standings
-from clipper_stream.selection.distribution import Prepared, named, one_of
+from clipper_stream.selection.distribution import ActionDistribution, forced_decision, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
@@ -75,7 +75,7 @@ class TwoSets(SelectionPolicy):
 
     def prepare(self, state, candidates):
         alone = one_of(dict.fromkeys(candidates, 0.5), [0.5, 0.5])
-        return Prepared(alone.weights, (alone.decisions[0], named(candidates)), alone.bounds)
+        return ActionDistribution(alone.weights, (alone.decisions[0], forced_decision(candidates)), alone.bounds)
 
     def observe(self, state, losses, propensities):
         return state

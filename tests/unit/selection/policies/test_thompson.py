@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from doubles_bandits import queries_of, regret_of
 
-from clipper_stream.selection.policies.best_arm_probability import probabilities_of_being_least
+from clipper_stream.selection.policies.best_arm_probability import best_arm_probabilities
 from clipper_stream.selection.policies.thompson import Thompson, posteriors
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -29,7 +29,7 @@ def test_the_integral_is_how_often_each_draw_is_the_least(alphas, betas):
     draws, rng = 200_000, np.random.default_rng(5)
     least = np.stack([rng.beta(a, b, draws) for a, b in zip(alphas, betas, strict=True)]).argmin(axis=0)
     for found, count in zip(
-        probabilities_of_being_least(alphas, betas), np.bincount(least, minlength=len(alphas)), strict=True
+        best_arm_probabilities(alphas, betas), np.bincount(least, minlength=len(alphas)), strict=True
     ):
         # five standard deviations of a binomial, and the worst error of the integral
         assert abs(count - draws * found) <= 5.0 * math.sqrt(draws * found * (1.0 - found)) + draws * 1e-4
@@ -43,13 +43,13 @@ def test_two_posteriors_of_whole_numbers_have_the_probability_that_can_be_counte
 
     a, b, c, d = 4, 9, 7, 6
     counted = sum(math.exp(log_beta(a + i, b + d) - log_beta(1 + i, d) - log_beta(a, b)) / (d + i) for i in range(c))
-    found = probabilities_of_being_least([float(a), float(c)], [float(b), float(d)])
+    found = best_arm_probabilities([float(a), float(c)], [float(b), float(d)])
     assert found == pytest.approx([counted, 1.0 - counted], abs=1e-6)
 
 
 def test_the_probability_is_known_where_densities_are_flat():
     """A uniform loss is below one with density 2 (1 - x) in a third of the cases."""
-    assert probabilities_of_being_least([1.0, 1.0], [1.0, 2.0]) == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
+    assert best_arm_probabilities([1.0, 1.0], [1.0, 2.0]) == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
 
 
 def test_models_with_the_same_record_are_asked_alike():

@@ -1,20 +1,26 @@
-"""Samples of the processes' own metrics, once a second: what the live view shows and the figures draw over time."""
+"""Samples of a run and of the processes' own metrics, once a second: for the live view and the figures over time."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clipper_agents.demo.plan import POLICIES, application_of
-from clipper_agents.demo.traffic import Counts, Traffic
-from clipper_agents.observability.exposition import Labels, Scrape, scrape
+import numpy as np
 
-EVERY_S = 1.0
+from clipper_agents.demo.plan import POLICIES, application_of
+from clipper_agents.observability.exposition import Labels, Scrape, scrape
+from clipper_agents.supervisor.deployment import Deployment
+from clipper_loadgen.report import percentile_ms
+from clipper_loadgen.run import LoadRun
+
+SAMPLE_EVERY_S = 1.0
 """As often as routers report their weights."""
+RECENT = 500
+"""Queries that the percentiles of a sample are about: two seconds' worth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batches:
+class BatchTotals:
     """Batches of one model so far.
 
     Attributes:
@@ -36,31 +42,46 @@ class Batches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """The run at one moment.
+class LoadProgress:
+    """How far a run is, by its own counts.
 
     Attributes:
         at_s: Seconds since the first query was due.
         sent: Queries sent.
         answered: Queries answered.
-        weights: Share of trust by policy and model.
-        batches: By model, `name:version`.
-        lookups: Rows looked up in the router's cache.
-        hits: Rows found there.
-        defaults: Default answers.
-        truths: Feedback records sent.
-        feedback: Feedback records read by the router, by what became of them.
+        feedback_sent: Feedback records sent.
+        p50_ms: Median latency of the latest queries; None before there is one.
+        p99_ms: Their 99th percentile.
     """
 
     at_s: float
     sent: int
     answered: int
+    feedback_sent: int
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSample:
+    """The run at one moment.
+
+    Attributes:
+        load: How far the run is.
+        weights: Share of trust by policy and model.
+        batches: By model, `name:version`.
+        lookups: Rows looked up in the router's cache.
+        hits: Rows found there.
+        defaults: Default answers.
+        feedback: Feedback records read by the router, by outcome.
+    """
+
+    load: LoadProgress
     weights: Mapping[str, Mapping[str, float]]
-    batches: Mapping[str, Batches]
+    batches: Mapping[str, BatchTotals]
     lookups: float
     hits: float
     defaults: float
-    truths: int
     feedback: Mapping[str, float]
 
     @property
@@ -68,44 +89,32 @@ class Sample:
         """Share of rows found in the cache, in [0, 1]."""
         return self.hits / self.lookups if self.lookups else 0.0
 
+    @property
+    def learned(self) -> float:
+        """Feedback records that the router has dealt with."""
+        return sum(self.feedback.values())
 
-class Watcher:
-    """Takes samples while the traffic runs.
 
-    Args:
-        ports: Metrics ports of all processes now.
-        traffic: What is counted on this side.
-        models: References of the models.
-        on_sample: Called with each sample.
+def progress_of(run: LoadRun, now_s: float) -> LoadProgress:
+    """How far a run is now, by its clock."""
+    ledger = run.ledger
+    latencies_s = ledger.latencies_s(max(0, ledger.sent_count - RECENT))
+    known = latencies_s[np.isfinite(latencies_s)]
+    return LoadProgress(
+        at_s=now_s - run.start_s,
+        sent=ledger.sent_count,
+        answered=ledger.answered_count,
+        feedback_sent=run.feedback_sent,
+        p50_ms=percentile_ms(known, 50.0),
+        p99_ms=percentile_ms(known, 99.0),
+    )
 
-    Attributes:
-        samples: In order of time.
-    """
 
-    def __init__(
-        self,
-        ports: Callable[[], Iterable[int]],
-        traffic: Traffic,
-        models: Iterable[str],
-        on_sample: Callable[[Sample], None],
-    ) -> None:
-        self._ports, self._traffic, self._models, self._on_sample = ports, traffic, tuple(models), on_sample
-        self.samples: list[Sample] = []
-
-    async def run(self) -> None:
-        """Take samples until cancelled."""
-        while True:
-            await self.take()
-            await asyncio.sleep(EVERY_S)
-
-    async def take(self) -> Sample:
-        """Take a sample now; a process that does not serve at the moment is left out of it."""
-        merged = await asyncio.to_thread(scrape_all, list(self._ports()))
-        at_s = time.perf_counter() - self._traffic.start_s
-        sample = sample_of(merged, self._models, self._traffic.counts, at_s)
-        self.samples.append(sample)
-        self._on_sample(sample)
-        return sample
+async def take_sample(deployment: Deployment, run: LoadRun, models: Iterable[str]) -> DemoSample:
+    """A sample of now; a process that does not serve at the moment is left out of it."""
+    ports = [child.metrics_port for child in deployment.children.values() if child.metrics_port is not None]
+    merged = await asyncio.to_thread(scrape_all, ports)
+    return sample_of(merged, models, progress_of(run, time.perf_counter()))
 
 
 def scrape_all(ports: Iterable[int]) -> Scrape:
@@ -119,13 +128,10 @@ def scrape_all(ports: Iterable[int]) -> Scrape:
     return Scrape(samples)
 
 
-def sample_of(scraped: Scrape, models: Iterable[str], counts: Counts, at_s: float) -> Sample:
+def sample_of(scraped: Scrape, models: Iterable[str], load: LoadProgress) -> DemoSample:
     """A sample from the metrics of all processes."""
-    return Sample(
-        at_s=at_s,
-        sent=counts.sent,
-        answered=counts.answered,
-        truths=counts.truths,
+    return DemoSample(
+        load=load,
         weights={
             policy: scraped.by("model", "clipper_selection_weight", application=application_of(policy))
             for policy in POLICIES
@@ -138,19 +144,16 @@ def sample_of(scraped: Scrape, models: Iterable[str], counts: Counts, at_s: floa
     )
 
 
-def _batches_of(scraped: Scrape, ref: str) -> Batches:
+def _batches_of(scraped: Scrape, ref: str) -> BatchTotals:
     name, _, version = ref.partition(":")
     labels = {"model": name, "version": version}
     buckets = scraped.by("le", "clipper_batch_rows_bucket", **labels)
-    return Batches(
+    total = max(buckets.values(), default=0.0)
+    # counts are cumulative: the first bucket that holds everything is that of the largest
+    largest = min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0)
+    return BatchTotals(
         rows=scraped.value("clipper_batch_rows_sum", **labels),
         count=scraped.value("clipper_batch_rows_count", **labels),
-        largest=_largest(buckets),
+        largest=largest,
         limit=scraped.value("clipper_batch_limit_rows", **labels),
     )
-
-
-def _largest(buckets: Mapping[str, float]) -> float:
-    """The bound of the first bucket that holds everything: cumulative counts grow no more after it."""
-    total = max(buckets.values(), default=0.0)
-    return min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0)

@@ -1,0 +1,211 @@
+"""Selection states: as the library has them, as they are stored, and as a file or a change keeps them.
+
+Rules of this file:
+- `state_of` and `row_of` are the one way between a stored row and the library's state.
+- Rows are read from the routers' changelog, where those of contexts are too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
+from clipper_agents.kafka.whole_topic import read_topic, whole_partitions
+from clipper_stream.errors import shown
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.control_keys import change_key
+from clipper_topics.selection_rows import (
+    ROW_VERSION,
+    ModelTotalsRecord,
+    RowKey,
+    SavedRow,
+    SelectionRow,
+    keep_newest,
+    read_row,
+    saved_rows,
+    totals_of,
+)
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS = 1_000
+WITHIN_S = 10.0
+"""For the changelog of all applications. One that takes longer belongs to a deployment with very many contexts, of
+which a change would keep no rows anyway."""
+
+
+# --- as the library has them ----------------------------------------------------------------------------------------
+def state_of(totals: Iterable[ModelTotalsRecord]) -> SelectionState:
+    """Return totals as the library's state."""
+    return SelectionState(
+        {
+            one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments)
+            for one in totals
+        }
+    )
+
+
+def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
+    """Return a state as a row.
+
+    Args:
+        state: The state.
+        offset: Of the last feedback in it.
+        applied: How many feedbacks counted.
+    """
+    totals = [
+        ModelTotalsRecord(model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments)
+        for model, sums in state.totals.items()
+    ]
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+
+
+def state_of_rows(rows: Iterable[SavedRow], context: str | None) -> SelectionState:
+    """Return what the policy sees: the rows of a context, or those without one, added in partition order."""
+    wanted = sorted((row for row in rows if row.context == context), key=lambda row: row.partition)
+    return merge(state_of(totals_of(row)) for row in wanted)
+
+
+# --- as they are stored ---------------------------------------------------------------------------------------------
+def take_rows(found: Mapping[str, dict[RowKey, SelectionRow]], records: Iterable[ConsumerRecord[Any, Any]]) -> None:
+    """Add records of the changelog to the rows of each application that is wanted; the newest of a key stays."""
+    for record in records:
+        read = read_row(record.key, record.value)
+        if read is not None and (rows := found.get(read[0].application)) is not None:
+            keep_newest(rows, *read)
+
+
+async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:
+    """The rows of an application that are not empty, as the routers have stored them, by partition and context.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no changelog.
+    """
+    rows: dict[RowKey, SelectionRow] = {}
+    await read_topic(connection, catalogue, catalogue.selection_changelog, partial(take_rows, {application: rows}))
+    return saved_rows({key: row for key, row in rows.items() if row.totals})
+
+
+# --- as a file keeps them -------------------------------------------------------------------------------------------
+class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The rows of an application in a file."""
+
+    application: str
+    """The application."""
+    rows: list[SavedRow]
+    """Every row that is not empty."""
+
+
+def read_state(file: Path, application: str) -> list[SavedRow]:
+    """The rows of a file of `selection export`.
+
+    Raises:
+        UnusableState: it cannot be read, or holds another application.
+    """
+    try:
+        state = msgspec.json.decode(file.read_bytes(), type=SavedState)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnusableState(f"{file}: {error}: give a file that `selection export` wrote") from error
+    if state.application != application:
+        raise UnusableState(
+            f"{file} holds {shown(state.application)}, not {application}: give the file of {application}"
+        )
+    return state.rows
+
+
+async def read_change(connection: KafkaConnection, catalogue: Catalogue, application: str, revision: int) -> Change:
+    """What was done to an application to make it this revision.
+
+    Raises:
+        NoSuchRestore: nothing is known of it, or it cannot be read.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+    key, values = change_key(application, revision), list[tuple[bytes | None, Any]]()
+
+    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
+        values.extend((one.value, one.headers) for one in records if one.key == key)
+
+    await read_topic(connection, catalogue, catalogue.control, take)
+    value, headers = values[-1] if values else (None, ())
+    if not value:
+        raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
+    try:
+        return codec.changes.decode(value, headers)
+    except UndecodableRecord as error:
+        raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {error}") from error
+
+
+# --- as a change keeps them -----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSnapshot:
+    """How far feedback was at a moment, and what had been learned from it.
+
+    Attributes:
+        feedback_ends: End of each partition of the feedback topic.
+        rows: By application; without one whose rows are too many to keep.
+    """
+
+    feedback_ends: tuple[int, ...] = ()
+    rows: Mapping[str, list[SavedRow]] = field(default_factory=dict)
+
+
+NO_SNAPSHOT = StateSnapshot()
+
+
+async def read_snapshot(
+    consumer: AIOKafkaConsumer, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
+) -> StateSnapshot:
+    """The snapshot of this moment.
+
+    Args:
+        consumer: Started; what it is assigned is changed.
+        catalogue: Of the deployment.
+        topics: Partitions of the topics that exist, by name.
+        applications: Whose rows are wanted; none: the changelog is not read.
+
+    Raises:
+        KafkaError: no broker answers, or a right is missing.
+    """
+    feedback = _partitions(catalogue.feedback, topics)
+    ends = await consumer.end_offsets(feedback) if feedback else {}
+    rows = await _within_time(consumer, _partitions(catalogue.selection_changelog, topics), list(applications))
+    return StateSnapshot(feedback_ends=tuple(ends[tp] for tp in feedback), rows=rows)
+
+
+async def _within_time(
+    consumer: AIOKafkaConsumer, changelog: list[TopicPartition], applications: list[str]
+) -> dict[str, list[SavedRow]]:
+    if not applications or not changelog:
+        return {}
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            records = await whole_partitions(consumer, changelog)
+    except TimeoutError:
+        log.warning("the selection state was not read within %.0f s: this change keeps none", WITHIN_S)
+        return {}
+    return kept_rows(records, applications)
+
+
+def kept_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterable[str]) -> dict[str, list[SavedRow]]:
+    """The newest rows of these applications; without those that have too many."""
+    found: dict[str, dict[RowKey, SelectionRow]] = {name: {} for name in applications}
+    take_rows(found, records)
+    return {name: saved_rows(rows) for name, rows in found.items() if len(rows) <= MOST_ROWS}
+
+
+def _partitions(topic: str, topics: Mapping[str, int]) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in range(topics.get(topic, 0))]

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from doubles_demo import PLAN, prepared_load
+
+from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.selection.registry import make_policy
+from clipper_topics import codec
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return prepared_load()
+
+
+def test_phases_cover_every_query_once():
+    assert [PLAN.bounds_of(phase) for phase in PHASES] == [(0, 100), (100, 200), (200, 400)]
+    for phase in PHASES:
+        assert {PLAN.phase_of(query) for query in range(*PLAN.bounds_of(phase))} == {phase}
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"queries": 10}, "at least 400"), ({"rate_per_s": 0}, "above 0")])
+def test_a_plan_that_says_nothing_is_refused(wrong, message):
+    with pytest.raises(InvalidSetting, match=message):
+        DemoPlan(**wrong)
+
+
+def test_every_policy_of_the_demo_exists_and_forgets():
+    for name, parameters in POLICIES.items():
+        assert make_policy(name, parameters).half_life is not None
+
+
+def test_queries_alternate_between_the_applications_and_are_due_evenly(prepared):
+    queries = [codec.queries.decode(prepared.script.value(number)) for number in range(PLAN.queries)]
+    assert [query.application for query in queries] == [*map(application_of, POLICIES)] * (PLAN.queries // 2)
+    assert {len(query.input) for query in queries} == {64}
+    assert np.allclose(np.diff(prepared.times_s), 1 / PLAN.rate_per_s)
+
+
+def test_a_tenth_of_the_queries_repeats_an_input_with_its_label(prepared):
+    labels = dict(zip(prepared.script.bodies, prepared.labels, strict=True))
+    assert [labels[body] for body in prepared.script.bodies] == prepared.labels
+    assert len(labels) == prepared.distinct_inputs
+    assert 0.03 < 1 - len(labels) / PLAN.queries < 0.17  # five standard deviations of a tenth of 400
+
+
+def test_a_seed_gives_the_same_queries_and_delays_in_another_run(prepared):
+    again = prepared_load()
+    assert again.script.bodies == prepared.script.bodies
+    assert again.delays_s == prepared.delays_s
+    assert again.script.run != prepared.script.run
