@@ -45,7 +45,7 @@ def router(
     kafka = settings.connection(os.environ)
     if not _let_in(kafka):
         return
-    from clipper_agents.router.worker import run
+    from clipper_agents.router.app import run
 
     run(settings.router_settings(instance, kafka))
 

@@ -78,6 +78,11 @@ class ApplicationRegistry:
         """The manifest of a model version."""
         return self._manifests.models.get(ref)
 
+    def dtype_of(self, ref: str) -> str:
+        """Element type of the rows that a model takes."""
+        model = self.model(ref)
+        return model.input.dtype if model else "json"
+
     @property
     def hosted(self) -> list[str]:
         """Models that should have hosts."""

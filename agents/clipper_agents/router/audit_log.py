@@ -15,34 +15,22 @@ from clipper_agents.kafka.log_reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
 from clipper_topics.logged import audit_key, read_audit
 
 
-class AuditRecords:
-    """Records of the audits topic."""
-
-    read = staticmethod(read_audit)
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-
-    def key(self, query: DecodedQuery) -> str:
-        """Of the record about a query."""
-        return audit_key(query.query_id, query.offset)
-
-
 class Auditing(Protocol):
     """What the router knows of audits under way."""
 
     def is_audited(self, query: DecodedQuery) -> bool:
-        """Whether one of the query is."""
+        """Whether an audit of the query is under way."""
         ...
 
     def audit_recorded(self, query: DecodedQuery) -> None:
-        """It is no more."""
+        """The audit of the query is in the log."""
         ...
 
     def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
@@ -58,10 +46,11 @@ class AuditLog:
         reader: Reads what others wrote.
         topic: The audits topic.
         index: Of the audits.
+        consumer: Acknowledges queries.
         auditing: Knows which audits are under way.
-        generation: The consumer's generation now.
-        acknowledge: Called with partition, offsets and generation when queries are finished.
     """
+
+    read = staticmethod(read_audit)
 
     def __init__(
         self,
@@ -69,15 +58,18 @@ class AuditLog:
         reader: LogReader,
         topic: str,
         index: LogIndex,
+        consumer: QueryConsumer,
         auditing: Auditing,
-        *,
-        generation: Callable[[], int],
-        acknowledge: Callable[[int, list[int], int], None],
     ) -> None:
-        self._auditing, self._acknowledge = auditing, acknowledge
-        self.log = IndexedLog(outbox, reader, AuditRecords(topic), index, generation=generation, done=self._conclude)
+        self.topic = topic
+        self._auditing, self._consumer = auditing, consumer
+        self.log = IndexedLog(outbox, reader, self, index, consumer)
         self._early: dict[InFlightQuery, QueryAnswer] = {}
         """By query: audits that were complete before its prediction was in the log."""
+
+    def key(self, query: DecodedQuery) -> str:
+        """The key of the audit of a query."""
+        return audit_key(query.query_id, query.offset)
 
     def put(self, audits: Sequence[QueryAnswer]) -> None:
         """Record these audits, each as soon as its prediction is in the log."""
@@ -118,7 +110,11 @@ class AuditLog:
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
 
-    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+    def round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
+        """Nothing: audits keep nobody waiting."""
+
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+        """Acknowledge the queries of audits that are in the log."""
         for query, _, _, audit in outgoing:
             assert audit is not None  # audits are never repeated
             audit.pending.move(FINISHED)
@@ -126,4 +122,4 @@ class AuditLog:
                 asked.move(ACKNOWLEDGED)
                 asked.audit = None  # the two know each other no more, so that they are freed at once
             self._auditing.audit_recorded(query)
-        self._acknowledge(partition, [one.query.offset for one in outgoing], generation)
+        self._consumer.acknowledge(partition, [one.query.offset for one in outgoing], generation)

@@ -3,11 +3,19 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import rocksdict
 
 from clipper_agents.streaming.databases import open_anew
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_stream.caching.clock import ClockCache
+
+
+class MsgpackOutputs:
+    """Outputs in the cache are msgpack."""
+
+    dumps = staticmethod(msgspec.msgpack.Encoder().encode)
+    loads = staticmethod(msgspec.msgpack.Decoder().decode)
 
 
 class RocksCacheStore:

@@ -7,7 +7,7 @@ are not acknowledged either, are read again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -18,6 +18,8 @@ from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepa
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.router.requests import OutputReceiver
+from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Request
@@ -33,8 +35,8 @@ class ColocatedModels:
 
     Args:
         metrics: Counts their batches.
-        gather: Takes output frames.
-        ended: Called with a task that runs an engine when it has ended; it should never end by itself.
+        receiver: Takes output frames.
+        tasks: Watches the tasks that run an engine; they should never end by themselves.
         allowed: Packages, modules and directories that this process may load models from.
         load_within_s: So long others wait for one that is being loaded.
         files: What the operator says about model files.
@@ -43,13 +45,13 @@ class ColocatedModels:
     def __init__(
         self,
         metrics: HostMetrics,
-        gather: Callable[[list[OutputFrame]], None],
-        ended: Callable[["asyncio.Task[None]"], None],
+        receiver: OutputReceiver,
+        tasks: TaskRunner,
         allowed: Sequence[str],
         load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
     ) -> None:
-        self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
+        self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[PreparedModel]] = {}
@@ -65,9 +67,9 @@ class ColocatedModels:
         if manifest.ref in self._models:
             return
         prepared = await self._prepared(manifest)
-        model = ColocatedModel(self._gather, self._watch.add(manifest.ref, manifest.batch.hang_s))
+        model = ColocatedModel(self._receiver, self._watch.add(manifest.ref, manifest.batch.hang_s))
         guard = BatchGuard(model.watch)
-        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
+        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._tasks)
         self._models[manifest.ref] = model
 
     async def _prepared(self, manifest: ModelManifest) -> PreparedModel:
@@ -121,22 +123,20 @@ class ColocatedModel:
         watch: Over its batches.
     """
 
-    def __init__(self, gather: Callable[[list[OutputFrame]], None], watch: BatchWatch) -> None:
+    def __init__(self, receiver: OutputReceiver, watch: BatchWatch) -> None:
         self.watch = watch
-        self._gather = gather
+        self._receiver = receiver
         self._waiting: deque[Request] = deque()
         self._work, self._fed = asyncio.Event(), asyncio.Event()
         self._fed.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._engine: HostEngine[int] | None = None
 
-    def run(self, engine: HostEngine[int], ended: Callable[["asyncio.Task[None]"], None]) -> None:
+    def run(self, engine: HostEngine[int], tasks: TaskRunner) -> None:
         """Run the engine, and feed it."""
         self._engine = engine
         for work in (engine.run(), self._feed(engine)):
-            task = asyncio.get_running_loop().create_task(work)
-            task.add_done_callback(ended)
-            self._tasks.append(task)
+            self._tasks.append(tasks.watched(work))
 
     def put(self, request: Request) -> None:
         """Have these rows predicted."""
@@ -146,7 +146,7 @@ class ColocatedModel:
 
     async def send(self, _partition: int, pieces: list[OutputFrame]) -> None:
         """Hand outputs back to the router."""
-        self._gather(pieces)
+        self._receiver.gather(pieces)
 
     def finished(self, frames: list[int]) -> None:
         """Nothing is to be acknowledged."""

@@ -1,4 +1,4 @@
-"""Applies feedback: looks up decisions, waits for those that are still to come, stores what was learned, acknowledges.
+"""The Faust agent `learn`: looks decisions up, waits for those that are still to come, stores what is learned, acks.
 
 Rules of this file:
 - Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; applied feedback; ack.
@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
@@ -29,6 +30,7 @@ from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
+from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import FORWARDED, Feedback
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 FORWARDED_BYTES = 512 * 1024
 """Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
 LOOK_AGAIN_S = 0.05
+FEEDBACK_A_CHUNK = 500
+"""Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
 
 class DecisionLookup:
@@ -87,7 +91,7 @@ class FeedbackProcessor:
         selection: SelectionStore,
         decisions: LogIndex,
         audits: LogIndex,
-        recorder: PredictionLog,
+        prediction_log: PredictionLog,
         metrics: RouterMetrics,
         restores: Restores,
         followed_upto: Callable[[], int],
@@ -95,8 +99,16 @@ class FeedbackProcessor:
         """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
-        self._recorder, self._metrics = recorder, metrics
+        self._prediction_log, self._metrics = prediction_log, metrics
         self._restores, self._followed_upto = restores, followed_upto
+
+    async def serve(self, stream: Any) -> None:
+        """Take chunks until the process stops."""
+        async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
+            generation = stream.generation
+            for tp, records in by_partition(chunk).items():
+                if await self.learn(tp.partition, records, generation):
+                    stream.ack(tp, [record.offset for record in records], generation)
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
         """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
@@ -218,7 +230,7 @@ class FeedbackProcessor:
             lookup.refresh()
             awaited = self._incomplete(partition, awaited, lookup)
         if awaited:
-            await self._recorder.catch_up([partition])
+            await self._prediction_log.catch_up([partition])
             lookup.refresh()
         return self._current(generation)
 

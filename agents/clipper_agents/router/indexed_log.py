@@ -19,8 +19,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.log_reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.prediction_records import headers_of
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
@@ -45,27 +47,30 @@ class Outgoing(NamedTuple):
     answer: QueryAnswer | None = None
 
 
-class Kind(Protocol):
-    """What a topic's records are about."""
+class LoggedTopic(Protocol):
+    """What the records of a topic are about, and who hears of them."""
 
     topic: str
 
     def key(self, query: DecodedQuery, /) -> str:
-        """Under which the record about a query is indexed."""
+        """The key under which the record about a query is indexed."""
         ...
 
     def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
-        """The key and the content of a record; None for one that is none, whoever wrote it."""
+        """The key and the content of a record, whoever wrote it; None for a record of another kind."""
         ...
 
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
+        """Records of one partition are in the log and indexed.
 
-class Done(Protocol):
-    """Hears of records of one partition that are in the log and indexed.
+        `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
+        was sent.
+        """
+        ...
 
-    `alone` says that nobody else has written to the partition since it is ours: what is indexed is what was sent.
-    """
-
-    def __call__(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None: ...
+    def round_ended(self, answers: list[QueryAnswer], took_s: float, /) -> None:
+        """A round took so many seconds, and was made of these answers."""
+        ...
 
 
 class IndexedLog:
@@ -74,13 +79,10 @@ class IndexedLog:
     Args:
         outbox: Sends.
         reader: Reads what others wrote.
-        kind: Of the records.
+        owner: Says what the records are about, and hears of them.
         index: Of the topic.
-        generation: The consumer's generation now.
-        done: Called with records that are in the log and indexed.
-        sent: Called after each round with what it was made of, and the seconds that it took.
-        stamped: Called for each batch that the broker has stamped with its own time: when it was sent, stamped and
-            acknowledged, in seconds since the epoch.
+        consumer: Knows the generation that counts.
+        skew: Compares this process's clock with the stamps of the broker.
         clock: Seconds since the epoch.
         stage: Times the parts of a round.
     """
@@ -89,20 +91,17 @@ class IndexedLog:
         self,
         outbox: Outbox,
         reader: LogReader,
-        kind: Kind,
+        owner: LoggedTopic,
         index: LogIndex,
+        consumer: QueryConsumer,
         *,
-        generation: Callable[[], int],
-        done: Done,
-        sent: Callable[[list[QueryAnswer], float], None] = lambda *_: None,
-        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
     ) -> None:
-        self._outbox, self._reader, self._kind, self._topic = outbox, reader, kind, kind.topic
+        self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
         self.index = index
-        self._generation, self._done, self._sent = generation, done, sent
-        self._stamped, self._clock, self._stage = stamped, clock, stage
+        self._consumer, self._skew, self._clock, self._stage = consumer, skew or ClockSkew(), clock, stage
         self._waiting: list[Outgoing] = []
         self._read: set[int] = set()
         """Partitions of which records were read since the inputs flow: what was decided before may be second."""
@@ -153,7 +152,7 @@ class IndexedLog:
         return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
 
     async def _round(self, waiting: list[Outgoing]) -> None:
-        generation = self._generation()
+        generation = self._consumer.generation
         by_partition: dict[int, list[Outgoing]] = {}
         for one in waiting:
             if one.query.generation == generation:
@@ -161,7 +160,7 @@ class IndexedLog:
         deliveries = []
         began_s, sent_s = time.monotonic(), self._clock()
         for partition, outgoing in by_partition.items():
-            if self._generation() != generation:
+            if self._consumer.generation != generation:
                 return
             delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
             deliveries.append((partition, outgoing, delivery))
@@ -169,31 +168,31 @@ class IndexedLog:
         for partition, outgoing, delivery in deliveries:
             offsets = await delivery.offsets()
             if delivery.stamped_s is not None:
-                self._stamped(sent_s, delivery.stamped_s, self._clock())
+                self._skew.observe(sent_s, delivery.stamped_s, self._clock())
             if await self._finish(partition, outgoing, offsets, generation):
                 answers += [one.answer for one in outgoing if one.answer is not None]
-        self._sent(answers, time.monotonic() - began_s)
+        self._owner.round_ended(answers, time.monotonic() - began_s)
 
     async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
         """Index what the broker has, and say so; False when the generation has ended."""
-        if self._generation() != generation:
+        if self._consumer.generation != generation:
             return False
         index = self.index.of(partition)
         first = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             await self.catch_up([partition])
-            if self._generation() != generation:
+            if self._consumer.generation != generation:
                 return False
         else:
             with self._stage("index", len(outgoing)):
                 self._index(index, outgoing, first, look=partition in self._read)
         with self._stage("acknowledge", len(outgoing)):
-            self._done(partition, outgoing, generation, alone=partition not in self._read)
+            self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
         return True
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
-        found = [one for one in map(self._kind.read, records) if one is not None]
+        found = [one for one in map(self._owner.read, records) if one is not None]
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self.index.of(tp.partition).index(found, records[-1].offset, at_s)
 
@@ -204,7 +203,7 @@ class IndexedLog:
         known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
         somebody else wrote, who lost the partition or has it now, were read after the decision.
         """
-        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._kind.key
+        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._owner.key
         decided = [
             (key(query), offset, value, kind == codec.MSGPACK, answer.pending.audit is not None)
             for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)

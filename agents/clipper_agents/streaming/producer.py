@@ -1,6 +1,7 @@
 """Faust's producer with the settings that lose nothing in an outage."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import aiokafka
@@ -28,7 +29,12 @@ class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes 
         in the end cost this process its membership.
         """
 
-    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
-        producer = super()._new_producer(transactional_id)
+    @cached_property
+    def kafka_producer(self) -> aiokafka.AIOKafkaProducer:
+        """The one client of the process, here before it is started, so that whatever sends can be built with it."""
+        producer = super()._new_producer()
         producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
         return producer
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:  # noqa: ARG002 (Faust's)
+        return self.kafka_producer
