@@ -9,11 +9,12 @@ from clipper_agents.demo.answers import AnswerLog, DigitAnswer, ModelDigit
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan
+from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan, application_of
 from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result
 from clipper_agents.demo.run import load_plan
-from clipper_agents.demo.samples import BatchTotals, DemoSample, LoadProgress
+from clipper_agents.demo.samples import DemoSample
 from clipper_agents.demo.scoring import score
+from clipper_agents.observability.exposition import Scrape
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_loadgen.preparation import PreparedLoad, encode_load, intended_times
 from clipper_loadgen.report import summarise
@@ -72,16 +73,24 @@ def answer_to(run: LoadRun, query: int) -> DigitAnswer:
 def sample(at_s: float, answered: int, feedback: dict[str, float]) -> DemoSample:
     """A sample in which both models have batches and weights."""
     share = answered / PLAN.queries
-    batches = BatchTotals(rows=10.0 * at_s, count=4.0 * at_s, largest=8.0, limit=3.0 + at_s)
-    return DemoSample(
-        load=LoadProgress(at_s=at_s, sent=answered, answered=answered, feedback_sent=answered),
-        weights={policy: {"good:1": 1 - share, "fair:1": share} for policy in POLICIES},
-        batches=dict.fromkeys(REFS, batches),
-        lookups=100.0,
-        hits=7.0,
-        defaults=0.0,
-        feedback=feedback,
-    )
+    series: list[tuple[str, float, dict[str, str]]] = [
+        ("clipper_cache_lookups_total", 100.0, {}),
+        ("clipper_cache_hits_total", 7.0, {}),
+        *(("clipper_feedback_total", count, {"outcome": outcome}) for outcome, count in feedback.items()),
+    ]
+    for name, weight in (("good", 1 - share), ("fair", share)):
+        model = {"model": name, "version": "1"}
+        series += [
+            ("clipper_batch_rows_sum", 10.0 * at_s, model),
+            ("clipper_batch_rows_count", 4.0 * at_s, model),
+            ("clipper_batch_rows_bucket", 4.0 * at_s, {**model, "le": "8.0"}),
+            ("clipper_batch_limit_rows", 3.0 + at_s, model),
+        ]
+        for policy in POLICIES:
+            labels = {"application": application_of(policy), "model": f"{name}:1"}
+            series.append(("clipper_selection_weight", weight, labels))
+    metrics = Scrape({(name, frozenset(labels.items())): value for name, value, labels in series})
+    return DemoSample(metrics=metrics, at_s=at_s, sent=answered, answered=answered, feedback_sent=answered)
 
 
 def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = frozenset()) -> FabricatedDemo:

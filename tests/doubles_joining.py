@@ -9,14 +9,11 @@ import numpy as np
 from doubles_streaming import record
 
 from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
-from clipper_agents.rollout.query_losses import LOW_CONFIDENCE
-from clipper_agents.router.feedback_step import decision_of, truth_of
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.feedback.losses import loss_of, loss_of_rows
-from clipper_stream.feedback.update import score
+from clipper_stream.feedback.join import disagreement, feedback_value, join
+from clipper_stream.feedback.update import answer_loss, score
 from clipper_stream.feedback.values import Label
-from clipper_stream.selection.state import SelectionState, add_losses
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.codec import UndecodableRecord
@@ -170,23 +167,15 @@ def _row(log, one, found, loss_kind, horizon_ms):
         in_time = other.timestamp <= one.timestamp + horizon_ms
         if found.audited and in_time and said is not None and (said.query_id, said.query_offset) == key:
             audit = audit or said
-    decision = decision_of(found, audit)
-    used, losses, answer_loss = _used(log, one, found, decision, loss_kind, horizon_ms)
-    asked = {}
-    for each in (audit, found):
-        for use in [] if each is None else [*each.models, *each.missing]:
-            came = isinstance(use, ModelAnswer)
-            said = (use.outputs if decision.several_rows else use.output) if came else None
-            ref = f"{use.model}:{use.version}"
-            asked[ref] = dict(
-                propensity=use.propensity,
-                served=use.served and each is found,
-                answered=came,
-                latency_ms=use.latency_ms if came else None,
-                output=_text(said) if came else None,
-                loss=losses.get(ref),
-            )
-    truth = None if used is None else truth_of(used[1])
+    decision = join(found, audit)
+    used, losses, loss_of_answer = _used(log, one, found, decision, loss_kind, horizon_ms)
+    by_ref = {
+        f"{one.model}:{one.version}": one
+        for each in (audit, found)
+        for one in ([] if each is None else [*each.models, *each.missing])
+    }
+    asked = {ref: _of_record(by_ref[ref], decision, ref, losses) for ref in decision.propensities}
+    truth = None if used is None else feedback_value(used[1])
     return dict(
         partition=log.partition,
         offset=one.offset,
@@ -200,10 +189,22 @@ def _row(log, one, found, loss_kind, horizon_ms):
         answer=_text(decision.answer),
         label=_text(truth.value) if isinstance(truth, Label) else None,
         served_propensity=decision.probability if decision.served else decision.served_propensity,
-        answer_loss=answer_loss,
+        answer_loss=loss_of_answer,
         feedback=(-1, -1) if used is None else (used[0].offset, used[0].timestamp),
         features=list(found.features),
         models=asked,
+    )
+
+
+def _of_record(one, decision, ref, losses):
+    came = ref in decision.outputs
+    return dict(
+        propensity=decision.propensities[ref],
+        served=ref in decision.served,
+        answered=came,
+        latency_ms=one.latency_ms if came else None,
+        output=_text(decision.outputs[ref]) if came else None,
+        loss=losses.get(ref),
     )
 
 
@@ -216,26 +217,14 @@ def _used(log, one, found, decision, loss_kind, horizon_ms):
             continue
         if other.timestamp > one.timestamp + horizon_ms:
             continue
-        if said.application not in (None, found.application) or said.context not in (None, found.context):
+        if disagreement(said, found) is not None:
             continue
         try:
-            scores = score(decision, truth_of(said), loss_kind)
-            add_losses(SelectionState(), scores.losses, scores.propensities)
+            losses = score(decision, feedback_value(said), loss_kind).losses
         except InvalidLabel:
             continue
-        return (other, said), scores.losses, _answer_loss(found, decision, truth_of(said), loss_kind)
+        return (other, said), losses, answer_loss(decision, feedback_value(said), loss_kind)
     return None, {}, None
-
-
-def _answer_loss(found, decision, truth, loss_kind):
-    if found.default and found.reason != LOW_CONFIDENCE:
-        return 1.0
-    if not isinstance(truth, Label):
-        return truth.value
-    try:
-        return (loss_of_rows if decision.several_rows else loss_of)(loss_kind, truth.value, decision.answer)
-    except InvalidLabel:
-        return None
 
 
 def _text(value):

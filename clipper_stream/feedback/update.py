@@ -1,22 +1,22 @@
-"""The learning step: a state, a logged decision and a truth make the next state. Nothing else is looked at.
+"""The learning step: a state, a logged decision and a feedback make the next state. Nothing else is looked at.
 
 Rules of this file:
-- The router and the replay call the same function, with what the log holds. So the table equals the fold of the log.
-- A model is scored only by what it said itself. A truth that says nothing about it leaves it as it was.
+- Routers, the rollout controller and the replay score by the same function. So the table equals the fold of the log.
+- A model is scored only by what it said itself. Feedback that says nothing about a model leaves its totals as they are.
 
 Who is scored:
 
-    truth         asked                          scored, with which loss
+    feedback      asked                          scored, with which loss
     label         any number                     each model whose output was logged, with the loss of its output; with
                                                  1 if the label can be compared with another's output, not with its own
     label         one for the answer, missing    that model, with 1: the application got no answer because of it
     loss, reward  one for the answer, answered   that model, with the given loss
     loss, reward  one for the answer, missing    that model, with 1
     loss, reward  an ensemble                    the models that said exactly what the answer was, with the given loss
-    loss, reward  any, the default was given     nobody, unless missing as above: the truth is about the default
+    loss, reward  any, the default was given     nobody, unless missing as above: the feedback is about the default
 
 The ensemble's loss is a fact about its answer. A model that said the same had the same loss; of one that said something
-else the truth is unknown, even where the answer was right, and guessing would score it only when it is wrong. A mean
+else the loss is unknown, even where the answer was right, and guessing would score it only when it is wrong. A mean
 seldom equals an output, so an application that combines by `mean` and wants its models compared has to send labels.
 In an ensemble a missing model is not scored: the answer did not fail, and its confidence was lower already.
 """
@@ -27,9 +27,9 @@ from typing import Any
 
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
-from clipper_stream.feedback.values import GivenLoss, Label, Truth
+from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.state import SelectionState, check_propensity
 
 _NO_ANSWER = 1.0
 
@@ -46,6 +46,7 @@ class LoggedDecision:
         served_propensity: Probability that exactly these were asked for the answer, in (0, 1].
         answer: The combined output; a list, one a row, when `several_rows`.
         default: Whether the application's default output was given instead.
+        low_confidence: Whether the default was given because the models agreed too little: that is an answer.
         several_rows: Whether the query has a list of rows.
         features: Of the query, as they were logged; empty for a query without.
 
@@ -62,6 +63,7 @@ class LoggedDecision:
     served_propensity: float | None = None
     answer: Any = None
     default: bool = False
+    low_confidence: bool = False
     several_rows: bool = False
     features: tuple[float, ...] = ()
 
@@ -77,10 +79,15 @@ class LoggedDecision:
             return self.served_propensity
         return self.propensities[self.lone] if self.lone is not None else 1.0
 
+    @property
+    def unanswered(self) -> frozenset[str]:
+        """Models that were asked, for the answer or for an audit, and gave no output."""
+        return frozenset(self.propensities.keys() - self.outputs.keys())
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What one truth says about the models.
+    """What one feedback says about the models.
 
     Attributes:
         losses: Loss in [0, 1] of each model that is scored.
@@ -111,49 +118,79 @@ class Learned:
 
 
 def fold(
-    state: SelectionState, decision: LoggedDecision, truth: Truth, policy: SelectionPolicy, loss_kind: str
+    state: SelectionState, decision: LoggedDecision, feedback: FeedbackValue, policy: SelectionPolicy, loss_kind: str
 ) -> Learned:
     """The state after one feedback.
 
     Args:
         state: The state before, of the partition and context that the decision belongs to.
         decision: What was logged.
-        truth: What the application said.
+        feedback: What the application said.
         policy: The application's policy; only its forgetting matters here.
         loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
+
+    Raises:
+        InvalidLabel: as `score`.
+        UnknownName: there is no such loss.
+    """
+    scores = score(decision, feedback, loss_kind)
+    learned = policy.observe_for(state, scores.losses, scores.propensities, decision.features)
+    return Learned(learned, scores.losses)
+
+
+def score(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> Scores:
+    """Which models the feedback scores, and how; the arguments are those of `fold`.
 
     Raises:
         InvalidLabel: the label cannot be compared with any output, or the log holds impossible propensities.
         UnknownName: there is no such loss.
     """
-    scores = score(decision, truth, loss_kind)
-    learned = policy.observe_for(state, scores.losses, scores.propensities, decision.features)
-    return Learned(learned, scores.losses)
-
-
-def score(decision: LoggedDecision, truth: Truth, loss_kind: str) -> Scores:
-    """Whom the truth scores, and how; the arguments are those of `fold`."""
-    if isinstance(truth, Label):
-        losses = _by_label(decision, truth, loss_kind)
+    if isinstance(feedback, Label):
+        losses = _by_label(decision, feedback, loss_kind)
         asking = {model: decision.propensities.get(model, 0.0) for model in losses}
         missing = _missing(decision)
-        return Scores(losses | missing, asking | dict.fromkeys(missing, decision.probability))
-    losses = _by_loss(decision, truth)
-    return Scores(losses, dict.fromkeys(losses, decision.probability))
+        scores = Scores(losses | missing, asking | dict.fromkeys(missing, decision.probability))
+    else:
+        losses = _by_loss(decision, feedback)
+        scores = Scores(losses, dict.fromkeys(losses, decision.probability))
+    for model, propensity in scores.propensities.items():
+        check_propensity(model, propensity)
+    return scores
 
 
-def _by_label(decision: LoggedDecision, truth: Label, kind: str) -> dict[str, float]:
-    """Losses of all outputs; one that the label cannot be compared with, though it can be with another, has none right.
+def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> float | None:
+    """Loss in [0, 1] of what the application got; None when the label cannot be compared with it.
 
-    So a version on trial that gives nonsense is scored for it, and keeps nobody else from learning.
+    A default because no model answered has the loss 1; one because the models agreed too little is an answer.
+
+    Raises:
+        UnknownName: there is no such loss.
     """
-    compare = loss_of_rows if decision.several_rows else loss_of
+    if decision.default and not decision.low_confidence:
+        return _NO_ANSWER
+    if isinstance(feedback, GivenLoss):
+        return feedback.value
+    try:
+        return _compare(decision, loss_kind, feedback, decision.answer)
+    except InvalidLabel:
+        return None
+
+
+def _compare(decision: LoggedDecision, loss_kind: str, label: Label, output: Any) -> float:
+    return (loss_of_rows if decision.several_rows else loss_of)(loss_kind, label.value, output)
+
+
+def _by_label(decision: LoggedDecision, label: Label, loss_kind: str) -> dict[str, float]:
+    """Losses of all outputs; 1 for one that the label cannot be compared with, though it can be with another.
+
+    So a version on trial that gives nonsense is scored for it, and keeps no other model from learning.
+    """
     losses: dict[str, float] = {}
     refused: InvalidLabel | None = None
     compared = False
     for model, output in decision.outputs.items():
         try:
-            losses[model] = compare(kind, truth.value, output)
+            losses[model] = _compare(decision, loss_kind, label, output)
             compared = True
         except InvalidLabel as error:
             losses[model], refused = _NO_ANSWER, error
@@ -162,14 +199,14 @@ def _by_label(decision: LoggedDecision, truth: Label, kind: str) -> dict[str, fl
     return losses
 
 
-def _by_loss(decision: LoggedDecision, truth: GivenLoss) -> dict[str, float]:
+def _by_loss(decision: LoggedDecision, given: GivenLoss) -> dict[str, float]:
     missing = _missing(decision)
     if missing or decision.default:
         return missing
     if decision.lone is not None:
-        return {decision.lone: truth.value}
+        return {decision.lone: given.value}
     served = {model: decision.outputs[model] for model in decision.served if model in decision.outputs}
-    return {model: truth.value for model, output in served.items() if same(output, decision.answer)}
+    return {model: given.value for model, output in served.items() if same(output, decision.answer)}
 
 
 def _missing(decision: LoggedDecision) -> dict[str, float]:

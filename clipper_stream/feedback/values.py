@@ -52,8 +52,8 @@ class GivenLoss:
         return cls(1.0 - reward)
 
 
-Truth = Label | GivenLoss
-"""One feedback."""
+FeedbackValue = Label | GivenLoss
+"""What one feedback says."""
 
 
 def _check_unit(name: str, value: Any) -> None:

@@ -17,7 +17,7 @@ STORY = ["create", "shadow", "step", "promote", "canary", "abort", "rollback", "
 """In this order; between them there may be more steps."""
 
 
-def test_a_version_is_deployed_compared_promoted_rolled_back_and_retired_and_a_bad_one_ends_by_itself(tmp_path: Path):
+def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_path: Path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     done = subprocess.run(
         [sys.executable, EXAMPLE, "--rate", str(RATE), "--out", tmp_path],

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "replay" / "run.py"
 
 
-def test_the_best_candidate_of_a_logged_day_is_found_switched_on_and_is_as_good_as_predicted(tmp_path: Path):
+def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     done = subprocess.run(
         [sys.executable, EXAMPLE, "--seconds", "15", "--rate", "60", "--out", tmp_path],

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 
 from clipper_stream.evaluation.log.column_fold import FoldedRow, fold_columns, fold_one_by_one
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.known_losses import NAMED
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_topics.prediction import NAMED
 
 pytest.importorskip("pyarrow")
 FACTS = dict(application="app", loss_kind="zero_one", since_ms=1, offsets={0: (3, 9), 2: (0, 1)}, counts={"late": 2})

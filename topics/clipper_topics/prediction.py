@@ -25,6 +25,11 @@ REASONS = {
 }
 """Every reason for a default output, with its meaning."""
 
+LOW_CONFIDENCE = "low_confidence"
+"""The reason of a default that is an answer: the models did answer."""
+NAMED = "named"
+"""Name of the policy where the query named its models: no policy chose."""
+
 _Reason = Annotated[str, msgspec.Meta(extra_json_schema={"examples": list(REASONS)})]
 
 

@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.change_output import By, Json, Revision, Why, change, signature, state_of, tell
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import (
+    ChangeRequest,
+    DeploymentContext,
+    Json,
+    with_change,
+    with_deployment,
+    with_new,
+)
 
 if TYPE_CHECKING:
     from clipper_topics.manifests import ApplicationManifest
@@ -28,37 +34,31 @@ Fields = Annotated[
 @application.command(
     "create", epilog="Example: clipper-stream application create digits -m svm:1 --field loss=zero_one"
 )
+@with_new
 def create_application(
+    change: ChangeRequest,
     name: Name,
     models: Annotated[
         list[str], typer.Option("--model", "-m", metavar="NAME:VERSION", help="A candidate; repeatable.")
     ],
     fields: Fields = None,
-    why: Why = "",
-    by: By = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Create an application of models that are published already."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
     manifest = _manifest({**values_of(fields), "name": name, "models": models})
-    settings = settings_from(config, bootstrap, assignments)
-    tell(change(settings, lambda state: rules.create(state.manifests, manifest), signature(by, why)), as_json=as_json)
+    change.make(lambda state: changes.create(state.manifests, manifest))
 
 
 @application.command("list", epilog="Example: clipper-stream application list --bootstrap localhost:9092")
-def list_applications(
-    as_json: Json = False, config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None
-) -> None:
+@with_deployment
+def list_applications(deployment: DeploymentContext, as_json: Json = False) -> None:
     """Print every application with its revision, its candidates and its trials."""
     import msgspec
 
     from clipper_agents.cli.registry_view import print_applications
 
-    found = state_of(settings_from(config, bootstrap, assignments)).manifests.applications
+    found = deployment.control_state().manifests.applications
     if not as_json:
         print_applications(found.values())
         return
@@ -67,20 +67,15 @@ def list_applications(
 
 
 @application.command("show", epilog="Example: clipper-stream application show digits")
-def show_application(
-    name: Name,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_deployment
+def show_application(deployment: DeploymentContext, name: Name, as_json: Json = False) -> None:
     """Print an application's manifest."""
     import msgspec
 
     from clipper_agents.cli.registry_view import print_manifest
     from clipper_agents.control.changes import existing
 
-    found = existing(state_of(settings_from(config, bootstrap, assignments)).manifests, name)
+    found = existing(deployment.control_state().manifests, name)
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:
@@ -88,68 +83,41 @@ def show_application(
 
 
 @application.command("update", epilog="Example: clipper-stream application update digits --field objective_ms=200")
+@with_change
 def update_application(
+    change: ChangeRequest,
     name: Name,
     fields: Fields = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Change keys of an application, other than its models."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
     values = values_of(fields)
-    written = change(
-        settings_from(config, bootstrap, assignments),
-        lambda state: rules.update(state.manifests, name, values),
-        signature(by, why),
-        {} if revision is None else {name: revision},
-    )
-    tell(written, as_json=as_json)
+    change.make(lambda state: changes.update(state.manifests, name, values), name)
 
 
 @application.command("delete", epilog="Example: clipper-stream application delete digits --why 'moved'")
+@with_change
 def delete_application(
+    change: ChangeRequest,
     name: Name,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Take an application away; models that no other one names are retired. A rollback brings it back."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    written = change(
-        settings_from(config, bootstrap, assignments),
-        lambda state: rules.delete(state.manifests, name),
-        signature(by, why),
-        {} if revision is None else {name: revision},
-    )
-    tell(written, as_json=as_json)
+    change.make(lambda state: changes.delete(state.manifests, name), name)
 
 
 @application.command("history", epilog="Example: clipper-stream application history digits")
-def show_history(
-    name: Name,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_deployment
+def show_history(deployment: DeploymentContext, name: Name, as_json: Json = False) -> None:
     """Print every change of an application, oldest first: when, who, what, why."""
     import msgspec
 
     from clipper_agents.cli.registry_view import print_history
     from clipper_agents.control.changes import existing
 
-    state = state_of(settings_from(config, bootstrap, assignments))
+    state = deployment.control_state()
     changes = state.history(name).values()
     if not changes:
         existing(state.manifests, name)

@@ -1,15 +1,14 @@
 """`clipper-stream apply`: publish the manifests of a configuration."""
 
 import asyncio
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.change_output import By, Why, signature, state_of
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import By, DeploymentContext, Why, signature, with_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.control.change_records import Written
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 DEFAULT = Path("clipper.toml")
 
 
+@with_deployment
 def apply(
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
+    deployment: DeploymentContext,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -42,28 +40,28 @@ def apply(
     On a terminal the difference is shown, and confirmed, first; elsewhere there is a line for each manifest that
     changed. What the file does not name stays as it is. A model file without a digest gets the one that it has here.
     """
-    settings = settings_from(config or file or DEFAULT, bootstrap, assignments)
-    declared = settings_from(file, bootstrap, assignments) if file else settings
     from clipper_agents.control.apply import pinned
 
+    deployment = replace(deployment, config=deployment.config or file or DEFAULT)
+    declared = replace(deployment, config=file).settings if file else deployment.settings
     models = pinned(declared.models)
     asked = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     if dry_run or asked:
-        shown = _plan(settings, declared, models, prune)
+        shown = _plan(deployment, declared, models, prune)
         print(*_difference(*shown), sep="\n")
         if dry_run or not shown[1]:
             return
         typer.confirm("apply this?", abort=True)
-    written = asyncio.run(_applied(settings, declared, models, prune, shown[1] if asked else None, by, why))
+    written = asyncio.run(_applied(deployment, declared, models, prune, shown[1] if asked else None, by, why))
     print(*_lines(written), sep="\n")
 
 
 def _plan(
-    settings: "Settings", declared: "Settings", models: "list[ModelManifest]", prune: bool
+    deployment: DeploymentContext, declared: "Settings", models: "list[ModelManifest]", prune: bool
 ) -> "tuple[ControlState, Plan]":
     from clipper_agents.control.apply import wanted
 
-    state = state_of(settings)
+    state = deployment.control_state()
     return state, wanted(state, declared.applications, models, prune=prune)
 
 
@@ -75,7 +73,7 @@ def _difference(state: "ControlState", plan: "Plan") -> list[str]:
 
 
 async def _applied(
-    settings: "Settings",
+    deployment: DeploymentContext,
     declared: "Settings",
     models: "list[ModelManifest]",
     prune: bool,
@@ -89,8 +87,8 @@ async def _applied(
     from clipper_agents.control.writer import change_control
     from clipper_agents.kafka.topics import ensure_topics
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    report = await ensure_topics(kafka, catalogue, models, replication_factor=settings.kafka.replication)
+    kafka, catalogue = deployment.kafka, deployment.catalogue
+    report = await ensure_topics(kafka, catalogue, models, replication_factor=deployment.settings.kafka.replication)
     for line in report.advice:
         print(f"warning: {line}", file=sys.stderr)
 

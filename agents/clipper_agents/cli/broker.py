@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.deployment import LogLevel
 
 
 def broker(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections import deque
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.plain_text import plain, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
-    from clipper_agents.settings import Settings
 
 dead_letters = typer.Typer(
     name="dead-letters", no_args_is_help=True, help="Look at records that could not be used, and send them once more."
@@ -35,23 +33,21 @@ Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, t
 
 
 @dead_letters.command("list", epilog="Example: clipper-stream dead-letters list --topic feedback --since 2h")
+@with_deployment
 def list_letters(
+    deployment: DeploymentContext,
     *,
     topic: Topic = None,
     since: Since = None,
     error: ErrorPart = None,
     limit: Limit = 50,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a letter instead of a table.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Print the dead letters, newest first."""
-    settings = settings_from(config, bootstrap, assignments)
-    wanted = _filter(settings, topic, since, error)
+    wanted = _filter(deployment, topic, since, error)
 
     async def newest() -> list[dict[str, Any]]:
-        async with _opened(settings) as letters:
+        async with _opened(deployment) as letters:
             found = deque([_row(letter) async for letter in _newest(letters, wanted, limit)])
         return [*reversed(found)]
 
@@ -64,17 +60,15 @@ def list_letters(
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
+@with_deployment
 def show_letter(
+    deployment: DeploymentContext,
     position: Annotated[int, typer.Argument(metavar="POSITION", help="As `list` prints it.")],
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Print everything about one dead letter: where it stood, why it is one, headers, key and value."""
-    settings = settings_from(config, bootstrap, assignments)
 
     async def read() -> "Letter":
-        async with _opened(settings) as letters:
+        async with _opened(deployment) as letters:
             found: Letter = await letters.at(position)
             return found
 
@@ -83,7 +77,9 @@ def show_letter(
 
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
+@with_deployment
 def replay_letters(
+    deployment: DeploymentContext,
     positions: Annotated[
         list[int] | None, typer.Argument(metavar="[POSITION]...", help="As `list` prints them.")
     ] = None,
@@ -95,9 +91,6 @@ def replay_letters(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Send dead letters to their topics and partitions once more, with their keys, values and headers.
 
@@ -107,35 +100,34 @@ def replay_letters(
         raise typer.BadParameter("give positions, or --all with or without filters")
     if positions and (topic or since or error or limit):
         raise typer.BadParameter("filters choose among --all: leave them out beside positions")
-    settings = settings_from(config, bootstrap, assignments)
-    chosen = positions or _chosen(settings, _filter(settings, topic, since, error), limit)
+    chosen = positions or _chosen(deployment, _filter(deployment, topic, since, error), limit)
     if not chosen:
         typer.echo("no dead letter to replay")
         return
     if not yes:
-        typer.confirm(f"Replay {len(chosen)} dead letters of {settings.kafka.prefix}?", abort=True)
-    if not asyncio.run(_replay(settings, sorted(set(chosen)), again=again)):
+        typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
+    if not asyncio.run(_replay(deployment, sorted(set(chosen)), again=again)):
         raise typer.Exit(1)
 
 
-def _chosen(settings: "Settings", wanted: "Filter", limit: int | None) -> list[int]:
+def _chosen(deployment: DeploymentContext, wanted: "Filter", limit: int | None) -> list[int]:
     async def read() -> list[int]:
-        async with _opened(settings) as letters:
+        async with _opened(deployment) as letters:
             return [letter.position async for letter in _newest(letters, wanted, limit)]
 
     return asyncio.run(read())
 
 
-async def _replay(settings: "Settings", positions: list[int], *, again: bool) -> bool:
+async def _replay(deployment: DeploymentContext, positions: list[int], *, again: bool) -> bool:
     """Replay the letters, and say what became of each; whether none was refused."""
     from clipper_agents.dead_letters.replay import Replayer, in_batches, replaying_producer
     from clipper_agents.dead_letters.replayed_marks import Replayed
     from clipper_agents.kafka.topics import existing_topics
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    kafka, catalogue = deployment.kafka, deployment.catalogue
     topics = await existing_topics(kafka, catalogue.prefix)
     sent = left = 0
-    async with _opened(settings) as letters, replaying_producer(**kafka.aiokafka()) as producer:
+    async with _opened(deployment) as letters, replaying_producer(**kafka.aiokafka()) as producer:
         replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
         async for batch in in_batches(_at(letters, positions)):
             for outcome in await replayer.replay(batch):
@@ -155,10 +147,10 @@ async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterat
         yield await letters.at(position)
 
 
-def _opened(settings: "Settings") -> Any:
+def _opened(deployment: DeploymentContext) -> Any:
     from clipper_agents.dead_letters.reader import opened_letters
 
-    return opened_letters(settings.connection(os.environ), settings.catalogue)
+    return opened_letters(deployment.kafka, deployment.catalogue)
 
 
 async def _newest(letters: "DeadLetterReader", wanted: "Filter", limit: int | None) -> "AsyncIterator[Letter]":
@@ -172,10 +164,10 @@ async def _newest(letters: "DeadLetterReader", wanted: "Filter", limit: int | No
         yield letter
 
 
-def _filter(settings: "Settings", topic: str | None, since: str | None, error: str | None) -> "Filter":
+def _filter(deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None) -> "Filter":
     from clipper_agents.dead_letters.reader import Filter
 
-    prefix = f"{settings.kafka.prefix}."
+    prefix = f"{deployment.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
     return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
 

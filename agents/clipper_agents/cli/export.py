@@ -5,21 +5,19 @@ from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.change_output import Json, state_of
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, Json, with_deployment
 
 
+@with_deployment
 def export(
+    deployment: DeploymentContext,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Here; absent: print it.")] = None,
     as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Write every application and model as TOML, that `clipper-stream apply -f FILE` takes back without a change."""
     from clipper_agents.control import export as exporting
 
-    published = state_of(settings_from(config, bootstrap, assignments)).manifests
+    published = deployment.control_state().manifests
     as_json = as_json or (out is not None and out.suffix == ".json")
     text = exporting.as_json(published) if as_json else exporting.as_toml(published)
     if out is None:

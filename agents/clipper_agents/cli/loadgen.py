@@ -1,22 +1,22 @@
 """`clipper-stream loadgen`: load on a running pipeline, and a report."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.settings import Settings
     from clipper_loadgen import LoadPlan, LoadReport
     from clipper_topics.connection import KafkaConnection
 
 
+@with_deployment
 def loadgen(
+    deployment: DeploymentContext,
     application: Annotated[str, typer.Option(help="Application to ask.")],
     *,
     rate: Annotated[float, typer.Option(help="Queries a second, sent whatever the answers do.")] = 200.0,
@@ -50,9 +50,6 @@ def loadgen(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too; - prints it only.")
     ] = None,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Send queries to an application and report latency, throughput, default outputs and losses.
 
@@ -86,16 +83,16 @@ def loadgen(
         drain_s=drain_seconds,
         seed=seed,
     )
-    _show(_run(plan, settings_from(config, bootstrap, assignments)), json_file)
+    _show(_run(plan, deployment), json_file)
 
 
-def _run(plan: "LoadPlan", settings: "Settings") -> "LoadReport":
+def _run(plan: "LoadPlan", deployment: DeploymentContext) -> "LoadReport":
     from clipper_loadgen import run_load
     from clipper_loadgen.terminal import progress_bar
 
-    kafka = settings.connection(os.environ)
+    kafka = deployment.kafka
     with progress_bar(f"{plan.application}, {plan.mode}") as progress:
-        return _runner(kafka)(run_load(plan, kafka, settings.catalogue, progress))
+        return _runner(kafka)(run_load(plan, kafka, deployment.catalogue, progress))
 
 
 def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":

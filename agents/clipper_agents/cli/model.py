@@ -1,27 +1,14 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.change_output import (
-    ApplicationOption,
-    By,
-    Json,
-    Revision,
-    Why,
-    change,
-    lines_of,
-    signature,
-    state_of,
-    tell,
-)
+from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, Json, lines_of, with_change, with_deployment
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
 
 if TYPE_CHECKING:
     from clipper_agents.control.plan import Plan, Published
@@ -36,6 +23,10 @@ model.command("deploy", epilog="Example: clipper-stream model deploy svm:3 --uri
     deploy
 )
 
+ApplicationOption = Annotated[
+    str | None,
+    typer.Option("--application", "-a", metavar="NAME", help="The application; absent: the one that names the model."),
+]
 Ref = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version.")]
 Share = Annotated[float, typer.Option("--share", min=0.0, max=1.0, metavar="RATIO", help="Share of the queries.")]
 Automatic = Annotated[
@@ -47,15 +38,14 @@ Automatic = Annotated[
 
 
 @model.command("list", epilog="Example: clipper-stream model list --bootstrap localhost:9092")
-def list_models(
-    as_json: Json = False, config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None
-) -> None:
+@with_deployment
+def list_models(deployment: DeploymentContext, as_json: Json = False) -> None:
     """Print every version, how it runs, and where it is live or on trial."""
     import msgspec
 
     from clipper_agents.cli.registry_view import print_models, stages_of
 
-    published = state_of(settings_from(config, bootstrap, assignments)).manifests
+    published = deployment.control_state().manifests
     if not as_json:
         print_models(published)
         return
@@ -65,13 +55,8 @@ def list_models(
 
 
 @model.command("show", epilog="Example: clipper-stream model show svm:3")
-def show_model(
-    ref: Ref,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_deployment
+def show_model(deployment: DeploymentContext, ref: Ref, as_json: Json = False) -> None:
     """Print a version's manifest, its stages, and what its hosts say."""
     import msgspec
 
@@ -79,12 +64,11 @@ def show_model(
     from clipper_agents.control.errors import RefusedChange
     from clipper_agents.control.host_states import read_reports
 
-    settings = settings_from(config, bootstrap, assignments)
-    published = state_of(settings).manifests
+    published = deployment.control_state().manifests
     found = published.models.get(ref)
     if found is None:
         raise RefusedChange(f"no model {ref}; there are {', '.join(sorted(published.models)) or 'none'}")
-    reports = asyncio.run(read_reports(settings.connection(os.environ), settings.catalogue))
+    reports = asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
     hosts = [each for each in reports.values() if each.model == ref]
     stages = list(stages_of(published, ref))
     if as_json:
@@ -96,150 +80,82 @@ def show_model(
 
 
 @model.command("shadow", epilog="Example: clipper-stream model shadow svm:3 -a digits --share 0.2")
+@with_change
 def shadow_model(
+    change: ChangeRequest,
     ref: Ref,
     application: ApplicationOption = None,
     share: Share = 1.0,
     automatic: Automatic = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Have a version asked beside the candidates: its answers are scored, and never served or waited for."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    _change(
-        lambda published, name: rules.shadow(published, name, ref, share, automatic=automatic),
-        ref, application, why, by, revision, as_json, (config, bootstrap, assignments),
-    )  # fmt: skip
+    _make(change, ref, application, lambda now, name: changes.shadow(now, name, ref, share, automatic=automatic))
 
 
 @model.command("canary", epilog="Example: clipper-stream model canary svm:3 -a digits --share 0.05 --why 'less loss'")
+@with_change
 def canary_model(
+    change: ChangeRequest,
     ref: Ref,
     share: Share,
     application: ApplicationOption = None,
     automatic: Automatic = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Have a version answer a share of the queries instead of the policy's choice."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    _change(
-        lambda published, name: rules.canary(published, name, ref, share, automatic=automatic),
-        ref, application, why, by, revision, as_json, (config, bootstrap, assignments),
-    )  # fmt: skip
+    _make(change, ref, application, lambda now, name: changes.canary(now, name, ref, share, automatic=automatic))
 
 
 @model.command("promote", epilog="Example: clipper-stream model promote svm:3 -a digits --revision 8")
-def promote_model(
-    ref: Ref,
-    application: ApplicationOption = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_change
+def promote_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """Make a version on trial one of the application's candidates."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    _change(
-        lambda published, name: rules.promote(published, name, ref),
-        ref, application, why, by, revision, as_json, (config, bootstrap, assignments),
-    )  # fmt: skip
+    _make(change, ref, application, lambda now, name: changes.promote(now, name, ref))
 
 
 @model.command("abort", epilog="Example: clipper-stream model abort svm:3 -a digits --why 'too slow'")
-def abort_model(
-    ref: Ref,
-    application: ApplicationOption = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_change
+def abort_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """End a version's trial; its hosts end when no other application names it."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    _change(
-        lambda published, name: rules.abort(published, name, ref),
-        ref, application, why, by, revision, as_json, (config, bootstrap, assignments),
-    )  # fmt: skip
+    _make(change, ref, application, lambda now, name: changes.abort(now, name, ref))
 
 
 @model.command("retire", epilog="Example: clipper-stream model retire svm:1 -a digits")
-def retire_model(
-    ref: Ref,
-    application: ApplicationOption = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> None:
+@with_change
+def retire_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """Have an application ask a version no more; its hosts end when no other one names it."""
-    from clipper_agents.control import changes as rules
+    from clipper_agents.control import changes
 
-    _change(
-        lambda published, name: rules.retire(published, name, ref),
-        ref, application, why, by, revision, as_json, (config, bootstrap, assignments),
-    )  # fmt: skip
+    _make(change, ref, application, lambda now, name: changes.retire(now, name, ref))
 
 
 @model.command("rollback", epilog="Example: clipper-stream model rollback -a digits --why 'svm:3 is slow at night'")
+@with_change
 def rollback_models(
+    change: ChangeRequest,
     application: Annotated[str, typer.Option("--application", "-a", metavar="NAME", help="The application.")],
     to_revision: Annotated[
         int | None, typer.Option("--to-revision", metavar="N", min=1, help="Whose manifest; absent: before the last.")
     ] = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Undo the last change of an application, or all since a revision, with the selection state of then."""
     from clipper_agents.control.restore import restore_state
     from clipper_agents.control.rollback import roll_back
 
-    settings = settings_from(config, bootstrap, assignments)
-    seen = {} if revision is None else {application: revision}
-    done = asyncio.run(
-        roll_back(
-            settings.connection(os.environ),
-            settings.catalogue,
-            application,
-            to_revision,
-            signature(by, why),
-            restore=restore_state,
-            seen=seen,
-        )
-    )
-    if as_json:
-        tell(done.written, as_json=True)
-        return
-    for line in _rollback_lines(done):
-        print(line)
+    target = change.deployment.kafka, change.deployment.catalogue
+    seen = change.seen(application)
+    done = asyncio.run(roll_back(*target, application, to_revision, change.signature, restore=restore_state, seen=seen))
+    if change.as_json:
+        change.print(done.written)
+    else:
+        print(*_rollback_lines(done), sep="\n")
 
 
 def _rollback_lines(done: "RolledBack") -> list[str]:
@@ -254,23 +170,14 @@ def _rollback_lines(done: "RolledBack") -> list[str]:
     return [*lines, *lines_of(done.written), f"selection state {state}"]
 
 
-def _change(
-    rule: "Callable[[Published, str], Plan]",
-    ref: str,
-    application: str | None,
-    why: str,
-    by: str | None,
-    revision: int | None,
-    as_json: bool,
-    options: tuple[Any, Any, Any],
-) -> None:
-    """Apply a rule to the application that is meant."""
+def _make(change: ChangeRequest, ref: str, application: str | None, rule: "Callable[[Published, str], Plan]") -> None:
+    """Apply a rule to the application that is named, or else to the only one that names the version."""
     from clipper_agents.control.changes import application_of
     from clipper_agents.control.writer import check_seen
 
     def decide(state: "ControlState") -> "Plan":
         name = application or application_of(state.manifests, ref)
-        check_seen({} if revision is None else {name: revision}, state)
+        check_seen(change.seen(name), state)
         return rule(state.manifests, name)
 
-    tell(change(settings_from(*options), decide, signature(by, why)), as_json=as_json)
+    change.make(decide)

@@ -1,7 +1,6 @@
 """`clipper-stream model deploy`: a version, its hosts, and its place at an application."""
 
 import asyncio
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents import exits
-from clipper_agents.cli.change_output import By, Json, Revision, Why, change, signature, tell
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change
 
 if TYPE_CHECKING:
-    from clipper_agents.settings import Settings
     from clipper_topics.manifests import ModelManifest
 
 
@@ -39,7 +36,9 @@ class Dtype(StrEnum):
     json = "json"
 
 
+@with_change
 def deploy(
+    change: ChangeRequest,
     ref: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The new version.")],
     application: Annotated[str, typer.Option("--application", "-a", metavar="NAME", help="Who is going to ask it.")],
     *,
@@ -62,37 +61,27 @@ def deploy(
     wait_s: Annotated[
         float | None, typer.Option("--wait", metavar="SECONDS", min=0.1, help="Wait until a host of it is ready.")
     ] = None,
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Publish a version and give it to an application, first as a shadow.
 
     With --wait the exit code is 1 when a host fails, with its reason, or when none is ready in time.
     """
-    from clipper_agents.control import changes as rules
+    from clipper_agents.cli.model_options import shape_of
+    from clipper_agents.control import changes
     from clipper_agents.control.apply import pinned
 
-    row = {"shape": None if shape is None else _shape(shape), "dtype": None if dtype is None else dtype.value}
+    row = {"shape": shape_of(shape), "dtype": None if dtype is None else dtype.value}
     given = {"uri": uri, "runtime": runtime, "sha256": sha256, "replicas": replicas, "colocated": colocated}
     stated = {name: value for name, value in given.items() if value is not None}
-    settings = settings_from(config, bootstrap, assignments)
     (model,) = pinned([manifest_of(ref, stated, {k: v for k, v in row.items() if v is not None}, manifest)])
-    _ensure_topic(settings, model)
+    _ensure_topic(change.deployment, model)
     at = share if share is not None else 0.05 if stage is Stage.canary else 1.0
-    written = change(
-        settings,
-        lambda state: rules.deploy(state.manifests, application, model, stage.value, at, automatic=automatic),
-        signature(by, why),
-        {} if revision is None else {application: revision},
+    change.make(
+        lambda state: changes.deploy(state.manifests, application, model, stage.value, at, automatic=automatic),
+        application,
     )
-    tell(written, as_json=as_json)
     if wait_s is not None:
-        _wait(settings, model, wait_s)
+        _wait(change.deployment, model, wait_s)
 
 
 def manifest_of(ref: str, stated: dict[str, Any], row: dict[str, Any], file: Path | None = None) -> "ModelManifest":
@@ -145,34 +134,27 @@ def _table(file: Path, name: str, version: str) -> dict[str, Any]:
     return dict(found[0])
 
 
-def _shape(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--shape {text}: write numbers with commas between, for example 28,28") from error
-
-
-def _ensure_topic(settings: "Settings", model: "ModelManifest") -> None:
+def _ensure_topic(deployment: DeploymentContext, model: "ModelManifest") -> None:
     from clipper_agents.kafka.topics import ensure_topics
 
     asyncio.run(
         ensure_topics(
-            settings.connection(os.environ), settings.catalogue, [model], replication_factor=settings.kafka.replication
+            deployment.kafka, deployment.catalogue, [model], replication_factor=deployment.settings.kafka.replication
         )
     )
 
 
-def _wait(settings: "Settings", model: "ModelManifest", wait_s: float) -> None:
+def _wait(deployment: DeploymentContext, model: "ModelManifest", wait_s: float) -> None:
     from clipper_agents.cli.registry_view import report_line
     from clipper_agents.control.host_states import wait_for_host
 
     if model.colocated:
         print(f"model {model.ref} runs inside the routers: there is no host to wait for", file=sys.stderr)
         return
-    connection = settings.connection(os.environ)
+    connection = deployment.kafka
     ended = asyncio.run(
         wait_for_host(
-            connection, settings.catalogue, model.ref, wait_s, lambda each: print(report_line(each), file=sys.stderr)
+            connection, deployment.catalogue, model.ref, wait_s, lambda each: print(report_line(each), file=sys.stderr)
         )
     )
     if ended is None:

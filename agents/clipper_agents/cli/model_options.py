@@ -27,7 +27,7 @@ def shape_of(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.strip("[]() ").split(",") if part.strip()]
     except ValueError as error:
-        raise typer.BadParameter(f"--shape {text}: write lengths, as 64 or 28,28") from error
+        raise typer.BadParameter(f"--shape {text}: write numbers with commas between, for example 28,28") from error
 
 
 def parameters_of(text: str | None) -> dict[str, Any] | None:

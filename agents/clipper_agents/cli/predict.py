@@ -2,18 +2,19 @@
 
 import asyncio
 import json
-import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
 
 
+@with_deployment
 def predict(
+    deployment: DeploymentContext,
     application: Annotated[str, typer.Argument(help="Name of the application.")],
     input_json: Annotated[str, typer.Argument(metavar="INPUT_JSON", help="One row as JSON; - reads standard input.")],
     context: Context = None,
@@ -29,26 +30,24 @@ def predict(
         typer.Option("--feature", metavar="NUMBER", help="A number that a policy like lin_ucb chooses by; repeatable."),
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="Wait so many seconds at most.")] = 10.0,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Ask one question and print the answer as a line of JSON."""
     from clipper_stream.client.client import Client
     from clipper_stream.client.client_records import QueryOptions
 
-    settings = settings_from(config, bootstrap, assignments)
     row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
 
     async def ask() -> Any:
-        async with Client(settings.connection(os.environ), prefix=settings.kafka.prefix) as client:
+        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
             options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
             return await client.predict(application, row, timeout_s=timeout_s, **options)
 
     print(_shown(asyncio.run(ask())))
 
 
+@with_deployment
 def feedback(
+    deployment: DeploymentContext,
     query_id: Annotated[str, typer.Argument(help="The query_id of the answer.")],
     label: Annotated[
         str | None, typer.Option(metavar="JSON", help="The true output; what is no JSON counts as text.")
@@ -56,9 +55,6 @@ def feedback(
     loss: Annotated[float | None, typer.Option(min=0, max=1, help="Loss of the answer.")] = None,
     reward: Annotated[float | None, typer.Option(min=0, max=1, help="Reward of the answer.")] = None,
     context: Context = None,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Say what was true about a query: exactly one of --label, --loss and --reward."""
     from clipper_stream.client.client import Client
@@ -67,10 +63,9 @@ def feedback(
     truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if len(truth) != 1:
         raise typer.BadParameter("give exactly one of --label, --loss and --reward")
-    settings = settings_from(config, bootstrap, assignments)
 
     async def tell() -> None:
-        async with Client(settings.connection(os.environ), prefix=settings.kafka.prefix) as client:
+        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
             await client.feedback(query_id, context=context, **truth)
 
     asyncio.run(tell())

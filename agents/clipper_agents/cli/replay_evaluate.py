@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
 
 if TYPE_CHECKING:
     from clipper_agents.replay.span import Span
-    from clipper_agents.settings import Settings
     from clipper_topics.manifests import ApplicationManifest
 
 
+@with_deployment
 def evaluate(
+    deployment: DeploymentContext,
     application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
     candidates: Annotated[
         list[str],
@@ -60,9 +61,6 @@ def evaluate(
     offsets: Offsets = None,
     horizon: Horizon = None,
     processes: Processes = None,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Estimate what candidates would have lost on logged decisions, beside what was lost; lower is better.
 
@@ -80,14 +78,13 @@ def evaluate(
         raise typer.BadParameter("--offline: give the decisions with --log")
     if log is not None and (since or until or offsets or horizon):
         raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --offsets")
-    settings = settings_from(config, bootstrap, assignments)
     names = tuple(estimators or ESTIMATORS)
     question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=names)
-    span = span_from(since, until, offsets, horizon, settings.router.horizon_s)
-    with _decisions(settings, application, log, span, processes) as path, _working(f"evaluating {application}"):
+    span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
+    with _decisions(deployment, application, log, span, processes) as path, _working(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
         _check_application(application, opened.facts.application)
-        manifest = None if offline else _manifest(settings, application)
+        manifest = None if offline else _manifest(deployment, application)
         found = evaluate_file(opened, candidates, question, manifest, state)
     if report is not None:
         from clipper_stream.evaluation.report import write_page
@@ -111,7 +108,7 @@ def _check_application(asked: str, found: str) -> None:
 
 @contextmanager
 def _decisions(
-    settings: "Settings", application: str, log: Path | None, span: "Span", processes: int | None
+    deployment: DeploymentContext, application: str, log: Path | None, span: "Span", processes: int | None
 ) -> Iterator[Path]:
     """The file of the decisions; what is read from Kafka is kept in one for the time of the evaluation."""
     if log is not None:
@@ -122,7 +119,7 @@ def _decisions(
 
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"
-        source = asyncio.run(log_of(settings.connection(os.environ), settings.catalogue, application, span))
+        source = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span))
         with reading_bar(f"reading {application}") as (total, more):
             export_log(source, path, processes or os.cpu_count() or 1, total, more)
         yield path
@@ -141,8 +138,8 @@ def _working(description: str) -> Iterator[None]:
         yield
 
 
-def _manifest(settings: "Settings", application: str) -> "ApplicationManifest | None":
+def _manifest(deployment: DeploymentContext, application: str) -> "ApplicationManifest | None":
     from clipper_agents.control.state import read_manifests
 
-    found = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
+    found = asyncio.run(read_manifests(deployment.kafka, deployment.catalogue))
     return found.applications.get(application)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
 
 SHOWN = {
@@ -26,7 +26,9 @@ SHOWN = {
 """What the summary counts, with its words; the names are those in docs/reference/replay-files.md."""
 
 
+@with_deployment
 def export(
+    deployment: DeploymentContext,
     application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
     *,
     out: Annotated[
@@ -39,9 +41,6 @@ def export(
     inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
     processes: Processes = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
 
@@ -50,9 +49,8 @@ def export(
     from clipper_agents.replay.export import export_log
     from clipper_agents.replay.logs import log_of
 
-    settings = settings_from(config, bootstrap, assignments)
-    span = span_from(since, until, offsets, horizon, settings.router.horizon_s)
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
+    kafka, catalogue = deployment.kafka, deployment.catalogue
     log = asyncio.run(log_of(kafka, catalogue, application, span, inputs=inputs))
     with reading_bar(f"reading {application}") as (total, more):
         facts = export_log(log, out, processes or os.cpu_count() or 1, total, more)

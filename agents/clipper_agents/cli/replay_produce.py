@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import time
@@ -15,7 +14,7 @@ import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.dead_letters import since_ms
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.replay.merged_log import Range, Times
@@ -27,7 +26,9 @@ _SHOWN = 64
 """Of a progress bar: an update every so many records."""
 
 
+@with_deployment
 def produce(
+    deployment: DeploymentContext,
     *,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="From here on: 30m, 2h, 7d ago, or 2026-01-31T12:00:00.")
@@ -61,9 +62,6 @@ def produce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Send logged queries, and the feedback about them, again: to this deployment or another one.
 
@@ -72,9 +70,8 @@ def produce(
     from clipper_agents.replay.rerun import Place, RerunPlan, same_deployment
     from clipper_agents.replay.run_ids import new_run
 
-    settings = settings_from(config, bootstrap, assignments)
-    kafka, run = settings.connection(os.environ), new_run()
-    source = Place(kafka=kafka, prefix=settings.kafka.prefix)
+    kafka, run = deployment.kafka, new_run()
+    source = Place(kafka=kafka, prefix=deployment.prefix)
     target = Place(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to or source.prefix)
     plan = RerunPlan(
         source=source,

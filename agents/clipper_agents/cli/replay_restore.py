@@ -1,7 +1,6 @@
 """`clipper-stream replay restore`: set what an application has learned back to how it was at a time or an offset."""
 
 import asyncio
-import os
 import re
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -9,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.dead_letters import since_ms
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.plain_text import plain
 from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
     from clipper_agents.replay.state_at import StateAt
-    from clipper_agents.settings import Settings
     from clipper_topics.selection_rows import SavedRow
 
 
+@with_deployment
 def restore(
+    deployment: DeploymentContext,
     application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
     *,
     at: Annotated[
@@ -35,9 +35,6 @@ def restore(
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who; the user of this process by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Fold the logs up to a time or to offsets, and set the rows of all contexts to that, under traffic.
 
@@ -47,12 +44,11 @@ def restore(
         raise typer.BadParameter("give exactly one of --at and --offsets")
     at_ms = None if at is None else since_ms(at, time.time(), "--at")
     ends = offsets_of(offsets or "")
-    settings = settings_from(config, bootstrap, assignments)
-    found, before, plan = asyncio.run(_plan(settings, application, at_ms, ends, why, by))
-    _show(settings, found, before)
+    found, before, plan = asyncio.run(_plan(deployment, application, at_ms, ends, why, by))
+    _show(deployment, found, before)
     if dry_run:
         return
-    carry_out_if_wanted(settings, application, plan, yes=yes)
+    carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
 def offsets_of(text: str) -> dict[int, int]:
@@ -74,20 +70,20 @@ def offsets_of(text: str) -> dict[int, int]:
 
 
 async def _plan(
-    settings: "Settings", application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
+    deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
 ) -> "tuple[StateAt, list[SavedRow], Plan]":
     from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore, read_rows
     from clipper_agents.replay.state_at import state_at
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    found = await state_at(kafka, catalogue, application, settings.router.horizon_s, at_ms=at_ms, ends=ends)
+    kafka, catalogue = deployment.kafka, deployment.catalogue
+    found = await state_at(kafka, catalogue, application, deployment.settings.router.horizon_s, at_ms=at_ms, ends=ends)
     plan = await plan_restore(kafka, catalogue, application, found.rows, by or os_user(), why)
     before = plan.restore.before
     return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
 
 
-def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> None:
+def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRow]") -> None:
     """Weights without a context before and after, on standard error; how many contexts change."""
     from rich.console import Console
     from rich.table import Table
@@ -95,7 +91,7 @@ def _show(settings: "Settings", found: "StateAt", before: "list[SavedRow]") -> N
     from clipper_agents.control.selection_states import state_of_rows
     from clipper_agents.control.state import read_manifests
 
-    manifests = asyncio.run(read_manifests(settings.connection(os.environ), settings.catalogue))
+    manifests = asyncio.run(read_manifests(deployment.kafka, deployment.catalogue))
     manifest = manifests.applications.get(found.application)
     console = Console(stderr=True, highlight=False)
     table = Table(box=None, pad_edge=False)

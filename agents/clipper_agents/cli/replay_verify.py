@@ -1,12 +1,11 @@
 """`clipper-stream replay verify`: is the selection table what the logs lead to?"""
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.plain_text import plain
 
 if TYPE_CHECKING:
@@ -17,15 +16,14 @@ if TYPE_CHECKING:
     from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, ShownRow, Verification
 
 
+@with_deployment
 def verify(
+    deployment: DeploymentContext,
     application: Annotated[
         str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Fold the logs once more and compare with the stored selection table, bit for bit.
 
@@ -36,9 +34,8 @@ def verify(
     from clipper_agents import exits
     from clipper_agents.replay.verify import verify as verify_table
 
-    settings = settings_from(config, bootstrap, assignments)
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    found = asyncio.run(verify_table(kafka, catalogue, settings.router.horizon_s, application))
+    kafka, catalogue = deployment.kafka, deployment.catalogue
+    found = asyncio.run(verify_table(kafka, catalogue, deployment.settings.router.horizon_s, application))
     if as_json:
         print(msgspec.json.encode(found).decode())
     else:

@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.plain_text import plain
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import Plan
-    from clipper_agents.settings import Settings
     from clipper_stream.selection.state import SelectionState
     from clipper_topics.manifests import ApplicationManifest
     from clipper_topics.selection_rows import SavedRow
@@ -26,18 +24,16 @@ Application = Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of
 
 
 @selection.command("show", epilog="Example: clipper-stream selection show digits --context user-42")
+@with_deployment
 def show_selection(
+    deployment: DeploymentContext,
     application: Application,
     *,
     context: Annotated[str | None, typer.Option(metavar="TEXT", help="Of this context instead of all without.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Print totals and weights of the models, as the routers have stored them."""
-    settings = settings_from(config, bootstrap, assignments)
-    shown = asyncio.run(_look(settings, application, context))
+    shown = asyncio.run(_look(deployment, application, context))
     if as_json:
         typer.echo(json.dumps(shown))
     else:
@@ -45,22 +41,22 @@ def show_selection(
 
 
 @selection.command("export", epilog="Example: clipper-stream selection export digits > digits.json")
-def export_selection(
-    application: Application, config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None
-) -> None:
+@with_deployment
+def export_selection(deployment: DeploymentContext, application: Application) -> None:
     """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
     import msgspec
 
     from clipper_agents.control.selection_states import SavedState, read_rows
 
-    settings = settings_from(config, bootstrap, assignments)
-    rows = asyncio.run(read_rows(settings.connection(os.environ), settings.catalogue, application))
+    rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = SavedState(application=application, rows=rows)
     typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=1).decode())
 
 
 @selection.command("restore", epilog="Example: clipper-stream selection restore digits --revision 7")
+@with_deployment
 def restore_selection(
+    deployment: DeploymentContext,
     application: Application,
     *,
     revision: Annotated[
@@ -74,9 +70,6 @@ def restore_selection(
         str | None, typer.Option(metavar="ID", help="Finish this restore, which was broken off; with the same rows.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
 ) -> None:
     """Set the rows of all partitions and contexts back, under traffic; exactly one of --revision, --from, --undo.
 
@@ -84,15 +77,14 @@ def restore_selection(
     """
     if [revision is not None, file is not None, undo].count(True) != 1:
         raise typer.BadParameter("give exactly one of --revision, --from and --undo")
-    settings = settings_from(config, bootstrap, assignments)
-    plan = asyncio.run(_plan(settings, application, revision, file, why, by, resume))
+    plan = asyncio.run(_plan(deployment, application, revision, file, why, by, resume))
     saved = sum(len(_rows_in(value)) for value in plan.markers)
     typer.echo(f"{plan.restore_id}: {saved} rows in {len(plan.markers)} partitions", err=True)
-    carry_out_if_wanted(settings, application, plan, yes=yes)
+    carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
 async def _plan(
-    settings: "Settings",
+    deployment: DeploymentContext,
     application: str,
     revision: int | None,
     file: Path | None,
@@ -103,22 +95,22 @@ async def _plan(
     from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore, plan_resumed
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
-    undoes, rows = await _saved_rows(settings, application, revision, file, resume)
+    kafka, catalogue = deployment.kafka, deployment.catalogue
+    undoes, rows = await _saved_rows(deployment, application, revision, file, resume)
     if resume is not None:
         return await plan_resumed(kafka, catalogue, application, resume, rows)
     return await plan_restore(kafka, catalogue, application, rows, by or os_user(), why, undoes)
 
 
 async def _saved_rows(
-    settings: "Settings", application: str, revision: int | None, file: Path | None, resume: str | None
+    deployment: DeploymentContext, application: str, revision: int | None, file: Path | None, resume: str | None
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
     from clipper_agents.control.restore import read_restores, to_undo
     from clipper_agents.control.selection_states import read_change, read_state
     from clipper_agents.kafka.errors import NoSuchRestore
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    kafka, catalogue = deployment.kafka, deployment.catalogue
     if file is not None:
         return None, read_state(file, application)
     if revision is not None:
@@ -134,7 +126,7 @@ async def _saved_rows(
     return undone.restore_id, undone.restore.before or []
 
 
-def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *, yes: bool) -> None:
+def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "Plan", *, yes: bool) -> None:
     """Restore, after a question unless `yes`; print the id of the restore."""
     from clipper_agents.control.restore import carry_out
 
@@ -143,16 +135,16 @@ def carry_out_if_wanted(settings: "Settings", application: str, plan: "Plan", *,
             "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
         )
     if not yes:
-        typer.confirm(f"Set {application} of {settings.kafka.prefix} back?", abort=True, err=True)
-    asyncio.run(carry_out(settings.connection(os.environ), settings.catalogue, plan))
+        typer.confirm(f"Set {application} of {deployment.prefix} back?", abort=True, err=True)
+    asyncio.run(carry_out(deployment.kafka, deployment.catalogue, plan))
     typer.echo(plan.restore_id)
 
 
-async def _look(settings: "Settings", application: str, context: str | None) -> dict[str, Any]:
+async def _look(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
     from clipper_agents.control.selection_states import read_rows, state_of_rows
     from clipper_agents.control.state import read_manifests
 
-    kafka, catalogue = settings.connection(os.environ), settings.catalogue
+    kafka, catalogue = deployment.kafka, deployment.catalogue
     manifest = (await read_manifests(kafka, catalogue)).applications.get(application)
     rows = await read_rows(kafka, catalogue, application)
     state = state_of_rows(rows, context)

@@ -1,13 +1,12 @@
 """`clipper-stream status`: what an operator sees, from any machine that reaches Kafka."""
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipper_agents import exits
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.status.problems import Status
@@ -23,10 +22,9 @@ Metrics = Annotated[
 ]
 
 
+@with_deployment
 def status(
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
+    deployment: DeploymentContext,
     as_json: Json = False,
     most_lag: MostLag = 10_000,
     context: Context = None,
@@ -40,13 +38,12 @@ def status(
     from clipper_agents.status.collect import Wanted, read_status
     from clipper_agents.status.processes import configured_addresses
 
-    settings = settings_from(config, bootstrap, assignments)
     wanted = Wanted(
         context=context,
-        metrics=(*configured_addresses(settings), *(metrics or ())),
+        metrics=(*configured_addresses(deployment.settings), *(metrics or ())),
         read_comparisons=read_comparisons,
     )
-    found = asyncio.run(read_status(settings.connection(os.environ), settings.catalogue, wanted))
+    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, wanted))
     reasons = found.reasons(most_lag)
     _show(found, reasons, as_json)
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)

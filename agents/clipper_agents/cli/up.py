@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, LogLevel, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, LogLevel, with_configured_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
@@ -18,10 +17,9 @@ WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
 
 
+@with_configured_deployment
 def up(
-    config: ConfigFile = Path("clipper.toml"),
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
+    deployment: DeploymentContext,
     log_level: LogLevel = None,
     profile: Profile = False,
 ) -> None:
@@ -34,9 +32,8 @@ def up(
     from clipper_agents.supervisor.deployment import Deployment
 
     configure_logging(log_level, os.environ)
-    profiled = ["router.profile=true"] if profile else []
-    settings = settings_from(config, bootstrap, [*(assignments or ()), *profiled])
-    asyncio.run(serve(Deployment(settings, log_level=log_level)))
+    deployment = deployment.with_setting("router.profile=true") if profile else deployment
+    asyncio.run(serve(Deployment(deployment.settings, log_level=log_level)))
 
 
 async def serve(deployment: "Deployment") -> None:

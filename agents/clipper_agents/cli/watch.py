@@ -1,7 +1,6 @@
 """`clipper-stream watch`: what flows through applications, second by second."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
@@ -9,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.settings import Settings
     from clipper_agents.status.watch import Look
 
 Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
@@ -20,30 +18,24 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a second, fo
 Show = Callable[["Look"], None]
 
 
-def watch(
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-    application: Application = None,
-    as_json: Json = False,
-) -> None:
+@with_deployment
+def watch(deployment: DeploymentContext, application: Application = None, as_json: Json = False) -> None:
     """Show throughput, latency, defaults, versions, trials and events, each second, until Ctrl-C.
 
     In a pipe: a line an application and second. Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
     """
-    settings = settings_from(config, bootstrap, assignments)
-    view, show = _view(as_json, settings.kafka.prefix)
+    view, show = _view(as_json, deployment.prefix)
     with view:
-        asyncio.run(_watch(settings, application, show))
+        asyncio.run(_watch(deployment, application, show))
 
 
-async def _watch(settings: "Settings", application: str | None, show: Show) -> None:
+async def _watch(deployment: DeploymentContext, application: str | None, show: Show) -> None:
     from clipper_agents.status.watch import looks
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    found = looks(settings.connection(os.environ), settings.catalogue, application, ended.is_set)
+    found = looks(deployment.kafka, deployment.catalogue, application, ended.is_set)
     async with aclosing(found):  # the connection is closed before the event loop is
         async for look in found:
             show(look)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.options import Bootstrap, ConfigFile, LogLevel, Set, settings_from
+from clipper_agents.cli.deployment import DeploymentContext, LogLevel, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.settings import Settings
     from clipper_topics.connection import KafkaConnection
     from clipper_topics.manifests import ModelManifest
 
@@ -31,67 +30,61 @@ EndsWithStdin = Annotated[
 
 
 @worker.command(epilog="Example: clipper-stream worker router --instance router-a --config clipper.toml")
+@with_deployment
 def router(
+    deployment: DeploymentContext,
     instance: Instance,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
     log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a router: it reads queries, chooses models, answers and learns."""
     _prepare(log_level, ends_with_stdin)
-    settings = settings_from(config, bootstrap, assignments)
-    kafka = settings.connection(os.environ)
+    kafka = deployment.kafka
     if not _let_in(kafka):
         return
     from clipper_agents.router.app import run
 
-    run(settings.router_settings(instance, kafka))
+    run(deployment.settings.router_settings(instance, kafka))
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
+@with_deployment
 def host(
+    deployment: DeploymentContext,
     model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The model version to serve.")],
     instance: Instance,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
     log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
     _prepare(log_level, ends_with_stdin)
-    settings = settings_from(config, bootstrap, assignments)
-    kafka = settings.connection(os.environ)
+    kafka = deployment.kafka
     if not _let_in(kafka):
         return
-    declared = {each.ref: each for each in settings.models}
-    manifest = declared.get(model) or asyncio.run(_published(settings, model))
+    declared = {each.ref: each for each in deployment.settings.models}
+    manifest = declared.get(model) or asyncio.run(_published(deployment, model))
     from clipper_agents.host.app import run
 
-    run(settings.host_settings(instance, manifest, kafka))
+    run(deployment.settings.host_settings(instance, manifest, kafka))
 
 
 @worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")
+@with_deployment
 def steward(
+    deployment: DeploymentContext,
     instance: Instance = "steward",
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
     log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run the steward: it compares versions by their feedback, and steps up, promotes, aborts and retires them."""
     _prepare(log_level, ends_with_stdin)
-    settings = settings_from(config, bootstrap, assignments)
-    kafka = settings.connection(os.environ)
+    kafka = deployment.kafka
     if not _let_in(kafka):
         return
     from clipper_agents.rollout.control_changes import ControlChanges
     from clipper_agents.rollout.worker import run
 
-    run(settings.steward_settings(instance, kafka), ControlChanges(kafka, settings.catalogue))
+    run(deployment.settings.steward_settings(instance, kafka), ControlChanges(kafka, deployment.catalogue))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
@@ -112,11 +105,11 @@ def _let_in(kafka: "KafkaConnection") -> bool:
     return asyncio.run(wait_until_let_in(kafka))
 
 
-async def _published(settings: "Settings", ref: str) -> "ModelManifest":
+async def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":
     from clipper_agents.control.state import read_manifests
     from clipper_stream.errors import UnknownName
 
-    found = (await read_manifests(settings.connection(os.environ), settings.catalogue)).models
+    found = (await read_manifests(deployment.kafka, deployment.catalogue)).models
     if ref not in found:
         raise UnknownName(
             f"model {ref!r} is neither configured nor published; published: {', '.join(sorted(found)) or 'none'}"

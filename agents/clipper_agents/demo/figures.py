@@ -1,7 +1,7 @@
 """Four figures of a run. Imported when the traffic is over: matplotlib takes a second and 60 MB."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -13,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.result import DemoRecord
-from clipper_agents.demo.samples import DemoSample
+from clipper_agents.demo.samples import BatchTotals
 from clipper_stream.evaluation.report.plots import panels, png
-from clipper_stream.evaluation.report.style import COLOURS, PLOT
+from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, PLOT
 
 FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
@@ -41,32 +41,33 @@ def errors_figure(record: DemoRecord) -> Figure:
     left.set_title("Cumulative error")
     window = max(LEAST_WINDOW, round(WINDOW_SHARE * min(len(each.wrong) for each in record.scores.policies.values())))
     right.set_title(f"Error of the last {window} answers")
-    for axes, errors_of in ((left, cumulative), (right, partial(moving, window=window))):
-        for ref, outcomes in record.scores.models.items():
-            style: dict[str, Any] = {"color": _colour(record, ref), "lw": 1.3, "alpha": 0.9}
-            axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=f"{ref} alone", **style)
-        for policy, outcomes in record.scores.policies.items():
-            style = {"color": POLICY_COLOURS.get(policy, "black"), "lw": 2.6}
-            axes.plot(outcomes.queries / 1000, 100 * errors_of(outcomes.wrong), label=policy, **style)
+    scores, colours = record.scores, _model_colours(record)
+    lines = {**scores.policies, **{f"{ref} alone": scored for ref, scored in scores.models.items()}}
+    styles: dict[str, dict[str, Any]] = {
+        **{name: {"color": POLICY_COLOURS.get(name, "black"), "lw": 2.6, "zorder": 3} for name in scores.policies},
+        **{f"{ref} alone": {"color": colour, "lw": 1.3, "alpha": 0.9} for ref, colour in colours.items()},
+    }
+    for axes, of_last in ((left, record.plan.queries), (right, window)):
+        for name, scored in lines.items():
+            axes.plot(scored.queries / 1000, 100 * moving(scored.wrong, of_last), label=name, **styles[name])
         _shade(axes, record.plan)
         axes.set_ylabel("wrong answers, %")
         axes.set_yscale("symlog", linthresh=10)
         axes.set_yticks([0, 2, 4, 6, 8, 10, 20, 50, 100], labels=["0", "2", "4", "6", "8", "10", "20", "50", "100"])
         axes.set_ylim(0, 110)
-    handles, names = left.get_legend_handles_labels()
-    order = [*range(len(record.scores.models), len(handles)), *range(len(record.scores.models))]
-    figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside right center", fontsize=9)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return figure
 
 
 def weights_figure(record: DemoRecord) -> Figure:
     """Share of trust in each model over the run, stacked, a panel a policy."""
     figure, all_axes = panels(1, len(record.scores.policies), 3.9)
-    answered = np.array([sample.load.answered for sample in record.samples]) / 1000
+    colours = _model_colours(record)
+    answered = np.array([sample.answered for sample in record.samples]) / 1000
     for axes, policy in zip(all_axes, record.scores.policies, strict=True):
-        weights = [[sample.weights[policy].get(ref, 0.0) for sample in record.samples] for ref in record.scores.models]
-        colours = [_colour(record, ref) for ref in record.scores.models]
-        axes.stackplot(answered, weights, colors=colours, labels=list(record.scores.models), alpha=0.85, lw=0)
+        weights = [sample.weights(policy) for sample in record.samples]
+        shares = [[weight.get(ref, 0.0) for weight in weights] for ref in colours]
+        axes.stackplot(answered, shares, colors=list(colours.values()), labels=list(colours), alpha=0.85, lw=0)
         for edge in (record.plan.first_failed, record.plan.first_restored):
             axes.axvline(edge / 1000, color="white", lw=1.6)
             axes.axvline(edge / 1000, color="black", lw=1.2, ls=(0, (4, 3)))
@@ -83,14 +84,14 @@ def weights_figure(record: DemoRecord) -> Figure:
 def batches_figure(record: DemoRecord) -> Figure:
     """Batch limits over time, and rows a batch between two samples."""
     figure, (left, right) = panels(1, 2, 3.7)
-    at_s = [sample.load.at_s for sample in record.samples]
+    at_s = [sample.at_s for sample in record.samples]
     left.set_title("Batch limit by AIMD: grows while batches are fast")
     right.set_title("Rows a batch, as they were")
-    for ref in record.scores.models:
-        style: dict[str, Any] = {"color": _colour(record, ref), "lw": 1.7}
-        limits = [sample.batches[ref].limit or float("nan") for sample in record.samples]  # 0: none said yet
-        left.step(at_s, limits, where="post", label=ref, **style)
-        right.plot(at_s, mean_rows(record.samples, ref), **style)
+    for ref, colour in _model_colours(record).items():
+        batches = [sample.batches(ref) for sample in record.samples]
+        limits = [one.limit or float("nan") for one in batches]  # 0: none said yet
+        left.step(at_s, limits, where="post", label=ref, color=colour, lw=1.7)
+        right.plot(at_s, mean_rows(batches), color=colour, lw=1.7)
     for axes, what in ((left, "rows a batch may have"), (right, "rows a batch, mean of a second")):
         axes.set_xlabel("time, s")
         axes.set_ylabel(what)
@@ -106,16 +107,14 @@ def latency_figure(record: DemoRecord) -> Figure:
     latencies_ms, seconds = 1000 * record.latencies_s[known], np.floor(record.sent_s[known]).astype(int)
     left.set_title("Latency by second")
     times = np.unique(seconds)
-    for share, colour in ((50, "#0072B2"), (99, "#D55E00")):
+    for share, colour in ((50, COLOURS[0]), (99, COLOURS[1])):
         values = [float(np.percentile(latencies_ms[seconds == second], share)) for second in times]
         left.plot(times, values, color=colour, lw=1.8, label=f"p{share}")
     right.set_title("All latencies")
-    right.plot(
-        np.sort(latencies_ms), 100 * (np.arange(len(latencies_ms)) + 1) / max(1, len(latencies_ms)), color="#0072B2"
-    )
+    right.plot(np.sort(latencies_ms), np.linspace(0, 100, len(latencies_ms)), color=COLOURS[0])
     objective = record.plan.objective_ms
-    left.axhline(objective, color="#555555", lw=1, ls=(0, (4, 3)), label=f"objective, {objective} ms")
-    right.axvline(objective, color="#555555", lw=1, ls=(0, (4, 3)))
+    left.axhline(objective, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)), label=f"objective, {objective} ms")
+    right.axvline(objective, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
     left.set_xlabel("time, s")
     left.set_ylabel("send to answer, ms")
     left.set_yscale("log")
@@ -132,12 +131,6 @@ def latency_figure(record: DemoRecord) -> Figure:
     return figure
 
 
-def cumulative(wrong: Any) -> FloatArray:
-    """Share of wrong answers up to each one."""
-    shares: FloatArray = np.cumsum(wrong) / (np.arange(len(wrong)) + 1)
-    return shares
-
-
 def moving(wrong: Any, window: int) -> FloatArray:
     """Share of wrong answers among the last ones up to each one; of fewer at the beginning.
 
@@ -151,21 +144,17 @@ def moving(wrong: Any, window: int) -> FloatArray:
     return shares
 
 
-def mean_rows(samples: Sequence[DemoSample], ref: str) -> list[float]:
+def mean_rows(totals: Sequence[BatchTotals]) -> FloatArray:
     """Mean rows of the batches since the sample before; NaN where there were none."""
-    means, rows, count = [], 0.0, 0.0
-    for sample in samples:
-        batches = sample.batches[ref]
-        ran = batches.count - count
-        means.append((batches.rows - rows) / ran if ran > 0 else float("nan"))
-        rows, count = batches.rows, batches.count
-    return means
+    rows = np.diff([one.rows for one in totals], prepend=0.0)
+    counts = np.diff([one.count for one in totals], prepend=0.0)
+    return np.where(counts > 0, rows / np.maximum(counts, 1), np.nan)
 
 
-def _colour(record: DemoRecord, ref: str) -> str:
-    """The model's colour; the one that fails has the warmest."""
-    others = [model for model in record.scores.models if model != record.scores.broken]
-    return FAILURE_COLOUR if ref == record.scores.broken else OTHER_COLOURS[others.index(ref) % len(OTHER_COLOURS)]
+def _model_colours(record: DemoRecord) -> dict[str, str]:
+    """Colour by model; the one that fails has the warmest."""
+    others = cycle(OTHER_COLOURS)
+    return {ref: FAILURE_COLOUR if ref == record.scores.broken else next(others) for ref in record.scores.models}
 
 
 def _shade(axes: Axes, plan: DemoPlan) -> None:

@@ -126,7 +126,7 @@ def demo_result(
         cache={"lookups": int(last.lookups), "hits": int(last.hits)},
         batch={
             ref: {"mean": round(batches.mean, 2), "max": batches.largest, "limit_final": batches.limit}
-            for ref, batches in last.batches.items()
+            for ref, batches in ((model.ref, last.batches(model.ref)) for model in record.models)
         },
         broken_model=scores.broken,
         policies={policy: _errors(scored, record.plan) for policy, scored in scores.policies.items()},

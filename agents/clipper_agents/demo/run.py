@@ -9,27 +9,25 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipper_agents.demo.answers import AnswerLog
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.manifests import demo_settings
-from clipper_agents.demo.models import TrainedModel, best_of, train
+from clipper_agents.demo.models import best_of, train
 from clipper_agents.demo.plan import POLICIES, DemoPlan, application_of
 from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result, used_versions
-from clipper_agents.demo.samples import SAMPLE_EVERY_S, DemoSample, take_sample
+from clipper_agents.demo.samples import DemoSample, take_sample
 from clipper_agents.demo.scoring import score
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.replay.verify import verify
-from clipper_agents.settings import Settings, load_settings
+from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervised_process import Surroundings
-from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
-from clipper_topics.manifests import ModelManifest
+from clipper_loadgen import Dataset, LoadPlan, run_load
 
 MAX_OPEN = 64
 """Queries without an answer: four times what an idle machine has at the default rate. On a busy one the demo then
@@ -38,28 +36,13 @@ TICK_S = 0.02
 """Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
 PATIENCE_S = 20.0
 """Without an answer, though queries wait, until the run is given up: longer than a router needs to restart."""
+SAMPLE_EVERY_S = 1.0
+"""As often as routers report their weights."""
 COUNTED_WITHIN_S = 15.0
 """For the last feedback to reach the router's counters."""
 COMMITTED_WITHIN_S = 20.0
 """Offsets are committed a few seconds after their records were finished."""
 LOOK_S = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoWorld:
-    """A deployment, and what it serves.
-
-    Attributes:
-        deployment: Where the demo takes place.
-        models: Every model.
-        broken: The one that is to fail.
-        log: Observes the load.
-    """
-
-    deployment: Deployment
-    models: list[TrainedModel]
-    broken: TrainedModel
-    log: AnswerLog
 
 
 async def run_demo(
@@ -78,29 +61,48 @@ async def run_demo(
     """
     started_s = time.perf_counter()
     async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(_temporary_folder()))
-        overrides = await stack.enter_async_context(_own_topics(environ, folder))
+        temporary = tempfile.TemporaryDirectory(prefix="clipper-demo-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
         view.stage("training five models")
         digits = await asyncio.to_thread(load_digits, plan.seed)
         models = await asyncio.to_thread(train, digits, folder, plan.seed)
-        broken, flag = best_of(models), folder / "broken"
-        settings = demo_settings(plan, models, broken, flag, environ=environ, overrides=overrides)
+        overrides = await stack.enter_async_context(_own_topics(environ, folder))
+        settings = demo_settings(plan, models, folder / "broken", environ, overrides)
         view.stage("starting Kafka, the router and five model hosts")
+        surroundings = Surroundings(echo=echo)
         deployment = await stack.enter_async_context(
-            Deployment(settings, environ, log_level="info", surroundings=Surroundings(echo=echo))
+            Deployment(settings, environ, log_level="info", surroundings=surroundings)
         )
-        log = AnswerLog([model.ref for model in models], plan.queries, FaultSwitch(flag, plan))
-        world = DemoWorld(deployment=deployment, models=models, broken=broken, log=log)
-        pictures = draw_traffic(digits, plan.queries, plan.seed)
-        view.begin(plan, models, broken.ref)
+        view.begin(plan, models, best_of(models).ref)
         setup_s = time.perf_counter() - started_s
-        record = await _record(plan, world, pictures, view)
-        behind = await wait_committed(deployment, settings)
+        log = AnswerLog([model.ref for model in models], plan.queries, FaultSwitch(folder / "broken", plan))
+        samples: list[DemoSample] = []
+        sampling = asyncio.create_task(_sample(log, deployment, samples, view))
+        try:
+            load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
+            report = await run_load(load, deployment.connection, deployment.catalogue, observer=log)
+        finally:
+            sampling.cancel()
+            await asyncio.wait({sampling})
+        view.stage("waiting for the last feedback and the last commits")
+        samples.append(await _last_sample(log, deployment, report.feedback_sent))
+        behind = await wait_committed(deployment)
         view.stage("folding the logs again, to compare what was learned")
+        verification = await verify(deployment.connection, deployment.catalogue, settings.router.horizon_s)
+        run = await log.wait_begun()
+        record = DemoRecord(
+            plan=plan,
+            models=models,
+            load=report,
+            scores=score(log, run.labels or [], plan, best_of(models).ref),
+            samples=samples,
+            sent_s=run.ledger.due_times_s() - run.start_s,
+            latencies_s=run.ledger.latencies_s(),
+        )
         result = demo_result(
             record,
             uncommitted=behind,
-            verification=await verify(deployment.connection, deployment.catalogue, settings.router.horizon_s),
+            verification=verification,
             seconds=time.perf_counter() - started_s,
             setup_seconds=setup_s,
             versions=used_versions(embedded=deployment.broker is not None),
@@ -109,7 +111,7 @@ async def run_demo(
 
 
 def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
-    """The load of a demo: queries to the applications in turn, and the truth about each a while after its answer."""
+    """The load of a demo: queries to the applications in turn, and the true digit of each a while after its answer."""
     return LoadPlan(
         tuple(map(application_of, POLICIES)),
         mode="bounded",
@@ -128,55 +130,12 @@ def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
     )
 
 
-async def _record(plan: DemoPlan, world: DemoWorld, pictures: Dataset, view: DemoView) -> DemoRecord:
-    """Everything from the first query to the last feedback."""
-    deployment, log = world.deployment, world.log
-    samples: list[DemoSample] = []
-    sampling = asyncio.create_task(_sample(world, samples, view))
-    try:
-        load = await run_load(load_plan(plan, pictures), deployment.connection, deployment.catalogue, observer=log)
-    finally:
-        sampling.cancel()
-        await asyncio.wait({sampling})
-    view.stage("waiting for the last feedback and the last commits")
-    samples.append(await _last_sample(world, load))
-    run = await log.wait_begun()
-    ledger, labels = run.ledger, run.labels
-    assert labels is not None
-    return DemoRecord(
-        plan=plan,
-        models=world.models,
-        load=load,
-        scores=score(log, labels, plan, world.broken.ref),
-        samples=samples,
-        sent_s=ledger.due_times_s() - run.start_s,
-        latencies_s=ledger.latencies_s(),
-    )
-
-
-async def _sample(world: DemoWorld, samples: list[DemoSample], view: DemoView) -> None:
-    run = await world.log.wait_begun()
-    while True:
-        samples.append(await take_sample(world.deployment, run, world.log.models))
-        view.sample(samples[-1])
-        await asyncio.sleep(SAMPLE_EVERY_S)
-
-
-async def _last_sample(world: DemoWorld, load: LoadReport) -> DemoSample:
-    """A sample of when all feedback was counted, or of when that took too long."""
-    run, end_s = await world.log.wait_begun(), time.monotonic() + COUNTED_WITHIN_S
-    while True:
-        last = await take_sample(world.deployment, run, world.log.models)
-        if last.learned >= load.feedback_sent or time.monotonic() > end_s:
-            return last
-        await asyncio.sleep(LOOK_S)
-
-
-async def wait_committed(deployment: Deployment, settings: Settings) -> dict[str, int]:
+async def wait_committed(deployment: Deployment) -> dict[str, int]:
     """Wait until each worker's group has committed the ends of its topics; the records that are not, by topic."""
     catalogue, end_s = deployment.catalogue, time.monotonic() + COMMITTED_WITHIN_S
     groups = dict.fromkeys((catalogue.queries, catalogue.feedback, catalogue.outputs), catalogue.router_group)
-    groups |= {catalogue.requests(*_name(model)): catalogue.host_group(*_name(model)) for model in settings.models}
+    for model in deployment.settings.models:
+        groups[catalogue.requests(model.name, model.version)] = catalogue.host_group(model.name, model.version)
     while True:
         counts = {topic: await unread(deployment.connection, group, topic) for topic, group in groups.items()}
         behind = {topic: count for topic, count in counts.items() if count}
@@ -185,20 +144,34 @@ async def wait_committed(deployment: Deployment, settings: Settings) -> dict[str
         await asyncio.sleep(LOOK_S)
 
 
-def _name(model: ModelManifest) -> tuple[str, str]:
-    return model.name, model.version
+async def _sample(log: AnswerLog, deployment: Deployment, samples: list[DemoSample], view: DemoView) -> None:
+    run = await log.wait_begun()
+    while True:
+        samples.append(await take_sample(run, _ports(deployment)))
+        view.sample(samples[-1])
+        await asyncio.sleep(SAMPLE_EVERY_S)
 
 
-def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="clipper-demo-", ignore_cleanup_errors=True)
+async def _last_sample(log: AnswerLog, deployment: Deployment, feedback_sent: int) -> DemoSample:
+    """A sample of when all feedback was counted, or of when that took too long."""
+    run, end_s = await log.wait_begun(), time.monotonic() + COUNTED_WITHIN_S
+    while True:
+        last = await take_sample(run, _ports(deployment))
+        if last.learned >= feedback_sent or time.monotonic() > end_s:
+            return last
+        await asyncio.sleep(LOOK_S)
+
+
+def _ports(deployment: Deployment) -> list[int]:
+    return [child.metrics_port for child in deployment.children.values() if child.metrics_port is not None]
 
 
 @contextlib.asynccontextmanager
 async def _own_topics(environ: Mapping[str, str], folder: Path) -> AsyncIterator[dict[str, str]]:
-    """Settings for a deployment that leaves nothing behind.
+    """Settings with which a deployment leaves nothing behind.
 
-    Those of a given Kafka name topics with a prefix of their own, which are deleted at the end; an embedded Kafka goes
-    with its topics.
+    On a given Kafka the topics have a prefix of their own and are deleted at the end; an embedded Kafka goes with its
+    topics.
     """
     settings = load_settings(None, environ)
     if settings.kafka.bootstrap is None:
@@ -206,10 +179,7 @@ async def _own_topics(environ: Mapping[str, str], folder: Path) -> AsyncIterator
         return
     connection, prefix = settings.connection(environ), f"demo-{secrets.token_hex(4)}"
     try:
-        yield {
-            "kafka.prefix": prefix,
-            "router.data_dir": str(folder / "router"),
-            "host.data_dir": str(folder / "host"),
-        }
+        folders = {f"{section}.data_dir": str(folder / section) for section in ("router", "host")}
+        yield {"kafka.prefix": prefix, **folders}
     finally:
         await delete_topics(connection, list(await existing_topics(connection, prefix)))

@@ -2,19 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from clipper_agents.demo.plan import POLICIES, application_of
+from clipper_agents.demo.plan import application_of
 from clipper_agents.observability.exposition import Labels, Scrape, scrape
-from clipper_agents.supervisor.deployment import Deployment
 from clipper_loadgen.report import percentile_ms
 from clipper_loadgen.run import LoadRun
 
-SAMPLE_EVERY_S = 1.0
-"""As often as routers report their weights."""
 RECENT = 500
 """Queries that the percentiles of a sample are about: two seconds' worth."""
 
@@ -42,10 +39,11 @@ class BatchTotals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadProgress:
-    """How far a run is, by its own counts.
+class DemoSample:
+    """The run at one moment.
 
     Attributes:
+        metrics: Of all processes.
         at_s: Seconds since the first query was due.
         sent: Queries sent.
         answered: Queries answered.
@@ -54,6 +52,7 @@ class LoadProgress:
         p99_ms: Their 99th percentile.
     """
 
+    metrics: Scrape
     at_s: float
     sent: int
     answered: int
@@ -61,28 +60,34 @@ class LoadProgress:
     p50_ms: float | None = None
     p99_ms: float | None = None
 
+    def weights(self, policy: str) -> dict[str, float]:
+        """Share of trust in each model."""
+        return self.metrics.by("model", "clipper_selection_weight", application=application_of(policy))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoSample:
-    """The run at one moment.
+    def batches(self, ref: str) -> BatchTotals:
+        """The batches of a model, `name:version`."""
+        name, _, version = ref.partition(":")
+        labels = {"model": name, "version": version}
+        buckets = self.metrics.by("le", "clipper_batch_rows_bucket", **labels)
+        total = max(buckets.values(), default=0.0)
+        # counts are cumulative: the first bucket that holds everything is that of the largest
+        largest = min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0)
+        return BatchTotals(
+            rows=self.metrics.value("clipper_batch_rows_sum", **labels),
+            count=self.metrics.value("clipper_batch_rows_count", **labels),
+            largest=largest,
+            limit=self.metrics.value("clipper_batch_limit_rows", **labels),
+        )
 
-    Attributes:
-        load: How far the run is.
-        weights: Share of trust by policy and model.
-        batches: By model, `name:version`.
-        lookups: Rows looked up in the router's cache.
-        hits: Rows found there.
-        defaults: Default answers.
-        feedback: Feedback records read by the router, by outcome.
-    """
+    @property
+    def lookups(self) -> float:
+        """Rows looked up in the router's cache."""
+        return self.metrics.value("clipper_cache_lookups_total")
 
-    load: LoadProgress
-    weights: Mapping[str, Mapping[str, float]]
-    batches: Mapping[str, BatchTotals]
-    lookups: float
-    hits: float
-    defaults: float
-    feedback: Mapping[str, float]
+    @property
+    def hits(self) -> float:
+        """Rows found in the router's cache."""
+        return self.metrics.value("clipper_cache_hits_total")
 
     @property
     def hit_ratio(self) -> float:
@@ -90,18 +95,30 @@ class DemoSample:
         return self.hits / self.lookups if self.lookups else 0.0
 
     @property
+    def defaults(self) -> float:
+        """Default answers."""
+        return self.metrics.value("clipper_predictions_total", outcome="default")
+
+    @property
+    def feedback(self) -> dict[str, float]:
+        """Feedback records read by the router, by outcome."""
+        return self.metrics.by("outcome", "clipper_feedback_total")
+
+    @property
     def learned(self) -> float:
-        """Feedback records that the router has dealt with."""
+        """Feedback records read by the router."""
         return sum(self.feedback.values())
 
 
-def progress_of(run: LoadRun, now_s: float) -> LoadProgress:
-    """How far a run is now, by its clock."""
+async def take_sample(run: LoadRun, ports: Iterable[int]) -> DemoSample:
+    """A sample of now, from the metrics at these ports; one at which nobody serves is left out."""
+    metrics = await asyncio.to_thread(scrape_all, ports)
     ledger = run.ledger
     latencies_s = ledger.latencies_s(max(0, ledger.sent_count - RECENT))
     known = latencies_s[np.isfinite(latencies_s)]
-    return LoadProgress(
-        at_s=now_s - run.start_s,
+    return DemoSample(
+        metrics=metrics,
+        at_s=time.perf_counter() - run.start_s,
         sent=ledger.sent_count,
         answered=ledger.answered_count,
         feedback_sent=run.feedback_sent,
@@ -110,15 +127,8 @@ def progress_of(run: LoadRun, now_s: float) -> LoadProgress:
     )
 
 
-async def take_sample(deployment: Deployment, run: LoadRun, models: Iterable[str]) -> DemoSample:
-    """A sample of now; a process that does not serve at the moment is left out of it."""
-    ports = [child.metrics_port for child in deployment.children.values() if child.metrics_port is not None]
-    merged = await asyncio.to_thread(scrape_all, ports)
-    return sample_of(merged, models, progress_of(run, time.perf_counter()))
-
-
 def scrape_all(ports: Iterable[int]) -> Scrape:
-    """The samples of several processes in one; no two of them serve the same series."""
+    """The metrics of several processes in one; no two of them serve the same series."""
     samples: dict[tuple[str, Labels], float] = {}
     for port in ports:
         try:
@@ -126,34 +136,3 @@ def scrape_all(ports: Iterable[int]) -> Scrape:
         except OSError:
             continue
     return Scrape(samples)
-
-
-def sample_of(scraped: Scrape, models: Iterable[str], load: LoadProgress) -> DemoSample:
-    """A sample from the metrics of all processes."""
-    return DemoSample(
-        load=load,
-        weights={
-            policy: scraped.by("model", "clipper_selection_weight", application=application_of(policy))
-            for policy in POLICIES
-        },
-        batches={ref: _batches_of(scraped, ref) for ref in models},
-        lookups=scraped.value("clipper_cache_lookups_total"),
-        hits=scraped.value("clipper_cache_hits_total"),
-        defaults=scraped.value("clipper_predictions_total", outcome="default"),
-        feedback=scraped.by("outcome", "clipper_feedback_total"),
-    )
-
-
-def _batches_of(scraped: Scrape, ref: str) -> BatchTotals:
-    name, _, version = ref.partition(":")
-    labels = {"model": name, "version": version}
-    buckets = scraped.by("le", "clipper_batch_rows_bucket", **labels)
-    total = max(buckets.values(), default=0.0)
-    # counts are cumulative: the first bucket that holds everything is that of the largest
-    largest = min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0)
-    return BatchTotals(
-        rows=scraped.value("clipper_batch_rows_sum", **labels),
-        count=scraped.value("clipper_batch_rows_count", **labels),
-        largest=largest,
-        limit=scraped.value("clipper_batch_limit_rows", **labels),
-    )

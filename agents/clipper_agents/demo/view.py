@@ -1,7 +1,7 @@
 """What a demo shows meanwhile: a live view in a terminal, a line every few seconds elsewhere."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.plan import FAILED, PHASE_TITLES, RESTORED, DemoPlan
+from clipper_agents.demo.plan import FAILED, PHASE_TITLES, POLICIES, RESTORED, DemoPlan
 from clipper_agents.demo.samples import DemoSample
 
 REFRESH_PER_S = 4
@@ -53,8 +53,7 @@ class LineView:
     """A line every few seconds."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._plan = DemoPlan()
+        self._console, self._plan = console, DemoPlan()
         self._not_before_s = 0.0
 
     def stage(self, text: str) -> None:
@@ -70,29 +69,27 @@ class LineView:
         if time.monotonic() < self._not_before_s:
             return
         self._not_before_s = time.monotonic() + LINE_EVERY_S
-        load = sample.load
-        leaders = " ".join(f"{policy}={_heaviest(weights)}" for policy, weights in sample.weights.items())
+        leaders = " ".join(f"{policy}={_heaviest(sample.weights(policy))}" for policy in POLICIES)
         self.stage(
-            f"{load.answered:,}/{self._plan.queries:,} {PHASE_TITLES[_phase(sample, self._plan)]} {leaders} "
-            f"p50={_ms(load.p50_ms)} p99={_ms(load.p99_ms)} "
-            f"cached={sample.hit_ratio:.0%} defaults={sample.defaults:.0f} "
-            f"learned={sample.learned:,.0f}/{load.feedback_sent:,}"
+            f"{sample.answered:,}/{self._plan.queries:,} {PHASE_TITLES[_phase(sample, self._plan)]} {leaders} "
+            f"p50={_ms(sample.p50_ms)} p99={_ms(sample.p99_ms)} cached={sample.hit_ratio:.0%} "
+            f"defaults={sample.defaults:.0f} learned={sample.learned:,.0f}/{sample.feedback_sent:,}"
         )
 
 
 class LiveView:
-    """Progress, weights as bars, batches, and the numbers of the last second."""
+    """Progress, weights as bars, batches, and the numbers of the last seconds."""
 
     def __init__(self) -> None:
         self._stage, self._since_s = "starting", time.monotonic()
-        self._run: tuple[DemoPlan, Sequence[TrainedModel], str] | None = None
+        self._plan, self._models, self._broken = DemoPlan(), list[TrainedModel](), ""
         self._samples: list[DemoSample] = []
 
     def stage(self, text: str) -> None:
         self._stage, self._since_s = text, time.monotonic()
 
     def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str) -> None:
-        self._run = plan, models, broken
+        self._plan, self._models, self._broken = plan, list(models), broken
         self.stage(f"{plan.rate_per_s:g} queries a second to two applications; Ctrl-C ends everything")
 
     def sample(self, sample: DemoSample) -> None:
@@ -101,82 +98,58 @@ class LiveView:
     def render(self) -> RenderableType:
         """The view now."""
         body: RenderableType = Text(f"{self._stage}, {time.monotonic() - self._since_s:.0f} s")
-        if self._run is not None and self._samples:
-            body = Group(dashboard(*self._run, self._samples), Text(f"\n{self._stage}", style="dim"))
+        if self._samples:
+            parts = (self._progress(), Text(), self._model_table(), Text(), self._numbers())
+            body = Group(*parts, Text(f"\n{self._stage}", style="dim"))
         return Panel(body, title="clipper-stream demo", title_align="left", border_style="dim", padding=(1, 2))
 
-
-def dashboard(
-    plan: DemoPlan, models: Sequence[TrainedModel], broken: str, samples: Sequence[DemoSample]
-) -> RenderableType:
-    """The live view while queries flow.
-
-    Args:
-        plan: The run.
-        models: Every model.
-        broken: Reference of the one that fails.
-        samples: The latest samples, the newest last; at least one.
-    """
-    now = samples[-1]
-    failed = _phase(now, plan) == FAILED
-    return Group(
-        _progress(plan, now, broken),
-        Text(),
-        _models(models, broken, now, failed=failed),
-        Text(),
-        _numbers(samples),
-    )
-
-
-def _progress(plan: DemoPlan, now: DemoSample, broken: str) -> RenderableType:
-    phase = _phase(now, plan)
-    unusual = {FAILED: f"{broken} answers wrong digits", RESTORED: f"{broken} is whole again"}
-    line = Table.grid(padding=(0, 2))
-    line.add_row(
-        ProgressBar(total=plan.queries, completed=now.load.answered, width=40),
-        f"{now.load.answered:,} / {plan.queries:,}",
-        Text(f"{PHASE_TITLES[phase]}: {unusual.get(phase, 'all models whole')}", style=PHASE_STYLE[phase]),
-    )
-    return line
-
-
-def _models(models: Sequence[TrainedModel], broken: str, now: DemoSample, *, failed: bool) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("model")
-    table.add_column("error", justify="right")
-    for policy in now.weights:
-        table.add_column(f"weight, {policy}")
-    table.add_column("batch", justify="right")
-    table.add_column("limit", justify="right")
-    for model in models:
-        batches = now.batches[model.ref]
-        style = "bold red" if failed and model.ref == broken else ""
-        bars = [_bar(weights.get(model.ref, 0.0)) for weights in now.weights.values()]
-        table.add_row(
-            Text(model.name, style=style),
-            f"{model.validation_error:.1%}",
-            *bars,
-            f"{batches.mean:.1f}",
-            f"{batches.limit:.0f}",
+    def _progress(self) -> RenderableType:
+        now, phase = self._samples[-1], _phase(self._samples[-1], self._plan)
+        unusual = {FAILED: f"{self._broken} answers wrong digits", RESTORED: f"{self._broken} is whole again"}
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            ProgressBar(total=self._plan.queries, completed=now.answered, width=40),
+            f"{now.answered:,} / {self._plan.queries:,}",
+            Text(f"{PHASE_TITLES[phase]}: {unusual.get(phase, 'all models whole')}", style=PHASE_STYLE[phase]),
         )
-    return table
+        return line
 
+    def _model_table(self) -> RenderableType:
+        now = self._samples[-1]
+        failed = _phase(now, self._plan) == FAILED
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("model")
+        table.add_column("error", justify="right")
+        for policy in POLICIES:
+            table.add_column(f"weight, {policy}")
+        table.add_column("batch", justify="right")
+        table.add_column("limit", justify="right")
+        for model in self._models:
+            batches = now.batches(model.ref)
+            table.add_row(
+                Text(model.name, style="bold red" if failed and model.ref == self._broken else ""),
+                f"{model.validation_error:.1%}",
+                *(_bar(now.weights(policy).get(model.ref, 0.0)) for policy in POLICIES),
+                f"{batches.mean:.1f}",
+                f"{batches.limit:.0f}",
+            )
+        return table
 
-def _numbers(samples: Sequence[DemoSample]) -> RenderableType:
-    now, first, load = samples[-1], samples[0].load, samples[-1].load
-    took_s = load.at_s - first.at_s
-    rate = (load.answered - first.answered) / took_s if took_s else 0.0
-    cells = {
-        "throughput": f"{rate:,.0f} /s",
-        "latency p50": _ms(load.p50_ms),
-        "p99": _ms(load.p99_ms),
-        "cache hits": f"{now.hit_ratio:.1%}",
-        "defaults": f"{now.defaults:,.0f}",
-        "learned": f"{now.learned:,.0f}/{load.feedback_sent:,}",
-    }
-    grid = Table.grid(padding=(0, 3))
-    grid.add_row(*(Text.assemble((f"{name} ", "dim"), value) for name, value in cells.items()))
-    return grid
+    def _numbers(self) -> RenderableType:
+        first, now = self._samples[0], self._samples[-1]
+        took_s = now.at_s - first.at_s
+        rate = (now.answered - first.answered) / took_s if took_s else 0.0
+        cells = {
+            "throughput": f"{rate:,.0f} /s",
+            "latency p50": _ms(now.p50_ms),
+            "p99": _ms(now.p99_ms),
+            "cache hits": f"{now.hit_ratio:.1%}",
+            "defaults": f"{now.defaults:,.0f}",
+            "learned": f"{now.learned:,.0f}/{now.feedback_sent:,}",
+        }
+        grid = Table.grid(padding=(0, 3))
+        grid.add_row(*(Text.assemble((f"{name} ", "dim"), value) for name, value in cells.items()))
+        return grid
 
 
 def _bar(weight: float) -> Text:
@@ -185,10 +158,10 @@ def _bar(weight: float) -> Text:
 
 
 def _phase(sample: DemoSample, plan: DemoPlan) -> str:
-    return plan.phase_of(min(sample.load.sent, plan.queries - 1))
+    return plan.phase_of(min(sample.sent, plan.queries - 1))
 
 
-def _heaviest(weights: Mapping[str, float]) -> str:
+def _heaviest(weights: dict[str, float]) -> str:
     if not weights:
         return "-"
     ref = max(weights, key=lambda model: weights[model])

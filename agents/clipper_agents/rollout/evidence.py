@@ -11,10 +11,11 @@ from clipper_agents.rollout.comparison_spec import Watched
 from clipper_agents.rollout.decisions import Decision
 from clipper_agents.rollout.drift_monitor import Drifts, Place
 from clipper_agents.rollout.feedback_join import Join, Joined
-from clipper_agents.rollout.query_losses import answered, decided_by_chance, losses_of
+from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import Comparison, Standings, by_application
 from clipper_agents.router.feedback_step import decode_feedback
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -135,7 +136,8 @@ class Fold:
         if revision > self._revision(name):
             raise Ahead(name, revision)
         standings = self._standings.get(name)
-        if standings is None or not decided_by_chance(prediction):
+        asked = bool(prediction.models or prediction.missing)
+        if standings is None or not asked or not is_policy_choice(prediction):
             return False
         return revision >= standings.watched.since
 
@@ -155,14 +157,14 @@ class Fold:
         standings = self._standings.get(prediction.application)
         if standings is None:
             return None
-        watched = standings.watched
+        watched, decision = standings.watched, join(prediction, query.audit)
         try:
-            losses = losses_of(prediction, query.audit, feedback, watched.candidates, watched.loss)
+            losses = losses_of(decision, feedback_value(feedback), watched.candidates, watched.loss)
         except InvalidLabel:
             self.unusable["invalid"] += 1
             self._join.reopen(query)
             return None
-        drifts, refs = self._drifts.get(prediction.application), answered(prediction, query.audit)
+        drifts = self._drifts.get(prediction.application)
         self._join.close(query)
         standings.observe(prediction.policy.version, losses)
         if drifts is not None:
@@ -174,5 +176,6 @@ class Fold:
                 context=prediction.context,
                 revision=prediction.policy.version,
             )
-            self.detected += drifts.observe({ref: losses.models[ref] for ref in refs if ref in losses.models}, place)
+            given = {ref: losses.models[ref] for ref in decision.outputs if ref in losses.models}
+            self.detected += drifts.observe(given, place)
         return prediction.application

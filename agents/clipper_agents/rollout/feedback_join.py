@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clipper_stream.feedback.join import disagreement
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import Prediction
@@ -83,7 +84,7 @@ class Join:
         query = self._queries.get((partition, found.query_id))
         if query is None or query.prediction is None or query.done or query.feedback is not None:
             return None
-        if _disagrees(found, query.prediction):
+        if disagreement(found, query.prediction) is not None:
             return None
         query.feedback = found
         return _completed(query)
@@ -129,10 +130,3 @@ def _completed(query: Joined) -> Joined | None:
         return None
     query.done = True
     return query
-
-
-def _disagrees(found: Feedback, prediction: Prediction) -> bool:
-    return any(
-        said is not None and said != decided
-        for said, decided in ((found.application, prediction.application), (found.context, prediction.context))
-    )

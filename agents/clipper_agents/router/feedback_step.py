@@ -14,23 +14,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import msgspec
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import row_of, state_of
-from clipper_agents.router.prediction_records import NAMED
 from clipper_agents.router.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.update import LoggedDecision, fold
-from clipper_stream.feedback.values import GivenLoss, Label, Truth
+from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
+from clipper_stream.feedback.update import fold
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
-from clipper_topics.audit import Audit
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.logged import LoggedRecord, decode_audit, decode_prediction
-from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 from clipper_topics.selection_rows import SelectionRow, note_row, totals_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -85,45 +81,6 @@ def decode_feedback(record: Record) -> Feedback:
     return found
 
 
-def truth_of(found: Feedback) -> Truth:
-    """What the feedback says."""
-    if found.label is not msgspec.UNSET:
-        return Label(found.label)
-    if isinstance(found.loss, float | int):
-        return GivenLoss(float(found.loss))
-    assert isinstance(found.reward, float | int)
-    return GivenLoss.of_reward(float(found.reward))
-
-
-def decision_of(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
-    """What the logs say about a decision, as the library's learning step reads it.
-
-    A model that both name has said what the prediction says: its audit is of another router's decision, which came
-    second.
-    """
-    packed = prediction.outputs is not msgspec.UNSET
-    decided = _asked(prediction.models, prediction.missing)
-    besides = _asked(audit.models, audit.missing) if audit is not None else {}
-    asked = {**decided, **{ref: one for ref, one in besides.items() if ref not in decided}}
-    return LoggedDecision(
-        outputs={
-            ref: one.outputs if packed else one.output for ref, one in asked.items() if isinstance(one, ModelAnswer)
-        },
-        propensities={ref: one.propensity for ref, one in asked.items()},
-        served=tuple(ref for ref, one in decided.items() if one.served),
-        served_propensity=prediction.served_propensity,
-        answer=prediction.outputs if packed else prediction.output,
-        default=prediction.default,
-        several_rows=packed,
-        features=tuple(prediction.features),
-    )
-
-
-def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
-    asked: list[ModelAnswer | Missing] = [*models, *missing]
-    return {f"{one.model}:{one.version}": one for one in asked}
-
-
 def learn(
     feedback: list[tuple[Record, Feedback]],
     decisions: Mapping[str, LoggedRecord | None],
@@ -174,19 +131,19 @@ def _apply(
 ) -> None:
     prediction = decode_prediction(logged)
     known = application(prediction.application)
-    wrong = _disagreement(found, prediction)
+    wrong = disagreement(found, prediction)
     if wrong is not None:
         step.refuse(record, "invalid", UnusableFeedback(wrong))
         return
-    if known is None or prediction.policy is None or prediction.policy.name == NAMED:
+    if known is None or not is_policy_choice(prediction):
         step.credited[found.query_id] = record.offset
         step.count("unlearned")
         return
     key = (prediction.application, prediction.context)
     before = step.rows[key] if key in step.rows else row(key)
-    decision = decision_of(prediction, None if audit is None else decode_audit(audit))
+    decision = join(prediction, None if audit is None else decode_audit(audit))
     try:
-        learned = fold(state_of(before.totals), decision, truth_of(found), known.policy, known.loss)
+        learned = fold(state_of(before.totals), decision, feedback_value(found), known.policy, known.loss)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return
@@ -230,14 +187,6 @@ def _restore(
 
 
 _EMPTY = SelectionState()
-
-
-def _disagreement(found: Feedback, prediction: Prediction) -> str | None:
-    for name in ("application", "context"):
-        said, decided = getattr(found, name), getattr(prediction, name)
-        if said is not None and said != decided:
-            return f"{name} is {said!r}, but query {found.query_id!r} was about {decided!r}: correct it or leave it out"
-    return None
 
 
 def _orphan(found: Feedback, record: Record) -> str:

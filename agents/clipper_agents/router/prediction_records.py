@@ -10,7 +10,7 @@ from clipper_stream.query import Application, DecodedQuery, MissingModel, ModelU
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
-from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
+from clipper_topics.prediction import NAMED, Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 """Of a prediction; the key, which is the query's, needs room as well."""
@@ -154,10 +154,6 @@ def name_and_version(ref: str) -> tuple[str, str]:
     """The two halves of a model reference."""
     name, _, version = ref.partition(":")
     return name, version
-
-
-NAMED = "named"
-"""Stands for the policy in the decision about a query that named its models: such a decision is not learned from."""
 
 
 def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:

@@ -11,9 +11,7 @@ import numpy as np
 
 from clipper_stream.evaluation.estimators.propensity_matrices import scored_propensity
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
-
-NAMED = "named"
-"""What stands in the log in place of a policy where the query named its models."""
+from clipper_topics.prediction import NAMED
 
 
 class Known(NamedTuple):

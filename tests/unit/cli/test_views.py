@@ -89,7 +89,7 @@ def test_nothing_is_wider_than_a_hundred_columns_nor_lost_when_names_are_as_long
 
 
 def test_the_reference_shows_an_application_as_the_program_does() -> None:
-    page = (Path(__file__).parents[3] / "docs/reference/command-line.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
     assert "".join(f"    {line}\n" for line in (APPLICATION + CHANGES).splitlines()) in page
     assert "".join(f"    {line}\n" for line in LINES.splitlines()[:1]) in page
 

@@ -1,8 +1,10 @@
+import asyncio
+
 from doubles_demo import MODELS, PLAN, answer_to, begun_run
 
 from clipper_agents.demo.answers import UNANSWERED, DigitAnswer, ModelDigit
 from clipper_agents.demo.run import MAX_OPEN
-from clipper_agents.demo.samples import progress_of
+from clipper_agents.demo.samples import take_sample
 from clipper_loadgen.answers import decode_answer_as
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, Prediction
@@ -28,11 +30,11 @@ def test_the_model_breaks_before_the_first_query_of_the_failure_is_let_through(t
 
 def test_live_percentiles_are_about_the_latest_queries():
     run, _ = begun_run()
-    assert progress_of(run, 1.0).p50_ms is None
+    assert asyncio.run(take_sample(run, [])).p50_ms is None
     for query, latency_s in enumerate((0.010, 0.020, 0.030)):
         run.ledger.sent(query, began_s=1.0, now_s=1.0)
         run._on_answers([answer_to(run, query)], 1.0 + latency_s)
-    now = progress_of(run, 2.0)
+    now = asyncio.run(take_sample(run, []))
     assert (now.sent, now.answered, round(now.p50_ms)) == (3, 3, 20)
 
 

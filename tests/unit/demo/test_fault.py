@@ -56,7 +56,7 @@ def test_the_flag_exists_from_the_first_query_of_the_failure_to_the_last(tmp_pat
 
 def test_settings_declare_an_application_a_policy_over_all_models(model, tmp_path):
     overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
-    settings = demo_settings(PLAN, [model], model, tmp_path / "broken", environ={}, overrides=overrides)
+    settings = demo_settings(PLAN, [model], tmp_path / "broken", {}, overrides)
     assert [application.policy.name for application in settings.applications] == list(POLICIES)
     assert all(application.models == [model.ref] for application in settings.applications)
     assert settings.router.data_dir == str(tmp_path / "router")

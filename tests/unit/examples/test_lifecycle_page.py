@@ -75,7 +75,7 @@ def test_the_page_is_written_and_needs_nothing_but_itself(tmp_path: Path) -> Non
     assert balance.open == []
 
 
-def test_the_figure_is_an_element_with_a_mark_a_change_in_each_panel_and_text_that_can_be_found() -> None:
+def test_the_figure_has_a_mark_a_change_in_each_panel_and_text_to_search() -> None:
     page = render_lifecycle(CHANGES, samples(), "Digits")
     element = ET.fromstring(page[page.index("<svg") : page.index("</svg>") + len("</svg>")])
     marks = [each.get("id") for each in element.iter("g") if str(each.get("id")).startswith("change-")]

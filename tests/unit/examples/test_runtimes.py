@@ -83,7 +83,7 @@ def test_the_features_of_file_types_are_those_of_magika(example):
         assert found.tolist() == [*expected.beg, *expected.end]
 
 
-def test_the_configuration_of_file_types_is_accepted_and_its_model_loaded_as_a_host_does(example, tmp_path):
+def test_the_configuration_of_file_types_loads_its_model_as_a_host_does(example, tmp_path):
     (tmp_path / "clipper.toml").write_text(example("file_types").config())
     assert tomllib.loads((tmp_path / "clipper.toml").read_text())["model"][0]["runtime"] == "onnx"
     settings = load_settings(tmp_path / "clipper.toml", {})

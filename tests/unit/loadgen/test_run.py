@@ -95,5 +95,5 @@ def test_queries_and_feedback_go_to_several_applications_in_turn():
 
 
 @pytest.mark.parametrize("mode", ["bounded", "saturation"])
-def test_queries_may_gather_for_longer_where_a_latency_counts_from_when_they_were_sent(mode):
+def test_queries_may_gather_for_longer_in_modes_that_measure_from_the_sending(mode):
     assert LoadPlan("digits", mode=mode, linger_s=0.02).linger_s == 0.02

@@ -184,6 +184,22 @@ def test_a_feedback_that_came_before_its_query_was_an_orphan_as_the_dead_letters
     assert verified(at).equal
 
 
+def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one():
+    at = Deployment(manifest())
+    at.tell("early", 0)
+    at.learn()
+    at.ask("early")
+    at.tell("early")
+    at.learn()
+    letters = at.logs.topics[CATALOGUE.dead_letters, 0]
+    older = [
+        (name, content.replace(b"router.feedback_step", b"router.learning")) for name, content in letters[0].headers
+    ]
+    assert older != list(letters[0].headers)
+    letters[0] = dataclasses.replace(letters[0], headers=older)
+    assert verified(at).equal
+
+
 def test_a_feedback_that_counted_after_a_crash_behind_its_dead_letter_is_no_difference():
     at = Deployment(manifest())
     at.work(2)

@@ -3,8 +3,9 @@
 import pytest
 from doubles_steward import answered, audit_of, decided, missing
 
-from clipper_agents.rollout.query_losses import decided_by_chance, losses_of
+from clipper_agents.rollout.query_losses import losses_of
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.join import feedback_value, join
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import PolicyRef, Prediction
 
@@ -13,7 +14,7 @@ LABEL = Feedback(query_id="q", label=1)
 
 
 def losses(prediction, audit=None, feedback=LABEL, kind="zero_one"):
-    found = losses_of(prediction, audit, feedback, CANDIDATES, kind)
+    found = losses_of(join(prediction, audit), feedback_value(feedback), CANDIDATES, kind)
     return dict(found.models), found.answer
 
 
@@ -106,9 +107,16 @@ def test_a_trial_whose_outputs_have_another_form_than_the_label_has_lost():
     assert losses(canary, own, label, "absolute") == ({"new:1": 1.0, "a:1": 0.5}, 0.5)
 
 
-def test_queries_that_name_their_models_or_were_asked_of_nobody_were_not_decided_by_chance():
-    assert decided_by_chance(decided("q", answered("a:1", 1)))
-    named = decided("q", answered("a:1", 1))
-    named.policy = PolicyRef(name="named")
-    assert not decided_by_chance(named)
-    assert not decided_by_chance(decided("q", reason="arrived_late"))
+def test_of_a_version_in_prediction_and_audit_the_prediction_counts():
+    """The audit's output counted here, and the prediction's for the learner."""
+    prediction = decided("q", answered("a:1", 0), audited=True)
+    assert losses(prediction, audit_of("q", answered("a:1", 1), answered("new:1", 1))) == (
+        {"a:1": 1.0, "new:1": 0.0},
+        1.0,
+    )
+
+
+def test_feedback_that_the_learner_uses_counts_also_where_the_answer_cannot_be_compared():
+    unsure = decided("q", answered("a:1", 1.0), output="?", default=True, reason="low_confidence", audited=True)
+    beside = audit_of("q", answered("new:1", 0.5))
+    assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, None)

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_agents.router.feedback_step import OrphanFeedback, UnusableFeedback, learn
-from clipper_agents.router.prediction_records import NAMED
 from clipper_agents.router.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.logged import LoggedRecord
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
+from clipper_topics.prediction import NAMED, Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SavedRow, SelectionRow
 

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_agents.router import prediction_records as encoding
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.log import known_losses as scored
 from clipper_stream.evaluation.log.added_columns import with_column, with_values
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.known_losses import known_losses
@@ -53,10 +51,6 @@ def test_a_model_that_alone_did_not_answer_is_scored_with_the_probability_of_ser
 def test_a_query_that_named_its_models_is_no_evidence_about_a_policy():
     columns = logged([[1.0, 0.0]] * 2, [[1.0, NAN]] * 2, policies=("named", "exp3"), policy=[0, 1])
     assert known_losses(columns).weight.tolist() == [[0.0, 0.0], [1.0, 0.0]]
-
-
-def test_the_word_in_the_log_is_that_of_the_router():
-    assert scored.NAMED == encoding.NAMED
 
 
 def test_without_feedback_nothing_is_known():

@@ -1,0 +1,87 @@
+"""The join of a prediction, its audit and a feedback: what was decided, and what is known about it now.
+
+Rules of this file:
+- Learners, the rollout controller and `replay verify` join by these functions; the vectorised export of the logs is
+  held to them by a property test.
+- Where prediction and audit name one model, the prediction counts: it is what was served. The audit then belongs to the
+  decision of another router, which came second.
+- An output that a record leaves out is null; in a query of several rows it is a list without rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
+from clipper_topics.audit import Audit
+from clipper_topics.feedback import Feedback
+from clipper_topics.prediction import LOW_CONFIDENCE, NAMED, Missing, ModelAnswer, Prediction
+
+
+def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
+    """The decision as the learning step reads it: who was asked for the answer or for the log, and what each said.
+
+    Args:
+        prediction: The first one about the query.
+        audit: Models that were asked for the log only; None: nobody was, or nothing is known of it.
+
+    >>> asked = ModelAnswer(model="svm", version="1", propensity=0.5, output=3)
+    >>> join(Prediction(query_id="0-1", application="digits", output=3, models=[asked])).outputs
+    {'svm:1': 3}
+    """
+    several_rows = prediction.outputs is not UNSET
+    decided = _asked(prediction.models, prediction.missing)
+    asked = decided if audit is None else decided | _beside(decided, audit)
+    return LoggedDecision(
+        outputs={ref: _output(one, several_rows) for ref, one in asked.items() if isinstance(one, ModelAnswer)},
+        propensities={ref: one.propensity for ref, one in asked.items()},
+        served=tuple(ref for ref, one in decided.items() if one.served),
+        served_propensity=prediction.served_propensity,
+        answer=_output(prediction, several_rows),
+        default=prediction.default,
+        low_confidence=prediction.reason == LOW_CONFIDENCE,
+        several_rows=several_rows,
+        features=tuple(prediction.features),
+    )
+
+
+def feedback_value(feedback: Feedback) -> FeedbackValue:
+    """The label, or the loss of the answer, that a feedback gives; it was checked by `check_feedback`."""
+    if feedback.label is not UNSET:
+        return Label(feedback.label)
+    if isinstance(feedback.loss, float | int):
+        return GivenLoss(float(feedback.loss))
+    assert isinstance(feedback.reward, float | int)
+    return GivenLoss.of_reward(float(feedback.reward))
+
+
+def disagreement(feedback: Feedback, prediction: Prediction) -> str | None:
+    """Why a feedback cannot be about the decision, and what to do; None when application and context agree."""
+    for name in ("application", "context"):
+        said, decided = getattr(feedback, name), getattr(prediction, name)
+        if said is not None and said != decided:
+            about = f"query {feedback.query_id!r} was about {decided!r}"
+            return f"{name} is {said!r}, but {about}: correct it or leave it out"
+    return None
+
+
+def is_policy_choice(prediction: Prediction) -> bool:
+    """Whether a policy chose the models: an application that names its models chooses the queries as well."""
+    return prediction.policy is not None and prediction.policy.name != NAMED
+
+
+def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
+    asked: list[ModelAnswer | Missing] = [*models, *missing]
+    return {f"{one.model}:{one.version}": one for one in asked}
+
+
+def _beside(decided: dict[str, ModelAnswer | Missing], audit: Audit) -> dict[str, ModelAnswer | Missing]:
+    return {ref: one for ref, one in _asked(audit.models, audit.missing).items() if ref not in decided}
+
+
+def _output(record: ModelAnswer | Prediction, several_rows: bool) -> Any:
+    if several_rows:
+        return record.outputs if isinstance(record.outputs, list) else []
+    return None if record.output is UNSET else record.output
