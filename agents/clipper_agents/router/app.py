@@ -230,7 +230,7 @@ class RouterProcess:
         return table
 
     async def _restore(self, owned: set[int]) -> None:
-        """After the tables, before the inputs: manifests and totals followed, decisions and credits rebuilt."""
+        """Restore what is not in tables, before the inputs flow: manifests, totals, decisions and applied feedback."""
         for follower in self._followers:
             if not follower.started:
                 await self.app.add_runtime_dependency(follower)
@@ -241,7 +241,7 @@ class RouterProcess:
         self._keep_only(owned)
         self._selection.own(owned)
         await self._prediction_log.restore(owned, self._settings.horizon_s)
-        await self._feedback.rebuild_credits(owned, self._settings.horizon_s)
+        await self._feedback.rebuild_applied_feedback(owned, self._settings.horizon_s)
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()

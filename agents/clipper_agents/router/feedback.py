@@ -136,27 +136,27 @@ class FeedbackProcessor:
                 return False
             if last > position:
                 await self._selection.write(self._app.outbox, partition, step.rows, last)
-                self._decisions.of(partition).credit(step.credited.items(), last, time.time())
+                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, time.time())
             self._count(step, len(elsewhere))
             return True
 
-    async def rebuild_credits(self, partitions: Iterable[int], horizon_s: float) -> None:
+    async def rebuild_applied_feedback(self, partitions: Iterable[int], horizon_s: float) -> None:
         """Note again which feedback was counted, as far as the rows are: the fold without its effect on the rows."""
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in partitions:
-            done, position = self._decisions.of(partition).credited_upto, self._selection.position(partition)
+            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
-        await self._app.log_reader.read(starts, self._credit_read, ends, horizon_s)
+        await self._app.log_reader.read(starts, self._note_read, ends, horizon_s)
 
-    def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+    def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         found, _ = _decoded(record for record in records if not is_marker(record))
         lookup = self._look_up(tp.partition, found)
         step = self._step(tp.partition, self._split(tp.partition, found, lookup)[0], lookup)
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
-        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, at_s)
+        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     def _step(
         self,
@@ -170,7 +170,7 @@ class FeedbackProcessor:
             feedback,
             lookup.decisions,
             lookup.audits,
-            dict(zip(ids, self._decisions.of(partition).credits(ids), strict=True)),
+            dict(zip(ids, self._decisions.of(partition).applied_feedback(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
             self._registry.application,
             markers,
