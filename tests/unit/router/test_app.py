@@ -26,7 +26,7 @@ def test_every_part_is_built_without_a_broker(tmp_path):
 
 
 def test_feedback_is_read_from_the_beginning_where_nothing_was_learned():
-    """Whatever the group has committed: another router of its name may have, what stands in no row that was read here."""
+    """Another router of the same name may have committed feedback that is in no row that was read here."""
     router = SimpleNamespace(
         _settings=SimpleNamespace(catalogue=SimpleNamespace(feedback="feedback")),
         _selection=SimpleNamespace(position={0: 41, 1: -1}.__getitem__),
