@@ -26,7 +26,7 @@ import rig.one_thread  # noqa: F401 - before numpy is there
 from rig.conditions import load_average
 from rig.digit_models import DIGIT_MODELS, images
 from rig.engines import EngineRun, Feed, backlog, run_engine
-from rig.session import common_options, finish, parsed, rotated, said
+from rig.session import finish, parsed, result_options, rotated, said
 from rig.static_sweep import best_sizes, percentile_ms
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
@@ -40,7 +40,7 @@ OPEN_ROWS = 4 * MAX_ROWS
 LEARNED = ("quantile", "aimd")
 NONE, STATIC = "no batching", "static"
 NEAR_RATIO = 0.9
-QUICK = {"rounds": 1, "seconds": 0.8, "probe": 0.1, "first": 1.5}
+QUICK = {"rounds": 1, "seconds": 0.2, "probe": 0.03, "first": 0.3, "models": ["no-op", "linear SVM"]}
 MEASURES: Measures = {
     "rows/s": lambda run: run["rows_per_s"],
     "rows a batch": lambda run: run["mean_rows"],
@@ -161,7 +161,7 @@ def best_static(found: Summary, name: str, options: argparse.Namespace) -> float
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = result_options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each configuration in each round")
     parser.add_argument("--first", type=float, default=4.0, help="seconds for a learned limit to find its place")

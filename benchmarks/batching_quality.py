@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rig.session import common_options, finish, parsed
+from rig.session import finish, parsed, result_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
@@ -64,13 +64,15 @@ SCENARIOS = {
 
 
 def main() -> None:
-    options = parsed(common_options(__doc__), {})
+    parser = result_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parsed(parser, {"seeds": 1})
     runs = [
         {"round": seed, "system": f"{scenario}, {kind}", "model": name, **simulated(name, scenario, kind, seed)}
         for scenario in SCENARIOS
         for kind in ("fixed", "aimd", "quantile")
         for name in MODELS
-        for seed in range(1 if options.quick else 3)
+        for seed in range(options.seeds)
     ]
     found = summary(runs, MEASURES)
     show("median (least to most) of three models and three seeds", found, runs)
@@ -168,10 +170,6 @@ def targets(found: Summary) -> list[Target]:
             bound=0.95,
         ),
     ]
-
-
-def _target(what: str, value: float, sense: Any, bound: float) -> Target:
-    return Target(benchmark="C", what=f"simulated, aimd: {what}", value=value, sense=sense, bound=bound)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ The candidate *near* does the same for seven tenths of the queries and takes the
 rest; *far* takes the best model of each context always. Predictions are the cross-fitted means of `outcome.py`.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rig.full_information import Floats, Traffic, exploring, far, near
+from rig.session import page_options, parsed, write_page
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
@@ -31,7 +31,6 @@ from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import FEWEST_CARRYING, SupportSums
 
-SIZES = (300, 1_000, 5_000)
 LOGS = {"explores 5 %": (0.05, 0.0), "explores 20 %": (0.2, 0.0), "audits 5 %": (0.0, 0.05)}
 BLINDNESS = (0, 24, 36, 44, 50)
 """Pixels of the middle, of 64, that each model does not see."""
@@ -72,26 +71,21 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few seeds")
-    parser.add_argument("--page", type=Path, help="write the page, and its plot beside it")
-    options = parser.parse_args()
-    seeds = 5 if options.quick else 400
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 1_000, 5_000], help="decisions in a log")
+    options = parsed(parser, {"seeds": 2, "sizes": [300]})
     traffic = digits()
     drawn = draws(0, RESAMPLES)
-    rows = [row_of(traffic, setting, seeds, drawn) for setting in settings()]
+    rows = [row_of(traffic, setting, options.seeds, drawn) for setting in settings(options.sizes)]
     lines = [*by_estimator(rows), "", *by_interval(rows), "", *conclusions(rows)]
     print("\n".join(lines))
     if options.page is not None:
         plotted = options.page.with_suffix(".svg")
         plot(rows, plotted)
-        generated = "<!-- Generated: python benchmarks/coverage.py --page benchmarks/results/coverage.md -->"
-        asked = "\n".join((__doc__ or "").splitlines()[6:])
-        head = (
-            f"# How often intervals cover\n\n{generated}\n\n{seeds} seeds a row, by `benchmarks/coverage.py`.\n"
-            f"{asked}\n\n![Coverage by the number of decisions that carry the estimate]({plotted.name})\n"
-        )
-        options.page.write_text("\n".join([head, *lines]) + "\n")
+        made = f"{options.seeds} seeds a row, by `benchmarks/coverage.py`."
+        picture = f"![Coverage by the number of decisions that carry the estimate]({plotted.name})\n"
+        write_page(options.page, "How often intervals cover", "", made, __doc__, [picture, *lines])
 
 
 def digits() -> Traffic:
@@ -113,10 +107,10 @@ def digits() -> Traffic:
     return Traffic(losses=np.column_stack(losses).astype(float), context=context)
 
 
-def settings() -> Iterator[Setting]:
+def settings(sizes: list[int]) -> Iterator[Setting]:
     for candidate in ("near", "far"):
         for log in LOGS:
-            for decisions in SIZES:
+            for decisions in sizes:
                 yield Setting(decisions, log, candidate)
 
 

@@ -31,7 +31,7 @@ import rig.one_thread  # noqa: F401 - before numpy is there
 from rig.conditions import load_average
 from rig.digit_models import images, plain_linear_svm
 from rig.engines import EngineRun, Feed, asked, backlog, run_engine
-from rig.session import common_options, finish, parsed, rotated, said
+from rig.session import finish, parsed, result_options, rotated, said
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
@@ -50,7 +50,7 @@ MEASURES: Measures = {
     "row p99 ms": lambda run: run["p99_ms"],
     "rows/s on a backlog": lambda run: run["backlog_per_s"],
 }
-QUICK = {"rounds": 1, "seconds": 1.0, "delays_ms": [0.0, 2.0, 10.0]}
+QUICK = {"rounds": 1, "seconds": 0.4, "delays_ms": [0.0, 2.0]}
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def targets(found: Summary) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = result_options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=4000.0, help="rows a second")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each delay in each round")

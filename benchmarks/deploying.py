@@ -22,7 +22,7 @@ from rig.configurations import application, model, written
 from rig.measuring import loaded, rows
 from rig.metrics import counters
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.session import Session, finish, parsed, rotated, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import Place, pipeline
 from rig.targets import Target
@@ -38,7 +38,7 @@ from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManife
 OBJECTIVE_MS = 250
 NAME = "steady"
 QUIET, DEPLOYING = "quiet", "deploying"
-QUICK = {"rounds": 1, "seconds": 15.0, "warmup": 2.0}
+QUICK = {"rounds": 1, "seconds": 4.0, "warmup": 0.5}
 COUNTED = {"rebalances": ("clipper_rebalances_total",)}
 POLL_S = 0.2
 MEASURES: Measures = {
@@ -177,7 +177,7 @@ def targets(found: Summary) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=200.0, help="queries a second")
     parser.add_argument("--seconds", type=float, default=45.0, help="of measured load in each half")

@@ -9,11 +9,11 @@ then, losses of another mean until it does, 2,000 at most. `labels`: losses of 0
 distribution with a standard deviation of 0.1, cut to [0, 1]. False are detections before the jump.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
+
+from rig.session import page_options, parsed
 
 from clipper_stream.drift.detector import Detector
 from clipper_stream.drift.river_detectors import DETECTORS, make_spec
@@ -49,12 +49,12 @@ def first(detector: Detector, kind: str, draws: random.Random, mean: float, most
     return next((at for at in range(1, most + 1) if detector.update(losses(kind, draws, mean))), None)
 
 
-def delays_of(kind: str, name: str, after: float, seeds: int) -> tuple[int, list[int | None]]:
+def delays_of(kind: str, name: str, after: float, seeds: int, stationary: int) -> tuple[int, list[int | None]]:
     """Sequences with a false detection, and the delay of each of the others."""
     false, delays = 0, list[int | None]()
     for seed in range(seeds):
         detector, draws = make_spec(name, {}, "zero_one").make(), random.Random(f"{kind} {after} {seed}")
-        if first(detector, kind, draws, BEFORE, STATIONARY) is not None:
+        if first(detector, kind, draws, BEFORE, stationary) is not None:
             false += 1
         else:
             delays.append(first(detector, kind, draws, after, LONGEST))
@@ -76,12 +76,13 @@ def us_a_loss(kind: str, name: str) -> float:
     return (time.process_time() - began_s) / len(values) * 1e6
 
 
-def rows(seeds: int) -> Iterator[str]:
+def rows(seeds: int, stationary: int) -> Iterator[str]:
     assert set(DETECTORS) == {name for names in KINDS.values() for name in names}
     for kind, names in KINDS.items():
         for name in names:
             per_jump = [
-                delays_of(kind, name, after, max(2, seeds // 10) if name == "kswin" else seeds) for after in JUMPS
+                delays_of(kind, name, after, max(1, seeds // 10) if name == "kswin" else seeds, stationary)
+                for after in JUMPS
             ]
             false, all_of = sum(one[0] for one in per_jump), sum(one[0] + len(one[1]) for one in per_jump)
             cells = " | ".join(cell(delays) for _, delays in per_jump)
@@ -89,15 +90,14 @@ def rows(seeds: int) -> Iterator[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--seeds", type=int, default=60)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--page", type=Path)
-    chosen = options.parse_args()
-    found = "\n".join([HEADINGS, *rows(4 if chosen.quick else chosen.seeds)])
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--stationary", type=int, default=STATIONARY, help="losses before the jump")
+    options = parsed(parser, {"seeds": 1, "stationary": 300})
+    found = "\n".join([HEADINGS, *rows(options.seeds, options.stationary)])
     print(found)
-    if chosen.page is not None:
-        chosen.page.write_text(PAGE.format(table=found, longest=LONGEST, stationary=STATIONARY))
+    if options.page is not None:
+        options.page.write_text(PAGE.format(table=found, longest=LONGEST, stationary=options.stationary))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-from rig.session import common_options, finish, parsed
+from rig.session import finish, parsed, result_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
@@ -39,11 +39,14 @@ Work = Callable[[], Any]
 
 
 def main() -> None:
-    options = parsed(common_options(__doc__), {})
+    parser = result_options(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=20, help="of each work in a round, of which the fastest counts")
+    options = parsed(parser, {"rounds": 1, "repeats": 2})
     works = works_of(logged(1))
     runs = [
-        {"round": number, "system": name, "rate": DECISIONS / least_s(work, 3 if options.quick else 20)}
-        for number in range(1 if options.quick else 3)
+        {"round": number, "system": name, "rate": DECISIONS / least_s(work, options.repeats)}
+        for number in range(options.rounds)
         for name, work in works.items()
     ]
     found = summary(runs, MEASURES)

@@ -25,7 +25,7 @@ from rig.flood import produce_all
 from rig.measuring import loaded
 from rig.metrics import Counter, Growth, counters
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.session import Session, finish, parsed, rotated, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import HERE, Place, pipeline
 from rig.targets import Target
@@ -52,7 +52,7 @@ COUNTED: dict[str, Counter] = {
     "hits": ("clipper_cache_hits_total",),
     "coalesced": ("clipper_coalesced_total",),
 }
-QUICK = {"rounds": 1, "queries": 2_000, "recent": 1_000, "outstanding": 500}
+QUICK = {"rounds": 1, "queries": 600, "recent": 200, "outstanding": 100}
 
 
 def main() -> None:
@@ -151,7 +151,7 @@ def targets(found: Summary) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--queries", type=int, default=10_000, help="observations; half as many of feedback alone")
     parser.add_argument("--recent", type=int, default=3_000, help="repeats are drawn from so many queries before")

@@ -69,16 +69,22 @@ def _targets(targets: Iterable[Target]) -> Iterator[str]:
 
 
 def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """One table for each set of columns, in their order, without rows that have no figure."""
+    """One table for each set of columns, in the order in which they come."""
     columns: list[str] | None = None
-    for row, measures in summary.items():
-        cells = [_cell(measure) for measure in measures.values()]
-        if set(cells) == {"-"}:
-            continue
+    for row, measures in _rows(summary):
         if list(measures) != columns:
             columns = list(measures)
             yield from ("", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
-        yield f"| {row} | {' | '.join(cells)} |"
+        yield f"| {row} | {' | '.join(map(_cell, measures.values()))} |"
+
+
+def _rows(summary: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a summary, and those of the summaries inside it under the name of both."""
+    for row, measures in summary.items():
+        if all(isinstance(measure, dict) and "median" not in measure for measure in measures.values()):
+            yield from ((f"{row}, {inner}", found) for inner, found in measures.items())
+        else:
+            yield row, measures
 
 
 def _cell(value: Any) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from rig.measuring import loaded, rows
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.session import Session, finish, parsed, rotated, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import RIVAL_OF, SYSTEMS
 from rig.targets import Target
@@ -43,14 +43,22 @@ MEASURES: Measures = {
     "broker CPU": lambda run: run["broker_cpu"],
     "generator CPU": lambda run: run["generator_cpu"],
 }
-QUICK = {"rounds": 1, "queries": 8_000, "outstanding": 2_000, "seconds": 1.5, "warmup": 0.5, "rates": ["200", HALF]}
+QUICK = {
+    "rounds": 1,
+    "queries": 2_000,
+    "outstanding": 500,
+    "seconds": 0.4,
+    "warmup": 0.1,
+    "rates": ["200", HALF],
+    "warm": 0,
+}
 
 
 def main() -> None:
     options = arguments()
     runs: list[dict[str, Any]] = []
     with session(options) as here:
-        warm_broker(here)
+        warm_broker(here, options.warm)
         for number in range(options.rounds):
             for name in rotated(options.systems, number):
                 runs += [
@@ -145,7 +153,7 @@ def _target(found: Summary, name: str, load: str, measure: str, bound: float, pa
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rates", nargs="+", default=["200", "500", HALF], help="queries a second, or `half`")
     parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each rate")
@@ -153,6 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=80_000, help="to find saturation")
     parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer, at saturation")
     parser.add_argument("--encoding", choices=["json", "msgpack"], default="json")
+    parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     return parsed(parser, QUICK)
 

@@ -14,13 +14,12 @@ other probabilities than the candidate's. The candidate begins with nothing lear
 - bias: mean over the seeds of the estimate less the truth, and its standard error; RMSE: of one log's estimate.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from rig.session import page_options, parsed, write_page
 
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
@@ -28,7 +27,7 @@ from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
-from clipper_stream.evaluation.sequential.replay_loop import Run
+from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
 from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 
 MODELS = ("good:1", "middling:1", "bad:1")
@@ -52,7 +51,7 @@ LOGS = (
     Log("near certain", (0.02, 0.96, 0.02)),
     Log("near certain, a tenth audited", (0.02, 0.96, 0.02), 0.1),
 )
-Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[Run]]
+Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[ReplayRun]]
 WALKS: dict[str, Walk] = {
     "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log, MODELS)),
     "sequential DR, quantile 0": lambda log, candidate: sequential_dr([log], candidate),
@@ -62,19 +61,16 @@ WALKS: dict[str, Walk] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few seeds")
-    parser.add_argument("--page", type=Path, help="write the page here")
-    options = parser.parse_args()
-    seeds, rows = (3, 500) if options.quick else (60, 2_000)
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--rows", type=int, default=2_000, help="decisions in a log")
+    options = parsed(parser, {"seeds": 2, "rows": 400})
+    seeds, rows = options.seeds, options.rows
     lines = [*accuracy(seeds, rows), "", *speed(rows * 20)]
     print("\n".join(lines))
     if options.page is not None:
-        command = "python benchmarks/learning_candidates.py --page benchmarks/results/learning-candidates.md"
-        head = f"# Candidates that learn, estimated\n\n<!-- Generated: {command} -->\n"
-        asked = "\n".join((__doc__ or "").splitlines()[6:])
         made = f"{seeds} logs of {rows:,} decisions a row, by `benchmarks/learning_candidates.py`."
-        options.page.write_text("\n".join([head, made, asked, "", *lines]) + "\n")
+        write_page(options.page, "Candidates that learn, estimated", "", made, __doc__, lines)
 
 
 def accuracy(seeds: int, rows: int) -> Iterator[str]:
@@ -161,7 +157,7 @@ def online(candidate: LearningPolicy, rows: int, span_ms: int, seeds: int) -> li
     return [value(next(simulate([stream], candidate, seed=seed))) for seed, stream in enumerate(streams)]
 
 
-def value(run: Run) -> float:
+def value(run: ReplayRun) -> float:
     weight = run.denominator.sum()
     return float(run.numerator.sum() / weight) if weight else float("nan")
 

@@ -23,7 +23,7 @@ import numpy as np
 from rig.conditions import load_average
 from rig.flood import Progress, Record, default_ratio_of_last, flood
 from rig.processes import memory_mib_by_process
-from rig.session import Session, common_options, finish, parsed, said, session
+from rig.session import Session, finish, parsed, said, session, system_options
 from rig.summary import show
 from rig.systems import pipeline
 from rig.targets import Target
@@ -31,7 +31,7 @@ from rig.targets import Target
 from clipper_topics.codec import MSGPACK_HEADERS
 
 ROLES = ("router", "host")
-QUICK = {"queries": 150_000, "minutes": 0.6, "step": 30_000}
+QUICK = {"queries": 20_000, "minutes": 0.5, "step": 5_000, "every": 0.1, "outstanding": 2_000}
 FOUR_LE, ONE_BE = struct.Struct("<ffff"), struct.Struct(">f")
 Sample = dict[str, Any]
 
@@ -160,7 +160,7 @@ def targets(run: dict[str, Any]) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--queries", type=int, default=10_000_000)
     parser.add_argument("--minutes", type=float, default=8.0, help="send nothing after so many")
     parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer")

@@ -28,7 +28,7 @@ from rig.flood import Record, TopicEnd, default_ratio_of_last, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, said, session
+from rig.session import Session, finish, parsed, said, session, system_options
 from rig.summary import Measures, show, summary
 from rig.systems import Place, served, tables_of
 
@@ -50,7 +50,7 @@ MEASURES: Measures = {
     "read a second": lambda run: run.get("read_per_s"),
     "in recovery": lambda run: run.get("read_per_s_in_recovery"),
 }
-QUICK = {"rounds": 1, "decisions": 50_000, "feedback": 5_000}
+QUICK = {"rounds": 1, "decisions": 5_000, "feedback": 500}
 
 
 def main() -> None:
@@ -69,7 +69,8 @@ def restarts(here: Session, options: argparse.Namespace) -> list[dict[str, Any]]
     """Empty starts, then the records, then restarts with and without a data directory."""
     place, runs = here.place("recovery"), []
     asyncio.run(ensure_topics(place.connection, place.catalogue))
-    started(place)  # the first in a broker takes seconds longer
+    if not options.quick:
+        started(place)  # the first in a broker takes seconds longer
     for number in range(options.rounds):
         shutil.rmtree(tables_of(place), ignore_errors=True)
         runs.append(said({"round": number, "system": EMPTY, **started(place)}))
@@ -170,7 +171,7 @@ def query_id(partition: int, number: int) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--feedback", type=int, default=100_000)

@@ -13,7 +13,6 @@ and are charged the mean of their losses by weight: they see more, so they are n
 The best is the one model that loses least over all queries; in `abrupt` and `gradual` it is that of each query.
 """
 
-import argparse
 import io
 import json
 import os
@@ -28,6 +27,7 @@ import numpy as np
 from rig.conditions import cpu_model
 from rig.expected_regret import Measured, expectations, growth
 from rig.playing import cumulative_regret
+from rig.session import page_options, parsed, write_page
 from rig.worlds import LATE, Floats, World, worlds
 
 from clipper_stream.selection.registry import make_policy
@@ -73,15 +73,13 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few queries and seeds")
+    parser = page_options(__doc__)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--curves", type=Path, metavar="FOLDER", help="keep curves here, and take those that are there")
-    parser.add_argument("--page", type=Path, help="write the page here")
     parser.add_argument("--plot", action="store_true", help="and its plot beside it")
-    options = parser.parse_args()
-    queries, seeds = (1_000, 2) if options.quick else (options.queries, options.seeds)
+    options = parsed(parser, {"queries": 400, "seeds": 1})
+    queries, seeds = options.queries, options.seeds
     curves = {
         (world.name, label): found
         for number, world in enumerate(worlds(queries))
@@ -91,7 +89,12 @@ def main() -> None:
     lines = [*tables(curves, queries), *expected(measured, queries), *prices()]
     print("\n".join(lines))
     if options.page is not None:
-        options.page.write_text("\n".join([*head(queries, seeds), *lines]) + "\n")
+        made = (
+            f"{queries:,} queries, {seeds} seeds a row, simulated by `benchmarks/regret.py`. What follows from it is in"
+        )
+        made += "\n[which policy when](../../docs/explanation/which-policy-when.md).\n"
+        lines = ["![regret over queries, a panel a world](regret.svg)\n", *lines]
+        write_page(options.page, "Regret of the selection policies", " --plot", made, __doc__, lines)
         if options.plot:
             plot(measured, queries, options.page.with_suffix(".svg"))
 
@@ -132,18 +135,6 @@ def curve_of(run: Run) -> Floats:
 
 
 # --- showing ----------------------------------------------------------------------------------------------------------
-def head(queries: int, seeds: int) -> list[str]:
-    generated = "<!-- Generated: python benchmarks/regret.py --page benchmarks/results/regret.md --plot -->"
-    asked = "\n".join((__doc__ or "").splitlines()[7:])
-    return [
-        f"# Regret of the selection policies\n\n{generated}\n",
-        f"{queries:,} queries, {seeds} seeds a row, simulated by `benchmarks/regret.py`. What follows from it is in",
-        "[which policy when](../../docs/explanation/which-policy-when.md).\n",
-        asked,
-        "\n![regret over queries, a panel a world](regret.svg)\n",
-    ]
-
-
 def tables(curves: Mapping[tuple[str, str], Floats], queries: int) -> Iterator[str]:
     yield "`±` is the standard deviation over seeds. `growth` is the exponent over the last three quarters of the"
     yield "queries: 1 in proportion to them, 0.5 with their root, about 0.1 with their logarithm, 0 not at all.\n"

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from rig.decision_log import decisions, fill
-from rig.session import Session, common_options, finish, parsed, said, session
+from rig.session import Session, finish, parsed, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.targets import Target
 
@@ -114,10 +114,10 @@ def targets(found: Summary) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--decisions", type=int, default=2_000_000, help="in each log")
     parser.add_argument("--file-decisions", type=int, default=10_000_000, help="in the file")
-    return parsed(parser, {"decisions": 40_000, "file_decisions": 200_000})
+    return parsed(parser, {"decisions": 5_000, "file_decisions": 10_000})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 from rig.configurations import application, model, written
 from rig.measuring import loaded, rows
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.session import Session, finish, parsed, rotated, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import pipeline
 from rig.targets import Target
@@ -41,7 +41,7 @@ MEASURES: Measures = {
     "CPU µs a query": lambda run: run["system_cpu_us"],
     "broker CPU": lambda run: run["broker_cpu"],
 }
-QUICK = {"rounds": 1, "seconds": 1.5, "systems": ["hosts 1", "hosts 4"]}
+QUICK = {"rounds": 1, "seconds": 0.5, "systems": ["hosts 2", "routers 2"], "warm": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def main() -> None:
     options = arguments()
     runs: list[dict[str, Any]] = []
     with session(options) as here:
-        warm_broker(here)
+        warm_broker(here, options.warm)
         for number in range(options.rounds):
             for name in rotated(options.systems, 3 * number):
                 runs.append(said({"round": number, "system": name, **measured(name, number, here, options)}))  # noqa: PERF401
@@ -130,10 +130,11 @@ def targets(found: Summary) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=6.0, help="of queries at the models' limit")
     parser.add_argument("--outstanding", type=int, default=256, help="queries without an answer, for each model")
+    parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     parser.add_argument("--systems", nargs="+", choices=list(SIZES), default=list(SIZES))
     return parsed(parser, QUICK)
 

@@ -14,15 +14,14 @@ Counted are feedbacks of the application, about whichever query, from the trial'
 promotion of a version that is worse by more than the margin, and the abort of one that is not.
 """
 
-import argparse
 import math
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
+from rig.session import page_options, parsed, write_page
 
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.sequential_testing.betting import LARGEST_BET
@@ -48,20 +47,15 @@ class End(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few seeds")
-    parser.add_argument("--page", type=Path, help="write the page here")
-    options = parser.parse_args()
-    seeds = 5 if options.quick else 200
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=200)
+    options = parsed(parser, {"seeds": 1})
+    seeds = options.seeds
     lines = [*trials(seeds), "", *newcomers(seeds)]
     print("\n".join(lines))
     if options.page is not None:
-        generated = "<!-- Generated: python benchmarks/rollouts.py --page benchmarks/results/rollouts.md -->"
-        head = f"# How long a trial takes\n\n{generated}\n"
-        asked = "\n".join((__doc__ or "").splitlines()[6:])
-        options.page.write_text(
-            "\n".join([head, f"{seeds} seeds a row, simulated by `benchmarks/rollouts.py`.", asked, "", *lines]) + "\n"
-        )
+        made = f"{seeds} seeds a row, simulated by `benchmarks/rollouts.py`."
+        write_page(options.page, "How long a trial takes", "", made, __doc__, lines)
 
 
 def trials(seeds: int) -> Iterator[str]:

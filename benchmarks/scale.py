@@ -32,7 +32,7 @@ from rig.contexts import asked_ratio, learned_rows
 from rig.flood import produce_all
 from rig.measuring import loaded, rows
 from rig.processes import NotServing
-from rig.session import PARTITIONS, Session, common_options, finish, parsed, said, session
+from rig.session import PARTITIONS, Session, finish, parsed, said, session, system_options
 from rig.summary import Measures, Summary, median_of, row_of, show, summary
 from rig.systems import Place, pipeline
 
@@ -47,7 +47,7 @@ MEASURES: Measures = {
     "queries/s": lambda run: run["throughput_per_s"],
     "start, s": lambda run: run["start_s"],
 }
-QUICK = {"repeats": 1, "queries": 6_000, "contexts": [10, 20], "partitions": [1, 4], "models": [1, 4]}
+QUICK = {"repeats": 1, "queries": 1_000, "contexts": [1], "partitions": [8], "models": [4], "outstanding": 500}
 RIGHT_RATIO = 0.8
 """Of the answers, at least, from the model that the rows say is right; exp3 asks the others now and then."""
 
@@ -165,7 +165,7 @@ def _digits(value: float) -> float:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--contexts", type=int, nargs="*", default=[10, 100, 1_000], help="thousands")
     parser.add_argument("--partitions", type=int, nargs="*", default=[1, 4, 16, 64])
     parser.add_argument("--models", type=int, nargs="*", default=[1, 2, 4, 8, 16])

@@ -20,7 +20,7 @@ from rig.configurations import application, model, written
 from rig.decided import Decided, decisions, shares
 from rig.measuring import loaded, rows
 from rig.processes import NotServing
-from rig.session import Session, common_options, finish, parsed, rotated, said, session
+from rig.session import Session, finish, parsed, rotated, said, session, system_options
 from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import Place, pipeline
 from rig.targets import Target
@@ -30,7 +30,7 @@ from clipper_loadgen import LoadPlan
 
 OBJECTIVE_MS = 100
 BLOCKING, DEADLINE = "blocking", "deadline"
-QUICK = {"rounds": 1, "seconds": 2.0, "warmup": 0.5, "sizes": [1, 4, 16]}
+QUICK = {"rounds": 1, "seconds": 0.5, "warmup": 0.1, "sizes": [1, 4]}
 MEASURES: Measures = {
     "p50 ms": lambda run: run["p50_ms"],
     "p99 ms": lambda run: run["p99_ms"],
@@ -120,7 +120,7 @@ def targets(found: Summary, options: argparse.Namespace) -> list[Target]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = common_options(__doc__)
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=40.0, help="queries a second")
     parser.add_argument("--seconds", type=float, default=7.0, help="of measured load on each ensemble")

@@ -1,7 +1,7 @@
 """How many queries a second does a pipeline answer, and for how much CPU, beside other ways to do it with Kafka?
 
     python benchmarks/throughput.py --json throughput.json
-    python benchmarks/throughput.py --quick                       # six systems, about a minute
+    python benchmarks/throughput.py --quick                       # every rival and four of ours, about a minute
     python benchmarks/throughput.py --systems aiokafka separate-msgpack --rounds 3
 
 Every system reads the same queries (64 numbers as JSON, some also as msgpack) from a topic of four partitions, calls
@@ -19,22 +19,18 @@ there are more. Afterwards every prediction is read: missing, duplicate and wron
 """
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from rig.backlog import PARTITIONS
 from rig.competing import competed, warm_up
-from rig.conditions import conditions
 from rig.contenders import Contender, contenders
 from rig.environments import RIVALS
 from rig.processes import Cpus
-from rig.session import said, session
+from rig.session import finish, parsed, said, session, system_options
 from rig.standing import show_standing, standing, throughput_targets
-from rig.targets import show_targets
 
-QUICK = ("aiokafka", "aiokafka-msgpack", "faust", "colocated-json", "separate-msgpack", "packed-msgpack")
-QUICK_RECORDS, LEAST_RECORDS = 20_000, 2_000
+OURS_IN_QUICK = ("colocated-json", "separate-msgpack", "cached-90-json", "packed-msgpack")
+QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000
 LEAST_AHEAD = 2.5
 """A backlog has at least so many times the queries that are left out at each end."""
 
@@ -43,46 +39,36 @@ def main() -> None:
     options = arguments()
     cpus = Cpus.single(pin=options.pin)
     known = contenders(options.msgpack)
-    chosen = [known[name] for name in options.systems or known]
+    chosen = [known[name] for name in options.systems]
     runs = all_rounds(chosen, options, cpus)
     summary = standing(runs)
-    targets = throughput_targets(summary)
     show_standing(summary, runs, known)
-    show_targets(targets)
-    if options.json:
-        result = {
-            "conditions": stated(options, cpus, chosen),
-            "runs": runs,
-            "summary": summary,
-            "targets": [target.as_dict() for target in targets],
-        }
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    finish(options, runs, summary, throughput_targets(summary), cpus, **stated(cpus, chosen))
 
 
 def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
     """Every system in every round, in an order that turns; each run is told when it is done, for whoever waits."""
     runs = []
     with session(options, cpus) as here:
-        warm_up(here.place("warm-up", PARTITIONS), 20_000)
+        warm_up(here.place("warm-up", PARTITIONS), options.warm)
         for number in range(options.rounds):
             for each in chosen[:: -1 if number % 2 else 1]:
                 place = here.place(f"t{number}-{each.name}", PARTITIONS)
-                records = records_of(each, options.records)
+                records = records_of(each, options)
                 runs.append(said({"round": number, **competed(each, place, here.broker, records, options)}))
     return runs
 
 
-def records_of(contender: Contender, most: int) -> int:
-    """Length of a system's backlog."""
-    return max(LEAST_RECORDS, round(most * contender.share), round(LEAST_AHEAD * contender.reads_ahead))
+def records_of(contender: Contender, options: argparse.Namespace) -> int:
+    """Length of a system's backlog; a smoke run has none long enough to tell its rate."""
+    ahead = 0 if options.quick else round(LEAST_AHEAD * contender.reads_ahead)
+    return max(LEAST_RECORDS, round(options.records * contender.share), ahead)
 
 
-def stated(options: argparse.Namespace, cpus: Cpus, chosen: list[Contender]) -> dict[str, Any]:
-    """The conditions, with the rivals' versions and the records of each system."""
-    settings = {name: value for name, value in vars(options).items() if name not in ("json", "logs")}
+def stated(cpus: Cpus, chosen: list[Contender]) -> dict[str, Any]:
+    """Further conditions: the CPUs of hosts, the rivals' versions, and what each system leaves out."""
     files = ("requirements.txt", "requirements-mlserver.txt")
     return {
-        **conditions(cpus, **settings),
         "host_cpus": sorted(cpus.hosts),
         "rivals": [line for name in files for line in (RIVALS / name).read_text().split()],
         "leaves_out": {each.name: each.leaves_out for each in chosen if each.leaves_out},
@@ -90,23 +76,21 @@ def stated(options: argparse.Namespace, cpus: Cpus, chosen: list[Contender]) -> 
 
 
 def arguments() -> argparse.Namespace:
-    names = list(contenders("msgpack"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = contenders("msgpack")
+    parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--records", type=int, default=200_000, help="largest backlog; slow systems get a share")
-    parser.add_argument("--systems", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--warm", type=int, default=20_000, help="queries written and read before the first system")
+    help_text = ", ".join(known)
+    parser.add_argument(
+        "--systems", nargs="+", choices=list(known), metavar="NAME", default=list(known), help=help_text
+    )
     help_text = "a row as its bytes, or as numbers"
     parser.add_argument("--msgpack", choices=["msgpack-bytes", "msgpack"], default="msgpack-bytes", help=help_text)
     parser.add_argument("--limit", type=float, default=40.0, help="seconds after which a system is stopped")
-    parser.add_argument("--quick", action="store_true", help=f"{len(QUICK)} systems, {QUICK_RECORDS:,} queries")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")
-    parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")
-    parser.add_argument("--json", type=Path, help="write conditions, runs, summary and targets here")
-    options = parser.parse_args()
-    if options.quick:
-        options.records, options.systems = QUICK_RECORDS, options.systems or list(QUICK)
-    return options
+    quick = [name for name, each in known.items() if not each.config or name in OURS_IN_QUICK]
+    return parsed(parser, {"records": QUICK_RECORDS, "warm": 1_000, "systems": quick})
 
 
 if __name__ == "__main__":

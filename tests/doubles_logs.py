@@ -8,8 +8,9 @@ from doubles_deployment import Read
 from doubles_learning import prediction
 from doubles_streaming import record
 
+from clipper_agents.control.state import ControlState
 from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
+from clipper_agents.router.restore_markers import is_marker, read_markers
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -107,7 +108,7 @@ class Deployment:
 
     def __init__(self, *manifests, catalogue=CATALOGUE):
         self.logs, self.catalogue = MemoryLogs(catalogue), catalogue
-        self._applications, self._restores = {}, Restores(10**9)
+        self._applications, self._control = {}, ControlState()
         self._decided, self._credits, self.rows = {}, {}, {}
         self._manifests = {}
         for one in manifests:
@@ -141,7 +142,7 @@ class Deployment:
         for name, one in self._manifests.items():
             policy = make_policy(one.policy.name, one.policy.parameters)
             self._applications[name] = Application(name=name, candidates=(), policy=policy, loss=one.loss)
-        self._restores.take(self.logs.topics.get((self.catalogue.control, 0), []))
+        self._control.take(self.logs.topics.get((self.catalogue.control, 0), []))
 
     def restore(self, name, rows, restore_id="r-0000000000000001", partitions=None):
         """Declare a restore, and mark it."""
@@ -152,7 +153,7 @@ class Deployment:
         headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
         for number, value in enumerate(values):
             self.logs.append(self.catalogue.feedback, value, number, None, headers)
-        self._restores.take(self.logs.topics[self.catalogue.control, 0])
+        self._control.take(self.logs.topics[self.catalogue.control, 0])
 
     # --- applications -------------------------------------------------------------------------------------------
     def ask(self, query_id, application="app", partition=0, **changes):
@@ -175,7 +176,7 @@ class Deployment:
         if not records:
             return
         claims = [one for one in records if is_marker(one)]
-        markers, _ = read_markers(claims, self._restores.find, self.catalogue.partitions)
+        markers, _ = read_markers(claims, self._control.restores.get, self.catalogue.partitions)
         feedback = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
         ids = [said.query_id for _, said in feedback]
         step = learn(

@@ -254,6 +254,7 @@ def _add(
         sums = totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
         added = [1.0, loss, loss / propensity, 1.0 / propensity, *_moments(features, loss)]
         sums += [0.0] * (len(added) - len(sums))
+        added += [0.0] * (len(sums) - len(added))  # a sum of -0.0 becomes 0.0
         for index, value in enumerate(added):
             sums[index] += value
 

@@ -30,7 +30,8 @@ class Contender:
         share: Records as a share of the largest backlog, so that each run lasts some seconds.
         leaves_out: What ours does and this does not; empty for ours.
         script: Words after the interpreter of a rival's environment; empty for ours.
-        environment: Suffix of that environment.
+        package: What the rival imports.
+        environment: Suffix of the rival's environment.
         config: File in `configs/`; empty for rivals.
         settings: More of them, as for `clipper-stream up --set`.
         reads_ahead: Queries that it may have worked on beyond those answered: so many are left out at both ends of the
@@ -44,6 +45,7 @@ class Contender:
     share: float = 1.0
     leaves_out: str = ""
     script: tuple[str, ...] = ()
+    package: str = ""
     environment: str = ""
     config: str = ""
     settings: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Contender:
 def _loop(name: str, script: str, *words: str, share: float, encoding: str = "json", reads_ahead: int = 0) -> Contender:
     return Contender(
         name=name,
+        package="confluent_kafka" if name == "confluent" else "aiokafka",
         script=(str(RIVALS / script), *words),
         share=share,
         leaves_out=BARE,
@@ -63,9 +66,15 @@ def _loop(name: str, script: str, *words: str, share: float, encoding: str = "js
     )
 
 
-def _framework(name: str, script: str, share: float, leaves_out: str) -> Contender:
-    left_out = f"{FRAMEWORK}; {leaves_out}"
-    return Contender(name=name, script=(str(RIVALS / script),), share=share, leaves_out=left_out, shape=Shape())
+def _framework(name: str, script: str, package: str, share: float, leaves_out: str) -> Contender:
+    return Contender(
+        name=name,
+        script=(str(RIVALS / script),),
+        package=package,
+        share=share,
+        leaves_out=f"{FRAMEWORK}; {leaves_out}",
+        shape=Shape(),
+    )
 
 
 def contenders(msgpack: str) -> dict[str, Contender]:
@@ -81,6 +90,7 @@ def contenders(msgpack: str) -> dict[str, Contender]:
 def _rivals(msgpack: str) -> list[Contender]:
     take = Contender(
         name="faust",
+        package="faust",
         script=("-m", "faust", "-A", "faust_take", "worker", "-l", "warn", "--without-web"),
         share=0.1,
         leaves_out=f"{FRAMEWORK}; an exception loses a batch",
@@ -89,6 +99,7 @@ def _rivals(msgpack: str) -> list[Contender]:
     mlserver = Contender(
         name="mlserver",
         script=("-c", "from mlserver.cli import main; main()", "start", str(RIVALS / "mlserver_digits")),
+        package="mlserver",
         environment="-mlserver",
         share=0.025,
         leaves_out=f"{FRAMEWORK}; at most once: no group, no commits; other messages (V2)",
@@ -100,10 +111,12 @@ def _rivals(msgpack: str) -> list[Contender]:
         _loop("aiokafka", "aiokafka_loop.py", share=1.0, reads_ahead=LOOP_AHEAD),
         _loop("aiokafka-send", "aiokafka_loop.py", "send", share=0.5, reads_ahead=LOOP_AHEAD),
         _loop("aiokafka-msgpack", "aiokafka_loop.py", share=1.0, encoding=msgpack, reads_ahead=LOOP_AHEAD),
-        _framework("bytewax", "bytewax_flow.py", 1.0, "offsets in its own store, not in Kafka"),
-        _framework("quix", "quix_app.py", 0.25, "one row a model call"),
+        _framework("bytewax", "bytewax_flow.py", "bytewax", 1.0, "offsets in its own store, not in Kafka"),
+        _framework("quix", "quix_app.py", "quixstreams", 0.25, "one row a model call"),
         take,
-        _framework("faststream", "faststream_app.py", 0.4, "a batch goes to one partition, whatever the keys"),
+        _framework(
+            "faststream", "faststream_app.py", "faststream", 0.4, "a batch goes to one partition, whatever the keys"
+        ),
         mlserver,
     ]
 
@@ -151,7 +164,7 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
         words = [place.connection.bootstrap, place.catalogue.prefix, str(folder), str(contender.reads_ahead)]
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         return [sys.executable, *contender.script, *words], {**environ, "PYTHONPATH": path}
-    python = rival_python(contender.environment, install=install)
+    python = rival_python(contender.package, contender.environment, install=install)
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         environ.pop(name, None)
     command = [str(python), *contender.script]

@@ -52,8 +52,8 @@ class EngineRun:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows answered a second of wall time, without those of the first batch."""
-        return round(sum(batch.rows for batch in self.batches[1:]) / self.seconds, 1)
+        """Rows answered a second of wall time, without those of the first batch; 0 where there was no other."""
+        return 0.0 if not self.seconds else round(sum(batch.rows for batch in self.batches[1:]) / self.seconds, 1)
 
     def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int) -> None:
         if failed:

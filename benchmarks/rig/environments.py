@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 RIVALS = Path(__file__).resolve().parent.parent / "rivals"
@@ -13,10 +14,14 @@ class NotInstalled(RuntimeError):
     """The environment could not be made; the end of pip's own words says why."""
 
 
-def rival_python(suffix: str = "", *, install: bool = True) -> Path:
+def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Path:
     """The interpreter of `rivals/.venv{suffix}`, made or brought up to date from `requirements{suffix}.txt`.
 
+    Without that environment and without installing it is our own interpreter, where it has the rival's package: good
+    enough to see that the rival runs, not for figures, as versions differ.
+
     Args:
+        package: What the rival imports.
         suffix: Empty, or `-mlserver`.
         install: False: only what is there already.
 
@@ -27,8 +32,10 @@ def rival_python(suffix: str = "", *, install: bool = True) -> Path:
     folder = RIVALS / f".venv{suffix}"
     installed = folder / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted:
+        if not install and find_spec(package) is not None:
+            return Path(sys.executable)
         if not install:
-            raise NotInstalled(f"{folder.name} is not there, or made from other requirements: run without --no-install")
+            raise NotInstalled(f"{package} is not installed here, nor in {folder.name}: run without --no-install")
         print(f"installing {folder.name} (once) ...", file=sys.stderr, flush=True)
         _install(folder, RIVALS / f"requirements{suffix}.txt")
         installed.write_text(wanted)

@@ -76,13 +76,49 @@ def rotated(names: Sequence[str], by: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
-def common_options(question: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have."""
+def quick_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the option that every benchmark has; `parsed` reads it."""
     parser = argparse.ArgumentParser(description=question, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run of at most a minute: its numbers say nothing")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of some seconds: its numbers say nothing")
+    return parser
+
+
+def page_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of a benchmark whose result is a page."""
+    parser = quick_options(question)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page of the figures, and its plot beside")
+    return parser
+
+
+def write_page(path: Path, title: str, options: str, made: str, question: str | None, lines: Sequence[str]) -> None:
+    """Write a generated page: its title, the command that made it, what was asked, and the figures.
+
+    Args:
+        path: The page.
+        title: Its title.
+        options: Further words of the command.
+        made: How much was simulated, by what.
+        question: The benchmark's docstring, whose third paragraph and all after it say what is measured.
+        lines: The figures.
+    """
+    script = Path(sys.argv[0]).name
+    command = f"python benchmarks/{script} --page benchmarks/results/{path.name}{options}"
+    asked = "\n\n".join((question or "").rstrip("\n").split("\n\n")[2:])
+    path.write_text("\n".join([f"# {title}\n\n<!-- Generated: {command} -->\n", made, asked, "", *lines]) + "\n")
+
+
+def result_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of a benchmark that ends with `finish`."""
+    parser = quick_options(question)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, runs, summary and targets here")
+    return parser
+
+
+def system_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of a benchmark that runs systems on a broker."""
+    parser = result_options(question)
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, runs, summary and targets here")
     return parser
 
 
@@ -100,16 +136,22 @@ def said(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish(
-    options: argparse.Namespace, runs: list[dict[str, Any]], summary: Mapping[str, Any], targets: list[Target]
+    options: argparse.Namespace,
+    runs: list[dict[str, Any]],
+    summary: Mapping[str, Any],
+    targets: list[Target],
+    cpus: Cpus | None = None,
+    **further: Any,
 ) -> None:
-    """Show the targets, and write everything where it was asked for."""
+    """Show the targets, and write everything where it was asked for, with `further` conditions."""
     if targets:
         show_targets(targets)
     if options.json is None:
         return
     settings = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
+    cpus = cpus or Cpus.split(pin=getattr(options, "pin", True))
     result = {
-        "conditions": conditions(Cpus.split(pin=options.pin), **settings),
+        "conditions": {**conditions(cpus, **settings), **further},
         "runs": runs,
         "summary": summary,
         "targets": [target.as_dict() for target in targets],

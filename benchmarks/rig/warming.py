@@ -6,15 +6,17 @@ from rig.systems import SYSTEMS
 
 from clipper_loadgen import LoadPlan
 
-QUERIES, OUTSTANDING = 20_000, 4
-"""Some ten thousand requests of each kind: few queries outstanding make many requests of them."""
+OUTSTANDING = 4
+"""Few queries outstanding make many requests of them."""
 
 
-def warm_broker(here: Session) -> None:
+def warm_broker(here: Session, queries: int) -> None:
     """Queries through an echo, of which nothing is kept."""
+    if not queries:
+        return
     place = here.place("warm")
     plan = LoadPlan(
-        "digits", mode="saturation", queries=QUERIES, outstanding=OUTSTANDING, dataset=rows(QUERIES, seed=99)
+        "digits", mode="saturation", queries=queries, outstanding=OUTSTANDING, dataset=rows(queries, seed=99)
     )
     with SYSTEMS["echo"](place) as roots:
         loaded(plan, place, roots, here.broker)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import uvloop
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka import lean_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -88,8 +88,9 @@ class BareRouter:
     async def declare(self) -> None:
         """Know the applications and load the models."""
         models, applications = self.settings.models, self.settings.applications
-        self.registry.take(_record(key_of(each), codec.models.encode(each)) for each in models)
-        self.registry.take(_record(key_of(each), codec.applications.encode(each)) for each in applications)
+        topic = self.settings.catalogue.control
+        self.registry.take(_record(topic, key_of(each), codec.models.encode(each)) for each in models)
+        self.registry.take(_record(topic, key_of(each), codec.applications.encode(each)) for each in applications)
         for model in self.settings.models:
             await self.colocated.load(model)
             self.registry.reached(model.ref)
@@ -126,8 +127,8 @@ def _choice(application: Any, _partition: int, _context: str | None) -> Any:
     return application.policy.prepare(SelectionState(), application.refs)
 
 
-def _record(key: bytes, value: bytes) -> Any:
-    return SimpleNamespace(key=key, value=value, headers=())
+def _record(topic: str, key: bytes, value: bytes) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, len(key), len(value), ())
 
 
 async def main(config: Path, bootstrap: str, prefix: str, folder: Path, max_in_flight: int) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
-from clipper_stream.evaluation.log_summary import Outline
-from clipper_stream.evaluation.timeline import Sums
+from clipper_stream.evaluation.log_summary import LogOutline
+from clipper_stream.evaluation.timeline import BinnedSums
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class CandidateSums:
     """Sums of a candidate, or of what was logged.
 
     Attributes:
@@ -24,20 +24,15 @@ class Tally:
         spans: By span of time.
         contexts: By context; the last is for all that are not looked at.
         differences: To the logged loss, by context.
-
-    >>> Tally.__slots__[0]
-    'outline'
-
-    Source: none, sums.
     """
 
-    outline: Outline
+    outline: LogOutline
     models: tuple[str, ...]
     estimates: dict[str, BlockSums] = field(default_factory=dict)
     support: SupportSums | None = None
-    spans: Sums | None = None
-    contexts: Sums | None = None
-    differences: Sums | None = None
+    spans: BinnedSums | None = None
+    contexts: BinnedSums | None = None
+    differences: BinnedSums | None = None
 
     def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
         """Sums of one more chunk."""
@@ -58,19 +53,19 @@ class Tally:
             shares: Probability of serving each model, (n, M).
         """
         timeline, names = self.outline.timeline, self.outline.contexts
-        spans = Sums.of(timeline.span_of(columns.at_ms), timeline.spans, loss, weight, shares)
+        spans = BinnedSums.of(timeline.span_of(columns.at_ms), timeline.spans, loss, weight, shares)
         self.spans = spans if self.spans is None else self.spans.merged(spans)
-        place, bins = contexts_of(columns, names), len(names) + 1
+        place, bins = context_places(columns, names), len(names) + 1
         none = np.zeros((len(columns), 0))
-        contexts = Sums.of(place, bins, loss, weight, none)
+        contexts = BinnedSums.of(place, bins, loss, weight, none)
         self.contexts = contexts if self.contexts is None else self.contexts.merged(contexts)
         known = (weight > 0.0) & ~np.isnan(columns.answer_loss)
         apart = np.where(known, loss - weight * np.nan_to_num(columns.answer_loss), 0.0)
-        differences = Sums.of(place, bins, apart, np.where(known, weight, 0.0), none)
+        differences = BinnedSums.of(place, bins, apart, np.where(known, weight, 0.0), none)
         self.differences = differences if self.differences is None else self.differences.merged(differences)
 
 
-def contexts_of(columns: DecisionColumns, names: tuple[str | None, ...]) -> np.ndarray:
+def context_places(columns: DecisionColumns, names: tuple[str | None, ...]) -> np.ndarray:
     """Place of each decision's context among the names; the number of names for any other, (n,)."""
     place = {name: number for number, name in enumerate(names)}
     table = np.array([place.get(name, len(names)) for name in columns.contexts] or [0], np.int64)

@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.calibration import calibration
-from clipper_stream.evaluation.candidates.candidate import Candidate, SettledCandidate
+from clipper_stream.evaluation.candidates.candidate import Candidate, StationaryCandidate
 from clipper_stream.evaluation.candidates.ensemble import Ensemble
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.candidates.one_model import OneModel
 from clipper_stream.evaluation.estimators.bootstrap import draws
-from clipper_stream.evaluation.log_summary import Survey, survey
+from clipper_stream.evaluation.log_summary import LogSummary, calibration, summarize_log
 from clipper_stream.evaluation.question import Log, Question
-from clipper_stream.evaluation.replicates import walks
+from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
-from clipper_stream.evaluation.stationary import tally_settled
-from clipper_stream.evaluation.summarize import conclude_learning, conclude_logged, conclude_settled
+from clipper_stream.evaluation.stationary import sum_stationary
+from clipper_stream.evaluation.summarize import summarize_learning, summarize_logged, summarize_stationary
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
@@ -37,17 +36,17 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
     """
     if not candidates:
         raise InvalidSetting("no candidate: name a policy, a model or an ensemble")
-    found = survey(log, question)
+    found = summarize_log(log, question)
     drawn = draws(question.seed)
-    settled = [each for each in candidates if isinstance(each, SettledCandidate)]
-    logged, tallies = tally_settled(log, settled, question, found)
+    settled = [each for each in candidates if isinstance(each, StationaryCandidate)]
+    logged, tallies = sum_stationary(log, settled, question, found)
     results: dict[int, CandidateResult] = {}
     for each, tally in zip(settled, tallies, strict=True):
-        results[id(each)] = conclude_settled(each.name, _kind(each), tally, logged, question, drawn)
+        results[id(each)] = summarize_stationary(each.name, _kind(each), tally, logged, question, drawn)
     for learning in candidates:
         if isinstance(learning, LearningPolicy):
-            walked = walks(log, learning, question, found)
-            results[id(learning)] = conclude_learning(learning.name, walked, logged, question, found, drawn)
+            walked = run_replicates(log, learning, question, found)
+            results[id(learning)] = summarize_learning(learning.name, walked, logged, question, found, drawn)
     outline = found.outline
     return Evaluation(
         application=application,
@@ -56,7 +55,7 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         decisions=outline.decisions,
         with_feedback=found.used,
         confidence=question.confidence,
-        logged=conclude_logged(logged, question, drawn, outline.policies),
+        logged=summarize_logged(logged, question, drawn, outline.policies),
         candidates=tuple(results[id(each)] for each in candidates),
         calibration=calibration(found.usable(log)),
         notes=tuple(_notes(found, question)),
@@ -69,7 +68,7 @@ def _kind(candidate: Candidate) -> str:
     return "ensemble" if isinstance(candidate, Ensemble) else "fixed policy"
 
 
-def _notes(found: Survey, question: Question) -> Iterable[str]:
+def _notes(found: LogSummary, question: Question) -> Iterable[str]:
     yield found.censored.sentence + "."
     for warning in found.censored.warnings:
         yield warning + "."

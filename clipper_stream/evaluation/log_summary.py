@@ -7,7 +7,7 @@ Rules of this file:
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +16,17 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.censored_feedback import Censored, mature, weights_of
 from clipper_stream.evaluation.estimators.contexts import Contexts
 from clipper_stream.evaluation.estimators.feedback_delays import Delays
-from clipper_stream.evaluation.estimators.outcome_model import Outcome, OutcomeSums
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeModel, OutcomeSums
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
 from clipper_stream.evaluation.log.known_losses import by_policy
 from clipper_stream.evaluation.question import Log, Question
+from clipper_stream.evaluation.results import CalibrationBin
 from clipper_stream.evaluation.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class LogOutline:
     """Names and times of a log.
 
     Attributes:
@@ -37,10 +38,8 @@ class Outline:
         now_ms: The last that was heard of anything, milliseconds since the epoch.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> outline(lambda: [logged([[1.0]], [[0.0]], at_ms=[7])], Question()).timeline.since_ms
+    >>> outline_log(lambda: [logged([[1.0]], [[0.0]], at_ms=[7])], Question()).timeline.since_ms
     7
-
-    Source: none, counts.
     """
 
     models: tuple[str, ...]
@@ -52,7 +51,7 @@ class Outline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class LogSummary:
     """What a log holds about losses.
 
     Attributes:
@@ -65,17 +64,15 @@ class Survey:
         least_propensity: The least probability with which a model was scored, in (0, 1].
 
     >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> survey(lambda: [logged([[0.5, 0.0]] * 9, [[0.0, np.nan]] * 9)], Question()).least_propensity
+    >>> summarize_log(lambda: [logged([[0.5, 0.0]] * 9, [[0.0, np.nan]] * 9)], Question()).least_propensity
     0.5
-
-    Source: none, sums.
     """
 
-    outline: Outline
+    outline: LogOutline
     delays: Delays
     maturity_ms: int
     censored: Censored
-    outcome: Outcome
+    outcome: OutcomeModel
     used: int
     least_propensity: float
 
@@ -90,13 +87,13 @@ class Survey:
         return weights_of(narrow, self.delays, self.outline.now_ms) if question.reweigh else None
 
 
-def survey(log: Log, question: Question) -> Survey:
+def summarize_log(log: Log, question: Question) -> LogSummary:
     """Go through the log for its names and times, its delays, and its losses.
 
     Raises:
         InvalidSetting: it has no decision with feedback that is old enough.
     """
-    found = outline(log, question)
+    found = outline_log(log, question)
     delays = Delays.empty(found.models)
     for columns in log():
         delays = delays.merged(Delays.of(columns.of_models(found.models), found.now_ms))
@@ -117,7 +114,7 @@ def survey(log: Log, question: Question) -> Survey:
             f"{found.decisions} decisions, none with feedback that is old enough: nothing can be estimated. Take a "
             "range that ends before the feedback of its last decisions has come, or send feedback"
         )
-    return Survey(
+    return LogSummary(
         outline=found,
         delays=delays,
         maturity_ms=maturity_ms,
@@ -128,8 +125,8 @@ def survey(log: Log, question: Question) -> Survey:
     )
 
 
-def outline(log: Log, question: Question) -> Outline:
-    """Names and times; arguments as of `survey`.
+def outline_log(log: Log, question: Question) -> LogOutline:
+    """Names and times; arguments as of `summarize_log`.
 
     Raises:
         InvalidSetting: there is no decision.
@@ -149,7 +146,7 @@ def outline(log: Log, question: Question) -> Outline:
         now_ms.append(int(columns.feedback_at_ms.max()))
     if not decisions:
         raise InvalidSetting("no decisions: take another range, or another application")
-    return Outline(
+    return LogOutline(
         models=tuple(models),
         policies=tuple(policies),
         contexts=tuple(name for name, _ in contexts.most_common(question.contexts)),
@@ -159,7 +156,7 @@ def outline(log: Log, question: Question) -> Outline:
     )
 
 
-def usable(columns: DecisionColumns, found: Outline, maturity_ms: int) -> DecisionColumns:
+def usable(columns: DecisionColumns, found: LogOutline, maturity_ms: int) -> DecisionColumns:
     """Decisions that are old enough and that a policy made, with the models of the whole log."""
     kept = mature(columns, found.now_ms, maturity_ms) & by_policy(columns)
     whole = columns if columns.models == found.models else columns.of_models(found.models)
@@ -169,3 +166,37 @@ def usable(columns: DecisionColumns, found: Outline, maturity_ms: int) -> Decisi
 def anybody(columns: DecisionColumns) -> Floats:
     """A target that chooses all models alike, for sums that no candidate is in."""
     return np.full((len(columns), len(columns.models)), 1.0 / max(1, len(columns.models)))
+
+
+BINS = 10
+
+
+def calibration(chunks: Iterable[DecisionColumns]) -> tuple[CalibrationBin, ...]:
+    """The logged answers by their confidence, defaults left out; ranges without an answer are left out.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> columns = logged([[1.0]] * 2, [[0.0]] * 2, confidence=[0.95, 0.97], answer_loss=[0.0, 1.0])
+    >>> [(one.answers, one.right) for one in calibration([columns])]
+    [(2, 0.5)]
+
+    Source: as `CalibrationBin`.
+    """
+    answers, confidence, loss = np.zeros(BINS), np.zeros(BINS), np.zeros(BINS)
+    for columns in chunks:
+        known = columns.with_feedback & ~columns.default & ~np.isnan(columns.answer_loss)
+        said = columns.confidence[known]
+        place = np.clip((said * BINS).astype(np.int64), 0, BINS - 1)
+        answers += np.bincount(place, minlength=BINS)
+        confidence += np.bincount(place, said, BINS)
+        loss += np.bincount(place, columns.answer_loss[known], BINS)
+    return tuple(
+        CalibrationBin(
+            low=number / BINS,
+            high=(number + 1) / BINS,
+            answers=int(answers[number]),
+            confidence=float(confidence[number] / answers[number]),
+            right=float(1.0 - loss[number] / answers[number]),
+        )
+        for number in range(BINS)
+        if answers[number]
+    )

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipper_stream.evaluation.accumulators import Tally
+from clipper_stream.evaluation.accumulators import CandidateSums
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.estimators.blocks import blocks_of
+from clipper_stream.evaluation.estimators.estimator import Terms
+from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.log_summary import Survey
+from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
-from clipper_stream.evaluation.sequential.replay_loop import Run
-from clipper_stream.evaluation.sequential.run_terms import terms_and_choices
+from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
 from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 
 SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
@@ -29,7 +31,7 @@ MOSTLY = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Replicate:
     """One way through the log.
 
     Attributes:
@@ -37,20 +39,15 @@ class Course:
         learned: Feedbacks that the candidate learned from.
         known: Decisions that say something about it.
         clipped: Decisions that should have counted more than they can.
-
-    >>> Course.__slots__[0]
-    'tally'
-
-    Source: none.
     """
 
-    tally: Tally
+    tally: CandidateSums
     learned: int
     known: int
     clipped: int
 
 
-def whole_ratio(log: Log, candidate: LearningPolicy, found: Survey) -> float:
+def full_information_ratio(log: Log, candidate: LearningPolicy, found: LogSummary) -> float:
     """Share of the decisions with feedback of which the losses of all of the candidate's models are known."""
     whole = 0
     for columns in found.usable(log):
@@ -58,9 +55,11 @@ def whole_ratio(log: Log, candidate: LearningPolicy, found: Survey) -> float:
     return whole / found.used
 
 
-def walks(log: Log, candidate: LearningPolicy, question: Question, found: Survey) -> dict[str, list[Course]]:
+def run_replicates(
+    log: Log, candidate: LearningPolicy, question: Question, found: LogSummary
+) -> dict[str, list[Replicate]]:
     """The courses of a candidate, by how the log was walked; the first is the one to be read first."""
-    share = whole_ratio(log, candidate, found)
+    share = full_information_ratio(log, candidate, found)
     together = bool(candidate.learner().standing(None, 0).together)
     ways = [SIMULATION] if share >= MOSTLY or together else [SEQUENTIAL_DR, REJECTION]
     if ways[0] != SIMULATION and share > 0.0:
@@ -73,8 +72,10 @@ def walks(log: Log, candidate: LearningPolicy, question: Question, found: Survey
     }
 
 
-def _course(way: str, log: Log, candidate: LearningPolicy, question: Question, found: Survey, seed: int) -> Course:
-    tally = Tally(outline=found.outline, models=candidate.models)
+def _course(
+    way: str, log: Log, candidate: LearningPolicy, question: Question, found: LogSummary, seed: int
+) -> Replicate:
+    tally = CandidateSums(outline=found.outline, models=candidate.models)
     learned = known = clipped = 0
     for columns, run in _paired(found, log, _walk(way, candidate, question, found, seed)):
         counts = run.denominator > 0.0
@@ -83,12 +84,12 @@ def _course(way: str, log: Log, candidate: LearningPolicy, question: Question, f
         learned += int(run.learned.sum())
         known += int(counts.sum())
         clipped += int(run.clipped.sum())
-    return Course(tally=tally, learned=learned, known=known, clipped=clipped)
+    return Replicate(tally=tally, learned=learned, known=known, clipped=clipped)
 
 
 def _paired(
-    found: Survey, log: Log, walk: Callable[[Iterator[DecisionColumns]], Iterator[Run]]
-) -> Iterator[tuple[DecisionColumns, Run]]:
+    found: LogSummary, log: Log, walk: Callable[[Iterator[DecisionColumns]], Iterator[ReplayRun]]
+) -> Iterator[tuple[DecisionColumns, ReplayRun]]:
     """Each chunk with its run; a chunk is kept until its run has come."""
     waiting: list[DecisionColumns] = []
 
@@ -102,8 +103,8 @@ def _paired(
 
 
 def _walk(
-    way: str, candidate: LearningPolicy, question: Question, found: Survey, seed: int
-) -> Callable[[Iterator[DecisionColumns]], Iterator[Run]]:
+    way: str, candidate: LearningPolicy, question: Question, found: LogSummary, seed: int
+) -> Callable[[Iterator[DecisionColumns]], Iterator[ReplayRun]]:
     if way == SIMULATION:
         return lambda chunks: simulate(
             chunks, candidate, seed=seed, answering=question.answering, trials=question.trials
@@ -113,7 +114,7 @@ def _walk(
     return lambda chunks: sequential_dr(chunks, candidate, seed=seed)
 
 
-def mean_sums(courses: Sequence[Course], way: str) -> BlockSums:
+def mean_sums(courses: Sequence[Replicate], way: str) -> BlockSums:
     """The sums of all courses together: their mean, with the spread of a single one."""
     sums = [course.tally.estimates[way] for course in courses]
     return BlockSums(
@@ -121,3 +122,38 @@ def mean_sums(courses: Sequence[Course], way: str) -> BlockSums:
         blocks=np.asarray(sum(each.blocks for each in sums)) / len(sums),
         squares=sum(each.squares for each in sums) / len(sums),
     )
+
+
+def terms_and_choices(run: ReplayRun, columns: DecisionColumns, models: Sequence[str]) -> tuple[Terms, Choices]:
+    """The decisions of a run that say something.
+
+    Args:
+        run: What a candidate did with these columns.
+        columns: The same that it was given.
+        models: The candidate's, in its order.
+
+    Returns:
+        Terms whose value is the run's loss, and what the candidate would have chosen: for `BlockSums` and `Support`.
+
+    >>> from clipper_stream.evaluation.log.arrays import logged
+    >>> from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
+    >>> from clipper_stream.evaluation.estimators.block_sums import BlockSums
+    >>> from clipper_stream.evaluation.sequential.exact_simulation import simulate
+    >>> columns = logged([[1.0, 1.0]] * 2, [[0.0, 1.0]] * 2)
+    >>> run = next(simulate([columns], parse_candidate("exp3", columns.models)))
+    >>> BlockSums.of(*terms_and_choices(run, columns, columns.models)).value
+    0.5
+    """
+    rows = run.denominator > 0.0
+    known = known_losses(columns.of_models(models))
+    terms = Terms(numerator=run.numerator[rows], denominator=run.denominator[rows])
+    choices = Choices(
+        weight=known.weight[rows],
+        loss=known.loss[rows],
+        target=run.target[rows],
+        predicted=None,
+        answer_loss=columns.answer_loss[rows],
+        share=None,
+        block=blocks_of(columns)[rows],
+    )
+    return terms, choices

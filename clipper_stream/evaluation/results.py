@@ -56,8 +56,6 @@ class Series:
 
     >>> Series(at_ms=(500,), loss=(0.25,), shares={"svm:1": (1.0,)}).loss
     (0.25,)
-
-    Source: none, a plot's numbers.
     """
 
     at_ms: Sequence[int] = ()
@@ -66,7 +64,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class EvidenceSize:
     """What the estimates stand on.
 
     Attributes:
@@ -76,7 +74,7 @@ class Standing:
         largest_weight: The greatest importance weight of one decision.
         unsupported_ratio: Share of the candidate's choices that were never made in that context, in [0, 1].
 
-    >>> Standing(used=1000, effective=200.0, largest_weight=20.0, unsupported_ratio=0.0).effective
+    >>> EvidenceSize(used=1000, effective=200.0, largest_weight=20.0, unsupported_ratio=0.0).effective
     200.0
 
     Source: Kish, "Survey Sampling", 1965, section 11.7; Owen, "Monte Carlo theory, methods and examples", 2013, 9.3.
@@ -140,7 +138,7 @@ class CandidateResult:
     why: str = ""
     estimates: Mapping[str, Estimate]
     difference: Estimate = NOTHING
-    standing: Standing = field(default_factory=Standing)
+    standing: EvidenceSize = field(default_factory=EvidenceSize)
     series: Series = field(default_factory=Series)
     contexts: Sequence[ContextResult] = ()
     warnings: Sequence[str] = ()

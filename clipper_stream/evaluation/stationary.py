@@ -6,43 +6,38 @@ from typing import Self
 
 import numpy as np
 
-from clipper_stream.evaluation.accumulators import Tally
-from clipper_stream.evaluation.candidates.candidate import SettledCandidate
+from clipper_stream.evaluation.accumulators import CandidateSums
+from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.contexts import Contexts
 from clipper_stream.evaluation.estimators.doubly_robust import DoublyRobust
 from clipper_stream.evaluation.estimators.estimator import Estimator
 from clipper_stream.evaluation.estimators.on_policy import OnPolicy
-from clipper_stream.evaluation.estimators.outcome_model import Outcome, OutcomeSums
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeModel, OutcomeSums
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices, choices_of
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log_summary import Survey, anybody
+from clipper_stream.evaluation.log_summary import LogSummary, anybody
 from clipper_stream.evaluation.question import Log, Question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PredictedCandidate:
     """A candidate with predicted losses for all columns that it may add to a log's.
 
     Attributes:
         candidate: Who.
         models: Columns of the log, and those that it adds.
         outcome: Predicted losses of these.
-
-    >>> Prepared.__slots__[0]
-    'candidate'
-
-    Source: none.
     """
 
-    candidate: SettledCandidate
+    candidate: StationaryCandidate
     models: tuple[str, ...]
-    outcome: Outcome
+    outcome: OutcomeModel
 
     @classmethod
-    def of(cls, candidate: SettledCandidate, log: Log, found: Survey) -> Self:
+    def of(cls, candidate: StationaryCandidate, log: Log, found: LogSummary) -> Self:
         """Goes through the log once more for one that adds a column."""
         models = candidate.targeted(DecisionColumns.empty(found.outline.models)).columns.models
         if models == found.outline.models:
@@ -54,9 +49,9 @@ class Prepared:
         return cls(candidate=candidate, models=models, outcome=sums.outcome())
 
 
-def tally_settled(
-    log: Log, candidates: Sequence[SettledCandidate], question: Question, found: Survey
-) -> tuple[Tally, list[Tally]]:
+def sum_stationary(
+    log: Log, candidates: Sequence[StationaryCandidate], question: Question, found: LogSummary
+) -> tuple[CandidateSums, list[CandidateSums]]:
     """Sums of what was logged, and of each candidate.
 
     Args:
@@ -67,9 +62,9 @@ def tally_settled(
     """
     names = [name for name in question.estimators if name != OnPolicy.name]
     estimators = make_estimators(names, decisions=found.used)
-    prepared = [Prepared.of(candidate, log, found) for candidate in candidates]
-    logged = Tally(outline=found.outline, models=found.outline.models)
-    tallies = [Tally(outline=found.outline, models=each.models) for each in prepared]
+    prepared = [PredictedCandidate.of(candidate, log, found) for candidate in candidates]
+    logged = CandidateSums(outline=found.outline, models=found.outline.models)
+    tallies = [CandidateSums(outline=found.outline, models=each.models) for each in prepared]
     for columns in found.usable(log):
         _add_logged(logged, columns, question, found)
         for each, tally in zip(prepared, tallies, strict=True):
@@ -77,7 +72,7 @@ def tally_settled(
     return logged, tallies
 
 
-def _add_logged(tally: Tally, columns: DecisionColumns, question: Question, found: Survey) -> None:
+def _add_logged(tally: CandidateSums, columns: DecisionColumns, question: Question, found: LogSummary) -> None:
     choices = choices_of(columns, anybody(columns), censoring=found.shares(columns, question))
     tally.add_estimates({OnPolicy.name: BlockSums.of(OnPolicy().terms(choices), choices)})
     known = columns.take(columns.with_feedback)
@@ -87,12 +82,12 @@ def _add_logged(tally: Tally, columns: DecisionColumns, question: Question, foun
 
 
 def _add(
-    tally: Tally,
-    each: Prepared,
+    tally: CandidateSums,
+    each: PredictedCandidate,
     columns: DecisionColumns,
     estimators: Sequence[Estimator],
     question: Question,
-    found: Survey,
+    found: LogSummary,
 ) -> None:
     aimed = each.candidate.targeted(columns)
     bare = choices_of(aimed.columns, aimed.target, censoring=found.shares(aimed.columns, question))

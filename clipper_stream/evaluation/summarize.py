@@ -14,17 +14,17 @@ from statistics import NormalDist
 
 import numpy as np
 
-from clipper_stream.evaluation.accumulators import Tally
+from clipper_stream.evaluation.accumulators import CandidateSums
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.bootstrap import bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.intervals import Interval, bernstein
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.log.columns import Floats
-from clipper_stream.evaluation.log_summary import Survey
+from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Question
-from clipper_stream.evaluation.replicates import SIMULATION, Course, mean_sums
-from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, Series, Standing
-from clipper_stream.evaluation.timeline import Sums
+from clipper_stream.evaluation.replicates import SIMULATION, Replicate, mean_sums
+from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize, Series
+from clipper_stream.evaluation.timeline import BinnedSums
 
 BERNSTEIN = "_bernstein"
 WITHOUT_BIAS = "which does not show its bias"
@@ -40,7 +40,9 @@ FEW_LEARNED = 0.2
 MANY_CLIPPED = 0.1
 
 
-def conclude_logged(tally: Tally, question: Question, drawn: Floats, policies: Sequence[str]) -> CandidateResult:
+def summarize_logged(
+    tally: CandidateSums, question: Question, drawn: Floats, policies: Sequence[str]
+) -> CandidateResult:
     """What really decided."""
     sums = tally.estimates["on_policy"]
     return CandidateResult(
@@ -49,13 +51,13 @@ def conclude_logged(tally: Tally, question: Question, drawn: Floats, policies: S
         headline="on_policy",
         why=WHY["on_policy"],
         estimates={"on_policy": _estimate(sums.value, bootstrap(sums, drawn, question.confidence))},
-        standing=Standing(used=sums.decisions),
+        standing=EvidenceSize(used=sums.decisions),
         series=_series(tally),
     )
 
 
-def conclude_settled(
-    name: str, kind: str, tally: Tally, logged: Tally, question: Question, drawn: Floats
+def summarize_stationary(
+    name: str, kind: str, tally: CandidateSums, logged: CandidateSums, question: Question, drawn: Floats
 ) -> CandidateResult:
     """What a candidate that stays as it is would have done."""
     assert tally.support is not None
@@ -69,7 +71,7 @@ def conclude_settled(
         why=WHY.get(headline, "the first of those that were asked for"),
         estimates=estimates,
         difference=_difference(tally.estimates[headline], logged, question, drawn),
-        standing=Standing(
+        standing=EvidenceSize(
             used=support.decisions,
             effective=support.effective,
             carrying=support.carrying,
@@ -83,7 +85,7 @@ def conclude_settled(
 
 
 def _estimates(
-    tally: Tally, largest_importance: float, question: Question, drawn: Floats
+    tally: CandidateSums, largest_importance: float, question: Question, drawn: Floats
 ) -> Iterator[tuple[str, Estimate]]:
     """Each estimator with its interval, and where it has one that holds at any size, with that too."""
     assert tally.support is not None
@@ -96,12 +98,12 @@ def _estimates(
             yield one.name + BERNSTEIN, _estimate(sums.value, bernstein(sums, width, question.confidence))
 
 
-def conclude_learning(
+def summarize_learning(
     name: str,
-    walked: dict[str, list[Course]],
-    logged: Tally,
+    walked: dict[str, list[Replicate]],
+    logged: CandidateSums,
     question: Question,
-    found: Survey,
+    found: LogSummary,
     drawn: Floats,
 ) -> CandidateResult:
     """What a candidate that learns on the way would have done."""
@@ -116,14 +118,14 @@ def conclude_learning(
         why=WHY[headline],
         estimates=estimates,
         difference=_difference_of_courses(courses, headline, logged, question, drawn),
-        standing=Standing(used=courses[0].known, effective=_effective(mean_sums(courses, headline), courses)),
+        standing=EvidenceSize(used=courses[0].known, effective=_effective(mean_sums(courses, headline), courses)),
         series=_mean_series([course.tally for course in courses]),
         contexts=_contexts(first, logged, question),
         warnings=tuple(_learning_warnings(walked, found)),
     )
 
 
-def _learning_warnings(walked: dict[str, list[Course]], found: Survey) -> list[str]:
+def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
     headline, courses = next(iter(walked.items()))
     if not any(course.known for course in courses):
         return [
@@ -147,7 +149,7 @@ def _learning_warnings(walked: dict[str, list[Course]], found: Survey) -> list[s
     return said
 
 
-def _of_courses(courses: Sequence[Course], way: str, question: Question, drawn: Floats) -> Estimate:
+def _of_courses(courses: Sequence[Replicate], way: str, question: Question, drawn: Floats) -> Estimate:
     sums = [course.tally.estimates[way] for course in courses if way in course.tally.estimates]
     known = [each for each in sums if math.isfinite(each.value)]
     if not known:
@@ -162,7 +164,7 @@ def _of_courses(courses: Sequence[Course], way: str, question: Question, drawn: 
 
 
 def _difference_of_courses(
-    courses: Sequence[Course], way: str, logged: Tally, question: Question, drawn: Floats
+    courses: Sequence[Replicate], way: str, logged: CandidateSums, question: Question, drawn: Floats
 ) -> Estimate:
     sums = [course.tally.estimates[way] for course in courses if way in course.tally.estimates]
     each = [_difference(one, logged, question, drawn) for one in sums if math.isfinite(one.value)]
@@ -176,7 +178,7 @@ def _difference_of_courses(
     )
 
 
-def _difference(sums: BlockSums, logged: Tally, question: Question, drawn: Floats) -> Estimate:
+def _difference(sums: BlockSums, logged: CandidateSums, question: Question, drawn: Floats) -> Estimate:
     baseline = logged.estimates["on_policy"]
     interval = bootstrap_difference(sums, baseline, drawn, question.confidence)
     return _estimate(sums.value - baseline.value, interval)
@@ -187,7 +189,7 @@ def _estimate(value: float, interval: Interval) -> Estimate:
     return Estimate(value=value, low=interval.lower, high=interval.upper, interval=made)
 
 
-def _effective(sums: BlockSums, courses: Sequence[Course]) -> float:
+def _effective(sums: BlockSums, courses: Sequence[Replicate]) -> float:
     """How many decisions with a loss of the same mean would be known as exactly."""
     error, value = sums.standard_error, sums.value
     if not (math.isfinite(error) and error > 0.0 and 0.0 < value < 1.0):
@@ -195,21 +197,21 @@ def _effective(sums: BlockSums, courses: Sequence[Course]) -> float:
     return min(float(courses[0].known), value * (1.0 - value) / error**2)
 
 
-def _series(tally: Tally) -> Series:
+def _series(tally: CandidateSums) -> Series:
     return Series() if tally.spans is None else tally.spans.series(tally.outline.timeline, tally.models)
 
 
-def _mean_series(tallies: Sequence[Tally]) -> Series:
+def _mean_series(tallies: Sequence[CandidateSums]) -> Series:
     known = [tally.spans for tally in tallies if tally.spans is not None]
     if not known:
         return Series()
-    whole: Sums = known[0]
+    whole: BinnedSums = known[0]
     for each in known[1:]:
         whole = whole.merged(each)
     return whole.series(tallies[0].outline.timeline, tallies[0].models)
 
 
-def _contexts(tally: Tally, logged: Tally, question: Question) -> tuple[ContextResult, ...]:
+def _contexts(tally: CandidateSums, logged: CandidateSums, question: Question) -> tuple[ContextResult, ...]:
     """The contexts that are looked at, when there are several; intervals are normal ones."""
     names = tally.outline.contexts
     if len(names) < 2 or tally.contexts is None or logged.contexts is None or tally.differences is None:  # noqa: PLR2004
@@ -226,7 +228,7 @@ def _contexts(tally: Tally, logged: Tally, question: Question) -> tuple[ContextR
     )
 
 
-def _of_context(sums: Sums, number: int, confidence: float) -> Estimate:
+def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:
     count, weight = sums.decisions[number], sums.weight[number]
     mean = float(sums.mean[number])
     if count < 2 or weight <= 0.0:  # noqa: PLR2004 (one has no variance)

@@ -20,8 +20,6 @@ class Timeline:
 
     >>> Timeline(since_ms=0, until_ms=100, spans=2).middles
     (25, 75)
-
-    Source: none, a histogram's bins.
     """
 
     since_ms: int
@@ -42,7 +40,7 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
+class BinnedSums:
     """Losses and shares by span or by context; sums of chunks are added.
 
     Attributes:
@@ -52,10 +50,8 @@ class Sums:
         shares: Sum of the probabilities of serving each model, (B, M).
         decisions: How many the shares are of, (B,).
 
-    >>> Sums.empty(2, 1).merged(Sums.empty(2, 1)).mean.tolist()
+    >>> BinnedSums.empty(2, 1).merged(BinnedSums.empty(2, 1)).mean.tolist()
     [nan, nan]
-
-    Source: none, sums.
     """
 
     weight: Floats

@@ -11,7 +11,7 @@ from doubles_replay import MODELS, truth
 from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.sequential.candidate_state import place_rng
+from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
@@ -122,7 +122,7 @@ def naive(policy, seed: int) -> np.ndarray:
         prepared = policy.prepare(merge(states[place] for place in mine if place in states), MODELS)
         probability = {decision.served[0]: decision.served_propensity for decision in prepared.decisions}
         losses[row] = sum(probability.get(model, 0.0) * loss for model, loss in zip(MODELS, LOG.loss[row], strict=True))
-        decision = prepared.select(place_rng(seed, partition, row))
+        decision = prepared.select(replay_rng(seed, partition, row))
         seen = {model: float(LOG.loss[row][MODELS.index(model)]) for model in decision.models}
         asked = dict(zip(decision.models, decision.propensities, strict=True))
         heappush(coming, (int(columns.feedback_at_ms[row]), partition, row, (context, partition), seen, asked))

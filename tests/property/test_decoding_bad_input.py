@@ -8,7 +8,7 @@ from doubles_streaming import record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.state import ControlState
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.feedback_step import decode_feedback
@@ -54,7 +54,7 @@ keys = st.one_of(
 
 @given(st.lists(st.tuples(keys, st.one_of(contents, written(manifests)), headers), max_size=4))
 def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records):
-    registry, known = ApplicationRegistry(), Manifests()
+    registry, known = ApplicationRegistry(), ControlState()
     registry.reached("a:1")
     for key, value, around in records:
         known.apply(key, value, around)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clipper_agents.control.declared import declared
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.export import as_json, as_toml
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings import load_settings
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, RolloutRule, Trial
 

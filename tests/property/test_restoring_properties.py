@@ -12,8 +12,9 @@ from doubles_streaming import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipper_agents.control.state import ControlState
 from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import Restores, is_marker, read_markers
+from clipper_agents.router.restore_markers import is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
@@ -86,14 +87,14 @@ class Process:
     def __init__(self, declared):
         self.table, self.credits, self.outcomes = CrashingTable(), {}, {}
         self.selection = SelectionStore(self.table, 1)
-        self.restores = Restores()
-        self.restores.take(declared)
+        self.control = ControlState()
+        self.control.take(declared)
 
     def learn(self, records, stop_after=None):
         """One step; whether it was stored whole."""
         position = self.selection.position(0)
         fresh = [one for one in records if one.offset > position]
-        markers, _ = read_markers([one for one in fresh if is_marker(one)], self.restores.find, 1)
+        markers, _ = read_markers([one for one in fresh if is_marker(one)], self.control.restores.get, 1)
         found = [(one, decode_feedback(one)) for one in fresh if not is_marker(one)]
         step = learn(
             found,

@@ -82,3 +82,10 @@ def test_a_new_version_is_found_best_within_a_bound(policy, within):
     spec.loader.exec_module(newcomers)
     found = [newcomers.feedbacks_to_lead(make_policy(policy), seed, 2 * within) for seed in range(8)]
     assert all(feedbacks is not None and feedbacks <= within for feedbacks in found), found
+
+
+def test_the_page_of_figures_shows_the_rows_of_a_summary_in_a_summary(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    figure = {"median": 4.0, "least": 3.0, "most": 5.0}
+    shown = list(loaded("figures.py")._table({"echo": {"p50": figure}, "rounds": {"no-op, aimd": {"p50": figure}}}))
+    assert shown[1:] == ["| | p50 |", "|---|---|", "| echo | 4 (3 to 5) |", "| rounds, no-op, aimd | 4 (3 to 5) |"]

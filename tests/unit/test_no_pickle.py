@@ -13,7 +13,7 @@ import rocksdict
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches, RocksCacheStore
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.loading import file_digest, load_model
@@ -64,14 +64,15 @@ def test_a_frame_between_our_own_processes_is_not_unpickled(payload):
 
 
 def test_a_manifest_and_what_it_carries_are_not_unpickled(payload):
-    manifests = Manifests()
-    assert manifests.apply(b"model/a:1", payload)
-    assert manifests.apply(payload, payload)
+    state = ControlState()
+    assert isinstance(state.apply(b"model/a:1", payload), RefusedRecord)
+    assert isinstance(state.apply(payload, payload), RefusedRecord)
     text = payload.decode("latin1")
     content = {"name": "a", "uri": "acme:f", "parameters": {"trusted": [text], "x": text}}
-    assert manifests.apply(b"model/a:1", json.dumps(content).encode()) is None
+    model = state.apply(b"model/a:1", json.dumps(content).encode())
+    assert state.manifests.models == {"a:1": model}
     with pytest.raises(ModelNotLoaded):
-        load_model("python", "acme:f", None, manifests.models["a:1"].parameters, allowed=["acme"])
+        load_model("python", "acme:f", None, model.parameters, allowed=["acme"])
 
 
 def test_a_value_in_the_cache_is_not_unpickled(payload, tmp_path):

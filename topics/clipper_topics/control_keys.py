@@ -9,14 +9,15 @@ drift/<application>/<name>:<version>  DriftEvent
 
 from typing import Literal
 
+from clipper_topics.change import Change
+from clipper_topics.drift import DriftEvent
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-Kind = Literal["application", "model"]
-RESTORE_PREFIX = "restore/"
-DRIFT_PREFIX = "drift/"
-NOTES = ("change/", RESTORE_PREFIX, DRIFT_PREFIX)
-"""Keys of records that declare nothing by themselves: what was done, which restored states may be trusted, and what was
-seen of losses."""
+Kind = Literal["application", "model", "change", "restore", "drift"]
+NOTES: frozenset[Kind] = frozenset({"change", "restore", "drift"})
+"""Kinds that declare nothing by themselves: what was done, which restored states may be trusted, what was seen of
+losses."""
+_KINDS: frozenset[Kind] = frozenset({"application", "model", *NOTES})
 _SHOWN_BYTES = 200
 Manifest = ApplicationManifest | ModelManifest
 
@@ -58,17 +59,7 @@ def restore_key(restore_id: str) -> bytes:
     >>> restore_key("r-0123456789abcdef")
     b'restore/r-0123456789abcdef'
     """
-    return f"{RESTORE_PREFIX}{restore_id}".encode()
-
-
-def restore_id_in(key: bytes | None) -> str | None:
-    """The id in the key of such a declaration, None in any other key.
-
-    >>> restore_id_in(b"restore/r-0123456789abcdef"), restore_id_in(b"model/svm:2")
-    ('r-0123456789abcdef', None)
-    """
-    found = (key or b"").decode("utf-8", "replace")
-    return found.removeprefix(RESTORE_PREFIX) if found.startswith(RESTORE_PREFIX) else None
+    return f"restore/{restore_id}".encode()
 
 
 def drift_key(application: str, model: str) -> bytes:
@@ -77,45 +68,34 @@ def drift_key(application: str, model: str) -> bytes:
     >>> drift_key("digits", "svm:2")
     b'drift/digits/svm:2'
     """
-    return f"{DRIFT_PREFIX}{application}/{model}".encode()
+    return f"drift/{application}/{model}".encode()
 
 
-def is_drift(key: bytes | None) -> bool:
-    """Whether a record is such a detection."""
-    return (key or b"").startswith(DRIFT_PREFIX.encode())
+def key_of(record: Manifest | Change | DriftEvent) -> bytes:
+    """Key under which a record is published."""
+    match record:
+        case ModelManifest():
+            return model_key(record.ref)
+        case ApplicationManifest():
+            return application_key(record.name)
+        case Change():
+            return change_key(record.application, record.revision)
+        case DriftEvent():
+            return drift_key(record.application, record.model)
 
 
-def is_note(key: bytes | None) -> bool:
-    """Whether a record is a note beside the manifests.
+def parse_key(key: bytes | None) -> tuple[Kind, str]:
+    """What a key names: the kind of the record, and what follows.
 
-    >>> is_note(b"change/digits/7"), is_note(b"model/svm:2")
-    (True, False)
-    """
-    return (key or b"").decode("utf-8", "replace").startswith(NOTES)
-
-
-def key_of(manifest: Manifest) -> bytes:
-    """Key under which the manifest is published."""
-    if isinstance(manifest, ModelManifest):
-        return model_key(manifest.ref)
-    return application_key(manifest.name)
-
-
-def kind_and_name(key: bytes | None) -> tuple[Kind, str]:
-    """What a key names: an application, or a model version as `name:version`.
-
-    >>> kind_and_name(b"model/svm:2")
-    ('model', 'svm:2')
+    >>> parse_key(b"model/svm:2"), parse_key(b"change/digits/7")
+    (('model', 'svm:2'), ('change', 'digits/7'))
 
     Raises:
         UnknownControlKey: no key, or one of another kind.
     """
     kind, slash, name = (key or b"").decode("utf-8", "replace").partition("/")
-    if slash and name:
-        if kind == "application":
-            return "application", name
-        if kind == "model":
-            return "model", name
+    if slash and kind in _KINDS and (name or kind in NOTES):
+        return kind, name
     raise UnknownControlKey(
         f"control key {(key or b'')[:_SHOWN_BYTES]!r}: expected application/<name> or model/<name>:<version>"
     )

@@ -15,7 +15,7 @@ SHOWN_CHARACTERS = 100
 def plan_lines(published: Published, plan: Plan) -> Iterator[str]:
     """What a plan changes, models first: `+` comes, `-` goes, `~` changes.
 
-    >>> from clipper_agents.control.manifests import Manifests
+    >>> from clipper_agents.control.state import Manifests
     >>> print(*plan_lines(Manifests(), Plan(models=(ModelManifest(name="svm", uri="m:f"),))), sep=chr(10))
     + model svm:1
         name     "svm"

@@ -16,7 +16,7 @@ def as_toml(published: Published) -> str:
     Raises:
         RefusedChange: a value has a null in it, which TOML does not have.
 
-    >>> from clipper_agents.control.manifests import Manifests
+    >>> from clipper_agents.control.state import Manifests
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).splitlines()[:3])
     ['[[model]]', 'name = "svm"', 'uri = "m:f"']

@@ -11,7 +11,7 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
 class Published(Protocol):
-    """What the control topic says: `clipper_agents.control.manifests.Manifests` is one."""
+    """What the control topic says: `clipper_agents.control.state.Manifests` is one."""
 
     @property
     def applications(self) -> Mapping[str, ApplicationManifest]:

@@ -9,7 +9,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import Manifest, kind_and_name
+from clipper_topics.control_keys import Manifest, parse_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
@@ -45,7 +45,7 @@ async def withdraw_manifests(
         TopicMismatch: there is no control topic.
         UnknownControlKey: a key is of neither kind.
     """
-    named = [kind_and_name(key) for key in keys]
+    named = [parse_key(key) for key in keys]
 
     def decide(state: ControlState) -> Plan:
         there = state.manifests.applications

@@ -14,22 +14,20 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from clipper_agents.control.selection_states import read_rows
+from clipper_agents.control.state import DeclaredRestore, read_control
 from clipper_agents.kafka.admin import unreachable
 from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.kafka.whole_topic import read_topic
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import restore_id_in, restore_key
+from clipper_topics.control_keys import restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
@@ -63,13 +61,6 @@ class Plan:
     restore: Restore
     markers: Sequence[bytes]
     declared: bool = False
-
-
-class DeclaredRestore(msgspec.Struct, frozen=True):
-    """A declaration as it stands on the control topic."""
-
-    restore_id: str
-    restore: Restore
 
 
 async def restore_state(
@@ -191,20 +182,7 @@ async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> li
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
-    found: dict[str, Restore] = {}
-
-    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
-        for record in records:
-            restore_id = restore_id_in(record.key)
-            if restore_id is None or not record.value:
-                continue
-            try:
-                found.setdefault(restore_id, codec.restores.decode(record.value, record.headers))
-            except UndecodableRecord:  # routers say so
-                continue
-
-    await read_topic(connection, catalogue, catalogue.control, take)
-    return [DeclaredRestore(restore_id, restore) for restore_id, restore in found.items()]
+    return [*(await read_control(connection, catalogue)).restores.values()]
 
 
 def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:

@@ -16,14 +16,13 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from clipper_agents.control.state import read_control, shown_key
 from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
 from clipper_agents.kafka.whole_topic import read_topic, whole_partitions
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
-from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
-from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key
 from clipper_topics.selection_rows import (
@@ -134,19 +133,14 @@ async def read_change(connection: KafkaConnection, catalogue: Catalogue, applica
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
-    key, values = change_key(application, revision), list[tuple[bytes | None, Any]]()
-
-    def take(records: list[ConsumerRecord[Any, Any]]) -> None:
-        values.extend((one.value, one.headers) for one in records if one.key == key)
-
-    await read_topic(connection, catalogue, catalogue.control, take)
-    value, headers = values[-1] if values else (None, ())
-    if not value:
-        raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
-    try:
-        return codec.changes.decode(value, headers)
-    except UndecodableRecord as error:
-        raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {error}") from error
+    state = await read_control(connection, catalogue)
+    found = state.changes.get(application, {}).get(revision)
+    if found is not None:
+        return found
+    reason = state.ignored.get(shown_key(change_key(application, revision)))
+    if reason is not None:
+        raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {reason}")
+    raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
 
 
 # --- as a change keeps them -----------------------------------------------------------------------------------------

@@ -1,59 +1,220 @@
-"""Reads the control topic: the manifests in force, and the changes that led to them."""
+"""The one fold of the control topic: manifests, changes, detections and restores, record by record.
+
+Rules of this file:
+- Key and value name the same thing; what is refused leaves what was there before in force.
+- Nothing that a record says stops the reader: whoever may write to the topic must not be able to stop everybody.
+- Manifests and declared restores are taken away by an empty value. Changes and detections are history, and stay.
+- A process keeps only the kinds of notes that it asks for: changes alone may hold megabytes of saved rows.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.kafka.whole_topic import committed_consumer, whole_partitions
+from clipper_stream.errors import SetupError, shown
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
-from clipper_topics.codec import UndecodableRecord
+from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import change_key, drift_key, is_drift
+from clipper_topics.control_keys import NOTES, Kind, Manifest, UnknownControlKey, key_of, parse_key
 from clipper_topics.drift import DriftEvent
+from clipper_topics.manifests import MAX_MANIFEST_BYTES, ApplicationManifest, ModelManifest
+from clipper_topics.restore import Restore
 
-CHANGES = b"change/"
+REASON_CHARACTERS = 500
+KEPT_REASONS = 1_000
+"""Keys that nobody reads can be invented without end."""
+SHOWN_KEY_BYTES = 200
+"""Of a key: the longest that a manifest has are `application/` and 64 characters."""
+_CODECS: Mapping[Kind, Codec[Any]] = {
+    "application": codec.applications,
+    "model": codec.models,
+    "change": codec.changes,
+    "drift": codec.drifts,
+    "restore": codec.restores,
+}
 
 
 @dataclass(slots=True)
+class Manifests:
+    """The manifests in force.
+
+    Attributes:
+        applications: By name.
+        models: By reference, `name:version`.
+        unreadable: Keys of records that were refused, with the reason; the newest thousand.
+    """
+
+    applications: dict[str, ApplicationManifest] = field(default_factory=dict)
+    models: dict[str, ModelManifest] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+class DeclaredRestore(msgspec.Struct, frozen=True):
+    """A declared restore; of two of one application that with the higher offset wins."""
+
+    restore_id: str
+    restore: Restore
+    offset: int
+    """Of the declaration on the control topic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRecord:
+    """A record of the control topic that does not count.
+
+    Attributes:
+        kind: What it claims to be; None: the key is none that this version knows.
+        key: The record's, as a log line has it.
+        offset: Its offset.
+        reason: Why it does not count.
+    """
+
+    kind: Kind | None
+    key: str
+    offset: int
+    reason: str
+
+    @property
+    def details(self) -> dict[str, object]:
+        """Fields of a log line."""
+        return {"key": self.key, "offset": self.offset, "reason": self.reason}
+
+
+Taken = ApplicationManifest | ModelManifest | Change | DriftEvent | DeclaredRestore | RefusedRecord | None
+"""What a record said; None: it took something away, or is of a kind that was not asked for."""
+
+
+def accept_all(_: Manifest) -> None:
+    """Accept what the schema accepts."""
+
+
+@dataclass(slots=True, kw_only=True)
 class ControlState:
-    """What the control topic says, up to its end at some moment.
+    """What the control topic says, up to some record.
+
+    Args:
+        notes: Kinds of records beside the manifests that are taken in.
+        saved_rows: Whether changes and restores keep the rows that are saved in them.
+        most_restores: How many declared restores are kept, the newest; None: all.
+        accept: Raises a SetupError for a manifest that fits the schema and that this process must not follow.
 
     Attributes:
         manifests: Those in force.
-        changes: By application and revision. A record that is no change, or not under its own key, is not among them.
-        drifts: The newest detection by application and version, likewise.
+        changes: By application and revision.
+        drifts: The newest detection by application and version.
+        restores: By id, in the order in which they were declared first.
+        declared_ms: When each application's manifest was written, milliseconds since the epoch.
+        ignored: Keys of notes that were refused, with the reason; the newest thousand.
+        version: How many records were taken in.
+
+    >>> state = ControlState()
+    >>> state.apply(b"model/svm:2", b'{"name": "svm", "version": "2", "uri": "models:svm"}').ref
+    'svm:2'
+    >>> state.apply(b"model/svm:3", b"{").reason
+    'not application/json: Input data was truncated'
     """
 
+    notes: Iterable[Kind] = NOTES
+    saved_rows: bool = True
+    most_restores: int | None = None
+    accept: Callable[[Manifest], None] = accept_all
     manifests: Manifests = field(default_factory=Manifests)
     changes: dict[str, dict[int, Change]] = field(default_factory=dict)
     drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
+    restores: dict[str, DeclaredRestore] = field(default_factory=dict)
+    declared_ms: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    version: int = 0
 
-    def apply(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
-        """Take one record in."""
-        if is_drift(key):
-            found = read_drift(key, value, headers)
-            if found is not None:
-                self.drifts[found.application, found.model] = found
-            return
-        if key is None or not key.startswith(CHANGES):
-            self.manifests.apply(key, value, headers)
-            return
+    # --- records ----------------------------------------------------------------------------------------------------
+    def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> list[Taken]:
+        """Take in records of the control topic; what each of them said."""
+        return [self.apply(one.key, one.value, one.headers, offset=one.offset, at_ms=one.timestamp) for one in records]
+
+    def apply(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        *,
+        offset: int = -1,
+        at_ms: int = 0,
+    ) -> Taken:
+        """Take one record in; what it said."""
+        self.version += 1
+        kind: Kind | None = None
         try:
-            change = codec.changes.decode(value, headers)
-        except UndecodableRecord:
-            return
-        if change_key(change.application, change.revision) == key:
-            self.changes.setdefault(change.application, {})[change.revision] = change
+            kind, name = parse_key(key)
+            if kind in NOTES and kind not in self.notes:
+                return None
+            reasons = self._reasons(kind)
+            reasons.pop(shown_key(key), None)
+            if not value:
+                self._remove(kind, name)
+                return None
+            record = _decoded(kind, key or b"", value, headers)
+            return self._put(kind, name, record, offset, at_ms)
+        except (UnknownControlKey, UndecodableRecord, SetupError) as error:
+            refused = RefusedRecord(kind=kind, key=shown_key(key), offset=offset, reason=str(error)[:REASON_CHARACTERS])
+            self._refuse(refused)
+            return refused
 
+    def _reasons(self, kind: Kind | None) -> dict[str, str]:
+        return self.ignored if kind in NOTES else self.manifests.unreadable
+
+    def _refuse(self, refused: RefusedRecord) -> None:
+        reasons = self._reasons(refused.kind)
+        reasons.pop(refused.key, None)
+        reasons[refused.key] = refused.reason
+        while len(reasons) > KEPT_REASONS:
+            del reasons[next(iter(reasons))]
+
+    def _remove(self, kind: Kind, name: str) -> None:
+        if kind == "application":
+            self.manifests.applications.pop(name, None)
+        elif kind == "model":
+            self.manifests.models.pop(name, None)
+        elif kind == "restore":
+            self.restores.pop(name, None)
+
+    def _put(self, kind: Kind, name: str, record: Any, offset: int, at_ms: int) -> Taken:
+        if kind == "restore":
+            return self._declare(name, record, offset)
+        if kind == "change":
+            change: Change = record if self.saved_rows else msgspec.structs.replace(record, rows=None)
+            self.changes.setdefault(change.application, {})[change.revision] = change
+            return change
+        if kind == "drift":
+            self.drifts[record.application, record.model] = record
+            return cast("DriftEvent", record)
+        self.accept(record)
+        if kind == "application":
+            self.manifests.applications[name] = record
+            self.declared_ms[name] = at_ms
+        else:
+            self.manifests.models[name] = record
+        return cast("Manifest", record)
+
+    def _declare(self, restore_id: str, restore: Restore, offset: int) -> DeclaredRestore:
+        """The first record of an id is its declaration: it says which of two restores is the later one."""
+        kept = restore if self.saved_rows else msgspec.structs.replace(restore, before=None)
+        found = self.restores.setdefault(restore_id, DeclaredRestore(restore_id, kept, offset))
+        while self.most_restores is not None and len(self.restores) > self.most_restores:
+            del self.restores[next(iter(self.restores))]
+        return found
+
+    # --- what they say ----------------------------------------------------------------------------------------------
     def history(self, application: str) -> dict[int, Change]:
         """The application's changes, oldest first; also of one that was deleted."""
         return dict(sorted(self.changes.get(application, {}).items()))
@@ -65,19 +226,33 @@ class ControlState:
 
     def revision(self, application: str) -> int:
         """The last revision that was ever given, 0 for none; a deletion has one too."""
-        published = self.manifests.applications.get(application)
-        return max((0 if published is None else published.revision), *self.changes.get(application, {}), 0)
+        return max(self.current(application), *self.changes.get(application, {}), 0)
 
 
-def read_drift(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> DriftEvent | None:
-    """The detection in a record; None: there is none, or it is of another version than its key says."""
-    try:
-        found = codec.drifts.decode(value, headers)
-    except UndecodableRecord:
-        return None
-    return found if drift_key(found.application, found.model) == key else None
+def shown_key(key: bytes | None) -> str:
+    """A record's key as a log line has it, however long it is."""
+    return (key or b"")[:SHOWN_KEY_BYTES].decode("utf-8", "replace")
 
 
+def _decoded(kind: Kind, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Any:
+    """The record.
+
+    Raises:
+        UndecodableRecord: too large, no record of this kind, or one of another name.
+    """
+    if kind not in {"change", "drift"} and len(value) > MAX_MANIFEST_BYTES:
+        what = "restore" if kind == "restore" else "manifest"
+        raise UndecodableRecord(f"a {what} of {len(value)} bytes: it has at most {MAX_MANIFEST_BYTES}")
+    record = _CODECS[kind].decode(value, headers)
+    if not isinstance(record, Restore) and (own := key_of(record)) != key:
+        said, named = (shown_key(one).partition("/")[2] for one in (key, own))
+        raise UndecodableRecord(
+            f"the key names {kind} {shown(said)}, the value {named!r}: publish it under its own name"
+        )
+    return record
+
+
+# --- reading it whole -----------------------------------------------------------------------------------------------
 async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> ControlState:
     """Read the whole control topic.
 
@@ -110,8 +285,7 @@ async def control_state(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> Con
     """
     state = ControlState()
     async with asyncio.timeout(TIMEOUT_S):
-        for record in await whole_partitions(consumer, [TopicPartition(catalogue.control, 0)]):
-            state.apply(record.key, record.value, record.headers)
+        state.take(await whole_partitions(consumer, [TopicPartition(catalogue.control, 0)]))
     return state
 
 

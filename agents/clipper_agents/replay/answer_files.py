@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.log.new_model import Answers, Chunk, PlacedAnswers
+from clipper_stream.evaluation.log.new_model import InputChunk, ModelAnswers, PlacedAnswers
 
 SCHEMA_VERSION = 1
 SUFFIX = ".parquet"
@@ -70,7 +70,7 @@ def group_rows(path: Path) -> list[int]:
     return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
 
-def read_queries(path: Path, chunk: Chunk) -> Queries:
+def read_queries(path: Path, chunk: InputChunk) -> Queries:
     """The queries of a chunk that the log had when they were exported."""
     table = _opened(path).read_row_group(chunk.group, columns=list(_INPUTS), use_threads=False)
     part = table.slice(chunk.first, chunk.rows)
@@ -79,7 +79,7 @@ def read_queries(path: Path, chunk: Chunk) -> Queries:
     return Queries(*(list(column) for column in zip(*there, strict=True))) if there else Queries([], [], [])
 
 
-def write_chunk(path: Path, queries: Queries, answers: Answers) -> None:
+def write_chunk(path: Path, queries: Queries, answers: ModelAnswers) -> None:
     """Write the answers to these queries; the file is there when this returns, also after a power cut."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ def read_answers(path: Path) -> tuple[dict[str, Any], PlacedAnswers]:
     table = file.read()
     partition, offset = (table[name].to_numpy() for name in ("partition", "query_offset"))
     output, several, error = (table[name].to_pylist() for name in ("output", "several_rows", "error"))
-    return content, PlacedAnswers.of(partition, offset, Answers(output=output, several_rows=several, error=error))
+    return content, PlacedAnswers.of(partition, offset, ModelAnswers(output=output, several_rows=several, error=error))
 
 
 def _schema() -> Any:
@@ -154,7 +154,7 @@ def _schema() -> Any:
     )
 
 
-def _table(queries: Queries, answers: Answers) -> Any:
+def _table(queries: Queries, answers: ModelAnswers) -> Any:
     import pyarrow as pa  # noqa: PLC0415
 
     columns = (queries.partition, queries.query_offset, answers.output, answers.several_rows, answers.error)

@@ -11,11 +11,9 @@ Rules of this file:
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import rocksdict
-
-from clipper_agents.streaming.rocksdb_options import options, unlogged
+from clipper_agents.replay.spill_store import SpillStore
 from clipper_topics.logged import LoggedRecord
 
 _HEAD = struct.Struct("<qqB")
@@ -49,33 +47,28 @@ class DecisionIndex:
     """
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
-        self._folder = folder
-        self._opened: rocksdict.Rdict | None = None
-        self._horizon_ms = horizon_s * 1000
-        self._unlogged = unlogged()
+        self._store, self._horizon_ms = SpillStore(folder), horizon_s * 1000
 
     def close(self) -> None:
         """Close the database."""
-        if self._opened is not None:
-            self._opened.close()
+        self._store.close()
 
     def add(self, found: Sequence[tuple[str, int, LoggedRecord]]) -> None:
         """Take in decisions in log order: query id, time in milliseconds since the epoch, and record."""
-        known = self._get([_key(query_id) for query_id, *_ in found])
-        batch, repeated, first = rocksdict.WriteBatch(raw_mode=True), [], set[str]()
+        known = self._store.get([_key(query_id) for query_id, *_ in found])
+        new, repeated = dict[str, bytes](), []
         for one, old in zip(found, known, strict=True):
-            if old is None and one[0] not in first:
-                first.add(one[0])
-                batch.put(_key(one[0]), _packed(one[1], one[2]))
+            if old is None and one[0] not in new:
+                new[one[0]] = _packed(one[1], one[2])
             else:
                 repeated.append(one)
-        self._database.write(batch, self._unlogged)
+        self._store.put((_key(query_id), value) for query_id, value in new.items())
         for query_id, at_ms, logged in repeated:
             self._add_again(query_id, at_ms, logged)
 
     def find(self, wanted: Sequence[tuple[str, int]]) -> list[Known | None]:
         """The decision that each feedback is about, None where there is none: query id, and time of the feedback."""
-        values = self._get([_key(query_id) for query_id, _ in wanted])
+        values = self._store.get([_key(query_id) for query_id, _ in wanted])
         return [
             None if value is None else self._newest(query_id, at_ms, _unpacked(query_id, value))
             for (query_id, at_ms), value in zip(wanted, values, strict=True)
@@ -83,7 +76,7 @@ class DecisionIndex:
 
     def credits(self, names: Sequence[str]) -> dict[str, int | None]:
         """Offset of the feedback that counted, by the decision's name; None where none did."""
-        values = self._get([_CREDIT + name.encode() for name in names])
+        values = self._store.get([_CREDIT + name.encode() for name in names])
         return {
             name: None if value is None else _OFFSET.unpack(value)[0] for name, value in zip(names, values, strict=True)
         }
@@ -92,16 +85,13 @@ class DecisionIndex:
         """Note which feedback counted, by the decision's name."""
         if not counted:
             return
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for name, offset in counted.items():
-            batch.put(_CREDIT + name.encode(), _OFFSET.pack(offset))
-        self._database.write(batch, self._unlogged)
+        self._store.put((_CREDIT + name.encode(), _OFFSET.pack(offset)) for name, offset in counted.items())
 
     def _add_again(self, query_id: str, at_ms: int, logged: LoggedRecord) -> None:
         for name in _names(query_id):
-            (value,) = self._get([_key(name)])
+            (value,) = self._store.get([_key(name)])
             if value is None:
-                self._database.put(_key(name), _packed(at_ms, logged), self._unlogged)
+                self._store.put([(_key(name), _packed(at_ms, logged))])
                 return
             old = _unpacked(name, value)
             if at_ms <= old.at_ms + self._horizon_ms or logged.value == old.logged.value:
@@ -114,24 +104,11 @@ class DecisionIndex:
                 return found
             if name == query_id:
                 continue
-            (value,) = self._get([_key(name)])
+            (value,) = self._store.get([_key(name)])
             if value is None:
                 break
             found = _unpacked(name, value)
         return found._replace(late=True)
-
-    @property
-    def _database(self) -> rocksdict.Rdict:
-        if self._opened is None:
-            self._opened = rocksdict.Rdict(str(self._folder), options())
-        return self._opened
-
-    def _get(self, keys: list[Any]) -> list[bytes | None]:
-        if self._opened is None:
-            return [None] * len(keys)
-        values: Any = self._database.get(keys) if keys else []
-        found: list[bytes | None] = values
-        return found
 
 
 def _names(query_id: str) -> Iterable[str]:

@@ -1,14 +1,15 @@
 """Records of the feedback topic with what the other logs say about them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.kafka.log_ranges import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
 from clipper_agents.replay.refold import Entry
 from clipper_agents.router.feedback_step import decode_feedback
-from clipper_agents.router.restore_markers import RefusedMarker, Restored, Restores, is_marker, read_marker
+from clipper_agents.router.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback
@@ -22,7 +23,7 @@ class EntryReader:
         catalogue: The topics.
         decisions: Of the partition.
         audits: Of the partition.
-        restores: Declared restores.
+        restores: Declared restores, by id.
         orphans: Feedback offsets of the partition that the dead letters call orphans.
     """
 
@@ -31,7 +32,7 @@ class EntryReader:
         catalogue: Catalogue,
         decisions: DecisionIndex,
         audits: DecisionIndex,
-        restores: Restores,
+        restores: Mapping[str, DeclaredRestore],
         orphans: Collection[int],
     ) -> None:
         self._partitions, self._restores, self._orphans = catalogue.partitions, restores, orphans
@@ -60,7 +61,7 @@ class EntryReader:
         for record in records:
             try:
                 if is_marker(record):
-                    yield record, read_marker(record, self._restores.find, self._partitions)
+                    yield record, read_marker(record, self._restores.get, self._partitions)
                 else:
                     yield record, decode_feedback(record)
             except (RefusedMarker, UndecodableRecord):

@@ -33,7 +33,7 @@ from clipper_agents.replay.answer_files import (
     write_chunk,
 )
 from clipper_stream.errors import ModelFailed
-from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, Chunk, answers_of, planned
+from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, answers_of, planned
 from clipper_stream.models.loading import RUNTIMES, check_allowed, file_digest, load_model
 from clipper_stream.models.model import Model
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -107,7 +107,7 @@ class _Job:
     """A chunk to compute."""
 
     inputs: Path
-    chunk: Chunk
+    chunk: InputChunk
     answers: Path
     source: ModelSource
     sha256: str

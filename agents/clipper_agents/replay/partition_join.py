@@ -2,11 +2,15 @@
 
 Rules of this file:
 - Of several predictions about a query the first is the decision, and the first feedback that can be used counts.
+- The id of a query is never forgotten: a second prediction about it is a repetition, however late. That of a decision
+  which is not wanted (another application's, or before the span) is kept as well, so that feedback about the decision
+  is not taken for an orphan.
 - Feedback and audits may be read before their prediction: they wait for it until the end of the reading.
 - A chunk is finished once everything was read that may still be about it: up to the horizon behind its last decision.
 - How much fits into memory changes nothing but the speed.
 """
 
+import struct
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +20,8 @@ from typing import TypeAlias
 from clipper_agents.replay.chunk import ChunkBuilder
 from clipper_agents.replay.chunk_columns import columns_of
 from clipper_agents.replay.chunk_spill import WaitingChunks
-from clipper_agents.replay.orphan_buffer import Early
-from clipper_agents.replay.patches import FeedbackPatch, audit_patch
-from clipper_agents.replay.query_ids import NOT_WANTED, QueryIds
+from clipper_agents.replay.patches import FeedbackPatch, OrphanBuffer, audit_patch
+from clipper_agents.replay.spill_store import SpillingDict
 from clipper_agents.replay.wire import (
     UNSAID,
     LeanAudit,
@@ -36,6 +39,10 @@ from clipper_topics.restore import restore_id_of
 CHUNK_ROWS = 65_536
 MOST_IN_MEMORY = 262_144
 """Decisions of a partition that wait in memory, ids and patches likewise: about 150 MB."""
+
+NOT_WANTED = -1
+"""Stands for the number of a decision that is not read."""
+_NUMBER = struct.Struct("<q")
 
 _Told: TypeAlias = tuple[Record, LeanFeedback, float | None]
 """A feedback, and the loss that it gives instead of a label."""
@@ -77,9 +84,9 @@ class PartitionJoin:
 
     def __init__(self, partition: int, rules: JoinRules, first_offset: int, folder: Path) -> None:
         self._partition, self._rules, self._first_offset = partition, rules, first_offset
-        self._ids = QueryIds(folder / "ids", rules.most_in_memory)
+        self._ids = SpillingDict[int](folder / "ids", _NUMBER.pack, lambda content: int(_NUMBER.unpack(content)[0]))
         self._chunks = WaitingChunks(folder, rules.chunk_rows, rules.most_in_memory)
-        self._early = Early(folder / "early", rules.most_in_memory)
+        self._early = OrphanBuffer(folder / "early", rules.most_in_memory)
         self._builder, self._next_row = ChunkBuilder(0), 0
         self._predictions = ListDecoder(LeanPrediction)
         self._audits = ListDecoder(LeanAudit)
@@ -114,7 +121,8 @@ class PartitionJoin:
         self._build(kept, wanted)
         if self._early:
             self._deliver([one.query_id for one in found if one is not None and one.query_id not in known])
-        self._ids.tidy()
+        if len(self._ids.recent) > self._rules.most_in_memory:
+            self._ids.spill(kept=self._rules.most_in_memory // 2)
 
     def audits(self, records: Sequence[Record]) -> None:
         """Take in audits, in log order."""
@@ -133,7 +141,7 @@ class PartitionJoin:
         told = self._told(records)
         unknown = self._put(told, map(self._ids.recent.get, [one.query_id for _, one, _ in told]))
         if unknown and self._ids.on_disk:
-            unknown = self._put(unknown, self._ids.find_older([one.query_id for _, one, _ in unknown]))
+            unknown = self._put(unknown, self._ids.older([one.query_id for _, one, _ in unknown]))
         for record, one, given in unknown:
             self._unknown(record, one, given)
         self._chunks.tidy(len(told))
@@ -169,7 +177,7 @@ class PartitionJoin:
             return ()
         recent = self._ids.recent
         ids = [one.query_id for one in found if one is not None and one.query_id not in recent]
-        return {query_id for query_id, row in zip(ids, self._ids.find_older(ids), strict=True) if row is not None}
+        return {query_id for query_id, row in zip(ids, self._ids.older(ids), strict=True) if row is not None}
 
     def _build(self, records: Sequence[Record], wanted: Sequence[LeanPrediction]) -> None:
         while wanted:
@@ -190,7 +198,7 @@ class PartitionJoin:
         rows = [get(one) for one in ids]
         if self._ids.on_disk:
             unknown = [place for place, row in enumerate(rows) if row is None]
-            for place, row in zip(unknown, self._ids.find_older([ids[one] for one in unknown]), strict=True):
+            for place, row in zip(unknown, self._ids.older([ids[one] for one in unknown]), strict=True):
                 rows[place] = row
         return rows
 

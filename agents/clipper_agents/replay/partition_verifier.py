@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.kafka.log_ranges import Cursor, Logs, Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.config_inference import Observing
@@ -26,7 +27,7 @@ from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
 from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
 from clipper_agents.router.feedback_step import Row
-from clipper_agents.router.restore_markers import Restored, Restores
+from clipper_agents.router.restore_markers import Restored
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import decode_prediction
@@ -45,7 +46,7 @@ class Known:
     Attributes:
         catalogue: The topics.
         ways: Of each application.
-        restores: Declared restores.
+        restores: Declared restores, by id.
         orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
         horizon_s: How long after its prediction a feedback counts, in seconds.
@@ -54,7 +55,7 @@ class Known:
 
     catalogue: Catalogue
     ways: Mapping[str, Sequence[Way]]
-    restores: Restores
+    restores: Mapping[str, DeclaredRestore]
     orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
     horizon_s: float

@@ -1,10 +1,12 @@
-"""What comes later about a decision: an audit, or a feedback, kept until the decision's chunk is finished."""
+"""What comes about a decision: an audit, or a feedback, kept until the decision's chunk is finished."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from clipper_agents.replay.spill_store import SpillingDict
 from clipper_agents.replay.values import packed, unpacked
 from clipper_agents.replay.wire import UNSAID, LeanAnswer, LeanAudit, Record
 
@@ -103,3 +105,59 @@ def decode_patches(content: bytes) -> tuple[list[AuditPatch], list[FeedbackPatch
 
 def _entry(model: str, propensity: float, latency_ms: float, came: bool, output: bytes) -> AuditEntry:
     return AuditEntry(model, propensity, latency_ms, came, unpacked(output))
+
+
+Patch: TypeAlias = AuditPatch | FeedbackPatch
+
+
+class OrphanBuffer:
+    """Patches that were read before the prediction that they are about, by the query's id.
+
+    They wait until the end: a query may have waited for a router for any time. What is taken out comes in the order in
+    which it was put in.
+
+    Args:
+        folder: For what memory has no room for; made when it is needed.
+        most_in_memory: Ids in memory.
+    """
+
+    def __init__(self, folder: Path, most_in_memory: int) -> None:
+        self._most = most_in_memory
+        self._waiting = SpillingDict[list[Patch]](folder, _encode_waiting, _decode_waiting)
+        self.feedback_left = 0
+        """Feedback that waits."""
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, query_id: str, patch: Patch) -> None:
+        """Keep a patch until the prediction is read."""
+        recent = self._waiting.recent
+        self.feedback_left += isinstance(patch, FeedbackPatch)
+        recent.setdefault(query_id, []).append(patch)
+        if len(recent) > self._most:
+            for known, older in self._waiting.take_older(list(recent)).items():
+                recent[known] = older + recent[known]
+            self._waiting.spill(0)
+
+    def take(self, ids: Sequence[str]) -> dict[str, list[Patch]]:
+        """What waits for these queries; it waits no more."""
+        found, recent = self._waiting.take_older(ids), self._waiting.recent
+        for query_id in recent.keys() & set(ids):
+            found.setdefault(query_id, []).extend(recent.pop(query_id))
+        self.feedback_left -= sum(isinstance(one, FeedbackPatch) for patches in found.values() for one in patches)
+        return found
+
+    def close(self) -> None:
+        """Close the files."""
+        self._waiting.close()
+
+
+def _encode_waiting(patches: list[Patch]) -> bytes:
+    audits = [one for one in patches if isinstance(one, AuditPatch)]
+    return encode_patches(audits, [one for one in patches if isinstance(one, FeedbackPatch)])
+
+
+def _decode_waiting(content: bytes) -> list[Patch]:
+    audits, feedback = decode_patches(content)
+    return [*audits, *feedback]

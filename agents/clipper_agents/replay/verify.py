@@ -21,13 +21,10 @@ from clipper_agents.replay.learning_config import ways_of
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_agents.router.feedback_step import OrphanFeedback
-from clipper_agents.router.restore_markers import Restores
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter
 
-MOST_RESTORES = 10**9
-"""All that are on the control topic: a fold from the beginning meets the oldest of them."""
 ORPHAN = OrphanFeedback.__qualname__
 """Name of the error in a dead letter; its module is another in logs of other releases."""
 
@@ -90,15 +87,13 @@ async def read_known(logs: Logs, catalogue: Catalogue, horizon_s: float, applica
     """What all partitions share; arguments as of `verify`."""
     changelog = catalogue.selection_changelog
     ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
-    control, restores = ControlState(), Restores(MOST_RESTORES)
+    control = ControlState(saved_rows=False)
     async for records in _whole(logs, catalogue.control):
-        restores.take(records)
-        for record in records:
-            control.apply(record.key, record.value, record.headers)
+        control.take(records)
     return Known(
         catalogue=catalogue,
         ways=ways_of(control),
-        restores=restores,
+        restores=control.restores,
         orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,
         horizon_s=horizon_s,

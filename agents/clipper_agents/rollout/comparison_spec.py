@@ -16,19 +16,13 @@ from typing import Any, Literal, TypeAlias
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.manifests import Manifests
-from clipper_agents.control.state import read_drift
+from clipper_agents.control.state import ControlState
 from clipper_agents.rollout.revision_equivalence import compared_alike, same_candidates, same_losses, same_step
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.sequential_testing.rollout_rule import Rollout
-from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.control_keys import is_drift
 from clipper_topics.drift import DriftEvent
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
-_CHANGE = b"change/"
-_APPLICATION = b"application/"
 _DRIFT = "drift"
 """In the place of a version: none is called so, without a colon."""
 Stage: TypeAlias = Literal["shadow", "canary"]
@@ -103,51 +97,38 @@ class Watched:
         return min([self.candidates_since, *(trial.since for trial in self.trials), *drift])
 
 
-@dataclass(frozen=True, slots=True)
-class _Revision:
-    at_ms: int
-    manifest: ApplicationManifest | None
-
-
 class Control:
-    """Manifests and changes of applications, as the control topic has them.
+    """What the control topic says of applications, and what there is to compare by it.
 
     Attributes:
-        version: Grows with each record.
-        drifts: The newest detection by application and version.
+        state: The topic as it was followed so far.
     """
 
-    def __init__(self) -> None:
-        self._manifests = Manifests()
-        self._history: dict[str, dict[int, _Revision]] = {}
-        self._written_ms: dict[str, int] = {}
-        self.version = 0
-        self.drifts: dict[tuple[str, str], DriftEvent] = {}
+    def __init__(self, state: ControlState | None = None) -> None:
+        self.state = ControlState(notes=("change", "drift"), saved_rows=False) if state is None else state
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
-        for record in records:
-            self.version += 1
-            key = record.key or b""
-            if key.startswith(_CHANGE):
-                self._note(record)
-            elif is_drift(key):
-                self._note_drift(record)
-            else:
-                self._manifests.apply(record.key, record.value, record.headers)
-            if key.startswith(_APPLICATION):
-                name = key[len(_APPLICATION) :].decode("utf-8", "replace")
-                self._written_ms[name] = record.timestamp
+        self.state.take(records)
+
+    @property
+    def version(self) -> int:
+        """Grows with each record."""
+        return self.state.version
+
+    @property
+    def drifts(self) -> dict[tuple[str, str], DriftEvent]:
+        """The newest detection by application and version."""
+        return self.state.drifts
 
     def revision(self, application: str) -> int:
         """Of the application's manifest; 0: there is none."""
-        found = self._manifests.applications.get(application)
-        return found.revision if found else 0
+        return self.state.current(application)
 
     @property
     def revisions(self) -> dict[str, int]:
         """Of all applications, by name."""
-        return {name: manifest.revision for name, manifest in self._manifests.applications.items()}
+        return {name: manifest.revision for name, manifest in self.state.manifests.applications.items()}
 
     def watched(self, *, drift: bool = True) -> dict[str, Watched]:
         """The applications of which something is compared, or watched for drift, by name.
@@ -156,25 +137,13 @@ class Control:
             drift: Whether drift is of interest; else an application of which nothing is compared is left out.
         """
         found = {}
-        for name, manifest in self._manifests.applications.items():
+        for name, manifest in self.state.manifests.applications.items():
             watches = drift and manifest.drift is not None
             if manifest.trials or manifest.keep_best is not None or watches:
                 rule = _rule(manifest)
                 if rule is not None:
                     found[name] = self._watched(manifest, rule, drift=watches)
         return found
-
-    def _note(self, record: ConsumerRecord[Any, Any]) -> None:
-        try:
-            change = codec.changes.decode(record.value, record.headers)
-        except UndecodableRecord:
-            return  # whoever follows manifests tells it
-        self._history.setdefault(change.application, {})[change.revision] = _Revision(change.at_ms, change.after)
-
-    def _note_drift(self, record: ConsumerRecord[Any, Any]) -> None:
-        found = read_drift(record.key, record.value, record.headers)
-        if found is not None:
-            self.drifts[found.application, found.model] = found
 
     def _watched(self, manifest: ApplicationManifest, rule: Rollout, *, drift: bool) -> Watched:
         trials = tuple(
@@ -212,15 +181,15 @@ class Control:
         return WatchedDrift(rule=manifest.drift, since=self._since(manifest, partial(same_losses, now=manifest)))
 
     def _since(self, manifest: ApplicationManifest, alike: Callable[[ApplicationManifest], bool]) -> int:
-        history = self._history.get(manifest.name, {})
+        history = self.state.changes.get(manifest.name, {})
         revision = manifest.revision
-        while (before := history.get(revision - 1)) is not None and before.manifest and alike(before.manifest):
+        while (before := history.get(revision - 1)) is not None and before.after and alike(before.after):
             revision -= 1
         return revision
 
     def _began_ms(self, manifest: ApplicationManifest, revision: int) -> int:
-        found = self._history.get(manifest.name, {}).get(revision)
-        return found.at_ms if found else self._written_ms.get(manifest.name, 0)
+        found = self.state.changes.get(manifest.name, {}).get(revision)
+        return found.at_ms if found else self.state.declared_ms.get(manifest.name, 0)
 
 
 def _rule(manifest: ApplicationManifest) -> Rollout | None:

@@ -1,12 +1,8 @@
 """How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
 
-import asyncio
 from collections.abc import Mapping
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
+from clipper_agents.control.state import read_control
 from clipper_agents.rollout.comparison_spec import Control, Watched
 from clipper_agents.rollout.evidence import Ahead, Fold
 from clipper_agents.rollout.log_tailer import LogsInOrder
@@ -14,7 +10,7 @@ from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-__all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons", "read_control"]
+__all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons"]
 
 SLACK_MS = 5 * 60_000
 """Between the clock of whoever made a change and the brokers'; what is read too much is told by its revision."""
@@ -39,8 +35,9 @@ async def read_comparisons(
 
     Raises:
         KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
     """
-    control = await read_control(connection, catalogue)
+    control = Control(await read_control(connection, catalogue))
     watched = control.watched(drift=False)
     if not watched:
         return ()
@@ -63,27 +60,3 @@ async def read_comparisons(
 def begins_ms(watched: Mapping[str, Watched]) -> int:
     """Where to begin to read for everything that is watched, milliseconds since the epoch."""
     return min(one.begins_ms for one in watched.values()) - SLACK_MS
-
-
-async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Control:
-    """Read the whole control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
-    control, tp = Control(), TopicPartition(catalogue.control, 0)
-    try:
-        await consumer.start()
-        async with asyncio.timeout(TIMEOUT_S):
-            consumer.assign([tp])
-            end = (await consumer.end_offsets([tp]))[tp]
-            await consumer.seek_to_beginning(tp)
-            while await consumer.position(tp) < end:
-                for records in (await consumer.getmany(tp, timeout_ms=200)).values():
-                    control.take(records)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
-    return control

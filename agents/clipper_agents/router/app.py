@@ -35,7 +35,6 @@ from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.restore_markers import Restores
 from clipper_agents.router.selection_store import SelectionStore, newer
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
@@ -104,8 +103,7 @@ class RouterProcess:
             files=settings.files,
             ready=self._hosts.is_ready,
         )
-        self._restores = Restores()
-        self._control = Follower(settings.kafka, catalogue.control, self._take_control)
+        self._control = Follower(settings.kafka, catalogue.control, self._registry.take)
         self._followers = [
             self._control,
             Follower(settings.kafka, catalogue.selection, self._selection.take_published),
@@ -171,7 +169,6 @@ class RouterProcess:
             self._audits,
             self._prediction_log,
             metrics,
-            self._restores,
             self._control.followed_upto,
         )
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
@@ -209,10 +206,6 @@ class RouterProcess:
         self._keep_only(set())
 
     # --- what is followed -------------------------------------------------------------------------------------------
-    def _take_control(self, records: list[ConsumerRecord[Any, Any]]) -> None:
-        self._restores.take(records)
-        self._registry.take(records)
-
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
             self._registry.resolve()

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.manifests import Manifests, refusal
+from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
@@ -20,6 +20,9 @@ from clipper_topics.control_keys import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 logger = logging.getLogger(__name__)
+
+KEPT_RESTORES = 1_000
+"""The newest: markers of older ones are behind every router by far."""
 
 
 class ApplicationRegistry:
@@ -47,7 +50,10 @@ class ApplicationRegistry:
         files: FileRules = STRICT,
         ready: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self._manifests = Manifests(accept=self._accept)
+        self._control = ControlState(
+            notes=("restore",), saved_rows=False, most_restores=KEPT_RESTORES, accept=self._accept
+        )
+        self._manifests = self._control.manifests
         self._changed = changed
         self._refused = refused
         self._allowed, self._files, self._ready = allowed, files, ready
@@ -58,11 +64,14 @@ class ApplicationRegistry:
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
-        for record in records:
-            reason = self._manifests.apply(record.key, record.value, record.headers)
-            if reason is not None:
-                event(logger, "manifest refused", logging.ERROR, **refusal(record, reason))
-                self._refused()
+        for refused in self._control.take(records):
+            if not isinstance(refused, RefusedRecord):
+                continue
+            if refused.kind == "restore":
+                event(logger, "restore ignored", logging.ERROR, **refused.details)
+                continue
+            event(logger, "manifest refused", logging.ERROR, **refused.details)
+            self._refused()
         self.resolve()
 
     def application(self, name: str) -> Application | None:
@@ -77,6 +86,10 @@ class ApplicationRegistry:
     def model(self, ref: str) -> ModelManifest | None:
         """The manifest of a model version."""
         return self._manifests.models.get(ref)
+
+    def restore(self, restore_id: str) -> DeclaredRestore | None:
+        """The declaration of a restore."""
+        return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
         """Element type of the rows that a model takes."""

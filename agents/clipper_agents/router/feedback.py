@@ -25,7 +25,7 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.restore_markers import Restored, Restores, is_marker, read_markers
+from clipper_agents.router.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -93,14 +93,13 @@ class FeedbackProcessor:
         audits: LogIndex,
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
-        restores: Restores,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` is the offset up to which the control topic has been handed to `restores`."""
+        """Args as named; `followed_upto` is up to which offset the registry has the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
-        self._restores, self._followed_upto = restores, followed_upto
+        self._followed_upto = followed_upto
 
     async def serve(self, stream: Any) -> None:
         """Take chunks until the process stops."""
@@ -125,7 +124,7 @@ class FeedbackProcessor:
             if not await self._await_decisions(partition, found, lookup, generation):
                 return False
             here, elsewhere = self._split(partition, found, lookup)
-            markers, refused = read_markers(claims, self._restores.find, self._catalogue.partitions)
+            markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
             step = self._step(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
@@ -183,7 +182,7 @@ class FeedbackProcessor:
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
-        if all(self._restores.find(restore_id_of(record.headers) or "") for record in claims):
+        if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
             return True
         control = TopicPartition(self._catalogue.control, 0)
         end = (await self._app.log_reader.end_offsets([control]))[control]

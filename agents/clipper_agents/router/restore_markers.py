@@ -6,25 +6,15 @@ Rules of this file:
 - Nothing that a record says stops the reader.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.manifests import shown_key
-from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.control_keys import restore_id_in
-from clipper_topics.manifests import MAX_MANIFEST_BYTES
-from clipper_topics.restore import Marker, Restore, UnusableRows, decode_marker, refusal_of, restore_id_of
+from clipper_agents.control.state import DeclaredRestore
+from clipper_topics.restore import Marker, UnusableRows, decode_marker, refusal_of, restore_id_of
 
-logger = logging.getLogger(__name__)
-
-KEPT_RESTORES = 1_000
-"""The newest: markers of older ones are behind every router by far."""
 Record: TypeAlias = ConsumerRecord[Any, Any]
 
 
@@ -45,60 +35,13 @@ class Restored:
     declared: int
 
 
-class Declared(NamedTuple):
-    """A declaration, and its offset on the control topic."""
-
-    restore: Restore
-    offset: int
-
-
-class Restores:
-    """The declarations on the control topic, by id; the newest `KEPT_RESTORES`."""
-
-    def __init__(self, kept: int = KEPT_RESTORES) -> None:
-        self._kept = kept
-        self._declared: dict[str, Declared] = {}
-
-    def take(self, records: Iterable[Record]) -> None:
-        """Take in records of the control topic; those of other kinds are ignored."""
-        for record in records:
-            restore_id = restore_id_in(record.key)
-            if restore_id is not None:
-                self._put(restore_id, record)
-
-    def find(self, restore_id: str) -> Declared | None:
-        """The declaration of this id."""
-        return self._declared.get(restore_id)
-
-    def _put(self, restore_id: str, record: Record) -> None:
-        """The first record of an id is its declaration: it says which of two restores is the later one."""
-        if not record.value:
-            self._declared.pop(restore_id, None)
-            return
-        try:
-            restore = _decoded(record.value, record.headers)
-        except UndecodableRecord as error:
-            logger.error("restore ignored key=%s reason=%s", shown_key(record.key), error)  # noqa: TRY400 (a reason, no defect)
-            return
-        restore = msgspec.structs.replace(restore, before=None)
-        self._declared.setdefault(restore_id, Declared(restore, record.offset))
-        while len(self._declared) > self._kept:
-            del self._declared[next(iter(self._declared))]
-
-
-def _decoded(value: bytes, headers: Iterable[tuple[str, bytes]]) -> Restore:
-    if len(value) > MAX_MANIFEST_BYTES:
-        raise UndecodableRecord(f"a restore of {len(value)} bytes: it has at most {MAX_MANIFEST_BYTES}")
-    return codec.restores.decode(value, headers)
-
-
 def is_marker(record: Record) -> bool:
     """Whether a record of the feedback topic is a marker, or claims to be one."""
     return restore_id_of(record.headers) is not None
 
 
 def read_markers(
-    claims: Iterable[Record], find: Callable[[str], Declared | None], partitions: int
+    claims: Iterable[Record], find: Callable[[str], DeclaredRestore | None], partitions: int
 ) -> tuple[list[tuple[Record, Restored]], list[tuple[Record, Exception]]]:
     """The markers that count, and those that must not, with the reason; arguments as of `read_marker`."""
     counted: list[tuple[Record, Restored]] = []
@@ -111,7 +54,7 @@ def read_markers(
     return counted, refused
 
 
-def read_marker(record: Record, find: Callable[[str], Declared | None], partitions: int) -> Restored:
+def read_marker(record: Record, find: Callable[[str], DeclaredRestore | None], partitions: int) -> Restored:
     """The marker of a record.
 
     Args:
@@ -126,7 +69,7 @@ def read_marker(record: Record, find: Callable[[str], Declared | None], partitio
     declared = find(restore_id)
     try:
         value = record.value or b""
-        reason = refusal_of(declared and declared.restore, restore_id, value, record.partition)
+        reason = refusal_of(None if declared is None else declared.restore, restore_id, value, record.partition)
         if reason is not None or declared is None:
             raise RefusedMarker(reason)
         marker = decode_marker(value, record.partition, partitions)

@@ -56,7 +56,7 @@ class Looking:
 
     def applications(self, names: Iterable[str] | None = None) -> dict[str, ApplicationStatus]:
         """Every application, or those named, by name."""
-        declared = self.facts.manifests.applications
+        declared = self.facts.declared.manifests.applications
         wanted = sorted(declared if names is None else set(names) & declared.keys())
         return {name: self._application(declared[name]) for name in wanted}
 
@@ -97,7 +97,7 @@ class Looking:
             yield self._version(ref, "retired", state, counts)
 
     def _present(self, refs: Iterable[str]) -> list[str]:
-        models = self.facts.manifests.models
+        models = self.facts.declared.manifests.models
         return [ref for ref in refs if ref in models and not models[ref].retired]
 
     def _retired(self, manifest: ApplicationManifest, state: SelectionState) -> list[str]:
@@ -107,7 +107,7 @@ class Looking:
             for then in (change.before, change.after):
                 had |= {*then.models, *(trial.model for trial in then.trials)} if then else set()
         has = {*manifest.models, *(trial.model for trial in manifest.trials)}
-        models = self.facts.manifests.models
+        models = self.facts.declared.manifests.models
         return sorted(ref for ref in had - has if ref in models and models[ref].retired)
 
     def _version(
@@ -121,7 +121,7 @@ class Looking:
         declared_share: float | None = None,
         drift: DriftStatus | None = None,
     ) -> VersionStatus:
-        model = self.facts.manifests.models.get(ref)
+        model = self.facts.declared.manifests.models.get(ref)
         reports = [*self.facts.hosts_of(ref)]
         has_hosts = model is not None and not model.colocated
         of = counts.asked if stage == "shadow" else counts.served
@@ -151,7 +151,7 @@ class Looking:
 
     def _drift(self, application: str, ref: str) -> DriftStatus | None:
         """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
-        found = self.facts.drifts.get((application, ref))
+        found = self.facts.declared.drifts.get((application, ref))
         if found is None or not found.worse or self.now_s - found.at_ms / 1000 > DRIFT_SHOWN_S:
             return None
         return DriftStatus(

@@ -18,8 +18,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.control.manifests import Manifests
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import Manifests, read_manifests
 from clipper_agents.kafka.admin import administration, unreachable
 from clipper_agents.kafka.attempts import REQUEST_S, WITHIN_S, again
 from clipper_agents.status.build import Looking
@@ -99,7 +98,7 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
     following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
     await following.position(_readable(topics))
     unread = await following.catch_up(CATCH_UP_S)
-    following.facts.manifests = manifests
+    following.facts.declared.manifests = manifests
     comparisons = await _compared(connection, catalogue, wanted, manifests)
     at_s = time.time()
     looking = Looking(

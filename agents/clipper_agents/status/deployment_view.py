@@ -6,23 +6,20 @@ Rules of this file:
 - A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.selection_states import state_of
-from clipper_agents.control.state import read_drift
+from clipper_agents.control.state import ControlState
 from clipper_stream.selection.state import SelectionState, merge
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
-from clipper_topics.control_keys import is_drift
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
 from clipper_topics.selection_rows import RowKey, SelectionRow, keep_newest, read_row
 
-CHANGE = b"change/"
 KEPT_EVENTS = 100
 """Shown are the last few; what is older is in the topics."""
 
@@ -52,9 +49,7 @@ class Facts:
     """Manifests, changes, hosts and selection totals, as they are now.
 
     Attributes:
-        manifests: Applications and models.
-        changes: By application and revision.
-        drifts: The newest detected change of a loss, by application and version.
+        declared: What the control topic says: manifests, changes and detections.
         reports: What each host said last, by its key.
         published: Totals without context, by key.
         contexts: Totals of contexts, by key.
@@ -64,9 +59,7 @@ class Facts:
         seen: How many events there were in all.
     """
 
-    manifests: Manifests = field(default_factory=Manifests)
-    changes: defaultdict[str, dict[int, Change]] = field(default_factory=lambda: defaultdict(dict))
-    drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
+    declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
     reports: dict[bytes, HostReport] = field(default_factory=dict)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
@@ -78,26 +71,11 @@ class Facts:
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
-        if (key or b"").startswith(CHANGE):
-            self._change(value, headers)
-        elif is_drift(key):
-            self._drift(key, value, headers)
-        else:
-            self.manifests.apply(key, value, list(headers))
-
-    def _change(self, value: bytes | None, headers: Headers) -> None:
-        try:
-            change = codec.changes.decode(value, headers)
-        except UndecodableRecord:
-            return
-        self.changes[change.application][change.revision] = change
-        self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
-
-    def _drift(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        found = read_drift(key, value, list(headers))
-        if found is not None:
-            self.drifts[found.application, found.model] = found
-            self._note(Event(at_s=found.at_ms / 1000, application=found.application, text=drift_described(found)))
+        match self.declared.apply(key, value, list(headers)):
+            case Change() as change:
+                self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
+            case DriftEvent() as drift:
+                self._note(Event(at_s=drift.at_ms / 1000, application=drift.application, text=drift_described(drift)))
 
     def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
         """Take a record of the hosts topic in; an empty value: the host has left.
@@ -156,8 +134,7 @@ class Facts:
 
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""
-        found = self.changes.get(application, {})
-        return [found[revision] for revision in sorted(found, reverse=True)]
+        return [*self.declared.history(application).values()][::-1]
 
     def events_since(self, seen: int) -> list[Event]:
         """Those that came after so many."""

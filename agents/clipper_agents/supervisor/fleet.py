@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.host_reports import one_line
-from clipper_agents.control.manifests import Manifests, refusal
+from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.supervisor import Supervisor
@@ -60,7 +60,8 @@ class Fleet:
         self._asked_s: dict[str, float] = {}
         self._refused: set[str] = set()
         self._caught_up = False
-        self._published = Manifests(accept=self._accept)
+        self._control = ControlState(notes=(), accept=self._accept)
+        self._published = self._control.manifests
 
     async def start(self, models: Iterable[ModelManifest]) -> None:
         """Start the hosts of these models, whose topics are there.
@@ -89,11 +90,11 @@ class Fleet:
 
     def take(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         """Take in records of the control topic."""
-        for record in records:
-            reason = self._published.apply(record.key, record.value, record.headers)
-            if reason is not None:
-                event(log, "manifest refused", logging.ERROR, **refusal(record, reason))
-            self._tell_refusal(record.key, reason)
+        for record, taken in zip(records, self._control.take(records), strict=True):
+            refused = taken if isinstance(taken, RefusedRecord) else None
+            if refused is not None:
+                event(log, "manifest refused", logging.ERROR, **refused.details)
+            self._tell_refusal(record.key, None if refused is None else refused.reason)
         for ref in self._asked_s.keys() - self._published.models.keys() - self._versions.keys():
             del self._asked_s[ref]
         for manifest in self._published.applications.values():

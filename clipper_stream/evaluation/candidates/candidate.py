@@ -42,7 +42,7 @@ class Candidate(Protocol):
 
 
 @runtime_checkable
-class SettledCandidate(Candidate, Protocol):
+class StationaryCandidate(Candidate, Protocol):
     """One that does not learn on the way: what it would do is known before, and every estimator can judge it."""
 
     def targeted(self, columns: DecisionColumns) -> Targeted:

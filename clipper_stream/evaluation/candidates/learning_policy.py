@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clipper_stream.evaluation.candidates.policy_text import named
-from clipper_stream.evaluation.sequential.candidate_state import Learner, Place
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, Place
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 
@@ -36,6 +36,6 @@ class LearningPolicy:
     def name(self) -> str:
         return named(self.policy)
 
-    def learner(self) -> Learner:
+    def learner(self) -> CandidateState:
         """Its states, before the first decision."""
-        return Learner(self.policy, self.models, self.start, self.audit_ratio)
+        return CandidateState(self.policy, self.models, self.start, self.audit_ratio)

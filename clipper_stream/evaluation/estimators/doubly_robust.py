@@ -1,8 +1,4 @@
-"""Estimators that predict, and correct the prediction by what was seen: right where either half is.
-
-Rules of this file:
-- pi, w, L, q are `target`, `weight`, `loss`, `predicted` of `Choices`; sums run over the columns of a decision.
-"""
+"""Estimators that predict losses: the direct method, and those that correct its prediction by what was seen."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -92,3 +88,24 @@ class SwitchDoublyRobust(Estimator):
 def corrections(choices: Choices) -> Floats:
     """sum(pi w (L - q)), (n,)."""
     return row_sums(choices.ratio, np.subtract(choices.loss, choices.prediction))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectMethod(Estimator):
+    """Mean of sum(pi q): of least variance, and exactly as wrong as the predictions, which no interval of it shows.
+
+    >>> DirectMethod().predicts
+    True
+
+    Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 3.
+    """
+
+    name: ClassVar[str] = "dm"
+    predicts: ClassVar[bool] = True
+    covers: ClassVar[bool] = False
+
+    def terms(self, choices: Choices) -> Terms:
+        return Terms(base=row_sums(choices.target, choices.prediction))
+
+    def width(self, largest_importance: float) -> float | None:  # noqa: ARG002 (predictions are in [0, 1], too)
+        return 1.0

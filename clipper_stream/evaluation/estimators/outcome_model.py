@@ -61,7 +61,7 @@ class OutcomeSums:
         _, counts = together([(self.contexts, self.counts), (other.contexts, other.counts)])
         return type(self)(contexts=names, losses=losses, counts=counts)
 
-    def outcome(self) -> "Outcome":
+    def outcome(self) -> "OutcomeModel":
         """Predictions for each fold, by what all other folds know."""
         losses = self.losses.sum(axis=0) - self.losses
         counts = self.counts.sum(axis=0) - self.counts
@@ -69,11 +69,11 @@ class OutcomeSums:
         overall = _drawn(all_losses, all_counts, np.float64(_NEITHER))
         of_column = _drawn(losses.sum(axis=1, keepdims=True), counts.sum(axis=1, keepdims=True), overall)
         table = np.concatenate([_drawn(losses, counts, of_column), of_column], axis=1)
-        return Outcome(contexts=self.contexts, table=table)
+        return OutcomeModel(contexts=self.contexts, table=table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class OutcomeModel:
     """Predicted losses.
 
     Attributes:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipper_stream.errors import UnknownName
-from clipper_stream.evaluation.estimators.direct_method import DirectMethod
 from clipper_stream.evaluation.estimators.doubly_robust import (
+    DirectMethod,
     DoublyRobust,
     SelfNormalizedDoublyRobust,
     SwitchDoublyRobust,

@@ -14,7 +14,7 @@ from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
 from clipper_topics.prediction import NAMED
 
 
-class Known(NamedTuple):
+class KnownLosses(NamedTuple):
     """Losses in the form that walks need.
 
     Attributes:
@@ -26,7 +26,7 @@ class Known(NamedTuple):
     loss: Floats
 
 
-def known_losses(columns: DecisionColumns) -> Known:
+def known_losses(columns: DecisionColumns) -> KnownLosses:
     """What is known of the decisions with feedback that a policy made.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
@@ -41,7 +41,7 @@ def known_losses(columns: DecisionColumns) -> Known:
     usable = columns.with_feedback & by_policy(columns)
     known = ~np.isnan(columns.loss) & usable[:, None] & (scored > 0.0)
     weight = np.divide(1.0, scored, out=np.zeros_like(scored), where=known)
-    return Known(weight, np.where(known, columns.loss, 0.0))
+    return KnownLosses(weight, np.where(known, columns.loss, 0.0))
 
 
 def by_policy(columns: DecisionColumns) -> Bools:

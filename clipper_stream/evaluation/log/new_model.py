@@ -31,7 +31,7 @@ _FAILED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class InputChunk:
     """A piece of a file of inputs that is run at once.
 
     Attributes:
@@ -41,7 +41,7 @@ class Chunk:
         rows: How many.
 
     >>> planned([3], most_rows=2)[1]
-    Chunk(number=1, group=0, first=2, rows=1)
+    InputChunk(number=1, group=0, first=2, rows=1)
 
     Source: https://parquet.apache.org/docs/concepts/ (row groups).
     """
@@ -52,7 +52,7 @@ class Chunk:
     rows: int
 
 
-def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Chunk]:
+def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[InputChunk]:
     """The chunks of a file, none across two row groups.
 
     Args:
@@ -64,13 +64,13 @@ def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Chun
     """
     places = [(group, first) for group, rows in enumerate(group_rows) for first in range(0, rows, most_rows)]
     return [
-        Chunk(number=number, group=group, first=first, rows=min(most_rows, group_rows[group] - first))
+        InputChunk(number=number, group=group, first=first, rows=min(most_rows, group_rows[group] - first))
         for number, (group, first) in enumerate(places)
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class ModelAnswers:
     """What a model says to n queries.
 
     Attributes:
@@ -78,7 +78,7 @@ class Answers:
         several_rows: Whether the query has a list of rows.
         error: Why it, or the first of its rows that did, failed; None where none did.
 
-    >>> Answers(output=["3"], several_rows=[False], error=[None]).failed
+    >>> ModelAnswers(output=["3"], several_rows=[False], error=[None]).failed
     0
 
     Source: `clipper_stream.models.runner.BatchOutcome`, of which these are made.
@@ -94,7 +94,7 @@ class Answers:
         return sum(error is not None for error in self.error)
 
 
-def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows: int) -> Answers:
+def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
     """Ask a model about logged queries.
 
     Args:
@@ -122,7 +122,7 @@ def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows
         said.append(_written(outputs[first:last], several=several))
         errors.append(next((failed[row] for row in range(first, last) if row in failed), None))
         first = last
-    return Answers(output=said, several_rows=[several for several, _ in asked], error=errors)
+    return ModelAnswers(output=said, several_rows=[several for several, _ in asked], error=errors)
 
 
 def _rows_of(query: str) -> tuple[bool, list[Any]]:
@@ -175,18 +175,18 @@ class PlacedAnswers:
         number: Of the answer at each place.
         answers: The answers.
 
-    >>> PlacedAnswers.of([0], [7], Answers(output=["3"], several_rows=[False], error=[None])).number.tolist()
+    >>> PlacedAnswers.of([0], [7], ModelAnswers(output=["3"], several_rows=[False], error=[None])).number.tolist()
     [0]
 
-    Source: as `Answers`.
+    Source: as `ModelAnswers`.
     """
 
     places: NDArray[np.int64]
     number: NDArray[np.intp]
-    answers: Answers
+    answers: ModelAnswers
 
     @classmethod
-    def of(cls, partition: ArrayLike, query_offset: ArrayLike, answers: Answers) -> "PlacedAnswers":
+    def of(cls, partition: ArrayLike, query_offset: ArrayLike, answers: ModelAnswers) -> "PlacedAnswers":
         """Sort them.
 
         Args:
@@ -218,7 +218,7 @@ def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, l
 
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[1.0]] * 3, [[0.0]] * 3, labels=[3, 3, 3])
-    >>> said = Answers(output=["3", "4"], several_rows=[False] * 2, error=[None] * 2)
+    >>> said = ModelAnswers(output=["3", "4"], several_rows=[False] * 2, error=[None] * 2)
     >>> with_new_model(columns, "new:2", PlacedAnswers.of([0, 0], [0, 2], said), "zero_one").loss[:, 1].tolist()
     [0.0, nan, 1.0]
 

@@ -13,8 +13,8 @@ contextual-bandit-based news article recommendation algorithms", WSDM 2011, algo
 from collections.abc import Sequence
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.sequential.candidate_state import Learner, Standing, place_rng
-from clipper_stream.evaluation.sequential.replay_loop import Query
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, PolicyChoice, replay_rng
+from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery
 
 
 def importance(target: Sequence[float], weights: Sequence[float]) -> float:
@@ -22,7 +22,9 @@ def importance(target: Sequence[float], weights: Sequence[float]) -> float:
     return sum(share * weight for share, weight in zip(target, weights, strict=True))
 
 
-def taken(target: Sequence[float], weights: Sequence[float], ratio: float, query: Query, seed: int) -> int | None:
+def taken(
+    target: Sequence[float], weights: Sequence[float], ratio: float, query: ReplayedQuery, seed: int
+) -> int | None:
     """Which model's loss becomes history; None: that of none.
 
     Args:
@@ -34,7 +36,7 @@ def taken(target: Sequence[float], weights: Sequence[float], ratio: float, query
 
     Source: as this file.
     """
-    left = place_rng(seed, query.place[1], query.query_offset).random()
+    left = replay_rng(seed, query.place[1], query.query_offset).random()
     for number, (share, weight) in enumerate(zip(target, weights, strict=True)):
         left -= ratio * share * weight
         if left < 0.0:
@@ -42,7 +44,7 @@ def taken(target: Sequence[float], weights: Sequence[float], ratio: float, query
     return None
 
 
-def learn(learner: Learner, target: Sequence[float], number: int, loss: float, query: Query) -> None:
+def learn(learner: CandidateState, target: Sequence[float], number: int, loss: float, query: ReplayedQuery) -> None:
     """The candidate will see this loss of this model, as of its own choice, when the feedback came."""
     model = learner.models[number]
     share = min(1.0, target[number])
@@ -51,7 +53,7 @@ def learn(learner: Learner, target: Sequence[float], number: int, loss: float, q
     )
 
 
-def check_alone(learner: Learner, standing: Standing) -> None:
+def check_alone(learner: CandidateState, standing: PolicyChoice) -> None:
     """Refuse a policy that serves several models together.
 
     Raises:

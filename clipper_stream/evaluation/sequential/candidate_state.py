@@ -26,7 +26,7 @@ Place = tuple[str | None, int]
 """Context and partition of a row of state."""
 
 
-class Standing(NamedTuple):
+class PolicyChoice(NamedTuple):
     """What the policy would do, as long as its state stays.
 
     Attributes:
@@ -40,7 +40,7 @@ class Standing(NamedTuple):
     together: tuple[str, ...]
 
 
-class Standings(NamedTuple):
+class PolicyChoices(NamedTuple):
     """What the policy would do, by the query's features where it looks at them.
 
     Attributes:
@@ -49,16 +49,16 @@ class Standings(NamedTuple):
         place: Which of `choices` a query with these features has; None: features change nothing.
     """
 
-    otherwise: Standing
-    choices: tuple[Standing, ...] = ()
+    otherwise: PolicyChoice
+    choices: tuple[PolicyChoice, ...] = ()
     place: Callable[[Features], int] | None = None
 
-    def given(self, features: Features) -> Standing:
+    def given(self, features: Features) -> PolicyChoice:
         """What it would do for a query with these features, empty for one without."""
         return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
 
 
-class Learner:
+class CandidateState:
     """The states of a candidate on its way through a log.
 
     Args:
@@ -68,7 +68,7 @@ class Learner:
         audit_ratio: Share of the queries that ask all candidates, in [0, 1].
 
     >>> from clipper_stream.selection.registry import make_policy
-    >>> learner = Learner(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
+    >>> learner = CandidateState(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
     >>> learner.standing(None, 0).target
     (0.75, 0.25)
     >>> learner.expect(1_000, (None, 0), 7, {"svm:1": 1.0}, {"svm:1": 0.75})
@@ -99,15 +99,15 @@ class Learner:
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
-        self._standings: dict[Place, Standings] = {}
+        self._standings: dict[Place, PolicyChoices] = {}
         self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
 
-    def standing(self, context: str | None, partition: int, features: Features = ()) -> Standing:
+    def standing(self, context: str | None, partition: int, features: Features = ()) -> PolicyChoice:
         """What the policy would do for a query of this context in this partition, with these features."""
         key = (context, partition if context is not None else 0)
         found = self._standings.get(key)
         if found is None:
-            found = self._standings[key] = standings(
+            found = self._standings[key] = policy_choices(
                 self.policy, self.state(context, partition), self.models, self.audit_ratio
             )
         return found.given(features)
@@ -158,9 +158,9 @@ class Learner:
         self.learned += 1
 
 
-def standings(
+def policy_choices(
     policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
-) -> Standings:
+) -> PolicyChoices:
     """What the policy would do in one state.
 
     Raises:
@@ -168,14 +168,14 @@ def standings(
     """
     by_features = policy.by_features(state, models)
     if by_features is None:
-        return Standings(_standing(policy, policy.prepare(state, models), models, audit_ratio))
+        return PolicyChoices(_standing(policy, policy.prepare(state, models), models, audit_ratio))
     choices = tuple(_standing(policy, each, models, audit_ratio) for each in by_features.choices)
-    return Standings(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
+    return PolicyChoices(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
 
 
 def _standing(
     policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str], audit_ratio: float
-) -> Standing:
+) -> PolicyChoice:
     alone = {
         decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
     }
@@ -184,10 +184,10 @@ def _standing(
         what = f"policy {policy.name!r} draws among {len(prepared.decisions)} sets of models"
         raise InvalidSetting(f"{what}: give one that serves one model, or always the same ones")
     choice = audited(prepared, audit_ratio) if audit_ratio > 0.0 else prepared
-    return Standing(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
+    return PolicyChoice(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
 
 
-def place_rng(seed: int, partition: int, query_offset: int) -> RandomSource:
+def replay_rng(seed: int, partition: int, query_offset: int) -> RandomSource:
     """The random numbers of replay for one query."""
     return query_rng(seed, f"replay/{partition}-{query_offset}")
 

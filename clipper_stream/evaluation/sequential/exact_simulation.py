@@ -20,8 +20,8 @@ from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering, OutputRows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import Learner, Standing, place_rng
-from clipper_stream.evaluation.sequential.replay_loop import Progress, Query, Run, queries_in_order
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, PolicyChoice, replay_rng
+from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayedQuery, ReplayRun, queries_in_order
 
 
 def simulate(
@@ -32,7 +32,7 @@ def simulate(
     answering: Answering | None = None,
     trials: Collection[str] = (),
     progress: Progress | None = None,
-) -> Iterator[Run]:
+) -> Iterator[ReplayRun]:
     """Let the candidate decide and learn, decision by decision.
 
     Args:
@@ -63,14 +63,14 @@ def simulate(
             progress(len(columns))
 
 
-def _all(columns: DecisionColumns, learner: Learner) -> tuple[str, ...]:
+def _all(columns: DecisionColumns, learner: CandidateState) -> tuple[str, ...]:
     """The learner's models first, in their order."""
     return (*learner.models, *(model for model in columns.models if model not in learner.models))
 
 
 def _through(
-    columns: DecisionColumns, learner: Learner, seed: int, answering: Answering, trials: Collection[str]
-) -> Run:
+    columns: DecisionColumns, learner: CandidateState, seed: int, answering: Answering, trials: Collection[str]
+) -> ReplayRun:
     count = len(learner.models)
     known = known_losses(columns)
     whole = (known.weight[:, :count] > 0.0).all(axis=1)
@@ -80,7 +80,7 @@ def _through(
         where=(joint > 0.0) & whole,
         out=np.zeros(len(columns)),
     )
-    run = Run.blank(len(columns), count)
+    run = ReplayRun.blank(len(columns), count)
     losses, outputs = known.loss[:, :count].tolist(), OutputRows(columns, learner.models, answering)
     for query in queries_in_order(columns, weight > 0.0):
         learner.advance(query.at_ms)
@@ -100,12 +100,14 @@ def _through(
     return run
 
 
-def _expected(standing: Standing, losses: list[float]) -> float:
+def _expected(standing: PolicyChoice, losses: list[float]) -> float:
     return sum(share * loss for share, loss in zip(standing.target, losses, strict=True))
 
 
-def _learn(learner: Learner, standing: Standing, query: Query, losses: list[float], seed: int) -> None:
-    rng = place_rng(seed, query.place[1], query.query_offset)
+def _learn(
+    learner: CandidateState, standing: PolicyChoice, query: ReplayedQuery, losses: list[float], seed: int
+) -> None:
+    rng = replay_rng(seed, query.place[1], query.query_offset)
     decision = standing.choice.certain or standing.choice.select(rng)
     known = dict(zip(learner.models, losses, strict=True))
     learner.expect(

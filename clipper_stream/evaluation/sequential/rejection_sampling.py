@@ -21,8 +21,8 @@ from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.acceptance import check_alone, importance, learn, taken
-from clipper_stream.evaluation.sequential.candidate_state import Learner
-from clipper_stream.evaluation.sequential.replay_loop import Progress, Run, queries_in_order
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState
+from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayRun, queries_in_order
 from clipper_stream.selection.parameter_checks import check_number
 
 _ROUNDING = 1.0 + 1e-9
@@ -46,7 +46,7 @@ def reject(
     ratio: float,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Iterator[Run]:
+) -> Iterator[ReplayRun]:
     """Take what the candidate would have chosen, and let it learn from that.
 
     Args:
@@ -81,9 +81,9 @@ def reject(
             progress(len(columns))
 
 
-def _through(columns: DecisionColumns, learner: Learner, ratio: float, seed: int) -> Run:
+def _through(columns: DecisionColumns, learner: CandidateState, ratio: float, seed: int) -> ReplayRun:
     known = known_losses(columns.of_models(learner.models))
-    run = Run.blank(len(columns), len(learner.models))
+    run = ReplayRun.blank(len(columns), len(learner.models))
     weights, losses = known.weight.tolist(), known.loss.tolist()
     for query in queries_in_order(columns, np.any(known.weight, axis=1)):
         row = query.row

@@ -14,7 +14,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ReplayRun:
     """What a learning candidate did with n decisions, in the order of their columns.
 
     Its loss is sum(numerator) / sum(denominator), over all runs of a log.
@@ -27,7 +27,7 @@ class Run:
         learned: Decisions that the candidate learns from, when their feedback comes, (n,).
         clipped: Decisions that should have counted more than they can, so that the estimate leans to the log, (n,).
 
-    >>> Run.blank(2, 3).target.shape
+    >>> ReplayRun.blank(2, 3).target.shape
     (2, 3)
 
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.2 (the self-normalised mean).
@@ -40,7 +40,7 @@ class Run:
     clipped: Bools
 
     @classmethod
-    def blank(cls, rows: int, models: int) -> "Run":
+    def blank(cls, rows: int, models: int) -> "ReplayRun":
         """Nothing was done yet."""
         return cls(
             target=np.zeros((rows, models)),
@@ -51,7 +51,7 @@ class Run:
         )
 
 
-class Query(NamedTuple):
+class ReplayedQuery(NamedTuple):
     """A decision whose truth is known, as a walk looks at it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Query(NamedTuple):
     features: tuple[float, ...] = ()
 
 
-def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[Query]:
+def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[ReplayedQuery]:
     """The wanted decisions by the time of their making; of equal times, as they stand in the columns."""
     order = np.argsort(columns.at_ms, kind="stable")
     order = order[wanted[order]]
@@ -84,7 +84,7 @@ def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[Query]
     for row, at_ms, context, partition, query, feedback_at_ms, feedback, features in zip(
         order.tolist(), *(array[order].tolist() for array in arrays), given, strict=True
     ):
-        yield Query(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback, features)
+        yield ReplayedQuery(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback, features)
 
 
 def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
@@ -93,7 +93,7 @@ def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
     return [tuple(row[:count]) for row, count in zip(columns.features.tolist(), counts, strict=True)]
 
 
-def mean_over_time(at_ms: np.ndarray, runs: Sequence[Run], points: int = 100) -> tuple[np.ndarray, Floats]:
+def mean_over_time(at_ms: np.ndarray, runs: Sequence[ReplayRun], points: int = 100) -> tuple[np.ndarray, Floats]:
     """The loss in consecutive spans of equal length.
 
     Args:
@@ -104,7 +104,7 @@ def mean_over_time(at_ms: np.ndarray, runs: Sequence[Run], points: int = 100) ->
     Returns:
         The middle of each span, and the mean loss in it; NaN where nothing is known.
 
-    >>> run = Run.blank(4, 1)
+    >>> run = ReplayRun.blank(4, 1)
     >>> run.numerator[:], run.denominator[:] = [1.0, 0.0, 0.0, 0.0], 1.0
     >>> [array.tolist() for array in mean_over_time(np.array([0, 10, 90, 100]), [run], points=2)]
     [[25.0, 75.0], [0.5, 0.0]]

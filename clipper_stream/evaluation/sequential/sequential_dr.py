@@ -15,6 +15,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from math import ceil, log2
 
 import numpy as np
 
@@ -22,13 +23,16 @@ from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.acceptance import check_alone, importance, learn, taken
-from clipper_stream.evaluation.sequential.candidate_state import Learner
-from clipper_stream.evaluation.sequential.ratio_quantile import RatioQuantile
-from clipper_stream.evaluation.sequential.replay_loop import Progress, Run, queries_in_order
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState
+from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayRun, queries_in_order
+from clipper_stream.selection.parameter_checks import check_number
 
 _ROUNDING = 1.0 + 1e-9
 _PRIMING = 4_096
 """Decisions that the ratio begins with: a weight that one in a thousand has is among them, but for one log in sixty."""
+_A_DOUBLING = 32
+"""Bins between a ratio and its half: a quantile is read 2 % low at most."""
+_DOUBLINGS = 40
 
 Predict = Callable[[DecisionColumns], Floats]
 """Predicted loss of each model, (n, K), in the order of the columns' models."""
@@ -42,7 +46,7 @@ def sequential_dr(
     predict: Predict | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Iterator[Run]:
+) -> Iterator[ReplayRun]:
     """Estimate, and let the candidate learn from what is taken.
 
     Args:
@@ -78,14 +82,14 @@ def sequential_dr(
 
 def _through(
     mine: DecisionColumns,
-    learner: Learner,
-    ratio: RatioQuantile,
+    learner: CandidateState,
+    ratio: "RatioQuantile",
     means: "_Means",
     predicted: Sequence[Sequence[float]] | None,
     seed: int,
-) -> Run:
+) -> ReplayRun:
     known = known_losses(mine)
-    run = Run.blank(len(mine), len(learner.models))
+    run = ReplayRun.blank(len(mine), len(learner.models))
     weights, losses = known.weight.tolist(), known.loss.tolist()
     for query in queries_in_order(mine, np.any(known.weight, axis=1)):
         row, weight, loss = query.row, weights[query.row], losses[query.row]
@@ -105,7 +109,9 @@ def _through(
     return run
 
 
-def _primed(ratio: RatioQuantile, chunks: Iterator[DecisionColumns], learner: Learner) -> Iterator[DecisionColumns]:
+def _primed(
+    ratio: "RatioQuantile", chunks: Iterator[DecisionColumns], learner: CandidateState
+) -> Iterator[DecisionColumns]:
     """The same chunks, when the ratio knows what the candidate's first choices weigh on the first decisions."""
     begun: list[DecisionColumns] = []
     left = _PRIMING
@@ -116,7 +122,7 @@ def _primed(ratio: RatioQuantile, chunks: Iterator[DecisionColumns], learner: Le
     return chain(begun, chunks)
 
 
-def _prime(ratio: RatioQuantile, mine: DecisionColumns, learner: Learner, most: int) -> int:
+def _prime(ratio: "RatioQuantile", mine: DecisionColumns, learner: CandidateState, most: int) -> int:
     """How many decisions of a chunk the ratio was told."""
     weight = known_losses(mine).weight
     seen = np.flatnonzero(np.any(weight, axis=1))[:most]
@@ -152,3 +158,53 @@ class _Means:
                 self._counts[number] += weight
                 self._losses[number] += weight * losses[number]
                 self.of[number] = self._losses[number] / self._counts[number]
+
+
+class RatioQuantile:
+    """The acceptance ratio: a quantile of min(1, 1 / importance) over the decisions so far, rounded down.
+
+    Args:
+        quantile: In [0, 1); 0 is the least of all.
+
+    >>> ratio = RatioQuantile(0.0)
+    >>> for importance in (0.5, 4.0, 0.0):
+    ...     ratio.add(importance)
+    >>> ratio.value
+    1.0
+    >>> ratio.renew()
+    >>> ratio.value
+    0.25
+
+    Source: Dudik et al., UAI 2012, algorithm 1 (Q, q, c_max = 1). Masson, Rim and Lee, "DDSketch", VLDB 2019 (bins of
+    equal ratio).
+    """
+
+    __slots__ = ("_bin", "_bins", "_count", "_lower", "_quantile", "value")
+
+    def __init__(self, quantile: float) -> None:
+        check_number("quantile", quantile, most=1.0)
+        self._quantile = quantile
+        self._bins = [0] * (_A_DOUBLING * _DOUBLINGS + 1)
+        self._count = 0
+        self._bin = 0
+        self._lower = 0  # ratios in bins beyond `_bin`, which are lower ones
+        self.value = 1.0
+
+    def add(self, importance: float) -> None:
+        """One more decision, which the candidate makes so much more often than the log."""
+        place = 0 if importance <= 1.0 else min(len(self._bins) - 1, ceil(_A_DOUBLING * log2(importance)))
+        self._bins[place] += 1
+        self._count += 1
+        if place > self._bin:
+            self._lower += 1
+
+    def renew(self) -> None:
+        """Let the value follow what was added since the last time."""
+        most = self._quantile * self._count
+        while self._lower > most:
+            self._bin += 1
+            self._lower -= self._bins[self._bin]
+        while self._bin > 0 and self._lower + self._bins[self._bin] <= most:
+            self._lower += self._bins[self._bin]
+            self._bin -= 1
+        self.value = 2.0 ** (-self._bin / _A_DOUBLING)

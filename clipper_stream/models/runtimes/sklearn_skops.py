@@ -25,7 +25,7 @@ __all__ = ["NEEDS_DIGEST", "UNPICKLES", "EstimatorModel", "check_allowed", "load
 _PARAMETERS = frozenset({"trusted"})
 
 
-class Estimator(Protocol):
+class SkopsEstimator(Protocol):
     """The part of a scikit-learn estimator that is used."""
 
     def predict(self, inputs: Rows, /) -> NDArray[Any]:
@@ -41,7 +41,7 @@ class EstimatorModel:
         estimator: A fitted scikit-learn estimator.
     """
 
-    estimator: Estimator
+    estimator: SkopsEstimator
 
     def predict_batch(self, inputs: Rows) -> NDArray[Any]:
         """The estimator's predictions."""

@@ -5,7 +5,7 @@ from doubles_evaluation import candidate, evaluation
 from rich.console import Console
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
-from clipper_stream.evaluation.results import NOTHING, Standing
+from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 
 
 def shown(what) -> str:
@@ -33,7 +33,7 @@ def test_warnings_and_notes_stand_below():
 
 
 def test_what_is_not_known_is_called_so_and_is_null_in_json():
-    unknown = evaluation(candidate("a:1", 0, estimates={"dr": NOTHING}, difference=NOTHING, standing=Standing()))
+    unknown = evaluation(candidate("a:1", 0, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize()))
     assert "unknown" in shown(unknown)
     found = json.loads(as_json(unknown))
     assert found["candidates"][0]["estimates"]["dr"]["value"] is None

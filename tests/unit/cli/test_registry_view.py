@@ -4,7 +4,7 @@ import pytest
 
 from clipper_agents.cli import registry_view
 from clipper_agents.cli.model_deploy import manifest_of
-from clipper_agents.control.manifests import Manifests
+from clipper_agents.control.state import Manifests
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport

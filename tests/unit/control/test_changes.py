@@ -4,8 +4,8 @@ import pytest
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.plan import Plan, refs_of
+from clipper_agents.control.state import Manifests
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, Trial
 
 

@@ -2,8 +2,8 @@
 
 from clipper_agents.control.declared import as_they_are, declared, numbered
 from clipper_agents.control.diff import plan_lines
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import Manifests
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 SVM, TREE = ModelManifest(name="svm", uri="m:f"), ModelManifest(name="tree", uri="m:g")

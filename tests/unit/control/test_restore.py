@@ -11,7 +11,7 @@ from clipper_topics.selection_rows import SavedRow
 
 def declared(restore_id, application="app", **changes):
     settings = dict(at_ms=0, by="ada", digests={}, before=[])
-    return DeclaredRestore(restore_id, Restore(application=application, **(settings | changes)))
+    return DeclaredRestore(restore_id, Restore(application=application, **(settings | changes)), offset=0)
 
 
 def test_the_newest_restore_is_undone_and_then_the_one_before():

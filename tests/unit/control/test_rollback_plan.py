@@ -3,9 +3,9 @@
 import pytest
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.manifests import Manifests
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.rollback_plan import rollback
+from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 from clipper_topics.selection_rows import SavedRow

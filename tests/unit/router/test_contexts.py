@@ -12,7 +12,6 @@ from doubles_streaming import FakeLogReader, FakeProducer, record
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FeedbackProcessor
-from clipper_agents.router.restore_markers import Restores
 from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore, newer
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
@@ -65,11 +64,11 @@ def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_
     app = SimpleNamespace(generation=0, state_lock=asyncio.Lock(), outbox=Outbox(producer))
     metrics = SimpleNamespace(outcomes=Counter(), count_dead_letters=None)
     metrics.count_feedback = lambda outcome, count: metrics.outcomes.update({outcome: count})
-    registry = SimpleNamespace(application={"app": APP}.get)
+    registry = SimpleNamespace(application={"app": APP}.get, restore={}.get)
     audits = LogIndex(tmp_path / "audits", 3600.0)
     learner = FeedbackProcessor(
         app, Catalogue(partitions=PARTITIONS), registry, selection, decisions, audits, None, metrics,
-        Restores(), lambda: 0,
+        lambda: 0,
     )  # fmt: skip
 
     async def learn_all():

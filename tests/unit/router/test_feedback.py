@@ -9,9 +9,9 @@ from doubles_learning import feedback, logged
 from doubles_routing import application
 from doubles_streaming import FakeLogReader, FakeProducer, record
 
+from clipper_agents.control.state import ControlState
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FORWARDED, FeedbackProcessor
-from clipper_agents.router.restore_markers import Restores
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -99,11 +99,12 @@ class Fixture:
         self.app = SimpleNamespace(
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
-        registry = SimpleNamespace(application={"app": application("app", ("a:1",))}.get)
-        self.restores, self.followed, self.on_followed = Restores(), 0, lambda: None
+        self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
+        applications = {"app": application("app", ("a:1",))}
+        registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
         self.processor = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
-            self.restores, self.followed_upto,
+            self.followed_upto,
         )  # fmt: skip
 
     def followed_upto(self):
@@ -341,7 +342,7 @@ async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
     def follow_at_the_third_look():
         looks.append(fixture.selection.position(0))
         if len(looks) == 3:
-            fixture.restores.take([followed])
+            fixture.control.take([followed])
             fixture.followed = 1
 
     fixture.on_followed = follow_at_the_third_look

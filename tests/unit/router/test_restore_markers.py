@@ -3,7 +3,8 @@
 import pytest
 from doubles_streaming import record
 
-from clipper_agents.router.restore_markers import RefusedMarker, Restores, read_marker, read_markers
+from clipper_agents.control.state import ControlState
+from clipper_agents.router.restore_markers import RefusedMarker, read_marker, read_markers
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
 from clipper_topics.manifests import MAX_MANIFEST_BYTES
@@ -20,9 +21,9 @@ def declaration(offset, restore_id="r-0", **changes):
 
 
 def declared(*records, **settings):
-    restores = Restores(**settings)
-    restores.take(records)
-    return restores
+    state = ControlState(saved_rows=False, **settings)
+    state.take(records)
+    return state.restores
 
 
 def marker(value, restore_id="r-0", partition=0):
@@ -30,7 +31,7 @@ def marker(value, restore_id="r-0", partition=0):
 
 
 def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
-    found = read_marker(marker(MARKERS[0]), declared(declaration(41)).find, 2)
+    found = read_marker(marker(MARKERS[0]), declared(declaration(41)).get, 2)
     assert (found.marker.rows, found.declared) == (ROWS, 41)
 
 
@@ -44,7 +45,7 @@ def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
 )
 def test_a_marker_that_is_not_declared_is_refused(record, said):
     with pytest.raises(RefusedMarker, match=said):
-        read_marker(record, declared(declaration(0)).find, 2)
+        read_marker(record, declared(declaration(0)).get, 2)
 
 
 @pytest.mark.parametrize(
@@ -55,25 +56,26 @@ def test_a_marker_that_is_not_declared_is_refused(record, said):
     ],
 )
 def test_a_marker_that_is_declared_and_no_state_of_its_application_is_refused(changes, value, said):
-    counted, ((_, error),) = read_markers([marker(value)], declared(declaration(0, **changes)).find, 2)
+    counted, ((_, error),) = read_markers([marker(value)], declared(declaration(0, **changes)).get, 2)
     assert counted == []
     assert said in str(error)
 
 
 def test_the_first_declaration_of_an_id_stays_until_it_is_taken_back():
     restores = declared(declaration(3), declaration(7, by="eve"))
-    assert (restores.find("r-0").offset, restores.find("r-0").restore.by) == (3, "ada")
-    restores.take([record(8, b"", restore_key("r-0")), declaration(9, by="eve")])
-    assert restores.find("r-0").offset == 9
+    assert (restores.get("r-0").offset, restores.get("r-0").restore.by) == (3, "ada")
+    later = [record(8, b"", restore_key("r-0")), declaration(9, by="eve")]
+    restores = declared(declaration(3), declaration(7, by="eve"), *later)
+    assert restores.get("r-0").offset == 9
 
 
 def test_the_newest_declarations_are_kept_without_the_rows_before():
-    restores = declared(*(declaration(n, f"r-{n}") for n in range(5)), kept=2)
-    assert [restores.find(f"r-{n}") is not None for n in range(5)] == [False] * 3 + [True] * 2
-    assert restores.find("r-4").restore.before is None
+    restores = declared(*(declaration(n, f"r-{n}") for n in range(5)), most_restores=2)
+    assert [restores.get(f"r-{n}") is not None for n in range(5)] == [False] * 3 + [True] * 2
+    assert restores.get("r-4").restore.before is None
 
 
 @pytest.mark.parametrize("value", [b"{", b'{"application": "app"}', b"\xff" * (MAX_MANIFEST_BYTES + 1)])
 def test_a_declaration_that_cannot_be_read_is_none_and_stops_nobody(value):
     restores = declared(record(0, value, restore_key("r-0")), record(1, b"{}", b"model/a:1"), declaration(2, "r-1"))
-    assert (restores.find("r-0"), restores.find("r-1").offset) == (None, 2)
+    assert (restores.get("r-0"), restores.get("r-1").offset) == (None, 2)

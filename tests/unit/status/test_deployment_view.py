@@ -59,13 +59,13 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     found.context(value, value)
     found.host(b"nobody", value)
     assert (found.state("digits"), dict(found.reports), found.changes_of("digits")) == before
-    assert list(found.manifests.applications) == ["digits"]
+    assert list(found.declared.manifests.applications) == ["digits"]
 
 
 def test_a_manifest_that_is_withdrawn_is_gone() -> None:
     found = facts()
     found.control(key_of(DIGITS), b"")
-    assert found.manifests.applications == {}
+    assert found.declared.manifests.applications == {}
 
 
 def test_events_are_shown_once_and_the_last_hundred_kept() -> None:

@@ -58,4 +58,4 @@ def test_a_record_that_cannot_be_read_or_is_of_another_version_than_its_key_is_l
     found = facts()
     for key, value in ((b"drift/digits/svm:1", b"{"), (b"drift/digits/knn:1", codec.drifts.encode(DRIFT))):
         found.control(key, value)
-    assert found.drifts == {}
+    assert found.declared.drifts == {}

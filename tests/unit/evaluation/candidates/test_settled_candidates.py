@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from doubles_replay import MODELS, truth
 
-from clipper_stream.evaluation.candidates.candidate import Candidate, SettledCandidate
+from clipper_stream.evaluation.candidates.candidate import Candidate, StationaryCandidate
 from clipper_stream.evaluation.candidates.ensemble import Ensemble
 from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
@@ -78,7 +78,7 @@ def test_a_chunk_without_decisions_has_no_rows():
 
 
 def test_what_learns_is_told_from_what_does_not():
-    assert isinstance(OneModel(model="a:1"), SettledCandidate)
+    assert isinstance(OneModel(model="a:1"), StationaryCandidate)
     learning = LearningPolicy(policy=make_policy("exp3"), models=("a:1",))
     assert isinstance(learning, Candidate)
-    assert not isinstance(learning, SettledCandidate)
+    assert not isinstance(learning, StationaryCandidate)

@@ -5,7 +5,7 @@ import pytest
 
 from clipper_stream.errors import InvalidSetting, ModelUnavailable
 from clipper_stream.evaluation.log.arrays import logged
-from clipper_stream.evaluation.log.new_model import Answers, PlacedAnswers, answers_of, planned, with_new_model
+from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, planned, with_new_model
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.query.inputs import InputSpec
 
@@ -18,7 +18,7 @@ def one(row):
 
 
 def said(*output, several=False):
-    return Answers(output=output, several_rows=[several] * len(output), error=[None] * len(output))
+    return ModelAnswers(output=output, several_rows=[several] * len(output), error=[None] * len(output))
 
 
 def test_chunks_cover_every_row_once_and_no_two_groups():

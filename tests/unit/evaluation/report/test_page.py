@@ -6,7 +6,7 @@ from doubles_evaluation import candidate, contexts, evaluation
 
 from clipper_stream.evaluation.report import render_page, write_page
 from clipper_stream.evaluation.report.page import CAPTIONS, lead
-from clipper_stream.evaluation.results import NOTHING, Series, Standing
+from clipper_stream.evaluation.results import NOTHING, EvidenceSize, Series
 
 WHOLE = evaluation(
     candidate("exp3:eta=0.2", 0.08, contexts=contexts()),
@@ -83,7 +83,7 @@ def test_names_are_shown_and_not_obeyed():
     "strange",
     [
         evaluation(),
-        evaluation(candidate("a:1", 0.2, estimates={"dr": NOTHING}, difference=NOTHING, standing=Standing())),
+        evaluation(candidate("a:1", 0.2, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize())),
         evaluation(candidate("a:1", 0.2, series=Series()), calibration=()),
         evaluation(*(candidate(f"exp3:eta={n}", 0.2) for n in range(12))),
     ],

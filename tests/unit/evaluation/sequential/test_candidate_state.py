@@ -4,7 +4,7 @@ import pytest
 from doubles_replay import MODELS
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.sequential.candidate_state import Learner, place_rng, standings
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, policy_choices, replay_rng
 from clipper_stream.selection.distribution import ActionDistribution, forced_decision, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
@@ -19,7 +19,7 @@ def feed(learner, place, model, loss, at_ms=0, offset=0):
 
 
 def test_without_a_context_partitions_are_summed_in_their_order():
-    learner = Learner(EXP3, MODELS)
+    learner = CandidateState(EXP3, MODELS)
     for partition, loss in ((3, 0.1), (0, 0.7), (2, 0.3)):
         feed(learner, (None, partition), "svm:1", loss, offset=partition)
     learner.advance(math.inf)
@@ -28,7 +28,7 @@ def test_without_a_context_partitions_are_summed_in_their_order():
 
 
 def test_a_context_learns_alone():
-    learner = Learner(EXP3, MODELS)
+    learner = CandidateState(EXP3, MODELS)
     feed(learner, ("north", 1), "svm:1", 1.0)
     feed(learner, ("north", 1), "knn:1", 0.0)
     learner.advance(1)
@@ -41,11 +41,11 @@ def test_a_policy_begins_with_what_was_learned():
     start = {
         (None, 2): SelectionState({"svm:1": ModelTotals(9.0, 9.0, 9.0, 9.0), "knn:1": ModelTotals(9.0, 0.0, 9.0, 0.0)})
     }
-    assert Learner(EXP3, MODELS, start).standing(None, 0).target[0] < 1 / 3
+    assert CandidateState(EXP3, MODELS, start).standing(None, 0).target[0] < 1 / 3
 
 
 def test_feedback_is_learned_in_the_order_in_which_it_came_and_not_before():
-    learner = Learner(make_policy("exp3", {"half_life": 1.0}), MODELS)
+    learner = CandidateState(make_policy("exp3", {"half_life": 1.0}), MODELS)
     feed(learner, (None, 0), "svm:1", 1.0, at_ms=20, offset=5)
     feed(learner, (None, 0), "svm:1", 0.0, at_ms=10, offset=4)
     learner.advance(20)
@@ -57,7 +57,7 @@ def test_feedback_is_learned_in_the_order_in_which_it_came_and_not_before():
 
 
 def test_an_audit_asks_all_and_serves_what_the_policy_chose():
-    found = standings(
+    found = policy_choices(
         make_policy("split", {"shares": {"svm:1": 1}}), SelectionState(), MODELS, audit_ratio=0.25
     ).otherwise
     assert found.target == (1.0, 0.0, 0.0)
@@ -65,7 +65,7 @@ def test_an_audit_asks_all_and_serves_what_the_policy_chose():
 
 
 def test_an_ensemble_serves_its_models_together():
-    found = standings(make_policy("exp4"), SelectionState(), MODELS).otherwise
+    found = policy_choices(make_policy("exp4"), SelectionState(), MODELS).otherwise
     assert found.together == MODELS
     assert found.target == (0.0, 0.0, 0.0)
 
@@ -83,14 +83,14 @@ class TwoSets(SelectionPolicy):
 
 def test_a_policy_that_draws_among_sets_is_refused():
     with pytest.raises(InvalidSetting, match="draws among 2 sets"):
-        standings(TwoSets(), SelectionState(), ["a:1", "b:1"])
+        policy_choices(TwoSets(), SelectionState(), ["a:1", "b:1"])
 
 
 def test_a_policy_without_models_is_refused():
     with pytest.raises(InvalidSetting, match="no model"):
-        Learner(EXP3, [])
+        CandidateState(EXP3, [])
 
 
 def test_replay_draws_other_numbers_than_the_router_that_was_logged():
-    assert place_rng(7, 3, 41).random() != query_rng(7, "3-41").random()
-    assert place_rng(7, 3, 41).random() == place_rng(7, 3, 41).random()
+    assert replay_rng(7, 3, 41).random() != query_rng(7, "3-41").random()
+    assert replay_rng(7, 3, 41).random() == replay_rng(7, 3, 41).random()

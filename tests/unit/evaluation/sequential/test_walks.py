@@ -9,11 +9,11 @@ from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.sequential.candidate_state import place_rng
+from clipper_stream.evaluation.replicates import terms_and_choices
+from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
 from clipper_stream.evaluation.sequential.replay_loop import mean_over_time
-from clipper_stream.evaluation.sequential.run_terms import terms_and_choices
 from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
@@ -134,7 +134,7 @@ def test_a_candidate_does_not_draw_what_the_log_drew():
     uniform = one_of(dict.fromkeys(MODELS, 1 / 3), [1 / 3] * 3)
     router = audited(uniform, 0.1)
     rows = [row for row in range(6_000) if len(router.select(query_rng(7, f"2-{row}")).models) == 3]
-    ours = np.histogram([place_rng(7, 2, row).random() for row in rows], 10, (0.0, 1.0))[0]
+    ours = np.histogram([replay_rng(7, 2, row).random() for row in rows], 10, (0.0, 1.0))[0]
     theirs = np.histogram([query_rng(7, f"2-{row}").random() for row in rows], 10, (0.0, 1.0))[0]
     within_chance = 3.0 * np.sqrt(len(rows) * 0.09)
     assert np.abs(ours - len(rows) / 10).max() < within_chance

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.partition_merge import merged
+from clipper_stream.evaluation.log.time_order import merged
 
 
 @given(

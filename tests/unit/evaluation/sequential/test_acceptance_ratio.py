@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_stream.evaluation.sequential.ratio_quantile import RatioQuantile
+from clipper_stream.evaluation.sequential.sequential_dr import RatioQuantile
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.01, 0.05, 0.3])

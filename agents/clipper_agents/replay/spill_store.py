@@ -1,0 +1,121 @@
+"""What memory has no room for, by key on disk: ids of decisions, decisions, and what came before its decision.
+
+Rules of this file:
+- A database is made when something is written first. It lives as long as a reading; the caller deletes the folder.
+- Nothing is written ahead: a reading that crashed begins again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import rocksdict
+
+from clipper_agents.streaming.rocksdb_options import options, unlogged
+
+V = TypeVar("V")
+
+
+class SpillStore:
+    """Bytes by key, on disk.
+
+    Args:
+        folder: Empty or missing.
+
+    Raises:
+        DatabaseCorrupt: the disk gave back something else than was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: rocksdict.Rdict | None = None
+        self._unlogged = unlogged()
+
+    def __bool__(self) -> bool:
+        """Whether something was ever written."""
+        return self._opened is not None
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, None where there is none."""
+        if self._opened is None or not keys:
+            return [None] * len(keys)
+        values: Any = self._opened.get(list(keys))
+        found: list[bytes | None] = values
+        return found
+
+    def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write keys with their values, as one batch."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in items:
+            batch.put(key, value)
+        self._database.write(batch, self._unlogged)
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Delete keys, as one batch."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key in keys:
+            batch.delete(key)
+        self._database.write(batch, self._unlogged)
+
+    def close(self) -> None:
+        """Close the database, if there is one."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _database(self) -> rocksdict.Rdict:
+        if self._opened is None:
+            self._opened = rocksdict.Rdict(str(self._folder), options())
+        return self._opened
+
+
+class SpillingDict(Generic[V]):
+    """Values by name: the newest in memory, the others in a `SpillStore`.
+
+    Args:
+        folder: Of the store.
+        encode: A value as bytes.
+        decode: A value from its bytes.
+
+    Attributes:
+        recent: Those in memory. Whoever adds to it calls `spill` now and then.
+    """
+
+    def __init__(self, folder: Path, encode: Callable[[V], bytes], decode: Callable[[bytes], V]) -> None:
+        self._store, self._encode, self._decode = SpillStore(folder), encode, decode
+        self.recent: dict[str, V] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is, or was, something in it."""
+        return bool(self.recent) or bool(self._store)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether some are not in memory."""
+        return bool(self._store)
+
+    def older(self, names: Sequence[str]) -> list[V | None]:
+        """Values that are not in memory, None where there is none."""
+        values = self._store.get([name.encode() for name in names])
+        return [None if value is None else self._decode(value) for value in values]
+
+    def take_older(self, names: Sequence[str]) -> dict[str, V]:
+        """The same, by name; they are in the store no more."""
+        if not self.on_disk:
+            return {}
+        found = {name: value for name, value in zip(names, self.older(names), strict=True) if value is not None}
+        self._store.delete(name.encode() for name in found)
+        return found
+
+    def spill(self, kept: int) -> None:
+        """Put all but the newest `kept` on disk."""
+        moved = dict(islice(self.recent.items(), max(0, len(self.recent) - kept)))
+        if moved:
+            self._store.put((name.encode(), self._encode(value)) for name, value in moved.items())
+            self.recent = dict(islice(self.recent.items(), len(moved), None))
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()

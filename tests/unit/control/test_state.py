@@ -1,0 +1,244 @@
+"""What do the records of the control topic add up to?"""
+
+import json
+import time
+
+import msgspec
+import pytest
+from doubles_streaming import record
+
+from clipper_agents.control.state import ControlState, RefusedRecord
+from clipper_agents.rollout.comparison_spec import Control
+from clipper_agents.status.deployment_view import Facts
+from clipper_stream.errors import UnknownName
+from clipper_topics import codec
+from clipper_topics.change import Change
+from clipper_topics.control_keys import application_key, change_key, drift_key, key_of, model_key
+from clipper_topics.examples import DRIFT
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.selection_rows import SavedRow
+
+DIGITS = ApplicationManifest(name="digits", models=["svm:2"])
+SVM = ModelManifest(name="svm", version="2", uri="models:svm")
+
+
+def refusal(state, key, value, headers=()):
+    """Why a record was refused; None when it was not."""
+    found = state.apply(key, value, headers)
+    return found.reason if isinstance(found, RefusedRecord) else None
+
+
+def test_a_manifest_is_published_under_its_kind_and_name():
+    assert key_of(DIGITS) == application_key("digits") == b"application/digits"
+    assert key_of(SVM) == model_key("svm:2") == b"model/svm:2"
+
+
+def test_a_record_that_cannot_be_read_is_kept_with_the_reason_until_a_better_one_comes():
+    state = ControlState()
+    state.apply(b"application/digits", b"{")
+    state.apply(b"policy/x", b"{}")
+    state.apply(None, b"{}")
+    assert sorted(state.manifests.unreadable) == ["", "application/digits", "policy/x"]
+    assert "expected application/<name> or model/<name>:<version>" in state.manifests.unreadable["policy/x"]
+    state.apply(b"application/digits", codec.applications.encode(DIGITS))
+    assert state.manifests.applications == {"digits": DIGITS}
+    assert sorted(state.manifests.unreadable) == ["", "policy/x"]
+
+
+def test_an_empty_value_takes_a_manifest_away_also_one_that_was_never_there():
+    state = ControlState()
+    state.apply(model_key("svm:2"), codec.models.encode(SVM))
+    state.apply(model_key("svm:2"), None)
+    state.apply(application_key("digits"), b"")
+    assert (state.manifests.models, state.manifests.applications, state.manifests.unreadable) == ({}, {}, {})
+
+
+def nested(levels):
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+MODEL = {"name": "a", "version": "1", "uri": "acme:f"}
+APP = {"name": "app", "models": ["a:1"]}
+BAD_MODELS = {
+    "another name": {**MODEL, "name": "b"},
+    "another version": {**MODEL, "version": "2"},
+    "no uri": {"name": "a"},
+    "replicas": {**MODEL, "replicas": 10**9},
+    "no replicas": {**MODEL, "replicas": 0},
+    "a number beyond any": {**MODEL, "replicas": 10**400},
+    "text for a number": {**MODEL, "replicas": "1"},
+    "rows of a batch": {**MODEL, "batch": {"max_rows": 10**12}},
+    "an endless target": {**MODEL, "batch": {"target_ms": 1e308}},
+    "a hang of years": {**MODEL, "batch": {"hang_s": 1e9}},
+    "a row of gigabytes": {**MODEL, "input": {"shape": [1024, 1024, 1024]}},
+    "many dimensions": {**MODEL, "input": {"shape": [1] * 100}},
+    "deep parameters": {**MODEL, "parameters": {"x": nested(200)}},
+    "parameters beyond 64 bits": {**MODEL, "parameters": {"x": 10**400}},
+    "a long uri": {**MODEL, "uri": "a" * 10_000},
+    "a list": [MODEL],
+    "text": "model",
+    "null": None,
+}
+BAD_APPLICATIONS = {
+    "another name": {**APP, "name": "apq"},
+    "many models": {**APP, "models": [f"a:{number}" for number in range(1000)]},
+    "an objective beyond any": {**APP, "objective_ms": 10**400},
+    "a seed beyond any": {**APP, "seed": 10**400},
+    "a revision beyond any": {**APP, "revision": 10**400},
+    "a deep default": {**APP, "default_output": nested(200)},
+    "a default too large": {**APP, "default_output": "x" * 300_000},
+    "a default beyond 64 bits": {**APP, "default_output": 10**400},
+    "deep policy": {**APP, "policy": {"parameters": {"eta": nested(200)}}},
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_a_model_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+    state = ControlState()
+    assert refusal(state, b"model/a:1", json.dumps(MODEL).encode()) is None
+    reason = refusal(state, b"model/a:1", json.dumps(BAD_MODELS[case]).encode())
+    assert reason
+    assert len(reason) <= 500
+    assert state.manifests.models == {"a:1": ModelManifest(**MODEL)}
+    assert state.manifests.unreadable == {"model/a:1": reason}
+
+
+@pytest.mark.parametrize("case", BAD_APPLICATIONS)
+def test_an_application_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+    state = ControlState()
+    assert refusal(state, b"application/app", json.dumps(APP).encode()) is None
+    assert refusal(state, b"application/app", json.dumps(BAD_APPLICATIONS[case]).encode())
+    assert state.manifests.applications == {"app": ApplicationManifest(**APP)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"default_output": float("nan")},
+        {"default_output": [float("inf")]},
+        {"confidence_threshold": float("nan")},
+        {"policy": {"parameters": {"eta": float("nan")}}},
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_in_msgpack_too(content):
+    state = ControlState()
+    value = msgspec.msgpack.encode({**APP, **content})
+    assert refusal(state, b"application/app", value, codec.MSGPACK_HEADERS)
+    assert state.manifests.applications == {}
+
+
+def test_a_key_that_names_something_else_than_the_value_takes_nothing_over():
+    state = ControlState()
+    state.apply(b"model/b:2", codec.models.encode(ModelManifest(name="b", version="2", uri="acme:g")))
+    for key in (
+        b"model/a:1",
+        b"model/b:2/",
+        b"model/b:2\xff",
+        b"model/",
+        b"application/b:2",
+        b"model/" + b"b" * 100_000,
+    ):
+        reason = refusal(state, key, codec.models.encode(ModelManifest(name="b", version="2", uri="evil:g")))
+        assert reason, key
+        assert len(reason) <= 500
+    assert {ref: model.uri for ref, model in state.manifests.models.items()} == {"b:2": "acme:g"}
+    assert all(len(key) <= 200 for key in state.manifests.unreadable)
+
+
+@pytest.mark.parametrize(
+    "value", [b"[" * 1_000_000, b"{" * 100_000, b"\x91" * 100_000, b"\xff" * 1000, b'{"name":' * 20_000]
+)
+def test_bytes_of_any_form_are_refused_at_once(value):
+    state = ControlState()
+    began_s = time.monotonic()
+    for headers in ((), codec.MSGPACK_HEADERS, [("content-type", b"application/x-python-pickle")]):
+        assert refusal(state, b"model/a:1", value, headers)
+    assert time.monotonic() - began_s < 5
+    assert state.manifests.models == {}
+
+
+def test_refused_keys_without_end_take_no_memory_without_end():
+    state = ControlState()
+    for number in range(3000):
+        assert refusal(state, b"model/%d" % number, b"{")
+    assert list(state.manifests.unreadable) == [f"model/{number}" for number in range(2000, 3000)]
+
+
+def test_what_a_process_must_not_follow_is_refused_as_what_nobody_must():
+    def accept(manifest):
+        if manifest.name == "app":
+            raise UnknownName("no such policy")
+
+    state = ControlState(accept=accept)
+    assert refusal(state, b"application/app", json.dumps(APP).encode()) == "no such policy"
+    assert refusal(state, b"application/apq", json.dumps({**APP, "name": "apq"}).encode()) is None
+    assert list(state.manifests.applications) == ["apq"]
+
+
+# --- notes ------------------------------------------------------------------------------------------------------
+CHANGE = Change(application="digits", revision=4, command="promote", at_ms=0, by="ada", after=DIGITS)
+READERS = {
+    "commands and replay": ControlState,
+    "status": lambda: Facts().declared,
+    "rollout": lambda: Control().state,
+}
+MISNAMED = {
+    "another revision": (change_key("digits", 5), codec.changes.encode(CHANGE)),
+    "another application": (change_key("shop", 4), codec.changes.encode(CHANGE)),
+    "another version": (drift_key("digits", "knn:1"), codec.drifts.encode(DRIFT)),
+    "no change": (change_key("digits", 4), b"{"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("case", MISNAMED)
+def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
+    state = READERS[reader]()
+    key, value = MISNAMED[case]
+    refused = state.apply(key, value, offset=7)
+    assert (refused.offset, refused.key) == (7, key.decode())
+    assert (state.changes, state.drifts) == ({}, {})
+    assert state.ignored == {key.decode(): refused.reason}
+    assert state.manifests.unreadable == {}
+
+
+def test_status_and_rollout_begin_nothing_by_a_change_under_another_name():
+    """Its revision would extend a trial, or stand in the history of an application that it is not of."""
+    facts, control = Facts(), Control()
+    key, value = MISNAMED["another application"]
+    facts.control(key, value)
+    control.take([record(0, value, key, "control")])
+    assert (facts.changes_of("digits"), facts.changes_of("shop"), list(facts.events)) == ([], [], [])
+    assert control.watched() == {}
+    assert control.state.history("digits") == {}
+
+
+def test_history_is_in_order_and_goes_on_over_a_deletion():
+    state = ControlState()
+    for revision in (3, 1, 2):
+        one = msgspec.structs.replace(CHANGE, revision=revision)
+        assert state.apply(key_of(one), codec.changes.encode(one)) == one
+    assert list(state.history("digits")) == [1, 2, 3]
+    assert (state.current("digits"), state.revision("digits"), state.revision("shop")) == (0, 3, 0)
+
+
+def test_a_process_keeps_only_the_notes_and_rows_that_it_asks_for():
+    kept = msgspec.structs.replace(CHANGE, rows=[SavedRow(partition=0, totals={"svm:1": (1.0, 0.0, 1.0, 0.0)})])
+    log = [(key_of(kept), codec.changes.encode(kept)), (key_of(DRIFT), codec.drifts.encode(DRIFT))]
+    whole, without_rows, manifests_only = ControlState(), ControlState(saved_rows=False), ControlState(notes=())
+    for state in (whole, without_rows, manifests_only):
+        for key, value in log:
+            state.apply(key, value)
+    assert whole.changes == {"digits": {4: kept}}
+    assert without_rows.changes == {"digits": {4: CHANGE}}
+    assert (manifests_only.changes, manifests_only.drifts, manifests_only.ignored) == ({}, {}, {})
+
+
+def test_the_time_of_a_manifest_is_that_of_the_record_in_force():
+    state = ControlState()
+    state.apply(key_of(DIGITS), codec.applications.encode(DIGITS), at_ms=1_000)
+    state.apply(key_of(DIGITS), b"{", at_ms=2_000)
+    assert state.declared_ms == {"digits": 1_000}

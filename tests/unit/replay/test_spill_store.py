@@ -1,0 +1,55 @@
+"""What memory has no room for: the same values, in memory or on disk."""
+
+import pytest
+
+from clipper_agents.replay.patches import FeedbackPatch, OrphanBuffer
+from clipper_agents.replay.spill_store import SpillingDict, SpillStore
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    found = SpillingDict[int](tmp_path / "numbers", lambda value: b"%d" % value, int)
+    yield found
+    found.close()
+
+
+def test_a_store_makes_no_file_before_something_is_written(tmp_path):
+    store = SpillStore(tmp_path / "store")
+    assert (bool(store), store.get([b"a", b"b"])) == (False, [None, None])
+    assert not (tmp_path / "store").exists()
+    store.put([(b"a", b"1"), (b"b", b"2")])
+    store.delete([b"b"])
+    assert (bool(store), store.get([b"a", b"b", b"c"])) == (True, [b"1", None, None])
+    store.close()
+
+
+def test_the_newest_values_stay_in_memory_and_the_others_are_found_on_disk(numbers):
+    numbers.recent.update({str(number): number for number in range(10)})
+    numbers.spill(kept=3)
+    assert numbers.recent == {"7": 7, "8": 8, "9": 9}
+    assert numbers.older(["0", "6", "7", "x"]) == [0, 6, None, None]
+    numbers.spill(kept=3)
+    assert (len(numbers.recent), bool(numbers)) == (3, True)
+
+
+def test_a_value_that_is_taken_is_on_disk_no_more(numbers):
+    assert numbers.take_older(["a"]) == {}
+    numbers.recent.update(a=1, b=2)
+    numbers.spill(kept=0)
+    assert numbers.take_older(["a", "x"]) == {"a": 1}
+    assert numbers.older(["a", "b"]) == [None, 2]
+
+
+@pytest.mark.parametrize("memory", [0, 1, 2, 100])
+def test_orphans_come_back_in_their_order_wherever_they_waited(tmp_path, memory):
+    orphans = OrphanBuffer(tmp_path / "orphans", memory)
+    for offset in range(12):
+        orphans.put(f"q{offset % 3}", FeedbackPatch(-1, offset, 0, "x", None, None))
+    assert orphans.feedback_left == 12
+    taken = orphans.take(["q0", "q2", "none"])
+    assert {name: [one.offset for one in found] for name, found in taken.items()} == {
+        "q0": [0, 3, 6, 9],
+        "q2": [2, 5, 8, 11],
+    }
+    assert (orphans.feedback_left, orphans.take(["q0"])) == (4, {})
+    orphans.close()
