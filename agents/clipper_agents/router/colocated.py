@@ -1,8 +1,7 @@
 """Cheap models inside the router process: two hops of Kafka instead of four.
 
-The engine is the hosts' own; only the way is another. Rows are handed over and outputs handed back in this process, so
-there is no frame to encode and nothing to acknowledge: a crash loses what is in flight, and its queries, which
-are not acknowledged either, are read again.
+The engine is that of the hosts. Rows and outputs are handed over within this process, so there is no frame to encode
+and nothing to acknowledge: a crash loses what is in flight, and its queries, not acknowledged either, are read again.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
 
 LOAD_WITHIN_S = 30.0
-"""scikit-learn takes some seconds to import on a busy machine; a router that starts waits for its models so long."""
+"""How long a router that starts waits for its models: scikit-learn takes some seconds to import on a busy machine."""
 
 
 class ColocatedModels:
@@ -38,7 +37,7 @@ class ColocatedModels:
         receiver: Takes output frames.
         tasks: Watches the tasks that run an engine; they should never end by themselves.
         allowed: Packages, modules and directories that this process may load models from.
-        load_within_s: So long others wait for one that is being loaded.
+        load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
         files: What the operator says about model files.
     """
 
@@ -73,9 +72,9 @@ class ColocatedModels:
         self._models[manifest.ref] = model
 
     async def _prepared(self, manifest: ModelManifest) -> PreparedModel:
-        """Load it; a load that takes long goes on, and the next call waits for the same one.
+        """Load a model; a load that takes long goes on, and the next call waits for the same one.
 
-        No thread can be ended: a model that never loads has one, and holds up no other model.
+        A thread cannot be ended: a model that never loads keeps one, and holds up no other model.
         """
         loading = self._loading.get(manifest.ref)
         if loading is None:
@@ -100,10 +99,10 @@ class ColocatedModels:
         return model is not None
 
     async def unload(self, ref: str) -> None:
-        """End a model that is asked no more, once it has answered what it was asked; one that is not here is fine.
+        """End a model once it has answered all its requests; do nothing for a model that does not run here.
 
-        What its code has imported stays: Python cannot take a module back. A model that shall go without a trace is one
-        for a host.
+        What its code has imported stays, because Python cannot unload a module. A model that has to go without a trace
+        belongs on a host.
         """
         model = self._models.pop(ref, None)
         if model is not None:
@@ -139,7 +138,7 @@ class ColocatedModel:
             self._tasks.append(tasks.watched(work))
 
     def put(self, request: Request) -> None:
-        """Have these rows predicted."""
+        """Queue a request."""
         self._waiting.append(request)
         self._fed.clear()
         self._work.set()
@@ -149,10 +148,10 @@ class ColocatedModel:
         self._receiver.gather(pieces)
 
     def finished(self, frames: list[int]) -> None:
-        """Nothing is to be acknowledged."""
+        """Do nothing: there is nothing to acknowledge."""
 
     async def finish(self) -> None:
-        """End when everything is answered."""
+        """End when every request is answered."""
         if self._engine is not None:
             await self._fed.wait()
             self._engine.drain()
@@ -160,7 +159,7 @@ class ColocatedModel:
         await self.stop()
 
     async def stop(self) -> None:
-        """End."""
+        """End at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

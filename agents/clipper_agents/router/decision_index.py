@@ -92,8 +92,8 @@ class PartitionIndex:
 
         Args:
             records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
-            upto: As in `index`.
-            at_s: As in `index`.
+            upto: Last offset, as in `index`.
+            at_s: Timestamp, as in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
@@ -215,7 +215,7 @@ class LogIndex:
         self._open: dict[int, PartitionIndex] = {}
 
     def of(self, partition: int) -> PartitionIndex:
-        """The partition's index, opened when it is first asked for."""
+        """The partition's index, which the first call opens."""
         found = self._open.get(partition)
         if found is None:
             found = PartitionIndex(self._folder / str(partition), self._horizon_s)

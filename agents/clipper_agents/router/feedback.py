@@ -41,14 +41,14 @@ from clipper_topics.restore import restore_id_of
 logger = logging.getLogger(__name__)
 
 FORWARDED_BYTES = 512 * 1024
-"""Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
+"""Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
 
 class DecisionLookup:
-    """Decisions about queries, and the audits of those that have one, as far as they are indexed.
+    """Decisions about queries and their audits, as far as they are indexed: each is looked up once.
 
     Attributes:
         decisions: By query id; None where none is indexed.
@@ -62,7 +62,7 @@ class DecisionLookup:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again for what is missing; it may have come while the caller waited."""
+        """Look again for what is missing, after a wait that may have brought it."""
         missing = [query_id for query_id, logged in self.decisions.items() if logged is None]
         if missing:
             self.decisions.update(zip(missing, self._decision_index.find(missing), strict=True))
@@ -95,7 +95,7 @@ class FeedbackProcessor:
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` is up to which offset the registry has the control topic."""
+        """Args as named; `followed_upto` gives the offset up to which the registry has read the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
@@ -110,7 +110,7 @@ class FeedbackProcessor:
                     stream.ack(tp, [record.offset for record in records], generation)
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
+        """Apply feedback records of one partition; False when their generation has ended, and nothing was applied."""
         async with self._app.state_lock:
             if not self._current(generation):
                 return False
@@ -140,7 +140,7 @@ class FeedbackProcessor:
             return True
 
     async def rebuild_applied_feedback(self, partitions: Iterable[int], horizon_s: float) -> None:
-        """Note again which feedback was counted, as far as the rows are: the fold without its effect on the rows."""
+        """Note again which feedback was applied, up to the rows' position: the fold without its effect on the rows."""
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in partitions:

@@ -1,9 +1,9 @@
-"""A topic that this process writes and indexes: sent, acknowledged, indexed, and only then told to whoever waits.
+"""A topic that this process writes and indexes: records are sent, acknowledged, indexed, and then reported as written.
 
 Rules of this file:
 - One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
   next round gathers. So records of a partition are indexed in the order in which they stand in the log.
-- Order of a round: send; wait for the broker; index each record with its offset; say that it is done.
+- Order of a round: send; wait for the broker; index each record with its offset; report that it is written.
 - Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
   and did not know it yet: what lies between is read from the log, and of two records about a query the first counts.
 - What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
@@ -38,7 +38,7 @@ class Outgoing(NamedTuple):
         query: The query that it is about.
         value: The record's bytes.
         content_type: Of the value.
-        answer: The answer, or the audit, that it was made of; None when it repeats a recorded one.
+        answer: The answer or the audit in it; None for the repetition of a recorded one.
     """
 
     query: DecodedQuery
@@ -48,7 +48,7 @@ class Outgoing(NamedTuple):
 
 
 class LoggedTopic(Protocol):
-    """What the records of a topic are about, and who hears of them."""
+    """What the records of a topic are about, and who is told that they are written."""
 
     topic: str
 
@@ -69,7 +69,7 @@ class LoggedTopic(Protocol):
         ...
 
     def round_ended(self, answers: list[QueryAnswer], took_s: float, /) -> None:
-        """A round took so many seconds, and was made of these answers."""
+        """A round of these answers took so many seconds."""
         ...
 
 
@@ -79,8 +79,8 @@ class IndexedLog:
     Args:
         outbox: Sends.
         reader: Reads what others wrote.
-        owner: Says what the records are about, and hears of them.
-        index: Of the topic.
+        owner: Knows what the records are about, and is told that they are written.
+        index: The index of the topic.
         consumer: Knows the generation that counts.
         skew: Compares this process's clock with the stamps of the broker.
         clock: Seconds since the epoch.
@@ -110,7 +110,7 @@ class IndexedLog:
         self._idle.set()
 
     def add(self, outgoing: list[Outgoing]) -> None:
-        """Send these with the next round."""
+        """Send records with the next round."""
         if outgoing:
             self._waiting += outgoing
             self._idle.clear()
@@ -131,10 +131,10 @@ class IndexedLog:
                 self._idle.set()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the log behind the index, or all of it when the index is of another log.
+        """Index what stands in the log behind the index, or all of it when the index is of another log; count records.
 
         Args:
-            partitions: Those that this process owns now.
+            partitions: The partitions that this process owns now.
             horizon_s: Older records are not needed.
         """
         known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
@@ -147,7 +147,7 @@ class IndexedLog:
         return count
 
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
-        """Index what stands in the log behind the index; how many records that were."""
+        """Index what stands in the log behind the index; return the number of records."""
         starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
         return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
 
@@ -174,7 +174,7 @@ class IndexedLog:
         self._owner.round_ended(answers, time.monotonic() - began_s)
 
     async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
-        """Index what the broker has, and say so; False when the generation has ended."""
+        """Index records that the broker has and report them as written; False when the generation has ended."""
         if self._consumer.generation != generation:
             return False
         index = self.index.of(partition)
@@ -199,9 +199,8 @@ class IndexedLog:
     def _index(self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
         """Index a batch that stands in the log from an offset on.
 
-        A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
-        known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
-        somebody else wrote, who lost the partition or has it now, were read after the decision.
+        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
+        application's query has the same id, or (`look`) records of another process were read after the decision.
         """
         upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._owner.key
         decided = [

@@ -1,9 +1,9 @@
-"""Predictions go out here, and nowhere else: sent, acknowledged, indexed, and only then is the query acknowledged.
+"""Sends predictions: sent, acknowledged by the broker, indexed, and only then is the query acknowledged.
 
 Rules of this file:
-- The order of writes is that of `indexed_log`; then the query is acknowledged, unless an audit of it follows: then it
-  is acknowledged with that (`audits`).
-- Of two predictions about a query the first is the decision, whoever wrote it. When it is somebody else's, and says
+- The order of writes is that of `indexed_log`. Then the query is acknowledged, unless an audit of it follows: then the
+  audit log acknowledges it with the audit.
+- Of two predictions about a query the first is the decision, whoever wrote it. When it is of another process and says
   that an audit follows, that audit is owed as if the query had been read again.
 """
 
@@ -37,7 +37,7 @@ _application_and_reason = attrgetter("application", "reason")
 
 
 class AnsweredQueries(Protocol):
-    """What the log tells the router: a `Router`."""
+    """What the log tells the router about answered queries: a `Router`."""
 
     lead_s: float
 
@@ -87,7 +87,7 @@ class PredictionLog:
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
     def put(self, answers: Sequence[QueryAnswer], audits: Sequence[QueryAnswer] = ()) -> None:
-        """Record and send these answers, and what was asked for the log only."""
+        """Send answers, and audits once their predictions are in the log."""
         with self._stage("encode", len(answers)):
             outgoing = [
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
@@ -99,7 +99,7 @@ class PredictionLog:
             self._audits.put(audits)
 
     def repeat(self, query: DecodedQuery, logged: LoggedRecord) -> None:
-        """The query was answered before: the same record read again is done, another record is answered again."""
+        """Finish a query that was answered before: the same record is acknowledged, another one answered."""
         if prediction_head(logged).query_offset != query.offset:
             self._log.add([Outgoing(query, logged.value, logged.content_type)])
         elif not self._owes_audit(query, logged):
@@ -116,14 +116,14 @@ class PredictionLog:
         await self._log.run()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the logs behind the indexes, as `IndexedLog.restore`; how many predictions that were."""
+        """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""
         count = await self._log.restore(partitions, horizon_s)
         if self._audits is not None:
             await self._audits.restore(partitions, horizon_s)
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:
-        """Index what stands in the logs behind the indexes: predictions first, because audits follow them."""
+        """Index what stands in both logs behind their indexes: predictions first, because audits follow them."""
         await self._log.catch_up(partitions)
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
@@ -166,7 +166,7 @@ class PredictionLog:
         return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
 
     def _owes_another(self, query: DecodedQuery) -> bool:
-        """Whether somebody else's prediction about the query came first, and its audit is not there."""
+        """Whether another process's prediction about the query came first and its audit is missing."""
         (first,) = self._log.index.of(query.partition).find([query.query_id])
         return (
             first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)

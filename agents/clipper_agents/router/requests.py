@@ -26,18 +26,18 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
 
 OPEN_WITHIN_S = 2.0
-"""aiokafka waits for the request timeout, and asks for a missing topic all that time."""
+"""aiokafka asks for a missing topic until the request timeout, which is much longer."""
 
 
 class OutputReceiver(Protocol):
     """Hears what became of requests: an `EffectRunner`."""
 
     def gather(self, frames: Iterable[OutputFrame], /) -> None:
-        """Outputs have arrived."""
+        """Take outputs that have arrived."""
         ...
 
     def fail(self, request: Request, reason: str, /) -> None:
-        """The request cannot be sent."""
+        """Take a request that cannot be sent."""
         ...
 
 
@@ -45,7 +45,7 @@ def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> b
     """A request as a frame.
 
     Args:
-        request: What to ask.
+        request: The rows.
         router: Identity of this process.
         reply: Partition of the outputs topic that this process reads.
         dtype: Element type of the application's input spec.
@@ -125,9 +125,9 @@ class RequestSender:
         self._lanes.setdefault(ref, Lane(topic))
 
     def close(self, ref: str) -> bool:
-        """Ask this model no more; False while a request is not with the broker yet: then try again.
+        """End the lane of a model; False while the broker does not have all its requests yet, to be tried again.
 
-        A deleted topic that the producer still followed would be made anew by a broker that makes topics on demand.
+        A broker that creates topics on demand would create a deleted topic anew if the producer still followed it.
         """
         lane = self._lanes.get(ref)
         if lane is None:
@@ -139,7 +139,7 @@ class RequestSender:
         return True
 
     def put(self, requests: Iterable[Request]) -> None:
-        """Send these as soon as possible."""
+        """Queue requests to be sent."""
         for request in requests:
             lane = self._lanes.get(request.ref)
             if lane is None:
@@ -152,7 +152,7 @@ class RequestSender:
                 lane.sending = self._tasks.watched(self._send_all(lane))
 
     def came_back(self, frame: int, rows: int) -> None:
-        """So many rows of a request are answered."""
+        """Count rows of a request as answered."""
         asked = self._asked.get(frame)
         if asked is None:
             return
@@ -164,13 +164,13 @@ class RequestSender:
             self._asked[frame] = lane, partition, left - rows
 
     def forget(self, frames: Iterable[int]) -> None:
-        """Answers to these requests are awaited no more."""
+        """Count all rows of these requests as answered: nobody waits for them any more."""
         for frame in frames:
             if frame in self._asked:
                 self.came_back(frame, self._asked[frame][2])
 
     def forget_all(self) -> None:
-        """Nothing is outstanding any more: the queries were dropped."""
+        """Forget all requests, because their queries were dropped."""
         self._asked.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()
@@ -212,7 +212,7 @@ class RequestSender:
         self._tasks.watch(future)
 
     def _unfollow(self, topic: str) -> None:
-        """Let the producer forget the topic, but not where it stands there: a topic that stays knows it too."""
+        """Let the producer forget the topic but not its sequence numbers, which a topic that stays remembers too."""
         self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
     def _overdue(self, request: Request) -> bool:
