@@ -129,6 +129,52 @@ def long_test_names(modules: Iterable[Module], longest: int = 80) -> list[str]:
     ]
 
 
+# --- one form of each idea ----------------------------------------------------------------------------------------
+def decoders(modules: Iterable[Module]) -> dict[str, set[str]]:
+    """Modules that build a decoder of a record, by the record's name.
+
+    `Decoder(Record)`, `Codec(Record)` and `decode(value, type=Record)` are decoders.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call):
+                for record in _decoded_records(node):
+                    found[record].add(module.name)
+    return dict(found)
+
+
+def _decoded_records(call: ast.Call) -> Iterator[str]:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    given = [*call.args[:1]] if name in {"Decoder", "Codec"} else []
+    given += [one.value for one in call.keywords if one.arg == "type" and name in {"Decoder", "decode"}]
+    for one in given:
+        yield from (node.id for node in ast.walk(one) if isinstance(node, ast.Name) and node.id[0].isupper())
+
+
+def decoded_twice(modules: Iterable[Module]) -> list[str]:
+    """Records of which more than one module builds a decoder."""
+    return [
+        f"{record}: {', '.join(sorted(where))}" for record, where in sorted(decoders(modules).items()) if len(where) > 1
+    ]
+
+
+def folded_outside(modules: Iterable[Module], folds: Mapping[str, str]) -> list[str]:
+    """Modules that decode records of a topic that another module folds.
+
+    Args:
+        modules: What is looked at.
+        folds: The module that folds, by the expression that decodes, for example `codec.changes.decode`.
+    """
+    return [
+        f"{module.name}: {ast.unparse(node.func)}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and folds.get(ast.unparse(node.func), module.name) != module.name
+    ]
+
+
+# --- where parts meet ------------------------------------------------------------------------------------------------
 def callable_names(modules: Iterable[Module]) -> frozenset[str]:
     """Names that stand for something to call: aliases of `Callable`, and protocols with `__call__`."""
     found = {"Callable"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipper_stream.models import loading
+from clipper_stream.models import registry
 
 X = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
 CLASSES = np.digitize(X[:, 0], [-0.5, 0.5])
@@ -37,4 +37,4 @@ def xgboost_file(tmp_path, objective="binary:logistic", labels=TWO, rounds=10, n
 def loaded(runtime, path, sha256=None, **parameters):
     """Load, with the digest that the file has unless another is given."""
     digest = sha256 or hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return loading.load_model(runtime, path, digest, parameters, allowed=[path])
+    return registry.load_model(runtime, path, digest, parameters, allowed=[path])

@@ -20,7 +20,6 @@ ACCURACY = {"forest": 0.95, "boosted": 0.9, "linear": 0.8}
 EPSILON, AUDIT_RATIO, LABELLED = 0.1, 0.02, 0.9
 PARTITIONS = 4
 FILLING = {"acks": "1", "linger.ms": 50, "batch.size": 1_000_000, "queue.buffering.max.messages": 1_000_000}
-JSON_HEADERS = [(codec.CONTENT_TYPE, codec.JSON.encode())]
 
 
 class Written(NamedTuple):
@@ -81,11 +80,11 @@ def _decided(
         predicted_at_ms=at_ms + number // 50 + 9,
         latency_ms=round(rng.expovariate(0.1), 3),
     )
-    yield Written(catalogue.predictions, partition, codec.predictions.encode(prediction), JSON_HEADERS)
+    yield Written(catalogue.predictions, partition, codec.predictions.encode(prediction), codec.JSON_HEADERS)
     if audited:
         besides = [_answer(rng, model, outputs, asking, served=False) for model in MODELS if model != served]
         audit = Audit(**common, models=besides, audited_at_ms=at_ms + number // 50 + 40)
-        yield Written(catalogue.audits, partition, codec.audits.encode(audit), JSON_HEADERS)
+        yield Written(catalogue.audits, partition, codec.audits.encode(audit), codec.JSON_HEADERS)
 
 
 def _answer(

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from clipper_agents.kafka import lean_records
+from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
 from clipper_stream.evaluation.log.column_fold import fold_columns
@@ -51,10 +51,13 @@ def bare(bootstrap: str, prefix: str) -> int:
 
 
 async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
-    lean_records.install()
+    install_records()
     found: dict[str, int] = {}
     async with AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, isolation_level="read_committed", max_partition_fetch_bytes=4 << 20
+        bootstrap_servers=bootstrap,
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=4 << 20,
+        key_deserializer=LEAN,
     ) as consumer:
         for topic in (catalogue.predictions, catalogue.feedback):
             for number in range(catalogue.partitions):

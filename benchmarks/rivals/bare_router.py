@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka import lean_records
+from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
@@ -132,11 +132,11 @@ def _record(topic: str, key: bytes, value: bytes) -> ConsumerRecord[bytes, bytes
 
 
 async def main(config: Path, bootstrap: str, prefix: str, folder: Path, max_in_flight: int) -> None:
-    lean_records.install()
+    install_records()
     settings = load_settings(config, {}, {"kafka.bootstrap": bootstrap, "kafka.prefix": prefix})
     consumer = AIOKafkaConsumer(
         settings.catalogue.queries, bootstrap_servers=bootstrap, group_id=f"{prefix}-yardstick",
-        auto_offset_reset="earliest", enable_auto_commit=False,
+        auto_offset_reset="earliest", enable_auto_commit=False, key_deserializer=LEAN,
     )  # fmt: skip
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES,

@@ -39,7 +39,7 @@ RIGHTS = (
 """Errors about a right that is missing; all name the resource, where the broker did."""
 
 
-async def knock(kafka: KafkaConnection, answer_s: float = ANSWER_S) -> None:
+async def check_access(kafka: KafkaConnection, answer_s: float = ANSWER_S) -> None:
     """Connect to one of the brokers, and ask it who the brokers are.
 
     Args:
@@ -77,7 +77,7 @@ async def explained(kafka: KafkaConnection, what: str, error: BaseException) -> 
     if isinstance(error, RIGHTS):
         return refused_right(kafka, error)
     try:
-        await knock(kafka)
+        await check_access(kafka)
     except (AccessRefused, BrokerUnavailable) as reason:
         return reason
     return BrokerUnavailable(f"{what} at {kafka.bootstrap} ({kafka.security_protocol}): {error!r}; is it running?")

@@ -18,7 +18,7 @@ KEPT = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class LossChange:
     """A detected change of a model's mean loss.
 
     Attributes:
@@ -41,7 +41,7 @@ class LossWatch:
     >>> from clipper_stream.drift.river_detectors import Adwin
     >>> watch = LossWatch(Adwin())
     >>> next(found for at in range(400) if (found := watch.observe(float(at >= 200))))
-    Change(losses=224, after=24, loss_before=0.0, loss_after=1.0)
+    LossChange(losses=224, after=24, loss_before=0.0, loss_after=1.0)
 
     Attributes:
         spec: Makes the detector, and one after each detection.
@@ -59,7 +59,7 @@ class LossWatch:
     def __post_init__(self) -> None:
         self._detector = self.spec.make()
 
-    def observe(self, loss: float) -> Change | None:
+    def observe(self, loss: float) -> LossChange | None:
         """Take a loss in, in [0, 1]; the change when the detector sees one."""
         if len(self._kept) == KEPT:
             self._older_sum += self._kept[0]
@@ -76,12 +76,12 @@ class LossWatch:
         self._detector, self._count, self._older_sum = self.spec.make(), 0, 0.0
         self._kept.clear()
 
-    def _change(self) -> Change:
+    def _change(self) -> LossChange:
         kept = np.array(self._kept)
         older = self._count - len(kept)
         at = most_likely_split(kept, older, self._older_sum)
         before = older + at
-        return Change(
+        return LossChange(
             losses=self._count,
             after=len(kept) - at,
             loss_before=float((self._older_sum + kept[:at].sum()) / before) if before else float(kept.mean()),

@@ -11,7 +11,7 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 from clipper_stream.models.runner import predict_rows
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 
 SIDE_BYTES, BLOCK_BYTES, PADDING = 1024, 4096, 256
 

@@ -11,7 +11,7 @@ import joblib
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 from clipper_stream.models.runtimes.model_files import FileRules
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 from clipper_stream.models.runtimes.model_files import FileRules
 
 

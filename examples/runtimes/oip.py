@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 
 

@@ -9,7 +9,7 @@ import skl2onnx
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 
 KINDS = ["setosa", "versicolor", "virginica"]
 

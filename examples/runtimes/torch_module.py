@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 
 
 def main(folder: Path) -> list[Any]:

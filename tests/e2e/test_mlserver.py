@@ -14,7 +14,7 @@ from e2e.programs import CLIPPER_STREAM, until
 
 from clipper_agents.broker.properties import free_port
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.runtime, pytest.mark.timeout(400)]

@@ -27,11 +27,14 @@ Rights = dict[tuple[str, str], list[str]]
 def rights_of_the_page() -> dict[str, Rights]:
     """Operations by role, kind and name of a resource."""
     found: dict[str, Rights] = defaultdict(dict)
-    row = re.compile(
-        r"^\| ([\w -]+) \| (topic|group|cluster|transactional-id) \| `([^`]+)` \| ([\w, ]+) \|$", re.MULTILINE
+    line = re.compile(
+        r"^\*\*([\w -]+)\*\*$|^- (topic|group|cluster|transactional-id) `([^`]+)`: ([\w, ]+)$", re.MULTILINE
     )
-    for role, kind, name, operations in row.findall(PAGE.read_text()):
-        found[role.replace(" ", "-")][kind, name] = operations.split(", ")
+    role = ""
+    for heading, kind, name, operations in line.findall(PAGE.read_text()):
+        role = heading.replace(" ", "-") or role
+        if kind:
+            found[role][kind, name] = operations.split(", ")
     return found
 
 

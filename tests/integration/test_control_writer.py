@@ -199,7 +199,7 @@ def test_a_command_that_changes_nothing_writes_nothing(kafka, digits):
                 from aiokafka import TopicPartition
 
                 tp = TopicPartition(digits.control, 0)
-                return (await writer._consumer.end_offsets([tp]))[tp]
+                return (await writer._reader.end_offsets([tp]))[tp]
 
         return asyncio.run(end())
 

@@ -16,10 +16,9 @@ from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings
-from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ModelManifest
 
@@ -102,9 +101,9 @@ def is_alive(pid):
 
 
 def deployment_of(settings, worker, lines):
-    around = Surroundings(backoff=Backoff(first_s=0.0), echo=lines.append)
+    around = ProcessEnvironment(backoff=Backoff(first_s=0.0), echo=lines.append)
     return Deployment(
-        settings, {"PATH": os.environ["PATH"]}, surroundings=around, program=(sys.executable, str(worker))
+        settings, {"PATH": os.environ["PATH"]}, process_environment=around, program=(sys.executable, str(worker))
     )
 
 

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.kafka.consumer_groups import delete_group, has_read_all, remove_members
 from clipper_agents.kafka.topics import ensure_topics, existing_topics
-from clipper_agents.supervisor.kafka_resources import Provisions
+from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_topics import codec
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ModelManifest
@@ -79,7 +79,7 @@ def test_the_topic_of_a_version_is_not_deleted_under_hosts_of_somebody_else(kafk
         group, topic = names
         await filled(kafka, catalogue, topic)
         consumer = await member(kafka, group, topic, "by-hand")
-        ground = Provisions(kafka, catalogue, empty_within_s=0.0)
+        ground = KafkaResources(kafka, catalogue, empty_within_s=0.0)
         await ground.remove(MODEL)
         assert topic in await existing_topics(kafka, catalogue.prefix)
         assert any("hosts that are not ours" in one.getMessage() for one in caplog.records)

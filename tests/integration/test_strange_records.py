@@ -4,7 +4,7 @@ import asyncio
 import struct
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.protocol.produce import ProduceRequest
@@ -12,7 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
-from clipper_agents.kafka import lean_records
+from clipper_agents.kafka.reader import Record, open_reader
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -21,22 +21,9 @@ pytestmark = pytest.mark.integration
 _CRC_AT, _CRC_OF = 17, 21
 
 
-@pytest.fixture(autouse=True)
-def _lean_records_as_in_a_worker(monkeypatch):
-    for name in ("PartitionRecords", "MemoryRecords"):
-        monkeypatch.setattr(lean_records.fetcher, name, getattr(lean_records.fetcher, name))
-    lean_records.install()
-
-
-async def read(kafka: KafkaConnection, topic: str, count: int) -> list[lean_records.LeanRecord]:
-    consumer = AIOKafkaConsumer(**kafka.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        consumer.assign([TopicPartition(topic, 0)])
-        async with asyncio.timeout(30):
-            return [await consumer.getone() for _ in range(count)]
-    finally:
-        await consumer.stop()
+async def read(kafka: KafkaConnection, topic: str) -> list[Record]:
+    async with open_reader(kafka, isolation_level="read_uncommitted") as reader:
+        return await reader.read_all([TopicPartition(topic, 0)])
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
@@ -46,7 +33,7 @@ def test_records_are_read_however_a_client_compresses_them(kafka, catalogue: Cat
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": codec})
     producer.produce(topic, b"v" * 10_000, b"k", 0)
     assert producer.flush(60) == 0
-    (record,) = asyncio.run(read(kafka, topic, 1))
+    (record,) = asyncio.run(read(kafka, topic))
     assert record.value == b"v" * 10_000
 
 
@@ -58,7 +45,7 @@ def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Cat
     batch[batch.index(b"strange")] = 0xFF
     struct.pack_into(">I", batch, _CRC_AT, calc_crc32c(memoryview(bytes(batch))[_CRC_OF:]))
 
-    async def produce_and_read() -> list[lean_records.LeanRecord]:
+    async def produce_and_read() -> list[Record]:
         client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
         await client.bootstrap()
         try:
@@ -77,7 +64,7 @@ def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Cat
             assert error_code == 0, response
         finally:
             await client.close()
-        return await read(kafka, catalogue.queries, 3)
+        return await read(kafka, catalogue.queries)
 
     found = asyncio.run(produce_and_read())
     assert [one.value for one in found] == [b"0", b"1", b"2"]

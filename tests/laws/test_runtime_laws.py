@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from stub_server import StubServer, serving
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import RUNTIMES, check_declared, file_digest, load_model
+from clipper_stream.models.registry import RUNTIMES, check_declared, file_digest, load_model
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_stream.models.testing import assert_model
 

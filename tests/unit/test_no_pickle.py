@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches, RocksCacheStore
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import file_digest, load_model
+from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import UnknownFrame, decode_output, decode_request

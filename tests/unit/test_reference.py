@@ -37,9 +37,9 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 
 
 def rows_of(section: str) -> dict[str, str]:
-    """Keys of the section's table, and what stands beside each."""
+    """Keys of the section, and the default of each."""
     text = PAGE.split(f"## `{section}`")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \| ([^|]*) \|", text, flags=re.MULTILINE)
+    rows = re.findall(r"^- (`[^(]+`) \((.*?)\):", text, flags=re.MULTILINE)
     return {key.split(".")[0]: default.strip(" `") for keys, default in rows for key in re.findall(r"`([^`]+)`", keys)}
 
 

@@ -5,8 +5,8 @@ Rules of this file:
 - Fields that a record does not know are ignored, in every kind of record.
 """
 
-from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -19,12 +19,13 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
 from clipper_topics.restore import Restore
-from clipper_topics.tolerant import TolerantDecoder
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 CONTENT_TYPE = "content-type"
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
+JSON_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, JSON.encode())]
+_NO_HEADERS: list[tuple[str, bytes]] = []
 
 Headers = Iterable[tuple[str, bytes]]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -34,7 +35,7 @@ class UndecodableRecord(ValueError):
     """The bytes are no record of the topic's kind; the message says where and why."""
 
 
-_USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, ((CONTENT_TYPE, JSON.encode()),): JSON}
+_USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, tuple(JSON_HEADERS): JSON}
 
 
 def content_type(headers: Headers) -> str:
@@ -47,9 +48,20 @@ def content_type(headers: Headers) -> str:
     return JSON
 
 
-def headers_of(kind: str) -> list[tuple[str, bytes]]:
-    """The headers that a record of this content type carries: none for JSON."""
-    return MSGPACK_HEADERS if kind == MSGPACK else []
+def headers_of(kind: str, *, state_json: bool = False) -> list[tuple[str, bytes]]:
+    """Return the headers that a record of this content type carries.
+
+    Args:
+        kind: The content type.
+        state_json: Whether JSON is stated too. Routers state it with predictions and audits, for readers that know
+            nothing of this contract; in records of applications it is understood.
+
+    >>> headers_of(JSON), headers_of(JSON, state_json=True)
+    ([], [('content-type', b'application/json')])
+    """
+    if kind == MSGPACK:
+        return MSGPACK_HEADERS
+    return JSON_HEADERS if state_json else _NO_HEADERS
 
 
 def _no_extension(code: int, _: memoryview) -> Any:
@@ -68,6 +80,53 @@ def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
+# --- fields from the future, in records that forbid them ----------------------------------------------------------
+class Parser(Protocol):
+    """Bytes to plain Python values."""
+
+    def decode(self, value: bytes, /) -> Any:
+        """The value."""
+        ...
+
+
+def known_fields(content: Any, record: type[msgspec.Struct]) -> Any:
+    """The content without the fields that the record, or a record in one of its fields, does not have.
+
+    >>> from clipper_topics.manifests import ApplicationManifest
+    >>> known_fields({"name": "digits", "colour": 1, "input": {"dtype": "text", "x": 2}}, ApplicationManifest)
+    {'name': 'digits', 'input': {'dtype': 'text'}}
+    """
+    if not isinstance(content, Mapping):
+        return content
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(record)}
+    return {name: _known(value, types[name]) for name, value in content.items() if name in types}
+
+
+def _known(value: Any, declared: Any) -> Any:
+    is_record = isinstance(declared, type) and issubclass(declared, msgspec.Struct)
+    return known_fields(value, declared) if is_record else value
+
+
+class TolerantDecoder(Generic[T]):
+    """A decoder that ignores unknown fields of a record whose type forbids them.
+
+    Slower than msgspec's own: for manifests, of which there are few.
+    """
+
+    def __init__(self, record: type[T], parser: Parser) -> None:
+        self._record = record
+        self._parser = parser
+
+    def decode(self, value: bytes) -> T:
+        """The record.
+
+        Raises:
+            msgspec.MsgspecError: the bytes, or a field that the record knows, are not as they should be.
+        """
+        return msgspec.convert(known_fields(self._parser.decode(value), self._record), self._record)
+
+
+# --- records ------------------------------------------------------------------------------------------------------
 class Codec(Generic[T]):
     """Encodes and decodes one kind of record.
 

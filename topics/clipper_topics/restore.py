@@ -14,7 +14,7 @@ Rules of this file:
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -180,6 +180,11 @@ def markers_of(application: str, rows: Iterable[SavedRow], partitions: int) -> l
     return [
         encode_marker(application, [row for row in given if row.partition == number]) for number in range(partitions)
     ]
+
+
+def saved_in(markers: Sequence[bytes]) -> int:
+    """How many rows the markers of all partitions, in order, hold together."""
+    return sum(len(decode_marker(value, number, len(markers)).rows) for number, value in enumerate(markers))
 
 
 def digest(value: bytes) -> str:

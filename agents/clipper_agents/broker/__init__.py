@@ -5,7 +5,7 @@
 """
 
 from clipper_agents.broker.cluster import EmbeddedCluster
-from clipper_agents.broker.embedded import EmbeddedBroker
+from clipper_agents.broker.embedded_broker import EmbeddedBroker
 from clipper_agents.broker.errors import BrokerNotStarted
 from clipper_agents.broker.runtime import KAFKA_VERSION
 

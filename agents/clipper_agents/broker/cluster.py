@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from clipper_agents.broker.data_dir import DataDir
-from clipper_agents.broker.embedded import ATTEMPTS
+from clipper_agents.broker.embedded_broker import ATTEMPTS
 from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
 from clipper_agents.broker.node import START_S, KafkaNode, Making, new_cluster_id
 from clipper_agents.broker.properties import Node, free_port, is_free
 from clipper_agents.broker.readiness import wait_until_in_sync
-from clipper_agents.broker.runtime import Runtime, find_runtime
+from clipper_agents.broker.runtime import KafkaRuntime, find_runtime
 from clipper_stream.errors import UnknownName
 from clipper_topics.connection import KafkaConnection
 
@@ -46,7 +46,7 @@ class EmbeddedCluster:
         heap_mib: int = HEAP_MIB,
         extra_properties: Mapping[str, object] | None = None,
         *,
-        runtime: Callable[[], Runtime] = find_runtime,
+        runtime: Callable[[], KafkaRuntime] = find_runtime,
         ports: Callable[[], int] = free_port,
     ) -> None:
         self._ids = range(1, nodes + 1)
@@ -176,7 +176,7 @@ class EmbeddedCluster:
             self._folders[node_id] = DataDir(path)
         return self._folders[node_id]
 
-    def _launch_all(self, runtime: Runtime) -> None:
+    def _launch_all(self, runtime: KafkaRuntime) -> None:
         """Launch them together: none answers before a majority is there."""
         folders = {number: self._folder(number) for number in self._ids}
         voters = self._places(folders)

@@ -12,7 +12,7 @@ from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
 from clipper_agents.broker.process import GuardedProcess
 from clipper_agents.broker.properties import LOOPBACK, Node, server_properties
 from clipper_agents.broker.readiness import wait_until_ready
-from clipper_agents.broker.runtime import KAFKA_VERSION, Runtime
+from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime
 from clipper_topics.connection import KafkaConnection
 
 START_S = 120.0
@@ -81,7 +81,7 @@ class KafkaNode:
         """Process id, None when it does not run."""
         return self._process.pid if self._process and self._process.exit_code is None else None
 
-    def launch(self, runtime: Runtime, cluster_id: str) -> None:
+    def launch(self, runtime: KafkaRuntime, cluster_id: str) -> None:
         """Start the JVM; `wait` says when it answers. The folder is formatted the first time.
 
         Raises:
@@ -135,7 +135,7 @@ class KafkaNode:
         if self._process is not None:
             self._process.thaw()
 
-    def _format(self, runtime: Runtime, cluster_id: str) -> None:
+    def _format(self, runtime: KafkaRuntime, cluster_id: str) -> None:
         """Give the empty folder its cluster id."""
         arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
         command = runtime.command(self._making.options(self._folder), "kafka.tools.StorageTool", *arguments)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from clipper_agents.kafka.clients import make_admin
 from clipper_topics.connection import KafkaConnection
 
 REQUEST_S = 5.0
@@ -63,7 +63,7 @@ def wait_until_in_sync(connection: KafkaConnection, timeout_s: float) -> bool:
 
 
 async def _in_sync(connection: KafkaConnection) -> bool:
-    admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
+    admin = make_admin(connection, REQUEST_S)
     try:
         await asyncio.wait_for(admin.start(), REQUEST_S)
         topics = await asyncio.wait_for(admin.describe_topics(), REQUEST_S)
@@ -91,7 +91,7 @@ def _answering_cluster(connection: KafkaConnection, brokers: int) -> str | None:
 
 
 async def _described_cluster(connection: KafkaConnection, brokers: int) -> str | None:
-    admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
+    admin = make_admin(connection, REQUEST_S)
     try:
         await asyncio.wait_for(admin.start(), REQUEST_S)
         cluster = await asyncio.wait_for(admin.describe_cluster(), REQUEST_S)

@@ -33,7 +33,7 @@ Resolver = Callable[[], Sequence[Path]]
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class KafkaRuntime:
     """A Java and the jars for it."""
 
     java: Path
@@ -44,7 +44,7 @@ class Runtime:
         return [str(self.java), *options, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
 
 
-def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None) -> Runtime:
+def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None) -> KafkaRuntime:
     """The Java and the jars of this machine; the jars are downloaded the first time.
 
     Args:
@@ -55,7 +55,7 @@ def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None
         BrokerNotStarted: no suitable Java, or the jars cannot be had.
     """
     java = find_java()
-    return Runtime(java, kafka_jars(resolver or _resolve_by_jgo, cache_dir or default_cache_dir()))
+    return KafkaRuntime(java, kafka_jars(resolver or _resolve_by_jgo, cache_dir or default_cache_dir()))
 
 
 def default_cache_dir() -> Path:

@@ -127,7 +127,7 @@ async def _replay(deployment: DeploymentContext, positions: list[int], *, again:
     kafka, catalogue = deployment.kafka, deployment.catalogue
     topics = await existing_topics(kafka, catalogue.prefix)
     sent = left = 0
-    async with _opened(deployment) as letters, replaying_producer(**kafka.aiokafka()) as producer:
+    async with _opened(deployment) as letters, replaying_producer(kafka) as producer:
         replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
         async for batch in in_batches(_at(letters, positions)):
             for outcome in await replayer.replay(batch):

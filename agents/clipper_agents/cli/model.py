@@ -62,7 +62,7 @@ def show_model(deployment: DeploymentContext, ref: Ref, as_json: Json = False) -
 
     from clipper_agents.cli.registry_view import print_manifest, report_line, stages_of
     from clipper_agents.control.errors import RefusedChange
-    from clipper_agents.control.host_states import read_reports
+    from clipper_agents.control.readiness import read_reports
 
     published = deployment.control_state().manifests
     found = published.models.get(ref)

@@ -146,7 +146,7 @@ def _ensure_topic(deployment: DeploymentContext, model: "ModelManifest") -> None
 
 def _wait(deployment: DeploymentContext, model: "ModelManifest", wait_s: float) -> None:
     from clipper_agents.cli.registry_view import report_line
-    from clipper_agents.control.host_states import wait_for_host
+    from clipper_agents.control.readiness import wait_for_host
 
     if model.colocated:
         print(f"model {model.ref} runs inside the routers: there is no host to wait for", file=sys.stderr)

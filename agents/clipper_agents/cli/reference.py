@@ -28,20 +28,16 @@ can read the output of every command. `--help` (`-h`) says what a command takes,
 | 4 | a worker could not go on: its supervisor starts it again |
 | 130 | interrupted |
 
-Commands that need a deployment also take these:
+Defaults of options are in parentheses. Commands that need a deployment also take these:
 
-| option | meaning |
-|---|---|
-| `--config`, `-c` | the [configuration](configuration.md); `up` and `apply` look for `clipper.toml` |
-| `--bootstrap` | address of Kafka; before `KAFKA_BOOTSTRAP_SERVERS` and the configuration |
-| `--set` | any setting as `SECTION.KEY=VALUE`; repeatable |
+- `--config`, `-c`: the [configuration](configuration.md); `up` and `apply` look for `clipper.toml`
+- `--bootstrap`: address of Kafka; before `KAFKA_BOOTSTRAP_SERVERS` and the configuration
+- `--set`: any setting as `SECTION.KEY=VALUE`; repeatable
 
 Commands that change something also take these:
 
-| option | meaning |
-|---|---|
-| `--why` | the reason, for the history |
-| `--by` | who does it; absent: the user of the operating system |
+- `--why`: the reason, for the history
+- `--by`: who does it; absent: the user of the operating system
 
 Commands that run until they are ended also take `--log-level` (`debug`, `info`, `warning`, `error`; before the
 variable `CLIPPER_LOG_LEVEL`).
@@ -71,7 +67,7 @@ def _section(name: str, command: Any) -> Iterator[str]:
     yield f"    {(command.epilog or '').removeprefix('Example: ')}\n"
     rows = [row for parameter in command.params for row in _row(parameter)]
     if rows:
-        yield "\n".join(["| option | default | meaning |", "|---|---|---|", *rows, ""])
+        yield "\n".join([*rows, ""])
 
 
 def _row(parameter: Any) -> Iterator[str]:
@@ -80,17 +76,16 @@ def _row(parameter: Any) -> Iterator[str]:
         option = any(name.startswith("-") for name in names)
         shown = ", ".join(f"`{name}`" for name in sorted(names, key=len, reverse=True))
         metavar = (parameter.metavar or parameter.name or "").strip("[].").upper()
-        text = (parameter.help or "").replace("|", "\\|")
-        yield f"| {shown if option else f'`{metavar}`'} | {_default(parameter)} | {text} |"
+        yield f"- {shown if option else f'`{metavar}`'}{_default(parameter)}: {parameter.help or ''}"
 
 
 def _default(parameter: Any) -> str:
     default = parameter.default
     if parameter.required:
-        return "required"
+        return " (required)" if parameter.opts[0].startswith("-") else ""
     if default is None or default is False or default in ("", [], ()) or callable(default):
         return ""
-    return f"`{getattr(default, 'value', default)}`"
+    return f" (`{getattr(default, 'value', default)}`)"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from clipper_agents.cli.dead_letters import since_ms
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.replay.merged_log import Range, Times
+    from clipper_agents.kafka.reader import Range
+    from clipper_agents.replay.merged_log import Times
     from clipper_agents.replay.rerun import Kind, RerunPlan, RerunProgress
     from clipper_agents.replay.resend import Summary
     from clipper_agents.replay.run_ids import Ids
@@ -134,7 +135,7 @@ def wanted(
 
 
 def _range(text: str) -> "tuple[tuple[Kind, int], Range]":
-    from clipper_agents.replay.merged_log import Range
+    from clipper_agents.kafka.reader import Range
 
     found = re.fullmatch(r"(queries|feedback)/(\d{1,9})=(\d{1,18}):(\d{1,18})", text)
     if found is None or int(found[3]) >= int(found[4]):

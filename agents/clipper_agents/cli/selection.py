@@ -75,11 +75,12 @@ def restore_selection(
 
     Feedback that comes afterwards is learned on top of them. Feedback that counted before does not count again.
     """
+    from clipper_topics.restore import saved_in
+
     if [revision is not None, file is not None, undo].count(True) != 1:
         raise typer.BadParameter("give exactly one of --revision, --from and --undo")
     plan = asyncio.run(_plan(deployment, application, revision, file, why, by, resume))
-    saved = sum(len(_rows_in(value)) for value in plan.markers)
-    typer.echo(f"{plan.restore_id}: {saved} rows in {len(plan.markers)} partitions", err=True)
+    typer.echo(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", err=True)
     carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
@@ -197,11 +198,3 @@ def _print(shown: dict[str, Any]) -> None:
     console = Console()
     console.print(Text(f"{plain(shown['application'])} {of}; {shown['contexts']} contexts have totals"))
     console.print(table if shown["models"] else "nothing learned")
-
-
-def _rows_in(value: bytes) -> "list[SavedRow]":
-    import msgspec
-
-    from clipper_topics.restore import Marker
-
-    return msgspec.msgpack.decode(value, type=Marker).rows

@@ -10,7 +10,7 @@ from clipper_agents.control.plan import Plan
 from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import change_control
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
-from clipper_stream.models.loading import file_digest
+from clipper_stream.models.registry import file_digest
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, ModelManifest

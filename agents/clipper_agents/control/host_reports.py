@@ -14,9 +14,9 @@ import time
 from concurrent.futures import Future
 from textwrap import shorten
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from clipper_agents.kafka.clients import make_producer
 from clipper_stream.client.access import RIGHTS
 from clipper_topics import codec
 from clipper_topics.connection import KafkaConnection
@@ -130,7 +130,7 @@ class HostReports:
         return False
 
     async def _write(self) -> None:
-        producer = AIOKafkaProducer(**self._kafka.aiokafka(), enable_idempotence=True)
+        producer = make_producer(self._kafka)
         try:
             await producer.start()
             while True:

@@ -1,50 +1,96 @@
-"""Which model versions have a host that serves, as hosts and their supervisors say on the hosts topic.
+"""What hosts say of themselves on the hosts topic, and which model versions therefore have a host that serves.
 
 Rules of this file:
-- A version that was ready once stays so until it is forgotten, though its hosts may drain, restart or crash. A query
-  that they do not answer in time has the default at its deadline, and the policy learns from it; candidates that came
-  and went with every restart would change what the policy chooses from each time, and its probabilities with it.
-- A version that was never ready since this router started is not asked: what cannot be loaded costs no answer.
-- Anybody who may write to the topic can say anything: a record that is none is ignored, and told.
+- Key and value name the same host; what is refused leaves what the host said before. Anybody who may write to the
+  topic can say anything.
+- A version that was ready once stays so for a router until it is forgotten, though its hosts may drain, restart or
+  crash. A query that they do not answer in time has the default at its deadline, and the policy learns from it;
+  candidates that came and went with every restart would change what the policy chooses from each time, and its
+  probabilities with it.
+- A version that was never ready since a router started is not asked: what cannot be loaded costs no answer.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
-from aiokafka import ConsumerRecord
+from aiokafka import TopicPartition
 
+from clipper_agents.control.state import shown_key
+from clipper_agents.kafka.reader import Record, open_reader
+from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S
+from clipper_agents.kafka.tailer import POLL_S, TopicTailer, open_tailer
+from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.logging import event
 from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.host_report import report_key
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.host_report import HostReport, report_key
 
 logger = logging.getLogger(__name__)
 
-SHOWN_BYTES = 200
+OnReport = Callable[[HostReport], None]
+
+
+class HostStates:
+    """What each host said last: the one fold of the hosts topic.
+
+    Attributes:
+        reports: By key, the newest last.
+    """
+
+    def __init__(self) -> None:
+        self.reports: dict[bytes, HostReport] = {}
+
+    def apply(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> HostReport | None:
+        """Take one record in; what the host says. With an empty value it has left: then what it said last.
+
+        Raises:
+            UndecodableRecord: no report, or one of another host than the key names.
+        """
+        name = key or b""
+        if not value:
+            return self.reports.pop(name, None)
+        report = codec.host_reports.decode(value, headers)
+        if report_key(report.model, report.instance) != name:
+            raise UndecodableRecord(f"the value is about host {report.instance!r} of {report.model!r}")
+        self.reports.pop(name, None)
+        self.reports[name] = report
+        return report
 
 
 class ReadyHosts:
     """Follows hosts by model version."""
 
     def __init__(self) -> None:
-        self._ready: dict[str, set[bytes]] = {}
+        self._hosts = HostStates()
+        self._serving: Counter[str] = Counter()
         self._once: set[str] = set()
 
-    def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> bool:
+    def take(self, records: Iterable[Record]) -> bool:
         """Take in records of the hosts topic; whether another version is ready now."""
-        before = self._once | self._ready.keys()
+        before = self._once | self._serving.keys()
         for record in records:
             try:
-                self._take(record)
+                report = self._hosts.apply(record.key, record.value, record.headers)
             except UndecodableRecord as error:
-                key = (record.key or b"")[:SHOWN_BYTES].decode("utf-8", "replace")
-                event(logger, "host report ignored", logging.WARNING, key=key, offset=record.offset, reason=error)
-        return self._once | self._ready.keys() != before
+                about = {"key": shown_key(record.key), "offset": record.offset, "reason": error}
+                event(logger, "host report ignored", logging.WARNING, **about)
+                continue
+            if record.value and report is not None and report.state == "ready":
+                self._once.add(report.model)
+        self._serving = Counter(each.model for each in self._hosts.reports.values() if each.state == "ready")
+        return self._once | self._serving.keys() != before
 
     def is_ready(self, ref: str) -> bool:
         """Whether the version may be asked."""
-        return ref in self._once or ref in self._ready
+        return ref in self._once or ref in self._serving
 
     def forget(self, ref: str) -> None:
         """The version is retired: it is ready while a host of it still says so, and again when one says so anew."""
@@ -52,21 +98,76 @@ class ReadyHosts:
 
     def hosts(self, ref: str) -> int:
         """How many hosts of the version say that they are ready."""
-        return len(self._ready.get(ref, ()))
+        return self._serving[ref]
 
-    def _take(self, record: ConsumerRecord[Any, Any]) -> None:
-        key = record.key or b""
-        ref = key.decode("utf-8", "replace").partition("/")[0]
-        ready = False
-        if record.value:
-            report = codec.host_reports.decode(record.value, record.headers)
-            if report_key(report.model, report.instance) != key:
-                raise UndecodableRecord(f"the value is about host {report.instance!r} of {report.model!r}")
-            ready = report.state == "ready"
-        if ready:
-            self._ready.setdefault(ref, set()).add(key)
-            self._once.add(ref)
-        elif ref in self._ready:
-            self._ready[ref].discard(key)
-            if not self._ready[ref]:
-                del self._ready[ref]
+
+async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dict[bytes, HostReport]:
+    """The newest report of each host, by its key; none where there is no such topic.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
+        return {}
+    hosts = HostStates()
+    async with open_reader(connection, isolation_level="read_committed") as reader:
+        for record in await reader.read_all([TopicPartition(catalogue.hosts, 0)]):
+            _said(hosts, record)
+    return hosts.reports
+
+
+async def wait_for_host(
+    connection: KafkaConnection, catalogue: Catalogue, ref: str, within_s: float, on_report: OnReport
+) -> HostReport | None:
+    """Wait until a host of a version is ready, or a new report says that one has failed.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: Of the deployment.
+        ref: The version, `name:version`.
+        within_s: How long, in seconds.
+        on_report: Called with each report about the version, those from before first.
+
+    Returns:
+        The report that ended it; None when there was none in time. A failure from before does not end it: a host
+        may be about to start again.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
+        await tailer.begin([TopicPartition(catalogue.hosts, 0)])
+        hosts = HostStates()
+        async with asyncio.timeout(TIMEOUT_S):
+            while tailer.behind:
+                for records in (await tailer.poll()).values():
+                    for record in records:
+                        _said(hosts, record)
+        before = [each for each in hosts.reports.values() if each.model == ref]
+        for each in before:
+            on_report(each)
+        ready = [each for each in before if each.state == "ready"]
+        return ready[0] if ready else await _new_report(tailer, hosts, ref, within_s, on_report)
+
+
+async def _new_report(
+    tailer: TopicTailer, hosts: HostStates, ref: str, within_s: float, on_report: OnReport
+) -> HostReport | None:
+    """The first report of a version that says it is ready or has failed; None when there is none in time."""
+    end_s = time.monotonic() + within_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        for records in (await tailer.poll(wait_s=min(POLL_S, left_s))).values():
+            for report in [_said(hosts, record) for record in records]:
+                if report is not None and report.model == ref:
+                    on_report(report)
+                    if report.state in {"ready", "failed"}:
+                        return report
+    return None
+
+
+def _said(hosts: HostStates, record: Record) -> HostReport | None:
+    """What a host says in a record; None for one that has left, and for what is no report."""
+    with contextlib.suppress(UndecodableRecord):
+        report = hosts.apply(record.key, record.value, record.headers)
+        return report if record.value else None
+    return None

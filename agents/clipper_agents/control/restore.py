@@ -16,12 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from clipper_agents.control.selection_states import read_rows
 from clipper_agents.control.state import DeclaredRestore, read_control
-from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.clients import make_producer, unreachable
 from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
@@ -149,7 +148,7 @@ async def plan_resumed(
 
 async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Plan) -> None:
     """Store the declaration, then the markers; errors as of `restore_state`."""
-    producer = AIOKafkaProducer(**connection.aiokafka(), enable_idempotence=True)
+    producer = make_producer(connection)
     declared = plan.declared
     try:
         await producer.start()

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.control.state import read_control, shown_key
 from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
-from clipper_agents.kafka.whole_topic import read_topic, whole_partitions
+from clipper_agents.kafka.reader import LogReader, read_topic
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.catalogue import Catalogue
@@ -94,7 +94,8 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
         TopicMismatch: there is no changelog.
     """
     rows: dict[RowKey, SelectionRow] = {}
-    await read_topic(connection, catalogue, catalogue.selection_changelog, partial(take_rows, {application: rows}))
+    take = partial(take_rows, {application: rows})
+    await read_topic(connection, catalogue, catalogue.selection_changelog, take, isolation_level="read_committed")
     return saved_rows({key: row for key, row in rows.items() if row.totals})
 
 
@@ -161,12 +162,12 @@ NO_SNAPSHOT = StateSnapshot()
 
 
 async def read_snapshot(
-    consumer: AIOKafkaConsumer, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
+    reader: LogReader, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
 ) -> StateSnapshot:
     """The snapshot of this moment.
 
     Args:
-        consumer: Started; what it is assigned is changed.
+        reader: Connected; it reads nothing else meanwhile.
         catalogue: Of the deployment.
         topics: Partitions of the topics that exist, by name.
         applications: Whose rows are wanted; none: the changelog is not read.
@@ -175,19 +176,19 @@ async def read_snapshot(
         KafkaError: no broker answers, or a right is missing.
     """
     feedback = _partitions(catalogue.feedback, topics)
-    ends = await consumer.end_offsets(feedback) if feedback else {}
-    rows = await _within_time(consumer, _partitions(catalogue.selection_changelog, topics), list(applications))
+    ends = await reader.end_offsets(feedback)
+    rows = await _within_time(reader, _partitions(catalogue.selection_changelog, topics), list(applications))
     return StateSnapshot(feedback_ends=tuple(ends[tp] for tp in feedback), rows=rows)
 
 
 async def _within_time(
-    consumer: AIOKafkaConsumer, changelog: list[TopicPartition], applications: list[str]
+    reader: LogReader, changelog: list[TopicPartition], applications: list[str]
 ) -> dict[str, list[SavedRow]]:
     if not applications or not changelog:
         return {}
     try:
         async with asyncio.timeout(WITHIN_S):
-            records = await whole_partitions(consumer, changelog)
+            records = await reader.read_all(changelog)
     except TimeoutError:
         log.warning("the selection state was not read within %.0f s: this change keeps none", WITHIN_S)
         return {}

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
 from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.reader import LogReader, open_reader
+from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.kafka.whole_topic import committed_consumer, whole_partitions
 from clipper_stream.errors import SetupError, shown
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -261,14 +260,8 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
         TopicMismatch: there is no control topic.
     """
     await require_control_topic(connection, catalogue)
-    consumer = committed_consumer(connection)
-    try:
-        await consumer.start()
-        return await control_state(consumer, catalogue)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    async with open_reader(connection, isolation_level="read_committed") as reader:
+        return await control_state(reader, catalogue)
 
 
 async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
@@ -276,8 +269,8 @@ async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> M
     return (await read_control(connection, catalogue)).manifests
 
 
-async def control_state(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> ControlState:
-    """The control topic up to its end now, by a consumer that was started.
+async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState:
+    """The control topic up to its end now, by a reader of what is committed.
 
     Raises:
         KafkaError: no broker answers.
@@ -285,7 +278,7 @@ async def control_state(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> Con
     """
     state = ControlState()
     async with asyncio.timeout(TIMEOUT_S):
-        state.take(await whole_partitions(consumer, [TopicPartition(catalogue.control, 0)]))
+        state.take(await reader.read_all([TopicPartition(catalogue.control, 0)]))
     return state
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
 from clipper_agents.control.change_records import Signature, Written, changing, is_there, records_of, signed
@@ -25,11 +25,11 @@ from clipper_agents.control.errors import StaleRevision
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
-from clipper_agents.kafka.admin import TIMEOUT_S, unreachable
+from clipper_agents.kafka.clients import make_producer, unreachable
 from clipper_agents.kafka.errors import NoCoordinator, Outpaced
-from clipper_agents.kafka.retry import passes
+from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
 from clipper_agents.kafka.transactions import send_in_transaction
-from clipper_agents.kafka.whole_topic import committed_consumer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -68,7 +68,7 @@ class ControlWriter:
         self._connection, self._catalogue = connection, catalogue
         self._topics: dict[str, int] = {}
         self._producer: AIOKafkaProducer | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+        self._reader = LogReader(connection, isolation_level="read_committed", policy=COMMANDS)
         self.state = ControlState()
 
     async def __aenter__(self) -> Self:
@@ -84,13 +84,12 @@ class ControlWriter:
         await self._stop()
 
     async def _begin(self) -> None:
-        self._producer = AIOKafkaProducer(
-            **self._connection.aiokafka(),
+        self._producer = make_producer(
+            self._connection,
             transactional_id=self._catalogue.control_writer,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         )
-        self._consumer = committed_consumer(self._connection)
-        await self._consumer.start()  # first: from the producer's start on, every other writer is fenced
+        await self._reader.start()  # first: from the producer's start on, every other writer is fenced
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._producer.start()
@@ -99,17 +98,16 @@ class ControlWriter:
                 f"no broker keeps the transactions of {self._catalogue.control_writer} after {TIMEOUT_S:.0f} s: is "
                 "transaction.state.log.replication.factor of the brokers at most their number?"
             ) from error
-        self.state = await control_state(self._consumer, self._catalogue)
+        self.state = await control_state(self._reader, self._catalogue)
 
     async def _stop(self) -> None:
-        for client in (self._producer, self._consumer):
-            if client is not None:
-                await client.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+        await self._reader.close()
 
     async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:
         """How far feedback is, and what was learned about these applications."""
-        assert self._consumer is not None, "not entered"
-        return await read_snapshot(self._consumer, self._catalogue, self._topics, applications)
+        return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
     async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> Written:
         """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
@@ -211,7 +209,7 @@ def interrupted(error: Exception) -> bool:
 
     The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
     """
-    return passes(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
+    return is_transient(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
 
 
 class _Attempt:

@@ -1,15 +1,13 @@
 """Reads the dead letters of a deployment, oldest first, and picks some of them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
-from clipper_agents.kafka.admin import unreachable
 from clipper_agents.kafka.errors import NoSuchLetter, TopicMismatch
+from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -77,16 +75,15 @@ ALL = Filter()
 class DeadLetterReader:
     """Reads the dead letters' topic, from `opened_letters`."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> None:
-        self._consumer, self._tp, self._first, self._end = consumer, tp, first, end
+    def __init__(self, reader: LogReader, tp: TopicPartition, there: Range) -> None:
+        self._reader, self._tp, self._there = reader, tp, there
 
     async def all(self, wanted: Filter = ALL) -> AsyncIterator[Letter]:
         """The letters that are there now, oldest first."""
-        self._consumer.seek(self._tp, self._first)
-        while await self._consumer.position(self._tp) < self._end:
-            for records in (await self._consumer.getmany(self._tp, timeout_ms=200)).values():
+        async with aclosing(self._reader.lists({self._tp: self._there})) as lists:
+            async for _, records in lists:
                 for letter in map(letter_of, records):
-                    if letter.position < self._end and wanted.admits(letter):
+                    if wanted.admits(letter):
                         yield letter
 
     async def at(self, position: int) -> Letter:
@@ -95,18 +92,15 @@ class DeadLetterReader:
         Raises:
             NoSuchLetter: there is none.
         """
-        if not self._first <= position < self._end:
-            known = (
-                f"positions go from {self._first} to {self._end - 1}" if self._first < self._end else "there is none"
-            )
+        first, end = self._there
+        if not first <= position < end:
+            known = f"positions go from {first} to {end - 1}" if first < end else "there is none"
             raise NoSuchLetter(
                 f"no dead letter at position {position}, {known}: see `clipper-stream dead-letters list`"
             )
-        self._consumer.seek(self._tp, position)
-        while await self._consumer.position(self._tp) <= position:
-            for records in (await self._consumer.getmany(self._tp, timeout_ms=200, max_records=1)).values():
-                if records[0].offset == position:
-                    return letter_of(records[0])
+        async with aclosing(self._reader.lists({self._tp: Range(position, position + 1)}, max_records=1)) as lists:
+            async for _, records in lists:
+                return letter_of(records[0])
         raise NoSuchLetter(f"the dead letter at position {position} is there no more: its time was over")
 
 
@@ -120,20 +114,12 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
     """
     if catalogue.dead_letters not in await existing_topics(connection, catalogue.prefix):
         raise TopicMismatch(f"topic {catalogue.dead_letters} does not exist: is --bootstrap or kafka.prefix another?")
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False, auto_offset_reset="earliest")
     tp = TopicPartition(catalogue.dead_letters, 0)
-    try:
-        await consumer.start()
-        consumer.assign([tp])
-        first, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
-        yield DeadLetterReader(consumer, tp, first, end)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
+    async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+        yield DeadLetterReader(reader, tp, (await reader.ranges([tp]))[tp])
 
 
-def letter_of(record: ConsumerRecord[Any, Any]) -> Letter:
+def letter_of(record: Record) -> Letter:
     """A record of the topic; anybody may have written it."""
     try:
         said = read_dead_letter(record.headers)

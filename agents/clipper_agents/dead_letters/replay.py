@@ -16,15 +16,17 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter
 from clipper_agents.dead_letters.replayed_marks import Replayed
+from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.errors import NoSuchLetter
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import PREFIX
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 32 << 20
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """What became of one letter: where it went, or why it was left alone."""
 
     position: int
@@ -88,7 +90,7 @@ class Replayer:
             return "it was replayed before: --again sends it once more"
         return refusal(letter, self._catalogue, self._topics)
 
-    async def replay(self, letters: Sequence[Letter]) -> list[Outcome]:
+    async def replay(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
         """Send the letters, except where there is a reason not to; what became of each, in their order.
 
         Raises:
@@ -99,9 +101,11 @@ class Replayer:
         await self._replayed.note([letter.position for letter in chosen])
         sent = dict(zip([letter.position for letter in chosen], await self._send(chosen), strict=True))
         await self._replayed.note([one.position for one in sent.values() if one.sent_to is None], replayed=False)
-        return [sent.get(position) or Outcome(position, None, reason or "") for position, reason in reasons.items()]
+        return [
+            sent.get(position) or ReplayOutcome(position, None, reason or "") for position, reason in reasons.items()
+        ]
 
-    async def _send(self, letters: Sequence[Letter]) -> list[Outcome]:
+    async def _send(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
         under_way = [await self._begin(letter) for letter in letters]
         return [await self._sent(letter, future) for letter, future in zip(letters, under_way, strict=True)]
 
@@ -117,14 +121,14 @@ class Replayer:
             return error
         return future
 
-    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> Outcome:
+    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> ReplayOutcome:
         try:
             if isinstance(under_way, KafkaError):
                 raise under_way
             stored = await under_way
         except KafkaError as error:
-            return Outcome(letter.position, None, f"the broker does not take it: {error!r}")
-        return Outcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
+            return ReplayOutcome(letter.position, None, f"the broker does not take it: {error!r}")
+        return ReplayOutcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
 
 
 async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
@@ -141,6 +145,6 @@ async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Lette
         yield batch
 
 
-def replaying_producer(**connection: Any) -> AIOKafkaProducer:
-    """A producer for `Replayer`, of the connection's arguments."""
-    return AIOKafkaProducer(**connection, acks="all", enable_idempotence=False, max_request_size=LARGEST_RECORD_BYTES)
+def replaying_producer(kafka: KafkaConnection) -> AIOKafkaProducer:
+    """A producer for `Replayer`."""
+    return make_producer(kafka, idempotent=False, max_request_size=LARGEST_RECORD_BYTES)

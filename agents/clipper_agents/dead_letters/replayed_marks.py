@@ -7,26 +7,19 @@ Rules of this file:
   before its letter.
 """
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
-    KafkaError,
-    NotCoordinatorForGroupError,
-)
 from aiokafka.structs import OffsetAndMetadata
 
-from clipper_agents.kafka.admin import TIMEOUT_S, administration, unreachable
+from clipper_agents.kafka.clients import administration, make_consumer, started
+from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-POLL_S = 0.1
 LETTERS_A_GROUP = 16_384
 """As many bits are 2732 characters of base64; a broker takes 4096 (`offset.metadata.max.bytes`)."""
 
@@ -80,36 +73,25 @@ class Replayed:
 
     async def _marks(self, number: int) -> set[int]:
         if number not in self._known:
-            async with administration(self._connection) as admin, asyncio.timeout(TIMEOUT_S):
+            async with administration(self._connection) as admin:
                 found = (await self._offsets(admin, self._group(number))).get(self._tp)
             self._known[number] = decode_marks(found.metadata) if found is not None and found.metadata else set()
         return self._known[number]
 
     async def _offsets(self, admin: AIOKafkaAdminClient, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
         """What the group has committed; a cluster that never had a group needs a moment to appoint a coordinator."""
-        while True:
-            try:
-                found: Mapping[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(
-                    group, partitions=[self._tp]
-                )
-            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
-                await asyncio.sleep(POLL_S)
-            else:
-                return found
+        return await retry(
+            "committed offsets",
+            lambda: admin.list_consumer_group_offsets(group, partitions=[self._tp]),
+            TIMEOUT_S,
+        )
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            **self._connection.aiokafka(), group_id=self._group(number), enable_auto_commit=False
-        )
-        try:
-            await consumer.start()
+        consumer = make_consumer(self._connection, isolation_level="read_uncommitted", group=self._group(number))
+        async with started(self._connection, consumer):
             consumer.assign([self._tp])
             yield consumer
-        except (KafkaError, TimeoutError) as error:
-            raise await unreachable(self._connection, error) from error
-        finally:
-            await consumer.stop()
 
     def _group(self, number: int) -> str:
         return f"{self._catalogue.prefix}.replayed.{number}"

@@ -1,4 +1,4 @@
-"""What the applications were answered, query by query: the answer, and what each model had said."""
+"""The answers to the applications, query by query, with the output of each model."""
 
 import asyncio
 from collections.abc import Sequence
@@ -42,16 +42,15 @@ class AnswerLog:
         fault: Told about every query before it is sent.
 
     Attributes:
-        run: The run, once it has begun.
         models: References of the models, in the order of the rows of `model_digits`.
         digits: The digit of each answer, -1 where there is none.
-        model_digits: The digit that each model said, a row a model, -1 where it was not asked or not heard.
+        model_digits: The output of each model, a row a model, -1 where it was not asked or did not answer in time.
     """
 
     answers = Codec(DigitAnswer)
 
     def __init__(self, models: Sequence[str], queries: int, fault: FaultSwitch) -> None:
-        self.run: LoadRun | None = None
+        self._run: LoadRun | None = None
         self.models = tuple(models)
         self.digits: DigitArray = np.full(queries, UNANSWERED, np.int8)
         self.model_digits: DigitArray = np.full((len(models), queries), UNANSWERED, np.int8)
@@ -59,24 +58,24 @@ class AnswerLog:
         self._row_of = {ref: row for row, ref in enumerate(models)}
 
     def begun(self, run: LoadRun) -> None:
-        self.run = run
+        self._run = run
         self._begun.set()
 
     async def wait_begun(self) -> LoadRun:
         """The run, as soon as it has begun."""
         await self._begun.wait()
-        assert self.run is not None
-        return self.run
+        assert self._run is not None
+        return self._run
 
     def releasing(self, count: int) -> None:
         self._fault.before_query(count - 1)
 
     def answered(self, query: int, answer: DigitAnswer) -> None:
         self.digits[query] = _digit(answer.output)
-        for said in answer.models:
-            row = self._row_of.get(f"{said.model}:{said.version}")
+        for one in answer.models:
+            row = self._row_of.get(f"{one.model}:{one.version}")
             if row is not None:
-                self.model_digits[row, query] = _digit(said.output)
+                self.model_digits[row, query] = _digit(one.output)
 
 
 def _digit(output: Any) -> int:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from clipper_agents.demo.models import TRUSTED
 from clipper_agents.demo.plan import FAILED, DemoPlan
-from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Rows
+from clipper_stream.models.registry import load_model
 
 DIGITS = 10
 

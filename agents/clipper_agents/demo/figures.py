@@ -89,7 +89,7 @@ def batches_figure(record: DemoRecord) -> Figure:
     right.set_title("Rows a batch, as they were")
     for ref, colour in _model_colours(record).items():
         batches = [sample.batches(ref) for sample in record.samples]
-        limits = [one.limit or float("nan") for one in batches]  # 0: none said yet
+        limits = [one.limit or float("nan") for one in batches]  # 0: not reported yet
         left.step(at_s, limits, where="post", label=ref, color=colour, lw=1.7)
         right.plot(at_s, mean_rows(batches), color=colour, lw=1.7)
     for axes, what in ((left, "rows a batch may have"), (right, "rows a batch, mean of a second")):

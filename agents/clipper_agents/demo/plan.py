@@ -45,7 +45,7 @@ class DemoPlan:
         objective_ms: Latency objective of both applications: generous, since seven processes share the machine with
             whatever else runs there, and a late answer would be an error that tells nothing about the models.
         fails_at: Share of the stream after which the best model breaks.
-        restored_at: Share of the stream after which it is whole again.
+        restored_at: Share of the stream after which it is repaired.
 
     Raises:
         InvalidSetting: too few queries, or no rate.

@@ -57,9 +57,9 @@ def write_report(result: DemoResult, record: DemoRecord, failed: Sequence[str], 
     """Draw and write everything; returns the page.
 
     Args:
-        result: What came out.
-        record: What was recorded.
-        failed: What did not hold.
+        result: The result.
+        record: What the run has recorded.
+        failed: The checks that failed, from `problems`.
         folder: An existing folder.
 
     Raises:

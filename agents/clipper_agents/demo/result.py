@@ -1,4 +1,4 @@
-"""The result of a demo: what it has recorded, what `--json` writes, and what went wrong."""
+"""The result of a demo: the record of the run, what `--json` writes, and the checks that failed."""
 
 import os
 import platform
@@ -24,13 +24,13 @@ DISTRIBUTIONS = ("clipper-stream", "faust-streaming", "aiokafka", "numpy", "scik
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoRecord:
-    """What a run has recorded: the result, the figures and the page are made from it.
+    """The record of a run, from which the result, the figures and the page are made.
 
     Attributes:
         plan: The run.
         models: The models that were served.
         load: What became of the queries.
-        scores: Who was wrong how often.
+        scores: The errors.
         samples: Metrics over time; the last one is of when all feedback was counted.
         sent_s: When each query was sent, in seconds from the start; NaN where it was not.
         latencies_s: Of each query, infinite without an answer.
@@ -77,13 +77,14 @@ class DemoResult(msgspec.Struct, kw_only=True):
     ensemble_minus_best_model: dict[str, dict[str, Any]]
     """By healthy phase: the best single `model`, the `difference` of errors, and its paired `interval`."""
     way_to_broken_model: dict[str, float]
-    """By policy: its error during the failure, 0 as good as the best whole model, 1 as bad as the broken one."""
+    """By policy: its error during the failure, 0 as good as the best working model, 1 as bad as the broken one."""
     committed: bool
     """Whether every input topic's committed offsets equal its ends."""
     uncommitted: dict[str, int]
     """Records that are not committed, by topic."""
     verified: dict[str, Any]
-    """The logs folded again: whether every row is `equal`, how many `rows` of how many `feedbacks`, in `seconds`."""
+    """The comparison with the logs folded again: whether every row is `equal`, number of `rows` and `feedbacks`,
+    `seconds`."""
     seconds: float
     """From the start of the command to the last commit."""
     setup_seconds: float
@@ -106,7 +107,7 @@ def demo_result(
     Args:
         record: What the run has recorded.
         uncommitted: Records that are not committed, by topic.
-        verification: What folding the logs again has said.
+        verification: The comparison of the selection table with the logs.
         seconds: From the start of the command to the last commit.
         setup_seconds: Of these, until the first query.
         versions: From `used_versions`.
@@ -161,7 +162,7 @@ def used_versions(*, embedded: bool) -> dict[str, str]:
 
 
 def problems(result: DemoResult) -> list[str]:
-    """What must hold and does not, a line each; with none the demo ends with exit code 0."""
+    """The checks that failed, a line each; without any the demo ends with exit code 0."""
     found = []
     if not result.distinct_answered == result.answered == result.queries:
         found.append(

@@ -26,12 +26,12 @@ from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_loadgen import Dataset, LoadPlan, run_load
 
-MAX_OPEN = 64
-"""Queries without an answer: four times what an idle machine has at the default rate. On a busy one the demo then
-sends more slowly, so that what it shows is how policies choose and not how deadlines are missed."""
+MAX_OPEN = 32
+"""Queries without an answer: twice what an idle machine has at the default rate. On a busy one the demo then sends more
+slowly, so that it shows how policies choose and not how deadlines are missed: 32 are in time down to 64 a second."""
 TICK_S = 0.02
 """Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
 PATIENCE_S = 20.0
@@ -69,9 +69,9 @@ async def run_demo(
         overrides = await stack.enter_async_context(_own_topics(environ, folder))
         settings = demo_settings(plan, models, folder / "broken", environ, overrides)
         view.stage("starting Kafka, the router and five model hosts")
-        surroundings = Surroundings(echo=echo)
+        process_environment = ProcessEnvironment(echo=echo)
         deployment = await stack.enter_async_context(
-            Deployment(settings, environ, log_level="info", surroundings=surroundings)
+            Deployment(settings, environ, log_level="info", process_environment=process_environment)
         )
         view.begin(plan, models, best_of(models).ref)
         setup_s = time.perf_counter() - started_s

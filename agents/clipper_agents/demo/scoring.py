@@ -1,4 +1,4 @@
-"""Errors by policy, by model and by phase, from what the applications were answered."""
+"""Errors by policy, by model and by phase, from the answers to the applications."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ENSEMBLE = "exp4"
 
 @dataclass(frozen=True, slots=True)
 class ScoredQueries:
-    """Whose answers to which queries of one application were wrong, in the order of the queries.
+    """Which answers to the queries of one application were wrong, in the order of the queries.
 
     Attributes:
         queries: Index of each query.
@@ -48,7 +48,7 @@ class ScoredQueries:
 
 @dataclass(frozen=True, slots=True)
 class DemoScores:
-    """The errors of a run.
+    """The errors of a run, by policy and by model.
 
     Attributes:
         plan: The run.
@@ -75,7 +75,7 @@ class DemoScores:
         return ref, *paired_difference(ours.wrong[first], theirs.wrong[second])
 
     def way_to_broken(self, policy: str) -> float:
-        """How far a policy's error in the failure lies from the best whole model's (0) towards the broken one's (1)."""
+        """Where a policy's error in the failure lies between the best working model's (0) and the broken one's (1)."""
         best = self.models[self.best_model(FAILED)].within(FAILED, self.plan).error
         worst = self.models[self.broken].within(FAILED, self.plan).error
         ours = self.policies[policy].within(FAILED, self.plan).error
@@ -86,7 +86,7 @@ def score(log: AnswerLog, labels: Sequence[int], plan: DemoPlan, broken: str) ->
     """The errors of a run.
 
     Args:
-        log: What was answered.
+        log: The answers.
         labels: The true digit of each query.
         plan: The run.
         broken: Reference of the model that failed.

@@ -1,4 +1,4 @@
-"""The end of the demo in a terminal: one table, and what to look at."""
+"""The result of a demo in a terminal: one table, the numbers of the run, and what they mean."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from clipper_agents.demo.result import DemoResult
 
 
 def print_summary(console: Console, result: DemoResult, failed: list[str]) -> None:
-    """Errors by phase, the numbers of the run, and whether all that must hold held."""
+    """Print the errors by phase, the numbers of the run, and every check that failed."""
     console.print(errors_table(result))
     grid = Table.grid(padding=(0, 2))
     for name, value in numbers(result):
@@ -58,7 +58,7 @@ def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
 
 
 def statements(result: DemoResult) -> Iterator[str]:
-    """What was learned, in sentences."""
+    """The comparisons of policies with single models, a sentence each."""
     for phase, compared in result.ensemble_minus_best_model.items():
         low, high = compared["interval"]
         holds = "no worse within noise" if low <= 0 else "worse"
@@ -67,7 +67,7 @@ def statements(result: DemoResult) -> Iterator[str]:
             f"{compared['difference']:+.2%}, 95 % interval {low:+.2%} to {high:+.2%} ({holds})"
         )
     ways = ", ".join(f"{policy} {way:.0%}" for policy, way in result.way_to_broken_model.items())
-    yield f"failed: of the way from the best whole model to the broken one the errors went: {ways}"
+    yield f"failed: share of the way from the error of the best working model to that of the broken one: {ways}"
 
 
 def _cells(errors: Mapping[str, Any]) -> list[str]:

@@ -105,12 +105,12 @@ class LiveView:
 
     def _progress(self) -> RenderableType:
         now, phase = self._samples[-1], _phase(self._samples[-1], self._plan)
-        unusual = {FAILED: f"{self._broken} answers wrong digits", RESTORED: f"{self._broken} is whole again"}
+        unusual = {FAILED: f"{self._broken} answers wrong digits", RESTORED: f"{self._broken} is repaired"}
         line = Table.grid(padding=(0, 2))
         line.add_row(
             ProgressBar(total=self._plan.queries, completed=now.answered, width=40),
             f"{now.answered:,} / {self._plan.queries:,}",
-            Text(f"{PHASE_TITLES[phase]}: {unusual.get(phase, 'all models whole')}", style=PHASE_STYLE[phase]),
+            Text(f"{PHASE_TITLES[phase]}: {unusual.get(phase, 'all models work')}", style=PHASE_STYLE[phase]),
         )
         return line
 

@@ -14,8 +14,8 @@ from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.limit import make_limit
 from clipper_stream.batching.window import Window
-from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_topics.manifests import ModelManifest

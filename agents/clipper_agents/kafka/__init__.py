@@ -1,1 +1,13 @@
-"""Kafka as this project uses it: readers, followers, transactions, retries and administration, apart from Faust."""
+"""Kafka as this project uses it, apart from Faust.
+
+| module | holds |
+|---|---|
+| `clients` | consumers, producers and admin clients: the only place of the running system that builds them |
+| `retry` | how long Kafka may be away, and which errors pass |
+| `reader` | ranges of a log, and where partitions begin and end |
+| `tailer` | partitions read to their end, then followed |
+| `transactions` | all records or none |
+| `topics`, `consumer_groups` | administration |
+| `startup_check` | what a worker does before anything else |
+| `aiokafka_patches` | what aiokafka has no setting for |
+"""

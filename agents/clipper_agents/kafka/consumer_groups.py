@@ -9,30 +9,21 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import (
-    GroupCoordinatorNotAvailableError,
-    GroupIdNotFound,
-    GroupLoadInProgressError,
-    KafkaError,
-    NonEmptyGroup,
-    NotCoordinatorForGroupError,
-    UnknownMemberIdError,
-    for_code,
-)
+from aiokafka.errors import GroupIdNotFound, NonEmptyGroup, UnknownMemberIdError, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
-from clipper_agents.kafka.admin import TIMEOUT_S, administration, unreachable
+from clipper_agents.kafka.clients import administration, unreachable
+from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
 EMPTY_WITHIN_S = 15.0
 """A member that died is in its group for the session timeout of 10 s, unless it is made to leave."""
 AGAIN_S = 0.25
-MOVING = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
-"""The group's coordinator is another one in a moment."""
 _TEXT = String("utf-8")
 _MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
 
@@ -133,20 +124,9 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             return 0
         coordinator = await _coordinator(admin, group)
         committed = await admin.list_consumer_group_offsets(group, coordinator, partitions)
-    ends = await _ends(connection, partitions)
+    async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+        ends = await reader.end_offsets(partitions)
     return sum(max(0, end - max(0, committed[tp].offset if tp in committed else 0)) for tp, end in ends.items())
-
-
-async def _ends(connection: KafkaConnection, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    consumer = AIOKafkaConsumer(**connection.aiokafka(), enable_auto_commit=False)
-    try:
-        await consumer.start()
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(connection, error) from error
-    finally:
-        await consumer.stop()
-    return ends
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
@@ -154,12 +134,5 @@ async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any
 
 
 async def _coordinator(admin: AIOKafkaAdminClient, group: str) -> int:
-    end_s = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            node: int = await admin.find_coordinator(group)
-            return node
-        except MOVING:
-            if time.monotonic() >= end_s:
-                raise
-            await asyncio.sleep(AGAIN_S)
+    node: int = await retry("coordinator of a group", lambda: admin.find_coordinator(group), TIMEOUT_S)
+    return node

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
-from clipper_stream.client.access import knock
+from clipper_stream.client.access import check_access
 from clipper_stream.client.errors import BrokerUnavailable
 from clipper_topics.connection import KafkaConnection
 
@@ -27,7 +27,7 @@ async def wait_until_let_in(
     *,
     again_s: float = AGAIN_S,
     say_every_s: float = SAY_EVERY_S,
-    knocking: Callable[[KafkaConnection], Awaitable[None]] = knock,
+    knocking: Callable[[KafkaConnection], Awaitable[None]] = check_access,
 ) -> bool:
     """Knock until Kafka lets us in.
 
@@ -35,7 +35,7 @@ async def wait_until_let_in(
         kafka: Where to, and with which credentials.
         again_s: Wait before the next attempt, in seconds.
         say_every_s: A line about it so often, in seconds; the first at once.
-        knocking: Instead of `knock`.
+        knocking: Instead of `check_access`.
 
     Returns:
         False when SIGTERM or SIGINT came first.

@@ -26,8 +26,9 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.kafka.admin import TIMEOUT_S, administration
+from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
+from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_topics.catalogue import TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest

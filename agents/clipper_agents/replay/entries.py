@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
-from clipper_agents.kafka.log_ranges import Record
+from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
 from clipper_agents.replay.refold import Entry
 from clipper_agents.router.feedback_step import decode_feedback

@@ -1,14 +1,13 @@
 """The inputs of decisions: what the queries asked, read from their topic for a chunk at a time."""
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any
+from contextlib import aclosing
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from clipper_agents.kafka.admin import TIMEOUT_S
-from clipper_agents.replay.partition_reader import AT_ONCE, FETCH_MS
+from clipper_agents.kafka.reader import LogReader, Range
+from clipper_agents.replay.partition_reader import AT_ONCE
 from clipper_agents.replay.values import text_of
 from clipper_agents.replay.wire import UNSAID, LeanQuery, ListDecoder, Record
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -19,13 +18,13 @@ class InputReader:
     """Reads the queries of one partition.
 
     Args:
-        consumer: Started, by `logs_consumer`; what it is assigned is changed.
+        reader: Connected; it reads nothing else meanwhile.
         catalogue: Of the deployment.
         partition: Its number.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer, catalogue: Catalogue, partition: int) -> None:
-        self._consumer: Any = consumer
+    def __init__(self, reader: LogReader, catalogue: Catalogue, partition: int) -> None:
+        self._reader = reader
         self._tp = TopicPartition(catalogue.queries, partition)
         self._decoder = ListDecoder(LeanQuery)
 
@@ -34,7 +33,7 @@ class InputReader:
 
         Raises:
             KafkaError: the broker refuses.
-            TimeoutError: nothing came for `TIMEOUT_S` seconds.
+            TimeoutError: nothing came for as long as the reader waits.
         """
         wanted: dict[int, str | None] = dict.fromkeys(columns.query_offset.tolist())
         wanted.pop(-1, None)
@@ -43,20 +42,11 @@ class InputReader:
         return tuple(wanted.get(offset) for offset in columns.query_offset.tolist())
 
     async def _read(self, wanted: dict[int, str | None]) -> None:
-        tp, consumer = self._tp, self._consumer
-        low = (await consumer.beginning_offsets([tp]))[tp]
-        end = min(max(wanted) + 1, (await consumer.end_offsets([tp]))[tp])
-        at = max(low, min(wanted))
-        consumer.assign([tp])
-        consumer.seek(tp, at)
-        while at < end:
-            before = at
-            async with asyncio.timeout(TIMEOUT_S):
-                while at == before:
-                    self._take(
-                        (await consumer.getmany(tp, timeout_ms=FETCH_MS, max_records=AT_ONCE)).get(tp, []), wanted
-                    )
-                    at = await consumer.position(tp)
+        there = (await self._reader.ranges([self._tp]))[self._tp]
+        asked = Range(max(there.first, min(wanted)), min(there.end, max(wanted) + 1))
+        async with aclosing(self._reader.lists({self._tp: asked}, AT_ONCE)) as lists:
+            async for _, records in lists:
+                self._take(records, wanted)
 
     def _take(self, records: Sequence[Record], wanted: dict[int, str | None]) -> None:
         own = [record for record in records if record.offset in wanted]

@@ -1,22 +1,17 @@
 """The logs of one application in Kafka, and their decisions, one partition after the other."""
 
-import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from typing import Any, Final
 
 from clipper_agents.control.state import read_manifests
-from clipper_agents.kafka.admin import unreachable
+from clipper_agents.kafka.reader import open_reader
 from clipper_agents.replay.inputs import InputReader
 from clipper_agents.replay.partition_join import CHUNK_ROWS, MOST_IN_MEMORY, JoinRules, PartitionJoin
-from clipper_agents.replay.partition_reader import Progress, logs_consumer, read_partition
+from clipper_agents.replay.partition_reader import Progress, read_partition
 from clipper_agents.replay.span import PartitionSpan, Span, partition_spans
 from clipper_stream.errors import SetupError
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -25,6 +20,8 @@ from clipper_topics.connection import KafkaConnection
 
 ROWS_WITH_INPUTS = 4_096
 """Decisions in a chunk with inputs: an input may be an image."""
+ISOLATION_LEVEL: Final = "read_committed"
+"""What was taken back is no decision."""
 _ALL = Span()
 
 
@@ -113,8 +110,8 @@ async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
         KafkaUnreachable: no broker answers.
         EmptySpan: the span names a partition that is not there.
     """
-    async with _consumer(log.kafka) as consumer:
-        return await partition_spans(consumer, log.catalogue, log.span)
+    async with open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader:
+        return await partition_spans(reader, log.catalogue, log.span)
 
 
 async def read_spans(
@@ -131,28 +128,18 @@ async def read_spans(
     Raises:
         KafkaUnreachable: the broker went away.
     """
-    async with _consumer(log.kafka) as consumer, _consumer(log.kafka) as queries:
+    async with (
+        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader,
+        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as queries,
+    ):
         for span in spans:
-            reader = InputReader(queries, log.catalogue, span.partition) if log.inputs else None
+            inputs = InputReader(queries, log.catalogue, span.partition) if log.inputs else None
             with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
                 join = PartitionJoin(span.partition, log.rules, span.first, Path(folder))
                 try:
-                    async for columns in read_partition(consumer, log.catalogue, span, join, progress):
-                        inputs = None if reader is None else await reader.of(columns)
-                        yield DecisionChunk(columns=columns, inputs=inputs)
+                    async for columns in read_partition(reader, log.catalogue, span, join, progress):
+                        texts = None if inputs is None else await inputs.of(columns)
+                        yield DecisionChunk(columns=columns, inputs=texts)
                 finally:
                     join.close()
                     counts.update(join.counts)
-
-
-@asynccontextmanager
-async def _consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = logs_consumer(kafka)
-    try:
-        await consumer.start()
-        await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
-        yield consumer
-    except (KafkaError, TimeoutError) as error:
-        raise await unreachable(kafka, error) from error
-    finally:
-        await consumer.stop()

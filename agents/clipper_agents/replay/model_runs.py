@@ -34,8 +34,8 @@ from clipper_agents.replay.answer_files import (
 )
 from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, answers_of, planned
-from clipper_stream.models.loading import RUNTIMES, check_allowed, file_digest, load_model
 from clipper_stream.models.model import Model
+from clipper_stream.models.registry import RUNTIMES, check_allowed, file_digest, load_model
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import InputSpec

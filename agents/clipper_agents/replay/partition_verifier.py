@@ -17,12 +17,13 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
-from clipper_agents.kafka.log_ranges import Cursor, Logs, Record
+from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.config_inference import Observing
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
 from clipper_agents.replay.learning_config import Way
+from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
 from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row

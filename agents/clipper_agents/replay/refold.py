@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from clipper_agents.kafka.log_ranges import Record
+from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.router.feedback_step import Row, learn
 from clipper_agents.router.restore_markers import Restored

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.kafka.admin import administration, unreachable
+from clipper_agents.kafka.clients import administration, make_producer, unreachable
 from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.merged_log import MergedLog, Range, Times, log_consumer, ranges_of, within_log
+from clipper_agents.replay.merged_log import MergedLog, Times, log_reader, ranges_of, within_log
 from clipper_agents.replay.resend import Progress, Rerun, Summary, only_counted, sender
 from clipper_agents.replay.resent_records import Resending
 from clipper_agents.replay.run_ids import Ids
@@ -96,8 +97,8 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
     """
     source, target = await _catalogue(plan.source), await _catalogue(plan.target)
     _check_partitions(plan, source)
-    async with log_consumer(plan.source.kafka) as consumer:
-        log = MergedLog(consumer, await _ranges(consumer, plan, source))
+    async with log_reader(plan.source.kafka) as reader:
+        log = MergedLog(reader, await _ranges(reader, plan, source))
         if progress is not None:
             progress.begin(log.offsets)
         resending = Resending(
@@ -116,9 +117,7 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
 async def _sent(
     plan: RerunPlan, resending: Resending, log: MergedLog, stop: asyncio.Event, progress: RerunProgress | None
 ) -> Summary:
-    producer = AIOKafkaProducer(
-        **plan.target.kafka.aiokafka(), acks="all", enable_idempotence=True, max_request_size=LARGEST_RECORD_BYTES
-    )
+    producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
     try:
         await producer.start()
     except KafkaError as error:
@@ -134,13 +133,13 @@ async def _sent(
     return summary
 
 
-async def _ranges(consumer: AIOKafkaConsumer, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:
+async def _ranges(reader: LogReader, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:
     names = {"queries": source.queries, "feedback": source.feedback}
     if isinstance(plan.wanted, Times):
         every = [TopicPartition(names[kind], number) for kind in plan.kinds for number in range(source.partitions)]
-        return await ranges_of(consumer, every, plan.wanted)
+        return await ranges_of(reader, every, plan.wanted)
     chosen = {(kind, at): one for (kind, at), one in plan.wanted.items() if kind in plan.kinds}
-    return await within_log(consumer, {TopicPartition(names[kind], at): one for (kind, at), one in chosen.items()})
+    return await within_log(reader, {TopicPartition(names[kind], at): one for (kind, at), one in chosen.items()})
 
 
 def _check_partitions(plan: RerunPlan, source: Catalogue) -> None:

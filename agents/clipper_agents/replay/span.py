@@ -6,14 +6,13 @@ Rules of this file:
 - Feedback is read from a while before the span, and until the horizon behind its end, or to the end of the log.
 """
 
-import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from clipper_agents.kafka.admin import TIMEOUT_S
+from clipper_agents.kafka.reader import NO_END, LogReader, Range
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
 
@@ -77,9 +76,9 @@ class PartitionSpan:
 
     partition: int
     first: int
-    predictions: tuple[int, int]
-    audits: tuple[int, int]
-    feedback: tuple[int, int]
+    predictions: Range
+    audits: Range
+    feedback: Range
 
     @property
     def records(self) -> int:
@@ -87,82 +86,75 @@ class PartitionSpan:
         return sum(end - begin for begin, end in (self.predictions, self.audits, self.feedback))
 
 
-async def partition_spans(consumer: AIOKafkaConsumer, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
+async def partition_spans(reader: LogReader, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
     """The offsets of each partition in which there is something.
 
     Args:
-        consumer: Started; what it is assigned is changed.
+        reader: Connected; it reads nothing else meanwhile.
         catalogue: Of the deployment.
         span: What is wanted.
 
     Raises:
         EmptySpan: the span names a partition that is not there.
         KafkaError: no broker answers, or a right is missing.
-        TimeoutError: nothing came for `TIMEOUT_S` seconds.
+        TimeoutError: nothing came for as long as the reader waits.
     """
     foreign = [number for number in span.offsets if not 0 <= number < catalogue.partitions]
     if foreign:
         raise EmptySpan(f"partition {foreign[0]} is not there: {catalogue.predictions} has {catalogue.partitions}")
-    found = [await _partition_span(consumer, catalogue, span, number) for number in _numbers(catalogue, span)]
-    return [one for one in found if one.first < one.predictions[1]]
+    numbers = sorted(span.offsets) or list(range(catalogue.partitions))
+    found = [await _partition_span(reader, catalogue, span, number) for number in numbers]
+    return [one for one in found if one.first < one.predictions.end]
 
 
-def _numbers(catalogue: Catalogue, span: Span) -> list[int]:
-    return sorted(span.offsets) or list(range(catalogue.partitions))
-
-
-async def _partition_span(consumer: Any, catalogue: Catalogue, span: Span, number: int) -> PartitionSpan:
-    predictions, audits, feedback = (
+async def _partition_span(reader: LogReader, catalogue: Catalogue, span: Span, number: int) -> PartitionSpan:
+    predictions, audits, feedback = tps = [
         TopicPartition(topic, number) for topic in (catalogue.predictions, catalogue.audits, catalogue.feedback)
-    )
-    low, high = await _ends(consumer, predictions)
-    first, end = await _asked_for(consumer, predictions, span, low, high)
+    ]
+    there = await reader.ranges(tps)
+    low, high = there[predictions]
+    first, end = await _wanted(reader, predictions, span, there[predictions])
     since_ms, until_ms = span.since_ms, span.until_ms
     if span.offsets and first < end:
-        since_ms = await _time_at(consumer, predictions, first) if first > low else None
-        until_ms = await _time_at(consumer, predictions, end - 1) if end < high else None
+        since_ms = await _time_at(reader, predictions, first) if first > low else None
+        until_ms = await _time_at(reader, predictions, end - 1) if end < high else None
     lead_ms = None if since_ms is None else max(0, since_ms - LEAD_MS)
     last_ms = None if until_ms is None or span.horizon_s is None else until_ms + round(span.horizon_ms) + 1
+    lead = await _offset_at(reader, predictions, lead_ms, Range(low, end))
     return PartitionSpan(
         partition=number,
         first=first,
-        predictions=(min(first, await _at(consumer, predictions, lead_ms, low, end)), end),
-        audits=await _between(consumer, audits, lead_ms, last_ms),
-        feedback=await _between(consumer, feedback, lead_ms, last_ms),
+        predictions=Range(min(first, lead), end),
+        audits=await _between(reader, audits, lead_ms, last_ms, there[audits]),
+        feedback=await _between(reader, feedback, lead_ms, last_ms, there[feedback]),
     )
 
 
-async def _asked_for(consumer: Any, tp: TopicPartition, span: Span, low: int, high: int) -> tuple[int, int]:
+async def _wanted(reader: LogReader, tp: TopicPartition, span: Span, there: Range) -> Range:
     if span.offsets:
         first, end = span.offsets[tp.partition]
-        return max(low, first or 0), min(high, high if end is None else end)
-    first = await _at(consumer, tp, span.since_ms, low, high)
-    return first, high if span.until_ms is None else await _at(consumer, tp, span.until_ms, low, high)
+        return Range(max(there.first, first or 0), min(there.end, there.end if end is None else end))
+    first = await _offset_at(reader, tp, span.since_ms, there)
+    return Range(first, there.end if span.until_ms is None else await _offset_at(reader, tp, span.until_ms, there))
 
 
-async def _between(consumer: Any, tp: TopicPartition, since_ms: int | None, until_ms: int | None) -> tuple[int, int]:
-    low, high = await _ends(consumer, tp)
-    begin = await _at(consumer, tp, since_ms, low, high)
-    return begin, high if until_ms is None else max(begin, await _at(consumer, tp, until_ms, low, high))
+async def _between(
+    reader: LogReader, tp: TopicPartition, since_ms: int | None, until_ms: int | None, there: Range
+) -> Range:
+    first = await _offset_at(reader, tp, since_ms, there)
+    return Range(first, there.end if until_ms is None else max(first, await _offset_at(reader, tp, until_ms, there)))
 
 
-async def _ends(consumer: Any, tp: TopicPartition) -> tuple[int, int]:
-    return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
-
-
-async def _at(consumer: Any, tp: TopicPartition, at_ms: int | None, low: int, high: int) -> int:
-    """The first offset of a time; `low` without one, `high` when nothing is that new."""
+async def _offset_at(reader: LogReader, tp: TopicPartition, at_ms: int | None, there: Range) -> int:
+    """The first offset of a time; the first one without a time, the end when nothing is that new."""
     if at_ms is None:
-        return low
-    found = (await consumer.offsets_for_times({tp: at_ms}))[tp]
-    return high if found is None else min(found.offset, high)
+        return there.first
+    return min(there.end, (await reader.offsets_at([tp], at_ms)).get(tp, there.end))
 
 
-async def _time_at(consumer: Any, tp: TopicPartition, offset: int) -> int:
+async def _time_at(reader: LogReader, tp: TopicPartition, offset: int) -> int:
     """Timestamp of the first record at or behind an offset, milliseconds since the epoch."""
-    consumer.assign([tp])
-    consumer.seek(tp, offset)
-    async with asyncio.timeout(TIMEOUT_S):
-        record = await consumer.getone(tp)
-    timestamp: int = record.timestamp
+    async with aclosing(reader.lists({tp: Range(offset, NO_END)}, max_records=1)) as lists:
+        _, records = await anext(lists)
+    timestamp: int = records[0].timestamp
     return timestamp

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipper_agents.kafka.errors import UnusableState
-from clipper_agents.kafka.log_ranges import KafkaLogs, Logs
+from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import Parting
 from clipper_agents.replay.verify import check_topics, read_known, verifier
@@ -60,7 +60,8 @@ async def state_at(
         TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
     await check_topics(connection, catalogue)
-    return await state_of_logs(KafkaLogs(connection), catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
+    logs = KafkaLogs(connection, catalogue)
+    return await state_of_logs(logs, catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
 
 
 async def state_of_logs(

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import TopicMismatch
-from clipper_agents.kafka.log_ranges import KafkaLogs, Logs, Record
+from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.learning_config import ways_of
+from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_agents.router.feedback_step import OrphanFeedback
@@ -50,7 +51,7 @@ async def verify(
         TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
     await check_topics(connection, catalogue)
-    return await verify_logs(KafkaLogs(connection), catalogue, horizon_s, application, told)
+    return await verify_logs(KafkaLogs(connection, catalogue), catalogue, horizon_s, application, told)
 
 
 async def verify_logs(

@@ -15,7 +15,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from clipper_agents.kafka import lean_records
 from clipper_agents.replay.logs import DecisionChunk, KafkaLog, read_spans
 from clipper_agents.replay.partition_reader import Progress
 from clipper_agents.replay.span import PartitionSpan
@@ -86,7 +85,6 @@ def _received(pipes: Sequence[Connection], counts: Counter[str], progress: Progr
 def _read(log: KafkaLog, spans: Sequence[PartitionSpan], pipe: Connection) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it ends it
-    lean_records.install()
     gc.disable()
     try:
         pipe.send(asyncio.run(_send(log, spans, pipe)))

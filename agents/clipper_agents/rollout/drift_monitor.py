@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from clipper_agents.rollout.comparison_spec import WatchedDrift
 from clipper_stream.drift.detector import DetectorSpec
-from clipper_stream.drift.loss_watch import Change, LossWatch
+from clipper_stream.drift.loss_watch import LossChange, LossWatch
 from clipper_stream.drift.river_detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_topics.drift import DriftEvent
@@ -105,7 +105,7 @@ class Drifts:
         self._watches.move_to_end((ref, context))
         return watch
 
-    def _event(self, ref: str, change: Change, place: Place) -> DriftEvent:
+    def _event(self, ref: str, change: LossChange, place: Place) -> DriftEvent:
         rule = self.watched.rule
         return DriftEvent(
             application=self._application,

@@ -13,8 +13,8 @@ import uvloop
 from aiokafka.client import AIOKafkaClient
 
 from clipper_agents import exits
-from clipper_agents.kafka import connect_timeout as connecting
-from clipper_agents.kafka.retry import patiently
+from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.retry import retry
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout.app import StewardProcess
@@ -37,7 +37,7 @@ def run(settings: StewardSettings, changes: Changes | None = None) -> None:
         SetupError: Kafka refuses a right.
         SystemExit: it could not go on.
     """
-    connecting.install()
+    aiokafka_patches.install()
     metrics = StewardMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=steward instance={settings.instance} metrics={port}"
@@ -78,5 +78,5 @@ async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetr
 
 
 async def _watch(client: Any, metrics: StewardMetrics) -> None:
-    await patiently("start of a client", client.bootstrap)
+    await retry("start of a client", client.bootstrap)
     await watch_brokers(client, metrics.set_broker_reachable)

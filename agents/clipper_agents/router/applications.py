@@ -11,7 +11,7 @@ from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedR
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
-from clipper_stream.models.loading import check_declared
+from clipper_stream.models.registry import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Application, CandidateModel, TrialModel
 from clipper_stream.query.inputs import InputSpec

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.log_reader import LogReader, sure_ends
+from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.prediction_records import headers_of
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
+from clipper_topics.codec import headers_of
 from clipper_topics.logged import LoggedRecord
 
 logger = logging.getLogger(__name__)
@@ -215,4 +215,4 @@ class IndexedLog:
 
 
 def _record(outgoing: Outgoing) -> Record:
-    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type)
+    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type, state_json=True)

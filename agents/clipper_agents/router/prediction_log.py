@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
-from clipper_agents.kafka.log_reader import LogReader
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog

@@ -17,12 +17,6 @@ MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []
-JSON_HEADERS: list[tuple[str, bytes]] = [(codec.CONTENT_TYPE, codec.JSON.encode())]
-
-
-def headers_of(content_type: str) -> list[tuple[str, bytes]]:
-    """The headers of a record of this content type."""
-    return codec.MSGPACK_HEADERS if content_type == codec.MSGPACK else JSON_HEADERS
 
 
 def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[QueryAnswer, bytes]:

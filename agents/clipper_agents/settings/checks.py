@@ -10,7 +10,7 @@ from pathlib import Path
 from clipper_stream.drift.river_detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
-from clipper_stream.models.loading import RUNTIMES, check_allowed, check_permitted
+from clipper_stream.models.registry import RUNTIMES, check_allowed, check_permitted
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest

@@ -18,7 +18,7 @@ from clipper_agents.status.model import (
     Stage,
     TrialStatus,
     VersionStatus,
-    Workers,
+    WorkerMetrics,
 )
 from clipper_agents.status.traffic_window import Counts, Recent, quantile
 from clipper_agents.status.trial_rule import waits_for
@@ -52,7 +52,7 @@ class Looking:
     window_s: int
     context: str | None = None
     comparisons: Sequence[Comparison] = ()
-    workers: Workers = field(default_factory=Workers)
+    workers: WorkerMetrics = field(default_factory=WorkerMetrics)
 
     def applications(self, names: Iterable[str] | None = None) -> dict[str, ApplicationStatus]:
         """Every application, or those named, by name."""
@@ -165,7 +165,7 @@ class Looking:
 
     def _ready(self, ref: str, states: Sequence[str]) -> int | None:
         """Hosts that say so; where no host of the deployment says anything, those in the group."""
-        if self.facts.reports:
+        if self.facts.hosts.reports:
             return sum(state == "ready" for state in states)
         return self.workers.members.get(ref)
 

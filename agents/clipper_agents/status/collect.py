@@ -12,17 +12,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.control.state import Manifests, read_manifests
-from clipper_agents.kafka.admin import administration, unreachable
-from clipper_agents.kafka.attempts import REQUEST_S, WITHIN_S, again
+from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
+from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.status.build import Looking
-from clipper_agents.status.model import Comparison, Workers
+from clipper_agents.status.model import Comparison, WorkerMetrics
 from clipper_agents.status.problems import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
 from clipper_agents.status.processes import read_metrics
 from clipper_agents.status.tailer import Following
@@ -71,29 +72,26 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted:
     """
     async with AsyncExitStack() as stack:
         try:
-            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * WITHIN_S)
+            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * STATUS.within_s)
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
 
 
 async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack) -> Status:
-    admin = AIOKafkaAdminClient(**connection.aiokafka(), request_timeout_ms=int(REQUEST_S * 1000))
-    stack.push_async_callback(admin.close)
+    admin = make_admin(connection, STATUS.request_s)
+    stack.push_async_callback(stop, admin)
     await admin.start()  # asks every address; when none answers, that is the answer
-    consumer = AIOKafkaConsumer(
-        **connection.aiokafka(), enable_auto_commit=False, request_timeout_ms=int(REQUEST_S * 1000)
-    )
-    stack.push_async_callback(consumer.stop)
-    await again(consumer.start)
+    reader = LogReader(connection, isolation_level="read_uncommitted", policy=STATUS)
+    stack.push_async_callback(reader.close)
 
-    cluster = await again(admin.describe_cluster)
-    topics = _topics(await again(admin.describe_topics), catalogue)
+    cluster = await _again("cluster", admin.describe_cluster)
+    topics = _topics(await _again("topics", admin.describe_topics), catalogue)
     names = {topic.name for topic in topics}
     manifests = await read_manifests(connection, catalogue) if catalogue.control in names else Manifests()
-    groups = [await _group(admin, consumer, catalogue, topics, None)]
+    groups = [await _group(admin, reader, catalogue, topics, None)]
     for ref, model in manifests.models.items():
         if not model.colocated:
-            group = await _group(admin, consumer, catalogue, topics, ref)
+            group = await _group(admin, reader, catalogue, topics, ref)
             groups += [group] if group.members or not model.retired else []
     following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
     await following.position(_readable(topics))
@@ -122,7 +120,7 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
         applications=looking.applications(),
         models=tuple(_models(manifests, groups)),
         unreadable=dict(manifests.unreadable),
-        dead_letters=await _dead_letters(consumer, catalogue) if catalogue.dead_letters in names else 0,
+        dead_letters=await _dead_letters(reader, catalogue) if catalogue.dead_letters in names else 0,
         unread_topics=tuple(unread),
         refused_topics=tuple(sorted(following.refused)),
     )
@@ -161,7 +159,7 @@ async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue)
         return _readable(_topics(await admin.describe_topics(), catalogue))
 
 
-def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
+def _workers(groups: Iterable[GroupStatus], served: WorkerMetrics) -> WorkerMetrics:
     """What the workers serve, with what their groups say."""
     of_hosts = {group.model: group for group in groups if group.model is not None}
     return replace(
@@ -173,7 +171,7 @@ def _workers(groups: Iterable[GroupStatus], served: Workers) -> Workers:
 
 async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> BrokerStatus:
     try:
-        await asyncio.wait_for(admin._send_request(MetadataRequest([]), broker["node_id"]), REQUEST_S)  # noqa: SLF001 (aiokafka asks any broker, never a certain one)
+        await asyncio.wait_for(admin._send_request(MetadataRequest([]), broker["node_id"]), STATUS.request_s)  # noqa: SLF001 (aiokafka asks any broker, never a certain one)
         reachable = True
     except (KafkaError, OSError, TimeoutError):
         reachable = False
@@ -191,7 +189,7 @@ async def _silent(connection: KafkaConnection) -> list[str]:
 async def _takes_connections(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), REQUEST_S)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), STATUS.request_s)
     except (OSError, TimeoutError):
         return False
     writer.close()
@@ -222,7 +220,7 @@ def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> lis
 
 async def _group(
     admin: AIOKafkaAdminClient,
-    consumer: AIOKafkaConsumer,
+    reader: LogReader,
     catalogue: Catalogue,
     topics: Iterable[TopicStatus],
     ref: str | None,
@@ -234,7 +232,7 @@ async def _group(
     else:
         name, _, version = ref.rpartition(":")
         group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
-    (response,) = await again(lambda: admin.describe_consumer_groups([group]))
+    (response,) = await _again("group", lambda: admin.describe_consumer_groups([group]))
     (described,) = response.to_object()["groups"]
     inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
     return GroupStatus(
@@ -243,7 +241,7 @@ async def _group(
         state=described["state"],
         members=tuple(sorted(map(_member, described["members"]), key=lambda member: member.instance)),
         inputs=inputs,
-        lag=await _lag(admin, consumer, group, inputs),
+        lag=await _lag(admin, reader, group, inputs),
     )
 
 
@@ -266,20 +264,17 @@ def instance_of(member_id: str) -> str:
     return member_id[: -UUID_LENGTH - 1] or member_id
 
 
-async def _lag(
-    admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, group: str, inputs: Mapping[str, int]
-) -> dict[str, int]:
+async def _lag(admin: AIOKafkaAdminClient, reader: LogReader, group: str, inputs: Mapping[str, int]) -> dict[str, int]:
     """Records that the group has not finished, by topic; what was never committed counts from the beginning."""
     partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
     if not partitions:
         return {}
-    committed = await again(lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
-    ends = await again(lambda: consumer.end_offsets(partitions))
-    begins = await again(lambda: consumer.beginning_offsets(partitions))
+    committed = await _again("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
+    there = await reader.ranges(partitions)
     lag = dict.fromkeys(inputs, 0)
-    for tp in partitions:
+    for tp, (first, end) in there.items():
         done = committed[tp].offset if tp in committed else -1
-        lag[tp.topic] += max(0, ends[tp] - max(done, begins[tp]))
+        lag[tp.topic] += max(0, end - max(done, first))
     return lag
 
 
@@ -295,10 +290,13 @@ def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[Mod
         )
 
 
-async def _dead_letters(consumer: AIOKafkaConsumer, catalogue: Catalogue) -> int:
+async def _dead_letters(reader: LogReader, catalogue: Catalogue) -> int:
     """How many came within the last hour."""
     tp = TopicPartition(catalogue.dead_letters, 0)
-    since_ms = int(time.time() * 1000) - HOUR_MS
-    first = (await again(lambda: consumer.offsets_for_times({tp: since_ms}))).get(tp)
-    end = (await again(lambda: consumer.end_offsets([tp])))[tp]
-    return int(end - first.offset) if first is not None else 0
+    first = (await reader.offsets_at([tp], int(time.time() * 1000) - HOUR_MS)).get(tp)
+    end = (await reader.end_offsets([tp]))[tp]
+    return end - first if first is not None else 0
+
+
+async def _again(what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+    return await retry(what, ask, STATUS.within_s)

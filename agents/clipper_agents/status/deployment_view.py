@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from clipper_agents.control.readiness import HostStates
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.control.state import ControlState
 from clipper_stream.selection.state import SelectionState, merge
-from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.drift import DriftEvent
@@ -50,7 +50,7 @@ class Facts:
 
     Attributes:
         declared: What the control topic says: manifests, changes and detections.
-        reports: What each host said last, by its key.
+        hosts: What each host said last.
         published: Totals without context, by key.
         contexts: Totals of contexts, by key.
         contexts_read: Whether contexts are read at all.
@@ -60,7 +60,7 @@ class Facts:
     """
 
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
-    reports: dict[bytes, HostReport] = field(default_factory=dict)
+    hosts: HostStates = field(default_factory=HostStates)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
     contexts_read: bool = True
@@ -86,19 +86,18 @@ class Facts:
             headers: The record's.
             at_s: Its timestamp, seconds since the epoch.
         """
-        known = key or b""
-        if not value:
-            if (left := self.reports.pop(known, None)) is not None:
-                self._note(Event(at_s=at_s, text=f"host {left.instance} of {left.model} left"))
-            return
         try:
-            report = codec.host_reports.decode(value, headers)
+            report = self.hosts.apply(key, value, list(headers))
         except UndecodableRecord:
             return
-        self.reports[known] = report
+        if report is None:
+            return
+        host = f"host {report.instance} of {report.model}"
+        if not value:
+            self._note(Event(at_s=at_s, text=f"{host} left"))
+            return
         why = f": {one_line(report.reason)}" if report.reason else ""
-        said = f"host {report.instance} of {report.model} is {report.state}{why}"
-        self._note(Event(at_s=report.at_ms / 1000 or at_s, text=said))
+        self._note(Event(at_s=report.at_ms / 1000 or at_s, text=f"{host} is {report.state}{why}"))
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
@@ -130,7 +129,9 @@ class Facts:
 
     def hosts_of(self, ref: str) -> Iterator[HostReport]:
         """What the hosts of a model version said last, by instance."""
-        return iter(sorted((each for each in self.reports.values() if each.model == ref), key=lambda one: one.instance))
+        return iter(
+            sorted((each for each in self.hosts.reports.values() if each.model == ref), key=lambda one: one.instance)
+        )
 
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""

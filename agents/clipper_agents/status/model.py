@@ -230,7 +230,7 @@ class ApplicationStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workers:
+class WorkerMetrics:
     """What is known of processes besides records.
 
     Attributes:

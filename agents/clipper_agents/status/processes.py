@@ -11,7 +11,7 @@ from typing import Literal
 
 from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.settings import Settings
-from clipper_agents.status.model import Latency, Workers
+from clipper_agents.status.model import Latency, WorkerMetrics
 
 ANSWER_S = 1.0
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a worker listens on, read as where it is)
@@ -34,7 +34,7 @@ def configured_addresses(settings: Settings) -> list[str]:
     ]
 
 
-async def read_metrics(addresses: Iterable[str]) -> Workers:
+async def read_metrics(addresses: Iterable[str]) -> WorkerMetrics:
     """What the workers at these addresses serve, taken together."""
     found = await asyncio.gather(*(asyncio.to_thread(_scraped, address) for address in addresses))
     return workers_of([one for one in found if one is not None])
@@ -48,7 +48,7 @@ def _scraped(address: str) -> Scrape | None:
         return None
 
 
-def workers_of(scrapes: Iterable[Scrape]) -> Workers:
+def workers_of(scrapes: Iterable[Scrape]) -> WorkerMetrics:
     """Batch limits (the largest of a version's hosts) and latencies (over all of them) of several processes."""
     sums: dict[tuple[str, Labels], float] = {}
     limits: dict[str, float] = {}
@@ -65,7 +65,7 @@ def workers_of(scrapes: Iterable[Scrape]) -> Workers:
     answers = {
         name: _latency(whole, "clipper_prediction_latency_seconds", {"application": name}) for name in applications
     }
-    return Workers(batch_limits=limits, batches=_known(batches), answers=_known(answers))
+    return WorkerMetrics(batch_limits=limits, batches=_known(batches), answers=_known(answers))
 
 
 def _latency(

@@ -6,18 +6,19 @@ Rules of this file:
 - A partition that cannot be read is named and not waited for: somebody who looks for a fault must see the rest.
 """
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from clipper_agents.kafka.admin import unreachable
-from clipper_agents.kafka.attempts import REQUEST_S, again
+from clipper_agents.kafka.clients import translated_errors, unreachable
+from clipper_agents.kafka.reader import Range, Record
+from clipper_agents.kafka.retry import STATUS
+from clipper_agents.kafka.tailer import POLL_S, TopicTailer
 from clipper_agents.status.deployment_view import Facts
 from clipper_agents.status.traffic_window import LONGEST_S, Recent
 from clipper_topics import codec
@@ -29,9 +30,6 @@ LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
 LAST_ROWS = 20_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
-POLL_S = 0.2
-
-Record: TypeAlias = ConsumerRecord[Any, Any]
 
 
 class Following:
@@ -65,16 +63,8 @@ class Following:
         self._connection, self._catalogue = connection, catalogue
         self._context, self._last_records, self._last_rows = context, last_records, last_rows
         self.refused: set[str] = set()
-        self._ends: dict[TopicPartition, int] = {}
         self._cut: set[TopicPartition] = set()
-        self._consumer = AIOKafkaConsumer(
-            **connection.aiokafka(),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",  # changes are written in transactions
-            request_timeout_ms=int(REQUEST_S * 1000),
-            fetch_max_wait_ms=int(POLL_S * 1000),
-        )
+        self._tailer = TopicTailer(connection, isolation_level="read_committed", policy=STATUS)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -83,17 +73,15 @@ class Following:
             KafkaUnreachable: no broker answers.
             AccessRefused: Kafka does not let us in.
         """
-        try:
-            await again(self._consumer.start)
-        except (KafkaError, OSError, TimeoutError) as error:
-            await self._stop()
-            raise await unreachable(self._connection, error) from error
+        async with translated_errors(self._connection):
+            await self._tailer.reader.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await self._stop()
+        with suppress(KafkaError, OSError):
+            await self._tailer.close()
 
     async def position(self, existing: Iterable[TopicPartition]) -> None:
         """Find from where to read.
@@ -105,15 +93,10 @@ class Following:
             KafkaUnreachable: the brokers do not say what they hold.
         """
         found = [tp for tp in existing if tp.topic in self._topics()]
-        self._consumer.assign(found)
-        try:
-            self._ends = await again(lambda: self._consumer.end_offsets(found))
-            begins = await again(lambda: self._consumer.beginning_offsets(found))
-            starts = await self._starts(found, begins, time.time())
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise await unreachable(self._connection, error) from error
-        for tp, start in starts.items():
-            self._consumer.seek(tp, start)
+        async with translated_errors(self._connection):
+            there = await self._tailer.reader.ranges(found)
+            starts = await self._starts(there, time.time())
+            await self._tailer.begin_at(starts, {tp: one.end for tp, one in there.items()})
 
     async def catch_up(self, within_s: float) -> list[str]:
         """Read what was there when the position was found.
@@ -122,7 +105,7 @@ class Following:
             Names of topics that were not read to their end in that time.
         """
         end_s = time.monotonic() + within_s
-        while (behind := await self._behind()) and time.monotonic() < end_s:
+        while (behind := self._tailer.behind) and time.monotonic() < end_s:
             await self.poll()
         return sorted({tp.topic for tp in behind})
 
@@ -133,7 +116,7 @@ class Following:
             KafkaUnreachable: what a broker gave is no log; one that is away is waited for.
         """
         try:
-            fetched = await self._consumer.getmany(timeout_ms=max(1, int(within_s * 1000)))
+            fetched = await self._tailer.poll(wait_s=within_s)
         except TopicAuthorizationFailedError as error:
             await self._without({str(topic) for topic in error.args} & self._topics())
             return
@@ -152,37 +135,29 @@ class Following:
         compacted = {topics.control, topics.hosts, topics.selection}
         return logs | compacted | ({topics.selection_changelog} if self.facts.contexts_read else set())
 
-    async def _starts(
-        self, found: Iterable[TopicPartition], begins: Mapping[TopicPartition, int], now_s: float
-    ) -> dict[TopicPartition, int]:
+    async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
         topics = self._catalogue
-        logs = [tp for tp in found if tp.topic in {topics.predictions, topics.audits, topics.feedback}]
+        logs = [tp for tp in there if tp.topic in {topics.predictions, topics.audits, topics.feedback}]
         since_ms = int((now_s - LONGEST_S) * 1000)
-        timed = await again(lambda: self._consumer.offsets_for_times(dict.fromkeys(logs, since_ms))) if logs else {}
-        starts = {}
-        for tp in found:
-            end, start = self._ends[tp], begins[tp]
-            if tp in timed:
-                first = timed[tp].offset if timed[tp] else end
-                start = max(first, end - self._last_records)
-                if start > first:
+        timed = await self._tailer.reader.offsets_at(logs, since_ms)
+        starts: dict[TopicPartition, int] = {}
+        for tp, (oldest, end) in there.items():
+            starts[tp] = oldest
+            if tp in logs:
+                first = timed.get(tp, end)
+                starts[tp] = max(first, end - self._last_records)
+                if starts[tp] > first:
                     self._cut.add(tp)
-            elif tp.topic == topics.selection_changelog and self._context is None and end - self._last_rows > start:
-                start, self.facts.contexts_whole = end - self._last_rows, False
-            starts[tp] = start
+            elif tp.topic == topics.selection_changelog and self._context is None and end - self._last_rows > oldest:
+                starts[tp], self.facts.contexts_whole = end - self._last_rows, False
         return starts
 
     async def _without(self, refused: set[str]) -> None:
         """Go on with the other topics, from where they were."""
         self.refused |= refused
-        positions = {tp: await self._consumer.position(tp) for tp in self._ends if tp.topic not in refused}
-        self._ends = {tp: end for tp, end in self._ends.items() if tp in positions}
-        self._consumer.assign(list(positions))
-        for tp, offset in positions.items():
-            self._consumer.seek(tp, offset)
-
-    async def _behind(self) -> list[TopicPartition]:
-        return [tp for tp, end in self._ends.items() if await self._consumer.position(tp) < end]
+        tailer = self._tailer
+        left = {tp: offset for tp, offset in tailer.positions.items() if tp.topic not in refused}
+        await tailer.begin_at(left, {tp: tailer.ends[tp] for tp in left})
 
     # --- records ----------------------------------------------------------------------------------------------------
     def _take(self, topic: str, record: Record, now_s: float) -> None:
@@ -212,8 +187,3 @@ class Following:
                 self.recent.fed_back(feedback.application or "", at_s, now_s)
         except UndecodableRecord:
             return  # routers put it on the dead letters, and `status` counts those
-
-    async def _stop(self) -> None:
-        with suppress(KafkaError, OSError):
-            stopping = asyncio.ensure_future(self._consumer.stop())
-            await asyncio.wait([stopping])  # while Kafka is down, aiokafka raises CancelledError halfway

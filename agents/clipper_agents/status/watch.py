@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.tailer import POLL_S
 from clipper_agents.status.application_problems import application_reasons, refused_reason
 from clipper_agents.status.build import Looking
 from clipper_agents.status.collect import CATCH_UP_S, readable_partitions
 from clipper_agents.status.deployment_view import Event, Facts
 from clipper_agents.status.model import ApplicationStatus
-from clipper_agents.status.tailer import POLL_S, Following
+from clipper_agents.status.tailer import Following
 from clipper_agents.status.traffic_window import Recent
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection

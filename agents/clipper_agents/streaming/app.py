@@ -12,11 +12,10 @@ from aiokafka import AIOKafkaProducer
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
-from clipper_agents.kafka import connect_timeout as connecting
-from clipper_agents.kafka import fenced_instance_error as fencing
-from clipper_agents.kafka import lean_records
-from clipper_agents.kafka.log_reader import LogReader
-from clipper_agents.streaming import sticky_assignor as fewest_moves
+from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.retry import WORKERS
+from clipper_agents.streaming import sticky_assignor
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox
@@ -186,10 +185,8 @@ def make_app(
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_started(data_dir, error) from error
-    lean_records.install()
-    fencing.install()
-    connecting.install()
-    fewest_moves.install()
+    aiokafka_patches.install()
+    sticky_assignor.install()
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
@@ -223,7 +220,7 @@ def make_app(
         recovery_consistency_check=False,
     )
     app.transport = BulkTransport(app.conf.broker_consumer, app)
-    app.log_reader = LogReader(kafka)
+    app.log_reader = LogReader(kafka, isolation_level="read_uncommitted", policy=WORKERS)
     app.state_lock = asyncio.Lock()
     app.inputs_flow = asyncio.Event()
     return app

@@ -10,6 +10,7 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from clipper_agents.kafka.aiokafka_patches import LEAN
 from clipper_agents.streaming.faust_logs import LIBRARY
 
 FETCH_MAX_WAIT_MS = 100
@@ -50,6 +51,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        consumer._key_deserializer = LEAN
         return consumer
 
     async def on_start(self) -> None:

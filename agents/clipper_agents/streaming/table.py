@@ -17,7 +17,7 @@ import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
-from clipper_agents.kafka.log_reader import LogReader, sure_ends
+from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import Outbox

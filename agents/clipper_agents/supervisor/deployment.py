@@ -20,11 +20,11 @@ from clipper_agents.control.host_reports import HostReports
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.fleet import Fleet
-from clipper_agents.supervisor.kafka_resources import Provisions
-from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import PROGRAM, Workers
-from clipper_stream.client.access import knock
+from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ApplicationManifest
@@ -65,7 +65,7 @@ class Deployment:
         settings: Without `kafka.bootstrap` an embedded broker is started.
         environ: The environment variables of the children, without settings; None: this process's.
         log_level: Of the children.
-        surroundings: Backoff, clock and where the children's lines go.
+        process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
     """
 
@@ -75,14 +75,14 @@ class Deployment:
         environ: Mapping[str, str] | None = None,
         *,
         log_level: str | None = None,
-        surroundings: Surroundings | None = None,
+        process_environment: ProcessEnvironment | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self.settings = settings
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._log_level, self._program = log_level, program
-        self._supervisor = Supervisor(surroundings, self._failed)
+        self._supervisor = Supervisor(process_environment, self._failed)
         self._fleet: Fleet | None = None
         self._stack = AsyncExitStack()
 
@@ -165,7 +165,7 @@ class Deployment:
         if self.settings.kafka.bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         else:
-            await knock(self.connection)  # one line when we are not let in, and none of aiokafka's before it
+            await check_access(self.connection)  # one line when we are not let in, and none of aiokafka's before it
         replication = self.settings.kafka.replication
         report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
         for line in report.advice:
@@ -181,8 +181,8 @@ class Deployment:
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
-        ground = Provisions(self.connection, self.catalogue, replication)
-        fleet = self._fleet = Fleet(self._supervisor, workers, ground, reports)
+        resources = KafkaResources(self.connection, self.catalogue, replication)
+        fleet = self._fleet = Fleet(self._supervisor, workers, resources, reports)
         self._stack.push_async_callback(self._stop_workers)
         await _all_or_first_error(
             self._supervisor.start([*workers.routers(), *workers.stewards()]), fleet.start(models)

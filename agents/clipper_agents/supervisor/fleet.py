@@ -20,9 +20,9 @@ from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.supervisor import Supervisor
-from clipper_agents.supervisor.version import SETTLE_S, Ground, Version
+from clipper_agents.supervisor.version import SETTLE_S, Version, VersionResources
 from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
-from clipper_stream.models.loading import check_declared
+from clipper_stream.models.registry import check_declared
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import Manifest
@@ -45,16 +45,21 @@ class Fleet:
     Args:
         supervisor: Keeps the hosts.
         workers: Knows their command lines.
-        ground: What they have on Kafka.
+        resources: What they have on Kafka.
         reports: Says what hosts cannot say themselves.
         settle_s: How long routers have to hear that a version is retired, seconds.
     """
 
     def __init__(
-        self, supervisor: Supervisor, workers: Workers, ground: Ground, reports: Reports, settle_s: float = SETTLE_S
+        self,
+        supervisor: Supervisor,
+        workers: Workers,
+        resources: VersionResources,
+        reports: Reports,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._supervisor, self._workers = supervisor, workers
-        self._ground, self._reports, self._settle_s = ground, reports, settle_s
+        self._resources, self._reports, self._settle_s = resources, reports, settle_s
         self._versions: dict[str, Version] = {}
         self._at_work: dict[str, asyncio.Task[None]] = {}
         self._asked_s: dict[str, float] = {}
@@ -155,7 +160,7 @@ class Fleet:
             self._versions[ref] = Version(
                 self._supervisor,
                 self._workers,
-                self._ground,
+                self._resources,
                 self.withdraw,
                 lambda: self._asked_s.get(ref, 0.0),
                 self._settle_s,

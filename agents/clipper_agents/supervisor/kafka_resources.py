@@ -15,7 +15,7 @@ from clipper_topics.manifests import ModelManifest
 log = logging.getLogger(__name__)
 
 
-class Provisions:
+class KafkaResources:
     """Requests topic and consumer group of versions.
 
     Args:

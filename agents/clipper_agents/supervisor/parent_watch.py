@@ -16,7 +16,9 @@ def end_with_stdin(descriptor: int = 0, terminate: Callable[[], None] | None = N
         descriptor: File descriptor to watch. Not `sys.stdin`: a thread that waits in its lock breaks the shutdown.
         terminate: Instead of SIGTERM to this process and, later, a hard exit.
     """
-    thread = threading.Thread(target=_watch, args=(descriptor, terminate or _terminate), name="lifeline", daemon=True)
+    thread = threading.Thread(
+        target=_watch, args=(descriptor, terminate or _terminate), name="parent watch", daemon=True
+    )
     thread.start()
     return thread
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from clipper_agents import exits
 from clipper_agents.observability.logging import event
-from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 
@@ -25,7 +24,32 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Backoff:
+    """Exponential, bounded, and back at the start after a long run.
+
+    >>> [Backoff().delay_s(failures) for failures in (1, 2, 3, 10)]
+    [0.5, 1.0, 2.0, 30.0]
+
+    Attributes:
+        first_s: Wait before the first restart, in seconds.
+        factor: Each further wait is so many times as long.
+        longest_s: No wait is longer, in seconds.
+        calm_s: A child that ran so long after it was ready starts again with `first_s`.
+    """
+
+    first_s: float = 0.5
+    factor: float = 2.0
+    longest_s: float = 30.0
+    calm_s: float = 60.0
+
+    def delay_s(self, failures: int) -> float:
+        """The wait after so many failures in a row, the first is 1."""
+        # Beyond 64 doublings the bound has long been reached, and a float would overflow.
+        return min(self.longest_s, self.first_s * self.factor ** min(failures - 1, 64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnvironment:
     """What a kept child takes from outside; tests give their own.
 
     Attributes:
@@ -41,12 +65,12 @@ class Surroundings:
     echo: Callable[[str], None] = print
 
 
-class KeptChild:
+class SupervisedProcess:
     """A child and the task that keeps it running.
 
     Args:
         spec: What is started.
-        surroundings: What it takes from outside.
+        environment: What it takes from outside.
         failed: Called with the child's name and the reason when it has ended by itself, or is given up.
 
     Attributes:
@@ -58,13 +82,13 @@ class KeptChild:
     """
 
     def __init__(
-        self, spec: ChildSpec, surroundings: Surroundings, failed: Callable[[str, str], None] = lambda *_: None
+        self, spec: ChildSpec, environment: ProcessEnvironment, failed: Callable[[str, str], None] = lambda *_: None
     ) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
         self.reason: str | None = None
-        self._around, self._failed = surroundings, failed
+        self._environment, self._failed = environment, failed
         self._failures = 0
         self._stopping = asyncio.Event()
         self._was_ready = False
@@ -139,7 +163,7 @@ class KeptChild:
 
     async def _run(self) -> "_End":
         """Start it, tell when it serves, and wait for its end."""
-        self.process = process = await ChildProcess.start(self.spec, self._around.echo)
+        self.process = process = await ChildProcess.start(self.spec, self._environment.echo)
         self.starts += 1
         ended = asyncio.create_task(process.wait())
         first: set[asyncio.Future[Any]] = {ended, process.ready}
@@ -159,13 +183,13 @@ class KeptChild:
         self._was_ready = True
         self._serves.set()
         self.reason = None
-        since_s = self._around.clock()
+        since_s = self._environment.clock()
         await asyncio.wait({ended})
-        if self._around.clock() - since_s >= self._around.backoff.calm_s:
+        if self._environment.clock() - since_s >= self._environment.backoff.calm_s:
             self._failures = 0
 
     async def _pause(self, end: "_End") -> None:
-        delay_s = self._around.backoff.delay_s(self._failures)
+        delay_s = self._environment.backoff.delay_s(self._failures)
         self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
         self._failed(self.spec.name, f"{self.reason}; {end.last_line}")
         event(
@@ -178,7 +202,7 @@ class KeptChild:
             delay_s=delay_s,
             last_words=end.last_words,
         )
-        await self._around.sleep(delay_s)
+        await self._environment.sleep(delay_s)
 
 
 @dataclass(frozen=True, slots=True)

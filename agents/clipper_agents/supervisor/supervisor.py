@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Self
 
 from clipper_agents.supervisor.process import ChildSpec
-from clipper_agents.supervisor.supervised_process import KeptChild, Surroundings
+from clipper_agents.supervisor.supervised_process import ProcessEnvironment, SupervisedProcess
 from clipper_stream.errors import UnknownName
 
 
@@ -22,22 +22,22 @@ class Supervisor:
             await supervisor.start([ChildSpec(name="router-0", command=(...))])
 
     Args:
-        surroundings: Backoff, clock and where the children's lines go.
+        environment: Backoff, clock and where the children's lines go.
         failed: Called with a child's name and the reason when it has ended by itself, or is given up.
     """
 
     def __init__(
-        self, surroundings: Surroundings | None = None, failed: Callable[[str, str], None] = lambda *_: None
+        self, environment: ProcessEnvironment | None = None, failed: Callable[[str, str], None] = lambda *_: None
     ) -> None:
-        self._around, self._failed = surroundings or Surroundings(echo=to_stderr), failed
-        self._children: dict[str, KeptChild] = {}
+        self._environment, self._failed = environment or ProcessEnvironment(echo=to_stderr), failed
+        self._children: dict[str, SupervisedProcess] = {}
 
     @property
-    def children(self) -> dict[str, KeptChild]:
+    def children(self) -> dict[str, SupervisedProcess]:
         """The children by name, a copy."""
         return dict(self._children)
 
-    def child(self, name: str) -> KeptChild:
+    def child(self, name: str) -> SupervisedProcess:
         """The child of this name.
 
         Raises:
@@ -94,8 +94,8 @@ class Supervisor:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _keep(self, spec: ChildSpec) -> KeptChild:
+    def _keep(self, spec: ChildSpec) -> SupervisedProcess:
         if spec.name in self._children:
             raise UnknownName(f"child {spec.name!r} runs already: give another name")
-        child = self._children[spec.name] = KeptChild(spec, self._around, self._failed)
+        child = self._children[spec.name] = SupervisedProcess(spec, self._environment, self._failed)
         return child

@@ -45,8 +45,8 @@ class Hosts(Protocol):
     async def stop(self, *names: str) -> None: ...
 
 
-class Ground(Protocol):
-    """What hosts stand on: `Provisions`."""
+class VersionResources(Protocol):
+    """What hosts have on Kafka: `KafkaResources`."""
 
     async def provide(self, model: ModelManifest) -> None: ...
     async def is_consumed(self, model: ModelManifest) -> bool: ...
@@ -68,7 +68,7 @@ class Version:
     Args:
         hosts: Keeps the processes.
         specs: How they are started, and what they have on the disk.
-        ground: What they have on Kafka.
+        resources: What they have on Kafka.
         withdraw: Takes the report of a host back, by its name.
         patience_s: The longest that anybody waits for an answer of this version, seconds.
         settle_s: How long routers have to hear that it is retired.
@@ -78,12 +78,12 @@ class Version:
         self,
         hosts: Hosts,
         specs: Specs,
-        ground: Ground,
+        resources: VersionResources,
         withdraw: Callable[[str], None],
         patience_s: Callable[[], float],
         settle_s: float = SETTLE_S,
     ) -> None:
-        self._hosts, self._specs, self._ground = hosts, specs, ground
+        self._hosts, self._specs, self._resources = hosts, specs, resources
         self._withdraw, self._patience_s, self._settle_s = withdraw, patience_s, settle_s
         self._wanted: ModelManifest | None = None
         self._hosted: ModelManifest | None = None
@@ -130,7 +130,7 @@ class Version:
         if hosted is not None and wanted is None:
             await self._retire(hosted)
         elif self._left is not None:
-            await self._ground.remove(self._left)
+            await self._resources.remove(self._left)
             self._forget(host_names(self._left))
             self._left = None
         elif wanted is not None and hosted is None:
@@ -144,7 +144,7 @@ class Version:
         event(log, "model declared", model=model.ref, hosts=model.replicas)
         self._hosted = model
         try:
-            await self._ground.provide(model)
+            await self._resources.provide(model)
             await self._unless_changed(self._hosts.start(self._specs.hosts(model)))
         except KafkaUnreachable:
             self._hosted = None
@@ -155,7 +155,7 @@ class Version:
     async def _resize(self, hosted: ModelManifest, wanted: ModelManifest) -> None:
         before, after = host_names(hosted), host_names(wanted)
         event(log, "replicas changed", model=wanted.ref, before=len(before), after=len(after))
-        await self._ground.provide(wanted)
+        await self._resources.provide(wanted)
         self._hosted = wanted
         fresh = [spec for spec in self._specs.hosts(wanted) if spec.name not in self._hosts.children]
         try:
@@ -213,14 +213,14 @@ class Version:
             return False
         serving = any(self._hosts.children[name].fields for name in self._running(hosted))
         late = elapsed_s >= self._patience_s() + self._settle_s
-        return late or not serving or await self._ground.is_consumed(hosted)
+        return late or not serving or await self._resources.is_consumed(hosted)
 
     async def _end(self, model: ModelManifest, names: Sequence[str]) -> None:
         running = [name for name in names if name in self._hosts.children]
         if running:
             event(log, "ending hosts", model=model.ref, hosts=len(running))
             await self._hosts.stop(*running)
-        await self._ground.evict(model, names)
+        await self._resources.evict(model, names)
 
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:

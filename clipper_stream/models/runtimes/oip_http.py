@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
-from clipper_stream.models.allowlist import not_allowed
+from clipper_stream.models.allowlist import allows_url, not_allowed, plain_url
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runtimes.model_files import missing_library
 from clipper_stream.models.runtimes.oip_tensors import error_text, outputs_of, request_body
-from clipper_stream.models.url_allowlist import allows_url, plain_url
 
 NEEDS_DIGEST = False
 """The server has the model's file, and answers for it."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipper_stream.errors import ClipperError, InvalidSetting
-from clipper_stream.models.loading import file_digest, load_model
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.registry import file_digest, load_model
 from clipper_stream.models.runner import explain
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.latency import advice, measure

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from clipper_stream.models.loading import load_model
 from clipper_stream.models.model import Rows
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_stream.query.inputs import InputSpec, to_matrix

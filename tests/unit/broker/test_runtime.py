@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipper_agents.broker.errors import BrokerNotStarted
-from clipper_agents.broker.runtime import KAFKA_VERSION, Runtime, default_cache_dir, find_java, kafka_jars
+from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime, default_cache_dir, find_java, kafka_jars
 
 
 def a_jar(folder: Path, name: str) -> Path:
@@ -117,7 +117,7 @@ def test_without_any_java_both_ways_to_get_one_are_said(tmp_path: Path):
 
 
 def test_the_command_line_names_the_jars_and_then_the_main_class():
-    runtime = Runtime(Path("/j/java"), (Path("/a.jar"), Path("/b.jar")))
+    runtime = KafkaRuntime(Path("/j/java"), (Path("/a.jar"), Path("/b.jar")))
     assert runtime.command(["-Xmx1m"], "kafka.Kafka", "c") == [
         "/j/java",
         "-Xmx1m",

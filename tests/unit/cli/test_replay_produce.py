@@ -2,7 +2,8 @@ import pytest
 import typer
 
 from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
-from clipper_agents.replay.merged_log import Range, Times
+from clipper_agents.kafka.reader import Range
+from clipper_agents.replay.merged_log import Times
 from clipper_agents.replay.resend import Summary
 
 

@@ -14,7 +14,7 @@ from clipper_agents.cli.status_view import show
 from clipper_agents.cli.watch_view import json_line, lines, page
 from clipper_agents.status.build import Looking
 from clipper_agents.status.deployment_view import Facts
-from clipper_agents.status.model import ApplicationStatus, Latency, TrialStatus, VersionStatus, Workers
+from clipper_agents.status.model import ApplicationStatus, Latency, TrialStatus, VersionStatus, WorkerMetrics
 from clipper_agents.status.problems import Status
 from clipper_agents.status.traffic_window import Recent
 from clipper_agents.status.watch import look_at
@@ -39,14 +39,14 @@ revision  changed at            by       what          why
 3         2023-11-14T21:53:20Z  ada      shadow nn:3
 2         2023-11-14T20:13:20Z  ada      retire old:1  worst of three
 """
-WORKERS = Workers(
+WORKERS = WorkerMetrics(
     batch_limits={"svm:1": 64.0},
     batches={"svm:1": Latency(p50_ms=1.5, p99_ms=20.0, source="metrics")},
     lag={"svm:1": 7},
 )
 
 
-def status(workers: Workers = WORKERS, window_s: int = 10) -> ApplicationStatus:
+def status(workers: WorkerMetrics = WORKERS, window_s: int = 10) -> ApplicationStatus:
     looking = Looking(facts=facts(), recent=recent(), now_s=NOW_S, window_s=window_s, workers=workers)
     return looking.applications()["digits"]
 

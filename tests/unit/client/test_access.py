@@ -12,7 +12,7 @@ from aiokafka.errors import (
 
 from clipper_agents.broker.properties import LOOPBACK, free_port
 from clipper_stream.client import AccessRefused, BrokerUnavailable
-from clipper_stream.client.access import explained, knock, refused_right
+from clipper_stream.client.access import check_access, explained, refused_right
 from clipper_topics.connection import KafkaConnection
 
 ADA = KafkaConnection("here:1", security_protocol="SASL_PLAINTEXT", username="ada", password="xyzzy")
@@ -46,7 +46,7 @@ def test_who_has_no_name_is_named_by_the_certificate():
 def test_an_address_where_nobody_listens_is_unavailable_and_not_refused():
     where = f"{LOOPBACK}:{free_port()}"
     with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where} .PLAINTEXT.: Connect call failed"):
-        asyncio.run(knock(KafkaConnection(where)))
+        asyncio.run(check_access(KafkaConnection(where)))
 
 
 def test_a_port_that_says_nothing_is_unavailable_when_the_time_is_over():
@@ -54,7 +54,7 @@ def test_a_port_that_says_nothing_is_unavailable_when_the_time_is_over():
         server = await asyncio.start_server(lambda reader, writer: reader.read(), LOOPBACK, 0)
         where = "{}:{}".format(*server.sockets[0].getsockname())
         with pytest.raises(BrokerUnavailable, match="no Kafka answers"):
-            await knock(KafkaConnection(where), answer_s=0.05)
+            await check_access(KafkaConnection(where), answer_s=0.05)
         server.close()
 
     asyncio.run(silent())

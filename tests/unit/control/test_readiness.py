@@ -71,7 +71,7 @@ def test_a_thousand_versions_that_came_and_went_leave_no_state():
     for number in range(1000):
         hosts.take([said("ready", f"m:{number}"), gone(f"m:{number}")])
         hosts.forget(f"m:{number}")
-    assert (hosts._ready, hosts._once) == ({}, set())
+    assert (hosts._hosts.reports, hosts._serving, hosts._once) == ({}, {}, set())
 
 
 def registry_of(hosts):

@@ -5,7 +5,7 @@ import pytest
 
 from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
 from clipper_agents.demo.models import RECIPES, best_of, train
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 
 pytest.importorskip("skops")
 

@@ -6,7 +6,7 @@ from clipper_agents.demo.fault import FaultSwitch, FaultyModel
 from clipper_agents.demo.manifests import demo_settings, model_manifest
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import POLICIES, DemoPlan
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 
 PLAN = DemoPlan(queries=400)
 

@@ -133,4 +133,4 @@ def test_a_terminal_gets_the_live_view():
         assert isinstance(view, LiveView)
         view.begin(PLAN, MODELS, "good:1")
         view.sample(sample(1.0, 50, {}))
-    assert "all models whole" in console.file.getvalue()
+    assert "all models work" in console.file.getvalue()

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 
 ROWS = np.arange(3000.0, dtype=np.float32).reshape(1000, 3)

@@ -14,7 +14,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from clipper_agents.kafka.retry import patiently
+from clipper_agents.kafka.retry import retry
 
 
 def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
@@ -39,14 +39,24 @@ def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
         NotLeaderForPartitionError(),
         RequestTimedOutError(),
         TimeoutError(),
+        OSError("no route"),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_an_outage_causes_is_asked_again(error: Exception) -> None:
-    assert asyncio.run(patiently("ends", failing(error, error))) == "answer"
+    assert asyncio.run(retry("ends", failing(error, error))) == "answer"
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError(), KafkaError("broken"), ValueError("ours")])
 def test_what_does_not_pass_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):
-        asyncio.run(patiently("ends", failing(error)))
+        asyncio.run(retry("ends", failing(error)))
+
+
+def test_after_the_time_that_was_given_the_last_error_is_raised() -> None:
+    with pytest.raises(KafkaConnectionError, match="second"):
+        asyncio.run(retry("ends", failing(KafkaConnectionError("second")), within_s=0.0))
+
+
+def test_within_the_time_that_was_given_it_is_asked_again() -> None:
+    assert asyncio.run(retry("ends", failing(KafkaConnectionError("first")), within_s=60.0)) == "answer"

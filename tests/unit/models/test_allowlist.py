@@ -7,7 +7,7 @@ import pytest
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_file, allows_module
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 
 SOURCE = """
 import os

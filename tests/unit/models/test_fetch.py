@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import loading
+from clipper_stream.models import registry
 from clipper_stream.models.allowlist import allows_file
 from clipper_stream.models.fetch import _opened, fetched, read_remote
 from clipper_stream.models.runtimes.model_files import FileRules
@@ -130,9 +130,9 @@ def test_hosts_that_start_at_once_fetch_a_file_once(tmp_path, server):
 
 def test_nobody_says_whose_bytes_come_over_http_so_a_digest_is_never_taken_from_there(server, memory):
     with pytest.raises(ModelNotLoaded, match="only with a sha256"):
-        loading.file_digest("onnx", f"http://127.0.0.1:{server.server_port}/models/a.onnx")
+        registry.file_digest("onnx", f"http://127.0.0.1:{server.server_port}/models/a.onnx")
     assert server.asked.total() == 0
-    assert loading.file_digest("onnx", memory) == DIGEST
+    assert registry.file_digest("onnx", memory) == DIGEST
 
 
 @pytest.mark.parametrize("uri", ["s3://acme/a.onnx", "gs://acme/a.onnx", "az://acme/a.onnx"])
@@ -185,17 +185,17 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, memory):
 
 def test_every_runtime_of_files_takes_a_uri(tmp_path, memory):
     rules = FileRules(unpickle=True, cache_dir=str(tmp_path / "cache"))
-    for name, runtime in loading.RUNTIMES.items():
+    for name, runtime in registry.RUNTIMES.items():
         if runtime.NEEDS_DIGEST:
             with pytest.raises(ModelNotLoaded, match="expected sha256"):
-                loading.load_model(name, memory, "0" * 64, allowed=[memory], files=rules)
+                registry.load_model(name, memory, "0" * 64, allowed=[memory], files=rules)
             with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-                loading.load_model(name, memory, DIGEST, allowed=[str(tmp_path)], files=rules)
+                registry.load_model(name, memory, DIGEST, allowed=[str(tmp_path)], files=rules)
 
 
 def test_a_file_uri_is_the_path_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(CONTENT)
-    assert loading.file_digest("onnx", f"file://{tmp_path}/a") == DIGEST
+    assert registry.file_digest("onnx", f"file://{tmp_path}/a") == DIGEST
     assert allows_file([str(tmp_path)], f"file://{tmp_path}/a")
     assert allows_file([f"file://{tmp_path}"], f"{tmp_path}/a")
     assert not allows_file([str(tmp_path)], f"file://{tmp_path}/../a")

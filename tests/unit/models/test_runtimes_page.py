@@ -11,7 +11,7 @@ import pytest
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.fetch import PROTOCOLS
-from clipper_stream.models.loading import RUNTIMES, load_model
+from clipper_stream.models.registry import RUNTIMES, load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes import boosters as boosting
 from clipper_stream.models.runtimes import mlflow_pyfunc, oip_http, onnx_model, torch_script
@@ -71,8 +71,8 @@ def test_every_parameter_and_protocol_is_on_the_page():
         ("## LightGBM and XGBoost", boosting._KNOWN),
         ("## Open Inference Protocol", oip_http._KNOWN),
     ):
-        table = PAGE.split(section)[1].split("| parameter |")[1].split("\n\n")[0]
-        assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(known)
+        listed = PAGE.split(section)[1].split("Parameters, with defaults:\n\n")[1].split("\n\n")[0]
+        assert set(re.findall(r"^- `(\w+)` \(", listed, flags=re.MULTILINE)) == set(known)
     assert all(f"`{protocol}://" in PAGE for protocol in PROTOCOLS)
     assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("- `torch_export`")[0]
     assert mlflow_pyfunc.NEEDS_DIGEST

@@ -8,7 +8,7 @@ from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, repor
 from clipper_agents.status.build import Looking
 from clipper_agents.status.deployment_view import Facts
 from clipper_agents.status.intervals import newcombe, wilson
-from clipper_agents.status.model import ApplicationStatus, Latency, Workers
+from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
 from clipper_agents.status.traffic_window import Recent
 from clipper_agents.status.trial_rule import waits_for
 from clipper_stream.selection.registry import make_policy
@@ -80,8 +80,8 @@ def test_a_share_is_of_served_queries_and_that_of_a_shadow_of_asked_ones() -> No
 def test_hosts_are_counted_by_their_reports_and_where_there_are_none_by_their_group() -> None:
     assert [one.hosts for one in digits().versions] == [2, None, 0, 1, 0]
     silent = facts()
-    silent.reports.clear()
-    workers = Workers(members={"svm:1": 1})
+    silent.hosts.reports.clear()
+    workers = WorkerMetrics(members={"svm:1": 1})
     assert [one.hosts for one in digits(replace(LOOKING, facts=silent, workers=workers)).versions][:3] == [
         1,
         None,
@@ -153,7 +153,7 @@ def test_what_a_trial_waits_for_follows_from_its_rule(
 
 def test_metrics_of_workers_count_before_what_the_log_has() -> None:
     served = Latency(p50_ms=1.0, p99_ms=2.0, source="metrics")
-    workers = Workers(
+    workers = WorkerMetrics(
         batch_limits={"svm:1": 64.0}, batches={"svm:1": served}, answers={"digits": served}, lag={"svm:1": 7}
     )
     found = digits(replace(LOOKING, workers=workers))

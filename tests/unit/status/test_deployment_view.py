@@ -52,13 +52,13 @@ def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order()
 @pytest.mark.parametrize("value", [None, b"", b"{", b"\xff" * 20, b"[]", b'{"application": 3}'])
 def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
     found = facts()
-    before = (found.state("digits"), dict(found.reports), found.changes_of("digits"))
+    before = (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits"))
     found.control(b"change/digits/9", value)
     found.control(b"restore/1", value)
     found.totals(value, value)
     found.context(value, value)
     found.host(b"nobody", value)
-    assert (found.state("digits"), dict(found.reports), found.changes_of("digits")) == before
+    assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
     assert list(found.declared.manifests.applications) == ["digits"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from clipper_agents.observability.exposition import Labels, Scrape, serve_metrics
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.settings import HostSection, RouterSection, Settings
-from clipper_agents.status.model import Workers
+from clipper_agents.status.model import WorkerMetrics
 from clipper_agents.status.processes import configured_addresses, read_metrics, workers_of
 from clipper_topics.manifests import ModelManifest
 
@@ -67,4 +67,4 @@ def test_a_worker_that_answers_is_read_and_one_that_does_not_is_left_out() -> No
         reserved.bind(("127.0.0.1", 0))
         silent = reserved.getsockname()[1]
         found = asyncio.run(read_metrics([f"127.0.0.1:{silent}", f"127.0.0.1:{port}", "nonsense"]))
-    assert found == Workers(batch_limits={"svm:1": 48.0})
+    assert found == WorkerMetrics(batch_limits={"svm:1": 48.0})

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.errors import NodeNotReadyError, for_code
 
-from clipper_agents.kafka import fenced_instance_error as fencing
+from clipper_agents.kafka.aiokafka_patches import install
 from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, Silence, watch_brokers
 
 
@@ -60,5 +60,5 @@ def test_a_broker_that_refuses_is_no_reason_to_end() -> None:
 
 
 def test_two_processes_with_one_name_are_told_so_and_not_that_an_error_is_unknown() -> None:
-    fencing.install()
+    install()
     assert "another process runs with this instance name" in repr(for_code(82)())

@@ -10,11 +10,10 @@ import threading
 
 import pytest
 
-from clipper_agents.supervisor.backoff import Backoff
 from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.parent_watch import end_with_stdin
 from clipper_agents.supervisor.process import ChildSpec
-from clipper_agents.supervisor.supervised_process import Surroundings
+from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_stream.errors import UnknownName
 
@@ -35,7 +34,7 @@ class Recorded:
 
     def __init__(self, calm_s=60.0):
         self.lines, self.delays, self.now_s = [], [], 0.0
-        self.all = Surroundings(
+        self.all = ProcessEnvironment(
             backoff=Backoff(first_s=1.0, longest_s=4.0, calm_s=calm_s),
             sleep=self.sleep,
             clock=lambda: self.now_s,
@@ -232,7 +231,7 @@ def test_a_stop_between_two_runs_does_not_wait_for_the_backoff():
             waiting.set()
             await asyncio.Event().wait()
 
-        supervisor = Supervisor(Surroundings(sleep=endless, echo=around.lines.append))
+        supervisor = Supervisor(ProcessEnvironment(sleep=endless, echo=around.lines.append))
         await supervisor.start([spec(SERVING)])
         supervisor.kill("a")
         await waiting.wait()

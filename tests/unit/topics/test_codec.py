@@ -1,18 +1,29 @@
 import contextlib
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper_agents.router import indexed_log
 from clipper_topics import codec, frames
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
 
 CODECS = [codec.queries, codec.predictions, codec.feedback, codec.applications, codec.models]
 GOLDEN = sorted((Path(__file__).parents[2] / "contract" / "golden").iterdir())
 HEADERS = {".json": [], ".msgpack": MSGPACK_HEADERS}
+
+
+def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_record():
+    """Routers state JSON with what they write, applications need not: the bytes on the wire stay as they were."""
+    stated = [(codec.CONTENT_TYPE, b"application/json")]
+    assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
+    assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
+    answer = SimpleNamespace(query=SimpleNamespace(key=b"k"), value=b"{}", content_type=JSON)
+    assert indexed_log._record(answer) == (b"k", b"{}", stated)
 
 
 def decoded_or_refused(reader, value, headers=()):

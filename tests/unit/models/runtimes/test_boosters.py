@@ -12,7 +12,7 @@ from doubles_boosting import CLASSES, FIRST, TWO, X, lightgbm_file, loaded, xgbo
 from doubles_host import CountingModel
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import loading
+from clipper_stream.models import registry
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes import lightgbm_text, xgboost_json
 
@@ -155,7 +155,7 @@ def test_the_digest_is_compared_before_the_library_reads_the_file(runtime, tmp_p
     with pytest.raises(ModelNotLoaded, match="has sha256"):
         loaded(runtime, path, sha256="0" * 64)
     with pytest.raises(ModelNotLoaded, match="needs a digest in its manifest"):
-        loading.load_model(runtime, path)
+        registry.load_model(runtime, path)
 
 
 @runtimes
@@ -193,9 +193,9 @@ def test_a_pickle_is_refused_and_not_run(runtime, tmp_path):
 @runtimes
 def test_a_file_outside_of_the_allowed_directories_is_not_read(runtime, tmp_path):
     with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-        loading.load_model(runtime, str(tmp_path / "none"), "0" * 64, allowed=[str(tmp_path / "models")])
+        registry.load_model(runtime, str(tmp_path / "none"), "0" * 64, allowed=[str(tmp_path / "models")])
     with pytest.raises(ModelNotLoaded, match="put it where the model runs"):
-        loading.load_model(runtime, str(tmp_path / "none"), "0" * 64, allowed=[str(tmp_path)])
+        registry.load_model(runtime, str(tmp_path / "none"), "0" * 64, allowed=[str(tmp_path)])
 
 
 @runtimes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 

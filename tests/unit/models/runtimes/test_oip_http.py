@@ -9,7 +9,7 @@ import pytest
 from stub_server import PATH, Answer, StubServer, serving
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable
-from clipper_stream.models.loading import check_allowed, load_model
+from clipper_stream.models.registry import check_allowed, load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.oip_tensors import outputs_of, request_body
 

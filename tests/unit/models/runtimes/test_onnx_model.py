@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import loading
+from clipper_stream.models import registry
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.onnx_model import OnnxModel
 
@@ -27,7 +27,7 @@ def loaded(tmp_path, model, parameters=None, **how):
     path = tmp_path / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return loading.load_model("onnx", str(path), digest, parameters, **how)
+    return registry.load_model("onnx", str(path), digest, parameters, **how)
 
 
 def graph(nodes, inputs, outputs, initializers=()):

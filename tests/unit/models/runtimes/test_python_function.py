@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import load_model
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.warm_up import warm_up
 
 SOURCE = """

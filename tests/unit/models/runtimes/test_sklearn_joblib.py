@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.loading import check_declared, load_model
+from clipper_stream.models.registry import check_declared, load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models import loading
+from clipper_stream.models import registry
 from clipper_stream.models.runner import predict_rows
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [5.0, 5.0], [5.0, 6.0]])
@@ -25,7 +25,7 @@ Y = np.array([0, 0, 1, 1])
 def load_model(runtime, path, sha256=None, parameters=None, **how):
     """Load, with the digest that the file has unless another is given."""
     digest = sha256 or (hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).exists() else None)
-    return loading.load_model(runtime, path, digest, parameters, **how)
+    return registry.load_model(runtime, path, digest, parameters, **how)
 
 
 def dumped(tmp_path, estimator):
@@ -96,7 +96,7 @@ def test_a_file_without_a_digest_is_refused_with_the_one_it_has(tmp_path):
     path = dumped(tmp_path, LogisticRegression().fit(X, Y))
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     with pytest.raises(ModelNotLoaded, match=f'add sha256 = "{digest}"'):
-        loading.load_model("sklearn", path)
+        registry.load_model("sklearn", path)
 
 
 def test_a_trusted_type_lies_in_an_allowed_module(tmp_path, foreign_type):

@@ -11,7 +11,7 @@ from clipper_agents.broker.data_dir import DataDir
 from clipper_agents.broker.errors import PortTaken
 from clipper_agents.broker.node import KafkaNode, Making, new_cluster_id
 from clipper_agents.broker.properties import LOOPBACK, Node, free_port, is_free
-from clipper_agents.broker.runtime import Runtime, find_runtime
+from clipper_agents.broker.runtime import KafkaRuntime, find_runtime
 from clipper_topics.connection import KafkaConnection
 
 ATTEMPTS = 5
@@ -44,7 +44,7 @@ class EmbeddedBroker:
         extra_properties: Mapping[str, object] | None = None,
         *,
         for_long: bool = False,
-        runtime: Callable[[], Runtime] = find_runtime,
+        runtime: Callable[[], KafkaRuntime] = find_runtime,
         ports: Callable[[], int] = free_port,
     ) -> None:
         self._given_dir = Path(data_dir).absolute() if data_dir is not None else None
@@ -126,7 +126,7 @@ class EmbeddedBroker:
             self._dir = DataDir(Path(tempfile.mkdtemp(prefix="clipper-kafka-")))
         return self._dir
 
-    def _launch_somewhere(self, runtime: Runtime) -> None:
+    def _launch_somewhere(self, runtime: KafkaRuntime) -> None:
         """Launch it until nobody was faster to take one of its ports."""
         for attempt in range(1, ATTEMPTS + 1):
             port = self._next_port()
@@ -143,7 +143,7 @@ class EmbeddedBroker:
         port = self._given_port or self._port or self._folder.remembered_port()
         return port if port is not None and is_free(port) else self._ports()
 
-    def _launch(self, runtime: Runtime, port: int) -> None:
+    def _launch(self, runtime: KafkaRuntime, port: int) -> None:
         self._port = port
         place = Node(node_id=1, port=port, controller_port=self._ports())
         cluster_id = self._folder.cluster_id() or new_cluster_id()

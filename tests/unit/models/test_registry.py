@@ -6,7 +6,7 @@ import pytest
 from doubles_host import FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
-from clipper_stream.models.loading import RUNTIMES, load_model
+from clipper_stream.models.registry import RUNTIMES, load_model
 from clipper_stream.models.runtimes.model_files import FileRules
 
 SUM = "clipper_agents.examples.models:sum_of_row"

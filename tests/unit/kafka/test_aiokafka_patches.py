@@ -1,16 +1,29 @@
-"""Lean records say what aiokafka's own say."""
+"""What is replaced in aiokafka: the bound on connections, and records that say what aiokafka's own say."""
 
+import asyncio
 import gc
 import struct
+import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import TopicPartition, client
+from aiokafka.conn import create_conn
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from clipper_agents.kafka.lean_records import LeanPartitionRecords
-from clipper_agents.kafka.lenient_headers import KeptRecords
+from clipper_agents.kafka.aiokafka_patches import (
+    LEAN,
+    LeanPartitionRecords,
+    LeanRecord,
+    RereadableRecords,
+    bounded,
+    install,
+    install_records,
+)
 
 TP = TopicPartition("queries", 3)
 ATTRIBUTES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
@@ -28,7 +41,7 @@ def fetched(kind, first_offset, spoil=lambda batch: None):
         batch[:8] = base.to_bytes(8, "big")
         spoil(batch)
         batches += bytes(batch)
-    return kind(TP, KeptRecords(batches), [], first_offset, None, None, 0, READ_UNCOMMITTED)
+    return kind(TP, RereadableRecords(batches), [], first_offset, None, None, 0, READ_UNCOMMITTED)
 
 
 def test_they_have_the_same_attributes_with_the_same_values():
@@ -78,7 +91,7 @@ def test_on_a_topic_with_the_brokers_clock_they_have_its_time():
     fields[5], fields[8] = 0b1000, 5_000  # timestamp type and the largest timestamp
     header.pack_into(batch, 0, *fields)
     records = [
-        kind(TP, KeptRecords(bytes(batch)), [], 0, None, None, 0, READ_UNCOMMITTED)
+        kind(TP, RereadableRecords(bytes(batch)), [], 0, None, None, 0, READ_UNCOMMITTED)
         for kind in (PartitionRecords, LeanPartitionRecords)
     ]
     assert [[one.timestamp for one in some] for some in records] == [[5_000, 5_000]] * 2
@@ -97,3 +110,52 @@ def test_a_header_whose_name_is_no_utf_8_stops_nobody(first_offset):
     assert (found[-1].timestamp, found[-1].key, records.next_fetch_offset) == (1_001, b"key", 4)
     with pytest.raises(UnicodeDecodeError):
         [*fetched(PartitionRecords, first_offset, spoil)]
+
+
+@pytest.mark.parametrize(("mark", "kind"), [(LEAN, LeanRecord), (None, fetcher.ConsumerRecord)])
+def test_only_consumers_that_are_marked_get_lean_records(monkeypatch, mark, kind):
+    """Another consumer of the process may have deserializers, and read what lean records leave out."""
+    for name in ("PartitionRecords", "MemoryRecords"):
+        monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
+    install_records()
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    batch.append(0, 1_000, b"key", b"value", [])
+    records = fetcher.MemoryRecords(bytes(batch.build()))
+    (record,) = fetcher.PartitionRecords(TP, records, [], 0, mark, lambda value: value, 0, READ_UNCOMMITTED)
+    assert (type(record), record.key) == (kind, b"key")
+
+
+def test_a_broker_that_accepts_and_never_speaks_is_given_up_long_before_a_request_would_be():
+    async def attempt():
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        began_s = time.monotonic()
+        with pytest.raises((KafkaError, TimeoutError)):
+            await bounded(create_conn, attempt_ms=100)(host, port, request_timeout_ms=60_000)
+        server.close()
+        return time.monotonic() - began_s
+
+    assert asyncio.run(attempt()) < 30
+
+
+@pytest.mark.parametrize(("request_ms", "attempted_ms"), [(60_000, 3_000), (500, 500)])
+def test_requests_on_the_connection_keep_their_own_timeout(request_ms, attempted_ms):
+    asked = []
+
+    async def connect(host, *, request_timeout_ms):
+        asked.append(request_timeout_ms)
+        return SimpleNamespace(_request_timeout=request_timeout_ms / 1000)
+
+    connection = asyncio.run(bounded(connect)("a", request_timeout_ms=request_ms))
+    assert (asked, connection._request_timeout) == ([attempted_ms], request_ms / 1000)
+
+
+def test_a_second_installation_changes_nothing(monkeypatch):
+    for owner, name in ((client, "create_conn"), (fetcher, "PartitionRecords"), (fetcher, "MemoryRecords")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(client, "create_conn", create_conn)
+    install()
+    installed = client.create_conn, fetcher.PartitionRecords, fetcher.MemoryRecords
+    install()
+    assert (client.create_conn, fetcher.PartitionRecords, fetcher.MemoryRecords) == installed
+    assert client.create_conn is not create_conn

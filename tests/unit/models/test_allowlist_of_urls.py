@@ -2,8 +2,7 @@
 
 import pytest
 
-from clipper_stream.models.allowlist import allows_file, allows_module, is_path
-from clipper_stream.models.url_allowlist import allows_url
+from clipper_stream.models.allowlist import allows_file, allows_module, allows_url, is_path
 
 MODEL = "http://models:8080/v2/models/digits"
 

@@ -1,0 +1,203 @@
+"""What this project replaces in aiokafka, because aiokafka has no setting for it.
+
+| replaced | why |
+|---|---|
+| `client.create_conn` | a frozen broker takes connections and says nothing: an attempt ends after `CONNECT_MS` |
+| `errors.kafka_errors` | error 82, a fenced instance name, has no class and would be called unknown |
+| `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
+| `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
+
+Rules of this file:
+- Records are made here only for consumers whose key deserializer is `LEAN`; all others of the process get aiokafka's.
+- The bound on connections holds for a whole process, so `install` is for workers; `install_records` is for everybody.
+- Kafka takes any bytes as the name of a header, and clients in C, Go or Rust send them. aiokafka raises at such a name,
+  again at each fetch, and the partition stands. Here what is wrong is replaced by U+FFFD: such a header is none of
+  ours, and records behind it must be read.
+- The usual way is aiokafka's compiled one. Only a batch that it cannot read is read again by its Python counterpart.
+"""
+
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import msgspec
+from aiokafka import client, errors
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+CONNECT_MS = 3_000
+"""For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
+waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
+three brokers from its group for most of a minute."""
+_LENGTH = struct.Struct(">i")
+_LENGTH_AT = 8
+"""Bytes of the base offset, which come first in a batch."""
+
+Connect = Callable[..., Awaitable[Any]]
+
+
+def LEAN(key: bytes | None) -> bytes | None:  # noqa: N802 (a mark, compared by identity)
+    """Key deserializer that marks a consumer whose records are lean."""
+    return key
+
+
+def install() -> None:
+    """Replace all of it, for every client of this process; a second call changes nothing."""
+    install_records()
+    errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError
+    if getattr(client.create_conn, "__name__", "") != "connect_soon":
+        client.create_conn = bounded(client.create_conn)
+
+
+def install_records() -> None:
+    """Make lean records for consumers that are marked `LEAN`; a second call changes nothing."""
+    fetcher.PartitionRecords = _partition_records
+    fetcher.MemoryRecords = RereadableRecords
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+def bounded(connect: Connect, attempt_ms: int = CONNECT_MS) -> Connect:
+    """`create_conn` of aiokafka with a bound of its own; requests on the connection keep theirs.
+
+    Args:
+        connect: aiokafka's.
+        attempt_ms: Longest attempt, in milliseconds.
+    """
+
+    async def connect_soon(*args: Any, request_timeout_ms: int, **kwargs: Any) -> Any:
+        connection = await connect(*args, request_timeout_ms=min(request_timeout_ms, attempt_ms), **kwargs)
+        connection._request_timeout = request_timeout_ms / 1000
+        return connection
+
+    return connect_soon
+
+
+class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """The group's coordinator knows a newer process with our instance name; ours owns nothing any more (KIP-345)."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "another process runs with this instance name: give each process its own --instance"
+
+    def __repr__(self) -> str:
+        return f"FencedInstanceIdError({self.description})"  # aiokafka passes it on as text
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+class LeanRecord(msgspec.Struct, gc=False):
+    """One record of a topic, with the attributes of aiokafka's `ConsumerRecord` that this project reads.
+
+    aiokafka's own costs more to make than everything else that it does with a record.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    """Milliseconds since the epoch."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    """The records of one partition in a fetch, unpacked by aiokafka's generator."""
+
+    next_fetch_offset: int
+    _records_iterator: Iterator[LeanRecord] | None
+
+    def __iter__(self) -> Iterator[LeanRecord]:
+        if self._records_iterator is None:
+            self._records_iterator = self._unpacked()
+        return self._records_iterator
+
+    def __next__(self) -> LeanRecord:
+        return next(iter(self))
+
+    def _unpack_records(self) -> None:
+        """No generator yet: one that nobody reads would keep itself and the fetch until the collector comes."""
+
+    def _unpacked(self) -> Iterator[LeanRecord]:
+        while True:
+            try:
+                yield from super()._unpack_records()
+            except UnicodeDecodeError:  # a header's name, which may be any bytes
+                yield from self._unpack_again(self._records.last_batch())
+            else:
+                return
+
+    def _unpack_again(self, batch: "LenientBatch") -> Iterator[LeanRecord]:
+        for record in batch:
+            if record.offset >= self.next_fetch_offset:
+                self.next_fetch_offset = record.offset + 1
+                yield self._consumer_record(self._tp, record)
+        self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+
+    def _consumer_record(self, tp: Any, record: Any) -> LeanRecord:
+        return LeanRecord(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            tuple(record.headers),
+        )
+
+
+def _partition_records(
+    tp: Any, records: Any, aborted: Any, first_offset: int, key_deserializer: Any, *rest: Any
+) -> Any:
+    """What aiokafka calls by the name `PartitionRecords` for each fetch; it says nothing else about the consumer."""
+    lean = key_deserializer is LEAN
+    kind = LeanPartitionRecords if lean else PartitionRecords
+    return kind(tp, records, aborted, first_offset, None if lean else key_deserializer, *rest)
+
+
+class RereadableRecords:
+    """The batches of one fetch, of which the one given last can be read again.
+
+    Args:
+        fetched: Bytes of a fetch response for one partition.
+    """
+
+    def __init__(self, fetched: bytes) -> None:
+        self._fetched, self._start, self._stop = fetched, 0, 0
+        self._records = MemoryRecords(fetched)
+        self.has_next = self._records.has_next
+        self.size_in_bytes = self._records.size_in_bytes
+
+    def next_batch(self) -> Any:
+        """The next batch, read by aiokafka."""
+        self._start = self._stop
+        (length,) = _LENGTH.unpack_from(self._fetched, self._start + _LENGTH_AT)
+        self._stop += _LENGTH_AT + _LENGTH.size + length
+        return self._records.next_batch()
+
+    def last_batch(self) -> "LenientBatch":
+        """The batch that `next_batch` gave last, from its beginning."""
+        return LenientBatch(memoryview(self._fetched)[self._start : self._stop])
+
+
+class LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final to readers, and pinned
+    """A batch that is read whatever its headers' names are."""
+
+    _buffer: bytearray
+
+    def _maybe_uncompress(self) -> None:
+        super()._maybe_uncompress()
+        self._buffer: bytearray = _Lenient(self._buffer)
+
+
+class _Lenient(bytearray):
+    """Bytes of which each part can be decoded."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _Lenient(found) if isinstance(index, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        """The text, with U+FFFD for what is none."""
+        return super().decode(encoding, errors)

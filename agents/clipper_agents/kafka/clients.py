@@ -1,0 +1,129 @@
+"""Consumers, producers and admin clients of the running system: the only place that builds them.
+
+Rules of this file:
+- Every consumer says its isolation level, reads header names that are no UTF-8, and belongs to no group unless it says.
+- `started` and `administration` turn aiokafka's errors into `KafkaUnreachable` or `AccessRefused`, with the reason.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.retry import TIMEOUT_S
+from clipper_stream.client.access import explained
+from clipper_stream.client.errors import BrokerUnavailable
+from clipper_stream.client.kafka import stop_consumer
+from clipper_stream.errors import SetupError
+from clipper_topics.connection import KafkaConnection
+
+IsolationLevel: TypeAlias = Literal["read_committed", "read_uncommitted"]
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
+
+METADATA_MAX_AGE_MS = 5_000
+"""Who leads a partition is looked up so often: a broker that was frozen, and leads no more, is then asked no more."""
+
+
+def make_consumer(
+    kafka: KafkaConnection,
+    *,
+    isolation_level: IsolationLevel,
+    request_s: float = TIMEOUT_S,
+    fetch_wait_s: float = 0.01,
+    fetch_bytes: int = 1 << 20,
+    group: str | None = None,
+) -> AIOKafkaConsumer:
+    """A consumer that commits nothing by itself; it is to be started, and stopped by `stop`.
+
+    Args:
+        kafka: Where to read.
+        isolation_level: Whether records of open and aborted transactions are read, and whether an end is behind them.
+        request_s: Timeout of a request, in seconds.
+        fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
+        fetch_bytes: The most that one fetch holds of a partition.
+        group: Consumer group; None: it can neither subscribe nor commit.
+    """
+    aiokafka_patches.install_records()
+    return AIOKafkaConsumer(
+        **kafka.aiokafka(),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=isolation_level,
+        request_timeout_ms=int(request_s * 1000),
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        fetch_max_wait_ms=int(fetch_wait_s * 1000),
+        max_partition_fetch_bytes=fetch_bytes,
+        key_deserializer=aiokafka_patches.LEAN,
+    )
+
+
+def make_producer(kafka: KafkaConnection, *, idempotent: bool = True, **options: Any) -> AIOKafkaProducer:
+    """A producer that waits for all in-sync replicas; it is to be started.
+
+    Args:
+        kafka: Where to write.
+        idempotent: Whether Kafka stores each record once, in the order of the calls.
+        options: Further arguments of `AIOKafkaProducer`.
+    """
+    return AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=idempotent, **options)
+
+
+def make_admin(kafka: KafkaConnection, request_s: float = TIMEOUT_S) -> AIOKafkaAdminClient:
+    """An admin client; it is to be started, and closed."""
+    return AIOKafkaAdminClient(**kafka.aiokafka(), request_timeout_ms=int(request_s * 1000))
+
+
+@asynccontextmanager
+async def started(kafka: KafkaConnection, client: Client) -> AsyncIterator[Client]:
+    """Start a client for the time of the block.
+
+    Raises:
+        KafkaUnreachable: no broker answers, or it went away during the block.
+        AccessRefused: Kafka does not let us in, or a right is missing.
+    """
+    async with translated_errors(kafka):
+        try:
+            await client.start()
+            yield client
+        finally:
+            await stop(client)
+
+
+@asynccontextmanager
+async def administration(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client for the time of the block; errors as of `started`."""
+    async with started(kafka, make_admin(kafka)) as admin:
+        yield admin
+
+
+async def stop(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
+    """Stop a client, also one whose start failed, and while Kafka is down."""
+    if isinstance(client, AIOKafkaAdminClient):
+        await client.close()
+    elif isinstance(client, AIOKafkaProducer):
+        await client.stop()
+    else:
+        await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
+        await stop_consumer(client)
+
+
+@asynccontextmanager
+async def translated_errors(kafka: KafkaConnection) -> AsyncIterator[None]:
+    """Errors of aiokafka in the block become `KafkaUnreachable` or `AccessRefused`."""
+    try:
+        yield
+    except (KafkaError, TimeoutError) as error:
+        raise await unreachable(kafka, error) from error
+
+
+async def unreachable(kafka: KafkaConnection, error: BaseException) -> SetupError:
+    """The error with the address and the reason in it: `KafkaUnreachable` or `AccessRefused`."""
+    reason = await explained(kafka, "no Kafka answers", error)
+    return KafkaUnreachable(str(reason)) if isinstance(reason, BrokerUnavailable) else reason

@@ -1,0 +1,394 @@
+"""Reads ranges of topic partitions, outside any consumer group, and says where partitions begin and end.
+
+Rules of this file:
+- A range ends where it was said to end; what is written meanwhile belongs to another range.
+- Where there is nothing to read nothing is assigned: an assignment that is taken back before aiokafka has seen it ends
+  its fetching for good.
+- Between an assignment and its seeks nothing is awaited: aiokafka would fetch from the beginning.
+- A partition is paused at the end of its range, and unassigned at the end of the reading: what was fetched is freed.
+- In memory is one fetch a partition, however slowly its records are taken.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
+
+from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
+from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
+from clipper_agents.kafka.topics import existing_topics
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Apply = Callable[[TopicPartition, list[Record]], None]
+T = TypeVar("T")
+
+FETCH_BYTES = 4 << 20
+POLL_S = 0.02
+"""Behind the last record there may be the marker of its transaction, of which a consumer is not told: so often it is
+seen whether the position is behind it."""
+FETCH_WAIT_S = 0.01
+METADATA_WAIT_S = 0.1
+BEHIND_S = 20.0
+"""How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
+when it was frozen, until it has heard that another one leads: a second or so, and up to nine if it has to be fenced."""
+BEHIND_AGAIN_S = 0.5
+
+
+NO_END = (1 << 63) - 1
+"""Larger than any offset."""
+
+
+class Range(NamedTuple):
+    """Offsets of a partition: from the first on, without the end."""
+
+    first: int
+    end: int
+
+
+class Ends(Protocol):
+    """Says where partitions end."""
+
+    behind_s: float
+
+    async def end_offsets(self, partitions: list[TopicPartition], /) -> dict[TopicPartition, int]:
+        """One past the last record of each partition, now."""
+        ...
+
+
+async def sure_ends(reader: Ends, known: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """Ends of partitions, asked for again while one lies before what is known of it.
+
+    One that stays there is that of another log: its topic was deleted and created again.
+
+    Args:
+        reader: Asks.
+        known: One past the last offset that is known of each partition.
+    """
+    until_s = time.monotonic() + reader.behind_s
+    ends = await reader.end_offsets(list(known))
+    while (behind := [tp for tp, offset in known.items() if ends[tp] < offset]) and time.monotonic() < until_s:
+        await asyncio.sleep(BEHIND_AGAIN_S)
+        ends |= await reader.end_offsets(behind)
+    return ends
+
+
+class LogReader:
+    """One plain consumer with manual assignment, started when it is first used; one reading at a time.
+
+    Args:
+        kafka: Where to read.
+        isolation_level: Whether records of aborted transactions are read. With `read_committed` the end of a partition
+            is before the first open transaction.
+        policy: How long Kafka may be away.
+        fetch_bytes: The most that one fetch holds of a partition.
+        fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
+
+    Attributes:
+        positions: Next offset of each partition that is read, behind offsets that hold no record.
+    """
+
+    behind_s = BEHIND_S
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        *,
+        isolation_level: IsolationLevel,
+        policy: RetryPolicy,
+        fetch_bytes: int = FETCH_BYTES,
+        fetch_wait_s: float = FETCH_WAIT_S,
+    ) -> None:
+        self._kafka, self._policy = kafka, policy
+        self._make_consumer = partial(
+            make_consumer,
+            kafka,
+            isolation_level=isolation_level,
+            request_s=policy.request_s,
+            fetch_bytes=fetch_bytes,
+            fetch_wait_s=fetch_wait_s,
+        )
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+        self._unread: dict[TopicPartition, int] = {}
+        self.positions: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """Connect now, and not with the first question."""
+        async with self._lock:
+            await self._started()
+
+    async def close(self) -> None:
+        """Disconnect, if it was ever connected."""
+        async with self._lock:
+            if self._consumer is not None:
+                await stop(self._consumer)
+                self._consumer = None
+
+    async def partitions_of(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic, as soon as there is one.
+
+        Raises:
+            TopicAuthorizationFailedError: this user may not see it.
+        """
+        consumer = await self._started()
+        while not (found := consumer.partitions_for_topic(topic)):
+            consumer._client.add_topic(topic)
+            await consumer._client.force_metadata_update()
+            if topic in consumer._client.cluster.unauthorized_topics:
+                raise TopicAuthorizationFailedError(topic)
+            await asyncio.sleep(METADATA_WAIT_S)
+        return [TopicPartition(topic, number) for number in sorted(found)]
+
+    # --- offsets --------------------------------------------------------------------------------------------------
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """One past the last record of each partition, now."""
+        asked = list(partitions)
+        return await self._offsets("ends", lambda consumer: consumer.end_offsets(asked)) if asked else {}
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset that each partition still has."""
+        asked = list(partitions)
+        return await self._offsets("beginnings", lambda consumer: consumer.beginning_offsets(asked)) if asked else {}
+
+    async def offsets_at(self, partitions: Iterable[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
+        """First offset of this time (milliseconds since the epoch) or later, of the partitions that have one."""
+        times = dict.fromkeys(partitions, max(0, at_ms))
+        if not times:
+            return {}
+        found = await self._offsets("offsets of a time", lambda consumer: consumer.offsets_for_times(times))
+        return {tp: one.offset for tp, one in found.items() if one is not None}
+
+    async def ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Range]:
+        """Everything that the partitions hold now."""
+        asked = list(partitions)
+        firsts, ends = await self.beginning_offsets(asked), await self.end_offsets(asked)
+        return {tp: Range(firsts[tp], ends[tp]) for tp in asked}
+
+    # --- records --------------------------------------------------------------------------------------------------
+    async def read(
+        self,
+        starts: Mapping[TopicPartition, int | None],
+        apply: Apply,
+        ends: Mapping[TopicPartition, int] | None = None,
+        horizon_s: float | None = None,
+    ) -> int:
+        """Hand every record of the ranges to `apply`, in lists by partition, in log order.
+
+        Args:
+            starts: First offset wanted of each partition; None: the oldest.
+            apply: Called with each fetched list.
+            ends: One past the last offset wanted; absent: what the partition holds now.
+            horizon_s: Skip records older than this, by their timestamps.
+
+        Returns:
+            How many records were handed over.
+        """
+        if not starts:
+            return 0
+        total = 0
+        async with aclosing(self.lists(await self._ranges(starts, ends or {}, horizon_s))) as lists:
+            async for tp, records in lists:
+                total += len(records)
+                apply(tp, records)
+        return total
+
+    async def read_all(self, partitions: Iterable[TopicPartition]) -> list[Record]:
+        """Every record of the partitions, up to their ends now, in log order within each."""
+        found: list[Record] = []
+        await self.read(dict.fromkeys(partitions), lambda _, records: found.extend(records))
+        return found
+
+    async def lists(
+        self, ranges: Mapping[TopicPartition, Range], max_records: int | None = None
+    ) -> AsyncGenerator[tuple[TopicPartition, list[Record]], None]:
+        """The records of the ranges, in lists by partition, in log order; use `contextlib.aclosing`.
+
+        Args:
+            ranges: What to read.
+            max_records: Most in one list; None: a fetch.
+
+        Raises:
+            KafkaError: an error that does not pass, for example a missing right.
+            TimeoutError: nothing came for as long as the policy says.
+        """
+        async with self._lock:
+            consumer = await self._started()
+            self.assign(ranges)
+            fetched = False
+            try:
+                while self._unread:
+                    found = await self.fetch(max_records=max_records)
+                    fetched = True
+                    for tp, records in found.items():
+                        yield tp, records
+            finally:
+                if fetched:
+                    consumer.unsubscribe()
+
+    def assign(self, ranges: Mapping[TopicPartition, Range]) -> None:
+        """Have `fetch` read these ranges and nothing else; the reader has been started."""
+        self._unread = {tp: one.end for tp, one in ranges.items() if one.first < one.end}
+        self.positions = {tp: one.first for tp, one in ranges.items()}
+        if self._consumer is not None and self._unread:
+            self._consumer.assign(list(self._unread))
+            for tp in self._unread:
+                self._consumer.seek(tp, ranges[tp].first)
+
+    @property
+    def unread(self) -> AbstractSet[TopicPartition]:
+        """Partitions of which the end of the range has not been reached."""
+        return self._unread.keys()
+
+    async def fetch(
+        self,
+        partitions: Iterable[TopicPartition] | None = None,
+        max_records: int | None = None,
+        wait_s: float | None = None,
+    ) -> dict[TopicPartition, list[Record]]:
+        """The next records of the ranges; there may be none.
+
+        Args:
+            partitions: Of `unread`; None: all of them.
+            max_records: Most of all partitions together; None: a fetch of each.
+            wait_s: Return after so long with nothing; None: when a position has moved.
+
+        Raises:
+            KafkaError: an error that does not pass.
+            TimeoutError: nothing came for as long as the policy says.
+        """
+        wanted = list(self._unread if partitions is None else partitions)
+        if not wanted:
+            return {}
+        if wait_s is not None:
+            return (await self._polled(wanted, max_records, wait_s))[0]
+        async with asyncio.timeout(self._policy.silence_s):
+            while True:
+                found, moved = await self._polled(wanted, max_records, POLL_S)
+                if moved:
+                    return found
+
+    async def _polled(
+        self, wanted: list[TopicPartition], max_records: int | None, wait_s: float
+    ) -> tuple[dict[TopicPartition, list[Record]], bool]:
+        """Records of one poll, and whether a position is another than before."""
+        consumer = await self._started()
+        fetched = await consumer.getmany(*wanted, timeout_ms=max(1, int(wait_s * 1000)), max_records=max_records)
+        found = {tp: one for tp, records in fetched.items() if (one := _before(records, self._unread[tp]))}
+        moved = False
+        for tp in wanted:
+            position = await self._ask("position", partial(consumer.position, tp))
+            moved |= position != self.positions[tp]
+            self.positions[tp] = position
+            if position >= self._unread[tp]:
+                del self._unread[tp]
+                consumer.pause(tp)
+        return found, moved
+
+    async def _ranges(
+        self,
+        starts: Mapping[TopicPartition, int | None],
+        ends: Mapping[TopicPartition, int],
+        horizon_s: float | None,
+    ) -> dict[TopicPartition, Range]:
+        there = await self.ranges(starts)
+        since = {tp: first for tp, (first, _) in there.items()}
+        if horizon_s is not None:
+            found = await self.offsets_at(starts, int((time.time() - horizon_s) * 1000))
+            since = {tp: max(first, found.get(tp, end)) for tp, (first, end) in there.items()}
+        return {
+            tp: Range(max(since[tp], start or 0), min(there[tp].end, ends.get(tp, there[tp].end)))
+            for tp, start in starts.items()
+        }
+
+    async def _offsets(
+        self, what: str, ask: Callable[[AIOKafkaConsumer], Awaitable[Mapping[TopicPartition, T]]]
+    ) -> dict[TopicPartition, T]:
+        async with self._lock:
+            consumer = await self._started()
+            return dict(await self._ask(what, lambda: ask(consumer)))
+
+    async def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            self._consumer = await self._ask("start of a log reader", self._connected)
+        return self._consumer
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        consumer = self._make_consumer()
+        try:
+            await consumer.start()
+        except BaseException:  # a rebalance may cancel this
+            await stop(consumer)
+            raise
+        return consumer
+
+    async def _ask(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        return await retry(what, ask, self._policy.within_s)
+
+
+@asynccontextmanager
+async def open_reader(
+    kafka: KafkaConnection,
+    *,
+    isolation_level: IsolationLevel,
+    policy: RetryPolicy = COMMANDS,
+    fetch_bytes: int = FETCH_BYTES,
+) -> AsyncIterator[LogReader]:
+    """A connected `LogReader` for the time of the block.
+
+    Raises:
+        KafkaUnreachable: no broker answers, or nothing came for as long as the policy says.
+        AccessRefused: Kafka does not let us in, or a right is missing.
+    """
+    reader = LogReader(kafka, isolation_level=isolation_level, policy=policy, fetch_bytes=fetch_bytes)
+    async with translated_errors(kafka):
+        try:
+            await reader.start()
+            yield reader
+        finally:
+            await reader.close()
+
+
+async def read_topic(
+    kafka: KafkaConnection,
+    catalogue: Catalogue,
+    topic: str,
+    take: Callable[[list[Record]], None],
+    *,
+    isolation_level: IsolationLevel,
+) -> None:
+    """Hand over every record that a topic has now.
+
+    Args:
+        kafka: Where to read.
+        catalogue: Of the deployment.
+        topic: Its whole name.
+        take: Called with lists of records of one partition, in log order.
+        isolation_level: Whether records of aborted transactions are read.
+
+    Raises:
+        KafkaUnreachable: no broker answers, or nothing comes for a long time.
+        AccessRefused: a right is missing.
+        TopicMismatch: there is no such topic.
+    """
+    partitions = (await existing_topics(kafka, catalogue.prefix)).get(topic)
+    if partitions is None:
+        raise TopicMismatch(
+            f"topic {topic} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
+    async with open_reader(kafka, isolation_level=isolation_level) as reader:
+        every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
+        await reader.read(every, lambda _, records: take(records))
+
+
+def _before(records: list[Record], end: int) -> list[Record]:
+    return records if records[-1].offset < end else [record for record in records if record.offset < end]

@@ -1,0 +1,110 @@
+"""Ranges of one partition of the logs, each read by a consumer of its own, part by part.
+
+Rules of this file:
+- A range that is given up closes its consumer at once: use `contextlib.aclosing`.
+"""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Protocol
+
+from aiokafka import TopicPartition
+
+from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+MOST_RECORDS = 4_000
+"""Of one list: a few megabytes of predictions."""
+
+
+class Logs(Protocol):
+    """Where records come from; offsets are those of the topic partition."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that is still there, and one past the last record now."""
+        ...
+
+    async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
+        """The first record of this time (milliseconds since the epoch) or later; the end when there is none."""
+        ...
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[list[Record], None]:
+        """Lists of records from `start` on, up to before `end`, in log order."""
+        ...
+
+
+class KafkaLogs:
+    """The topics of a deployment, read as routers read them: of the control topic only what was committed.
+
+    Args:
+        connection: How to reach the brokers.
+        catalogue: The topics.
+
+    Raises:
+        KafkaUnreachable: no broker answers, or nothing comes for a long time.
+    """
+
+    def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
+        self._connection, self._catalogue = connection, catalogue
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        tp = TopicPartition(topic, partition)
+        async with self._reader(topic) as reader:
+            return (await reader.ranges([tp]))[tp]
+
+    async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
+        tp = TopicPartition(topic, partition)
+        async with self._reader(topic) as reader:
+            end = (await reader.end_offsets([tp]))[tp]
+            return (await reader.offsets_at([tp], at_ms)).get(tp, end)
+
+    async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[list[Record], None]:
+        if start >= end:
+            return
+        wanted = {TopicPartition(topic, partition): Range(start, end)}
+        async with self._reader(topic) as reader, aclosing(reader.lists(wanted, MOST_RECORDS)) as lists:
+            async for _, records in lists:
+                yield records
+
+    def _reader(self, topic: str) -> AbstractAsyncContextManager[LogReader]:
+        committed = topic == self._catalogue.control
+        return open_reader(self._connection, isolation_level="read_committed" if committed else "read_uncommitted")
+
+
+class Cursor:
+    """A range that is read on as far as is wanted, part by part.
+
+    Args:
+        lists: Of `Logs.read`.
+    """
+
+    def __init__(self, lists: AsyncGenerator[list[Record], None]) -> None:
+        self._lists = lists
+        self._read: list[Record] = []
+        self._next = 0
+        self._ended = False
+
+    async def through(self, offset: int) -> AsyncGenerator[list[Record], None]:
+        """Lists of the records up to and with this offset that were not read yet."""
+        while not self._ended:
+            stop = bisect_right(self._read, offset, self._next, key=_offset)
+            ready, self._next = self._read[self._next : stop], stop
+            if ready:
+                yield ready
+            if self._next < len(self._read):
+                return
+            try:
+                self._read, self._next = await anext(self._lists), 0
+            except StopAsyncIteration:
+                self._ended = True
+
+    async def close(self) -> None:
+        """Read no further."""
+        await self._lists.aclose()
+
+
+def _offset(record: Record) -> int:
+    offset: int = record.offset
+    return offset
