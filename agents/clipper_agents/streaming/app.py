@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
 import mode
@@ -99,8 +99,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     @property
     def kafka_producer(self) -> AIOKafkaProducer:
         """The app's own producer, which the app starts and stops."""
-        producer: StrictProducer = self.producer
-        return producer.kafka_producer
+        return cast("StrictProducer", self.producer).kafka_producer
 
     def owned_partitions(self, topic: str) -> list[int]:
         """The partitions of a topic that this process reads now."""
