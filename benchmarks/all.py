@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from rig.processes import end
-from rig.targets import Target, show_targets, target_of
+from rig.results import Target, show_targets, target_of
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = {

@@ -22,12 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, result_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.targets import Target
 
-from clipper_stream.batching.fixed import Fixed
-from clipper_stream.batching.limit import BatchLimit, make_limit
+from clipper_stream.batching.limit import BatchLimit, Fixed
+from clipper_stream.batching.registry import make_limit
 
 TARGET_S, MAX_ROWS, BATCHES, SETTLING = 0.02, 4096, 6000, 300
 NEAR = 0.2

@@ -28,16 +28,14 @@ from collections import deque
 from typing import Any
 
 import rig.one_thread  # noqa: F401 - before numpy is there
-from rig.conditions import load_average
 from rig.digit_models import images, plain_linear_svm
 from rig.engines import EngineRun, Feed, asked, backlog, run_engine
+from rig.results import Measures, Summary, Target, load_average, median_of, show, summary
 from rig.session import finish, parsed, result_options, rotated, said
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.targets import Target
 
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.request_rows import RequestRows
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.limit import Fixed
 
 MAX_ROWS = 4096
 CAPACITY = "rows/s of model time"

@@ -18,14 +18,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from rig.configurations import application, model, written
 from rig.measuring import loaded, rows
 from rig.metrics import counters
 from rig.processes import NotServing
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, rotated, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.systems import Place, pipeline
-from rig.targets import Target
+from rig.systems import Place, application, model, pipeline, written
 
 from clipper_agents.broker.properties import free_port
 from clipper_agents.control.publish import publish_manifests, withdraw_manifests
@@ -56,7 +54,7 @@ def main() -> None:
     options = arguments()
     runs: list[dict[str, Any]] = []
     with session(options) as here:
-        models = [model("base", "starting_models:prompt"), model("other", "starting_models:SlowToMake")]
+        models = [model("base", "models:prompt"), model("other", "models:SlowToMake")]
         config = written(here.folder / "deploying.toml", [application(NAME, ["base"], "exp3", OBJECTIVE_MS)], models)
         for number in range(options.rounds):
             runs += measured(number, here, config, options)
@@ -148,7 +146,7 @@ class Deploys:
 
 
 def version(name: str, *, colocated: bool = False) -> ModelManifest:
-    uri = "starting_models:SlowToMake"
+    uri = "models:SlowToMake"
     spec = InputSpec(dtype="float32", shape=[64])
     return ModelManifest(name="v", version=name, uri=uri, input=spec, deterministic=False, colocated=colocated)
 

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 from rig.session import page_options, parsed
 
-from clipper_stream.drift.detector import Detector
-from clipper_stream.drift.river_detectors import DETECTORS, make_spec
+from clipper_stream.drift.detectors import DETECTORS, Detector, make_spec
 
 BEFORE, STATIONARY, LONGEST = 0.1, 2_000, 2_000
 JUMPS = (0.15, 0.2, 0.3, 0.5)

@@ -16,9 +16,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, result_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.targets import Target
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.contexts import Contexts

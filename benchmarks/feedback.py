@@ -19,16 +19,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rig.answered import answered_since, ends_of
-from rig.ensemble import noisy_digits
+from rig.digit_models import noisy_digits
 from rig.flood import produce_all
 from rig.measuring import loaded
 from rig.metrics import Counter, Growth, counters
+from rig.predictions import answered_since, ends_of
 from rig.processes import NotServing
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, rotated, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import HERE, Place, pipeline
-from rig.targets import Target
 
 from clipper_agents.broker.properties import free_port
 from clipper_loadgen import LoadPlan

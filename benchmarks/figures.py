@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from all import BENCHMARKS, HERE
-from rig.targets import Target, target_of
+from rig.results import Target, target_of
 
 DIGITS = 3
 THOUSAND = 1_000.0

@@ -21,13 +21,11 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from rig.measuring import loaded, rows
+from rig.measuring import loaded, rows, warm_broker
 from rig.processes import NotServing
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, rotated, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
 from rig.systems import RIVAL_OF, SYSTEMS
-from rig.targets import Target
-from rig.warming import warm_broker
 
 from clipper_loadgen import LoadPlan
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from rig.conditions import load_average
-from rig.flood import Progress, Record, default_ratio_of_last, flood
+from rig.flood import Progress, Record, flood
+from rig.predictions import default_ratio_of_last
 from rig.processes import memory_mib_by_process
+from rig.results import Target, load_average, show
 from rig.session import Session, finish, parsed, said, session, system_options
-from rig.summary import show
 from rig.systems import pipeline
-from rig.targets import Target
 
 from clipper_topics.codec import MSGPACK_HEADERS
 

@@ -23,13 +23,13 @@ from contextlib import closing
 from typing import Any
 
 import msgspec
-from rig.conditions import load_average
-from rig.flood import Record, TopicEnd, default_ratio_of_last, produce_all
+from rig.flood import Record, TopicEnd, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
+from rig.predictions import default_ratio_of_last
 from rig.processes import NotServing
+from rig.results import Measures, load_average, show, summary
 from rig.session import Session, finish, parsed, said, session, system_options
-from rig.summary import Measures, show, summary
 from rig.systems import Place, served, tables_of
 
 from clipper_agents.broker.properties import free_port

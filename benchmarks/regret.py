@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rig.conditions import cpu_model
 from rig.expected_regret import Measured, expectations, growth
-from rig.playing import cumulative_regret
+from rig.results import cpu_model
 from rig.session import page_options, parsed, write_page
-from rig.worlds import LATE, Floats, World, worlds
+from rig.worlds import LATE, Floats, World, cumulative_regret, worlds
 
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState

@@ -26,9 +26,8 @@ from typing import Any
 
 import numpy as np
 from rig.decision_log import decisions, fill
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.targets import Target
 
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.replay.export import export_log

@@ -4,7 +4,7 @@
     python benchmarks/replicas.py --quick
 
 Clipper's figure 6, with a simulated accelerator: each batch, of at most 32 rows, takes 50 ms without using a CPU
-(`waiting_models.accelerator`), so that one replica answers at most 640 rows a second and a machine with two cores can
+(`models.accelerator`), so that one replica answers at most 640 rows a second and a machine with two cores can
 carry four. Through the whole pipeline, `clipper-stream up`, with a bounded number of queries always outstanding:
 
 - `hosts 1` to `hosts 4`: one router, so many host processes with the model;
@@ -20,14 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rig.configurations import application, model, written
-from rig.measuring import loaded, rows
+from rig.measuring import loaded, rows, warm_broker
 from rig.processes import NotServing
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, rotated, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.systems import pipeline
-from rig.targets import Target
-from rig.warming import warm_broker
+from rig.systems import application, model, pipeline, written
 
 from clipper_loadgen import LoadPlan
 
@@ -108,7 +105,7 @@ def configuration(path: Path, size: Size) -> str:
     batch = {"limit": "fixed", "max_rows": BATCH_ROWS}
     accelerator = model(
         "accelerator",
-        "waiting_models:accelerator",
+        "models:accelerator",
         parameters={"batch_s": BATCH_S},
         batch=batch,
         replicas=max(1, size.hosts),

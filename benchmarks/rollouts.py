@@ -15,21 +15,24 @@ promotion of a version that is worse by more than the margin, and the abort of o
 """
 
 import math
+import random
 import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from rig.newcomers import JOINS_AFTER, feedbacks_to_lead
+from rig.confidence_sequences import Floats, bets, capitals, goal
 from rig.session import page_options, parsed, write_page
 
+from clipper_stream.selection.distribution import ActionDistribution
+from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing.betting import LARGEST_BET
-from clipper_stream.sequential_testing.evidence import Evidence
-from clipper_stream.sequential_testing.many_at_once import Floats, bets, capitals, goal
-from clipper_stream.sequential_testing.rollout_rule import Rollout
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence
+from clipper_stream.sequential_testing.rollout_rule import TrialRule
 
-RULE = Rollout()
+RULE = TrialRule()
 ANSWERS, SHARED = 0.20, 0.7
 WORSE_BY = (-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10, 0.50)
 LONGEST = {"labels": 60_000, "rewards": 30_000}
@@ -96,7 +99,7 @@ def spread(times: list[float], longest: int) -> str:
 def by_labels(worse: float, seed: int) -> End:
     rng = np.random.default_rng([seed, 1])
     pairs = differences(rng, worse, LONGEST["labels"])
-    alpha = Evidence.of(RULE.alpha_of_trial).pairs.alpha
+    alpha = DifferenceEvidence.of(RULE.alpha_of_trial).pairs.alpha
     above, below = (first(capital, goal(alpha)) for capital in at_margin(pairs, alpha))
     share, begin, spent = 1.0, 0, 0
     for following in (*RULE.steps, None):
@@ -123,7 +126,7 @@ def step_length(pairs: Floats, certain: int) -> int:
 
 
 def step_abort(pairs: Floats) -> int:
-    alpha = Evidence.of(RULE.alpha_of_step).pairs.alpha
+    alpha = DifferenceEvidence.of(RULE.alpha_of_step).pairs.alpha
     return first(at_margin(pairs, alpha)[0], goal(alpha)) if len(pairs) else 0
 
 
@@ -149,7 +152,7 @@ def differences(rng: np.random.Generator, worse: float, count: int) -> Floats:
 def by_rewards(worse: float, seed: int) -> End:
     """The intervals of the steps, which could only abort sooner, are left out."""
     rng = np.random.default_rng([seed, 2])
-    evidence = Evidence.of(RULE.alpha_of_trial)
+    evidence = DifferenceEvidence.of(RULE.alpha_of_trial)
     trial_ends, answer_ends = (
         Ends((rng.random(LONGEST["rewards"]) < mean).astype(float), alpha, mean)
         for mean, alpha in ((ANSWERS + worse, evidence.trial.alpha), (ANSWERS, evidence.answers.alpha))
@@ -194,6 +197,42 @@ class Ends:
         self._lower = max(self._lower, self._grid[out[0]].max(initial=0.0))
         self._upper = min(self._upper, self._grid[out[1]].min(initial=1.0))
         return self._lower, self._upper
+
+
+OLD, NEW = {"a:1": 0.20, "b:1": 0.25}, {"c:1": 0.10}
+"""Mean loss of the two that were there, and of the one that joins."""
+MEANS = OLD | NEW
+JOINS_AFTER = 2_000
+
+
+def feedbacks_to_lead(policy: SelectionPolicy, seed: int, within: int) -> int | None:
+    """Feedbacks after it joined until the newcomer has the largest weight and keeps it; None: it does not keep it.
+
+    Args:
+        policy: With its parameters.
+        seed: Of whom is asked, and of who errs.
+        within: How many feedbacks are simulated after it joined.
+    """
+    draw = random.Random(seed)
+    state = SelectionState()
+    for _ in range(JOINS_AFTER):
+        state = learned(policy, state, policy.prepare(state, list(OLD)), draw)
+    lost, models = 0, [*OLD, *NEW]
+    for number in range(within + 1):
+        prepared = policy.prepare(state, models)
+        if max(prepared.weights, key=prepared.weights.__getitem__) not in NEW:
+            lost = number + 1
+        state = learned(policy, state, prepared, draw)
+    return lost if lost <= within else None
+
+
+def learned(
+    policy: SelectionPolicy, state: SelectionState, prepared: ActionDistribution, draw: random.Random
+) -> SelectionState:
+    """One query, and a label for it."""
+    decision = prepared.select(draw)
+    losses = {model: float(draw.random() < MEANS[model]) for model in decision.models}
+    return policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
 
 
 if __name__ == "__main__":

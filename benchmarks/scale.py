@@ -7,7 +7,7 @@ One router with its models inside (rows of four numbers, a cheap model), at satu
 grows at a time:
 
 - contexts: 10, 100 and 1,000 thousand, each with a selection row that a restarted router has read from its changelog
-  (`rig/contexts.py`: the rows are written there, not learned from feedback one by one). Every query draws a context
+  (the rows are written there, not learned from feedback one by one). Every query draws a context
   uniformly; two models, exp3. The share of answers of the model that the rows say is right is checked. A load touches
   as many contexts as it has queries at most, and the router keeps some thousand choices prepared: with few contexts
   most queries find theirs, with many each has to read its row.
@@ -27,18 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
-from rig.contexts import asked_ratio, learned_rows
-from rig.flood import produce_all
+from rig.flood import Record, produce_all
 from rig.measuring import loaded, rows
+from rig.predictions import asked_ratio
 from rig.processes import NotServing
+from rig.results import Measures, Summary, median_of, row_of, show, summary
 from rig.session import PARTITIONS, Session, finish, parsed, said, session, system_options
-from rig.summary import Measures, Summary, median_of, row_of, show, summary
 from rig.systems import Place, pipeline
 
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_loadgen import LoadPlan
 from clipper_topics.manifests import InputSpec
+from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 SHORT = InputSpec(dtype="float32", shape=[4])
 ROUTER_CPU = "router CPU µs a query"
@@ -48,6 +50,8 @@ MEASURES: Measures = {
     "start, s": lambda run: run["start_s"],
 }
 QUICK = {"repeats": 1, "queries": 1_000, "contexts": [1], "partitions": [8], "models": [4], "outstanding": 500}
+FEEDBACKS = 200.0
+"""In each context of the rows that are written: enough for a policy to be sure."""
 RIGHT_RATIO = 0.8
 """Of the answers, at least, from the model that the rows say is right; exp3 asks the others now and then."""
 
@@ -125,7 +129,7 @@ def checked(place: Place, contexts: int) -> dict[str, Any]:
     """Whether decisions follow the rows."""
     if not contexts:
         return {}
-    right = asked_ratio(place.connection, place.catalogue, "m0")
+    right = asked_ratio(place.connection, place.catalogue.predictions, "m0")
     note = {} if right >= RIGHT_RATIO else {"note": f"rows were not used: the better model was asked in {right}"}
     return {"right_ratio": right, **note}
 
@@ -173,6 +177,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=30_000, help="of each load")
     parser.add_argument("--outstanding", type=int, default=5_000, help="queries without an answer")
     return parsed(parser, QUICK)
+
+
+def learned_rows(application: str, right: str, wrong: str, count: int, partitions: int) -> Iterator[Record]:
+    """The rows of contexts `c0`, `c1`, ..., as the load generator names them, for the table's changelog.
+
+    A router that starts cannot tell them from rows that were learned. Each says that one model was always right and
+    the other always wrong, so that decisions show whether the rows are used.
+
+    Args:
+        application: Its name.
+        right: Model that never had a loss.
+        wrong: Model that always had one.
+        count: Number of contexts.
+        partitions: Of the queries.
+    """
+    totals = [_totals(right, 0.0), _totals(wrong, FEEDBACKS)]
+    row = encode_row(SelectionRow(version=ROW_VERSION, offset=0, applied=int(FEEDBACKS), totals=totals))
+    for number in range(count):
+        context = f"c{number}"
+        partition = (murmur2(context.encode()) & 0x7FFFFFFF) % partitions
+        yield partition, encode_key(RowKey(application, context, partition)), row
+
+
+def _totals(model: str, loss: float) -> ModelTotalsRecord:
+    return ModelTotalsRecord(model=model, count=FEEDBACKS, loss=loss, weighted_loss=loss, weighted_count=FEEDBACKS)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rig.flood import last_records
 from rig.metrics import counters
+from rig.predictions import last_records
 from rig.processes import memory_mib_by_process, role, tree
+from rig.results import Target, show
 from rig.session import Session, finish, parsed, said, session, system_options
-from rig.summary import show
 from rig.systems import Place, pipeline, tables_of
-from rig.targets import Target
 
 from clipper_agents.broker.properties import free_port
 from clipper_agents.streaming.rocksdb_options import WRITE_BUFFER_BYTES

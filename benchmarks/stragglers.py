@@ -4,7 +4,7 @@
     python benchmarks/stragglers.py --quick
 
 Clipper's figure 9: ensembles (exp4) of 1 to 16 models, each wrong about 30 % of the rows, each about others. A model
-takes 5 to 15 ms for a batch, and for one batch in fifty up to half a second more (`waiting_models.straggler`, seeded).
+takes 5 to 15 ms for a batch, and for one batch in fifty up to half a second more (`models.straggler`, seeded).
 They wait without a CPU, each in a thread of the router, so that two cores carry sixteen. `blocking`: no deadline, a
 query is answered when all have answered; `deadline`: an objective of 100 ms, then with those that are there.
 
@@ -16,15 +16,13 @@ import argparse
 import asyncio
 from typing import Any
 
-from rig.configurations import application, model, written
-from rig.decided import Decided, decisions, shares
+from models import RIGHT
 from rig.measuring import loaded, rows
+from rig.predictions import DecisionFields, decisions, shares
 from rig.processes import NotServing
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, rotated, said, session, system_options
-from rig.summary import Measures, Summary, median_of, show, summary
-from rig.systems import Place, pipeline
-from rig.targets import Target
-from waiting_models import RIGHT
+from rig.systems import Place, application, model, pipeline, written
 
 from clipper_loadgen import LoadPlan
 
@@ -58,8 +56,7 @@ def declared(sizes: list[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any
     """Two applications for each size, and the models."""
     names = [f"straggler-{number}" for number in range(max(sizes))]
     models = [
-        model(name, "waiting_models:straggler", colocated=True, parameters={"seed": seed})
-        for seed, name in enumerate(names)
+        model(name, "models:straggler", colocated=True, parameters={"seed": seed}) for seed, name in enumerate(names)
     ]
     objectives = {BLOCKING: {}, DEADLINE: {"objective_ms": OBJECTIVE_MS}}
     applications = [
@@ -100,7 +97,7 @@ def plan(name: str, number: int, options: argparse.Namespace) -> LoadPlan:
 def outcome(place: Place, name: str) -> dict[str, Any]:
     """Shares over all queries of the application, those of the warm-up too."""
 
-    def wanted(decided: Decided) -> bool:
+    def wanted(decided: DecisionFields) -> bool:
         return decided.application == name
 
     return shares(asyncio.run(decisions(place, wanted)), RIGHT)

@@ -22,15 +22,26 @@ import argparse
 from typing import Any
 
 from rig.backlog import PARTITIONS
-from rig.competing import competed, warm_up
-from rig.contenders import Contender, contenders
-from rig.environments import RIVALS
+from rig.contenders import RIVALS, Contender, contenders
 from rig.processes import Cpus
+from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, said, session, system_options
-from rig.standing import show_standing, standing, throughput_targets
+from rig.throughput_run import competed, warm_up
 
 OURS_IN_QUICK = ("colocated-json", "separate-msgpack", "cached-90-json", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000
+MEASURES: Measures = {
+    "rows/s": lambda run: run.get("rows_per_s"),
+    "CPU µs a row": lambda run: run.get("system_cpu_us"),
+    "whole run µs": lambda run: run.get("whole_cpu_us"),
+    "router µs": lambda run: run.get("cpu_us", {}).get("router"),
+    "host µs": lambda run: run.get("cpu_us", {}).get("host"),
+    "rows per CPU s": lambda run: run.get("rows_per_cpu_s"),
+    "hit ratio": lambda run: run.get("hit_ratio") if "router" in run.get("cpu_us", {}) else None,
+    "rig CPU": lambda run: run.get("rig_cpu"),
+    "complete": lambda run: float(bool(run.get("complete"))),
+}
+SLOW = ("faust", "quix", "mlserver")
 LEAST_AHEAD = 2.5
 """A backlog has at least so many times the queries that are left out at each end."""
 
@@ -41,9 +52,12 @@ def main() -> None:
     known = contenders(options.msgpack)
     chosen = [known[name] for name in options.systems]
     runs = all_rounds(chosen, options, cpus)
-    summary = standing(runs)
-    show_standing(summary, runs, known)
-    finish(options, runs, summary, throughput_targets(summary), cpus, **stated(cpus, chosen))
+    found = summary(runs, MEASURES)
+    show("median (least to most); a packed record has 16 rows", found, runs)
+    for each in chosen:
+        if each.leaves_out:
+            print(f"{each.name} leaves out: {each.leaves_out}")
+    finish(options, runs, found, targets(found), cpus, **stated(cpus, chosen))
 
 
 def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus) -> list[dict[str, Any]]:
@@ -73,6 +87,52 @@ def stated(cpus: Cpus, chosen: list[Contender]) -> dict[str, Any]:
         "rivals": [line for name in files for line in (RIVALS / name).read_text().split()],
         "leaves_out": {each.name: each.leaves_out for each in chosen if each.leaves_out},
     }
+
+
+def targets(found: Summary) -> list[Target]:
+    """What is expected of the systems of ours, beside the rivals of the same run."""
+    ours = [name for name in found if name.startswith(("colocated", "separate", "cached", "packed"))]
+
+    def ratio(name: str, rival: str, measure: str = "rows/s") -> float | None:
+        value, other = median_of(found, name, measure), median_of(found, rival, measure)
+        return round(value / other, 3) if value is not None and other else None
+
+    def least(rival: str) -> float | None:
+        return min((known for name in ours if (known := ratio(name, rival)) is not None), default=None)
+
+    most, at_least = "<=", ">="
+    return [
+        _target("router CPU, µs a query, JSON, cold cache", median_of(found, "separate-json", "router µs"), most, 20.0),
+        _target(
+            "router CPU, µs a query, msgpack, cold cache", median_of(found, "separate-msgpack", "router µs"), most, 10.0
+        ),
+        _target(
+            "router CPU, µs a row, msgpack, packed by 16", median_of(found, "packed-msgpack", "router µs"), most, 4.0
+        ),
+        _target("host CPU, µs a row, JSON, cold cache", median_of(found, "separate-json", "host µs"), most, 5.0),
+        _target("separate host, JSON: x bare aiokafka", ratio("separate-json", "aiokafka"), at_least, 0.6),
+        _target(
+            "separate host, msgpack: x bare aiokafka", ratio("separate-msgpack", "aiokafka-msgpack"), at_least, 1.0
+        ),
+        _target(
+            "colocated, JSON: rows per CPU second, x Bytewax",
+            ratio("colocated-json", "bytewax", "rows per CPU s"),
+            at_least,
+            1.0,
+        ),
+        _target(
+            "colocated, JSON: CPU a query, x the same router without Faust",
+            ratio("colocated-json", "bare-router-json", "CPU µs a row"),
+            most,
+            1.15,
+        ),
+        *(_target(f"slowest of ours: x {rival}", least(rival), at_least, 5.0) for rival in SLOW),
+        _target("slowest of ours: x faststream", least("faststream"), at_least, 1.5),
+    ]
+
+
+def _target(what: str, value: float | None, sense: Any, bound: float) -> Target:
+    return Target(benchmark="A", what=what, value=value, sense=sense, bound=bound)
 
 
 def arguments() -> argparse.Namespace:

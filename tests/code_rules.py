@@ -129,6 +129,26 @@ def long_test_names(modules: Iterable[Module], longest: int = 80) -> list[str]:
     ]
 
 
+KAFKA_CLIENTS = frozenset({"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"})
+
+
+def built_kafka_clients(modules: Iterable[Module]) -> list[str]:
+    """Calls of aiokafka's client classes, or calls that are handed one of them, by module and line."""
+    return [
+        f"{module.name}:{node.lineno} {name}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        for name in map(_last_name, (node.func, *node.args, *(keyword.value for keyword in node.keywords)))
+        if name in KAFKA_CLIENTS
+    ]
+
+
+def _last_name(node: ast.expr) -> str:
+    """`b` of `a.b` and of `b`; empty for any other expression."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
 # --- one form of each idea ----------------------------------------------------------------------------------------
 def decoders(modules: Iterable[Module]) -> dict[str, set[str]]:
     """Modules that build a decoder of a record, by the record's name.

@@ -1,7 +1,7 @@
 """A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
 
-from clipper_agents.status.deployment_view import Facts
-from clipper_agents.status.traffic_window import Recent
+from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change, Command
@@ -31,9 +31,9 @@ MODELS = (
 )
 
 
-def facts() -> Facts:
+def facts() -> DeploymentView:
     """What the compacted topics say."""
-    found = Facts()
+    found = DeploymentView()
     for model in MODELS:
         found.control(key_of(model), codec.models.encode(model))
     found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
@@ -62,7 +62,9 @@ def facts() -> Facts:
     return found
 
 
-def report(found: Facts, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0) -> None:
+def report(
+    found: DeploymentView, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0
+) -> None:
     """A host says how it is."""
     said = HostReport(
         model=model,
@@ -86,14 +88,14 @@ def row(
     return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
 
-def learn(found: Facts, partition: int, losses: dict[str, tuple[float, float]]) -> None:
+def learn(found: DeploymentView, partition: int, losses: dict[str, tuple[float, float]]) -> None:
     """A router publishes totals."""
     found.totals(*row(partition, losses))
 
 
-def recent() -> Recent:
+def recent() -> TrafficWindow:
     """100 queries of the last ten seconds: 62 by svm, 30 by knn, 5 by rf, 3 defaults; nn was asked about all."""
-    found = Recent()
+    found = TrafficWindow()
     for number in range(100):
         at_s = NOW_S - 10 + number / 10
         ref = "svm:1" if number < 62 else "knn:1" if number < 92 else "rf:2" if number < 97 else None

@@ -6,7 +6,7 @@ from collections import defaultdict
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.dict_store import DictStore
 from clipper_stream.caching.keys import version_digest
-from clipper_stream.query import Application, CandidateModel, DecodedQuery, OutputPiece, Router, TrialModel
+from clipper_stream.query import Application, CandidateModel, DecodedQuery, Failure, OutputPiece, Router, TrialModel
 from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
@@ -66,6 +66,6 @@ def make_router(*applications, budget_bytes=1_000_000):
 def outputs_of(request, model, failed=None, rows=None):
     """The answer of a host to rows of a request, all of them unless told."""
     first, last = rows or (0, len(request.rows))
-    failed = failed or {}
+    failed = {row: Failure(*why) for row, why in (failed or {}).items()}
     outputs = [None if row in failed else model(float(request.rows[row][0])) for row in range(first, last)]
     return OutputPiece(request.frame, first, outputs, failed)

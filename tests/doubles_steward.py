@@ -2,18 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from clipper_agents.control.state import read_manifests
-from clipper_agents.rollout.comparison_spec import Control
-from clipper_agents.rollout.control_changes import ControlChanges
-from clipper_agents.rollout.decisions import Decision, Stale
+from clipper_agents.control.state import ControlState, read_manifests
+from clipper_agents.rollout.decisions import ControlChanges, StaleDecision
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
@@ -31,18 +27,22 @@ def control_record(key, value, at_ms=0):
     return SimpleNamespace(key=key, value=value, headers=(), timestamp=at_ms, offset=0)
 
 
+def control_records(manifest, revision, *, noted=True):
+    """A manifest as this revision of its application, and its change."""
+    after = msgspec.structs.replace(manifest, revision=revision)
+    change = Change(
+        application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
+    )
+    yield control_record(application_key(after.name), codec.applications.encode(after), revision * 1000 + 7)
+    if noted:
+        yield control_record(change_key(after.name, revision), codec.changes.encode(change))
+
+
 def control_of(*manifests, noted=True):
     """The control topic after these manifests of one application, revisions from 1 on, a second apart."""
-    control = Control()
+    control = ControlState(notes=("change", "drift"), saved_rows=False)
     for revision, manifest in enumerate(manifests, 1):
-        after = msgspec.structs.replace(manifest, revision=revision)
-        change = Change(
-            application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
-        )
-        records = [control_record(application_key(after.name), codec.applications.encode(after), revision * 1000 + 7)]
-        if noted:
-            records.append(control_record(change_key(after.name, revision), codec.changes.encode(change)))
-        control.take(records)
+        control.take(control_records(manifest, revision, noted=noted))
     return control
 
 
@@ -120,6 +120,26 @@ async def writing(kafka, catalogue):
         await producer.stop()
 
 
+def _other_trials(before, decision):
+    return [one for one in before.trials if one.model != decision.model]
+
+
+def _stepped(before, decision):
+    step = Trial(model=decision.model, stage="canary", share=decision.share, automatic=True)
+    return {"trials": [step if one.model == decision.model else one for one in before.trials]}
+
+
+CHANGES = {
+    "step": _stepped,
+    "promote": lambda before, one: {
+        "models": [*before.models, one.model],
+        "trials": _other_trials(before, one),
+    },
+    "abort": lambda before, one: {"trials": _other_trials(before, one)},
+    "retire": lambda before, one: {"models": [ref for ref in before.models if ref != one.model]},
+}
+
+
 class PublishedChanges:
     """Makes changes as manifests with the next revision, each with its record.
 
@@ -136,43 +156,18 @@ class PublishedChanges:
     async def create(self, manifest: ApplicationManifest) -> None:
         await self._publish("create", None, manifest, "", {}, None)
 
-    async def step(self, application, model, share, *, why, numbers, revision):
-        def canary(before):
-            step = Trial(model=model, stage="canary", share=share, automatic=True)
-            return {"trials": [step if one.model == model else one for one in before.trials]}
-
-        await self._change("step", application, model, why, numbers, revision, canary)
-
-    async def promote(self, application, model, *, why, numbers, revision):
-        def promoted(before):
-            trials = [one for one in before.trials if one.model != model]
-            return {"models": [*before.models, model], "trials": trials}
-
-        await self._change("promote", application, model, why, numbers, revision, promoted)
-
-    async def abort(self, application, model, *, why, numbers, revision):
-        def aborted(before):
-            return {"trials": [one for one in before.trials if one.model != model]}
-
-        await self._change("abort", application, model, why, numbers, revision, aborted)
-
-    async def retire(self, application, model, *, why, numbers, revision):
-        def retired(before):
-            return {"models": [ref for ref in before.models if ref != model]}
-
-        await self._change("retire", application, model, why, numbers, revision, retired)
+    async def apply(self, decision):
+        before = (await read_manifests(self._kafka, self._catalogue)).applications[decision.application]
+        if before.revision != decision.revision:
+            raise StaleDecision(f"revision {decision.revision} of {before.name}: it has {before.revision} now")
+        changed = CHANGES[decision.command](before, decision)
+        after = msgspec.structs.replace(before, revision=decision.revision + 1, **changed)
+        await self._publish(decision.command, before, after, decision.why, decision.numbers, decision.model)
 
     async def note_drift(self, event):
         news = await ControlChanges(self._kafka, self._catalogue).note_drift(event)
         self.noted += [event] if news else []
         return news
-
-    async def _change(self, command, application, model, why, numbers, revision, change):
-        before = (await read_manifests(self._kafka, self._catalogue)).applications[application]
-        if before.revision != revision:
-            raise Stale(f"revision {revision} of {application}: it has {before.revision} now")
-        after = msgspec.structs.replace(before, revision=revision + 1, **change(before))
-        await self._publish(command, before, after, why, numbers, model)
 
     async def _publish(self, command, before, after, why, numbers, model):
         record = Change(
@@ -204,42 +199,6 @@ async def _producer(kafka):
         yield producer
     finally:
         await producer.stop()
-
-
-class RecordedChanges:
-    """Takes note of what it is asked for.
-
-    Attributes:
-        asked: Every decision, in order.
-    """
-
-    def __init__(self):
-        self.asked: list[Decision] = []
-
-    async def step(self, application, model, share, *, why, numbers, revision):
-        self._note("step", application, model, why, numbers, revision, share)
-
-    async def promote(self, application, model, *, why, numbers, revision):
-        self._note("promote", application, model, why, numbers, revision)
-
-    async def abort(self, application, model, *, why, numbers, revision):
-        self._note("abort", application, model, why, numbers, revision)
-
-    async def retire(self, application, model, *, why, numbers, revision):
-        self._note("retire", application, model, why, numbers, revision)
-
-    def _note(self, command, application, model, why, numbers: Mapping[str, Any], revision, share=None):
-        self.asked.append(
-            Decision(
-                command=command,
-                application=application,
-                model=model,
-                revision=revision,
-                share=share,
-                why=why,
-                numbers=numbers,
-            )
-        )
 
 
 async def until(what, holds, within_s=60.0):

@@ -20,6 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 
+from clipper_loadgen import Dataset
+
 SVM_FEATURES, REGRESSION_FEATURES = 1_000, 500
 NOISE, COPIES = 0.2, 4
 
@@ -77,3 +79,29 @@ DIGIT_MODELS: Mapping[str, Callable[[], Any]] = {
 def plain_linear_svm() -> Fitted:
     """On the 64 numbers themselves: a call costs as much as some hundred rows."""
     return _fitted(LinearSVC(max_iter=50, random_state=0), images())
+
+
+STEP = 1 / 16
+"""Between two shades of grey."""
+
+
+class Digits:
+    """One of them.
+
+    Args:
+        kind: A name in `DIGIT_MODELS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._model = DIGIT_MODELS[kind]()
+
+    def predict_batch(self, rows: NDArray[np.float32]) -> Any:
+        return self._model.predict_batch(rows)
+
+
+def noisy_digits(count: int, seed: int) -> Dataset:
+    """Pictures, every pixel one shade lighter, one darker or as it was, and their labels; practically none twice."""
+    pixels, labels = images()
+    rng = np.random.default_rng([seed, 9])
+    chosen = rng.integers(0, len(pixels), count)
+    return Dataset(np.clip(pixels[chosen] + STEP * rng.integers(-1, 2, (count, pixels.shape[1])), 0, 1), labels[chosen])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from rig.targets import Target
+from rig.results import Target
 from rig.worlds import ADVERSARY_MODELS, BAD, GOOD, LATE, MODELS, Floats
 
 Measured = Mapping[tuple[str, str], Floats]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from clipper_loadgen.answers import decode_answer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -146,24 +145,3 @@ def _send(
         producer.produce(topic, value, key, partition, headers=headers)
         progress.sent += 1
     return False
-
-
-def default_ratio_of_last(connection: KafkaConnection, topic: str, count: int = 1_000) -> float:
-    """Share of defaults among the last answers of partition 0: what was counted is to be predictions."""
-    records = last_records(connection, topic, count)
-    answers = [decode_answer(record.value(), record.headers() or ()) for record in records]
-    return sum(answer is None or answer.default for answer in answers) / max(1, len(records))
-
-
-def last_records(connection: KafkaConnection, topic: str, count: int = 1_000) -> list[Message]:
-    """The last records of partition 0, so many if there are."""
-    consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
-    try:
-        first, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10.0)
-        consumer.assign([TopicPartition(topic, 0, max(first, end - count))])
-        wanted = min(count, end - first)
-        records = consumer.consume(wanted, timeout=10.0)
-    finally:
-        consumer.close()
-    assert len(records) == wanted, f"{len(records)} of {wanted} records could be read"
-    return records

@@ -5,9 +5,10 @@ from collections import Counter
 from typing import Any
 
 import uvloop
-from rig.conditions import load_average
 from rig.processes import cpu_s_by_process
-from rig.systems import Place
+from rig.results import load_average
+from rig.session import Session
+from rig.systems import SYSTEMS, Place
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_loadgen.datasets import random_dataset
@@ -83,3 +84,19 @@ class Usage:
 
     def _of_broker(self) -> float:
         return sum(cpu_s_by_process([self._broker]).values())
+
+
+OUTSTANDING = 4
+"""Few queries outstanding make many requests of them."""
+
+
+def warm_broker(here: Session, queries: int) -> None:
+    """Queries through an echo, of which nothing is kept."""
+    if not queries:
+        return
+    place = here.place("warm")
+    plan = LoadPlan(
+        "digits", mode="saturation", queries=queries, outstanding=OUTSTANDING, dataset=rows(queries, seed=99)
+    )
+    with SYSTEMS["echo"](place) as roots:
+        loaded(plan, place, roots, here.broker)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from column_fold import fold_columns
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
-from clipper_stream.evaluation.log.column_fold import fold_columns
 from clipper_stream.evaluation.log.parquet import read_chunks
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection

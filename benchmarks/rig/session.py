@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rig.conditions import conditions
 from rig.processes import Cpus, on_cpus
+from rig.results import Target, conditions, show_targets
 from rig.systems import Place
-from rig.targets import Target, show_targets
 
 from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue

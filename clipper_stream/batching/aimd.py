@@ -1,37 +1,29 @@
 """Additive increase, multiplicative decrease of the batch limit (Clipper, section 4.3.1), aimed at the 99th percentile.
 
+`Aimd` is the rule of the paper. Three limits wrap it, as in Netflix's concurrency-limits:
+`RelaxedTarget(TailLatency(FastGrowth(Aimd)))`.
+
 Rules of this file. A batch is *full* when it has at least as many rows as the limit, else *thin*; *late* when it took
 the target or longer. A *round* is some full batches in a row under one limit, none of them late.
 
-| what happens                                         | the limit becomes                          |
-|------------------------------------------------------|--------------------------------------------|
-| a full batch is late                                 | floor(0.9 limit)                           |
-| a thin batch is late, and so was the batch before    | floor(0.9 limit)                           |
-| a round's slowest batch is below the ceiling         | limit + limit/30, by at least 1 row        |
-| the same, and the limit is being probed              | limit * ceiling / slowest, at most 2 limit |
-| anything else                                        | unchanged                                  |
-
-- A limit is probed from its start to its first late batch, and again from a round below half the ceiling on. So many
-  times the rows take at most so many times as long, so that growth in proportion does not overshoot.
+- Only full batches raise the limit, because only they show that so many rows are fast: no running away when idle.
 - The ceiling is a share of the target, learned so that 1 full batch in 200 is late: each one in time raises it a
   little, a late one lowers it 199 times as much. A model whose latency varies by 2 % works close to the target, one
   whose latency varies by 30 % far from it; both keep their 99th percentile.
-- Only full batches raise the limit, because only they show that so many rows are fast: no running away when idle.
-- Eight late batches of at most four rows, before the limit has left these sizes, say that no size keeps the target:
-  rows are slow, or the host's processor is busy with others. Shrinking does not help then, it only makes every row pay
-  a whole call. So twice what they took is the target in force, for `RELAXED_ROUNDS` rounds or until a round keeps it.
 - A late thin batch alone is a pause of the host (garbage collection, scheduling), not a limit that is too high. Two in
   a row are a model that has become slower, and each further one takes 10 % off the limit, never more.
 
 The reasons, and what was tried besides: docs/explanation/batching.md.
 """
 
-from clipper_stream.batching.bounds import checked_rows, checked_target
+from collections.abc import Callable
+
+from clipper_stream.batching.limit import checked_rows, checked_target
 
 ROUND_BATCHES = 8
 """The slowest of 8 is about the 90th percentile: growth is judged by slow batches, not by a lucky one."""
 PROBE_BATCHES = 2
-"""A round before the first late batch: the way up is short, and one late batch ends it."""
+"""A round while growth is fast: the way up is short, and one late batch ends it."""
 STEP_SHARE = 30
 """A step is a thirtieth of the limit, a third of a back-off: three good rounds win a late batch back."""
 LATE_RATIO = 0.005
@@ -51,7 +43,156 @@ PAUSE_RATIO = 2.0
 
 
 class Aimd:
-    """Grows in steps while full batches are fast, falls by 10 % when one misses the target.
+    """A step up after a batch in time, 10 % down after a late one.
+
+    Args:
+        target_s: Latency in seconds that a batch should stay below, above 0.
+        max_rows: The limit never exceeds it, at least 1.
+        start_rows: The limit before the first batch, in [1, max_rows].
+
+    Attributes:
+        target_s: As given; whoever wraps this limit may change it.
+        rows: The limit: the largest batch to send now, in [1, max_rows].
+
+    Raises:
+        InvalidSetting: an argument lies outside its bound.
+
+    >>> limit = Aimd(target_s=0.02, max_rows=100, start_rows=60)
+    >>> limit.observe(rows=60, latency_s=0.012)
+    >>> limit.rows
+    62
+    >>> limit.observe(rows=62, latency_s=0.021)
+    >>> limit.rows
+    55
+
+    Source: Crankshaw et al., Clipper, NSDI 2017, section 4.3.1: the batch size is increased by a fixed amount until the
+    latency exceeds the objective, then reduced by 10 %. The amount here is a share of the limit, at least one row.
+    """
+
+    __slots__ = ("_max_rows", "rows", "target_s")
+
+    def __init__(self, target_s: float, max_rows: int, start_rows: int = 1) -> None:
+        self.target_s = checked_target(target_s)
+        self._max_rows = checked_rows("max_rows", max_rows)
+        self.rows = checked_rows("start_rows", start_rows, most=max_rows)
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn from one batch of `rows` rows that took `latency_s` seconds."""
+        if latency_s >= self.target_s:
+            # in whole numbers: 0.9 is no binary fraction
+            self.rows = min(self.rows, max(1, max(rows, self.rows) * 9 // 10))
+        elif rows >= self.rows:
+            self.grow(self.rows // STEP_SHARE)
+
+    def grow(self, by_rows: int) -> None:
+        """Raise the limit by so many rows, at least one and at most to `max_rows`."""
+        self.rows = min(self._max_rows, self.rows + max(1, by_rows))
+
+
+class FastGrowth:
+    """Grows in proportion to what is left of the target, at most twofold, until a batch is late.
+
+    So many times the rows take at most so many times as long, so that growth in proportion does not overshoot.
+
+    Attributes:
+        limit: The limit that takes steps when growth is not fast.
+        active: Whether growth is fast; true at the start.
+
+    Source: slow start of TCP, Jacobson, Congestion avoidance and control, SIGCOMM 1988.
+    """
+
+    __slots__ = ("active", "limit")
+
+    def __init__(self, limit: Aimd) -> None:
+        self.limit = limit
+        self.active = True
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn from one batch."""
+        limit, target_s = self.limit, self.limit.target_s
+        if latency_s >= target_s:
+            self.active = False
+        elif latency_s < target_s / 2:
+            self.active = True
+            limit.grow(limit.rows)
+            return
+        elif self.active:
+            limit.grow(max(limit.rows // STEP_SHARE, int(limit.rows * (target_s / latency_s - 1))))
+            return
+        limit.observe(rows, latency_s)
+
+
+class TailLatency:
+    """Keeps the 99th percentile of batch latencies below the target.
+
+    Late batches reach the inner limit one by one, batches in time as rounds: the slowest of a round stands for it, and
+    is held against the ceiling. A round between ceiling and target changes nothing.
+
+    Args:
+        limit: The inner limit.
+        target_s: Latency in seconds that 99 of 100 batches should stay below.
+        round_ended: Called with the slowest latency of a round before it is judged.
+
+    Attributes:
+        target_s: As given; whoever wraps this limit may change it.
+        ceiling_ratio: The share of the target above which the limit does not grow, as learned.
+
+    Source: Robbins and Monro, A Stochastic Approximation Method, Annals of Mathematical Statistics 22 (1951): the
+    ceiling is a quantile tracker.
+    """
+
+    __slots__ = ("_growth", "_in_time", "_late_before", "_round_ended", "_slowest_s", "ceiling_ratio", "target_s")
+
+    def __init__(self, limit: FastGrowth, target_s: float, round_ended: Callable[[float], None]) -> None:
+        self._growth, self.target_s, self._round_ended = limit, target_s, round_ended
+        self.ceiling_ratio = FIRST_CEILING
+        self._late_before = False
+        self._in_time, self._slowest_s = 0, 0.0
+
+    @property
+    def rows(self) -> int:
+        """The largest batch to send now."""
+        return self._growth.limit.rows
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn from one batch."""
+        full, late = rows >= self.rows, latency_s >= self.target_s
+        if late and (full or self._late_before):
+            lone = full and not self._late_before
+            if lone and not self._growth.active and latency_s < PAUSE_RATIO * self.target_s:
+                self._move_ceiling(-CEILING_STEP * (1 - LATE_RATIO))
+            self._growth.limit.target_s = self.target_s
+            self._growth.observe(rows, latency_s)
+            self._begin_round()
+        elif full and not late:
+            self._move_ceiling(CEILING_STEP * LATE_RATIO)
+            self._in_time += 1
+            self._slowest_s = max(self._slowest_s, latency_s)
+            if self._in_time >= (PROBE_BATCHES if self._growth.active else ROUND_BATCHES):
+                self._judge_round()
+        self._late_before = late
+
+    def _judge_round(self) -> None:
+        self._round_ended(self._slowest_s)
+        ceiling_s = self._growth.limit.target_s = self.ceiling_ratio * self.target_s
+        if self._slowest_s < ceiling_s:
+            self._growth.observe(self.rows, self._slowest_s)
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._in_time, self._slowest_s = 0, 0.0
+
+    def _move_ceiling(self, by_ratio: float) -> None:
+        self.ceiling_ratio = min(HIGHEST_CEILING, max(LOWEST_CEILING, self.ceiling_ratio + by_ratio))
+
+
+class RelaxedTarget:
+    """The limit `aimd` of a model's manifest: the rule of the paper with everything that is added to it.
+
+    Eight late batches of at most four rows, before the limit has left these sizes, say that no size keeps the target:
+    rows are slow, or the host's processor is busy with others. Shrinking does not help then, it only makes every row
+    pay a whole call. So twice what they took is the target in force, for `RELAXED_ROUNDS` rounds or until a round
+    keeps the one that was asked for.
 
     Args:
         target_s: Latency in seconds that 99 of 100 batches should stay below, above 0.
@@ -61,7 +202,7 @@ class Aimd:
     Raises:
         InvalidSetting: an argument lies outside its bound.
 
-    >>> limit = Aimd(target_s=0.02, max_rows=100, start_rows=60)
+    >>> limit = RelaxedTarget(target_s=0.02, max_rows=100, start_rows=60)
     >>> for _ in range(PROBE_BATCHES):
     ...     limit.observe(rows=60, latency_s=0.012)
     >>> limit.rows
@@ -74,51 +215,31 @@ class Aimd:
     >>> limit.rows
     74
 
-    Source: Crankshaw et al., Clipper, NSDI 2017, section 4.3.1: the batch size is increased by a fixed amount until the
-    latency exceeds the objective, then reduced by 10 %. The ceiling is a quantile tracker after Robbins and Monro, A
-    Stochastic Approximation Method, Annals of Mathematical Statistics 22 (1951).
+    Source: as the module.
     """
 
-    __slots__ = (
-        "_asked_s",
-        "_ceiling_ratio",
-        "_few_late",
-        "_few_s",
-        "_in_time",
-        "_late_before",
-        "_max_rows",
-        "_probing",
-        "_relaxed_rounds",
-        "_rows",
-        "_slowest_s",
-        "_target_s",
-    )
+    __slots__ = ("_asked_s", "_few_late", "_few_s", "_growth", "_relaxed_rounds", "_tail")
 
     def __init__(self, target_s: float, max_rows: int, start_rows: int = 1) -> None:
-        self._asked_s = self._target_s = checked_target(target_s)
-        self._max_rows = checked_rows("max_rows", max_rows)
-        self._rows = checked_rows("start_rows", start_rows, most=max_rows)
-        self._ceiling_ratio = FIRST_CEILING
-        self._probing = True
-        self._late_before = False
-        self._in_time = 0
-        self._slowest_s = 0.0
+        self._growth = FastGrowth(Aimd(target_s, max_rows, start_rows))
+        self._tail = TailLatency(self._growth, target_s, self._maybe_tighten)
+        self._asked_s = target_s
         self._few_late, self._few_s, self._relaxed_rounds = 0, 0.0, 0
 
     @property
     def target_s(self) -> float:
         """The target in force: the one asked for, or a longer one while even a few rows miss that."""
-        return self._target_s
+        return self._tail.target_s
 
     @property
     def rows(self) -> int:
         """The largest batch to send now, in [1, max_rows]."""
-        return self._rows
+        return self._tail.rows
 
     @property
     def ceiling_ratio(self) -> float:
         """The share of the target above which the limit does not grow, as learned."""
-        return self._ceiling_ratio
+        return self._tail.ceiling_ratio
 
     def observe(self, rows: int, latency_s: float) -> None:
         """Learn from one batch.
@@ -129,71 +250,27 @@ class Aimd:
         """
         if not latency_s >= 0.0:
             return  # no latency: a clock was set back
-        full = rows >= self._rows
-        late = latency_s >= self._target_s
-        if late and full and self._rows <= FEW_ROWS:
-            self._few_late_by(rows, latency_s)
-        elif late and (full or self._late_before):
-            self._back_off(rows, latency_s)
-        elif full and not late:
-            self._in_time_by(latency_s)
-        self._late_before = late
+        before, full, late = self.rows, rows >= self.rows, latency_s >= self.target_s
+        if full and not late and before > FEW_ROWS:
+            self._few_late, self._few_s = 0, 0.0
+        self._tail.observe(rows, latency_s)
+        if full and late and before <= FEW_ROWS:
+            self._count_few_late(latency_s)
 
-    def _few_late_by(self, rows: int, latency_s: float) -> None:
-        """A few rows are late: after eight times of that, the target is one that can be kept."""
-        self._back_off(rows, latency_s)
+    def _count_few_late(self, latency_s: float) -> None:
+        """Relax the target after eight late batches of a few rows, to one that can be kept."""
         self._few_late += 1
         self._few_s += latency_s
         if self._few_late == ROUND_BATCHES:
-            self._target_s = RELAXED_RATIO * self._few_s / ROUND_BATCHES
+            self._tail.target_s = RELAXED_RATIO * self._few_s / ROUND_BATCHES
             self._relaxed_rounds = RELAXED_ROUNDS
-            self._probing = True
+            self._growth.active = True
             self._few_late, self._few_s = 0, 0.0
 
-    def _maybe_tighten(self) -> None:
-        """At the end of a round: the target that was asked for is in force again when it is kept, or after a while."""
+    def _maybe_tighten(self, slowest_s: float) -> None:
+        """At the end of a round: return to the target that was asked for when it is kept, or after a while."""
+        if not self._relaxed_rounds:
+            return
         self._relaxed_rounds -= 1
-        if self._slowest_s < FIRST_CEILING * self._asked_s or self._relaxed_rounds == 0:
-            self._target_s, self._relaxed_rounds = self._asked_s, 0
-
-    def _back_off(self, rows: int, latency_s: float) -> None:
-        lone = rows >= self._rows and not self._late_before
-        if lone and not self._probing and latency_s < PAUSE_RATIO * self._target_s:
-            self._move_ceiling(-CEILING_STEP * (1 - LATE_RATIO))
-        # in whole numbers: 0.9 is no binary fraction
-        self._rows = min(self._rows, max(1, max(rows, self._rows) * 9 // 10))
-        self._probing = False
-        self._begin_round()
-
-    def _in_time_by(self, latency_s: float) -> None:
-        self._move_ceiling(CEILING_STEP * LATE_RATIO)
-        if self._rows > FEW_ROWS:
-            self._few_late, self._few_s = 0, 0.0
-        self._in_time += 1
-        self._slowest_s = max(self._slowest_s, latency_s)
-        if self._in_time >= (PROBE_BATCHES if self._probing else ROUND_BATCHES):
-            self._end_round()
-
-    def _end_round(self) -> None:
-        if self._relaxed_rounds:
-            self._maybe_tighten()
-        ceiling_s = self._ceiling_ratio * self._target_s
-        self._probing = self._probing or self._slowest_s < ceiling_s / 2
-        if self._slowest_s < ceiling_s:
-            self._rows = min(self._max_rows, self._rows + max(1, self._growth(ceiling_s)))
-        self._begin_round()
-
-    def _growth(self, ceiling_s: float) -> int:
-        step = self._rows // STEP_SHARE
-        if not self._probing:
-            return step
-        if self._slowest_s < ceiling_s / 2:
-            return self._rows
-        return max(step, int(self._rows * (ceiling_s / self._slowest_s - 1)))
-
-    def _begin_round(self) -> None:
-        self._in_time = 0
-        self._slowest_s = 0.0
-
-    def _move_ceiling(self, by_ratio: float) -> None:
-        self._ceiling_ratio = min(HIGHEST_CEILING, max(LOWEST_CEILING, self._ceiling_ratio + by_ratio))
+        if slowest_s < FIRST_CEILING * self._asked_s or self._relaxed_rounds == 0:
+            self._tail.target_s, self._relaxed_rounds = self._asked_s, 0

@@ -1,14 +1,9 @@
-"""What a batch limit is, and every limit by its name."""
+"""What a batch limit is, the limit that never changes, and the bounds of the settings that all limits share."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import math
 from typing import Protocol
 
-from clipper_stream.batching.aimd import Aimd
-from clipper_stream.batching.bounds import checked_rows, checked_target
-from clipper_stream.batching.fixed import Fixed
-from clipper_stream.batching.quantile import QuantileRegression
-from clipper_stream.errors import UnknownName
+from clipper_stream.errors import InvalidSetting
 
 
 class BatchLimit(Protocol):
@@ -34,31 +29,61 @@ class BatchLimit(Protocol):
         ...
 
 
-LIMITS: Mapping[str, Callable[[float, int], BatchLimit]] = MappingProxyType(
-    {
-        "aimd": Aimd,
-        "fixed": lambda _target_s, max_rows: Fixed(max_rows),
-        "quantile": QuantileRegression,
-    }
-)
-"""Every limit by the name that a model's manifest gives; each made from `(target_s, max_rows)`."""
-
-
-def make_limit(kind: str, target_s: float, max_rows: int) -> BatchLimit:
-    """A new limit of this kind.
+class Fixed:
+    """Always the same limit, for models whose best batch is known or whose latency does not depend on it.
 
     Args:
-        kind: A name in `LIMITS`.
-        target_s: Latency in seconds that a batch should stay below, above 0; `fixed` does not look at it.
-        max_rows: The limit never exceeds it, at least 1; the limit itself for `fixed`.
+        rows: The limit, at least 1.
 
     Raises:
-        UnknownName: no limit has this name.
-        InvalidSetting: a number lies outside its bound.
+        InvalidSetting: the limit is below 1.
 
-    >>> make_limit("fixed", target_s=0.02, max_rows=32).rows
-    32
+    >>> limit = Fixed(64)
+    >>> limit.observe(rows=64, latency_s=10.0)
+    >>> limit.rows
+    64
+
+    Source: Clipper, section 6, compares with hand-tuned static batches.
     """
-    if kind not in LIMITS:
-        raise UnknownName(f"no batch limit is called {kind!r}: use one of {', '.join(sorted(LIMITS))}")
-    return LIMITS[kind](checked_target(target_s), checked_rows("max_rows", max_rows))
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: int) -> None:
+        self._rows = checked_rows("rows", rows)
+
+    @property
+    def rows(self) -> int:
+        """The largest batch to send."""
+        return self._rows
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn nothing."""
+
+
+def checked_rows(setting: str, rows: int, most: int | None = None) -> int:
+    """Return the number of rows when it lies in its bounds.
+
+    Args:
+        setting: Name of the setting, for the message.
+        rows: A number of rows, at least 1.
+        most: The largest number allowed; None: any.
+
+    Raises:
+        InvalidSetting: the number lies outside.
+    """
+    if rows < 1:
+        raise InvalidSetting(f"{setting} is {rows}, a batch has at least 1 row: set it to 1 or more")
+    if most is not None and rows > most:
+        raise InvalidSetting(f"{setting} is {rows}, above max_rows = {most}: lower it or raise max_rows")
+    return rows
+
+
+def checked_target(target_s: float) -> float:
+    """Return the target latency in seconds when it is finite and positive.
+
+    Raises:
+        InvalidSetting: it is not.
+    """
+    if not 0.0 < target_s < math.inf:
+        raise InvalidSetting(f"target_s is {target_s}, a latency in seconds is finite and above 0: set it to e.g. 0.02")
+    return target_s

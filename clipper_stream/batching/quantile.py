@@ -10,16 +10,18 @@ Rules of this file:
   alone is a pause of the host, as in `aimd`, and is not.
 - Growth follows batches really sent: by at most a quarter past the batch, however far the line reaches; while
   exploring by what AIMD allows, at most twice the batch.
+- The line is a quantile regression with one regressor. For a given slope the best intercept is a quantile of the
+  residuals, and what is left is a convex function of the slope alone: a search in one dimension, no linear program.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.batching.aimd import Aimd
-from clipper_stream.batching.bounds import checked_rows, checked_target
-from clipper_stream.batching.latency_line import fit_line
+from clipper_stream.batching.aimd import RelaxedTarget
+from clipper_stream.batching.limit import checked_rows, checked_target
 
 LEVEL = 0.99
 """One batch in a hundred may miss the target, as in the paper."""
@@ -33,6 +35,8 @@ FORGET_BATCHES = 512
 """Batches after which a latency above the limit is tried again: some seconds, a few late batches each time at most."""
 OCTAVE_BATCHES = 64
 """Batches remembered of each octave of sizes."""
+_CANDIDATES = 17
+_ROUNDS = 7  # each round narrows the slope to an eighth: 8^-7 of the first interval is below the noise of any clock
 
 
 class QuantileRegression:
@@ -61,7 +65,7 @@ class QuantileRegression:
     def __init__(self, target_s: float, max_rows: int) -> None:
         self._target_s = checked_target(target_s)
         self._max_rows = checked_rows("max_rows", max_rows)
-        self._explorer = Aimd(target_s, max_rows)
+        self._explorer = RelaxedTarget(target_s, max_rows)
         self._rows = self._explorer.rows
         self._late_before = False
         self._line_rows: int | None = None
@@ -112,7 +116,7 @@ class QuantileRegression:
         self._unfitted = 0
         before, self._line_rows = self._line_rows, self._fitted_rows()
         if before is not None and self._line_rows is None:
-            self._explorer = Aimd(self._target_s, self._max_rows, start_rows=self._rows)
+            self._explorer = RelaxedTarget(self._target_s, self._max_rows, start_rows=self._rows)
 
     def _fitted_rows(self) -> int | None:
         rows, latency_s = self._recent.arrays(self._rows)
@@ -148,3 +152,56 @@ class _RecentBatches:
         old = self._number <= self._added - FORGET_BATCHES
         known = (self._rows > 0) & ~(old & (self._rows > limit_rows))
         return self._rows[known], self._latency_s[known]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyLine:
+    """Latency as `per_row_s * rows + fixed_s`.
+
+    >>> LatencyLine(per_row_s=0.0001, fixed_s=0.002).rows_within(0.02, max_rows=4096)
+    180
+    """
+
+    per_row_s: float
+    fixed_s: float
+
+    def rows_within(self, target_s: float, max_rows: int) -> int | None:
+        """The most rows whose latency on the line is at most the target; None when not even one row's is."""
+        if self.per_row_s + self.fixed_s > target_s:
+            return None
+        spare_s = target_s - self.fixed_s
+        return max_rows if spare_s >= max_rows * self.per_row_s else max(1, int(spare_s / self.per_row_s))
+
+
+def fit_line(rows: NDArray[np.float64], latency_s: NDArray[np.float64], level: float) -> LatencyLine:
+    """The line that minimises the pinball loss, among those with slope and intercept of at least 0.
+
+    Args:
+        rows: Sizes of the batches, shape [n], each at least 1, n at least 1.
+        latency_s: Their latencies in seconds, shape [n].
+        level: The quantile, in (0, 1); 0.99 leaves one batch in a hundred above the line.
+
+    >>> line = fit_line(np.array([1.0, 2.0, 4.0]), np.array([0.003, 0.004, 0.006]), level=0.99)
+    >>> round(line.per_row_s, 5), round(line.fixed_s, 5)
+    (0.001, 0.002)
+
+    Source: Koenker and Bassett, Regression Quantiles, Econometrica 46 (1978); Clipper, section 4.3.1.
+    """
+    low, high = 0.0, float(np.max(latency_s / rows))  # steeper lines lie above every point already
+    rank = math.ceil(level * len(rows)) - 1
+    for _ in range(_ROUNDS):
+        slopes = np.linspace(low, high, _CANDIDATES)
+        intercepts, losses = _profile(slopes, rows, latency_s, level, rank)
+        best = int(np.argmin(losses))
+        low, high = float(slopes[max(0, best - 1)]), float(slopes[min(_CANDIDATES - 1, best + 1)])
+    return LatencyLine(per_row_s=float(slopes[best]), fixed_s=float(intercepts[best]))
+
+
+def _profile(
+    slopes: NDArray[np.float64], rows: NDArray[np.float64], latency_s: NDArray[np.float64], level: float, rank: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Best intercept of each slope, and the pinball loss with it; both of shape [slopes]."""
+    residuals = latency_s - slopes[:, None] * rows
+    intercepts = np.maximum(0.0, np.partition(residuals, rank, axis=1)[:, rank])
+    above = residuals - intercepts[:, None]
+    return intercepts, np.maximum(level * above, (level - 1.0) * above).sum(axis=1)

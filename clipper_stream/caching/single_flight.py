@@ -1,21 +1,20 @@
 """Identical rows in flight: asked once, answered to everybody who waits.
 
 Rules of this file:
-- Who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up.
-- Waiters of a key are a dict, for its order and its lookup: one query may have a hundred thousand identical rows.
-- Who stops waiting leaves. A key that nobody waits for is forgotten, so that a request lost on the way delays no later
-  query, and memory is bounded by the queries that wait.
+- The caller who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up:
+  memory is bounded by the rows that wait.
+- A waiter joins a key at most once before the key is resolved: nothing here compares waiters.
 """
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-W = TypeVar("W", bound=Hashable)
+W = TypeVar("W")
 
 
 class SingleFlight(Generic[K, W]):
-    """Who waits for which key. Waiters are unique within a key, for example (query id, row).
+    """The waiters of each key, for example (query, slot).
 
     >>> flight = SingleFlight[bytes, str]()
     >>> flight.join(b"row", "first"), flight.join(b"row", "second")
@@ -26,44 +25,33 @@ class SingleFlight(Generic[K, W]):
     ['first', 'second']
     >>> flight.resolve(b"row")
     []
+
+    Source: the Go package golang.org/x/sync/singleflight.
     """
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[K, dict[W, None]] = {}
+        self._waiting: dict[K, list[W]] = {}
 
     def __len__(self) -> int:
         """Keys in flight."""
         return len(self._waiting)
 
-    def __contains__(self, key: K) -> bool:
-        """Whether somebody waits for the key."""
-        return key in self._waiting
-
     def join(self, key: K, waiter: W) -> bool:
-        """Wait for the key; True when nobody did before: ask for it now."""
+        """Wait for the key; True when nobody did before: the caller asks for it now."""
         waiters = self._waiting.get(key)
         if waiters is None:
-            self._waiting[key] = {waiter: None}
+            self._waiting[key] = [waiter]
             return True
-        waiters[waiter] = None
+        waiters.append(waiter)
         return False
 
     def first(self, key: K) -> W | None:
-        """Who of those that wait joined first; None when nobody waits."""
+        """The waiter that joined first; None when nobody waits."""
         waiters = self._waiting.get(key)
-        return next(iter(waiters)) if waiters else None
-
-    def leave(self, key: K, waiter: W) -> None:
-        """Wait no longer, for example at the query's deadline. No error when the waiter does not wait."""
-        waiters = self._waiting.get(key)
-        if waiters is None or waiter not in waiters:
-            return
-        del waiters[waiter]
-        if not waiters:
-            del self._waiting[key]
+        return waiters[0] if waiters else None
 
     def resolve(self, key: K) -> list[W]:
-        """Everybody who waited for the key, in the order they joined; the key is in flight no longer."""
-        return [*self._waiting.pop(key, ())]
+        """All waiters of the key, in the order they joined; the key is in flight no longer."""
+        return self._waiting.pop(key, [])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper_stream.drift.detector import Detector, DetectorSpec
+from clipper_stream.drift.detectors import Detector, DetectorSpec
 
 KEPT = 2_000
 """Losses: far more than a detection takes; one that takes longer is dated to the oldest of them at worst."""
@@ -38,7 +38,7 @@ class LossChange:
 class LossWatch:
     """A detector, and the losses that it has read.
 
-    >>> from clipper_stream.drift.river_detectors import Adwin
+    >>> from clipper_stream.drift.detectors import Adwin
     >>> watch = LossWatch(Adwin())
     >>> next(found for at in range(400) if (found := watch.observe(float(at >= 200))))
     LossChange(losses=224, after=24, loss_before=0.0, loss_after=1.0)

@@ -1,23 +1,33 @@
-"""A query from reading to answer: choose models, look in the cache, ask, gather, combine. Pure: no clock, no network.
+"""A query's way from reading to answer, in stages over batches. Pure: no clock, no network.
+
+| stage | function | from | to |
+|---|---|---|---|
+| decode | `clipper_agents.router.query_records.decode_queries` | records | `DecodedQuery`, one a query |
+| admit | `QueriesInFlight.admit` | `DecodedQuery` | `InFlightQuery`, once a query |
+| plan | `Planner.add`, `Planner.finish` | queries of one application | refusals; decisions and a `RowBlock` of inputs |
+| look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |
+| request | `RequestTracker.requests` | `RowBatch` | `Request`, of one shape and a bounded size |
+| gather | `RequestTracker.take`, `Router._fill` | `OutputPiece` | `RowBatch` with outputs, into slots |
+| combine | `answer.conclude` | `InFlightQuery` with all slots filled | `QueryAnswer` |
+| record | `clipper_agents.router.prediction_log` | `QueryAnswer` | prediction record, index, acknowledgement |
 
 `Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
 """
 
-from clipper_stream.query.answer import MissingModel, MissingRow, ModelUse, QueryAnswer
+from clipper_stream.query.answer import MissingModel, ModelUse, QueryAnswer
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
-from clipper_stream.query.decoded_query import DecodedQuery
-from clipper_stream.query.effects import Effects, OutputPiece, Request
-from clipper_stream.query.in_flight import InFlightQuery
-from clipper_stream.query.router import Router
+from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
+from clipper_stream.query.request_tracker import OutputPiece, Request
+from clipper_stream.query.router import Effects, Router
 
 __all__ = [
     "Application",
     "CandidateModel",
     "DecodedQuery",
     "Effects",
+    "Failure",
     "InFlightQuery",
     "MissingModel",
-    "MissingRow",
     "ModelUse",
     "OutputPiece",
     "QueryAnswer",

@@ -7,25 +7,16 @@ Rules of this file:
 - A query in flight asks for its answer or for the log: all of its models are served, or none is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import DecodedQuery
-from clipper_stream.query.in_flight import Failure, InFlightQuery, NoOutput
+from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
+from clipper_stream.query.lifecycle import REFUSED, TransitionPath
 
-LATE: Failure = ("late", "no output by the deadline")
-LOST_AUDIT: Failure = ("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
-
-
-class MissingRow(NamedTuple):
-    """A row of a packed query that a model did not answer. `reason` is `late` or `error`."""
-
-    row: int
-    reason: str
-    explanation: str
+LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
 class ModelUse(NamedTuple):
@@ -38,7 +29,7 @@ class ModelUse(NamedTuple):
         outputs: One a row; None for a row that it did not answer.
         latency_s: From the decision until its last output was here; 0 when all were cached.
         cached: Whether every row came from the cache.
-        missing: The rows that it did not answer.
+        failures: By row, why it did not answer.
     """
 
     ref: str
@@ -47,17 +38,16 @@ class ModelUse(NamedTuple):
     outputs: Sequence[Any]
     latency_s: float
     cached: bool
-    missing: tuple[MissingRow, ...] = ()
+    failures: Mapping[int, Failure] = NO_FAILURES
 
 
 class MissingModel(NamedTuple):
-    """A model that was asked and answered no row in time. `reason` is `late` or `error`."""
+    """A model that was asked and answered no row in time."""
 
     ref: str
     propensity: float
     served: bool
-    reason: str
-    explanation: str
+    failure: Failure
 
 
 class QueryAnswer(NamedTuple):
@@ -69,11 +59,10 @@ class QueryAnswer(NamedTuple):
         outputs: The combined outputs, one a row.
         decided_at_s: When, seconds since the epoch.
         confidence: Least agreement over the rows, in [0, 1].
-        reason: Why the default was given, for one row at least; None when it was not.
-        explanation: The same in words.
+        failure: Why the default was given, for one row at least; None when it was not.
         served_propensity: Probability with which the policy chose exactly the models served.
         used: The models that answered.
-        unused: The models that did not.
+        missing: The models that did not.
     """
 
     pending: InFlightQuery
@@ -81,11 +70,10 @@ class QueryAnswer(NamedTuple):
     outputs: Sequence[Any]
     decided_at_s: float
     confidence: float = 0.0
-    reason: str | None = None
-    explanation: str | None = None
+    failure: Failure | None = None
     served_propensity: float | None = None
     used: tuple[ModelUse, ...] = ()
-    unused: tuple[MissingModel, ...] = ()
+    missing: tuple[MissingModel, ...] = ()
 
     @property
     def query(self) -> DecodedQuery:
@@ -95,39 +83,40 @@ class QueryAnswer(NamedTuple):
     @property
     def default(self) -> bool:
         """Whether the default output was given, for one row at least."""
-        return self.reason is not None
+        return self.failure is not None
 
 
-def refusal(
-    pending: InFlightQuery, application: Application | None, reason: str, explanation: str, now_s: float
-) -> QueryAnswer:
-    """The default output, without asking anybody."""
+def refuse(
+    pending: InFlightQuery, application: Application | None, failure: Failure, now_s: float,
+    path: TransitionPath = REFUSED,
+) -> QueryAnswer:  # fmt: skip
+    """Answer with the default output, without asking a model."""
+    pending.move(path)
     default = application.default_output if application else None
-    outputs = [default] * max(1, pending.count)
-    return QueryAnswer(pending, application, outputs, now_s, reason=reason, explanation=explanation)
+    return QueryAnswer(pending, application, [default] * max(1, pending.count), now_s, failure=failure)
 
 
 def conclude(pending: InFlightQuery, now_s: float) -> QueryAnswer:
-    """The answer from what has arrived: combined, or the default with its reason."""
-    if len(pending.outputs) == 1 and pending.open_places == 0 and pending.failures is None:
+    """Answer a closed query from what has arrived: with the combined outputs, or the default and why."""
+    if len(pending.outputs) == 1 and not pending.failed:
         return _of_one(pending, now_s)
     application, decision = pending.application, pending.decision
-    used, unused = _uses(pending)
+    used, missing = _models(pending)
     combined, failure = _combined(pending, used)
     confidence = min((one.confidence if one else 0.0) for one in combined)
     outputs = [one.output if one else application.default_output for one in combined]
-    reason, explanation = failure or _why_default(pending, combined, confidence)
-    if reason == "low_confidence":
+    failure = failure or _why_default(pending, combined, confidence)
+    if failure is not None and failure.reason == "low_confidence":
         outputs = [application.default_output] * pending.count
     return QueryAnswer(
-        pending, application, outputs, now_s, confidence, reason, explanation, decision.served_propensity, used, unused
+        pending, application, outputs, now_s, confidence, failure, decision.served_propensity, used, missing
     )
 
 
 def conclude_audit(pending: InFlightQuery, now_s: float) -> QueryAnswer:
-    """What those said that were asked for the log only, so far: without outputs of its own."""
-    used, unused = _uses(pending)
-    return QueryAnswer(pending, pending.application, (), now_s, used=used, unused=unused)
+    """List what the models of a closed audit said; there are no outputs to answer with."""
+    used, missing = _models(pending)
+    return QueryAnswer(pending, pending.application, (), now_s, used=used, missing=missing)
 
 
 def lost_audit(
@@ -138,11 +127,13 @@ def lost_audit(
     Args:
         pending: The query, as it was read again.
         application: Its application.
-        asked: Whom it asked for the log only, and with which probability, as far as that can be told again.
+        asked: Propensity of each model that it asked for the log only, as far as that can be told again.
         now_s: The time, seconds since the epoch.
     """
-    unused = tuple(MissingModel(ref, propensity, False, *LOST_AUDIT) for ref, propensity in asked.items())  # noqa: FBT003
-    return QueryAnswer(pending, application, (), now_s, unused=unused)
+    missing = tuple(
+        MissingModel(ref, propensity, served=False, failure=LOST_AUDIT) for ref, propensity in asked.items()
+    )
+    return QueryAnswer(pending, application, (), now_s, missing=missing)
 
 
 def _of_one(pending: InFlightQuery, now_s: float) -> QueryAnswer:
@@ -150,77 +141,66 @@ def _of_one(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     decision, outputs, arrived_s = pending.decision, pending.outputs, pending.arrived_s[0]
     latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
     use = ModelUse(decision.models[0], decision.propensities[0], True, outputs, latency_s, not arrived_s)  # noqa: FBT003
-    return QueryAnswer(
-        pending, pending.application, outputs, now_s, 1.0, None, None, decision.served_propensity, (use,)
-    )
+    return QueryAnswer(pending, pending.application, outputs, now_s, 1.0, None, decision.served_propensity, (use,))
 
 
-def _combined(
-    pending: InFlightQuery, served: Sequence[ModelUse]
-) -> tuple[list[Combined | None], tuple[str, str] | None]:
+def _models(pending: InFlightQuery) -> tuple[tuple[ModelUse, ...], tuple[MissingModel, ...]]:
+    """The models that answered a row at least, and those that did not."""
+    used: list[ModelUse] = []
+    missing: list[MissingModel] = []
+    decision, count = pending.decision, pending.count
+    served, failures = pending.audit_of is None, NO_FAILURES
+    for model, (ref, propensity) in enumerate(zip(decision.models, decision.propensities, strict=True)):
+        outputs = pending.outputs[model * count : (model + 1) * count]
+        if pending.failed:
+            failures = {row: output for row, output in enumerate(outputs) if isinstance(output, Failure)}
+        if len(failures) == count:
+            missing.append(MissingModel(ref, propensity, served, failures[0]))
+            continue
+        if failures:
+            outputs = [None if row in failures else output for row, output in enumerate(outputs)]
+        arrived_s = pending.arrived_s[model]
+        latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
+        used.append(ModelUse(ref, propensity, served, outputs, latency_s, not arrived_s, failures))
+    return tuple(used), tuple(missing)
+
+
+def _combined(pending: InFlightQuery, served: Sequence[ModelUse]) -> tuple[list[Combined | None], Failure | None]:
     """Each row's answer, None where nobody served it; and why outputs that are here cannot be combined."""
     kind, asked = pending.application.combiner, len(pending.decision.served)
     if len(served) == 1:
         confidence = 1.0 / asked
         return [None if output is None else Combined(output, confidence) for output in served[0].outputs], None
     combined: list[Combined | None] = []
-    failure: tuple[str, str] | None = None
+    failure: Failure | None = None
     for row in range(pending.count):
         outputs = {use.ref: use.outputs[row] for use in served if use.outputs[row] is not None}
         try:
             combined.append(combine(kind, outputs, pending.weights, asked) if outputs else None)
         except ModelFailed as error:
             combined.append(None)
-            failure = "errors", str(error)
+            failure = Failure("errors", str(error))
     return combined, failure
 
 
-def _uses(pending: InFlightQuery) -> tuple[tuple[ModelUse, ...], tuple[MissingModel, ...]]:
-    used: list[ModelUse] = []
-    unused: list[MissingModel] = []
-    decision, count = pending.decision, pending.count
-    incomplete = pending.open_places > 0 or pending.failures is not None
-    served = pending.audit_of is None
-    for model, (ref, propensity) in enumerate(zip(decision.models, decision.propensities, strict=True)):
-        outputs = pending.outputs[model * count : (model + 1) * count]
-        missing = list(_missing_rows(pending, model, outputs)) if incomplete else []
-        if len(missing) == count:
-            unused.append(MissingModel(ref, propensity, served, missing[0].reason, missing[0].explanation))
-        else:
-            arrived_s = pending.arrived_s[model]
-            latency_s = arrived_s - pending.asked_at_s if arrived_s else 0.0
-            answered = [None if isinstance(output, NoOutput) else output for output in outputs] if missing else outputs
-            used.append(ModelUse(ref, propensity, served, answered, latency_s, not arrived_s, tuple(missing)))
-    return tuple(used), tuple(unused)
-
-
-def _missing_rows(pending: InFlightQuery, model: int, outputs: list[Any]) -> Iterator[MissingRow]:
-    failures = pending.failures or {}
-    for row, output in enumerate(outputs):
-        if isinstance(output, NoOutput):
-            yield MissingRow(row, *failures.get(model * pending.count + row, LATE))
-
-
-def _why_default(
-    pending: InFlightQuery, combined: list[Combined | None], confidence: float
-) -> tuple[str | None, str | None]:
-    application = pending.application
+def _why_default(pending: InFlightQuery, combined: list[Combined | None], confidence: float) -> Failure | None:
     rows = [row for row, one in enumerate(combined) if one is None]
     if rows:
         return _why_nobody(pending, rows)
-    if confidence < application.confidence_threshold:
-        bound = application.confidence_threshold
-        return "low_confidence", f"confidence {confidence:.3f} is below the application's threshold {bound}"
-    return None, None
+    bound = pending.application.confidence_threshold
+    if confidence < bound:
+        return Failure("low_confidence", f"confidence {confidence:.3f} is below the application's threshold {bound}")
+    return None
 
 
-def _why_nobody(pending: InFlightQuery, rows: list[int]) -> tuple[str, str]:
+def _why_nobody(pending: InFlightQuery, rows: list[int]) -> Failure:
     """Why there is no output of a served model for these rows."""
-    served, failures = pending.decision.served, pending.failures or {}
+    served = pending.decision.served
     who = ", ".join(served)
     where = f" for rows {shown(rows)}" if pending.query.packed else ""
-    reasons = [failures.get(model * pending.count + row, LATE) for row in rows for model in range(len(served))]
-    if any(reason == "late" for reason, _ in reasons):
+    outputs = [pending.outputs[model * pending.count + row] for row in rows for model in range(len(served))]
+    failures = [output if isinstance(output, Failure) else LATE for output in outputs]
+    if any(failure.reason == "late" for failure in failures):
         bound_ms = round((pending.deadline_s - pending.query.queried_at_s) * 1000)
-        return "late", f"no output of {who} within {bound_ms} ms of the query's timestamp{where}"
-    return "errors", f"{who} failed{where}: {reasons[0][1]}"
+        return Failure("late", f"no output of {who} within {bound_ms} ms of the query's timestamp{where}")
+    return Failure("errors", f"{who} failed{where}: {failures[0].explanation}")

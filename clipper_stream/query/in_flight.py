@@ -1,59 +1,128 @@
-"""A query in flight: where it is in its life, whom it asked, and what has arrived.
+"""A query as it was read, and in flight: where it is in its life, which models it asks, and what has arrived.
 
 Rules of this file:
-- A query has one place for each row of each model asked: `model * count + row`. A place is filled once, by an output or
-  by a failure; `open_places` counts those that are not.
-- When the query is answered its open places are closed: what arrives later finds none.
+- A query has one slot for each row of each model asked: `model * count + row`. A slot is filled once, by an output or
+  by a `Failure`; `open_slots` counts those that still hold OPEN.
+- When the query is answered its open slots hold LATE: what arrives later finds none.
 - Rows of many queries are converted together, into one block; a query has `count` of them, from `first` on.
 """
 
-from collections.abc import Mapping
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
+from clipper_stream.caching.keys import row_hashes
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import DecodedQuery
 from clipper_stream.query.lifecycle import ASKED, QueryState, TransitionPath
 from clipper_stream.selection.distribution import Decision
 
-
-class NoOutput(Enum):
-    """What stands in a place without an output: it is waited for, or it will not come."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-OPEN, CLOSED = NoOutput.OPEN, NoOutput.CLOSED
 THROUGHPUT_WAIT_S = 60.0
 """How long a query without a deadline waits for a model: long for any batch, and short enough to bound memory."""
 
-Failure = tuple[str, str]
-"""Reason (`late` or `error`) and explanation."""
+
+class Failure(NamedTuple):
+    """Why there is no output: of a model for one row, of a model for all rows, or of a query, which gets the default.
+
+    Attributes:
+        reason: A word for programs: `late` or `error` of a row or a model; of a query as its prediction has it.
+        explanation: A sentence for people.
+    """
+
+    reason: str
+    explanation: str
+
+
+OPEN: Final[Any] = object()
+"""Stands in a slot whose output is outstanding."""
+LATE = Failure("late", "no output by the deadline")
+NO_FAILURES: Mapping[int, Failure] = MappingProxyType({})
+"""By row: none."""
+
+
+class DecodedQuery(NamedTuple):
+    """One query as its record says. A tuple, which is made four times as cheaply as a frozen dataclass.
+
+    Attributes:
+        query_id: Its id.
+        application: Name of its application.
+        rows: Its rows as they were decoded; one for a query with `input`. The planner empties the list once it has
+            converted them: thousands of queries in flight would hold a Python object for each of their numbers.
+        queried_at_s: Timestamp of its record, seconds since the epoch.
+        partition: Of its record, and of everything about it.
+        offset: Of its record.
+        generation: Of the consumer when it was read; an acknowledgement of an older generation is void.
+        packed: Whether it came with `inputs`, and wants `outputs`.
+        context: Whose weights to use.
+        deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
+        models: Ask exactly these, when given.
+        key: Of its record; the prediction has the same.
+        content_type: Of its value; the prediction has the same.
+        invalid: What is wrong with it, when it can be read but not answered.
+        features: Numbers for a contextual policy to choose by; None: it gives none.
+        shares_id: Whether another application's query with the same id was answered before.
+    """
+
+    query_id: str
+    application: str
+    rows: list[Any]
+    queried_at_s: float
+    partition: int = 0
+    offset: int = 0
+    generation: int = 0
+    packed: bool = False
+    context: str | None = None
+    deadline_s: float | None = None
+    models: list[str] | None = None
+    key: bytes | None = None
+    content_type: str = "application/json"
+    invalid: str | None = None
+    features: list[float] | None = None
+    shares_id: bool = False
+
+
+class RowBlock:
+    """Rows of many queries of one application, converted together.
+
+    Attributes:
+        rows: A matrix with the rows on its first axis, or a list of rows.
+    """
+
+    __slots__ = ("_hashes", "rows")
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        self._hashes: list[bytes] | None = None
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """The hash of each row, computed once, whichever models are asked."""
+        if self._hashes is None:
+            self._hashes = row_hashes(self.rows)
+        return self._hashes
 
 
 class InFlightQuery:
-    """One query in flight.
+    """One query in flight, or an audit: what is asked beside a query for the log only.
 
     Attributes:
         query: The query.
-        state: Where it is in its life (`query_life`).
+        state: Where it is in its life (`lifecycle`).
         repeats: Records of the same query read again before it was recorded: answered with the same prediction.
         application: As it was when the decision was made.
-        decision: Whom to ask.
+        decision: The models to ask.
         weights: Trust in each candidate at the decision.
-        block: Rows of this and other queries, converted.
+        block: The rows of this and other queries.
         first: Index of the query's first row in the block.
         count: How many rows it has.
-        outputs: Output, OPEN or CLOSED, by place.
-        failures: Why there is no output, by place; None when all is well.
+        outputs: An output, a `Failure` or OPEN, by slot.
+        failed: Whether a slot holds a `Failure`.
         arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
-        open_places: How many places are neither filled nor failed.
+        open_slots: How many slots are open.
         asked_at_s: When the decision was made, seconds since the epoch.
         features: What a contextual policy chooses by, given by the query or taken from its input; None: nothing.
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
-        audit: What is asked about the query for the log only; None when nobody is.
+        audit: The audit of the query; None when there is none.
         audit_of: The query that this is the audit of; None for a query itself.
 
     >>> from clipper_stream.query.lifecycle import REFUSED
@@ -72,10 +141,10 @@ class InFlightQuery:
         "count",
         "deadline_s",
         "decision",
-        "failures",
+        "failed",
         "features",
         "first",
-        "open_places",
+        "open_slots",
         "outputs",
         "query",
         "repeats",
@@ -87,14 +156,14 @@ class InFlightQuery:
     application: Application
     decision: Decision
     weights: Mapping[str, float]
-    block: Any
+    block: RowBlock
     first: int
     outputs: list[Any]
-    failures: dict[int, Failure] | None
+    failed: bool
     arrived_s: list[float]
     audit: "InFlightQuery | None"
     audit_of: "InFlightQuery | None"
-    open_places: int
+    open_slots: int
     asked_at_s: float
 
     def __init__(self, query: DecodedQuery) -> None:
@@ -108,69 +177,135 @@ class InFlightQuery:
         self.audit = self.audit_of = None
 
     def spawn_audit(self) -> "InFlightQuery":
-        """What is to be asked about the query for the log only: waited for by nobody, until the same deadline."""
+        """Begin an audit: its outputs are logged but never delay the answer; it expires at the query's deadline."""
         audit = self.audit = InFlightQuery(self.query)
         audit.audit_of, audit.count, audit.deadline_s = self, self.count, self.deadline_s
         return audit
 
     def ask(
-        self, application: Application, decision: Decision, weights: Mapping[str, float], block: Any, first: int,
+        self, application: Application, decision: Decision, weights: Mapping[str, float], block: RowBlock, first: int,
         now_s: float,
     ) -> None:  # fmt: skip
-        """The decision is made: these models are to answer."""
+        """Open a slot for each row of each model of the decision."""
         models = len(decision.models)
         self.application, self.decision, self.weights = application, decision, weights
         self.block, self.first, self.asked_at_s = block, first, now_s
-        self.open_places = models * self.count
-        self.outputs = [OPEN] * self.open_places
+        self.open_slots = models * self.count
+        self.outputs = [OPEN] * self.open_slots
         self.arrived_s = [0.0] * models
-        self.failures = None
+        self.failed = False
         self.state = ASKED.end(self.state)
 
     def move(self, path: TransitionPath) -> None:
-        """Go where the events lead.
+        """Go where the events of the path lead.
 
         Raises:
             IllegalMove: an event cannot happen in the state in which it finds the query.
         """
         self.state = path.end(self.state)
 
-    def fill(self, place: int, output: Any, now_s: float) -> bool:
-        """Put a model's output into its place; True when that was the last open one."""
+    def fill(self, slot: int, output: Any, now_s: float) -> bool:
+        """Put a model's output into its slot; True when that was the last open one."""
         outputs = self.outputs
-        if outputs[place] is not OPEN:
+        if outputs[slot] is not OPEN:
             return False
-        outputs[place] = output
-        self.arrived_s[place // self.count] = now_s
-        self.open_places -= 1
-        return self.open_places == 0
+        outputs[slot] = output
+        self.arrived_s[slot // self.count] = now_s
+        self.open_slots -= 1
+        return self.open_slots == 0
 
-    def fill_cached(self, place: int, output: Any) -> bool:
-        """Put an output from the cache into its place; True when that was the last open one."""
-        self.outputs[place] = output
-        self.open_places -= 1
-        return self.open_places == 0
+    def fill_cached(self, slot: int, output: Any) -> bool:
+        """Put an output from the cache into its slot, which is open; True when that was the last open one."""
+        self.outputs[slot] = output
+        self.open_slots -= 1
+        return self.open_slots == 0
 
-    def fail(self, place: int, failure: Failure) -> bool:
-        """There will be no output; True when that was the last open place."""
-        if self.outputs[place] is not OPEN:
+    def fail(self, slot: int, failure: Failure) -> bool:
+        """Put a failure into a slot; True when that was the last open one."""
+        if self.outputs[slot] is not OPEN:
             return False
-        self.outputs[place] = CLOSED
-        if self.failures is None:
-            self.failures = {}
-        self.failures[place] = failure
-        self.open_places -= 1
-        return self.open_places == 0
+        self.outputs[slot] = failure
+        self.failed = True
+        self.open_slots -= 1
+        return self.open_slots == 0
 
-    def wants(self, place: int) -> bool:
+    def wants(self, slot: int) -> bool:
         """Whether an output still changes the answer."""
-        return self.outputs[place] is OPEN
+        return self.outputs[slot] is OPEN
 
     def close(self) -> None:
-        """The answer is given: nothing is waited for any more."""
-        if self.open_places:
-            self.outputs = [CLOSED if output is OPEN else output for output in self.outputs]
+        """Fill the open slots with LATE: nothing is waited for any more."""
+        if self.open_slots:
+            self.outputs = [LATE if output is OPEN else output for output in self.outputs]
+            self.failed = True
 
-    def row(self, place: int) -> int:
-        """Index in the block of the row that a place is about."""
-        return self.first + place % self.count
+
+Key = tuple[int, str] | tuple[int, str, str]
+"""Partition and query id; and the application, of a query whose id another application's query in flight has too."""
+
+
+class QueriesInFlight:
+    """The queries whose predictions are not recorded yet; a query that is read again joins its first record."""
+
+    def __init__(self) -> None:
+        self._queries: dict[Key, InFlightQuery] = {}
+        self._repeats = self._sharing = 0
+
+    def __len__(self) -> int:
+        """Queries, and records of queries that were read again."""
+        return len(self._queries) + self._repeats
+
+    def __contains__(self, query: DecodedQuery) -> bool:
+        """Whether the query was read, and its prediction is not recorded yet."""
+        return self._key(query) in self._queries
+
+    def __getitem__(self, query: DecodedQuery) -> InFlightQuery:
+        """The query in flight of this record."""
+        return self._queries[self._key(query)]
+
+    def admit(self, query: DecodedQuery) -> InFlightQuery | None:
+        """Take a query in; None when it is in flight already."""
+        key: Key = (query.partition, query.query_id)
+        if key in self._queries or self._sharing:
+            return self._admit_sharing(query, self._key(query))
+        pending = self._queries[key] = InFlightQuery(query)
+        return pending
+
+    def remove(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
+        """End a query whose prediction is recorded; the records of it that were read meanwhile."""
+        key: Key = (query.partition, query.query_id)
+        pending = self._queries.get(key)
+        if pending is None or pending.query is not query:
+            key = self._key(query)
+        pending = self._queries.pop(key, None)
+        self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
+        if pending is None or pending.repeats is None:
+            return ()
+        self._repeats -= len(pending.repeats)
+        return pending.repeats
+
+    def clear(self) -> None:
+        """Drop all queries."""
+        self._queries.clear()
+        self._repeats = self._sharing = 0
+
+    def _key(self, query: DecodedQuery) -> Key:
+        """The key under which a query is in flight, or would be."""
+        key = (query.partition, query.query_id)
+        own = (*key, query.application)
+        holder = self._queries.get(key)
+        other = holder is not None and holder.query.application != query.application
+        return own if other or (self._sharing and own in self._queries) else key
+
+    def _admit_sharing(self, query: DecodedQuery, key: Key) -> InFlightQuery | None:
+        """Admit a query while one with the same id is in flight: the same again, or another application's."""
+        known = self._queries.get(key)
+        if known is not None:
+            known.repeats = [*(known.repeats or ()), query]
+            self._repeats += 1
+            return None
+        pending = self._queries[key] = InFlightQuery(query)
+        if len(key) > 2:  # noqa: PLR2004 (with the application)
+            self._queries[key[:2]].shares_id = pending.shares_id = True
+            self._sharing += 1
+        return pending

@@ -1,16 +1,14 @@
 """From queries of one application to decisions: refuse what cannot be asked, convert inputs, choose models."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from clipper_stream.errors import InvalidInput, shown
-from clipper_stream.query.answer import QueryAnswer, refusal
+from clipper_stream.query.answer import QueryAnswer, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.decoded_query import DecodedQuery
-from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, InFlightQuery
+from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
 from clipper_stream.query.inputs import convert, to_matrix, to_rows
 from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
 from clipper_stream.selection.contextual import ContextualChoice
@@ -20,31 +18,12 @@ from clipper_stream.selection.trials import Choice
 
 Prepare = Callable[[Application, int, str | None], Choice]
 """The policy's choice for (application, partition, context), from the totals known now."""
-NO_MODELS = "no model of the application is deployed"
-Converted = Iterable[tuple[InFlightQuery, Any, int]]
-"""A query, the block that its rows are in, and the index of the first of them."""
-
-
+NO_MODELS = Failure("no_models", "no model of the application is deployed")
 LARGEST_FEATURE = 1e6
 """In size: sums of products of millions of them stay exact enough."""
 CONVERTED_TOGETHER = 128
 """So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
 in the processor's cache, and is freed before the next ones are decoded."""
-
-
-@dataclass(slots=True)
-class QueryPlan:
-    """What became of queries: waiting for models, or answered at once; and what is asked for the log only."""
-
-    pendings: list[InFlightQuery] = field(default_factory=list)
-    audits: list[InFlightQuery] = field(default_factory=list)
-    refusals: list[QueryAnswer] = field(default_factory=list)
-
-
-def refuse_unknown(pending: InFlightQuery, now_s: float) -> QueryAnswer:
-    """The answer to a query of an application that is not registered."""
-    why = f"application {shown(pending.query.application)} is not registered"
-    return _refused(pending, None, "unknown_application", why, now_s)
 
 
 class Planner:
@@ -53,6 +32,9 @@ class Planner:
     Attributes:
         application: The application.
         count: How many queries were added.
+        asked: Queries that wait for models.
+        audits: Audits of some of these.
+        refusals: Answers to the other queries.
     """
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
@@ -60,27 +42,25 @@ class Planner:
         self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
-        self._decided = QueryPlan()
+        self.asked: list[InFlightQuery] = []
+        self.audits: list[InFlightQuery] = []
+        self.refusals: list[QueryAnswer] = []
         self.count = 0
 
     def add(self, pending: InFlightQuery) -> None:
-        """Decide about this query too, now or with the next ones."""
+        """Decide about a query, now or together with the next ones; `finish` decides about the last."""
         self.count += 1
         if self._may_ask(pending):
             self._unconverted.append(pending)
             if len(self._unconverted) == CONVERTED_TOGETHER:
-                self._convert()
+                self.finish()
 
-    def decided(self) -> QueryPlan:
-        """What became of all of them."""
+    def finish(self) -> None:
+        """Decide about all queries that were added."""
         if self._unconverted:
-            self._convert()
-        return self._decided
-
-    def _convert(self) -> None:
-        pendings, self._unconverted = self._unconverted, []
-        for pending, block, first in self._converted(pendings):
-            self._choose(pending, block, first)
+            pendings, self._unconverted = self._unconverted, []
+            for pending, block, first in self._converted(pendings):
+                self._choose(pending, block, first)
 
     def _may_ask(self, pending: InFlightQuery) -> bool:
         query, now_s = pending.query, self._now_s
@@ -89,44 +69,46 @@ class Planner:
         if query.invalid is None and due_s > now_s and answers:
             return True
         if query.invalid is not None:
-            self._refuse(pending, "invalid_input", query.invalid)
+            self._refuse(pending, Failure("invalid_input", query.invalid))
         elif not answers:
-            self._refuse(pending, "no_models", NO_MODELS)
+            self._refuse(pending, NO_MODELS)
         else:
             late_ms, age_ms = (round((now_s - at_s) * 1000) for at_s in (due_s, query.queried_at_s))
             why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
-            self._refuse(pending, "arrived_late", why, ARRIVED_LATE)
+            self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
         return False
 
-    def _converted(self, pendings: list[InFlightQuery]) -> Converted:
-        """All rows together; only when they do not fit together, by query."""
+    def _converted(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
+        """Each query with its block and its first row in it: one block for all rows, when they fit together."""
         try:
-            block = convert(self.application.spec, [row for pending in pendings for row in pending.query.rows])
+            rows = convert(self.application.spec, [row for pending in pendings for row in pending.query.rows])
         except InvalidInput:
             yield from self._converted_apart(pendings)
             return
-        first = 0
+        block, first = RowBlock(rows), 0
         for pending in pendings:
             pending.query.rows.clear()
             yield pending, block, first
             first += pending.count
 
-    def _converted_apart(self, pendings: list[InFlightQuery]) -> Converted:
+    def _converted_apart(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
         """Inputs of single-row queries together, those of packed ones each by itself."""
+        spec = self.application.spec
         single = [pending for pending in pendings if not pending.query.packed]
-        rows = to_rows(self.application.spec, [pending.query.rows[0] for pending in single])
+        rows = to_rows(spec, [pending.query.rows[0] for pending in single])
         for index, error in rows.failed.items():
-            self._refuse(single[index], "invalid_input", str(error))
+            self._refuse(single[index], Failure("invalid_input", str(error)))
+        block = RowBlock(rows.good)
         good = (pending for index, pending in enumerate(single) if index not in rows.failed)
-        yield from ((pending, rows.good, index) for index, pending in enumerate(good))
+        yield from ((pending, block, index) for index, pending in enumerate(good))
         for pending in pendings:
             if pending.query.packed:
                 try:
-                    yield pending, to_matrix(self.application.spec, pending.query.rows), 0
+                    yield pending, RowBlock(to_matrix(spec, pending.query.rows)), 0
                 except InvalidInput as error:
-                    self._refuse(pending, "invalid_input", str(error))
+                    self._refuse(pending, Failure("invalid_input", str(error)))
 
-    def _choose(self, pending: InFlightQuery, block: Any, first: int) -> None:
+    def _choose(self, pending: InFlightQuery, block: RowBlock, first: int) -> None:
         application, query = self.application, pending.query
         found = self._prepared.get((query.partition, query.context))
         if found is None:
@@ -135,10 +117,10 @@ class Planner:
             found = self._prepared[query.partition, query.context] = choice, choice.certain, looks
         prepared, certain, looks = found
         if looks:
-            prepared = self._given(pending, prepared, block, first)
+            prepared = self._given_features(pending, prepared, block, first)
             certain = prepared.certain
         if query.models is not None:
-            decision = self._as_named(pending, query.models)
+            decision = self._forced_decision(pending, query.models)
             if decision is None:
                 return
         elif certain is not None:
@@ -147,38 +129,39 @@ class Planner:
             decision = prepared.select(query_rng(application.seed, query.query_id))
         served = decision.served
         if not served:
-            self._refuse(pending, "no_models", NO_MODELS)
+            self._refuse(pending, NO_MODELS)
             return
         if len(decision.models) != len(served):
             decision, besides = decision.split()
             audit = pending.spawn_audit()
             audit.ask(application, besides, prepared.weights, block, first, self._now_s)
-            self._decided.audits.append(audit)
+            self.audits.append(audit)
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
-        self._decided.pendings.append(pending)
+        self.asked.append(pending)
 
-    def _given(self, pending: InFlightQuery, choice: Choice, block: Any, first: int) -> Choice:
+    def _given_features(self, pending: InFlightQuery, choice: Choice, block: RowBlock, first: int) -> Choice:
         """The choice for the query's features, which are noted whatever the policy makes of them."""
         if self._input_features and pending.features is None and not pending.query.packed:
-            pending.features = first_numbers(block[first], self._input_features)
+            pending.features = first_numbers(block.rows[first], self._input_features)
         return choice.given(pending.features or ()) if isinstance(choice, ContextualChoice) else choice
 
-    def _as_named(self, pending: InFlightQuery, models: list[str]) -> Decision | None:
+    def _forced_decision(self, pending: InFlightQuery, models: list[str]) -> Decision | None:
+        """The decision of a query that names its models; None, and the query refused, when one is unknown."""
         application = self.application
         refs = {model: application.candidate_ref(model) for model in models}
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
             why = f"{shown(unknown)} are no candidates of {application.name!r}: {', '.join(application.refs)}"
-            self._refuse(pending, "unknown_model", why)
+            self._refuse(pending, Failure("unknown_model", why))
             return None
         return forced_decision(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
-    def _refuse(self, pending: InFlightQuery, reason: str, why: str, path: TransitionPath = REFUSED) -> None:
-        self._decided.refusals.append(_refused(pending, self.application, reason, why, self._now_s, path))
+    def _refuse(self, pending: InFlightQuery, failure: Failure, path: TransitionPath = REFUSED) -> None:
+        self.refusals.append(refuse(pending, self.application, failure, self._now_s, path))
 
 
-def asked_besides(query: DecodedQuery, application: Application, choice: Choice) -> dict[str, float]:
-    """Whom a query asks for the log only, and with which probability, as the decision is made now."""
+def audited_models(query: DecodedQuery, application: Application, choice: Choice) -> dict[str, float]:
+    """Propensity of each model that a query asks for the log only, as the decision is made now."""
     if query.models is not None:
         return {}
     if isinstance(choice, ContextualChoice):
@@ -206,7 +189,7 @@ def _features(query: DecodedQuery, application: Application) -> list[float] | No
 
 
 def deadline_s(query: DecodedQuery, application: Application, now_s: float) -> float:
-    """By when to answer, seconds since the epoch.
+    """The time at which to answer, seconds since the epoch.
 
     Within the objective, and the query's own bound, of the record's timestamp; a timestamp in the future counts as now,
     lest a client with a wrong clock holds up its partition. Without an objective, a while from now.
@@ -214,15 +197,3 @@ def deadline_s(query: DecodedQuery, application: Application, now_s: float) -> f
     asked_at_s = min(query.queried_at_s, now_s)
     latest_s = now_s + THROUGHPUT_WAIT_S if application.objective_s is None else asked_at_s + application.objective_s
     return latest_s if query.deadline_s is None else min(latest_s, asked_at_s + query.deadline_s)
-
-
-def _refused(
-    pending: InFlightQuery,
-    application: Application | None,
-    reason: str,
-    why: str,
-    now_s: float,
-    path: TransitionPath = REFUSED,
-) -> QueryAnswer:
-    pending.move(path)
-    return refusal(pending, application, reason, why, now_s)

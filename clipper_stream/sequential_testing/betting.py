@@ -17,8 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clipper_stream.sequential_testing.confidence_sequence import check_sequence, scaled
-from clipper_stream.sequential_testing.plug_in import PlugIn
+from clipper_stream.sequential_testing.confidence_sequence import PlugIn, check_sequence, scaled
 
 GRID = 800
 """Means to look at: steps of 0.00125 of a loss, and of 0.0025 of a difference, an eighth of the usual margin."""

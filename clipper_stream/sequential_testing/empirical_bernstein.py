@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from clipper_stream.sequential_testing.confidence_sequence import check_sequence, scaled
-from clipper_stream.sequential_testing.plug_in import PlugIn
+from clipper_stream.sequential_testing.confidence_sequence import PlugIn, check_sequence, scaled
 
 LARGEST_BET = 0.5
 """As in the paper; a larger one narrows the first intervals and widens all later ones."""

@@ -17,7 +17,7 @@ from clipper_stream.sequential_testing.betting import Betting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class LossDifference:
     """Loss of the trial minus loss of the answers, in [-1, 1].
 
     Attributes:
@@ -26,10 +26,10 @@ class Difference:
         lower: Lower end of the interval.
         upper: Upper end of the interval; below the lower one when the difference has changed over time.
 
-    >>> Evidence.of(0.05).difference
-    Difference(feedbacks=0, difference=None, lower=-1.0, upper=1.0)
+    >>> DifferenceEvidence.of(0.05).difference
+    LossDifference(feedbacks=0, difference=None, lower=-1.0, upper=1.0)
 
-    Source: as `Evidence`.
+    Source: as `DifferenceEvidence`.
     """
 
     feedbacks: int
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DifferenceEvidence:
     """Three sequences about one trial over one span of feedback.
 
     Half of alpha is the pairs', a quarter is each sample's, whatever comes: who sends labels today and rewards tomorrow
@@ -50,7 +50,7 @@ class Evidence:
         trial: Losses of the trial on queries where the answer's loss is not known.
         answers: Losses of answers on queries where the trial's is not known.
 
-    >>> evidence = Evidence.of(0.05)
+    >>> evidence = DifferenceEvidence.of(0.05)
     >>> for _ in range(40):
     ...     evidence = evidence.observe(1.0, 0.0)
     >>> evidence.difference.difference, evidence.difference.lower > 0.5
@@ -64,11 +64,11 @@ class Evidence:
     answers: Betting
 
     @classmethod
-    def of(cls, alpha: float) -> "Evidence":
+    def of(cls, alpha: float) -> "DifferenceEvidence":
         """No feedback yet; the interval is wrong ever with probability of at most alpha."""
         return cls(Betting(alpha=alpha / 2, low=-1.0), Betting(alpha=alpha / 4), Betting(alpha=alpha / 4))
 
-    def observe(self, trial: float | None, answer: float | None) -> "Evidence":
+    def observe(self, trial: float | None, answer: float | None) -> "DifferenceEvidence":
         """After one feedback.
 
         Args:
@@ -79,11 +79,11 @@ class Evidence:
             InvalidLabel: a loss outside of [0, 1].
         """
         if trial is not None and answer is not None:
-            return Evidence(self.pairs.observe(trial - answer), self.trial, self.answers)
+            return DifferenceEvidence(self.pairs.observe(trial - answer), self.trial, self.answers)
         if trial is not None:
-            return Evidence(self.pairs, self.trial.observe(trial), self.answers)
+            return DifferenceEvidence(self.pairs, self.trial.observe(trial), self.answers)
         if answer is not None:
-            return Evidence(self.pairs, self.trial, self.answers.observe(answer))
+            return DifferenceEvidence(self.pairs, self.trial, self.answers.observe(answer))
         return self
 
     @property
@@ -92,9 +92,9 @@ class Evidence:
         return self.pairs.count + self.trial.count
 
     @property
-    def difference(self) -> Difference:
+    def difference(self) -> LossDifference:
         """What is known of the difference."""
-        return Difference(
+        return LossDifference(
             feedbacks=self.feedbacks,
             difference=self._observed(),
             lower=max(self.pairs.lower, self.trial.lower - self.answers.upper),

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.evidence import Difference, Evidence
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence, LossDifference
 
 SAME_SHARE = 1e-9
 
@@ -37,7 +37,7 @@ Action = Literal["wait", "step", "promote", "abort"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class TrialRule:
     """The rule's parameters.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rollout:
         steps: Shares of a canary, rising, each in (0, 1].
         least: Feedbacks about the trial at each step before the next.
 
-    >>> Rollout(steps=(0.1, 0.5)).next_share(0.1)
+    >>> TrialRule(steps=(0.1, 0.5)).next_share(0.1)
     0.5
 
     Raises:
@@ -94,24 +94,24 @@ class TrialEvidence:
         step: Since its present stage and share began.
         losses: The trial's own, since it began.
 
-    >>> TrialEvidence.of(Rollout()).observe(1.0, 0.0).whole.feedbacks
+    >>> TrialEvidence.of(TrialRule()).observe(1.0, 0.0).whole.feedbacks
     1
 
-    Source: as `Rollout`.
+    Source: as `TrialRule`.
     """
 
-    whole: Evidence
-    step: Evidence
+    whole: DifferenceEvidence
+    step: DifferenceEvidence
     losses: EmpiricalBernstein
 
     @classmethod
-    def of(cls, rule: Rollout) -> "TrialEvidence":
+    def of(cls, rule: TrialRule) -> "TrialEvidence":
         """No feedback yet."""
         own = EmpiricalBernstein(alpha=1.0 - rule.confidence)
-        return cls(Evidence.of(rule.alpha_of_trial), Evidence.of(rule.alpha_of_step), own)
+        return cls(DifferenceEvidence.of(rule.alpha_of_trial), DifferenceEvidence.of(rule.alpha_of_step), own)
 
     def observe(self, trial: float | None, answer: float | None, *, of_step: bool = True) -> "TrialEvidence":
-        """After one feedback; the arguments are those of `Evidence.observe`.
+        """After one feedback; the arguments are those of `DifferenceEvidence.observe`.
 
         Args:
             trial: Loss of the trial; None: not known.
@@ -124,13 +124,13 @@ class TrialEvidence:
             self.losses if trial is None else self.losses.observe(trial),
         )
 
-    def at_next_step(self, rule: Rollout) -> "TrialEvidence":
+    def at_next_step(self, rule: TrialRule) -> "TrialEvidence":
         """With another stage or share, of which nothing is known yet."""
-        return replace(self, step=Evidence.of(rule.alpha_of_step))
+        return replace(self, step=DifferenceEvidence.of(rule.alpha_of_step))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class TrialVerdict:
     """What the rule says.
 
     Attributes:
@@ -139,10 +139,10 @@ class Verdict:
         why: The rule that fired, with value and bound.
         numbers: What it was made of: feedbacks, difference, lower, upper, confidence, margin.
 
-    >>> judge(Rollout(), "shadow", 1.0, TrialEvidence.of(Rollout())).action
+    >>> judge(TrialRule(), "shadow", 1.0, TrialEvidence.of(TrialRule())).action
     'wait'
 
-    Source: as `Rollout`.
+    Source: as `TrialRule`.
     """
 
     action: Action
@@ -151,7 +151,7 @@ class Verdict:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(rule: Rollout, stage: Literal["shadow", "canary"], share: float, evidence: TrialEvidence) -> Verdict:
+def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evidence: TrialEvidence) -> TrialVerdict:
     """What to do with a trial.
 
     Args:
@@ -164,25 +164,25 @@ def judge(rule: Rollout, stage: Literal["shadow", "canary"], share: float, evide
     for found, span in ((whole, "since the trial began"), (step, "at this step")):
         if found.lower > rule.margin:
             why = f"{span} it lost at least {found.lower:.4f} more than the answers, above the margin {rule.margin:g}"
-            return Verdict(action="abort", why=why, numbers=_numbers(rule, found))
+            return TrialVerdict(action="abort", why=why, numbers=_numbers(rule, found))
     numbers = _numbers(rule, whole)
     if whole.upper >= rule.margin:
         why = f"it may lose {whole.upper:.4f} more than the answers, not below the margin {rule.margin:g}"
-        return Verdict(action="wait", why=why, numbers=numbers)
+        return TrialVerdict(action="wait", why=why, numbers=numbers)
     if step.feedbacks < rule.least:
         why = f"{step.feedbacks} feedbacks about it at this step of at least {rule.least}"
-        return Verdict(action="wait", why=why, numbers=numbers)
+        return TrialVerdict(action="wait", why=why, numbers=numbers)
     if step.difference is not None and step.difference - evidence.step.standard_error > rule.margin:
         why = f"at this step it lost {step.difference:.4f} more than the answers, above the margin {rule.margin:g}"
-        return Verdict(action="wait", why=why, numbers=numbers)
+        return TrialVerdict(action="wait", why=why, numbers=numbers)
     why = f"it loses at most {whole.upper:.4f} more than the answers, below the margin {rule.margin:g}"
     following = rule.steps[0] if stage == "shadow" else rule.next_share(share)
     if following is None:
-        return Verdict(action="promote", why=why, numbers=numbers)
-    return Verdict(action="step", share=following, why=why, numbers=numbers)
+        return TrialVerdict(action="promote", why=why, numbers=numbers)
+    return TrialVerdict(action="step", share=following, why=why, numbers=numbers)
 
 
-def _numbers(rule: Rollout, found: Difference) -> dict[str, Any]:
+def _numbers(rule: TrialRule, found: LossDifference) -> dict[str, Any]:
     return {
         "feedbacks": found.feedbacks,
         "difference": found.difference,

@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from doubles_benchmarks import BENCHMARKS
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 NOT_OURS = {"bytewax", "quix", "faststream", "mlserver"}
 """Rivals whose packages are not among the development dependencies: `benchmarks/throughput.py` installs them."""
 SYSTEMS = (
@@ -40,7 +39,7 @@ ON_KAFKA = (
 )
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating")
 PAGES = ("coverage", "drift", "learning_candidates", "regret", "rollouts")
-NO_BENCHMARKS = {"all", "figures", "models", "starting_models", "waiting_models"}
+NO_BENCHMARKS = {"all", "figures", "models"}
 DOUBTS = ("failed", "missing", "duplicates", "wrong", "note")
 
 

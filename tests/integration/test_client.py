@@ -320,7 +320,7 @@ def test_a_kafka_that_does_not_run_is_named(client):
         asyncio.run(opened(client(where)))
 
 
-def test_a_kafka_that_stops_is_an_error_within_the_timeout_and_the_client_goes_on_when_it_is_back():
+def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers():
     catalogue = Catalogue(prefix="stopping", partitions=2)
 
     async def work(broker):

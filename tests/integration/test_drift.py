@@ -11,7 +11,7 @@ from e2e.programs import environment, run
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
-from clipper_agents.rollout.app import StewardProcess
+from clipper_agents.rollout.app import RolloutController
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
@@ -23,7 +23,7 @@ WATCHED = ApplicationManifest(name="digits", models=["good:1", "bad:1"], drift=D
 @asynccontextmanager
 async def steward(kafka, catalogue, changes):
     metrics = StewardMetrics()
-    process = StewardProcess(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
+    process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
     await process.start()
     running = asyncio.ensure_future(process.run())
     try:

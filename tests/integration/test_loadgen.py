@@ -50,7 +50,7 @@ def test_every_query_of_an_open_loop_is_answered_and_counted_once(kafka, catalog
     assert sum(query.input.index(1) for query in router.queries) == 30 * sum(range(10))
 
 
-def test_a_query_is_written_to_the_partition_that_its_id_names_and_a_context_keeps_its_partition(kafka, catalogue):
+def test_a_query_goes_to_the_partition_of_its_id_and_a_context_keeps_its_own(kafka, catalogue):
     plan = LoadPlan("digits", rate_per_s=300.0, duration_s=1.0, dataset=EYE, contexts=5, zipf_exponent=1.0)
     _, router = asyncio.run(loaded(plan, kafka, catalogue))
     seen = {}

@@ -9,7 +9,7 @@ from doubles_steward import PublishedChanges, answered, missing, until, writing
 
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
-from clipper_agents.rollout.app import StewardProcess
+from clipper_agents.rollout.app import RolloutController
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
@@ -32,7 +32,7 @@ WATCHED_BY_HAND = ApplicationManifest(name="by-hand", models=["old:1"], trials=[
 @asynccontextmanager
 async def steward(kafka, catalogue, changes):
     settings = StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward")
-    process = StewardProcess(settings, changes, StewardMetrics())
+    process = RolloutController(settings, changes, StewardMetrics())
     await process.start()
     running = asyncio.ensure_future(process.run())
     try:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from e2e.programs import Program, environment, run, until
 
 from clipper_agents.status.collect import readable_partitions
-from clipper_agents.status.tailer import Following
+from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
@@ -122,9 +122,9 @@ async def write(kafka: KafkaConnection, records: list[Written], transaction: str
             await producer.send(topic, key=key, value=value, partition=partition)
 
 
-async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> Following:
+async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> DeploymentTailer:
     partitions = await readable_partitions(kafka, catalogue)
-    async with Following(kafka, catalogue, last_records=last_records, last_rows=0) as following:
+    async with DeploymentTailer(kafka, catalogue, last_records=last_records, last_rows=0) as following:
         await following.position(partitions)
         assert await following.catch_up(20.0) == []
     return following

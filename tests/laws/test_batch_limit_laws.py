@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_stream.batching.limit import LIMITS, make_limit
+from clipper_stream.batching.registry import LIMITS, make_limit
 from clipper_stream.errors import InvalidSetting
 
 TARGET_S = 0.02

@@ -6,13 +6,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
 from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.many_at_once import bernstein_bounds, capitals, goal
+
+MANY = benchmark_module("rig.confidence_sequences")
 
 SEQUENCES = [Betting, EmpiricalBernstein]
 ALPHA = 0.05
@@ -46,10 +48,10 @@ def samples(name):
 def ever_missed(sequence, observed, mean):
     """Share of runs in which the mean was outside at any time."""
     if sequence is Betting:
-        above, below = capitals(observed, mean, ALPHA)
-        missed = np.maximum(above, below).max(axis=1) >= goal(ALPHA)
+        above, below = MANY.capitals(observed, mean, ALPHA)
+        missed = np.maximum(above, below).max(axis=1) >= MANY.goal(ALPHA)
     else:
-        lower, upper = bernstein_bounds(observed, ALPHA)
+        lower, upper = MANY.bernstein_bounds(observed, ALPHA)
         missed = (lower > mean).any(axis=1) | (upper < mean).any(axis=1)
     return float(missed.mean())
 
@@ -70,7 +72,7 @@ def test_the_mean_is_inside_at_all_times_at_once_as_often_as_promised(sequence, 
 
 
 @pytest.mark.parametrize("name", ["a tenth of errors", "coins", "continuous"])
-def test_an_interval_for_one_look_fails_the_same_test_when_it_is_looked_at_all_the_time(name):
+def test_a_fixed_sample_interval_fails_when_looked_at_all_the_time(name):
     ever, at_the_end = fixed_n_ever_missed(*samples(name))
     assert at_the_end <= MOST_MISSED + 0.01, "right at the one time that it is made for"
     assert ever > 0.3, "and wrong sooner or later"
@@ -149,15 +151,15 @@ def test_what_lies_outside_of_the_range_is_refused(sequence):
 @given(observed=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40))
 def test_many_runs_at_once_are_the_same_as_one_after_the_other(observed):
     bernstein, betting = EmpiricalBernstein(alpha=ALPHA), Betting(alpha=ALPHA)
-    lower, upper = bernstein_bounds(np.array([observed]), ALPHA)
+    lower, upper = MANY.bernstein_bounds(np.array([observed]), ALPHA)
     means = np.linspace(0.0, 1.0, GRID + 1)[:: GRID // 20]
-    capital = [capitals(np.array([observed]), float(mean), ALPHA) for mean in means]
+    capital = [MANY.capitals(np.array([observed]), float(mean), ALPHA) for mean in means]
     for index, value in enumerate(observed):
         bernstein, betting = bernstein.observe(value), betting.observe(value)
         assert (bernstein.lower, bernstein.upper) == pytest.approx((lower[0, index], upper[0, index]))
         for mean, (above, below) in zip(means, capital, strict=True):
             first, second = above[0, : index + 1].max(), below[0, : index + 1].max()
-            if abs(first - goal(ALPHA)) > 1e-9:
-                assert (mean <= betting.lower + 1e-12) == (first >= goal(ALPHA) or (mean == 0.0 == betting.lower))
-            if abs(second - goal(ALPHA)) > 1e-9:
-                assert (mean >= betting.upper - 1e-12) == (second >= goal(ALPHA) or (mean == 1.0 == betting.upper))
+            if abs(first - MANY.goal(ALPHA)) > 1e-9:
+                assert (mean <= betting.lower + 1e-12) == (first >= MANY.goal(ALPHA) or (mean == 0.0 == betting.lower))
+            if abs(second - MANY.goal(ALPHA)) > 1e-9:
+                assert (mean >= betting.upper - 1e-12) == (second >= MANY.goal(ALPHA) or (mean == 1.0 == betting.upper))

@@ -1,12 +1,11 @@
 """The intervals that are recommended cover the truth as often as they say, on logs of which everything is known."""
 
-import importlib.util
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
@@ -22,18 +21,10 @@ RECOMMENDED = ("ips", "snips", "dr", "sndr")
 each_case = pytest.mark.parametrize("case", CASES)
 
 
-def rig():
-    path = Path(__file__).resolve().parents[2] / "benchmarks/rig/full_information.py"
-    spec = importlib.util.spec_from_file_location("full_information", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @cache
 def hits(case):
     """Whether each interval covers, by estimator and method, a number a seed; and how many seeds gave a warning."""
-    world, drawn, found, warned = rig(), draws(0, 500), {}, 0
+    world, drawn, found, warned = benchmark_module("rig.full_information"), draws(0, 500), {}, 0
     traffic, (exploration, audits, candidate) = world.synthetic(3), CASES[case]
     policy = world.exploring(traffic, exploration, 2)
     target = world.far(traffic) if candidate == "far" else world.near(traffic, 2)

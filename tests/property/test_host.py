@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_stream.batching.aimd import Aimd
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.aimd import RelaxedTarget
+from clipper_stream.batching.limit import Fixed
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import predict_rows
 
@@ -151,7 +151,9 @@ class SlowClock(FakeClock):
 
 @given(
     submissions=st.lists(st.lists(frames(), max_size=4), min_size=1, max_size=5),
-    make_limit=st.sampled_from([lambda: Fixed(1), lambda: Fixed(3), lambda: Fixed(64), lambda: Aimd(0.02, 50)]),
+    make_limit=st.sampled_from(
+        [lambda: Fixed(1), lambda: Fixed(3), lambda: Fixed(64), lambda: RelaxedTarget(0.02, 50)]
+    ),
     max_open_rows=st.sampled_from([1, 5, 1000]),
     max_delay_s=st.sampled_from([0.0, 0.001]),
     inline=st.booleans(),

@@ -6,16 +6,18 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from doubles_benchmarks import benchmark_module
 from doubles_columns import in_words, made_up, some_columns
 from hypothesis import given, settings
 
-from clipper_stream.evaluation.log.column_fold import FoldedRow, fold_columns, fold_one_by_one
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.prediction import NAMED
 
 pytest.importorskip("pyarrow")
+COLUMN_FOLD = benchmark_module("rig.column_fold")
+FoldedRow, fold_columns, fold_one_by_one = COLUMN_FOLD.FoldedRow, COLUMN_FOLD.fold_columns, COLUMN_FOLD.fold_one_by_one
 FACTS = dict(application="app", loss_kind="zero_one", since_ms=1, offsets={0: (3, 9), 2: (0, 1)}, counts={"late": 2})
 
 

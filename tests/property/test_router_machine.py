@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.query import OutputPiece
+from clipper_stream.query import Failure, OutputPiece
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
@@ -144,7 +144,7 @@ class RouterMachine(RuleBasedStateMachine):
                 sent.append(self.piece(self.requests[random.choice(open_frames)], random))
         for piece in sent:
             for row, output in enumerate(piece.outputs, piece.row0):
-                self.arrives(piece.frame, row, output, piece.failed.get(row))
+                self.arrives(piece.frame, row, output, piece.failures.get(row))
         self.compare(self.router.gather(sent, self.now_s))
 
     @rule(seconds=st.sampled_from([0.1, 0.2, 0.5, 1.0, 3.0, 70.0]))
@@ -181,7 +181,7 @@ class RouterMachine(RuleBasedStateMachine):
             self.record(one)
         self.now_s += 1000
         self.router.expire(self.now_s)
-        asking = self.router._asking
+        asking = self.router._tracker
         assert self.router.in_flight == len(asking) == len(asking._overdue) == asking._overdue_rows == 0
         assert self.router.next_deadline_s is None
 
@@ -220,7 +220,7 @@ class RouterMachine(RuleBasedStateMachine):
             value = request.rows[row][0] if row < len(request.rows) else 0
             outputs.append(MODELS[request.ref](value) if outcome == "output" else None)
             if outcome != "output":
-                failed[row] = (outcome, "because")
+                failed[row] = Failure(outcome, "because")
         return OutputPiece(request.frame, first, outputs, failed)
 
     def arrives(self, frame, row, output, failure):
@@ -279,13 +279,13 @@ class RouterMachine(RuleBasedStateMachine):
             one = self.answered[f"{audit.query.query_id}/audit"]
             used = one.used()
             assert {use.ref: use.outputs for use in audit.used} == used
-            assert [each.ref for each in audit.unused] == [ref for ref in one.decision.models if ref not in used]
-            assert not any(each.served for each in (*audit.used, *audit.unused))
+            assert [each.ref for each in audit.missing] == [ref for ref in one.decision.models if ref not in used]
+            assert not any(each.served for each in (*audit.used, *audit.missing))
         for answer in effects.answers:
             one = self.answered[answer.query.query_id]
             outputs, reason, used = one.answer()
             assert (answer.outputs, {use.ref: use.outputs for use in answer.used}) == (outputs, used)
-            assert answer.reason == reason if one.decision else answer.default
+            assert (answer.failure and answer.failure.reason) == reason if one.decision else answer.default
         for request in effects.requests:
             self.asked(request)
 
@@ -293,10 +293,10 @@ class RouterMachine(RuleBasedStateMachine):
         assert request.frame not in self.requests
         assert min(request.deadlines_s) > self.now_s
         self.requests[request.frame] = request
-        frame = self.router._asking._frames[request.frame]
-        for row, (owner, place) in enumerate(zip(frame.owners, frame.places, strict=True)):
-            key, in_query = (request.ref, float(request.rows[row][0])), place % owner.count
-            assert request.rows[row][0] == owner.block[owner.first + in_query][0]
+        sent = self.router._tracker._sent[request.frame].rows
+        for row, (owner, slot) in enumerate(zip(sent.owners, sent.slots, strict=True)):
+            key, in_query = (request.ref, float(request.rows[row][0])), slot % owner.count
+            assert request.rows[row][0] == owner.block.rows[owner.first + in_query][0]
             name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
             assert name in self.waiting
             self.askers[request.frame, row] = name, (request.ref, in_query), owner.query.partition

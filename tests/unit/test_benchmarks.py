@@ -1,17 +1,13 @@
-"""What benchmarks are made of stays usable: they are not run by the test suite."""
+"""What benchmarks are made of; tests/e2e/test_benchmarks.py runs them."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles_benchmarks import BENCHMARKS, benchmark_module
 
 from clipper_agents.settings import load_settings
 from clipper_stream.selection.registry import make_policy
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(("name", "colocated"), [("colocated.toml", True), ("separate.toml", False)])
@@ -22,16 +18,13 @@ def test_a_configuration_of_the_benchmarks_is_valid_and_places_its_model(name, c
 
 
 def test_the_model_of_the_benchmarks_gives_a_label_a_row():
-    spec = importlib.util.spec_from_file_location("benchmark_models", BENCHMARKS / "models.py")
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
-    labels = models.digits(np.random.default_rng(0).random((1_000, 64), dtype=np.float32))
+    labels = benchmark_module("models").digits(np.random.default_rng(0).random((1_000, 64), dtype=np.float32))
     assert labels.shape == (1_000,)
     assert set(labels.tolist()) <= set(range(10))
 
 
 def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
-    worlds = {world.name: world for world in loaded("rig/worlds.py").worlds(4_000)}
+    worlds = {world.name: world for world in benchmark_module("rig.worlds").worlds(4_000)}
     adversary = worlds["adversary"].means
     assert np.allclose(adversary[:, :-1] - adversary[:, -1:], 0.125)  # differences are steady ...
     assert set(adversary[:, -1]) == {0.0, 0.875}  # ... and levels are not
@@ -66,26 +59,17 @@ def figures_of_regret():
     return measured
 
 
-def loaded(path):
-    spec = importlib.util.spec_from_file_location(f"benchmark_{Path(path).stem}", BENCHMARKS / path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("policy", "within"), [("exp3", 600), ("exp4", 500), ("epsilon_greedy", 1500)])
 def test_a_new_version_is_found_best_within_a_bound(policy, within):
     """The bounds are about twice the 95th percentiles in benchmarks/results/rollouts.md."""
-    spec = importlib.util.spec_from_file_location("benchmark_newcomers", BENCHMARKS / "rig/newcomers.py")
-    newcomers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(newcomers)
-    found = [newcomers.feedbacks_to_lead(make_policy(policy), seed, 2 * within) for seed in range(8)]
+    feedbacks_to_lead = benchmark_module("rollouts").feedbacks_to_lead
+    found = [feedbacks_to_lead(make_policy(policy), seed, 2 * within) for seed in range(8)]
     assert all(feedbacks is not None and feedbacks <= within for feedbacks in found), found
 
 
-def test_the_page_of_figures_shows_the_rows_of_a_summary_in_a_summary(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_the_page_of_figures_shows_the_rows_of_a_summary_in_a_summary():
     figure = {"median": 4.0, "least": 3.0, "most": 5.0}
-    shown = list(loaded("figures.py")._table({"echo": {"p50": figure}, "rounds": {"no-op, aimd": {"p50": figure}}}))
+    shown = list(
+        benchmark_module("figures")._table({"echo": {"p50": figure}, "rounds": {"no-op, aimd": {"p50": figure}}})
+    )
     assert shown[1:] == ["| | p50 |", "|---|---|", "| echo | 4 (3 to 5) |", "| rounds, no-op, aimd | 4 (3 to 5) |"]

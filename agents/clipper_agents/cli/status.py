@@ -9,7 +9,7 @@ from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.status.problems import Status
+    from clipper_agents.status.model import Status
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, with the reasons, for machines.")]
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
@@ -34,17 +34,16 @@ def status(
 
     Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
     """
-    from clipper_agents.rollout import read_comparisons
-    from clipper_agents.status.collect import Wanted, read_status
+    from clipper_agents.status.collect import StatusOptions, read_status
+    from clipper_agents.status.problems import reasons_of
     from clipper_agents.status.processes import configured_addresses
 
-    wanted = Wanted(
+    wanted = StatusOptions(
         context=context,
         metrics=(*configured_addresses(deployment.settings), *(metrics or ())),
-        read_comparisons=read_comparisons,
     )
     found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, wanted))
-    reasons = found.reasons(most_lag)
+    reasons = reasons_of(found, most_lag)
     _show(found, reasons, as_json)
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.cli.applications_view import application_parts, instant
-from clipper_agents.status.problems import GroupStatus, Status
+from clipper_agents.status.model import GroupStatus, Status
 
 
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:

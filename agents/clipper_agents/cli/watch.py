@@ -11,11 +11,11 @@ import typer
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.status.watch import Look
+    from clipper_agents.status.watch import Snapshot
 
 Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a second, for machines.")]
-Show = Callable[["Look"], None]
+Show = Callable[["Snapshot"], None]
 
 
 @with_deployment
@@ -30,12 +30,12 @@ def watch(deployment: DeploymentContext, application: Application = None, as_jso
 
 
 async def _watch(deployment: DeploymentContext, application: str | None, show: Show) -> None:
-    from clipper_agents.status.watch import looks
+    from clipper_agents.status.watch import snapshots
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    found = looks(deployment.kafka, deployment.catalogue, application, ended.is_set)
+    found = snapshots(deployment.kafka, deployment.catalogue, application, ended.is_set)
     async with aclosing(found):  # the connection is closed before the event loop is
         async for look in found:
             show(look)
@@ -57,7 +57,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
         return live, lambda look: live.update(page(look, prefix, console.width), refresh=True)
     told: list[str] = []
 
-    def print_lines(look: "Look") -> None:
+    def print_lines(look: "Snapshot") -> None:
         print("\n".join(lines(look, told)), flush=True)
         told[:] = look.reasons
 

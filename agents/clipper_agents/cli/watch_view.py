@@ -7,14 +7,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clipper_agents.cli.applications_view import COLUMNS, application_parts, clock, stage_of
-from clipper_agents.status.deployment_view import Event
+from clipper_agents.status.deployment_view import DeploymentEvent
 from clipper_agents.status.model import ApplicationStatus, VersionStatus
-from clipper_agents.status.watch import Look
+from clipper_agents.status.watch import Snapshot
 
 SHOWN_EVENTS = 8
 
 
-def page(look: Look, prefix: str, width: int = COLUMNS) -> RenderableType:
+def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> RenderableType:
     """Everything, for a terminal.
 
     Args:
@@ -25,7 +25,7 @@ def page(look: Look, prefix: str, width: int = COLUMNS) -> RenderableType:
     return Group(*_parts(look, prefix, width))
 
 
-def _parts(look: Look, prefix: str, width: int) -> Iterator[RenderableType]:
+def _parts(look: Snapshot, prefix: str, width: int) -> Iterator[RenderableType]:
     yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
     for name, status in look.applications.items():
         yield Text()
@@ -38,7 +38,7 @@ def _parts(look: Look, prefix: str, width: int) -> Iterator[RenderableType]:
         yield Text(f"wrong: {reason}", style="red")
 
 
-def lines(look: Look, told: Sequence[str]) -> Iterator[str]:
+def lines(look: Snapshot, told: Sequence[str]) -> Iterator[str]:
     """For a pipe: what happened, what is wrong now and was not at the look before, and a line an application.
 
     Args:
@@ -51,17 +51,17 @@ def lines(look: Look, told: Sequence[str]) -> Iterator[str]:
         yield line_of(name, status, look.at_s)
 
 
-def json_line(look: Look) -> str:
+def json_line(look: Snapshot) -> str:
     """One JSON object: everything but the events that were shown before."""
     content = msgspec.to_builtins(look)
     del content["latest"]
     return msgspec.json.encode(content).decode()
 
 
-def event_line(event: Event) -> str:
+def event_line(event: DeploymentEvent) -> str:
     """When and what.
 
-    >>> event_line(Event(at_s=1_700_000_000.0, text="host h of svm:2 is ready"))
+    >>> event_line(DeploymentEvent(at_s=1_700_000_000.0, text="host h of svm:2 is ready"))
     '22:13:20Z event: host h of svm:2 is ready'
     """
     return f"{clock(event.at_s)} event: {event.text}"

@@ -81,7 +81,7 @@ def steward(
     kafka = deployment.kafka
     if not _let_in(kafka):
         return
-    from clipper_agents.rollout.control_changes import ControlChanges
+    from clipper_agents.rollout.decisions import ControlChanges
     from clipper_agents.rollout.worker import run
 
     run(deployment.settings.steward_settings(instance, kafka), ControlChanges(kafka, deployment.catalogue))

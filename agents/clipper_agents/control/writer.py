@@ -25,11 +25,10 @@ from clipper_agents.control.errors import StaleRevision
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
-from clipper_agents.kafka.clients import make_producer, unreachable
+from clipper_agents.kafka.clients import make_producer, send_in_transaction, unreachable
 from clipper_agents.kafka.errors import NoCoordinator, Outpaced
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
-from clipper_agents.kafka.transactions import send_in_transaction
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

@@ -39,17 +39,18 @@ def errors_figure(record: DemoRecord) -> Figure:
     """Cumulative and moving error, of the policies beside every model alone (Clipper, figure 8)."""
     figure, (left, right) = panels(1, 2, 4.6)
     left.set_title("Cumulative error")
-    window = max(LEAST_WINDOW, round(WINDOW_SHARE * min(len(each.wrong) for each in record.scores.policies.values())))
+    window = max(LEAST_WINDOW, round(WINDOW_SHARE * record.plan.queries / len(record.scores.policies)))
     right.set_title(f"Error of the last {window} answers")
     scores, colours = record.scores, _model_colours(record)
-    lines = {**scores.policies, **{f"{ref} alone": scored for ref, scored in scores.models.items()}}
+    lines = {**scores.policies, **{f"{ref} alone": wrong for ref, wrong in scores.models.items()}}
     styles: dict[str, dict[str, Any]] = {
         **{name: {"color": POLICY_COLOURS.get(name, "black"), "lw": 2.6, "zorder": 3} for name in scores.policies},
         **{f"{ref} alone": {"color": colour, "lw": 1.3, "alpha": 0.9} for ref, colour in colours.items()},
     }
     for axes, of_last in ((left, record.plan.queries), (right, window)):
-        for name, scored in lines.items():
-            axes.plot(scored.queries / 1000, 100 * moving(scored.wrong, of_last), label=name, **styles[name])
+        for name, wrong in lines.items():
+            queries = np.flatnonzero(~np.isnan(wrong))
+            axes.plot(queries / 1000, 100 * moving(wrong[queries], of_last), label=name, **styles[name])
         _shade(axes, record.plan)
         axes.set_ylabel("wrong answers, %")
         axes.set_yscale("symlog", linthresh=10)
@@ -131,7 +132,7 @@ def latency_figure(record: DemoRecord) -> Figure:
     return figure
 
 
-def moving(wrong: Any, window: int) -> FloatArray:
+def moving(wrong: FloatArray, window: int) -> FloatArray:
     """Share of wrong answers among the last ones up to each one; of fewer at the beginning.
 
     >>> moving(np.array([1, 0, 1, 1]), window=2).tolist()

@@ -14,8 +14,9 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import BEFORE, PHASES, RESTORED, DemoPlan
 from clipper_agents.demo.samples import DemoSample
-from clipper_agents.demo.scoring import ENSEMBLE, DemoScores, ScoredQueries
+from clipper_agents.demo.scoring import ENSEMBLE, DemoScores, error_of
 from clipper_agents.replay.verdicts import Verification
+from clipper_agents.status.intervals import wilson
 from clipper_loadgen import LoadReport
 
 PERCENTILES = ("p50", "p90", "p99")
@@ -130,8 +131,8 @@ def demo_result(
             for ref, batches in ((model.ref, last.batches(model.ref)) for model in record.models)
         },
         broken_model=scores.broken,
-        policies={policy: _errors(scored, record.plan) for policy, scored in scores.policies.items()},
-        single_models={ref: _errors(scored, record.plan) for ref, scored in scores.models.items()},
+        policies={policy: _errors(scores, wrong) for policy, wrong in scores.policies.items()},
+        single_models={ref: _errors(scores, wrong) for ref, wrong in scores.models.items()},
         ensemble_minus_best_model={
             phase: {"model": ref, "difference": round(difference, 5), "interval": _rounded(interval)}
             for phase, (ref, difference, interval) in compared.items()
@@ -179,14 +180,14 @@ def problems(result: DemoResult) -> list[str]:
     return found
 
 
-def _errors(scored: ScoredQueries, plan: DemoPlan) -> dict[str, Any]:
+def _errors(scores: DemoScores, wrong: FloatArray) -> dict[str, Any]:
     """`error_`, `queries_` and `interval_` of each phase."""
     errors: dict[str, Any] = {}
     for phase in PHASES:
-        within = scored.within(phase, plan)
-        errors[f"error_{phase}"] = round(within.error, 5)
-        errors[f"queries_{phase}"] = len(within.wrong)
-        errors[f"interval_{phase}"] = _rounded(within.interval)
+        within = scores.within(phase, wrong)
+        errors[f"error_{phase}"] = round(error_of(within), 5)
+        errors[f"queries_{phase}"] = len(within)
+        errors[f"interval_{phase}"] = _rounded(wilson(float(within.sum()), len(within)))
     return errors
 
 

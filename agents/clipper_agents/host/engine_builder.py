@@ -12,7 +12,7 @@ from clipper_agents.host.engine import HostEngine, Send
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
-from clipper_stream.batching.limit import make_limit
+from clipper_stream.batching.registry import make_limit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model

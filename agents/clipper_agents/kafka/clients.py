@@ -6,12 +6,13 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka import aiokafka_patches
@@ -75,9 +76,52 @@ def make_producer(kafka: KafkaConnection, *, idempotent: bool = True, **options:
     return AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=idempotent, **options)
 
 
+async def send_in_transaction(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]
+) -> None:
+    """Write records, all or none; they are there when this returns, and a failure is told once.
+
+    When another producer with the transactional id begins, aiokafka fails everything that belongs to the transaction:
+    the futures of its records, the one of its end, and one a batch for who waits until there is room in it. Each of
+    those that nobody asks for would be logged as never retrieved, whenever it is collected.
+
+    Args:
+        producer: Started, with a transactional id.
+        topic: Where to.
+        partition: Where to.
+        records: Keys and values.
+
+    Raises:
+        ProducerFenced: another producer with the id has begun; none is written.
+        KafkaError: it is not known whether they were written.
+    """
+    await producer.begin_transaction()
+    end: Any = producer._txn_manager._transaction_waiter
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        for key, value in records:
+            sent.append(await producer.send(topic, key=key, value=value, partition=partition))
+        await asyncio.gather(*sent)
+        await producer.commit_transaction()
+    finally:
+        batches = [batch for found in producer._message_accumulator._batches.values() for batch in found]
+        for future in (end, *sent, *(batch._drain_waiter for batch in batches)):
+            future.add_done_callback(_told)
+
+
+def _told(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 def make_admin(kafka: KafkaConnection, request_s: float = TIMEOUT_S) -> AIOKafkaAdminClient:
     """An admin client; it is to be started, and closed."""
     return AIOKafkaAdminClient(**kafka.aiokafka(), request_timeout_ms=int(request_s * 1000))
+
+
+def make_client(kafka: KafkaConnection) -> AIOKafkaClient:
+    """A client for single requests; it is to be bootstrapped, and closed."""
+    return AIOKafkaClient(**kafka.aiokafka())
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The steward at work: follows the control topic and the logs, and has decisions carried out.
+"""The rollout controller at work: follows the control topic and the logs, and has decisions carried out.
 
 Rules of this file:
 - A record that was decided under a revision waits until that revision is followed. So what a query is evidence of does
@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.drift_events import is_newer
+from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.rollout_metrics import StewardMetrics
-from clipper_agents.rollout.comparison_spec import Control, Watched, needs_history
-from clipper_agents.rollout.decisions import Changes, Decision, Stale, make
-from clipper_agents.rollout.evidence import Ahead, Fold, Record
+from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
+from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision
+from clipper_agents.rollout.evidence import EvidenceFold, Record, UnknownRevision
 from clipper_agents.rollout.log_tailer import LogsInOrder
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.rollout.trial_evidence import Comparison
@@ -33,36 +34,36 @@ logger = logging.getLogger(__name__)
 
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
-AGAIN_S = 1.0
+RETRY_AFTER_S = 1.0
 REPORT_EVERY_S = 1.0
 
 
-class _BeginAnew(Exception):
+class _HistoryNeeded(Exception):
     """Something is compared now that began before what was read."""
 
 
-class StewardProcess:
-    """One steward. Two of them at once do no harm: of two changes of one revision only one is made.
+class RolloutController:
+    """One controller. Two of them at once do no harm: of two changes of one revision only one is made.
 
     Args:
-        settings: What it needs.
+        settings: Of the process.
         changes: Carries decisions out.
         metrics: Of the process.
 
     Attributes:
-        comparisons: How all versions stood when it last looked, at most `REPORT_EVERY_S` ago.
+        comparisons: How all versions stood when they were last reported, at most `REPORT_EVERY_S` ago.
     """
 
     def __init__(self, settings: StewardSettings, changes: Changes, metrics: StewardMetrics) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
-        self._control = Control()
-        self._moved = asyncio.Event()
+        self._control = ControlState(notes=("change", "drift"), saved_rows=False)
+        self._control_moved = asyncio.Event()
         self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         self._followed = -1
-        self._watched: dict[str, Watched] = {}
+        self._specs: dict[str, ComparisonSpec] = {}
         self._revisions: dict[str, int] = {}
         self._reported_s = 0.0
         self._refused: dict[str, str] = {}
@@ -84,35 +85,38 @@ class StewardProcess:
         raise self._follower.crash_reason or RuntimeError("the control topic is not followed any more")
 
     async def stop(self) -> None:
-        """Follow no more."""
+        """Stop following the control topic."""
         await self._follower.stop()
 
     async def run(self) -> None:
         """Compare and decide, without end."""
         while True:
-            self._moved.clear()
-            if self._control.watched():
-                with contextlib.suppress(_BeginAnew):
+            self._control_moved.clear()
+            if comparison_specs(self._control):
+                with contextlib.suppress(_HistoryNeeded):
                     await self._compare()
             else:
                 self.comparisons = ()
                 self._metrics.set_comparisons(())
-                await self._moved.wait()
+                await self._control_moved.wait()
 
+    # --- one reading of the logs ------------------------------------------------------------------------------------
     async def _compare(self) -> None:
-        """Until there is nothing to compare any more."""
-        settings = self._settings
-        control = self._control
-        fold = Fold(
-            settings.catalogue, control.revision, settings.horizon_s, settings.max_queries, dict(control.drifts)
-        )
+        """Read the logs until there is nothing to compare any more.
+
+        Raises:
+            _HistoryNeeded: the logs have to be read again, from an earlier place.
+        """
+        settings, control = self._settings, self._control
+        known = dict(control.drifts)
+        fold = EvidenceFold(settings.catalogue, control.current, settings.horizon_s, settings.max_queries, known)
         logs = LogsInOrder(settings.kafka, settings.catalogue)
-        self._followed, self._watched, self._revisions = -1, {}, {}
+        self._followed, self._specs, self._revisions = -1, {}, {}
         try:
             await self._follow(fold)
-            await logs.start(begins_ms(control.watched()))
+            await logs.start(begins_ms(self._specs))
             async for records in logs.follow():
-                if not self._control.watched():
+                if not comparison_specs(control):
                     return
                 await self._follow(fold)
                 for at_ms, record in records:
@@ -121,25 +125,28 @@ class StewardProcess:
         finally:
             await logs.stop()
 
-    async def _follow(self, fold: Fold) -> None:
-        """What is compared may be something else than before; then rules may say something else of it."""
-        if self._followed != self._control.version:
-            watched = self._control.watched()
-            if self._revisions and needs_history(self._watched, watched, self._revisions):
-                raise _BeginAnew
-            self._followed, self._watched, self._revisions = self._control.version, watched, self._control.revisions
-            fold.follow(watched)
-            self._tell_refused(fold)
-            for decision in fold.decisions():
-                await self._carry_out(decision)
+    async def _follow(self, fold: EvidenceFold) -> None:
+        """Have the fold compare what the control topic says now; its rules may then decide something else."""
+        control = self._control
+        if self._followed == control.version:
+            return
+        specs = comparison_specs(control)
+        if self._revisions and needs_history(self._specs, specs, self._revisions):
+            raise _HistoryNeeded
+        self._followed, self._specs = control.version, specs
+        self._revisions = {name: one.revision for name, one in control.manifests.applications.items()}
+        fold.follow(specs)
+        self._log_refused(fold)
+        for decision in fold.decisions():
+            await self._carry_out(decision)
 
-    async def _take(self, fold: Fold, record: Record, at_ms: int) -> None:
+    async def _take(self, fold: EvidenceFold, record: Record, at_ms: int) -> None:
         while True:
             try:
                 application = fold.take(record, at_ms)
                 break
-            except Ahead as ahead:
-                if not await self._comes(ahead.application, ahead.revision):
+            except UnknownRevision as unknown:
+                if not await self._wait_for_revision(unknown.application, unknown.revision):
                     return
                 await self._follow(fold)
         while fold.detected:
@@ -150,15 +157,15 @@ class StewardProcess:
                 await self._carry_out(decision)
             await self._follow(fold)
 
-    async def _comes(self, application: str, revision: int) -> bool:
+    async def _wait_for_revision(self, application: str, revision: int) -> bool:
         """Wait until the application has this revision; False when it does not come."""
         if revision <= self._missing.get(application, 0):
             return False
         try:
             async with asyncio.timeout(REVISION_WITHIN_S):
-                while self._control.revision(application) < revision:
-                    self._moved.clear()
-                    await self._moved.wait()
+                while self._control.current(application) < revision:
+                    self._control_moved.clear()
+                    await self._control_moved.wait()
         except TimeoutError:
             text = "queries were decided under a revision that the control topic does not have, they are left out"
             event(logger, text, logging.WARNING, application=application, revision=revision)
@@ -166,51 +173,56 @@ class StewardProcess:
             return False
         return True
 
-    async def _carry_out(self, decision: Decision) -> None:
+    def _take_control(self, records: "Iterable[ConsumerRecord[bytes, bytes]]") -> None:
+        self._control.take(records)
+        self._control_moved.set()
+
+    # --- decisions and detections -----------------------------------------------------------------------------------
+    async def _carry_out(self, decision: RolloutDecision) -> None:
         name = decision.application
-        if self._decided.get(name) == decision.revision or self._control.revision(name) != decision.revision:
+        if self._decided.get(name) == decision.revision or self._control.current(name) != decision.revision:
             return
         self._decided[name] = decision.revision
-        outcome = await self._made(decision)
+        outcome = await self._applied(decision)
         self._metrics.count_decision(name, decision.command, outcome)
-        event(logger, f"{decision.command} {outcome}", logging.INFO, **_told(decision))
+        event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
-    async def _made(self, decision: Decision) -> str:
+    async def _applied(self, decision: RolloutDecision) -> str:
         while True:
             try:
-                await make(self._changes, decision)
+                await self._changes.apply(decision)
                 return "made"
-            except Stale:
+            except StaleDecision:
                 return "stale"
             except KafkaUnreachable as error:
                 event(logger, "change waits for Kafka", logging.WARNING, command=decision.command, reason=error)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_AFTER_S)
 
     async def _note_drift(self, found: DriftEvent) -> None:
-        """Have a detection written, unless it was already; then count it and say so, once."""
+        """Have a detection written, unless it was already; then count and log it, once."""
         if not is_newer(found, self._control.drifts.get((found.application, found.model))):
             return
         while True:
             try:
                 news = await self._changes.note_drift(found)
                 break
-            except (KafkaUnreachable, Stale) as error:
+            except (KafkaUnreachable, StaleDecision) as error:
                 event(logger, "detection waits for Kafka", logging.WARNING, model=found.model, reason=error)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_AFTER_S)
         self._control.drifts[found.application, found.model] = found
         if news:
             self._metrics.count_drift(found.application, found.model, worse=found.worse)
             text = "loss has risen" if found.worse else "loss has fallen"
-            event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_told(found))
+            event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_fields(found))
 
-    def _tell_refused(self, fold: Fold) -> None:
+    def _log_refused(self, fold: EvidenceFold) -> None:
         for name, reason in fold.refused.items():
             if self._refused.get(name) != reason:
                 self._refused[name] = reason
                 self._metrics.count_drift_refused(name)
                 event(logger, "drift is not watched", logging.WARNING, application=name, reason=reason)
 
-    def _report(self, fold: Fold, lag: Mapping[tuple[str, int], int]) -> None:
+    def _report(self, fold: EvidenceFold, lag: Mapping[tuple[str, int], int]) -> None:
         now_s = time.monotonic()
         if now_s - self._reported_s < REPORT_EVERY_S:
             return
@@ -221,20 +233,16 @@ class StewardProcess:
         self._metrics.set_remembered(fold.remembered)
         self._metrics.set_consumer_lag(lag)
 
-    def _take_control(self, records: "Iterable[ConsumerRecord[bytes, bytes]]") -> None:
-        self._control.take(records)
-        self._moved.set()
 
-
-def _told(decision: Decision) -> dict[str, object]:
-    """What a log line says about a decision."""
+def _decision_fields(decision: RolloutDecision) -> dict[str, object]:
+    """Fields of a log line about a decision."""
     about: dict[str, object] = {"application": decision.application, "model": decision.model}
     about |= {"revision": decision.revision} | ({} if decision.share is None else {"share": decision.share})
     return about | {name: value for name, value in decision.numbers.items() if not isinstance(value, Mapping)}
 
 
-def _drift_told(found: DriftEvent) -> dict[str, object]:
-    """What a log line says about a detection."""
+def _drift_fields(found: DriftEvent) -> dict[str, object]:
+    """Fields of a log line about a detection."""
     about: dict[str, object] = {"application": found.application, "model": found.model}
     about |= {} if found.context is None else {"context": found.context}
     losses = {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}

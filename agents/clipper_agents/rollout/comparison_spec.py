@@ -9,19 +9,15 @@ Rules of this file:
 - Where an application's revisions have no changes on the control topic, its present revision is where it began.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from aiokafka import ConsumerRecord
-
 from clipper_agents.control.state import ControlState
-from clipper_agents.rollout.revision_equivalence import compared_alike, same_candidates, same_losses, same_step
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.sequential_testing.rollout_rule import Rollout
-from clipper_topics.drift import DriftEvent
-from clipper_topics.manifests import ApplicationManifest, DriftRule
+from clipper_stream.sequential_testing.rollout_rule import TrialRule
+from clipper_topics.manifests import ApplicationManifest, DriftRule, Trial
 
 _DRIFT = "drift"
 """In the place of a version: none is called so, without a colon."""
@@ -29,8 +25,8 @@ Stage: TypeAlias = Literal["shadow", "canary"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedTrial:
-    """One trial.
+class TrialSpec:
+    """One trial of an application.
 
     Attributes:
         model: The version.
@@ -50,8 +46,8 @@ class WatchedTrial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedDrift:
-    """What watches the losses of an application's versions.
+class DriftSpec:
+    """The detector that reads the losses of an application's versions.
 
     Attributes:
         rule: The detector.
@@ -63,8 +59,8 @@ class WatchedDrift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """One application of which something is compared.
+class ComparisonSpec:
+    """What is compared of one application.
 
     Attributes:
         application: Its name.
@@ -75,19 +71,19 @@ class Watched:
         candidates: Its candidates.
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
-        drift: What watches its losses; None: nothing.
+        drift: The detector of its losses; None: none.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
     """
 
     application: str
     revision: int
-    rule: Rollout
+    rule: TrialRule
     loss: str
-    trials: tuple[WatchedTrial, ...]
+    trials: tuple[TrialSpec, ...]
     candidates: tuple[str, ...]
     candidates_since: int
     keep_best: int | None
-    drift: WatchedDrift | None
+    drift: DriftSpec | None
     begins_ms: int
 
     @property
@@ -97,115 +93,133 @@ class Watched:
         return min([self.candidates_since, *(trial.since for trial in self.trials), *drift])
 
 
-class Control:
-    """What the control topic says of applications, and what there is to compare by it.
+def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, ComparisonSpec]:
+    """The applications of which something is compared, or watched for drift, by name.
 
-    Attributes:
-        state: The topic as it was followed so far.
+    Args:
+        state: The control topic; it has to keep changes.
+        drift: Whether drift is of interest; otherwise an application of which nothing is compared is left out.
     """
-
-    def __init__(self, state: ControlState | None = None) -> None:
-        self.state = ControlState(notes=("change", "drift"), saved_rows=False) if state is None else state
-
-    def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Take in records of the control topic."""
-        self.state.take(records)
-
-    @property
-    def version(self) -> int:
-        """Grows with each record."""
-        return self.state.version
-
-    @property
-    def drifts(self) -> dict[tuple[str, str], DriftEvent]:
-        """The newest detection by application and version."""
-        return self.state.drifts
-
-    def revision(self, application: str) -> int:
-        """Of the application's manifest; 0: there is none."""
-        return self.state.current(application)
-
-    @property
-    def revisions(self) -> dict[str, int]:
-        """Of all applications, by name."""
-        return {name: manifest.revision for name, manifest in self.state.manifests.applications.items()}
-
-    def watched(self, *, drift: bool = True) -> dict[str, Watched]:
-        """The applications of which something is compared, or watched for drift, by name.
-
-        Args:
-            drift: Whether drift is of interest; else an application of which nothing is compared is left out.
-        """
-        found = {}
-        for name, manifest in self.state.manifests.applications.items():
-            watches = drift and manifest.drift is not None
-            if manifest.trials or manifest.keep_best is not None or watches:
-                rule = _rule(manifest)
-                if rule is not None:
-                    found[name] = self._watched(manifest, rule, drift=watches)
-        return found
-
-    def _watched(self, manifest: ApplicationManifest, rule: Rollout, *, drift: bool) -> Watched:
-        trials = tuple(
-            WatchedTrial(
-                model=trial.model,
-                stage=trial.stage,
-                share=trial.share,
-                automatic=trial.automatic,
-                since=self._since(manifest, partial(compared_alike, now=manifest, ref=trial.model)),
-                step_since=self._since(manifest, partial(same_step, now=manifest, trial=trial)),
-            )
-            for trial in manifest.trials
-        )
-        candidates_since = self._since(manifest, partial(same_candidates, now=manifest))
-        watches = self._drift(manifest) if drift else None
-        begins = [trial.since for trial in trials]
-        begins += [] if manifest.keep_best is None else [candidates_since]
-        first = min(begins if watches is None else [*begins, watches.since])
-        return Watched(
-            application=manifest.name,
-            revision=manifest.revision,
-            rule=rule,
-            loss=manifest.loss,
-            trials=trials,
-            candidates=tuple(manifest.models),
-            candidates_since=candidates_since if manifest.keep_best is not None else max(first, candidates_since),
-            keep_best=manifest.keep_best,
-            drift=watches,
-            begins_ms=self._began_ms(manifest, first),
-        )
-
-    def _drift(self, manifest: ApplicationManifest) -> WatchedDrift | None:
-        if manifest.drift is None:
-            return None
-        return WatchedDrift(rule=manifest.drift, since=self._since(manifest, partial(same_losses, now=manifest)))
-
-    def _since(self, manifest: ApplicationManifest, alike: Callable[[ApplicationManifest], bool]) -> int:
-        history = self.state.changes.get(manifest.name, {})
-        revision = manifest.revision
-        while (before := history.get(revision - 1)) is not None and before.after and alike(before.after):
-            revision -= 1
-        return revision
-
-    def _began_ms(self, manifest: ApplicationManifest, revision: int) -> int:
-        found = self.state.changes.get(manifest.name, {}).get(revision)
-        return found.at_ms if found else self.state.declared_ms.get(manifest.name, 0)
+    found = {}
+    for name, manifest in state.manifests.applications.items():
+        watches = drift and manifest.drift is not None
+        if manifest.trials or manifest.keep_best is not None or watches:
+            rule = _rule(manifest)
+            if rule is not None:
+                found[name] = _spec(state, manifest, rule, drift=watches)
+    return found
 
 
-def _rule(manifest: ApplicationManifest) -> Rollout | None:
+def _spec(state: ControlState, manifest: ApplicationManifest, rule: TrialRule, *, drift: bool) -> ComparisonSpec:
+    trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
+    candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
+    watches = _drift(state, manifest) if drift else None
+    begins = [trial.since for trial in trials]
+    begins += [] if manifest.keep_best is None else [candidates_since]
+    first = min(begins if watches is None else [*begins, watches.since])
+    return ComparisonSpec(
+        application=manifest.name,
+        revision=manifest.revision,
+        rule=rule,
+        loss=manifest.loss,
+        trials=trials,
+        candidates=tuple(manifest.models),
+        candidates_since=candidates_since if manifest.keep_best is not None else max(first, candidates_since),
+        keep_best=manifest.keep_best,
+        drift=watches,
+        begins_ms=_began_ms(state, manifest, first),
+    )
+
+
+def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> TrialSpec:
+    return TrialSpec(
+        model=trial.model,
+        stage=trial.stage,
+        share=trial.share,
+        automatic=trial.automatic,
+        since=_since(state, manifest, partial(same_comparison, now=manifest, ref=trial.model)),
+        step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
+    )
+
+
+def _drift(state: ControlState, manifest: ApplicationManifest) -> DriftSpec | None:
+    if manifest.drift is None:
+        return None
+    return DriftSpec(rule=manifest.drift, since=_since(state, manifest, partial(same_losses, now=manifest)))
+
+
+def _rule(manifest: ApplicationManifest) -> TrialRule | None:
     said = manifest.rollout
     try:
-        return Rollout(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
+        return TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
     except InvalidSetting:
         return None
 
 
-def needs_history(before: Mapping[str, Watched], now: Mapping[str, Watched], revisions: Mapping[str, int]) -> bool:
-    """Whether something is compared now that began before it was, so that what was read already is needed.
+def _since(
+    state: ControlState, manifest: ApplicationManifest, equivalent: Callable[[ApplicationManifest], bool]
+) -> int:
+    """The oldest revision from which on all revisions are equivalent to the present one."""
+    history = state.changes.get(manifest.name, {})
+    revision = manifest.revision
+    while (before := history.get(revision - 1)) is not None and before.after and equivalent(before.after):
+        revision -= 1
+    return revision
+
+
+def _began_ms(state: ControlState, manifest: ApplicationManifest, revision: int) -> int:
+    found = state.changes.get(manifest.name, {}).get(revision)
+    return found.at_ms if found else state.declared_ms.get(manifest.name, 0)
+
+
+# --- when two revisions ask the same question -----------------------------------------------------------------------
+def same_comparison(then: ApplicationManifest, now: ApplicationManifest, ref: str) -> bool:
+    """Whether a trial is compared with the same answers, by intervals of the same kind."""
+    tried = any(trial.model == ref for trial in then.trials)
+    return tried and _answers_with(then) == _answers_with(now) and _intervals(then) == _intervals(now)
+
+
+def same_step(then: ApplicationManifest, now: ApplicationManifest, trial: Trial) -> bool:
+    """Whether a trial has the same stage and share, in the same comparison."""
+    same = any((one.model, one.stage, one.share) == (trial.model, trial.stage, trial.share) for one in then.trials)
+    return same and same_comparison(then, now, trial.model)
+
+
+def same_candidates(then: ApplicationManifest, now: ApplicationManifest) -> bool:
+    """Whether the same candidates are compared with each other."""
+    same = set(then.models) == set(now.models) and then.loss == now.loss
+    return same and then.rollout.confidence == now.rollout.confidence
+
+
+def same_losses(then: ApplicationManifest, now: ApplicationManifest) -> bool:
+    """Whether the same detector reads the same losses."""
+    return then.drift == now.drift and then.loss == now.loss
+
+
+def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
+    return (
+        set(manifest.models),
+        manifest.policy,
+        manifest.combiner,
+        manifest.default_output,
+        manifest.confidence_threshold,
+        manifest.loss,
+    )
+
+
+def _intervals(manifest: ApplicationManifest) -> tuple[float, int]:
+    return manifest.rollout.confidence, len(manifest.rollout.steps)
+
+
+# --- what has to be read again --------------------------------------------------------------------------------------
+def needs_history(
+    before: Mapping[str, ComparisonSpec], now: Mapping[str, ComparisonSpec], revisions: Mapping[str, int]
+) -> bool:
+    """Whether something is compared now that began before it was compared, so that what was read already is needed.
 
     Args:
         before: What was compared.
-        now: What is.
+        now: What is compared now.
         revisions: The highest revision of each application that was followed then.
     """
     known = set(_spans(before))
@@ -214,8 +228,8 @@ def needs_history(before: Mapping[str, Watched], now: Mapping[str, Watched], rev
     )
 
 
-def _spans(watched: Mapping[str, Watched]) -> Iterator[tuple[str, str, int]]:
-    for name, one in watched.items():
+def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]]:
+    for name, one in specs.items():
         yield name, "", one.candidates_since
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since

@@ -1,27 +1,48 @@
-"""What the steward asks for when a rule fires; who writes the control topic does it."""
+"""What the rollout controller decides, and what carries its decisions out: the changes that an operator makes as well.
+
+Rules of this file:
+- A decision names the revision that it looked at. When the application has another one by now, nothing is changed.
+- A change that its rule refuses is one that somebody else made meanwhile, or made impossible: stale as well.
+"""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
+from clipper_agents.control import changes as rules
+from clipper_agents.control.change_records import Signature
+from clipper_agents.control.drift_events import note_drift
+from clipper_agents.control.errors import RefusedChange, StaleRevision
+from clipper_agents.control.plan import Plan, Published
+from clipper_agents.control.writer import change_control
+from clipper_agents.kafka.errors import Outpaced
 from clipper_agents.observability.logging import event as event_line
 from clipper_stream.errors import ClipperError
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
 
+BY = "rollout"
+"""Author of automatic decisions in the history of an application."""
 
-class Stale(ClipperError):
-    """The application has another revision meanwhile: look again."""
+
+Command: TypeAlias = Literal["step", "promote", "abort", "retire"]
+
+
+class StaleDecision(ClipperError):
+    """The application has another revision by now: look again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class RolloutDecision:
     """A change that a rule asks for.
 
     Attributes:
-        command: `step`, `promote`, `abort` or `retire`.
+        command: `step` (the trial becomes, or stays, a canary of this share), `promote` (the trial becomes a
+            candidate), `abort` (the trial ends) or `retire` (the candidate is one no longer).
         application: Whose.
         model: About which version, `name:version`.
         revision: Of the application's manifest that was looked at.
@@ -30,7 +51,7 @@ class Decision:
         numbers: What it was made of.
     """
 
-    command: Literal["step", "promote", "abort", "retire"]
+    command: Command
     application: str
     model: str
     revision: int
@@ -40,85 +61,75 @@ class Decision:
 
 
 class Changes(Protocol):
-    """Makes changes of applications; what each of them may raise stands here once.
+    """Makes changes of applications, and notes detections.
 
-    Raises:
-        Stale: the application has another revision than the one that was looked at; nothing was changed.
-        KafkaUnreachable: no broker answers; it is not known whether it was changed.
+    Both methods raise:
+        StaleDecision: the application has another revision than the one that was looked at; nothing was changed.
+        KafkaUnreachable: no broker answers; it is not known whether something was changed.
     """
 
-    async def step(
-        self, application: str, model: str, share: float, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        """The trial becomes, or stays, a canary of this share."""
-        ...
-
-    async def promote(
-        self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        """The trial becomes a candidate."""
-        ...
-
-    async def abort(self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int) -> None:
-        """The trial ends."""
-        ...
-
-    async def retire(
-        self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        """The candidate is a candidate no longer."""
+    async def apply(self, decision: RolloutDecision) -> None:
+        """Change the application as the decision says."""
         ...
 
     async def note_drift(self, event: DriftEvent) -> bool:
-        """The loss of a version has changed; whether that is news. Nothing else is changed by it."""
+        """Note that the loss of a version has changed, and return whether that is news; nothing else is changed."""
         ...
 
 
-async def make(changes: Changes, decision: Decision) -> None:
-    """Have the decision carried out.
+class ControlChanges(Changes):
+    """Writes to the control topic.
 
-    Raises:
-        Stale: as `Changes`.
-        KafkaUnreachable: as `Changes`.
+    Args:
+        kafka: How to reach the brokers.
+        catalogue: Of the deployment.
     """
-    said: dict[str, Any] = {"why": decision.why, "numbers": decision.numbers, "revision": decision.revision}
-    if decision.command == "step":
-        assert decision.share is not None
-        await changes.step(decision.application, decision.model, decision.share, **said)
-        return
-    do = {"promote": changes.promote, "abort": changes.abort, "retire": changes.retire}[decision.command]
-    await do(decision.application, decision.model, **said)
+
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
+        self._kafka, self._catalogue = kafka, catalogue
+
+    async def apply(self, decision: RolloutDecision) -> None:
+        signature = Signature(by=BY, why=decision.why, numbers=decision.numbers)
+        seen = {decision.application: decision.revision}
+        try:
+            await change_control(
+                self._kafka, self._catalogue, lambda state: plan_of(decision, state.manifests), signature, seen=seen
+            )
+        except (StaleRevision, RefusedChange, Outpaced) as error:
+            raise StaleDecision(str(error)) from error
+
+    async def note_drift(self, event: DriftEvent) -> bool:
+        try:
+            return await note_drift(self._kafka, self._catalogue, event)
+        except Outpaced as error:
+            raise StaleDecision(str(error)) from error
 
 
-class OnlyTold(Changes):
-    """Says what it would change, and changes nothing."""
+class DryRunChanges(Changes):
+    """Logs what it would change, and changes nothing."""
 
-    async def step(
-        self, application: str, model: str, share: float, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        self._tell(f"canary of {share:g}", application, model, why, numbers, revision)
-
-    async def promote(
-        self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        self._tell("promote", application, model, why, numbers, revision)
-
-    async def abort(self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int) -> None:
-        self._tell("abort", application, model, why, numbers, revision)
-
-    async def retire(
-        self, application: str, model: str, *, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        self._tell("retire", application, model, why, numbers, revision)
+    async def apply(self, decision: RolloutDecision) -> None:
+        text = "change not made, nobody here may write the control topic"
+        command = decision.command if decision.share is None else f"canary of {decision.share:g}"
+        about: dict[str, Any] = {"command": command, "application": decision.application, "model": decision.model}
+        about |= {"revision": decision.revision, "why": decision.why, "numbers": dict(decision.numbers)}
+        event_line(logger, text, logging.WARNING, **about)
 
     async def note_drift(self, event: DriftEvent) -> bool:
         text = "detection not written, nobody here may write the control topic"
         event_line(logger, text, logging.WARNING, application=event.application, model=event.model)
         return True
 
-    def _tell(
-        self, command: str, application: str, model: str, why: str, numbers: Mapping[str, Any], revision: int
-    ) -> None:
-        text = "change not made, nobody here may write the control topic"
-        about: dict[str, Any] = {"command": command, "application": application, "model": model, "revision": revision}
-        event_line(logger, text, logging.WARNING, **about, why=why, numbers=dict(numbers))
+
+def plan_of(decision: RolloutDecision, published: Published) -> Plan:
+    """The change of the manifests that a decision asks for.
+
+    Raises:
+        RefusedChange: the change's rule refuses it.
+    """
+    application, model = decision.application, decision.model
+    if decision.command == "step":
+        assert decision.share is not None
+        return rules.step(published, application, model, decision.share)
+    rule = {"promote": rules.promote, "abort": rules.abort, "retire": rules.retire}[decision.command]
+    return rule(published, application, model)

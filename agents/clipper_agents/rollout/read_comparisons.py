@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from clipper_agents.control.state import read_control
-from clipper_agents.rollout.comparison_spec import Control, Watched
-from clipper_agents.rollout.evidence import Ahead, Fold
+from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs
+from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import LogsInOrder
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
@@ -25,38 +25,38 @@ async def read_comparisons(
     horizon_s: float = HORIZON_S,
     most_queries: int = MOST_QUERIES,
 ) -> tuple[Comparison, ...]:
-    """What the steward knows, found in the logs; empty when nothing is on trial and nobody keeps the best.
+    """The comparisons of the rollout controller, from the logs alone; empty when nothing is compared.
 
     Args:
         connection: How to reach the brokers.
         catalogue: The topics.
         horizon_s: How long after its prediction a feedback still counts, in seconds.
-        most_queries: Kept at most, between a prediction and its feedback.
+        most_queries: How many are kept at most, between a prediction and its feedback.
 
     Raises:
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
-    control = Control(await read_control(connection, catalogue))
-    watched = control.watched(drift=False)
-    if not watched:
+    control = await read_control(connection, catalogue)
+    specs = comparison_specs(control, drift=False)
+    if not specs:
         return ()
-    fold = Fold(catalogue, control.revision, horizon_s, most_queries)
-    fold.follow(watched)
+    fold = EvidenceFold(catalogue, control.current, horizon_s, most_queries)
+    fold.follow(specs)
     logs = LogsInOrder(connection, catalogue)
-    await logs.start(begins_ms(watched))
+    await logs.start(begins_ms(specs))
     try:
         async for records in logs.to_the_end():
             for at_ms, record in records:
                 try:
                     fold.take(record, at_ms)
-                except Ahead:
+                except UnknownRevision:
                     continue  # decided under a revision that was published after we had read the control topic
     finally:
         await logs.stop()
     return tuple(fold.comparisons())
 
 
-def begins_ms(watched: Mapping[str, Watched]) -> int:
-    """Where to begin to read for everything that is watched, milliseconds since the epoch."""
-    return min(one.begins_ms for one in watched.values()) - SLACK_MS
+def begins_ms(specs: Mapping[str, ComparisonSpec]) -> int:
+    """Time from which the logs have to be read, milliseconds since the epoch."""
+    return min(one.begins_ms for one in specs.values()) - SLACK_MS

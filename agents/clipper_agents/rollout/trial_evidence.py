@@ -1,20 +1,21 @@
-"""How the compared versions of one application stand, and what its rules say of that: a fold over scored queries.
+"""Evidence about the versions of one application, and what its rules decide by it: a fold over scored queries.
 
-Which evidence a query belongs to is said by the revision under which it was decided, not by when it was read: so what
-is known at a place in the logs is the same whether it was read live or again after a restart.
-
-A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
+Rules of this file:
+- The revision under which a query was decided says which evidence it belongs to, not the time at which it was read. So
+  the evidence at a place in the logs is the same, read live or read again after a restart.
+- A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from clipper_agents.rollout.comparison_spec import Watched, WatchedTrial
-from clipper_agents.rollout.decisions import Decision
+from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialSpec
+from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
 from clipper_stream.sequential_testing.keep_best import losses_of_candidates, worst
-from clipper_stream.sequential_testing.rollout_rule import Rollout, TrialEvidence, judge
+from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
 
 LIVE = "live"
 """Stage of a candidate."""
@@ -51,106 +52,108 @@ class Comparison:
 
 @dataclass(slots=True)
 class _Trial:
-    watched: WatchedTrial
+    spec: TrialSpec
     made_with: tuple[float, int]
     evidence: TrialEvidence
 
 
-class Standings:
-    """Evidence about one application."""
+class ApplicationEvidence:
+    """What feedback says about the versions of one application.
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
+    Args:
+        spec: What is compared.
+
+    Attributes:
+        spec: What is compared now.
+    """
+
+    def __init__(self, spec: ComparisonSpec) -> None:
+        self.spec = spec
         self._trials: dict[str, _Trial] = {}
         self._losses: dict[str, EmpiricalBernstein] = {}
-        self.follow(watched)
+        self.follow(spec)
 
-    @property
-    def watched(self) -> Watched:
-        """What is compared."""
-        return self._watched
-
-    def follow(self, watched: Watched) -> None:
-        """The application is another now: what is compared as before keeps its evidence."""
-        before = self._watched
-        self._watched = watched
-        trials = {trial.model: self._trial(trial, watched.rule) for trial in watched.trials}
-        self._trials = trials
-        if _candidates_of(before) != _candidates_of(watched) or not self._losses:
-            first = losses_of_candidates(max(1, len(watched.candidates)), watched.rule.confidence)
-            self._losses = dict.fromkeys(watched.candidates, first)
+    def follow(self, spec: ComparisonSpec) -> None:
+        """Compare what a new revision says; what is compared as before keeps its evidence."""
+        before, self.spec = self.spec, spec
+        self._trials = {trial.model: self._trial(trial, spec.rule) for trial in spec.trials}
+        if _candidates_of(before) != _candidates_of(spec) or not self._losses:
+            first = losses_of_candidates(max(1, len(spec.candidates)), spec.rule.confidence)
+            self._losses = dict.fromkeys(spec.candidates, first)
 
     def observe(self, revision: int, losses: QueryLosses) -> None:
-        """One query, decided under this revision."""
+        """Take in one query that was decided under this revision."""
         for ref, trial in self._trials.items():
-            if revision >= trial.watched.since:
-                of_step = revision >= trial.watched.step_since
+            if revision >= trial.spec.since:
+                of_step = revision >= trial.spec.step_since
                 trial.evidence = trial.evidence.observe(losses.models.get(ref), losses.answer, of_step=of_step)
-        if revision >= self._watched.candidates_since:
+        if revision >= self.spec.candidates_since:
             for ref in losses.models.keys() & self._losses.keys():
                 if self._losses[ref].count or ref not in losses.silent:
                     self._losses[ref] = self._losses[ref].observe(losses.models[ref])
 
-    def decision(self) -> Decision | None:
+    def decision(self) -> RolloutDecision | None:
         """The first change that a rule asks for: of trials in their order, then of candidates."""
-        watched = self._watched
         for ref, trial in self._trials.items():
-            if trial.watched.automatic:
-                verdict = judge(watched.rule, trial.watched.stage, trial.watched.share, trial.evidence)
+            if trial.spec.automatic:
+                verdict = judge(self.spec.rule, trial.spec.stage, trial.spec.share, trial.evidence)
                 if verdict.action != "wait":
-                    return Decision(
-                        command=verdict.action,
-                        application=watched.application,
-                        model=ref,
-                        revision=watched.revision,
-                        share=verdict.share,
-                        why=verdict.why,
-                        numbers=verdict.numbers,
+                    return self._decided(
+                        verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
                     )
         return self._retirement()
 
     def comparisons(self) -> list[Comparison]:
         """How each version stands, trials first."""
-        name = self._watched.application
+        name = self.spec.application
         trials = [_of_trial(name, trial) for trial in self._trials.values()]
         return [*trials, *(_of_candidate(name, ref, losses) for ref, losses in self._losses.items())]
 
-    def _retirement(self) -> Decision | None:
-        watched = self._watched
-        if watched.keep_best is None:
+    def _retirement(self) -> RolloutDecision | None:
+        if self.spec.keep_best is None:
             return None
-        found = worst(self._losses, watched.keep_best, watched.rule.confidence)
-        if found is None:
-            return None
-        return Decision(
-            command="retire",
-            application=watched.application,
-            model=found.model,
-            revision=watched.revision,
-            why=found.why,
-            numbers=found.numbers,
+        found = worst(self._losses, self.spec.keep_best, self.spec.rule.confidence)
+        return None if found is None else self._decided("retire", found.model, why=found.why, numbers=found.numbers)
+
+    def _decided(
+        self,
+        command: Command,
+        model: str,
+        *,
+        why: str,
+        numbers: Mapping[str, Any],
+        share: float | None = None,
+    ) -> RolloutDecision:
+        return RolloutDecision(
+            command=command,
+            application=self.spec.application,
+            model=model,
+            revision=self.spec.revision,
+            share=share,
+            why=why,
+            numbers=numbers,
         )
 
-    def _trial(self, trial: WatchedTrial, rule: Rollout) -> _Trial:
+    def _trial(self, trial: TrialSpec, rule: TrialRule) -> _Trial:
         made_with = rule.alpha_of_trial, len(rule.steps)
         known = self._trials.get(trial.model)
-        if known is None or known.watched.since != trial.since or known.made_with != made_with:
+        if known is None or known.spec.since != trial.since or known.made_with != made_with:
             return _Trial(trial, made_with, TrialEvidence.of(rule))
-        if known.watched.step_since != trial.step_since:
+        if known.spec.step_since != trial.step_since:
             return _Trial(trial, made_with, known.evidence.at_next_step(rule))
         return _Trial(trial, made_with, known.evidence)
 
 
-def _candidates_of(watched: Watched) -> tuple[object, ...]:
-    return watched.candidates_since, watched.candidates, watched.rule.confidence
+def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
+    return spec.candidates_since, spec.candidates, spec.rule.confidence
 
 
 def _of_trial(application: str, trial: _Trial) -> Comparison:
     difference, own = trial.evidence.whole.difference, trial.evidence.losses
     return Comparison(
         application=application,
-        model=trial.watched.model,
-        stage=trial.watched.stage,
+        model=trial.spec.model,
+        stage=trial.spec.stage,
         feedbacks=difference.feedbacks,
         difference=difference.difference,
         lower=difference.lower,
@@ -176,14 +179,16 @@ def _of_candidate(application: str, ref: str, losses: EmpiricalBernstein) -> Com
     )
 
 
-def by_application(known: Mapping[str, Standings], watched: Mapping[str, Watched]) -> dict[str, Standings]:
-    """Standings of what is watched now; those that were known go on."""
+def followed(
+    known: Mapping[str, ApplicationEvidence], specs: Mapping[str, ComparisonSpec]
+) -> dict[str, ApplicationEvidence]:
+    """Evidence of the applications that are compared now; known evidence goes on."""
     found = {}
-    for name, one in watched.items():
+    for name, spec in specs.items():
         before = known.get(name)
-        if before is None or before.watched.revision > one.revision:  # a deleted application begins anew
-            found[name] = Standings(one)
+        if before is None or before.spec.revision > spec.revision:  # a deleted application begins anew
+            found[name] = ApplicationEvidence(spec)
         else:
-            before.follow(one)
+            before.follow(spec)
             found[name] = before
     return found

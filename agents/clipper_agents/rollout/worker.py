@@ -1,4 +1,4 @@
-"""The steward as a process: `run` until SIGTERM.
+"""The rollout controller as a process: `run` until SIGTERM.
 
 start --> control topic read --> `ready` line --> SIGTERM --> end
              | rights: SetupError                    | a defect, a right taken away: the process ends, and says why
@@ -10,15 +10,15 @@ import signal
 from typing import Any
 
 import uvloop
-from aiokafka.client import AIOKafkaClient
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.clients import make_client
 from clipper_agents.kafka.retry import retry
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.rollout_metrics import StewardMetrics
-from clipper_agents.rollout.app import StewardProcess
-from clipper_agents.rollout.decisions import Changes, OnlyTold
+from clipper_agents.rollout.app import RolloutController
+from clipper_agents.rollout.decisions import Changes, DryRunChanges
 from clipper_agents.settings.workers import StewardSettings
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_stream.client.access import RIGHTS, refused_right
@@ -30,8 +30,8 @@ def run(settings: StewardSettings, changes: Changes | None = None) -> None:
     """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
 
     Args:
-        settings: What it needs.
-        changes: Carries decisions out; None: they are only told.
+        settings: Of the process.
+        changes: Carries decisions out; None: decisions are only logged.
 
     Raises:
         SetupError: Kafka refuses a right.
@@ -42,7 +42,9 @@ def run(settings: StewardSettings, changes: Changes | None = None) -> None:
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=steward instance={settings.instance} metrics={port}"
     try:
-        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(settings, changes or OnlyTold(), metrics, ready))
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(
+            _run(settings, changes or DryRunChanges(), metrics, ready)
+        )
     except RIGHTS as error:
         raise refused_right(settings.kafka, error) from error
     except Exception as error:
@@ -54,8 +56,8 @@ async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetr
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    client = AIOKafkaClient(**settings.kafka.aiokafka())
-    process = StewardProcess(settings, changes, metrics)
+    client = make_client(settings.kafka)
+    process = RolloutController(settings, changes, metrics)
     work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
     try:
         starting = asyncio.ensure_future(process.start())

@@ -10,7 +10,7 @@ from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.app import TaskRunner
-from clipper_stream.query import Effects, OutputPiece, Request, Router
+from clipper_stream.query import Effects, Failure, OutputPiece, Request, Router
 from clipper_topics.frames import OutputFrame
 
 ROWS_GATHERED_TOGETHER = 256
@@ -70,10 +70,10 @@ class EffectRunner:
         pieces: list[OutputPiece] = []
         rows = 0
         for frame in frames:
-            failed = {row.row: (row.reason, row.explanation) for row in frame.failed}
+            failures = {row.row: Failure(row.reason, row.explanation) for row in frame.failed}
             for start in range(0, len(frame.outputs), ROWS_GATHERED_TOGETHER):
                 outputs = frame.outputs[start : start + ROWS_GATHERED_TOGETHER]
-                pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failed))
+                pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failures))
                 rows += len(outputs)
                 if rows >= ROWS_GATHERED_TOGETHER:
                     self._gather(pieces, rows)
@@ -84,7 +84,7 @@ class EffectRunner:
     def fail(self, request: Request, reason: str) -> None:
         """Let all rows of a request that could not be sent fail."""
         rows = len(request.rows)
-        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), ("error", reason)))
+        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
         self.run(self._router.gather([piece], time.time()))
 
     def end_audits(self, most: int) -> None:

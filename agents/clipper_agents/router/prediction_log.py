@@ -33,7 +33,7 @@ MOST_LEAD_S = 0.010
 UNKNOWN_APPLICATION = "unknown"
 """Label of all queries to applications that are not registered, lest a typo adds a metric series."""
 
-_application_and_reason = attrgetter("application", "reason")
+_application_and_failure = attrgetter("application", "failure")
 
 
 class AnsweredQueries(Protocol):
@@ -179,7 +179,8 @@ def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
 
 
 def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer]) -> None:
-    for (application, reason), group in groupby(answers, key=_application_and_reason):
+    for (application, failure), group in groupby(answers, key=_application_and_failure):
         latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
         name = application.name if application else UNKNOWN_APPLICATION
+        reason = None if failure is None else failure.reason
         metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)

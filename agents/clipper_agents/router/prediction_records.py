@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from clipper_stream.query import Application, DecodedQuery, MissingModel, ModelUse, QueryAnswer
+from clipper_stream.query import Application, DecodedQuery, Failure, MissingModel, ModelUse, QueryAnswer
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
@@ -65,8 +65,8 @@ def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
         why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
     except _UNWRITABLE as error:
         why = f"the audit cannot be written as {kind}: {error}"
-    missing = [MissingModel(use.ref, use.propensity, use.served, "error", why) for use in answer.used]
-    return codec.audits.encode(audit_of(answer._replace(used=(), unused=(*missing, *answer.unused))), kind)
+    missing = [MissingModel(use.ref, use.propensity, use.served, Failure("error", why)) for use in answer.used]
+    return codec.audits.encode(audit_of(answer._replace(used=(), missing=(*missing, *answer.missing))), kind)
 
 
 def audit_of(answer: QueryAnswer) -> Audit:
@@ -77,7 +77,7 @@ def audit_of(answer: QueryAnswer) -> Audit:
         application=query.application,
         context=query.context,
         models=[_model_answer(use, query.packed) for use in answer.used],
-        missing=[_missing(model) for model in answer.unused],
+        missing=[_missing(model) for model in answer.missing],
         query_offset=query.offset,
         audited_at_ms=round(answer.decided_at_s * 1e3),
     )
@@ -91,17 +91,16 @@ def _without_outputs(answer: QueryAnswer, why: str, default_output: Any) -> Quer
     return answer._replace(
         outputs=[] if answer.query.packed else [default_output],
         confidence=0.0,
-        reason="errors",
-        explanation=why,
+        failure=Failure("errors", why),
         served_propensity=None,
         used=(),
-        unused=(),
+        missing=(),
     )
 
 
 def prediction_of(answer: QueryAnswer) -> Prediction:
     """The prediction record of an answer; fields with their usual value stay at the default, which costs nothing."""
-    pending, application, outputs, at_s, confidence, reason, explanation, served_propensity, used, unused = answer
+    pending, application, outputs, at_s, confidence, failure, served_propensity, used, missing = answer
     query = pending.query
     packed, queried_at_s = query.packed, query.queried_at_s
     prediction = Prediction(
@@ -115,21 +114,21 @@ def prediction_of(answer: QueryAnswer) -> Prediction:
         predicted_at_ms=round(at_s * 1e3),
         latency_ms=round((at_s - queried_at_s) * 1e6) / 1e3,  # to microseconds; round(x, 3) takes four times as long
     )
-    if used or unused:
+    if used or missing:
         prediction.served_propensity = served_propensity
         prediction.features = pending.features or _NO_FEATURES
         if application is not None:
             prediction.policy = _policy(query, application)
-        if unused:
-            prediction.missing = [_missing(model) for model in unused]
+        if missing:
+            prediction.missing = [_missing(model) for model in missing]
     if packed:
         prediction.outputs = list(outputs)
     if pending.audit is not None:
         prediction.audited = True
     if query.context is not None:
         prediction.context = query.context
-    if reason is not None:
-        prediction.default, prediction.reason, prediction.explanation = True, reason, explanation
+    if failure is not None:
+        prediction.default, (prediction.reason, prediction.explanation) = True, failure
     return prediction
 
 
@@ -151,7 +150,7 @@ def name_and_version(ref: str) -> tuple[str, str]:
 
 
 def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
-    ref, propensity, served, outputs, latency_s, cached, missing = use
+    ref, propensity, served, outputs, latency_s, cached, failures = use
     name, version = name_and_version(ref)
     answer = ModelAnswer(
         model=name,
@@ -164,7 +163,9 @@ def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
     )
     if packed:
         answer.outputs = list(outputs)
-        answer.missing_rows = [MissingRow(row=row, reason=reason, explanation=why) for row, reason, why in missing]
+        answer.missing_rows = [
+            MissingRow(row=row, reason=reason, explanation=why) for row, (reason, why) in failures.items()
+        ]
     return answer
 
 
@@ -174,7 +175,7 @@ def _missing(model: MissingModel) -> Missing:
         model=name,
         version=version,
         propensity=model.propensity,
-        reason=model.reason,
-        explanation=model.explanation,
+        reason=model.failure.reason,
+        explanation=model.failure.explanation,
         served=model.served,
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clipper_stream.drift.river_detectors import make_spec
+from clipper_stream.drift.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.registry import RUNTIMES, check_allowed, check_permitted

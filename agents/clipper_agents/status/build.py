@@ -6,12 +6,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from clipper_agents.status.deployment_view import Facts, one_line
+from clipper_agents.rollout.trial_evidence import Comparison
+from clipper_agents.status.deployment_view import DeploymentView, one_line
 from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import (
     ApplicationStatus,
     ChangeStatus,
-    Comparison,
     DriftStatus,
     Latency,
     Loss,
@@ -20,12 +20,11 @@ from clipper_agents.status.model import (
     VersionStatus,
     WorkerMetrics,
 )
-from clipper_agents.status.traffic_window import Counts, Recent, quantile
-from clipper_agents.status.trial_rule import waits_for
+from clipper_agents.status.traffic_window import TrafficCounts, TrafficWindow, quantile
 from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
 
 SHOWN_CHANGES = 5
 DRIFT_SHOWN_S = 7 * 86_400.0
@@ -33,7 +32,7 @@ DRIFT_SHOWN_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class StatusBuilder:
     """Makes the status of applications of what was read.
 
     Attributes:
@@ -46,8 +45,8 @@ class Looking:
         workers: What is known of processes.
     """
 
-    facts: Facts
-    recent: Recent
+    facts: DeploymentView
+    recent: TrafficWindow
     now_s: float
     window_s: int
     context: str | None = None
@@ -84,7 +83,7 @@ class Looking:
 
     # --- versions ---------------------------------------------------------------------------------------------------
     def _versions(
-        self, manifest: ApplicationManifest, state: SelectionState, counts: Counts
+        self, manifest: ApplicationManifest, state: SelectionState, counts: TrafficCounts
     ) -> Iterable[VersionStatus]:
         weights = _weights(manifest, state, self._present(manifest.models))
         for ref in manifest.models:
@@ -115,7 +114,7 @@ class Looking:
         ref: str,
         stage: Stage,
         state: SelectionState,
-        counts: Counts,
+        counts: TrafficCounts,
         *,
         weight: float | None = None,
         declared_share: float | None = None,
@@ -238,3 +237,32 @@ def _sum(totals: Iterable[ModelTotals]) -> ModelTotals:
 
 def _replicas(model: ModelManifest | None) -> int:
     return 0 if model is None or model.colocated or model.retired else model.replicas
+
+
+def waits_for(trial: Trial, rule: RolloutRule, feedbacks: int, lower: float, upper: float) -> str:
+    """What has to come before a trial makes its next step.
+
+    Args:
+        trial: The trial.
+        rule: The application's.
+        feedbacks: About it.
+        lower: Lower end of the interval of the difference of losses, the trial's less the others'.
+        upper: Upper end of it.
+
+    >>> waits_for(Trial(model="svm:2", automatic=True), RolloutRule(least=50), 12, -0.1, 0.1)
+    '38 more feedbacks (12 of 50)'
+    """
+    if not trial.automatic:
+        return "somebody to decide: it is not automatic"
+    if lower > rule.margin:
+        return f"nothing: it is to be aborted, its loss is higher by more than {rule.margin:g}"
+    if feedbacks < rule.least:
+        return f"{rule.least - feedbacks} more feedbacks ({feedbacks} of {rule.least})"
+    if upper < rule.margin:
+        return f"nothing: it is to be {_next_step(trial, rule)}"
+    return f"the upper end {upper:+.3f} to fall below {rule.margin:g}, or the lower {lower:+.3f} to rise above it"
+
+
+def _next_step(trial: Trial, rule: RolloutRule) -> str:
+    higher = [step for step in rule.steps if trial.stage == "shadow" or step > trial.share]
+    return f"a canary of {100 * higher[0]:g} %" if higher else "promoted"

@@ -22,11 +22,19 @@ from clipper_agents.control.state import Manifests, read_manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
-from clipper_agents.status.build import Looking
-from clipper_agents.status.model import Comparison, WorkerMetrics
-from clipper_agents.status.problems import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
+from clipper_agents.rollout import Comparison, read_comparisons
+from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.model import (
+    BrokerStatus,
+    GroupStatus,
+    MemberStatus,
+    ModelStatus,
+    Status,
+    TopicStatus,
+    WorkerMetrics,
+)
 from clipper_agents.status.processes import read_metrics
-from clipper_agents.status.tailer import Following
+from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import LONGEST_S
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -34,32 +42,27 @@ from clipper_topics.connection import KafkaConnection
 CATCH_UP_S = 10.0
 """For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
-
-
 COMPARE_S = 15.0
 """For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
-ReadComparisons = Callable[[KafkaConnection, Catalogue], Awaitable[Sequence[Comparison]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class StatusOptions:
     """What else is to be looked at.
 
     Attributes:
         context: Whose weights and losses are shown; None: those of queries without one.
         metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
-        read_comparisons: Reads what the steward knows of trials; None: they are compared by their totals.
     """
 
     context: str | None = None
     metrics: tuple[str, ...] = ()
-    read_comparisons: ReadComparisons | None = None
 
 
-EVERYTHING = Wanted()
+EVERYTHING = StatusOptions()
 
 
-async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted = EVERYTHING) -> Status:
+async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: StatusOptions = EVERYTHING) -> Status:
     """The deployment now.
 
     Args:
@@ -77,7 +80,9 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted:
             raise await unreachable(connection, error) from error
 
 
-async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, stack: AsyncExitStack) -> Status:
+async def _read(
+    connection: KafkaConnection, catalogue: Catalogue, wanted: StatusOptions, stack: AsyncExitStack
+) -> Status:
     admin = make_admin(connection, STATUS.request_s)
     stack.push_async_callback(stop, admin)
     await admin.start()  # asks every address; when none answers, that is the answer
@@ -93,13 +98,13 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
         if not model.colocated:
             group = await _group(admin, reader, catalogue, topics, ref)
             groups += [group] if group.members or not model.retired else []
-    following = await stack.enter_async_context(Following(connection, catalogue, context=wanted.context))
+    following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=wanted.context))
     await following.position(_readable(topics))
     unread = await following.catch_up(CATCH_UP_S)
     following.facts.declared.manifests = manifests
-    comparisons = await _compared(connection, catalogue, wanted, manifests)
+    comparisons = await _compared(connection, catalogue, manifests)
     at_s = time.time()
-    looking = Looking(
+    looking = StatusBuilder(
         facts=following.facts,
         recent=following.recent,
         now_s=at_s,
@@ -126,15 +131,13 @@ async def _read(connection: KafkaConnection, catalogue: Catalogue, wanted: Wante
     )
 
 
-async def _compared(
-    connection: KafkaConnection, catalogue: Catalogue, wanted: Wanted, manifests: Manifests
-) -> Sequence[Comparison]:
+async def _compared(connection: KafkaConnection, catalogue: Catalogue, manifests: Manifests) -> Sequence[Comparison]:
     """What is known of trials; nothing where there are none, where the logs are too long, or may not be read."""
-    if wanted.read_comparisons is None or not any(one.trials for one in manifests.applications.values()):
+    if not any(one.trials for one in manifests.applications.values()):
         return ()
     try:
         async with asyncio.timeout(COMPARE_S):
-            found = await wanted.read_comparisons(connection, catalogue)
+            found = await read_comparisons(connection, catalogue)
             return [one for one in found if one.feedbacks]
     except (TimeoutError, KafkaError):
         return ()

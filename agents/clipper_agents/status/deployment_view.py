@@ -30,7 +30,7 @@ Totals = dict[RowKey, SelectionRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class DeploymentEvent:
     """Something that happened to a deployment.
 
     Attributes:
@@ -45,7 +45,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Facts:
+class DeploymentView:
     """Manifests, changes, hosts and selection totals, as they are now.
 
     Attributes:
@@ -65,7 +65,7 @@ class Facts:
     contexts: Totals = field(default_factory=dict)
     contexts_read: bool = True
     contexts_whole: bool = True
-    events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     seen: int = 0
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -73,9 +73,9 @@ class Facts:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
         match self.declared.apply(key, value, list(headers)):
             case Change() as change:
-                self._note(Event(at_s=change.at_ms / 1000, application=change.application, text=described(change)))
+                self._note(change.at_ms / 1000, described(change), change.application)
             case DriftEvent() as drift:
-                self._note(Event(at_s=drift.at_ms / 1000, application=drift.application, text=drift_described(drift)))
+                self._note(drift.at_ms / 1000, drift_described(drift), drift.application)
 
     def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
         """Take a record of the hosts topic in; an empty value: the host has left.
@@ -94,10 +94,10 @@ class Facts:
             return
         host = f"host {report.instance} of {report.model}"
         if not value:
-            self._note(Event(at_s=at_s, text=f"{host} left"))
+            self._note(at_s, f"{host} left")
             return
         why = f": {one_line(report.reason)}" if report.reason else ""
-        self._note(Event(at_s=report.at_ms / 1000 or at_s, text=f"{host} is {report.state}{why}"))
+        self._note(report.at_ms / 1000 or at_s, f"{host} is {report.state}{why}")
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
@@ -112,8 +112,8 @@ class Facts:
         if found is not None and found[0].context is not None:
             keep_newest(self.contexts, *found)
 
-    def _note(self, event: Event) -> None:
-        self.events.append(event)
+    def _note(self, at_s: float, text: str, application: str | None = None) -> None:
+        self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
         self.seen += 1
 
     # --- what they say together -------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Facts:
         """Its changes, the newest first."""
         return [*self.declared.history(application).values()][::-1]
 
-    def events_since(self, seen: int) -> list[Event]:
+    def events_since(self, seen: int) -> list[DeploymentEvent]:
         """Those that came after so many."""
         fresh = min(len(self.events), self.seen - seen)
         return list(self.events)[len(self.events) - fresh :]

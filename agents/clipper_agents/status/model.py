@@ -1,44 +1,10 @@
-"""Applications and their versions at one moment: records. `composing` makes them of what was read."""
+"""What an operator sees of a deployment at one moment: records, which `build` and `collect` make of what was read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 Stage = Literal["live", "canary", "shadow", "retired"]
-
-
-class Comparison(Protocol):
-    """A trial beside what the application's models answered; the steward's are paired and hold at all times at once."""
-
-    @property
-    def application(self) -> str:
-        """The application."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """The version on trial, `name:version`."""
-        ...
-
-    @property
-    def feedbacks(self) -> int:
-        """How many feedbacks were about it."""
-        ...
-
-    @property
-    def difference(self) -> float | None:
-        """Its mean loss less theirs; None while nothing is known of it."""
-        ...
-
-    @property
-    def lower(self) -> float:
-        """Lower end of the interval of the difference."""
-        ...
-
-    @property
-    def upper(self) -> float:
-        """Upper end of it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +81,7 @@ class VersionStatus:
         batch_limit: Rows that a batch may have now; None where no metrics are known.
         latency: Of its answers.
         lag: Requests that its hosts have not finished; None when unknown.
-        drift: None: no rise of its loss is known that counts still (`composing`).
+        drift: None: no rise of its loss is known that counts still (`build`).
     """
 
     model: str
@@ -246,3 +212,137 @@ class WorkerMetrics:
     batch_limits: Mapping[str, float] = field(default_factory=dict)
     batches: Mapping[str, Latency] = field(default_factory=dict)
     answers: Mapping[str, Latency] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerStatus:
+    """One broker that the cluster knows as alive.
+
+    Attributes:
+        node_id: Its id.
+        address: `host:port`, as clients are told.
+        reachable: Whether it answered a request.
+    """
+
+    node_id: int
+    address: str
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicStatus:
+    """One topic of the deployment.
+
+    Attributes:
+        name: Its name.
+        partitions: How many it has.
+        leaderless: Partitions that nobody can write or read.
+        under_replicated: Partitions with fewer copies in sync than they should have.
+    """
+
+    name: str
+    partitions: int
+    leaderless: tuple[int, ...] = ()
+    under_replicated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatus:
+    """One process in a group.
+
+    Attributes:
+        instance: Its `--instance`.
+        host: The machine from which it is connected.
+        partitions: Those that it owns, by topic.
+    """
+
+    instance: str
+    host: str
+    partitions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatus:
+    """The routers, or the hosts of one model version.
+
+    Attributes:
+        group: Id of the consumer group.
+        model: `name:version` of a host group; None: the routers.
+        state: As the coordinator says: `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
+        members: Its processes.
+        inputs: Partition counts of the topics that it has to read.
+        lag: Records that are not finished, by topic.
+    """
+
+    group: str
+    model: str | None = None
+    state: str
+    members: tuple[MemberStatus, ...] = ()
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    lag: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unowned(self) -> dict[str, tuple[int, ...]]:
+        """Partitions that none of its processes reads, by topic."""
+        owned = {(topic, one) for each in self.members for topic, found in each.partitions.items() for one in found}
+        free = {
+            topic: tuple(one for one in range(count) if (topic, one) not in owned)
+            for topic, count in self.inputs.items()
+        }
+        return {topic: partitions for topic, partitions in free.items() if partitions}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    """One model version that is declared.
+
+    Attributes:
+        ref: `name:version`.
+        colocated: Whether the routers run it themselves.
+        replicas: How many hosts it should have; 0 when it is colocated or retired.
+        live: How many it has.
+        retired: Whether it waits for a rollback, without hosts.
+    """
+
+    ref: str
+    colocated: bool
+    replicas: int
+    live: int
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A deployment at one moment.
+
+    Attributes:
+        prefix: Of its topics.
+        at_s: When it was read, seconds since the epoch.
+        brokers: Those that the cluster knows as alive.
+        controller: Whether the cluster has one; without it nothing can be created or moved.
+        silent_addresses: Addresses of the connection at which nobody takes a connection.
+        topics: Those of the deployment.
+        missing_topics: Those that it should have, and has not.
+        groups: The routers' first, then those of the hosts.
+        applications: By name.
+        models: All that are declared.
+        unreadable: Manifests that this version cannot read, with the reason, by key.
+        dead_letters: How many records were refused within the last hour.
+        unread_topics: Those that were not read to their end in time, so that figures are incomplete.
+        refused_topics: Those that this user may not read.
+    """
+
+    prefix: str
+    at_s: float
+    brokers: tuple[BrokerStatus, ...] = ()
+    controller: bool = True
+    silent_addresses: tuple[str, ...] = ()
+    topics: tuple[TopicStatus, ...] = ()
+    missing_topics: tuple[str, ...] = ()
+    groups: tuple[GroupStatus, ...] = ()
+    applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
+    models: tuple[ModelStatus, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    dead_letters: int = 0
+    unread_topics: tuple[str, ...] = ()
+    refused_topics: tuple[str, ...] = ()

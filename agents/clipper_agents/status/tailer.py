@@ -19,8 +19,8 @@ from clipper_agents.kafka.clients import translated_errors, unreachable
 from clipper_agents.kafka.reader import Range, Record
 from clipper_agents.kafka.retry import STATUS
 from clipper_agents.kafka.tailer import POLL_S, TopicTailer
-from clipper_agents.status.deployment_view import Facts
-from clipper_agents.status.traffic_window import LONGEST_S, Recent
+from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -32,7 +32,7 @@ LAST_ROWS = 20_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
 
 
-class Following:
+class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
     Args:
@@ -59,7 +59,7 @@ class Following:
         last_records: int = LAST_RECORDS,
         last_rows: int = LAST_ROWS,
     ) -> None:
-        self.facts, self.recent = Facts(contexts_read=contexts or context is not None), Recent()
+        self.facts, self.recent = DeploymentView(contexts_read=contexts or context is not None), TrafficWindow()
         self._connection, self._catalogue = connection, catalogue
         self._context, self._last_records, self._last_rows = context, last_records, last_rows
         self.refused: set[str] = set()

@@ -36,7 +36,7 @@ def _floats() -> "array[float]":
 
 
 @dataclass(slots=True)
-class Counts:
+class TrafficCounts:
     """What was counted in some seconds.
 
     Attributes:
@@ -59,7 +59,7 @@ class Counts:
     model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     feedback: int = 0
 
-    def add(self, other: "Counts") -> None:
+    def add(self, other: "TrafficCounts") -> None:
         """Count the other's seconds too."""
         self.queries += other.queries
         self.defaults.update(other.defaults)
@@ -71,13 +71,13 @@ class Counts:
         self.feedback += other.feedback
 
 
-class Recent:
+class TrafficWindow:
     """Counts by application and second.
 
     Attributes:
         since_s: From when on everything was read, seconds since the epoch.
 
-    >>> recent = Recent()
+    >>> recent = TrafficWindow()
     >>> recent.predicted(Prediction(query_id="0-1", application="digits", latency_ms=12.0), at_s=99.5, now_s=100.0)
     >>> recent.window("digits", now_s=100.0, seconds=10).queries
     1
@@ -85,7 +85,7 @@ class Recent:
 
     def __init__(self) -> None:
         self.since_s = 0.0
-        self._seconds: defaultdict[str, dict[int, Counts]] = defaultdict(dict)
+        self._seconds: defaultdict[str, dict[int, TrafficCounts]] = defaultdict(dict)
 
     @property
     def applications(self) -> Iterable[str]:
@@ -136,7 +136,7 @@ class Recent:
         if counts is not None:
             counts.feedback += 1
 
-    def window(self, application: str, now_s: float, seconds: int) -> Counts:
+    def window(self, application: str, now_s: float, seconds: int) -> TrafficCounts:
         """What was counted in the seconds before now: whole ones, of which everything was read.
 
         Args:
@@ -146,7 +146,7 @@ class Recent:
         """
         end = int(now_s)
         begin = max(end - seconds, min(end, math.ceil(self.since_s)))
-        counts = Counts(seconds=end - begin)
+        counts = TrafficCounts(seconds=end - begin)
         for second, counted in self._seconds.get(application, {}).items():
             if begin <= second < end:
                 counts.add(counted)
@@ -161,8 +161,8 @@ class Recent:
             if not seconds:
                 del self._seconds[application]
 
-    def _at(self, application: str, at_s: float, now_s: float) -> Counts | None:
+    def _at(self, application: str, at_s: float, now_s: float) -> TrafficCounts | None:
         second = int(min(at_s, now_s))
         if second < int(now_s) - LONGEST_S:
             return None
-        return self._seconds[application].setdefault(second, Counts())
+        return self._seconds[application].setdefault(second, TrafficCounts())

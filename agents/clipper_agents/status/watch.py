@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.tailer import POLL_S
-from clipper_agents.status.application_problems import application_reasons, refused_reason
-from clipper_agents.status.build import Looking
+from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.collect import CATCH_UP_S, readable_partitions
-from clipper_agents.status.deployment_view import Event, Facts
+from clipper_agents.status.deployment_view import DeploymentEvent, DeploymentView
 from clipper_agents.status.model import ApplicationStatus
-from clipper_agents.status.tailer import Following
-from clipper_agents.status.traffic_window import Recent
+from clipper_agents.status.problems import application_reasons, refused_reason
+from clipper_agents.status.tailer import DeploymentTailer
+from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -21,7 +21,7 @@ WINDOW_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Snapshot:
     """A deployment at one moment, as a view that goes on shows it.
 
     Attributes:
@@ -34,19 +34,19 @@ class Look:
 
     at_s: float
     applications: dict[str, ApplicationStatus] = field(default_factory=dict)
-    events: Sequence[Event] = ()
-    latest: Sequence[Event] = ()
+    events: Sequence[DeploymentEvent] = ()
+    latest: Sequence[DeploymentEvent] = ()
     reasons: Sequence[str] = ()
 
 
-def look_at(
-    facts: Facts,
-    recent: Recent,
+def take_snapshot(
+    facts: DeploymentView,
+    recent: TrafficWindow,
     now_s: float,
     seen: int,
     application: str | None = None,
     refused: Iterable[str] = (),
-) -> Look:
+) -> Snapshot:
     """What there is to see now.
 
     Args:
@@ -58,14 +58,14 @@ def look_at(
         refused: Topics that may not be read.
     """
 
-    def wanted(event: Event) -> bool:
+    def wanted(event: DeploymentEvent) -> bool:
         return application is None or event.application in {None, application}
 
-    found = Looking(facts=facts, recent=recent, now_s=now_s, window_s=WINDOW_S).applications(
+    found = StatusBuilder(facts=facts, recent=recent, now_s=now_s, window_s=WINDOW_S).applications(
         None if application is None else [application]
     )
     missing = [f"application {application} is not declared: run `clipper-stream apply`, or correct the name"]
-    return Look(
+    return Snapshot(
         at_s=now_s,
         applications=found,
         events=[event for event in facts.events_since(seen) if wanted(event)],
@@ -78,9 +78,9 @@ def look_at(
     )
 
 
-async def looks(
+async def snapshots(
     connection: KafkaConnection, catalogue: Catalogue, application: str | None, stopped: Callable[[], bool]
-) -> AsyncGenerator[Look, None]:
+) -> AsyncGenerator[Snapshot, None]:
     """A look at the end of each second, until somebody stops it.
 
     Args:
@@ -99,7 +99,7 @@ async def looks(
             f"topic {catalogue.control} does not exist, or this user may not see it: "
             "run `clipper-stream topics create` first, or give it the rights of its role"
         )
-    async with Following(connection, catalogue, contexts=False) as following:
+    async with DeploymentTailer(connection, catalogue, contexts=False) as following:
         await following.position(partitions)
         await following.catch_up(CATCH_UP_S)
         seen, due_s = following.facts.seen, time.time()
@@ -107,5 +107,5 @@ async def looks(
             if (left_s := due_s - time.time()) > 0:
                 await following.poll(min(left_s, POLL_S))
                 continue
-            yield look_at(following.facts, following.recent, time.time(), seen, application, following.refused)
+            yield take_snapshot(following.facts, following.recent, time.time(), seen, application, following.refused)
             seen, due_s = following.facts.seen, float(int(time.time()) + 1)

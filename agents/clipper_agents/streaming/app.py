@@ -2,24 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import faust
 import mode
 from aiokafka import AIOKafkaProducer
+from faust.assignor import partition_assignor
+from faust.assignor.client_assignment import CopartitionedAssignment
+from faust.assignor.copartitioned_assignor import CopartitionedAssignor
 from faust.sensors.monitor import Monitor
 from faust.types import TP
 
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.streaming import sticky_assignor
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import Outbox
-from clipper_agents.streaming.producer import StrictProducer
+from clipper_agents.streaming.outbox import Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.storage import not_started
@@ -150,6 +151,28 @@ class SilentMonitor(Monitor):  # type: ignore[misc]
         """Nothing."""
 
 
+class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is untyped
+    """Shares differ by one partition at most; when a member joins or leaves, none moves between two that stay.
+
+    Faust's assignor cuts every member down to the smallest share and deals out what is left over, so that a third
+    member also made the other two swap partitions: each of those stalls until its state is restored elsewhere. For
+    apps without standby replicas (`table_standby_replicas=0`).
+    """
+
+    def get_assignment(self) -> MutableMapping[str, CopartitionedAssignment]:
+        """Partitions by member, from what each had before."""
+        self._unassign_overassigned(active=True)
+        shares: MutableMapping[str, CopartitionedAssignment] = self._client_assignments
+        members = sorted(shares.items(), key=lambda member: (-len(member[1].actives), member[0]))
+        smallest, larger_ones = divmod(self.num_partitions, len(members))
+        for place, (_, member) in enumerate(members):
+            member.unassign_extras(smallest + (place < larger_ones), replicas=0)
+        for partition in self._get_unassigned(active=True):
+            _, least = min(members, key=lambda member: (len(member[1].actives), member[0]))
+            least.assign_partition(partition, active=True)
+        return shares
+
+
 def _credentials(kafka: KafkaConnection) -> Any:
     settings = kafka.aiokafka()
     context = settings.get("ssl_context")
@@ -185,7 +208,7 @@ def make_app(
     except OSError as error:
         raise not_started(data_dir, error) from error
     aiokafka_patches.install()
-    sticky_assignor.install()
+    partition_assignor.CopartitionedAssignor = StickyAssignor  # pyright: ignore[reportPrivateImportUsage]
     app = ClipperApp(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],

@@ -23,10 +23,9 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuth
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from clipper_agents.kafka.aiokafka_patches import LEAN
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.frontier import Frontier
-from clipper_agents.streaming.inline_consumer import InlineConsumerThread
-from clipper_agents.streaming.producer import StrictProducer
+from clipper_agents.streaming.outbox import StrictProducer
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +35,11 @@ RESUMING_WAIT_S = 0.005
 RESTLESS_TIMES, RESTLESS_S = 10, 30.0
 """More rebalances in this time than a group that grows or shrinks explains. Two processes with one instance name throw
 each other out for ever: Kafka takes each for the other, restarted."""
+FETCH_MAX_WAIT_MS = 100
+"""A real broker answers a long poll as soon as there is data, so this only bounds how long a newly resumed partition
+waits for a fetch that is under way without it."""
+PREFETCH_BACKOFF_S = 0.005
+"""aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
 HIGH_WATER_RECORDS = 8192
 HIGH_WATER_BYTES = 16 << 20
 """What may wait of one partition for its agent, before the partition is held back."""
@@ -65,6 +69,101 @@ class Backlog:
 
 def _size_bytes(records: list[Any]) -> int:
     return sum(len(record.value or b"") for record in records)
+
+
+class Frontier:
+    """The contiguous finished prefix of one partition in one generation; its end is what may be committed.
+
+    Offsets are admitted in log order and may have gaps (compaction, transaction markers). An offset finishes once, in
+    any order; the frontier moves only past offsets whose predecessors have all finished.
+
+    >>> frontier = Frontier()
+    >>> frontier.admit([5, 6, 8])
+    >>> frontier.finish([8, 5]); frontier.committable
+    6
+    >>> frontier.finish([6]); frontier.committable
+    9
+    """
+
+    __slots__ = ("_finished", "_open", "committable")
+
+    def __init__(self) -> None:
+        self._open: deque[int] = deque()
+        self._finished: set[int] = set()
+        self.committable: int | None = None
+        """The offset to commit: one past the last offset of the finished prefix; None before the first."""
+
+    def admit(self, offsets: Iterable[int]) -> None:
+        """Take on offsets, ascending, above every offset admitted before."""
+        self._open.extend(offsets)
+
+    def finish(self, offsets: Iterable[int]) -> None:
+        """Mark admitted offsets as finished; one that is behind the frontier already is no news."""
+        waiting, finished = self._open, self._finished
+        last = None
+        for offset in offsets:
+            if waiting and offset == waiting[0]:
+                last = waiting.popleft()
+                finished.discard(last)
+            elif waiting and offset > waiting[0]:
+                finished.add(offset)
+        while waiting and waiting[0] in finished:
+            last = waiting.popleft()
+            finished.discard(last)
+        if last is not None:
+            self.committable = last + 1
+
+    @property
+    def unfinished(self) -> int:
+        """How many admitted offsets have not moved behind the frontier."""
+        return len(self._open)
+
+
+class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer thread without the thread: aiokafka's consumer runs on the app's own event loop.
+
+    There is no hand-over of the interpreter lock then, and a call returns what is true now.
+    """
+
+    logger = LIBRARY
+
+    def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
+        own = loop or asyncio.get_event_loop()
+        super().__init__(*args, loop=own, thread_loop=own, **kwargs)
+
+    async def start(self) -> None:
+        """Start on this loop."""
+        self._thread_started.set()
+        await self._default_start()
+        await self.on_thread_started()
+
+    async def stop(self) -> None:
+        """Stop on this loop."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            await self.on_thread_stop()
+            self.set_shutdown()
+            await self._default_stop_futures()
+
+    async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call it here and now."""
+        result = fun(*args, **kwargs)
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        consumer._key_deserializer = LEAN
+        return consumer
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        self._ensure_consumer()._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+
+    def hold(self, partitions: Iterable[TP]) -> None:
+        """Never fetch these partitions through the group's consumer: somebody else reads them."""
+        self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in partitions))
 
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]

@@ -8,11 +8,15 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import aiokafka
 from aiokafka.errors import KafkaTimeoutError
+from faust.transport.drivers import aiokafka as driver
+
+from clipper_agents.streaming.faust_logs import LIBRARY
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +26,9 @@ Record = tuple[bytes | None, bytes | None, Headers]
 
 SAY_EVERY_S = 10.0
 """In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
+BATCH_MAX_AGE_S = 3600.0
+"""How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves
+a hole in the idempotent sequence, and then every later batch is refused (OutOfOrderSequenceNumber)."""
 UNKNOWN_OFFSET = -1
 """Given by the broker for a batch that it had already stored when a retry arrived."""
 
@@ -109,3 +116,29 @@ class Outbox:
         if now_s - self._said_s.get((topic, partition), -SAY_EVERY_S) >= SAY_EVERY_S:
             self._said_s[topic, partition] = now_s
             logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)
+
+
+class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
+    """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
+
+    logger = LIBRARY
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    async def flush(self) -> None:
+        """Nothing: whoever needs an acknowledgement awaits that of his own records.
+
+        Faust flushes before each commit and in each rebalance. One partition without a leader would hold up both, and
+        in the end cost this process its membership.
+        """
+
+    @cached_property
+    def kafka_producer(self) -> aiokafka.AIOKafkaProducer:
+        """The one client of the process, here before it is started, so that whatever sends can be built with it."""
+        producer = super()._new_producer()
+        producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
+        return producer
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:  # noqa: ARG002 (Faust's)
+        return self.kafka_producer

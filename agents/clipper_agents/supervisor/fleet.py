@@ -11,12 +11,11 @@ import logging
 import re
 from collections.abc import Iterable
 from math import inf
-from typing import Any, Protocol
-
-from aiokafka import ConsumerRecord
+from typing import Protocol
 
 from clipper_agents.control.host_reports import one_line
 from clipper_agents.control.state import ControlState, RefusedRecord
+from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.supervisor import Supervisor
@@ -93,7 +92,7 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*self._at_work.values(), return_exceptions=True)
 
-    def take(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+    def take(self, records: list[Record]) -> None:
         """Take in records of the control topic."""
         for record, taken in zip(records, self._control.take(records), strict=True):
             refused = taken if isinstance(taken, RefusedRecord) else None

@@ -1,5 +1,8 @@
 """Section 4.3.1 of Clipper, case by case."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from clipper_stream.batching.aimd import (
@@ -11,24 +14,27 @@ from clipper_stream.batching.aimd import (
     RELAXED_ROUNDS,
     ROUND_BATCHES,
     Aimd,
+    RelaxedTarget,
 )
 from clipper_stream.errors import InvalidSetting
 
+TRACES = json.loads(Path(__file__).with_name("aimd_traces.json").read_text())
+"""Measured and drawn latencies, and the limits that one class with all of the rules in it had after each of them."""
 FAST_S, ABOVE_CEILING_S, LATE_S = 0.0159, 0.0191, 0.020
 
 
-def aimd(start_rows: int = 100, max_rows: int = 1000) -> Aimd:
-    return Aimd(target_s=0.02, max_rows=max_rows, start_rows=start_rows)
+def aimd(start_rows: int = 100, max_rows: int = 1000) -> RelaxedTarget:
+    return RelaxedTarget(target_s=0.02, max_rows=max_rows, start_rows=start_rows)
 
 
-def settled(start_rows: int = 100) -> Aimd:
+def settled(start_rows: int = 100) -> RelaxedTarget:
     """One that has met its first late batch, and has 90 % of these rows."""
     limit = aimd(start_rows)
     limit.observe(start_rows, LATE_S)
     return limit
 
 
-def observe_full(limit: Aimd, *latencies_s: float) -> Aimd:
+def observe_full(limit: RelaxedTarget, *latencies_s: float) -> RelaxedTarget:
     for latency_s in latencies_s:
         limit.observe(limit.rows, latency_s)
     return limit
@@ -103,7 +109,7 @@ def test_a_latency_that_no_clock_can_measure_is_ignored(latency_s):
 
 
 def test_the_limit_starts_at_one_row():
-    assert Aimd(target_s=0.02, max_rows=10).rows == 1
+    assert RelaxedTarget(target_s=0.02, max_rows=10).rows == 1
 
 
 def test_back_off_ends_at_one_row():
@@ -139,7 +145,7 @@ def test_late_thin_batches_in_a_row_take_ten_percent_each():
     assert limit.rows == 81
 
 
-def test_a_batch_sent_under_an_older_larger_limit_does_not_raise_a_lowered_one_when_late():
+def test_a_late_batch_of_an_older_limit_does_not_raise_a_lowered_one():
     limit = aimd(start_rows=10)
     limit.observe(100, LATE_S)
     assert limit.rows == 10
@@ -151,7 +157,7 @@ def test_a_start_outside_its_bound_is_refused_with_the_value(arguments):
         aimd(**arguments)
 
 
-def hopeless(one_row_s: float = 0.030) -> Aimd:
+def hopeless(one_row_s: float = 0.030) -> RelaxedTarget:
     """One whose model takes longer than the target for one row."""
     return observe_full(aimd(start_rows=1), *[one_row_s] * ROUND_BATCHES)
 
@@ -195,3 +201,24 @@ def test_the_target_is_tried_again_after_a_while():
         in_force.append(round(limit.target_s, 3))
     assert in_force[0] == 0.060
     assert 0.020 in in_force
+
+
+def test_the_papers_rule_steps_up_in_time_and_ten_percent_down_when_late():
+    limit = Aimd(target_s=0.02, max_rows=100, start_rows=90)
+    seen = [(limit.observe(limit.rows, latency_s), limit.rows)[1] for latency_s in (FAST_S, FAST_S, LATE_S, FAST_S)]
+    assert seen == [93, 96, 86, 88]
+
+
+@pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace["name"])
+def test_limits_on_recorded_latencies_are_what_they_always_were(trace):
+    limit = RelaxedTarget(trace["target_s"], trace["max_rows"], trace["start_rows"])
+    limits, targets_ns, ceilings = [], [], []
+    for number, (rows, latency_us) in enumerate(zip(trace["rows"], trace["latency_us"], strict=True)):
+        limit.observe(rows, latency_us / 1e6)
+        limits.append(limit.rows)
+        target_ns = round(limit.target_s * 1e9)
+        if not targets_ns or targets_ns[-1][1] != target_ns:
+            targets_ns.append([number, target_ns])
+        if number % 50 == 49:
+            ceilings.append(limit.ceiling_ratio.hex())
+    assert (limits, targets_ns, ceilings) == (trace["limits"], trace["targets_ns"], trace["ceilings"])

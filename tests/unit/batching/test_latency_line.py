@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from clipper_stream.batching.latency_line import LatencyLine, fit_line
+from clipper_stream.batching.quantile import LatencyLine, fit_line
 
 
 def loss(line, rows, latency_s, level):

@@ -21,38 +21,6 @@ def test_after_the_answer_the_next_asks_again():
     assert flight.join("key", 2)
 
 
-def test_who_left_is_not_answered():
-    flight = SingleFlight()
-    flight.join("key", 1)
-    flight.join("key", 2)
-    flight.leave("key", 1)
-    assert flight.resolve("key") == [2]
-
-
-def test_a_request_that_nobody_waits_for_any_longer_is_asked_again():
-    flight = SingleFlight()
-    flight.join("key", 1)
-    flight.leave("key", 1)
-    assert "key" not in flight
-    assert flight.join("key", 2)
-
-
-def test_leaving_what_one_never_joined_is_no_error():
-    flight = SingleFlight()
-    flight.leave("key", 1)
-    flight.join("key", 1)
-    flight.leave("key", 2)
-    assert flight.resolve("key") == [1]
-
-
-def test_memory_follows_those_who_wait():
-    flight = SingleFlight()
-    for key in range(10_000):
-        flight.join(key, "query")
-        flight.leave(key, "query")
-    assert len(flight) == 0
-
-
 def test_many_waiters_of_one_key_are_not_compared_with_one_another():
     compared = []
 

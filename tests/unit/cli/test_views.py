@@ -12,12 +12,11 @@ from rich.console import Console, Group, RenderableType
 from clipper_agents.cli.applications_view import COLUMNS, application_parts
 from clipper_agents.cli.status_view import show
 from clipper_agents.cli.watch_view import json_line, lines, page
-from clipper_agents.status.build import Looking
-from clipper_agents.status.deployment_view import Facts
-from clipper_agents.status.model import ApplicationStatus, Latency, TrialStatus, VersionStatus, WorkerMetrics
-from clipper_agents.status.problems import Status
-from clipper_agents.status.traffic_window import Recent
-from clipper_agents.status.watch import look_at
+from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.model import ApplicationStatus, Latency, Status, TrialStatus, VersionStatus, WorkerMetrics
+from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.status.watch import take_snapshot
 
 APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4
@@ -47,7 +46,7 @@ WORKERS = WorkerMetrics(
 
 
 def status(workers: WorkerMetrics = WORKERS, window_s: int = 10) -> ApplicationStatus:
-    looking = Looking(facts=facts(), recent=recent(), now_s=NOW_S, window_s=window_s, workers=workers)
+    looking = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=window_s, workers=workers)
     return looking.applications()["digits"]
 
 
@@ -63,7 +62,7 @@ def test_an_application_is_a_table_of_its_versions_with_its_trials_and_changes()
     assert shown(*application_parts("digits", status())) == APPLICATION + CHANGES
 
 
-def test_nothing_is_wider_than_a_hundred_columns_nor_lost_when_names_are_as_long_as_they_may_be() -> None:
+def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> None:
     ref = f"{'long-name-' * 6}abcd:{'9' * 32}"
     version = VersionStatus(
         model=ref,
@@ -103,7 +102,7 @@ def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
     assert "contexts with weights of their own: 12\n" in found
 
 
-def test_the_status_shows_applications_after_groups_and_models_that_no_application_names() -> None:
+def test_the_status_shows_groups_then_applications_then_unnamed_models() -> None:
     whole = Status(prefix="clipper", at_s=NOW_S, applications={"digits": status()})
     console = Console(width=COLUMNS, force_terminal=False, color_system=None)
     with console.capture() as said:
@@ -143,7 +142,7 @@ knn:1 live share=30% weight=0.02 loss=0.500 | rf:2 canary@5% share=5% loss=0.100
 
 
 def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() -> None:
-    found = shown(page(look_at(facts(), recent(), NOW_S, 0), "clipper"))
+    found = shown(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper"))
     assert found.startswith(WATCHED)
     assert found.endswith(EVENTS)
     assert CHANGES not in found
@@ -154,14 +153,14 @@ def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() 
 def test_a_terminal_of_eighty_columns_shows_every_column() -> None:
     console = Console(width=80, force_terminal=False, color_system=None)
     with console.capture() as said:
-        console.print(page(look_at(facts(), recent(), NOW_S, 0), "clipper", width=80))
+        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", width=80))
     found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
     assert "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2        5.0    8.1\n" in found
     assert max(map(cell_len, found.splitlines())) <= 80
     assert "0.100 [0.055 0.174]" in found
 
 
-def drained() -> tuple[Facts, int]:
+def drained() -> tuple[DeploymentView, int]:
     """The deployment, and how many events there were before its shadow began to end."""
     found = facts()
     seen = found.seen
@@ -174,16 +173,16 @@ def drained() -> tuple[Facts, int]:
 
 def test_in_a_pipe_an_application_is_a_line_and_only_what_is_new_is_told_besides() -> None:
     found, seen = drained()
-    look = look_at(found, recent(), NOW_S, seen)
+    look = take_snapshot(found, recent(), NOW_S, seen)
     told = [reason for reason in look.reasons if "none of 1 hosts is ready" in reason]
     assert len(told) == 1
     assert "".join(f"{line}\n" for line in lines(look, told)) == LINES
-    assert len([*lines(look_at(found, recent(), NOW_S, found.seen), look.reasons)]) == 1
+    assert len([*lines(take_snapshot(found, recent(), NOW_S, found.seen), look.reasons)]) == 1
 
 
 def test_an_object_has_what_the_page_has_with_new_events_alone() -> None:
     found, seen = drained()
-    said = json_line(look_at(found, recent(), NOW_S, seen))
+    said = json_line(take_snapshot(found, recent(), NOW_S, seen))
     assert "\n" not in said
     content = json.loads(said)
     assert set(content) == {"at_s", "applications", "events", "reasons"}
@@ -192,14 +191,14 @@ def test_an_object_has_what_the_page_has_with_new_events_alone() -> None:
 
 
 def test_an_application_that_is_asked_for_and_not_there_is_told() -> None:
-    look = look_at(facts(), recent(), NOW_S, 0, application="letters")
+    look = take_snapshot(facts(), recent(), NOW_S, 0, application="letters")
     assert look.applications == {}
     assert look.reasons == ["application letters is not declared: run `clipper-stream apply`, or correct the name"]
     assert all(event.application is None for event in look.events)
 
 
 def test_topics_that_may_not_be_read_are_told() -> None:
-    (first, *_) = look_at(facts(), Recent(), NOW_S, 0, refused={"clipper.audits"}).reasons
+    (first, *_) = take_snapshot(facts(), TrafficWindow(), NOW_S, 0, refused={"clipper.audits"}).reasons
     assert first.startswith("topic clipper.audits: this user may not read it")
 
 

@@ -24,7 +24,7 @@ def test_the_newest_restore_is_undone_and_then_the_one_before():
         to_undo(log, "app")
 
 
-def test_a_restore_whose_rows_before_were_too_many_cannot_be_undone_and_is_not_passed_over():
+def test_a_restore_with_too_many_rows_before_it_cannot_be_undone_or_skipped():
     with pytest.raises(NoSuchRestore, match=r"restore r-2 of app cannot be undone.*204800 bytes.*--from"):
         to_undo([declared("r-1"), declared("r-2", before=None)], "app")
 

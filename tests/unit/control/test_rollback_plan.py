@@ -57,7 +57,7 @@ def test_the_last_change_is_undone():
     assert undoing.plan.models == (), "still on trial"
 
 
-def test_all_changes_since_a_revision_are_undone_with_the_state_before_the_first_of_them():
+def test_all_changes_since_a_revision_are_undone_with_the_state_before_them():
     undoing = rollback(published(THIRD), HISTORY, "digits", 1)
     assert undoing.plan.edits[0].after == FIRST
     assert undoing.undone == (HISTORY[3], HISTORY[2])

@@ -19,7 +19,7 @@ from clipper_agents.control.writer import check_seen
 from clipper_agents.replay.checkpoints import Checkpoints
 from clipper_agents.replay.evaluate import states_of
 from clipper_agents.router.selection_store import newer
-from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import (
@@ -58,7 +58,7 @@ def test_of_two_rows_of_one_offset_every_reader_takes_the_first():
 
     assert kept_rows(log, ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals(1))]
     assert not newer(log[1].value, log[0].value)
-    checkpoints, shown = Checkpoints(0), Facts()
+    checkpoints, shown = Checkpoints(0), DeploymentView()
     for one in log:
         checkpoints.take(one)
         shown.context(one.key, one.value)

@@ -8,8 +8,8 @@ import pytest
 from doubles_streaming import record
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.rollout.comparison_spec import Control
-from clipper_agents.status.deployment_view import Facts
+from clipper_agents.rollout.comparison_spec import comparison_specs
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.errors import UnknownName
 from clipper_topics import codec
 from clipper_topics.change import Change
@@ -33,7 +33,7 @@ def test_a_manifest_is_published_under_its_kind_and_name():
     assert key_of(SVM) == model_key("svm:2") == b"model/svm:2"
 
 
-def test_a_record_that_cannot_be_read_is_kept_with_the_reason_until_a_better_one_comes():
+def test_an_unreadable_record_is_kept_with_its_reason_until_a_better_one():
     state = ControlState()
     state.apply(b"application/digits", b"{")
     state.apply(b"policy/x", b"{}")
@@ -96,7 +96,7 @@ BAD_APPLICATIONS = {
 
 
 @pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_model_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+def test_a_refused_model_manifest_leaves_the_one_before_it_in_force(case):
     state = ControlState()
     assert refusal(state, b"model/a:1", json.dumps(MODEL).encode()) is None
     reason = refusal(state, b"model/a:1", json.dumps(BAD_MODELS[case]).encode())
@@ -107,7 +107,7 @@ def test_a_model_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_
 
 
 @pytest.mark.parametrize("case", BAD_APPLICATIONS)
-def test_an_application_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+def test_a_refused_application_manifest_leaves_the_one_before_it_in_force(case):
     state = ControlState()
     assert refusal(state, b"application/app", json.dumps(APP).encode()) is None
     assert refusal(state, b"application/app", json.dumps(BAD_APPLICATIONS[case]).encode())
@@ -182,8 +182,8 @@ def test_what_a_process_must_not_follow_is_refused_as_what_nobody_must():
 CHANGE = Change(application="digits", revision=4, command="promote", at_ms=0, by="ada", after=DIGITS)
 READERS = {
     "commands and replay": ControlState,
-    "status": lambda: Facts().declared,
-    "rollout": lambda: Control().state,
+    "status": lambda: DeploymentView().declared,
+    "rollout": lambda: ControlState(notes=("change", "drift"), saved_rows=False),
 }
 MISNAMED = {
     "another revision": (change_key("digits", 5), codec.changes.encode(CHANGE)),
@@ -207,13 +207,13 @@ def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
 
 def test_status_and_rollout_begin_nothing_by_a_change_under_another_name():
     """Its revision would extend a trial, or stand in the history of an application that it is not of."""
-    facts, control = Facts(), Control()
+    facts, control = DeploymentView(), READERS["rollout"]()
     key, value = MISNAMED["another application"]
     facts.control(key, value)
     control.take([record(0, value, key, "control")])
     assert (facts.changes_of("digits"), facts.changes_of("shop"), list(facts.events)) == ([], [], [])
-    assert control.watched() == {}
-    assert control.state.history("digits") == {}
+    assert comparison_specs(control) == {}
+    assert control.history("digits") == {}
 
 
 def test_history_is_in_order_and_goes_on_over_a_deletion():

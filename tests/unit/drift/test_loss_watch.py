@@ -4,9 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from clipper_stream.drift.detector import DetectorSpec
+from clipper_stream.drift.detectors import Adwin, DetectorSpec
 from clipper_stream.drift.loss_watch import KEPT, LossWatch, most_likely_split
-from clipper_stream.drift.river_detectors import Adwin
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 from doubles_host import FunctionOfRow, asked, rows_of
 
 from clipper_agents.host.batching import HostBatcher
-from clipper_stream.batching.aimd import Aimd
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.aimd import RelaxedTarget
+from clipper_stream.batching.limit import Fixed
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import BatchOutcome, predict_rows
 
@@ -155,7 +155,7 @@ def test_a_clock_that_is_set_back_delays_no_row():
 
 
 def test_the_limit_learns_from_whole_batches_only():
-    core = HostBatcher(Window(0.0), Aimd(target_s=0.02, max_rows=100, start_rows=10))
+    core = HostBatcher(Window(0.0), RelaxedTarget(target_s=0.02, max_rows=100, start_rows=10))
     core.admit("a", asked([1] * 20), 0.0)
     step = core.step(0.0)
     core.complete(step.batch, BatchOutcome([1] * 10, {}, calls=3), latency_s=10.0)
@@ -165,7 +165,7 @@ def test_the_limit_learns_from_whole_batches_only():
     assert core.limit_rows == 9
 
 
-def test_a_host_with_too_much_to_do_spends_no_batch_on_rows_whose_answers_would_come_too_late():
+def test_an_overloaded_host_spends_no_batch_on_rows_that_would_be_late():
     core = core_of(rows=1)
     for _ in range(100):
         core.delivered(0.2)

@@ -9,7 +9,7 @@ from doubles_host import CountingModel, FakeClock, FunctionOfRow, Observed, Outp
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_stream.batching.fixed import Fixed
+from clipper_stream.batching.limit import Fixed
 from clipper_stream.batching.window import Window
 
 DOUBLE = FunctionOfRow(lambda row: 2 * row)

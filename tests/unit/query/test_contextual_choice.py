@@ -37,7 +37,7 @@ def decided(app, *queries):
     """Who is to answer each query, and the features that were noted."""
     router = router_of(app)
     router.receive(queries, NOW_S)
-    pendings = [router._in_flight[0, one.query_id] for one in queries]
+    pendings = [router._queries[one] for one in queries]
     return [(*pending.decision.served, pending.features) for pending in pendings]
 
 
@@ -106,7 +106,7 @@ def test_the_audit_that_was_lost_is_that_of_the_decision_by_features():
         requests = router_of(app).receive([one._replace(rows=[*one.rows])], NOW_S).requests
         assert {request.ref for request in requests} == {LOW, HIGH}
         lost = router_of(app).lost_audit(one, [], NOW_S)
-        assert [each.ref for each in lost.unused] == [HIGH if value < 0 else LOW]
+        assert [each.ref for each in lost.missing] == [HIGH if value < 0 else LOW]
 
 
 def test_the_answer_says_by_which_features_it_was_chosen():

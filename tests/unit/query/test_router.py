@@ -44,7 +44,7 @@ def test_who_waits_for_a_row_asks_anew_when_the_first_asker_ran_out_of_time():
     first = router.receive([query("q1", 3, deadline_s=0.2)], NOW_S)
     assert router.receive([query("q2", 3)], NOW_S + 0.1).requests == []
     expired = router.expire(NOW_S + 0.2)
-    assert answer_of(expired).reason == "late"
+    assert answer_of(expired).failure.reason == "late"
     (second,) = expired.requests
     assert list(second.deadlines_s) == [NOW_S + 1.0]
     late = router.gather([outputs_of(first.requests[0], double)], NOW_S + 0.3)
@@ -62,7 +62,7 @@ def test_a_host_that_drops_a_superseded_row_does_not_make_it_asked_for_a_third_t
     assert answer_of(router.gather([outputs_of(second, double)], NOW_S + 0.4)).query.query_id == "q2"
 
 
-def test_an_output_of_a_superseded_request_leaves_nothing_that_a_later_query_could_lose():
+def test_an_output_of_a_superseded_request_leaves_nothing_behind():
     router = make_router(application(refs=("a:1", "b:1")), budget_bytes=0)
     first = router.receive([query("q1", 3, deadline_s=0.2, models=["a"])], NOW_S)
     router.receive([query("q2", 3, deadline_s=0.5, models=["a", "b"])], NOW_S + 0.1)
@@ -79,7 +79,7 @@ def test_a_host_that_calls_a_row_late_is_not_asked_again_by_the_same_query():
     asked = router.receive([query("q1", 3)], NOW_S)
     effects = router.gather([outputs_of(asked.requests[0], double, failed={0: ("late", "dropped")})], NOW_S + 0.1)
     assert effects.requests == []
-    assert answer_of(effects).reason == "late"
+    assert answer_of(effects).failure.reason == "late"
 
 
 def test_a_piece_that_comes_twice_counts_once():
@@ -106,8 +106,8 @@ def test_outputs_that_cannot_be_combined_give_the_default_with_the_reason():
     requests = router.receive([query("q1", 1)], NOW_S).requests
     outputs = {"a:1": ["cat"], "b:1": ["dog"]}
     answer = answer_of(router.gather([OutputPiece(one.frame, 0, outputs[one.ref]) for one in requests], NOW_S))
-    assert (answer.outputs, answer.reason) == (["default"], "errors")
-    assert "finite numbers" in answer.explanation
+    assert (answer.outputs, answer.failure.reason) == (["default"], "errors")
+    assert "finite numbers" in answer.failure.explanation
     assert [use.outputs for use in answer.used] == [["cat"], ["dog"]]
 
 
@@ -117,7 +117,7 @@ def test_a_timestamp_in_the_future_counts_as_now():
     assert router.next_deadline_s == NOW_S + 1.0
 
 
-def test_a_query_is_answered_within_its_own_bound_where_that_is_nearer_than_the_objective():
+def test_a_querys_own_deadline_counts_where_it_is_nearer_than_the_objective():
     router = make_router(application(), application("slow", objective_s=None))
     router.receive([query("q1", 1, deadline_s=0.3)], NOW_S)
     assert router.next_deadline_s == NOW_S + 0.3
@@ -137,14 +137,14 @@ def test_a_query_is_answered_so_early_that_the_answer_arrives_by_the_deadline():
     router.receive([query("q2", 2, deadline_s=0.05)], NOW_S)  # of a short time only a tenth is given up
     assert router.next_deadline_s == pytest.approx(NOW_S + 0.045)
     answer = answer_of(router.expire(NOW_S + 0.045))
-    assert (answer.query.query_id, answer.reason) == ("q2", "late")
+    assert (answer.query.query_id, answer.failure.reason) == ("q2", "late")
 
 
 def test_a_query_past_its_deadline_asks_nobody():
     router = make_router(application())
     effects = router.receive([query("q1", 1, queried_at_s=NOW_S - 1)], NOW_S)
     assert effects.requests == []
-    assert (answer_of(effects).reason, answer_of(effects).outputs) == ("arrived_late", ["default"])
+    assert (answer_of(effects).failure.reason, answer_of(effects).outputs) == ("arrived_late", ["default"])
 
 
 def test_the_same_id_of_another_application_is_another_query():
@@ -186,7 +186,7 @@ def test_a_query_outlives_its_application():
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
     del known["app"]
     assert answer_of(router.gather([outputs_of(request, double)], NOW_S)).outputs == [6.0]
-    assert answer_of(router.receive([query("q2", 3)], NOW_S)).reason == "unknown_application"
+    assert answer_of(router.receive([query("q2", 3)], NOW_S)).failure.reason == "unknown_application"
 
 
 def test_requests_that_nobody_answers_are_forgotten_after_a_while():
@@ -194,7 +194,7 @@ def test_requests_that_nobody_answers_are_forgotten_after_a_while():
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
     assert router.expire(NOW_S + 1.0).forgotten == []
     assert router.expire(NOW_S + 1.0 + FORGET_AFTER_S).forgotten == [request.frame]
-    assert len(router._asking) == 0
+    assert len(router._tracker) == 0
 
 
 def test_requests_that_nobody_answers_take_bounded_memory():
@@ -216,8 +216,8 @@ def test_one_row_that_fails_costs_a_packed_query_only_that_row_of_that_model():
     answer = answer_of(router.gather(pieces, NOW_S))
     assert (answer.outputs, answer.confidence, answer.default) == ([2.0, 4.0], 0.5, False)
     assert [use.outputs for use in answer.used] == [[2.0, 4.0], [2.0, None]]
-    assert answer.used[1].missing == ((1, "error", "bad row"),)
-    assert answer.unused == ()
+    assert answer.used[1].failures == {1: ("error", "bad row")}
+    assert answer.missing == ()
 
 
 def test_only_the_rows_of_a_packed_query_that_nobody_answered_get_the_default():
@@ -225,10 +225,10 @@ def test_only_the_rows_of_a_packed_query_that_nobody_answered_get_the_default():
     (request,) = router.receive([query("q1", 1, 2, 3)], NOW_S).requests
     router.gather([outputs_of(request, double, rows=(0, 1)), outputs_of(request, double, rows=(2, 3))], NOW_S)
     answer = answer_of(router.expire(NOW_S + 1.0))
-    assert (answer.outputs, answer.reason, answer.confidence) == ([2.0, "default", 6.0], "late", 0.0)
-    assert "for rows [1]" in answer.explanation
+    assert (answer.outputs, answer.failure.reason, answer.confidence) == ([2.0, "default", 6.0], "late", 0.0)
+    assert "for rows [1]" in answer.failure.explanation
     (use,) = answer.used
-    assert (use.outputs, [row for row, *_ in use.missing]) == ([2.0, None, 6.0], [1])
+    assert (use.outputs, [*use.failures]) == ([2.0, None, 6.0], [1])
 
 
 def test_rows_of_a_packed_query_that_are_cached_are_not_asked_for():
@@ -255,7 +255,7 @@ def test_too_little_agreement_gives_the_default_and_keeps_the_outputs_for_the_lo
     answer = answer_of(
         router.gather([outputs_of(one, {"a:1": double, "b:1": float}[one.ref]) for one in requests], NOW_S)
     )
-    assert (answer.outputs, answer.reason, answer.confidence) == (["default"], "low_confidence", 0.5)
+    assert (answer.outputs, answer.failure.reason, answer.confidence) == (["default"], "low_confidence", 0.5)
     assert len(answer.used) == 2
 
 
@@ -278,7 +278,7 @@ def test_rows_that_are_no_numbers_are_asked_for_as_they_are(dtype, rows, key_typ
 def test_invalid_inputs_cost_only_their_own_query():
     router = make_router(application())
     effects = router.receive([query("q1", 3), query("q2", "three"), query("q3", 1, None)], NOW_S)
-    assert {answer.query.query_id: answer.reason for answer in effects.answers} == dict.fromkeys(
+    assert {answer.query.query_id: answer.failure.reason for answer in effects.answers} == dict.fromkeys(
         ["q2", "q3"], "invalid_input"
     )
     assert len(effects.requests[0].rows) == 1
@@ -293,14 +293,14 @@ def test_outputs_after_a_reset_find_nothing():
     assert again.frame != request.frame
 
 
-def test_a_host_is_told_to_be_ready_before_the_deadline_by_the_time_that_outputs_take_to_come_back():
+def test_a_hosts_deadline_leaves_time_for_outputs_to_come_back():
     router = make_router(application())
     router.return_s = 0.1
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
     assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.9])
 
 
-def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the_time():
+def test_a_wrong_measurement_of_the_way_back_takes_at_most_a_quarter():
     router = make_router(application())
     router.return_s = 1e6
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
@@ -333,7 +333,7 @@ def test_an_audit_ends_at_the_deadline_of_its_query_or_after_a_while_without_one
         router.gather([outputs_of(asked["a:1"], double)], NOW_S + 0.1)
         assert router.next_deadline_s == NOW_S + end_s
         (audit,) = router.expire(NOW_S + end_s).audits
-        assert [(one.ref, one.reason) for one in audit.unused] == [("s:1", "late")]
+        assert [(one.ref, one.failure.reason) for one in audit.missing] == [("s:1", "late")]
 
 
 def test_a_shadow_that_hangs_leaves_room_for_queries():
@@ -368,7 +368,7 @@ def test_a_canary_that_fails_gives_the_default_and_says_who_failed():
     asked = by_ref(router.receive([query("q", 3)], NOW_S))
     failed = outputs_of(asked["c:1"], double, failed={0: ("error", "broken")})
     answer = answer_of(router.gather([failed], NOW_S))
-    assert (answer.outputs, answer.reason, answer.explanation) == (["default"], "errors", "c:1 failed: broken")
+    assert (answer.outputs, answer.failure) == (["default"], ("errors", "c:1 failed: broken"))
 
 
 def test_rows_in_flight_are_shared_by_queries_and_audits():
@@ -382,10 +382,10 @@ def test_rows_in_flight_are_shared_by_queries_and_audits():
     assert [one.query.query_id for one in cached.audits] == ["q3"]
 
 
-def test_without_a_candidate_a_canary_answers_its_share_and_the_others_are_told_that_there_is_no_model():
+def test_without_candidates_a_canary_answers_its_share_and_others_get_no_model():
     router = make_router(application("app", (), canaries={"c:1": 0.5}, shadows={"s:1": 1.0}))
     effects = router.receive([query(f"q{number}", number, offset=number) for number in range(200)], NOW_S)
-    assert {answer.reason for answer in effects.answers} == {"no_models"}
+    assert {answer.failure.reason for answer in effects.answers} == {"no_models"}
     (request,) = effects.requests
     assert request.ref == "c:1"
     assert len(request.rows) + len(effects.answers) == 200
@@ -394,7 +394,7 @@ def test_without_a_candidate_a_canary_answers_its_share_and_the_others_are_told_
 
 def test_a_version_on_trial_cannot_be_named_by_a_query():
     router = make_router(application(shadows={"s:1": 1.0}))
-    assert answer_of(router.receive([query("q", 3, models=["s:1"])], NOW_S)).reason == "unknown_model"
+    assert answer_of(router.receive([query("q", 3, models=["s:1"])], NOW_S)).failure.reason == "unknown_model"
 
 
 def test_a_packed_query_is_audited_row_by_row():
@@ -402,7 +402,7 @@ def test_a_packed_query_is_audited_row_by_row():
     asked = by_ref(router.receive([query("q", 3, 4)], NOW_S))
     failed = outputs_of(asked["s:1"], double, failed={1: ("error", "four")})
     (audit,) = router.gather([failed], NOW_S).audits
-    assert [(use.outputs, [row.row for row in use.missing]) for use in audit.used] == [([6.0, None], [1])]
+    assert [(use.outputs, [*use.failures]) for use in audit.used] == [([6.0, None], [1])]
 
 
 def test_partitions_that_are_taken_away_take_their_audits_along():
@@ -418,10 +418,10 @@ def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():
         one = query(f"q{number}", 3, offset=number)
         (deciding, deciding_again) = (make_router(app), make_router(app))
         requests = deciding.receive([one], NOW_S).requests
-        (served,) = deciding._in_flight[0, one.query_id].decision.models
+        (served,) = deciding._queries[one].decision.models
         lost = deciding_again.lost_audit(one, [served], NOW_S)
-        assert {each.ref for each in lost.unused} == {request.ref for request in requests} - {served}
-        assert {each.reason for each in lost.unused} == {"late"}
+        assert {each.ref for each in lost.missing} == {request.ref for request in requests} - {served}
+        assert {each.failure.reason for each in lost.missing} == {"late"}
         assert deciding_again.is_audited(one)
     gone = make_router().lost_audit(query("q", 3), ["a:1"], NOW_S)
-    assert (gone.unused, gone.application) == ((), None)
+    assert (gone.missing, gone.application) == ((), None)

@@ -9,9 +9,9 @@ import pytest
 from doubles_steward import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
 
 from clipper_agents.control.drift_events import is_newer
-from clipper_agents.rollout.comparison_spec import WatchedDrift, needs_history
-from clipper_agents.rollout.drift_monitor import MOST, Drifts, Place
-from clipper_agents.rollout.evidence import Fold
+from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
+from clipper_agents.rollout.drift_monitor import MOST, CompletedQuery, DriftMonitor
+from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.control_keys import drift_key
@@ -48,26 +48,26 @@ LOG = log((400, 0.1), (300, 0.6), (400, 0.1))
 def detected(records, control=None, known=None):
     """Every detection of a fold over these records, a record a millisecond."""
     control = control or control_of(msgspec.structs.replace(PLAIN, drift=RULE))
-    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000, known)
-    fold.follow(control.watched())
+    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000, known)
+    fold.follow(comparison_specs(control))
     for one in records:
         fold.take(one, one.offset)
     return fold.detected
 
 
-def test_an_application_is_watched_when_it_says_so_from_the_revision_on_at_which_it_did():
-    assert control_of(PLAIN).watched() == {}
+def test_drift_is_watched_from_the_revision_that_asks_for_it():
+    assert comparison_specs(control_of(PLAIN)) == {}
     watches = msgspec.structs.replace(PLAIN, drift=RULE)
-    found = control_of(PLAIN, watches, msgspec.structs.replace(watches, objective_ms=7)).watched()["digits"]
-    assert (found.drift, found.since, found.begins_ms) == (WatchedDrift(rule=RULE, since=2), 2, 2000)
+    found = comparison_specs(control_of(PLAIN, watches, msgspec.structs.replace(watches, objective_ms=7)))["digits"]
+    assert (found.drift, found.since, found.begins_ms) == (DriftSpec(rule=RULE, since=2), 2, 2000)
     other = msgspec.structs.replace(watches, loss="absolute")
-    assert control_of(watches, other).watched()["digits"].drift.since == 2
-    assert control_of(watches).watched(drift=False) == {}
+    assert comparison_specs(control_of(watches, other))["digits"].drift.since == 2
+    assert comparison_specs(control_of(watches), drift=False) == {}
 
 
 def test_what_is_watched_since_before_what_was_read_needs_history():
-    before = control_of(PLAIN, PLAIN).watched()
-    now = control_of(msgspec.structs.replace(PLAIN, drift=RULE)).watched()
+    before = comparison_specs(control_of(PLAIN, PLAIN))
+    now = comparison_specs(control_of(msgspec.structs.replace(PLAIN, drift=RULE)))
     assert needs_history(before, now, {"digits": 2})
     assert not needs_history(before, now, {})
 
@@ -104,16 +104,16 @@ def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
 
 
 @pytest.mark.parametrize("cut", [50, 333, 401])
-def test_reading_from_later_on_comes_to_the_same_detections_after_the_newest_known_one(cut):
+def test_reading_from_later_on_finds_the_same_later_detections(cut):
     rise, fall = detected(LOG)
     again = detected(LOG[2 * cut :], known={("digits", "a:1"): rise})
     assert [one for one in again if is_newer(one, rise)] == [fall]
 
 
-def test_a_version_is_watched_by_its_own_answers_and_not_by_those_that_it_did_not_give():
+def test_a_version_is_watched_by_its_own_answers_only():
     control = control_of(msgspec.structs.replace(with_trials(Trial(model="new:1")), drift=RULE))
-    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000)
-    fold.follow(control.watched())
+    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
+    fold.follow(comparison_specs(control))
     for number in range(600):
         query_id, gone = f"0-{number}", number >= 300
         prediction = decided(query_id, missing("a:1") if gone else answered("a:1", 1), audited=True)
@@ -126,12 +126,12 @@ def test_a_version_is_watched_by_its_own_answers_and_not_by_those_that_it_did_no
 
 
 def drifts(per_context=False, detector="adwin"):
-    watched = WatchedDrift(rule=DriftRule(detector=detector, per_context=per_context), since=1)
-    return Drifts("digits", watched, "zero_one", lambda _: None)
+    watched = DriftSpec(rule=DriftRule(detector=detector, per_context=per_context), since=1)
+    return DriftMonitor("digits", watched, "zero_one", {})
 
 
 def place(offset, context=None):
-    return Place(at_ms=offset, topic="feedback", partition=0, offset=offset, context=context, revision=1)
+    return CompletedQuery(at_ms=offset, topic="feedback", partition=0, offset=offset, context=context, revision=1)
 
 
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
@@ -154,26 +154,26 @@ def test_contexts_without_end_do_not_fill_the_memory():
 
 
 def test_queries_of_an_older_revision_are_not_watched():
-    watched = WatchedDrift(rule=DriftRule(), since=2)
-    found = Drifts("digits", watched, "zero_one", lambda _: None)
+    watched = DriftSpec(rule=DriftRule(), since=2)
+    found = DriftMonitor("digits", watched, "zero_one", {})
     for number in range(600):
         assert found.observe({"a:1": float(number >= 300)}, place(number)) == []
 
 
-def test_a_detector_that_is_none_or_whose_library_is_missing_is_said_and_stops_nothing(monkeypatch):
-    wrong = WatchedDrift(rule=DriftRule(detector="ddm"), since=1)
-    assert "reads losses of 0 and 1" in Drifts("digits", wrong, "absolute", lambda _: None).refused
+def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
+    wrong = DriftSpec(rule=DriftRule(detector="ddm"), since=1)
+    assert "reads losses of 0 and 1" in DriftMonitor("digits", wrong, "absolute", {}).refused
     monkeypatch.setitem(sys.modules, "river.drift", None)
     found = drifts()
     assert "pip install 'clipper-stream[drift]'" in found.refused
     assert found.observe({"a:1": 1.0}, place(1)) == []
     control = control_of(msgspec.structs.replace(PLAIN, drift=RULE))
-    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000)
-    fold.follow(control.watched())
+    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
+    fold.follow(comparison_specs(control))
     assert fold.refused == {"digits": found.refused}
 
 
-def test_the_newest_detection_is_known_from_the_control_topic_and_one_under_a_foreign_key_is_not():
+def test_a_detection_counts_only_under_its_own_key():
     control = control_of(PLAIN)
     written = codec.drifts.encode(DRIFT)
     control.take([control_record(drift_key("digits", "svm:1"), written), control_record(b"drift/digits/b:1", written)])

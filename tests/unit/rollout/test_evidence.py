@@ -4,9 +4,10 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from doubles_steward import CANARY, PLAIN, SHADOW, answered, audit_of, control_of, decided, with_trials
+from doubles_steward import CANARY, PLAIN, SHADOW, answered, audit_of, control_of, control_records, decided, with_trials
 
-from clipper_agents.rollout.evidence import Ahead, Fold
+from clipper_agents.rollout.comparison_spec import comparison_specs
+from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
@@ -41,8 +42,8 @@ def queries(count, revision, seed=1):
 
 
 def fold_of(control):
-    fold = Fold(CATALOGUE, control.revision, 3600.0, 1000)
-    fold.follow(control.watched())
+    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
+    fold.follow(comparison_specs(control))
     return fold
 
 
@@ -58,10 +59,10 @@ def test_a_step_that_is_heard_of_late_or_early_makes_no_difference():
     for at_ms, one in enumerate(logs):
         try:
             live.take(one, at_ms)
-        except Ahead as ahead:
+        except UnknownRevision as ahead:
             heard.append((ahead.application, ahead.revision, at_ms))
-            late.__dict__.update(early.__dict__)
-            live.follow(late.watched())
+            late.take(control_records(with_trials(CANARY), 2))
+            live.follow(comparison_specs(late))
             live.take(one, at_ms)
     assert heard == [("digits", 2, 180)]
     assert live.comparisons() == from_the_past.comparisons()
@@ -73,7 +74,7 @@ def test_a_step_that_is_heard_of_late_or_early_makes_no_difference():
 def test_a_revision_that_is_not_followed_yet_is_said_of_any_application():
     fold = fold_of(control_of(PLAIN))
     ahead = decided("0-1", answered("a:1", 1), revision=7)
-    with pytest.raises(Ahead, match="revision 7 of digits"):
+    with pytest.raises(UnknownRevision, match="revision 7 of digits"):
         fold.take(record(CATALOGUE.predictions, codec.predictions.encode(ahead)), 0)
 
 

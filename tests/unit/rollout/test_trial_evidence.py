@@ -1,14 +1,15 @@
 import msgspec
 from doubles_steward import PLAIN, control_of
 
+from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.query_losses import QueryLosses
-from clipper_agents.rollout.trial_evidence import Standings
+from clipper_agents.rollout.trial_evidence import ApplicationEvidence
 
 KEPT = msgspec.structs.replace(PLAIN, models=["a:1", "b:1"], keep_best=1)
 
 
 def standings():
-    return Standings(control_of(KEPT).watched()["digits"])
+    return ApplicationEvidence(comparison_specs(control_of(KEPT))["digits"])
 
 
 def of(ref, loss, *, silent=False):

@@ -13,9 +13,8 @@ from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query.answer import refusal
-from clipper_stream.query.in_flight import InFlightQuery
-from clipper_stream.query.lifecycle import REFUSED
+from clipper_stream.query.answer import refuse
+from clipper_stream.query.in_flight import Failure, InFlightQuery
 from clipper_topics.logged import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
@@ -23,8 +22,7 @@ TOPIC = "predictions"
 
 def answer_to(one):
     pending = InFlightQuery(one)
-    pending.move(REFUSED)
-    return refusal(pending, application(), "invalid_input", "for the test", NOW_S)
+    return refuse(pending, application(), Failure("invalid_input", "for the test"), NOW_S)
 
 
 class Fixture:
@@ -115,7 +113,7 @@ async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowled
 
 
 @recording
-async def test_a_generation_that_ends_while_the_broker_is_asked_leaves_the_rest_to_the_next(fixture):
+async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixture):
     fixture.producer.hold = True
     fixture.recorder.put([answer_to(query("q0", 1))])
     for _ in range(20):
@@ -155,7 +153,7 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixtu
 
 
 @recording
-async def test_a_prediction_of_somebody_else_that_was_read_before_ours_was_stored_is_the_decision(fixture):
+async def test_another_routers_prediction_read_before_ours_is_the_decision(fixture):
     """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
     fixture.reader._timestamp_ms = int(time.time() * 1000)
     fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
@@ -199,7 +197,7 @@ async def test_the_same_record_read_again_is_done_and_another_record_is_answered
 
 
 @recording
-async def test_records_of_a_query_that_were_read_while_it_was_in_flight_are_answered_with_it(fixture):
+async def test_repeats_of_a_query_in_flight_are_answered_with_it(fixture):
     fixture.repeats["q"] = [query("q", 1, offset=4), query("q", 1, offset=9)]
     fixture.recorder.put([answer_to(query("q", 1, offset=4))])
     await fixture.recorder.idle()

@@ -86,4 +86,4 @@ def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
     assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
     app = application(default_output="x" * 100_000)
     (answer,) = make_router(app).receive([query], query.queried_at_s).answers
-    assert (answer.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
+    assert (answer.failure.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
-from clipper_stream.sequential_testing.evidence import Evidence
-from clipper_stream.sequential_testing.rollout_rule import Rollout, TrialEvidence, judge
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence
+from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
 
-RULE = Rollout(margin=0.1, steps=(0.05, 0.5), least=30)
+RULE = TrialRule(margin=0.1, steps=(0.05, 0.5), least=30)
 
 
 def after(count, trial, answer, evidence=None, *, of_step=True):
@@ -38,7 +38,7 @@ def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
     assert judge(RULE, "canary", 0.5, evidence).action == "promote"
 
 
-def test_a_step_needs_as_many_feedbacks_as_were_asked_for_however_sure_the_interval_is():
+def test_a_step_needs_its_least_feedbacks_however_sure_the_interval():
     evidence = after(1000, 0.0, 1.0).at_next_step(RULE)
     assert judge(RULE, "canary", 0.05, evidence).why == "0 feedbacks about it at this step of at least 30"
     assert judge(RULE, "canary", 0.05, after(29, 0.0, 1.0, evidence)).action == "wait"
@@ -62,14 +62,14 @@ def test_a_worse_version_is_aborted_before_the_least_number_of_feedbacks():
     assert "above the margin 0.1" in verdict.why
 
 
-def test_a_version_that_was_fine_as_a_shadow_and_fails_as_a_canary_is_aborted_quickly():
+def test_a_version_that_fails_only_as_a_canary_is_aborted_quickly():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     failing = after(30, 1.0, 0.1, fine)
     assert failing.whole.difference.upper < RULE.margin, "the whole of it would not have told"
     assert judge(RULE, "canary", 0.05, failing).action == "abort"
 
 
-def test_a_step_whose_own_mean_is_clearly_above_the_margin_waits_although_the_whole_is_below_it():
+def test_a_step_above_the_margin_waits_although_the_whole_is_below_it():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     doubtful = after(8, 1.0, 0.1, after(30, 0.1, 0.1, fine))
     noisy = after(4, 1.0, 0.1, after(30, 0.1, 0.1, fine))
@@ -89,12 +89,12 @@ def test_losses_of_separate_queries_are_evidence_as_well():
     assert (verdict.numbers["feedbacks"], verdict.numbers["difference"]) == (150, -1.0)
 
 
-def test_a_canary_that_answers_everything_is_promoted_by_what_was_known_of_the_answers_before():
-    evidence = TrialEvidence.of(Rollout(margin=0.1, steps=(0.5, 1.0), least=30))
+def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
+    evidence = TrialEvidence.of(TrialRule(margin=0.1, steps=(0.5, 1.0), least=30))
     for _ in range(150):
         evidence = evidence.observe(0.0, None).observe(None, 1.0)
     evidence = after(30, 0.0, None, evidence.at_next_step(RULE))
-    assert judge(Rollout(margin=0.1, steps=(0.5, 1.0), least=30), "canary", 1.0, evidence).action == "promote"
+    assert judge(TrialRule(margin=0.1, steps=(0.5, 1.0), least=30), "canary", 1.0, evidence).action == "promote"
 
 
 def test_answers_alone_say_nothing_about_a_trial():
@@ -105,7 +105,7 @@ def test_answers_alone_say_nothing_about_a_trial():
 
 def test_pairs_are_narrower_than_two_samples_when_versions_make_the_same_mistakes():
     draw = random.Random(5)
-    pairs = samples = Evidence.of(0.05)
+    pairs = samples = DifferenceEvidence.of(0.05)
     for _ in range(500):
         loss = float(draw.random() < 0.3)
         pairs = pairs.observe(loss, loss)
@@ -116,7 +116,7 @@ def test_pairs_are_narrower_than_two_samples_when_versions_make_the_same_mistake
 
 def test_a_loss_outside_of_its_range_is_refused():
     with pytest.raises(InvalidLabel):
-        Evidence.of(0.05).observe(1.5, None)
+        DifferenceEvidence.of(0.05).observe(1.5, None)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_loss_outside_of_its_range_is_refused():
 )
 def test_a_rule_of_impossible_values_is_refused(wrong):
     with pytest.raises(InvalidSetting, match="such as"):
-        Rollout(**wrong)
+        TrialRule(**wrong)
 
 
 def test_a_share_between_two_steps_goes_to_the_next_one():
@@ -143,7 +143,7 @@ def test_a_share_between_two_steps_goes_to_the_next_one():
 
 
 def test_all_intervals_of_a_trial_together_have_the_confidence_that_was_asked_for():
-    rule = Rollout(steps=(0.05, 0.25, 0.5))
+    rule = TrialRule(steps=(0.05, 0.25, 0.5))
     assert rule.alpha_of_trial + 4 * rule.alpha_of_step == pytest.approx(1 - rule.confidence)
-    one = Evidence.of(rule.alpha_of_trial)
+    one = DifferenceEvidence.of(rule.alpha_of_trial)
     assert one.pairs.alpha + one.trial.alpha + one.answers.alpha == pytest.approx(rule.alpha_of_trial)

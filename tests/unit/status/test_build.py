@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 import pytest
 from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
-from clipper_agents.status.build import Looking
-from clipper_agents.status.deployment_view import Facts
+from clipper_agents.status.build import StatusBuilder, waits_for
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
-from clipper_agents.status.traffic_window import Recent
-from clipper_agents.status.trial_rule import waits_for
+from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
@@ -29,20 +28,20 @@ class Compared:
     upper: float = -0.01
 
 
-LOOKING = Looking(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
+LOOKING = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
 
 
-def digits(looking: Looking = LOOKING) -> ApplicationStatus:
+def digits(looking: StatusBuilder = LOOKING) -> ApplicationStatus:
     return looking.applications()["digits"]
 
 
-def redeclared(manifest: ApplicationManifest) -> Facts:
+def redeclared(manifest: ApplicationManifest) -> DeploymentView:
     found = facts()
     found.control(key_of(manifest), codec.applications.encode(manifest))
     return found
 
 
-def test_live_versions_come_first_then_trials_then_those_retired_that_the_application_had() -> None:
+def test_live_versions_come_first_then_trials_then_retired_ones() -> None:
     assert [(one.model, one.stage, one.declared_share) for one in digits().versions] == [
         ("svm:1", "live", None),
         ("knn:1", "live", None),
@@ -72,7 +71,7 @@ def test_weights_of_a_policy_that_routers_refuse_are_unknown_and_the_rest_is_sho
 
 def test_a_share_is_of_served_queries_and_that_of_a_shadow_of_asked_ones() -> None:
     assert [one.share for one in digits().versions] == [0.62, 0.3, 0.05, 1.0, 0.0]
-    quiet = digits(replace(LOOKING, recent=Recent()))
+    quiet = digits(replace(LOOKING, recent=TrafficWindow()))
     assert [one.share for one in quiet.versions] == [None] * 5
     assert quiet.queries_per_s == 0.0
 
@@ -105,7 +104,7 @@ def test_a_loss_has_the_interval_of_its_count_and_there_is_none_without_feedback
     assert (found.count, found.mean, (found.lower, found.upper)) == (100.0, 0.1, wilson(10, 100))
 
 
-def test_a_trial_is_compared_with_all_live_versions_together_when_no_steward_says_better() -> None:
+def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
     canary, shadow = digits().trials
     difference, interval = newcombe((3.0, 30.0), (60.0, 200.0))
     assert (canary.difference, (canary.lower, canary.upper)) == (difference, interval)
@@ -113,7 +112,7 @@ def test_a_trial_is_compared_with_all_live_versions_together_when_no_steward_say
     assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
 
 
-def test_the_stewards_comparison_of_this_application_and_version_counts_before_totals() -> None:
+def test_the_stewards_comparison_counts_before_totals() -> None:
     others = [Compared(application="others", feedbacks=1), Compared(model="nn:4", feedbacks=2)]
     canary, shadow = digits(replace(LOOKING, comparisons=[*others, Compared()])).trials
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
@@ -165,7 +164,7 @@ def test_metrics_of_workers_count_before_what_the_log_has() -> None:
 
 def test_latencies_of_the_log_are_of_the_window() -> None:
     assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0, source="predictions")
-    one = Recent()
+    one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
     assert digits(replace(LOOKING, recent=one)).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
 

@@ -3,7 +3,7 @@
 import pytest
 from doubles_facts import DIGITS, NOW_S, facts, learn, report, row
 
-from clipper_agents.status.deployment_view import KEPT_EVENTS, Facts
+from clipper_agents.status.deployment_view import KEPT_EVENTS, DeploymentView
 from clipper_topics import codec
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import report_key
@@ -19,15 +19,15 @@ def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> No
 
 
 def test_of_two_rows_of_a_context_the_one_with_the_later_feedback_counts() -> None:
-    found = Facts()
+    found = DeploymentView()
     for offset in (7, 9, 8):
         found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
     assert found.state("digits", "ada").of("svm:1").count == 9.0
     assert found.contexts_of("digits") == 1
 
 
-def test_a_row_without_context_is_not_taken_from_the_changelog_nor_one_with_it_from_the_selection_topic() -> None:
-    found = Facts()
+def test_rows_are_taken_from_the_topic_that_owns_their_kind() -> None:
+    found = DeploymentView()
     found.context(*row(0, {"svm:1": (1.0, 0.0)}))
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
     assert (found.published, found.contexts) == ({}, {})
@@ -42,7 +42,7 @@ def test_a_host_that_left_is_forgotten() -> None:
 
 
 def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order() -> None:
-    found = Facts()
+    found = DeploymentView()
     known = facts().changes_of("digits")
     for change in sorted(known, key=lambda one: one.revision % 3):
         found.control(change_key("digits", change.revision), codec.changes.encode(change))
@@ -69,7 +69,7 @@ def test_a_manifest_that_is_withdrawn_is_gone() -> None:
 
 
 def test_events_are_shown_once_and_the_last_hundred_kept() -> None:
-    found = Facts()
+    found = DeploymentView()
     for number in range(KEPT_EVENTS + 5):
         report(found, "svm:1", f"host-{number}", "ready")
     assert len(found.events_since(0)) == KEPT_EVENTS
@@ -80,6 +80,6 @@ def test_events_are_shown_once_and_the_last_hundred_kept() -> None:
 
 
 def test_text_of_somebody_else_cannot_move_the_cursor_of_a_terminal() -> None:
-    found = Facts()
+    found = DeploymentView()
     report(found, "svm:1", "h", "failed", "bad\x1b[2J\nmodel")
     assert found.events[-1].text == "host h of svm:1 is failed: bad [2J model"

@@ -6,7 +6,7 @@ from doubles_facts import NOW_S, facts, recent
 
 from clipper_agents.cli.applications_view import application_parts, drift_line
 from clipper_agents.cli.watch_view import line_of
-from clipper_agents.status.build import DRIFT_SHOWN_S, Looking
+from clipper_agents.status.build import DRIFT_SHOWN_S, StatusBuilder
 from clipper_topics import codec
 from clipper_topics.control_keys import drift_key
 from clipper_topics.examples import DRIFT
@@ -17,7 +17,7 @@ def look(**changes):
     event = msgspec.structs.replace(DRIFT, **({"at_ms": int(1000 * (NOW_S - 720))} | changes))
     found = facts()
     found.control(drift_key(event.application, event.model), codec.drifts.encode(event))
-    return found, Looking(facts=found, recent=recent(), now_s=NOW_S, window_s=10).applications()["digits"]
+    return found, StatusBuilder(facts=found, recent=recent(), now_s=NOW_S, window_s=10).applications()["digits"]
 
 
 def drifting(status):
@@ -54,7 +54,7 @@ def test_text_of_a_record_cannot_move_a_cursor():
     assert drift_line("m:1", drifting(status)["svm:1"]).isprintable()
 
 
-def test_a_record_that_cannot_be_read_or_is_of_another_version_than_its_key_is_left_out():
+def test_an_unreadable_or_misnamed_detection_is_left_out():
     found = facts()
     for key, value in ((b"drift/digits/svm:1", b"{"), (b"drift/digits/knn:1", codec.drifts.encode(DRIFT))):
         found.control(key, value)

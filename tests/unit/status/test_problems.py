@@ -8,8 +8,18 @@ from rich.console import Console
 
 from clipper_agents.cli.status_view import show
 from clipper_agents.status.collect import instance_of
-from clipper_agents.status.model import ApplicationStatus, TrialStatus, VersionStatus
-from clipper_agents.status.problems import BrokerStatus, GroupStatus, MemberStatus, ModelStatus, Status, TopicStatus
+from clipper_agents.status.model import (
+    ApplicationStatus,
+    BrokerStatus,
+    GroupStatus,
+    MemberStatus,
+    ModelStatus,
+    Status,
+    TopicStatus,
+    TrialStatus,
+    VersionStatus,
+)
+from clipper_agents.status.problems import reasons_of
 
 
 def application(*versions: VersionStatus, trials: tuple[TrialStatus, ...] = ()) -> ApplicationStatus:
@@ -60,7 +70,7 @@ def group(**fields: Any) -> tuple[GroupStatus, ...]:
 
 
 def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() -> None:
-    assert HEALTHY.reasons() == []
+    assert reasons_of(HEALTHY) == []
 
 
 @pytest.mark.parametrize(
@@ -118,14 +128,14 @@ def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() ->
     ],
 )
 def test_each_thing_that_is_wrong_is_one_line_that_names_it(fields: dict[str, Any], said: str) -> None:
-    (reason,) = changed(**fields).reasons()
+    (reason,) = reasons_of(changed(**fields))
     assert said in reason
 
 
 def test_a_host_group_without_members_is_told_once_by_its_model() -> None:
     hosts = GroupStatus(group="clipper.host.sum.1", model="sum:1", state="Empty", inputs={"clipper.requests.sum.1": 1})
     models = (ModelStatus(ref="sum:1", colocated=False, replicas=1, live=0),)
-    (reason,) = changed(groups=(ROUTERS, hosts), models=models).reasons()
+    (reason,) = reasons_of(changed(groups=(ROUTERS, hosts), models=models))
     assert reason.startswith("model sum:1 has 0 of 1 hosts")
 
 
@@ -141,25 +151,25 @@ def test_a_host_group_without_members_is_told_once_by_its_model() -> None:
     ids=["it has one", "it began just now", "hardly anybody asked it", "no host ever reported", "it is retired"],
 )
 def test_what_only_looks_like_a_fault_of_a_version_is_not_told(fine: ApplicationStatus) -> None:
-    assert changed(applications={"sums": fine}).reasons() == []
+    assert reasons_of(changed(applications={"sums": fine})) == []
 
 
 def test_a_version_without_a_process_is_told_once_and_a_failed_host_besides() -> None:
     away = (ModelStatus(ref="sum:1", colocated=False, replicas=1, live=0),)
-    (reason,) = changed(models=away, applications={"sums": application(replace(SUM, hosts=0))}).reasons()
+    (reason,) = reasons_of(changed(models=away, applications={"sums": application(replace(SUM, hosts=0))}))
     assert reason.startswith("model sum:1 has 0 of 1 hosts")
     failed = application(replace(SUM, hosts=0, failed={"h0": "out of memory"}))
-    assert len(changed(models=away, applications={"sums": failed}).reasons()) == 2
+    assert len(reasons_of(changed(models=away, applications={"sums": failed}))) == 2
 
 
 def test_a_version_of_two_applications_is_told_once() -> None:
     both = {"sums": application(replace(SUM, hosts=0)), "more": application(replace(SUM, hosts=0))}
-    assert len(changed(applications=both).reasons()) == 1
+    assert len(reasons_of(changed(applications=both))) == 1
 
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:
-    assert HEALTHY.reasons(most_lag=7) == []
-    assert len(HEALTHY.reasons(most_lag=6)) == 1
+    assert reasons_of(HEALTHY, most_lag=7) == []
+    assert len(reasons_of(HEALTHY, most_lag=6)) == 1
 
 
 def test_the_page_has_every_member_with_its_partitions_and_ends_with_the_reasons() -> None:

@@ -5,11 +5,11 @@ from doubles_facts import NOW_S, audit, prediction, recent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.status.traffic_window import LONGEST_S, Recent, quantile
+from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow, quantile
 
 
 def test_a_window_counts_whole_seconds_and_not_the_one_that_goes_on() -> None:
-    found = Recent()
+    found = TrafficWindow()
     for ago_s in (11.0, 10.0, 0.5, -0.25):
         found.predicted(prediction(1, "svm:1"), NOW_S - ago_s, NOW_S)
     assert found.window("digits", NOW_S, 10).queries == 2
@@ -18,7 +18,7 @@ def test_a_window_counts_whole_seconds_and_not_the_one_that_goes_on() -> None:
 
 
 def test_a_record_from_the_future_counts_as_now() -> None:
-    found = Recent()
+    found = TrafficWindow()
     found.predicted(prediction(1, "svm:1"), NOW_S + 3600, NOW_S)
     assert found.window("digits", NOW_S + 1, 1).queries == 1
 
@@ -49,7 +49,7 @@ def test_a_default_is_answered_by_nobody_and_still_asked_somebody() -> None:
 
 
 def test_a_default_is_not_answered_by_the_models_that_agreed_too_little() -> None:
-    found = Recent()
+    found = TrafficWindow()
     unsure = prediction(1, "svm:1")
     unsure.default, unsure.reason = True, "low_confidence"
     found.predicted(unsure, NOW_S - 1, NOW_S)
@@ -58,7 +58,7 @@ def test_a_default_is_not_answered_by_the_models_that_agreed_too_little() -> Non
 
 
 def test_an_audit_is_no_query_of_its_own_and_says_how_long_a_shadow_takes() -> None:
-    found = Recent()
+    found = TrafficWindow()
     found.audited(audit(1), NOW_S - 1, NOW_S)
     counts = found.window("digits", NOW_S, 1)
     assert (counts.queries, counts.served["nn:3"], counts.asked["nn:3"]) == (0, 0, 1)

@@ -15,8 +15,8 @@ from clipper_agents.streaming.consumer import (
     RESTLESS_TIMES,
     Backlog,
     BulkConsumer,
+    Frontier,
 )
-from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.stream import ChunkStream
 
 P0, P1 = TP("topic", 0), TP("topic", 1)

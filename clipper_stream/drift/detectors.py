@@ -1,4 +1,4 @@
-"""The detectors of the library river, by the names that a manifest has, with defaults for losses in [0, 1].
+"""Detectors of drift: what each has to be, and those of the library river by the names that a manifest has.
 
 Rules of this file:
 - Every detector is deterministic: the same losses lead to the same detections.
@@ -9,10 +9,37 @@ import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from clipper_stream.drift.detector import Detector, DetectorSpec
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded, UnknownName
+
+
+class Detector(Protocol):
+    """Reads the losses of one model, in their order; has a state, and is made anew after each detection."""
+
+    def update(self, loss: float) -> bool:
+        """Take a loss in; True when it has changed.
+
+        Args:
+            loss: In [0, 1].
+        """
+        ...
+
+
+class DetectorSpec(Protocol):
+    """The parameters of a detector: a frozen dataclass, checked when it is made, also where no library is there."""
+
+    name: ClassVar[str]
+    binary: ClassVar[bool]
+    """Whether losses have to be 0 or 1; what lies between says nothing to it."""
+
+    def make(self) -> Detector:
+        """A detector that has read nothing.
+
+        Raises:
+            ModelNotLoaded: the library is not installed; the message says how it is.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

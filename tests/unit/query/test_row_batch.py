@@ -6,9 +6,9 @@ from doubles_routing import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.query import frames as framing
-from clipper_stream.query.frames import MAX_FRAME_BYTES, MAX_FRAME_ROWS
+from clipper_stream.query import row_batch
 from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.row_batch import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 
 def requests_of(spec, rows):
@@ -29,7 +29,7 @@ def test_a_request_has_a_bounded_number_of_rows():
     assert sizes == [MAX_FRAME_ROWS, MAX_FRAME_ROWS, 2500 - 2 * MAX_FRAME_ROWS]
 
 
-def test_a_request_has_a_bounded_number_of_bytes_and_one_huge_row_does_not_split_the_others():
+def test_a_request_is_bounded_in_bytes_and_a_huge_row_does_not_split_others():
     texts = ["é" * 100_000, *[f"short {number}" for number in range(10)], "x" * 2 * MAX_FRAME_BYTES, "last"]
     requests = requests_of(InputSpec("text"), texts)
     sizes = [sum(len(row.encode()) for row in request.rows) for request in requests]
@@ -53,5 +53,5 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_a_row_is_never_measured_too_small(row):
-    assert framing._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
-    assert framing._row_bytes(np.zeros(7)) == 56
+    assert row_batch._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
+    assert row_batch._row_bytes(np.zeros(7)) == 56

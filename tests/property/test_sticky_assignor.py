@@ -4,7 +4,7 @@ from faust.assignor.client_assignment import CopartitionedAssignment
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.streaming.sticky_assignor import FewestMoves
+from clipper_agents.streaming.app import StickyAssignor
 
 GROUPS = st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=8)
 
@@ -13,7 +13,7 @@ def assigned(before: dict[str, set[int]], members: set[str], partitions: int) ->
     """What each member gets, after what it had."""
     topics = {"queries", "feedback"}
     had = {name: CopartitionedAssignment(actives=set(before.get(name, ())), topics=topics) for name in members}
-    assignor = FewestMoves(topics, had, num_partitions=partitions, replicas=0)
+    assignor = StickyAssignor(topics, had, num_partitions=partitions, replicas=0)
     return {name: set(share.actives) for name, share in assignor.get_assignment().items()}
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from clipper_stream.drift.river_detectors import DETECTORS, make_spec
+from clipper_stream.drift.detectors import DETECTORS, make_spec
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded, UnknownName
 
 SEEDS = range(4)

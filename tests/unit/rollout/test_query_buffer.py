@@ -3,13 +3,13 @@
 import pytest
 from doubles_steward import answered, audit_of, decided
 
-from clipper_agents.rollout.feedback_join import Join
+from clipper_agents.rollout.query_buffer import QueryBuffer
 from clipper_topics.feedback import Feedback
 
 
 @pytest.fixture
 def join():
-    return Join(horizon_s=1.0, most_queries=3)
+    return QueryBuffer(horizon_s=1.0, most_queries=3)
 
 
 def truth(query_id="0-1", **fields):
@@ -31,7 +31,7 @@ def test_an_audit_may_come_before_its_prediction_or_after_the_feedback(join):
     join.audit(0, AUDIT, 5)
     join.prediction(0, PREDICTION, 10)
     assert join.feedback(0, truth(), 30) is not None
-    other = Join(1.0, 3)
+    other = QueryBuffer(1.0, 3)
     other.prediction(0, PREDICTION, 10)
     assert other.feedback(0, truth(), 20) is None
     assert other.audit(0, AUDIT, 30).feedback == truth()
@@ -61,7 +61,7 @@ def test_feedback_that_cannot_be_used_leaves_its_place_to_the_next(join):
     assert join.feedback(0, truth(), 21) is not None
 
 
-def test_feedback_about_another_application_or_context_or_an_unknown_query_is_left_out(join):
+def test_feedback_about_another_application_context_or_query_is_left_out(join):
     join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
     assert join.feedback(0, truth(application="other"), 20) is None
     assert join.feedback(0, truth(context="other"), 20) is None
@@ -70,7 +70,7 @@ def test_feedback_about_another_application_or_context_or_an_unknown_query_is_le
     assert join.feedback(0, truth(application="digits"), 20) is not None
 
 
-def test_after_the_horizon_a_query_is_forgotten_and_counted_when_its_feedback_waited_for_an_audit(join):
+def test_behind_the_horizon_a_query_is_forgotten_and_its_waiting_feedback_counted(join):
     join.prediction(0, PREDICTION, 10)
     join.feedback(0, truth(), 20)
     join.prediction(0, decided("0-2", answered("a:1", 1)), 30)

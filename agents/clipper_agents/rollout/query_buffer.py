@@ -1,4 +1,4 @@
-"""Puts together what the logs say about one query: its prediction, its audit when it has one, and its first feedback.
+"""Queries whose prediction, audit and feedback have not all been read yet.
 
 Rules of this file:
 - Of several predictions about a query the first is the decision, and the first feedback that can be used counts, as for
@@ -21,15 +21,15 @@ Query = tuple[int, str]
 
 
 @dataclass(slots=True)
-class Joined:
-    """What is known of one query.
+class BufferedQuery:
+    """The records of one query.
 
     Attributes:
         at_ms: When its first record was written.
-        prediction: The decision.
-        audit: What was asked for the log only.
-        feedback: What was true.
-        done: Whether it has been handed over.
+        prediction: The first one about the query.
+        audit: Its audit.
+        feedback: The feedback that counts.
+        done: Whether the query was complete once.
     """
 
     at_ms: int
@@ -40,17 +40,17 @@ class Joined:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more is to come."""
+        """Whether no other record is waited for."""
         decided = self.prediction is not None and self.feedback is not None
         return decided and (self.audit is not None or not (self.prediction and self.prediction.audited))
 
 
-class Join:
-    """Queries of which not everything is known yet.
+class QueryBuffer:
+    """Queries by partition and id, oldest first.
 
     Args:
         horizon_s: How long after its prediction a feedback still counts, in seconds.
-        most_queries: Kept at most.
+        most_queries: How many are kept at most.
 
     Attributes:
         dropped: By reason: `full` (more queries than are kept), `no_audit` (feedback came, the audit did not).
@@ -58,28 +58,28 @@ class Join:
 
     def __init__(self, horizon_s: float, most_queries: int) -> None:
         self._horizon_ms, self._most = horizon_s * 1000, most_queries
-        self._queries: OrderedDict[Query, Joined] = OrderedDict()
+        self._queries: OrderedDict[Query, BufferedQuery] = OrderedDict()
         self.dropped: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._queries)
 
-    def prediction(self, partition: int, found: Prediction, at_ms: int) -> Joined | None:
-        """A prediction was read; the query when that completes it."""
+    def prediction(self, partition: int, found: Prediction, at_ms: int) -> BufferedQuery | None:
+        """Take in a prediction; return the query when that completes it."""
         query = self._query(partition, found.query_id, at_ms)
         if query.prediction is None and not query.done:
             query.prediction = found
         return _completed(query)
 
-    def audit(self, partition: int, found: Audit, at_ms: int) -> Joined | None:
-        """An audit was read; the query when that completes it."""
+    def audit(self, partition: int, found: Audit, at_ms: int) -> BufferedQuery | None:
+        """Take in an audit; return the query when that completes it."""
         query = self._query(partition, found.query_id, at_ms)
         if query.audit is None and not query.done:
             query.audit = found
         return _completed(query)
 
-    def feedback(self, partition: int, found: Feedback, at_ms: int) -> Joined | None:
-        """A feedback was read; the query when that completes it."""
+    def feedback(self, partition: int, found: Feedback, at_ms: int) -> BufferedQuery | None:
+        """Take in a feedback; return the query when that completes it."""
         self.forget(at_ms)
         query = self._queries.get((partition, found.query_id))
         if query is None or query.prediction is None or query.done or query.feedback is not None:
@@ -89,16 +89,16 @@ class Join:
         query.feedback = found
         return _completed(query)
 
-    def reopen(self, query: Joined) -> None:
-        """The feedback could not be used: the next one may be."""
+    def reopen(self, query: BufferedQuery) -> None:
+        """Wait for the next feedback: the one that came could not be used."""
         query.feedback, query.done = None, False
 
-    def close(self, query: Joined) -> None:
-        """It was used: its records are needed no more, its id is, for feedback that repeats it."""
+    def close(self, query: BufferedQuery) -> None:
+        """Drop the records of a query that was used; its id stays, for feedback that repeats it."""
         query.prediction = query.audit = query.feedback = None
 
     def forget(self, now_ms: int) -> None:
-        """Drop what is older than the horizon."""
+        """Drop queries that are older than the horizon."""
         for key in self._expired(now_ms):
             self._drop(key, "no_audit", only_with_feedback=True)
 
@@ -109,12 +109,12 @@ class Join:
                 return
             yield key
 
-    def _query(self, partition: int, query_id: str, at_ms: int) -> Joined:
+    def _query(self, partition: int, query_id: str, at_ms: int) -> BufferedQuery:
         self.forget(at_ms)
         key = (partition, query_id)
         query = self._queries.get(key)
         if query is None:
-            query = self._queries[key] = Joined(at_ms)
+            query = self._queries[key] = BufferedQuery(at_ms)
             if len(self._queries) > self._most:
                 self._drop(next(iter(self._queries)), "full")
         return query
@@ -125,7 +125,7 @@ class Join:
             self.dropped[reason] += 1
 
 
-def _completed(query: Joined) -> Joined | None:
+def _completed(query: BufferedQuery) -> BufferedQuery | None:
     if query.done or not query.complete:
         return None
     query.done = True

@@ -1,19 +1,27 @@
-"""Medians with their range over the rounds, and ratios to a rival."""
+"""What a benchmark reports: medians with their range and ratios, what was expected, and what it was measured on."""
 
+import os
+import platform
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rig.processes import Cpus
+
+from clipper_agents.broker import KAFKA_VERSION
 
 Run = dict[str, Any]
 Measures = Mapping[str, Callable[[Run], float | None]]
 """What a column is called, and where its value stands in a run."""
 Summary = dict[str, dict[str, Any]]
 """By row and measure."""
-DOUBTS = ("missing", "duplicates", "default_ratio", "note")
+DOUBTS = ("missing", "duplicates", "wrong", "default_ratio", "note")
 
 
 def row_of(run: Run) -> str:
@@ -101,3 +109,88 @@ def doubts(runs: list[Run]) -> list[str]:
             found.append(f"{where}: {run['failed'].splitlines()[0]}")
         found += [f"{where}: {name} {run[name]}" for name in DOUBTS if run.get(name)]
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One expectation.
+
+    Attributes:
+        benchmark: Letter of the benchmark, as in the README of this folder.
+        what: The figure in words, with its unit or `x` for a ratio.
+        value: What was measured; None: it could not be.
+        sense: Whether the value is to be at least or at most the bound.
+        bound: The expectation.
+
+    >>> Target(benchmark="A", what="router CPU, µs a query", value=19.0, sense="<=", bound=20.0).met
+    True
+    """
+
+    benchmark: str
+    what: str
+    value: float | None
+    sense: Literal["<=", ">="]
+    bound: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it was shown."""
+        if self.value is None:
+            return False
+        return self.value <= self.bound if self.sense == "<=" else self.value >= self.bound
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "met": self.met}
+
+
+def target_of(found: Mapping[str, Any]) -> Target:
+    """A target from `Target.as_dict`."""
+    return Target(**{name: value for name, value in found.items() if name != "met"})
+
+
+def show_targets(targets: Iterable[Target]) -> None:
+    """The expectations as a table, those that were missed marked."""
+    table = Table(title="expected and measured", title_justify="left")
+    for column in ("", "figure", "expected", "measured", ""):
+        table.add_column(column)
+    for target in targets:
+        value = "-" if target.value is None else f"{target.value:,.2f}"
+        mark = "yes" if target.met else "[bold red]no[/]"
+        table.add_row(target.benchmark, target.what, f"{target.sense} {target.bound:,.2f}", value, mark)
+    Console().print(table)
+
+
+PACKAGES = ("clipper-stream", "faust-streaming", "aiokafka", "rocksdict", "msgspec", "numpy", "uvloop")
+
+
+def conditions(cpus: Cpus, **settings: Any) -> dict[str, Any]:
+    """Machine, versions, pinning and the benchmark's settings, ready for JSON."""
+    return {
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "rig_cpus": sorted(cpus.rig),
+        "system_cpus": sorted(cpus.system),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "kafka": f"{KAFKA_VERSION}, one broker, replication 1, loopback",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "settings": settings,
+    }
+
+
+def load_average() -> float:
+    """Processes that ran or waited, over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
