@@ -20,7 +20,7 @@ BatchLimit make_limit Aimd Fixed QuantileRegression Window
 CacheStore ClockCache DictStore SingleFlight version_digest row_keys
 Client SyncClient Answer
 Combined vote mean
-ConfidenceSequence Betting EmpiricalBernstein Rollout
+ConfidenceSequence Betting EmpiricalBernstein TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report

@@ -6,8 +6,7 @@ import pytest
 from doubles_demo import PLAN, fabricate
 
 from clipper_agents.demo.result import problems
-from clipper_agents.demo.scoring import mean_difference
-from clipper_agents.status.intervals import wilson
+from clipper_stream.intervals import mean_difference, wilson
 
 
 @pytest.fixture(scope="module")

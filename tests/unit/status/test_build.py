@@ -7,9 +7,9 @@ from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, repor
 
 from clipper_agents.status.build import StatusBuilder, waits_for
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of

@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.rollout.time_order import TimeOrder
+from clipper_agents.kafka.time_order import TimeOrder
 
 A, B = TopicPartition("predictions", 0), TopicPartition("feedback", 0)
 RANKS = {A: 0, B: 1}
