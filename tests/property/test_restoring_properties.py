@@ -5,10 +5,10 @@ import hashlib
 
 import msgspec
 import oracle
-from doubles_deployment import Read
-from doubles_learning import prediction
-from doubles_routing import application
-from doubles_streaming import record
+from builders.feedback import prediction
+from builders.kafka import record
+from builders.query_router import application
+from builders.router_deployment import Read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,9 +4,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_learning import prediction
-from doubles_routing import NOW_S, application, make_router, outputs_of, query
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.feedback import prediction
+from builders.kafka import FakeLogReader, FakeProducer
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex

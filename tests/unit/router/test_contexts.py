@@ -6,9 +6,9 @@ from collections import Counter
 from types import SimpleNamespace
 
 import msgspec
-from doubles_learning import logged
-from doubles_routing import application
-from doubles_streaming import FakeLogReader, FakeProducer, record
+from builders.feedback import logged
+from builders.kafka import FakeLogReader, FakeProducer, record
+from builders.query_router import application
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FeedbackProcessor

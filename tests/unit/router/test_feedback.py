@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
-from doubles_learning import feedback, logged
-from doubles_routing import application
-from doubles_streaming import FakeLogReader, FakeProducer, record
+from builders.feedback import feedback, logged
+from builders.kafka import FakeLogReader, FakeProducer, record
+from builders.query_router import application
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.router.decision_index import LogIndex

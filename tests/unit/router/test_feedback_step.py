@@ -1,9 +1,9 @@
 """One step of learning: what counts, what is a duplicate, what is refused, and that doing it again changes nothing."""
 
 import pytest
-from doubles_learning import Rows, feedback, logged, prediction
-from doubles_routing import application
-from doubles_streaming import record
+from builders.feedback import Rows, feedback, logged, prediction
+from builders.kafka import record
+from builders.query_router import application
 from hypothesis import given
 from hypothesis import strategies as st
 

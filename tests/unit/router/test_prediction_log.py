@@ -5,9 +5,9 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_learning import logged
-from doubles_routing import NOW_S, application, query
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.feedback import logged
+from builders.kafka import FakeLogReader, FakeProducer
+from builders.query_router import NOW_S, application, query
 
 from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
 from clipper_agents.router.decision_index import LogIndex

@@ -7,9 +7,9 @@ import asyncio
 import json
 from types import SimpleNamespace
 
-from doubles_learning import logged
-from doubles_routing import application, make_router
-from doubles_streaming import FakeProducer, record
+from builders.feedback import logged
+from builders.kafka import FakeProducer, record
+from builders.query_router import application, make_router
 from faust.types import TP
 
 from clipper_agents.router.decision_index import LogIndex
