@@ -16,11 +16,11 @@ PAGE = ROOT / "docs/reference/library.md"
 INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
-BatchLimit make_limit Aimd Fixed QuantileRegression Window
+BatchLimit make_limit Aimd RelaxedTarget Fixed QuantileRegression Window
 CacheStore ClockCache DictStore SingleFlight version_digest row_keys
 Client SyncClient Answer
 Combined vote mean
-ConfidenceSequence Betting EmpiricalBernstein Rollout
+ConfidenceSequence Betting EmpiricalBernstein TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report

@@ -44,7 +44,7 @@ def settings(**environ: str) -> Settings:
     return load_settings(ROOT / "deploy/clipper.toml", environ)
 
 
-def test_the_services_are_a_broker_the_one_shots_a_router_a_steward_and_a_host_a_model():
+def test_services_are_broker_one_shots_router_steward_and_a_host_per_model():
     hosted = {f"host-{model.name}" for model in settings().models if not model.colocated}
     assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward"} | hosted
 
@@ -77,7 +77,7 @@ def test_the_configuration_is_mounted_where_the_command_reads_it(service: str):
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_every_variable_of_the_connection_reaches_the_process_and_no_other_kafka_variable_does(service: str):
+def test_only_the_connections_variables_reach_the_process(service: str):
     passed = {name: value for name, value in SERVICES[service]["environment"].items() if name.startswith("KAFKA_")}
     assert passed == {name: f"${{{name}:-}}" for name in VARIABLES.values()}
 

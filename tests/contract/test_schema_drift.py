@@ -75,7 +75,7 @@ def test_what_is_wrong_by_itself_does_not_fit_the_schema(name, content):
     assert not validator(name).is_valid(content)
 
 
-def test_each_operation_and_message_of_the_asyncapi_document_points_at_something_that_exists():
+def test_every_reference_of_the_asyncapi_document_resolves():
     content = document(Catalogue(), "1.0.0")
 
     def references(node):
@@ -92,7 +92,7 @@ def test_each_operation_and_message_of_the_asyncapi_document_points_at_something
             node = node[step]
 
 
-def test_the_asyncapi_document_names_the_topics_of_the_catalogue_and_the_key_of_each_message():
+def test_the_asyncapi_document_names_every_topic_and_message_key():
     content = document(Catalogue(prefix="other", partitions=7), "1.0.0")
     assert content["asyncapi"] == "3.0.0"
     assert content["channels"]["queries"]["address"] == "other.queries"

@@ -92,7 +92,7 @@ def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
             assert worker.ended() == 0, worker.log
 
 
-def test_with_the_rights_of_the_page_a_query_is_answered_learned_from_and_a_bad_record_kept(kafka, deployed, folder):
+def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafka, deployed, folder):
     application = as_role(kafka, "application")
     asked = run("predict", "sums", "[1, 2]", "--model", "slow-sum:1", folder=folder, environ=application)
     assert asked.code == 0, asked.err

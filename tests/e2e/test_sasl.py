@@ -155,9 +155,7 @@ def brief(secured: SecuredKafka) -> Iterator[dict[str, str]]:
     secured.set_password("SCRAM-SHA-256", NAME, PASSWORD)
 
 
-def test_a_password_that_becomes_wrong_is_said_in_the_log_and_the_worker_goes_on_when_it_is_right_again(
-    secured, brief, tmp_path
-):
+def test_a_wrong_password_is_logged_and_the_worker_recovers_when_it_is_right(secured, brief, tmp_path):
     created = run("topics", "create", folder=tmp_path, environ=brief)
     assert created.code == 0, created.err
     with Program("worker", "router", "--instance", "r", folder=tmp_path, environ=brief) as router:

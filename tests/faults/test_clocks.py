@@ -102,7 +102,7 @@ def test_wrong_clocks_of_applications_make_nothing_late_and_nothing_count_twice(
 
 
 @pytest.mark.usefixtures("host")
-def test_on_a_topic_with_the_clocks_of_applications_early_ones_are_late_and_late_ones_count_as_now(
+def test_with_client_clocks_early_queries_are_late_and_late_ones_count_as_now(
     kafka: KafkaConnection, deployment: OwnDeployment, short: bool, fault_report: FaultReport
 ):
     keep_the_clocks_of_applications(kafka, deployment.catalogue.queries)

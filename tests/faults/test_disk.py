@@ -84,7 +84,7 @@ def routers(up: Program) -> list[RunningProcess]:
 
 # --- full ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [pytest.param(small_disk, marks=pytest.mark.short), limited_files])
-def test_a_full_disk_ends_the_router_loudly_and_it_goes_on_by_itself_when_there_is_space(
+def test_a_full_disk_ends_the_router_loudly_and_it_recovers_with_space(
     kafka: KafkaConnection,
     catalogue: Catalogue,
     tmp_path: Path,

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
+from doubles_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature, os_user
 from clipper_agents.control.errors import RefusedChange, StaleRevision
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.streaming.follower import Follower
@@ -154,7 +154,7 @@ asyncio.run(main())
 """
 
 
-def test_of_a_writer_that_was_killed_before_its_commit_nothing_is_seen_and_the_next_is_not_held_up(kafka, digits):
+def test_a_writer_killed_before_its_commit_leaves_nothing_and_blocks_nobody(kafka, digits):
     command = [sys.executable, "-c", KILLED, kafka.bootstrap, digits.prefix]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "sent\n"
@@ -169,7 +169,7 @@ def test_of_a_writer_that_was_killed_before_its_commit_nothing_is_seen_and_the_n
     assert list(state.history("digits")) == [1, 2]
 
 
-def test_a_follower_sees_no_record_of_a_transaction_that_was_not_committed_and_catches_up_behind_it(kafka, digits):
+def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(kafka, digits):
     """The last record of the topic is the marker of the end, of which nobody is told."""
 
     async def scenario():

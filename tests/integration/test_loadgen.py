@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
-from doubles_router import answer_by_default, answer_everything, stand_in_router
+from builders.stand_in_router import answer_by_default, answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_stream.client.kafka import assigned_consumer
@@ -50,7 +50,7 @@ def test_every_query_of_an_open_loop_is_answered_and_counted_once(kafka, catalog
     assert sum(query.input.index(1) for query in router.queries) == 30 * sum(range(10))
 
 
-def test_a_query_is_written_to_the_partition_that_its_id_names_and_a_context_keeps_its_partition(kafka, catalogue):
+def test_a_query_goes_to_the_partition_of_its_id_and_a_context_keeps_its_own(kafka, catalogue):
     plan = LoadPlan("digits", rate_per_s=300.0, duration_s=1.0, dataset=EYE, contexts=5, zipf_exponent=1.0)
     _, router = asyncio.run(loaded(plan, kafka, catalogue))
     seen = {}

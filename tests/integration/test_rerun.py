@@ -7,7 +7,7 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from doubles_deployment import Deployment
+from builders.router_deployment import Deployment
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment, run, until
 
@@ -67,9 +67,7 @@ def learned(kafka, catalogue):
     return sum(row.totals["m:1"][0] for row in rows if "m:1" in row.totals)
 
 
-def test_a_range_is_answered_and_learned_by_a_second_deployment_and_the_same_ids_count_once(
-    kafka, catalogue, target, tmp_path
-):
+def test_a_second_deployment_answers_a_range_and_equal_ids_count_once(kafka, catalogue, target, tmp_path):
     ids = log_traffic(kafka, catalogue)
 
     def sent(*arguments):

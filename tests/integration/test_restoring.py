@@ -8,8 +8,8 @@ import signal
 import urllib.request
 
 import pytest
-from doubles_deployment import WITHIN_S
-from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.live_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 
@@ -63,7 +63,7 @@ async def shows(router, weights):
 
 
 @on_kafka
-async def test_a_state_that_is_restored_under_traffic_is_the_saved_one_with_what_is_learned_after_it(at):
+async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(at):
     traffic = Traffic(at)
     async with at.router() as router:
         asking = asyncio.create_task(traffic.ask())
@@ -103,7 +103,7 @@ async def test_a_state_that_is_restored_under_traffic_is_the_saved_one_with_what
 
 
 @on_kafka
-async def test_a_marker_that_the_control_topic_does_not_declare_changes_nothing_and_is_a_dead_letter(at):
+async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
     async with at.router() as router:
         ids = [f"q{number}" for number in range(10)]
         await at.ask(*({"query_id": one, "input": [place, 1]} for place, one in enumerate(ids)))
@@ -216,7 +216,7 @@ async def command(at, *arguments):
 
 @pytest.mark.long
 @on_kafka
-async def test_restores_are_exact_when_the_router_is_killed_around_them_with_its_data_and_without(at):
+async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
     traffic = Traffic(at)
     asking, saved = None, []
     for number, wiped in enumerate((False, True, True, False)):

@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 import oracle
 import pytest
-from doubles_deployment import WITHIN_S, Deployment
+from builders.router_deployment import WITHIN_S, Deployment
 
 from clipper_topics import codec
 from clipper_topics.dead_letter import read_dead_letter
@@ -140,7 +140,7 @@ async def test_feedback_moves_the_weights_and_reaches_the_other_routers(at):
 
 
 @on_kafka
-async def test_feedback_after_a_log_that_ends_with_a_transaction_marker_is_not_waited_with_for_ever(at):
+async def test_a_log_that_ends_with_a_transaction_marker_holds_up_no_feedback(at):
     await at.declare(app(), *MODELS)
     async with at.router() as router, at.host(HOSTS):
         async with at.producer(transactional_id=f"{at.catalogue.prefix}-application") as producer:

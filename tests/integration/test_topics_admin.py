@@ -6,9 +6,9 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from doubles_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.broker.properties import free_port
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
 from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
@@ -170,9 +170,7 @@ def test_records_of_applications_have_the_brokers_clock(kafka: KafkaConnection, 
     assert asyncio.run(stored(catalogue.outputs))[1] == 1_000
 
 
-def test_a_topic_of_an_older_deployment_that_keeps_other_clocks_is_reported_with_the_command(
-    kafka: KafkaConnection, catalogue: Catalogue
-):
+def test_an_older_topic_with_other_clocks_is_reported_with_the_command(kafka: KafkaConnection, catalogue: Catalogue):
     async def made_before() -> None:
         await delete_topics(kafka, [catalogue.feedback])
         await create(kafka, NewTopic(catalogue.feedback, catalogue.partitions, 1))

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from doubles_benchmarks import benchmark_module
+from builders.benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +72,7 @@ def test_the_mean_is_inside_at_all_times_at_once_as_often_as_promised(sequence, 
 
 
 @pytest.mark.parametrize("name", ["a tenth of errors", "coins", "continuous"])
-def test_an_interval_for_one_look_fails_the_same_test_when_it_is_looked_at_all_the_time(name):
+def test_a_fixed_sample_interval_fails_when_looked_at_all_the_time(name):
     ever, at_the_end = fixed_n_ever_missed(*samples(name))
     assert at_the_end <= MOST_MISSED + 0.01, "right at the one time that it is made for"
     assert ever > 0.3, "and wrong sooner or later"

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +43,7 @@ def test_the_logged_policy_as_its_own_candidate_has_the_mean_of_its_losses(name,
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_logged_policy_as_its_own_candidate_has_the_true_mean_within_four_standard_errors(name):
+def test_the_logged_policy_estimates_its_own_mean_within_four_errors(name):
     some = some_choices(3, n=20_000, same=True)
     truth = float((some.target @ np.linspace(0.2, 0.6, 3)).mean())
     assert abs(sums(name, some).value - truth) < 4 * sums("on_policy", some).standard_error
@@ -56,7 +56,7 @@ def test_the_logged_policy_as_its_own_candidate_has_the_true_mean_within_four_st
 )
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, by=st.floats(-2.0, 2.0))
-def test_losses_and_predictions_that_are_larger_by_a_number_make_the_value_larger_by_it(name, seed, by):
+def test_shifting_losses_and_predictions_shifts_the_value(name, seed, by):
     some = some_choices(seed)
     moved = replace(
         some,

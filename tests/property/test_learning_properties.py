@@ -60,7 +60,7 @@ def feedbacks(draw):
 
 
 @given(st.lists(feedbacks(), max_size=30))
-def test_without_forgetting_the_fold_of_a_log_is_the_merge_of_the_folds_of_its_partitions(log):
+def test_without_discount_a_fold_is_the_merge_of_its_partitions_folds(log):
     policy = Exp4()
     whole, parts = SelectionState(), [SelectionState()] * 3
     for partition, decision, truth in log:

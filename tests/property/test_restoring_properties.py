@@ -5,10 +5,10 @@ import hashlib
 
 import msgspec
 import oracle
-from doubles_deployment import Read
-from doubles_learning import prediction
-from doubles_routing import application
-from doubles_streaming import record
+from builders.feedback import prediction
+from builders.kafka import record
+from builders.query_router import application
+from builders.router_deployment import Read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,7 +149,7 @@ def read(one):
     st.lists(events, min_size=1, max_size=20),
     st.lists(st.tuples(st.integers(1, 20), st.integers(0, 6)), max_size=8),
 )
-def test_a_log_with_markers_that_is_cut_and_crashes_anywhere_is_the_serial_fold_of_the_oracle(states, happened, steps):
+def test_a_log_with_markers_cut_by_crashes_is_the_oracles_serial_fold(states, happened, steps):
     declared = declarations(states)
     control = [record(number, value, restore_key(name)) for number, (name, value, _) in enumerate(declared)]
     log = list(log_of(happened, declared))

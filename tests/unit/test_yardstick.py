@@ -2,7 +2,7 @@
 
 import asyncio
 
-from doubles_benchmarks import BENCHMARKS, benchmark_module
+from builders.benchmarks import BENCHMARKS, benchmark_module
 
 from clipper_agents.settings import load_settings
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.control.declared import numbered
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.selection_states import NO_SNAPSHOT, StateSnapshot
 from clipper_agents.control.state import ControlState
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, model_key
+from clipper_topics.manifests import ApplicationManifest
 
 MOST_CHANGE_BYTES = 200 * 1024
 """Of a change with its rows: every process reads all of them when it starts."""
@@ -44,7 +44,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class CommittedChange:
     """What a change wrote: the plan with revisions, and its records. Empty when nothing was to be changed."""
 
     plan: Plan
@@ -56,17 +56,17 @@ def changing(plan: Plan) -> list[str]:
     return [edit.application for edit in plan.edits if edit.before is not None]
 
 
-def is_there(written: Written, state: ControlState) -> bool:
-    """Whether an earlier attempt, of which that is not known, was written after all."""
+def is_committed(written: CommittedChange, state: ControlState) -> bool:
+    """Whether an earlier attempt whose commit outcome was unknown did commit."""
     if written.changes:
-        return all(_at(change, state) for change in written.changes)
+        return all(_is_recorded(change, state) for change in written.changes)
     models = state.manifests.models
     return all(models.get(each.ref) == each for each in written.plan.models) and not (
         models.keys() & written.plan.withdrawn
     )
 
 
-def _at(change: Change, state: ControlState) -> bool:
+def _is_recorded(change: Change, state: ControlState) -> bool:
     """Whether a change of this revision is this one: two of one user in one millisecond differ in what they made."""
     found = state.changes.get(change.application, {}).get(change.revision)
     return found is not None and _essence(found) == _essence(change)
@@ -76,9 +76,9 @@ def _essence(change: Change) -> tuple[Any, ...]:
     return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
 
 
-def signed(
+def sign(
     plan: Plan, state: ControlState, signature: Signature, snapshot: StateSnapshot | None, at_ms: int
-) -> Written:
+) -> CommittedChange:
     """The plan with its revisions, and a change for each of its edits."""
     edits, changes = [], []
     for edit in plan.edits:
@@ -86,7 +86,7 @@ def signed(
         after = None if edit.after is None else numbered(edit.after, last)
         edits.append(replace(edit, after=after))
         changes.append(_change(edits[-1], last + 1, signature, snapshot or NO_SNAPSHOT, at_ms))
-    return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
+    return CommittedChange(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
 
 
 def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Change:
@@ -109,7 +109,18 @@ def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnap
     return change
 
 
-def records_of(written: Written) -> list[tuple[bytes, bytes | None]]:
+def numbered(after: ApplicationManifest, last: int) -> ApplicationManifest:
+    """A manifest with the revision that follows the last one, or its own when that is higher.
+
+    The revision is logged with each decision, so that two ways of deciding never share one.
+
+    >>> numbered(ApplicationManifest(name="a", models=["m:1", "m:2"]), 4).revision
+    5
+    """
+    return msgspec.structs.replace(after, revision=max(after.revision, last + 1))
+
+
+def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
     """Keys and values, so that each manifest comes after those that it names, and goes before them."""
     plan = written.plan
     models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import msgspec
 from aiokafka.errors import KafkaError
 
+from clipper_agents.control.errors import NoSuchRestore, RestoreBrokenOff, UnusableState
 from clipper_agents.control.selection_states import read_rows
 from clipper_agents.control.state import DeclaredRestore, read_control
 from clipper_agents.kafka.clients import make_producer, unreachable
-from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
+from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -32,7 +33,7 @@ from clipper_topics.selection_rows import SavedRow
 
 __all__ = [
     "DeclaredRestore",
-    "Plan",
+    "RestorePlan",
     "carry_out",
     "plan_restore",
     "plan_resumed",
@@ -46,7 +47,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RestorePlan:
     """A restore that can be carried out, and repeated until it is.
 
     Attributes:
@@ -107,7 +108,7 @@ async def plan_restore(
     by: str,
     why: str,
     undoes: str | None = None,
-) -> Plan:
+) -> RestorePlan:
     """A restore with the rows before in it, so that it can be undone; errors as of `restore_state`."""
     markers = await _markers(connection, catalogue, application, rows)
     before = await read_rows(connection, catalogue, application)
@@ -120,12 +121,12 @@ async def plan_restore(
         undoes=undoes,
         before=before if len(_encode(before)) <= MAX_BEFORE_BYTES else None,
     )
-    return Plan(restore_id=f"r-{secrets.token_hex(8)}", restore=restore, markers=markers)
+    return RestorePlan(restore_id=f"r-{secrets.token_hex(8)}", restore=restore, markers=markers)
 
 
 async def plan_resumed(
     connection: KafkaConnection, catalogue: Catalogue, application: str, restore_id: str, rows: Iterable[SavedRow]
-) -> Plan:
+) -> RestorePlan:
     """A restore that was broken off, with the same rows as before.
 
     Raises:
@@ -143,10 +144,10 @@ async def plan_resumed(
     markers = await _markers(connection, catalogue, application, rows)
     if digests_of(markers) != found.digests:
         raise UnusableState(f"restore {restore_id} was declared with other rows: give the same, or start a new one")
-    return Plan(restore_id=restore_id, restore=found, markers=markers, declared=True)
+    return RestorePlan(restore_id=restore_id, restore=found, markers=markers, declared=True)
 
 
-async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Plan) -> None:
+async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: RestorePlan) -> None:
     """Store the declaration, then the markers; errors as of `restore_state`."""
     producer = make_producer(connection)
     declared = plan.declared

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
+from clipper_agents.control.errors import NoSuchRestore, UnusableState
 from clipper_agents.control.state import read_control, shown_key
-from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
 from clipper_agents.kafka.reader import LogReader, read_topic
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge

@@ -20,13 +20,13 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import Signature, Written, changing, is_there, records_of, signed
-from clipper_agents.control.errors import StaleRevision
+from clipper_agents.control.change_records import CommittedChange, Signature, changing, is_committed, records_of, sign
+from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
 from clipper_agents.kafka.clients import make_producer, send_in_transaction, unreachable
-from clipper_agents.kafka.errors import NoCoordinator, Outpaced
+from clipper_agents.kafka.errors import NoCoordinator
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
 from clipper_topics.catalogue import Catalogue
@@ -108,7 +108,7 @@ class ControlWriter:
         """How far feedback is, and what was learned about these applications."""
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
-    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> Written:
+    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> CommittedChange:
         """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
 
         Args:
@@ -123,11 +123,11 @@ class ControlWriter:
         """
         if snapshot is None and plan:
             snapshot = await self.snapshot(changing(plan))
-        written = signed(plan, self.state, signature, snapshot, round(time.time() * 1000))
+        written = sign(plan, self.state, signature, snapshot, round(time.time() * 1000))
         await self.commit(written)
         return written
 
-    async def commit(self, written: Written) -> None:
+    async def commit(self, written: CommittedChange) -> None:
         """Write what was signed; errors as `publish`."""
         if written.plan:
             await self.write(records_of(written))
@@ -146,7 +146,7 @@ async def change_control(
     signature: Signature | None = None,
     *,
     seen: Mapping[str, int] | None = None,
-) -> Written:
+) -> CommittedChange:
     """Decide on what is there, and write it; again from the beginning when another writer came between.
 
     Args:
@@ -159,12 +159,13 @@ async def change_control(
     Raises:
         StaleRevision: an application is at another revision.
         RefusedChange: raised by `decide`.
-        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        WriteContention: other writers came between at each of `ATTEMPTS` attempts.
         KafkaUnreachable: no broker answers.
         NoCoordinator: brokers answer, but none of them keeps transactions.
         TopicMismatch: there is no control topic.
     """
-    return await as_control_writer(connection, catalogue, _Attempt(decide, signature or Signature(), seen or {}).made)
+    attempts = _ChangeAttempts(decide, signature or Signature(), seen or {})
+    return await as_control_writer(connection, catalogue, attempts.make)
 
 
 async def as_control_writer(
@@ -178,7 +179,7 @@ async def as_control_writer(
         act: Looks at the writer's state, and writes; called at each attempt.
 
     Raises:
-        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        WriteContention: other writers came between at each of `ATTEMPTS` attempts.
         KafkaUnreachable: no broker answers.
         NoCoordinator: brokers answer, but none of them keeps transactions.
         TopicMismatch: there is no control topic.
@@ -197,7 +198,7 @@ async def as_control_writer(
             if not interrupted(error):
                 raise await unreachable(connection, error) from error
             reason = error
-    raise Outpaced(
+    raise WriteContention(
         f"{ATTEMPTS} attempts to write to {catalogue.control} were interrupted ({reason!r}): "
         "is another command running in a loop? Try again"
     ) from reason
@@ -211,22 +212,22 @@ def interrupted(error: Exception) -> bool:
     return is_transient(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
 
 
-class _Attempt:
+class _ChangeAttempts:
     """One command, attempted as often as it takes; what is costly to know is kept from attempt to attempt."""
 
     def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
         self._decide, self._signature, self._seen = decide, signature, seen
-        self._tried: Written | None = None
+        self._tried: CommittedChange | None = None
         self._snapshot: StateSnapshot | None = None
 
-    async def made(self, writer: ControlWriter) -> Written:
-        if self._tried is not None and is_there(self._tried, writer.state):
+    async def make(self, writer: ControlWriter) -> CommittedChange:
+        if self._tried is not None and is_committed(self._tried, writer.state):
             return self._tried
         check_seen(self._seen, writer.state)
         plan = self._decide(writer.state)
         if plan and self._snapshot is None:
             self._snapshot = await writer.snapshot(changing(plan))
-        self._tried = signed(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
+        self._tried = sign(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
         await writer.commit(self._tried)
         return self._tried
 

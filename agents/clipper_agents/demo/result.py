@@ -16,8 +16,8 @@ from clipper_agents.demo.plan import BEFORE, PHASES, RESTORED, DemoPlan
 from clipper_agents.demo.samples import DemoSample
 from clipper_agents.demo.scoring import ENSEMBLE, DemoScores, error_of
 from clipper_agents.replay.verdicts import Verification
-from clipper_agents.status.intervals import wilson
 from clipper_loadgen import LoadReport
+from clipper_stream.intervals import wilson
 
 PERCENTILES = ("p50", "p90", "p99")
 DISTRIBUTIONS = ("clipper-stream", "faust-streaming", "aiokafka", "numpy", "scikit-learn", "skops")

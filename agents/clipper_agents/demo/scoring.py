@@ -1,6 +1,5 @@
 """Errors by policy, by model and by phase, from the answers to the applications."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import numpy as np
 from clipper_agents.demo.answers import UNANSWERED, AnswerLog
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan
-from clipper_agents.status.intervals import Interval, Z
+from clipper_stream.intervals import Ends, mean_difference
 
 ENSEMBLE = "exp4"
 """Asks all models for every query: its log is what each of them alone would have answered."""
@@ -39,7 +38,7 @@ class DemoScores:
         """The model with the least error in a phase, known only afterwards."""
         return min(self.models, key=lambda ref: error_of(self.within(phase, self.models[ref])))
 
-    def versus_best(self, policy: str, phase: str) -> tuple[str, float, Interval]:
+    def versus_best(self, policy: str, phase: str) -> tuple[str, float, Ends]:
         """The best model of a phase, the policy's error less the model's over the same queries, and the interval."""
         ref = self.best_model(phase)
         return ref, *mean_difference(self.within(phase, self.policies[policy] - self.models[ref]))
@@ -80,15 +79,3 @@ def counted(wrong: FloatArray) -> FloatArray:
 def error_of(wrong: FloatArray) -> float:
     """Share of wrong answers, in [0, 1]; 0 of none."""
     return float(wrong.mean()) if len(wrong) else 0.0
-
-
-def mean_difference(differences: FloatArray) -> tuple[float, Interval]:
-    """Mean of differences of two errors by query, and its 95 % interval.
-
-    Paired, since two models that err on the same pictures differ by much less than each of them is uncertain.
-    """
-    if not len(differences):
-        return 0.0, (-1.0, 1.0)
-    mean = float(differences.mean())
-    half = Z * float(differences.std()) / math.sqrt(len(differences))
-    return mean, (mean - half, mean + half)

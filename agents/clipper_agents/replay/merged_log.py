@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader, Range, open_reader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.rollout.time_order import Record, TimeOrder
+from clipper_agents.kafka.time_order import Record, TimeOrder
 from clipper_topics.connection import KafkaConnection
 
 FETCH_BYTES = 1 << 20

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from clipper_agents.kafka.time_order import Record
 from clipper_agents.replay.pace import Lateness, Pace
 from clipper_agents.replay.resent_records import Copy, Resending
-from clipper_agents.rollout.time_order import Record
 from clipper_stream.client.access import RIGHTS
 
 Send = Callable[[Copy], Awaitable["asyncio.Future[Any]"]]

@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.tailer import TopicTailer
-from clipper_agents.rollout.time_order import Record, TimeOrder
+from clipper_agents.kafka.time_order import Record, TimeOrder
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

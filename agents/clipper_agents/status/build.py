@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.deployment_view import DeploymentView, one_line
-from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import (
     ApplicationStatus,
     ChangeStatus,
@@ -22,6 +21,7 @@ from clipper_agents.status.model import (
 )
 from clipper_agents.status.traffic_window import TrafficCounts, TrafficWindow, quantile
 from clipper_stream.errors import SetupError
+from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial

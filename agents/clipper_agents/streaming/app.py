@@ -68,12 +68,12 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     _outbox: Outbox | None = None
 
     def begin_generation(self) -> None:
-        """Partitions are owned and their state is here: what is read from now on counts."""
+        """Begin a generation: the state of the owned partitions is restored, and records are delivered from now on."""
         self.generation = self._generations
         self._generations += 1
 
     def end_generation(self) -> None:
-        """Partitions are taken away: work on what was read before counts no more, nor does a recovery under way."""
+        """End the generation: partitions are revoked, and what is under way in it no longer counts."""
         self.rebalances += 1
         self.generation = -1
 
@@ -85,7 +85,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         return self._outbox
 
     def watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside the agents; when it fails, the app crashes and the process ends."""
+        """Run a coroutine beside the agents; when it fails, the app crashes and the process ends."""
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self.watch)
         return task
@@ -96,7 +96,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 
     async def leave(self) -> None:
-        """Stop, once our own work is finished; a broker that does not let go within `LEAVE_S` is left alone.
+        """Stop the app, and wait `LEAVE_S` at most for the last commit and the group.
 
         In the middle of a rebalance, or just after an outage, the last commit may be tried again and again. Nothing
         depends on it: what is not committed is read again, and recognised.
@@ -109,7 +109,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             logger.warning("left without a last commit seconds=%.0f", LEAVE_S)
 
     def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
-        """Say when Kafka does not answer, and tell it after each attempt; the producer must have been started."""
+        """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
         return self.watched(watch_brokers(self.producer._ensure_producer().client, reachable))
 
     def raw_topic(self, name: str) -> Any:
@@ -123,10 +123,10 @@ class SilentMonitor(Monitor):  # type: ignore[misc]
     logger = LIBRARY
 
     def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
-        """Nothing."""
+        """Count nothing."""
 
     def on_message_out(self, tp: Any, offset: Any, message: Any) -> None:
-        """Nothing."""
+        """Count nothing."""
 
 
 class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is untyped
@@ -138,7 +138,7 @@ class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is u
     """
 
     def get_assignment(self) -> MutableMapping[str, CopartitionedAssignment]:
-        """Partitions by member, from what each had before."""
+        """Return the partitions of each member, from those that it had before."""
         self._unassign_overassigned(active=True)
         shares: MutableMapping[str, CopartitionedAssignment] = self._client_assignments
         members = sorted(shares.items(), key=lambda member: (-len(member[1].actives), member[0]))

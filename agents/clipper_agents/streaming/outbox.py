@@ -33,12 +33,12 @@ UNKNOWN_OFFSET = -1
 
 
 def _as_list(headers: Headers) -> list[tuple[str, bytes]]:
-    """What aiokafka takes; the headers that most records share are one list already."""
+    """Return headers as the list that aiokafka takes; most records share one that is a list already."""
     return headers if type(headers) is list else list(headers)
 
 
 class Delivery:
-    """A send under way. Await `offsets()` for the broker's acknowledgement.
+    """Records that are being sent. Await `offsets()` for the broker's acknowledgement.
 
     Attributes:
         stamped_s: When the broker took the first of it, by its own clock, in seconds since the epoch; None before it is
@@ -99,7 +99,7 @@ class Outbox:
         return Delivery(parts)
 
     async def send(self, topic: str, partition: int, records: Iterable[Record]) -> list[int]:
-        """Queue the records and wait until the broker has them; their offsets."""
+        """Queue records, wait until the broker has stored them, and return their offsets."""
         return await (await self.submit(topic, partition, records)).offsets()
 
     async def _queue(self, topic: str, partition: int, batch: Any) -> tuple[asyncio.Future[Any], int]:
@@ -126,7 +126,7 @@ class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes 
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
     async def flush(self) -> None:
-        """Nothing: whoever needs an acknowledgement awaits that of his own records.
+        """Do nothing: whoever needs an acknowledgement awaits that of its own records.
 
         Faust flushes before each commit and in each rebalance. One partition without a leader would hold up both, and
         in the end cost this process its membership.

@@ -59,9 +59,9 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
 
     @property
     def generation(self) -> int:
-        """The app's generation, to which the chunk just yielded belongs; look at it before the first wait."""
+        """The generation of the chunk that was just yielded; read it before the first `await`."""
         return int(self.app.generation)
 
     def ack(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
-        """The work on these offsets is finished; the commit timer commits the contiguous prefix."""
+        """Mark offsets as finished; the commit timer commits the contiguous finished prefix."""
         self.app.consumer.acknowledge(tp, offsets, generation)

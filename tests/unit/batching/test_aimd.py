@@ -145,7 +145,7 @@ def test_late_thin_batches_in_a_row_take_ten_percent_each():
     assert limit.rows == 81
 
 
-def test_a_batch_sent_under_an_older_larger_limit_does_not_raise_a_lowered_one_when_late():
+def test_a_late_batch_of_an_older_limit_does_not_raise_a_lowered_one():
     limit = aimd(start_rows=10)
     limit.observe(100, LATE_S)
     assert limit.rows == 10
@@ -203,7 +203,7 @@ def test_the_target_is_tried_again_after_a_while():
     assert 0.020 in in_force
 
 
-def test_the_rule_of_the_paper_takes_a_step_up_in_time_and_ten_percent_down_when_late():
+def test_the_papers_rule_steps_up_in_time_and_ten_percent_down_when_late():
     limit = Aimd(target_s=0.02, max_rows=100, start_rows=90)
     seen = [(limit.observe(limit.rows, latency_s), limit.rows)[1] for latency_s in (FAST_S, FAST_S, LATE_S, FAST_S)]
     assert seen == [93, 96, 86, 88]

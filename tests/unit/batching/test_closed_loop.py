@@ -83,7 +83,7 @@ def test_aimd_is_near_its_first_ceiling_within_a_hundred_batches(model):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("model", MODELS)
-def test_quantile_regression_is_within_a_tenth_of_the_optimum_after_a_hundred_batches(model, seed):
+def test_quantile_regression_is_near_the_optimum_after_a_hundred_batches(model, seed):
     host = Host(*MODELS[model], seed)
     tail = limits_seen(make_limit("quantile", TARGET_S, 4096), host, 1000)[100:]
     optimum = host.rows_at(TARGET_S / (1 + 0.98 * NOISE))
@@ -117,7 +117,7 @@ def test_thin_traffic_between_bursts_keeps_the_limit_for_the_next_burst(kind):
     assert limit.rows == pytest.approx(before, rel=0.1)
 
 
-def test_aimd_on_a_processor_that_is_busy_with_others_shares_the_calls_cost_among_many_rows():
+def test_aimd_on_a_busy_processor_shares_a_calls_cost_among_many_rows():
     """A call alone misses the target: with one row a batch it would serve 30 rows a second."""
     host = Host(0.030, 5e-5, seed=3)
     tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 2000)[200:]

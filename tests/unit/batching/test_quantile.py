@@ -27,7 +27,7 @@ def test_one_pause_of_the_host_does_not_lower_the_limit():
     assert limit.rows == before
 
 
-def test_growth_follows_batches_really_sent_by_at_most_a_quarter_once_there_is_a_line():
+def test_growth_follows_sent_batches_by_at_most_a_quarter_with_a_line():
     limit = QuantileRegression(target_s=0.02, max_rows=100_000)
     for batch in range(60):
         before = limit.rows
@@ -39,7 +39,7 @@ def test_a_flat_latency_leads_to_max_rows():
     assert after([0.005] * 100, QuantileRegression(target_s=0.02, max_rows=512)).rows == 512
 
 
-def test_a_model_whose_single_rows_miss_the_target_is_sent_few_rows_when_rows_are_what_takes_time():
+def test_a_model_too_slow_for_one_row_is_sent_few_rows():
     limit = QuantileRegression(target_s=0.02, max_rows=512)
     for _ in range(300):
         limit.observe(limit.rows, 0.05 * limit.rows)

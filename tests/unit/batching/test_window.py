@@ -68,7 +68,7 @@ def test_a_row_is_late_at_its_deadline_and_not_before():
     assert filled("a", deadline_s=1.0).take(1.0, 8) == Taken(batch=[], late=["a"], wake_at_s=None)
 
 
-def test_a_row_that_has_waited_long_and_cannot_be_answered_in_time_is_late_before_its_deadline():
+def test_a_row_that_cannot_be_answered_in_time_is_late_before_its_deadline():
     assert filled("a", deadline_s=1.0).take(0.7, 8, needed_s=0.3).late == ["a"]
     assert filled("a", deadline_s=1.0).take(0.6, 8, needed_s=0.3).batch == ["a"]
 

@@ -41,7 +41,7 @@ def test_each_version_is_shown_with_its_stage_at_each_application(shown):
     assert shown(registry_view.print_models, Manifests()) == ["no models"]
 
 
-def test_the_history_tells_when_who_what_why_and_of_what_an_automatic_decision_was_made(shown):
+def test_the_history_tells_when_who_what_why_and_the_evidence(shown):
     changes = [
         Change(application="digits", revision=1, command="create", at_ms=0, by="ada"),
         Change(

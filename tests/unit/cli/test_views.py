@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles_facts import NOW_S, facts, recent, report
+from builders.status import NOW_S, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
@@ -62,7 +62,7 @@ def test_an_application_is_a_table_of_its_versions_with_its_trials_and_changes()
     assert shown(*application_parts("digits", status())) == APPLICATION + CHANGES
 
 
-def test_nothing_is_wider_than_a_hundred_columns_nor_lost_when_names_are_as_long_as_they_may_be() -> None:
+def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> None:
     ref = f"{'long-name-' * 6}abcd:{'9' * 32}"
     version = VersionStatus(
         model=ref,
@@ -102,7 +102,7 @@ def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
     assert "contexts with weights of their own: 12\n" in found
 
 
-def test_the_status_shows_applications_after_groups_and_models_that_no_application_names() -> None:
+def test_the_status_shows_groups_then_applications_then_unnamed_models() -> None:
     whole = Status(prefix="clipper", at_s=NOW_S, applications={"digits": status()})
     console = Console(width=COLUMNS, force_terminal=False, color_system=None)
     with console.capture() as said:

@@ -1,7 +1,7 @@
 """Which versions may be asked, as hosts say on the hosts topic."""
 
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.router.applications import ApplicationRegistry
@@ -38,7 +38,7 @@ def test_a_version_that_was_ready_stays_so_while_its_hosts_come_and_go(after):
     assert (hosts.hosts("m:1"), hosts.is_ready("m:1")) == (0, True)
 
 
-def test_a_version_that_is_forgotten_is_ready_again_when_a_host_says_so_or_still_does():
+def test_a_forgotten_version_is_ready_again_when_a_host_says_so():
     hosts = ReadyHosts()
     hosts.take([said("ready"), said("ready", instance="h1"), gone()])
     hosts.forget("m:1")
@@ -88,7 +88,7 @@ def registry_of(hosts):
     return registry
 
 
-def test_a_hosted_version_is_a_candidate_once_a_host_is_ready_and_a_colocated_one_at_once():
+def test_a_hosted_version_waits_for_a_ready_host_a_colocated_one_does_not():
     hosts = ReadyHosts()
     registry = registry_of(hosts)
     assert registry.application("app").refs == ("c:1",)
@@ -125,7 +125,7 @@ def test_a_version_that_moves_from_hosts_into_the_router_leaves_first():
     assert registry.leaving == ["m:1"]
 
 
-def test_a_version_that_comes_back_after_its_hosts_have_left_is_not_asked_before_one_is_ready():
+def test_a_version_that_comes_back_is_not_asked_before_a_host_is_ready():
     """It was forgotten while a host was leaving, and then taken for ready for ever: its queries had the default."""
     hosts = ReadyHosts()
     hosts.take([said("ready")])

@@ -2,9 +2,9 @@
 
 import pytest
 
+from clipper_agents.control.errors import NoSuchRestore, UnusableState
 from clipper_agents.control.restore import DeclaredRestore, to_undo
 from clipper_agents.control.selection_states import read_state, state_of_rows
-from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
 from clipper_topics.restore import Restore
 from clipper_topics.selection_rows import SavedRow
 
@@ -24,7 +24,7 @@ def test_the_newest_restore_is_undone_and_then_the_one_before():
         to_undo(log, "app")
 
 
-def test_a_restore_whose_rows_before_were_too_many_cannot_be_undone_and_is_not_passed_over():
+def test_a_restore_with_too_many_rows_before_it_cannot_be_undone_or_skipped():
     with pytest.raises(NoSuchRestore, match=r"restore r-2 of app cannot be undone.*204800 bytes.*--from"):
         to_undo([declared("r-1"), declared("r-2", before=None)], "app")
 

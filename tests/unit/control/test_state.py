@@ -5,7 +5,7 @@ import time
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.rollout.comparison_spec import comparison_specs
@@ -33,7 +33,7 @@ def test_a_manifest_is_published_under_its_kind_and_name():
     assert key_of(SVM) == model_key("svm:2") == b"model/svm:2"
 
 
-def test_a_record_that_cannot_be_read_is_kept_with_the_reason_until_a_better_one_comes():
+def test_an_unreadable_record_is_kept_with_its_reason_until_a_better_one():
     state = ControlState()
     state.apply(b"application/digits", b"{")
     state.apply(b"policy/x", b"{}")
@@ -96,7 +96,7 @@ BAD_APPLICATIONS = {
 
 
 @pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_model_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+def test_a_refused_model_manifest_leaves_the_one_before_it_in_force(case):
     state = ControlState()
     assert refusal(state, b"model/a:1", json.dumps(MODEL).encode()) is None
     reason = refusal(state, b"model/a:1", json.dumps(BAD_MODELS[case]).encode())
@@ -107,7 +107,7 @@ def test_a_model_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_
 
 
 @pytest.mark.parametrize("case", BAD_APPLICATIONS)
-def test_an_application_manifest_that_must_not_be_followed_leaves_the_one_before_it_in_force(case):
+def test_a_refused_application_manifest_leaves_the_one_before_it_in_force(case):
     state = ControlState()
     assert refusal(state, b"application/app", json.dumps(APP).encode()) is None
     assert refusal(state, b"application/app", json.dumps(BAD_APPLICATIONS[case]).encode())

@@ -1,6 +1,6 @@
 import asyncio
 
-from doubles_demo import MODELS, PLAN, answer_to, begun_run
+from builders.demo import MODELS, PLAN, answer_to, begun_run
 
 from clipper_agents.demo.answers import UNANSWERED, DigitAnswer, ModelDigit
 from clipper_agents.demo.run import MAX_OPEN

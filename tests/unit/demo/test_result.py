@@ -3,11 +3,10 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from doubles_demo import PLAN, fabricate
+from builders.demo import PLAN, fabricate
 
 from clipper_agents.demo.result import problems
-from clipper_agents.demo.scoring import mean_difference
-from clipper_agents.status.intervals import wilson
+from clipper_stream.intervals import mean_difference, wilson
 
 
 @pytest.fixture(scope="module")

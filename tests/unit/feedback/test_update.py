@@ -65,7 +65,7 @@ def test_a_lone_model_that_did_not_answer_has_the_full_loss():
         assert (scores.losses, scores.propensities) == ({"a:1": 1.0}, {"a:1": 0.25})
 
 
-def test_a_served_model_that_did_not_answer_an_audit_is_scored_at_the_probability_of_serving_it():
+def test_a_served_model_missing_in_the_audit_is_scored_at_its_serving_odds():
     scores = score(audit(outputs={"b:1": 4}, default=True, answer=0), Label(4), "zero_one")
     assert scores.losses == {"a:1": 1.0, "b:1": 0.0}
     assert scores.propensities == {"a:1": 0.1, "b:1": 0.95}
@@ -120,7 +120,7 @@ def test_a_label_that_cannot_be_compared_is_refused():
         fold(SelectionState(), lone(), Label("cat"), Exp3(), "absolute")
 
 
-def test_an_output_that_a_label_cannot_be_compared_with_keeps_no_other_model_from_learning():
+def test_an_incomparable_output_keeps_no_other_model_from_learning():
     """A shadow that answers in words, say, would have sent all feedback of its application to the dead letters."""
     for logged in (audit(outputs={"a:1": 3.5, "b:1": "cat"}), ensemble(outputs={"a:1": 3.5, "b:1": [1], "c:1": 3.0})):
         scores = score(logged, Label(3.5), "absolute")

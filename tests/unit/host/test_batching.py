@@ -4,7 +4,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from doubles_host import FunctionOfRow, asked, rows_of
+from builders.host import FunctionOfRow, asked, rows_of
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_stream.batching.aimd import RelaxedTarget
@@ -165,7 +165,7 @@ def test_the_limit_learns_from_whole_batches_only():
     assert core.limit_rows == 9
 
 
-def test_a_host_with_too_much_to_do_spends_no_batch_on_rows_whose_answers_would_come_too_late():
+def test_an_overloaded_host_spends_no_batch_on_rows_that_would_be_late():
     core = core_of(rows=1)
     for _ in range(100):
         core.delivered(0.2)

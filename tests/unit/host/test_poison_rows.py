@@ -1,7 +1,7 @@
 """A row with which the process died is asked alone, and after a second death not again."""
 
 import pytest
-from doubles_host import asked
+from builders.host import asked
 
 from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.batching import HostBatcher
@@ -42,7 +42,7 @@ def test_rows_that_were_in_a_death_are_asked_alone_and_others_together(tmp_path)
     assert sorted(batches, key=len) == [[2], [3], [1, 4, 5, 6]]
 
 
-def test_a_row_that_was_alone_in_a_second_death_is_refused_and_its_neighbours_are_not(tmp_path):
+def test_a_row_alone_in_a_second_death_is_refused_and_its_neighbours_are_not(tmp_path):
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 0, 3))
     died(tmp_path, run_of(asked([1, 2, 3], frame=7), 1, 2))
     guard = BatchGuard(poison_rows=PoisonRows(tmp_path))

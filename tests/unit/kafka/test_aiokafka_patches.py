@@ -51,7 +51,7 @@ def test_they_have_the_same_attributes_with_the_same_values():
     assert [offset for _, _, offset, *_ in ours] == [0, 1, 2, 3]
 
 
-def test_records_before_the_offset_asked_for_are_left_out_and_the_next_offset_is_known():
+def test_records_before_the_wanted_offset_are_left_out():
     records = fetched(LeanPartitionRecords, 1)
     assert [one.offset for one in records] == [1, 2, 3]
     assert records.next_fetch_offset == 4
@@ -125,7 +125,7 @@ def test_only_consumers_that_are_marked_get_lean_records(monkeypatch, mark, kind
     assert (type(record), record.key) == (kind, b"key")
 
 
-def test_a_broker_that_accepts_and_never_speaks_is_given_up_long_before_a_request_would_be():
+def test_a_broker_that_accepts_and_never_speaks_is_given_up_soon():
     async def attempt():
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()

@@ -128,7 +128,7 @@ def test_hosts_that_start_at_once_fetch_a_file_once(tmp_path, server):
     assert kept_in(tmp_path) == {DIGEST}
 
 
-def test_nobody_says_whose_bytes_come_over_http_so_a_digest_is_never_taken_from_there(server, memory):
+def test_a_digest_is_never_taken_from_bytes_that_came_over_http(server, memory):
     with pytest.raises(ModelNotLoaded, match="only with a sha256"):
         registry.file_digest("onnx", f"http://127.0.0.1:{server.server_port}/models/a.onnx")
     assert server.asked.total() == 0

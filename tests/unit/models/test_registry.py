@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from doubles_host import FunctionOfRow
+from builders.host import FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.registry import RUNTIMES, load_model
@@ -38,7 +38,7 @@ def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
             load_model("sklearn", str(uri), allowed=[str(inside)])
 
 
-def test_a_runtime_that_unpickles_is_used_where_the_operator_permits_it_and_nowhere_else():
+def test_an_unpickling_runtime_is_used_only_where_the_operator_permits_it():
     class Unpickling:
         NEEDS_DIGEST = True
         UNPICKLES = True

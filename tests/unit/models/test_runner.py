@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from doubles_host import CountingModel, FunctionOfRow
+from builders.host import CountingModel, FunctionOfRow
 
 from clipper_stream.errors import ModelUnavailable
 from clipper_stream.models.runner import BatchOutcome, explain, predict_rows
@@ -136,7 +136,7 @@ class Writes:
 
 
 @pytest.mark.parametrize("rows", [np.array([[1], [9], [2], [3]]), [[1], [9], [2], [3]]])
-def test_a_batch_is_asked_again_with_the_rows_as_they_came_whatever_the_model_wrote_into_them(rows):
+def test_a_retried_batch_has_the_rows_as_they_came(rows):
     outcome = predict_rows(Writes(), rows)
     assert outcome.outputs == [101, None, 102, 103]
     assert list(outcome.failed) == [1]

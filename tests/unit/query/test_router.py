@@ -1,7 +1,7 @@
 """What the router does with queries that meet others, hosts that misbehave, and clocks that are wrong."""
 
 import pytest
-from doubles_routing import NOW_S, application, make_router, outputs_of, query
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
@@ -62,7 +62,7 @@ def test_a_host_that_drops_a_superseded_row_does_not_make_it_asked_for_a_third_t
     assert answer_of(router.gather([outputs_of(second, double)], NOW_S + 0.4)).query.query_id == "q2"
 
 
-def test_an_output_of_a_superseded_request_leaves_nothing_that_a_later_query_could_lose():
+def test_an_output_of_a_superseded_request_leaves_nothing_behind():
     router = make_router(application(refs=("a:1", "b:1")), budget_bytes=0)
     first = router.receive([query("q1", 3, deadline_s=0.2, models=["a"])], NOW_S)
     router.receive([query("q2", 3, deadline_s=0.5, models=["a", "b"])], NOW_S + 0.1)
@@ -117,7 +117,7 @@ def test_a_timestamp_in_the_future_counts_as_now():
     assert router.next_deadline_s == NOW_S + 1.0
 
 
-def test_a_query_is_answered_within_its_own_bound_where_that_is_nearer_than_the_objective():
+def test_a_querys_own_deadline_counts_where_it_is_nearer_than_the_objective():
     router = make_router(application(), application("slow", objective_s=None))
     router.receive([query("q1", 1, deadline_s=0.3)], NOW_S)
     assert router.next_deadline_s == NOW_S + 0.3
@@ -293,14 +293,14 @@ def test_outputs_after_a_reset_find_nothing():
     assert again.frame != request.frame
 
 
-def test_a_host_is_told_to_be_ready_before_the_deadline_by_the_time_that_outputs_take_to_come_back():
+def test_a_hosts_deadline_leaves_time_for_outputs_to_come_back():
     router = make_router(application())
     router.return_s = 0.1
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
     assert list(request.deadlines_s) == pytest.approx([NOW_S + 0.9])
 
 
-def test_a_wrong_measurement_of_the_way_back_takes_no_more_than_a_quarter_of_the_time():
+def test_a_wrong_measurement_of_the_way_back_takes_at_most_a_quarter():
     router = make_router(application())
     router.return_s = 1e6
     (request,) = router.receive([query("q1", 3)], NOW_S).requests
@@ -382,7 +382,7 @@ def test_rows_in_flight_are_shared_by_queries_and_audits():
     assert [one.query.query_id for one in cached.audits] == ["q3"]
 
 
-def test_without_a_candidate_a_canary_answers_its_share_and_the_others_are_told_that_there_is_no_model():
+def test_without_candidates_a_canary_answers_its_share_and_others_get_no_model():
     router = make_router(application("app", (), canaries={"c:1": 0.5}, shadows={"s:1": 1.0}))
     effects = router.receive([query(f"q{number}", number, offset=number) for number in range(200)], NOW_S)
     assert {answer.failure.reason for answer in effects.answers} == {"no_models"}

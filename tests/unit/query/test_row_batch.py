@@ -2,7 +2,7 @@
 
 import msgspec
 import numpy as np
-from doubles_routing import NOW_S, application, make_router, query
+from builders.query_router import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def test_a_request_has_a_bounded_number_of_rows():
     assert sizes == [MAX_FRAME_ROWS, MAX_FRAME_ROWS, 2500 - 2 * MAX_FRAME_ROWS]
 
 
-def test_a_request_has_a_bounded_number_of_bytes_and_one_huge_row_does_not_split_the_others():
+def test_a_request_is_bounded_in_bytes_and_a_huge_row_does_not_split_others():
     texts = ["é" * 100_000, *[f"short {number}" for number in range(10)], "x" * 2 * MAX_FRAME_BYTES, "last"]
     requests = requests_of(InputSpec("text"), texts)
     sizes = [sum(len(row.encode()) for row in request.rows) for request in requests]

@@ -4,7 +4,7 @@ import pytest
 from clipper_agents.replay.pace import Lateness, Pace
 
 
-def test_a_record_is_due_as_long_after_the_first_as_it_was_logged_divided_by_the_speed():
+def test_a_record_is_due_at_its_logged_delay_divided_by_the_speed():
     pace = Pace(first_ms=1_000, started_s=50.0, speed=10.0)
     assert [pace.due_s(at_ms) for at_ms in (1_000, 2_000, 61_000)] == [50.0, 50.1, 56.0]
 

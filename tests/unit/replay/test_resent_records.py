@@ -1,7 +1,7 @@
 import msgspec
 import pytest
-from doubles_rerun import SOURCE, feedback, query, resending, said
-from doubles_streaming import record
+from builders.kafka import record
+from builders.rerun import SOURCE, feedback, query, resending, said
 
 from clipper_agents.replay.resent_records import SentQueries
 from clipper_agents.replay.run_ids import same_id
@@ -18,7 +18,7 @@ def test_a_query_keeps_everything_but_its_id_and_says_where_it_stood():
     assert sent.headers == [("clipper-replayed-from", b"clipper.queries/3/41")]
 
 
-def test_fields_that_nobody_knows_and_the_digits_of_numbers_stay_as_they_were_written():
+def test_unknown_fields_and_digits_of_numbers_stay_as_written():
     value = b'{"application":"digits","input":[1.10,1e2,12345678901234567890123],"mine":{"a":null},"query_id":"q"}'
     sent = resending().copy(record(0, value, topic=SOURCE.queries))
     assert sent.value == value.replace(b'"query_id":"q"', b'"query_id":"q~r1"')

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from doubles_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
-from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.state_at import state_of_logs
 from clipper_topics.selection_rows import RowKey, saved_rows
 
@@ -57,7 +57,7 @@ def test_a_state_behind_the_table_is_folded_on():
     assert found.rows == rows_now(at)
 
 
-def test_a_half_life_that_changed_within_the_step_of_the_offset_is_the_one_of_the_step():
+def test_a_half_life_that_changed_within_a_step_is_that_of_the_step():
     at = Deployment(manifest())
     at.work(4)
     at.declare(manifest(revision=2, half_life=2.0))
@@ -71,7 +71,7 @@ def test_a_half_life_that_changed_within_the_step_of_the_offset_is_the_one_of_th
     assert state(at, ends={0: 7}).rows == before
 
 
-def test_an_offset_within_a_step_of_a_router_that_had_not_followed_yet_is_folded_as_that_step_was():
+def test_an_offset_within_a_step_is_folded_as_that_step_was():
     at, unchanged = Deployment(manifest()), Deployment(manifest())
     for one in (at, unchanged):
         one.work(4)
@@ -107,7 +107,7 @@ def test_an_offset_that_is_not_in_the_log_is_refused():
         state(at, ends={7: 0})
 
 
-def test_a_state_that_the_logs_do_not_tell_any_more_is_refused_and_a_later_one_is_not():
+def test_a_state_from_deleted_logs_is_refused_and_a_later_one_is_not():
     at = aged(Deployment(manifest()), 10, 20)
     with pytest.raises(UnusableState, match="from offset 10 on"):
         state(at, ends={0: 9})

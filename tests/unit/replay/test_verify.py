@@ -6,7 +6,7 @@ import dataclasses
 import msgspec
 import oracle
 import pytest
-from doubles_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest
 
 from clipper_agents.replay.verify import verify_logs
 from clipper_topics.selection_rows import RowKey, SelectionRow
@@ -32,7 +32,7 @@ def test_a_deployment_of_which_nothing_is_known_is_equal():
     assert verified(Deployment()).equal
 
 
-def test_a_last_bit_that_is_flipped_in_the_newest_row_is_found_and_its_feedback_is_named():
+def test_a_flipped_last_bit_in_the_newest_row_is_found_with_its_feedback():
     at = Deployment(manifest())
     at.work(12)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
@@ -200,7 +200,7 @@ def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one():
     assert verified(at).equal
 
 
-def test_a_feedback_that_counted_after_a_crash_behind_its_dead_letter_is_no_difference():
+def test_feedback_counted_after_its_dead_letter_and_a_crash_is_no_difference():
     at = Deployment(manifest())
     at.work(2)
     at.tell("early", 0)
@@ -276,7 +276,7 @@ def test_a_router_that_follows_a_change_late_is_no_difference(every):
     assert found.partitions[0].switches[0].offset == 12
 
 
-def test_a_router_that_is_behind_with_feedback_when_it_follows_a_change_is_no_difference():
+def test_a_router_behind_with_feedback_at_a_change_is_no_difference():
     at = Deployment(manifest())
     at.work(4)
     for number in range(6):
@@ -341,7 +341,7 @@ def test_a_loss_that_changes_decides_which_feedback_counts():
 
 
 # --- logs of which the beginning is gone ----------------------------------------------------------------------------
-def test_a_log_of_which_the_beginning_was_deleted_is_verified_from_the_first_row_behind_it():
+def test_a_log_without_its_beginning_is_verified_from_the_first_row_on():
     at = aged(Deployment(manifest()), 10, 20)
     found = verified(at)
     assert found.equal

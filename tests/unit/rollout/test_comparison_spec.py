@@ -1,14 +1,14 @@
 """What is compared since when, from the control topic alone."""
 
 import msgspec
-from doubles_steward import CANARY, PLAIN, SHADOW, control_of, control_record, with_trials
+from builders.rollout_logs import CANARY, PLAIN, SHADOW, control_of, control_record, with_trials
 
 from clipper_agents.rollout.comparison_spec import comparison_specs, needs_history
 from clipper_topics.control_keys import change_key
 from clipper_topics.manifests import PolicySpec, RolloutRule, Trial
 
 
-def test_nothing_is_watched_of_an_application_without_trials_that_keeps_all_its_candidates():
+def test_an_application_without_trials_or_keep_best_is_not_compared():
     control = control_of(PLAIN)
     assert comparison_specs(control) == {}
     assert (control.current("digits"), control.current("other")) == (1, 0)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from doubles_steward import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
+from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
 
-from clipper_agents.control.drift_events import is_newer
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
+from clipper_agents.rollout.decisions import is_newer
 from clipper_agents.rollout.drift_monitor import MOST, CompletedQuery, DriftMonitor
 from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec
@@ -55,7 +55,7 @@ def detected(records, control=None, known=None):
     return fold.detected
 
 
-def test_an_application_is_watched_when_it_says_so_from_the_revision_on_at_which_it_did():
+def test_drift_is_watched_from_the_revision_that_asks_for_it():
     assert comparison_specs(control_of(PLAIN)) == {}
     watches = msgspec.structs.replace(PLAIN, drift=RULE)
     found = comparison_specs(control_of(PLAIN, watches, msgspec.structs.replace(watches, objective_ms=7)))["digits"]
@@ -104,13 +104,13 @@ def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
 
 
 @pytest.mark.parametrize("cut", [50, 333, 401])
-def test_reading_from_later_on_comes_to_the_same_detections_after_the_newest_known_one(cut):
+def test_reading_from_later_on_finds_the_same_later_detections(cut):
     rise, fall = detected(LOG)
     again = detected(LOG[2 * cut :], known={("digits", "a:1"): rise})
     assert [one for one in again if is_newer(one, rise)] == [fall]
 
 
-def test_a_version_is_watched_by_its_own_answers_and_not_by_those_that_it_did_not_give():
+def test_a_version_is_watched_by_its_own_answers_only():
     control = control_of(msgspec.structs.replace(with_trials(Trial(model="new:1")), drift=RULE))
     fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
     fold.follow(comparison_specs(control))
@@ -160,7 +160,7 @@ def test_queries_of_an_older_revision_are_not_watched():
         assert found.observe({"a:1": float(number >= 300)}, place(number)) == []
 
 
-def test_a_detector_that_is_none_or_whose_library_is_missing_is_said_and_stops_nothing(monkeypatch):
+def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
     wrong = DriftSpec(rule=DriftRule(detector="ddm"), since=1)
     assert "reads losses of 0 and 1" in DriftMonitor("digits", wrong, "absolute", {}).refused
     monkeypatch.setitem(sys.modules, "river.drift", None)
@@ -173,7 +173,7 @@ def test_a_detector_that_is_none_or_whose_library_is_missing_is_said_and_stops_n
     assert fold.refused == {"digits": found.refused}
 
 
-def test_the_newest_detection_is_known_from_the_control_topic_and_one_under_a_foreign_key_is_not():
+def test_a_detection_counts_only_under_its_own_key():
     control = control_of(PLAIN)
     written = codec.drifts.encode(DRIFT)
     control.take([control_record(drift_key("digits", "svm:1"), written), control_record(b"drift/digits/b:1", written)])

@@ -1,7 +1,7 @@
 """What is put together about one query, and what is forgotten."""
 
 import pytest
-from doubles_steward import answered, audit_of, decided
+from builders.rollout_logs import answered, audit_of, decided
 
 from clipper_agents.rollout.query_buffer import QueryBuffer
 from clipper_topics.feedback import Feedback
@@ -61,7 +61,7 @@ def test_feedback_that_cannot_be_used_leaves_its_place_to_the_next(join):
     assert join.feedback(0, truth(), 21) is not None
 
 
-def test_feedback_about_another_application_or_context_or_an_unknown_query_is_left_out(join):
+def test_feedback_about_another_application_context_or_query_is_left_out(join):
     join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
     assert join.feedback(0, truth(application="other"), 20) is None
     assert join.feedback(0, truth(context="other"), 20) is None
@@ -70,7 +70,7 @@ def test_feedback_about_another_application_or_context_or_an_unknown_query_is_le
     assert join.feedback(0, truth(application="digits"), 20) is not None
 
 
-def test_after_the_horizon_a_query_is_forgotten_and_counted_when_its_feedback_waited_for_an_audit(join):
+def test_behind_the_horizon_a_query_is_forgotten_and_its_waiting_feedback_counted(join):
     join.prediction(0, PREDICTION, 10)
     join.feedback(0, truth(), 20)
     join.prediction(0, decided("0-2", answered("a:1", 1)), 30)

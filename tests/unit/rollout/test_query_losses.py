@@ -1,7 +1,7 @@
 """Losses that one query with its feedback says something about."""
 
 import pytest
-from doubles_steward import answered, audit_of, decided, missing
+from builders.rollout_logs import answered, audit_of, decided, missing
 
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_stream.errors import InvalidLabel
@@ -41,7 +41,7 @@ def test_a_canary_that_does_not_answer_has_lost_whatever_the_default_was():
     assert losses(prediction, feedback=Feedback(query_id="q", loss=0.0)) == ({"new:1": 1.0}, None)
 
 
-def test_of_several_models_beside_a_canary_nobody_knows_what_they_would_have_answered():
+def test_beside_a_canary_an_ensembles_answer_is_unknown():
     prediction = decided("q", answered("new:1", 1), audited=True)
     assert losses(prediction, audit_of("q", answered("a:1", 0), answered("b:1", 1)))[1] is None
     assert losses(prediction)[1] is None
@@ -64,7 +64,7 @@ def test_an_ensemble_is_compared_by_its_answer():
     assert losses(prediction, audit_of("q", answered("new:1", 1))) == ({"a:1": 1.0, "b:1": 0.0, "new:1": 0.0}, 0.0)
 
 
-def test_a_default_has_lost_when_nobody_answered_and_is_an_answer_when_they_agreed_too_little():
+def test_a_default_without_outputs_has_lost_and_one_by_disagreement_is_scored():
     nobody = decided("q", missing("a:1"), missing("b:1"), output=1)
     assert losses(nobody) == ({"a:1": 1.0, "b:1": 1.0}, 1.0)
     unsure = decided("q", answered("a:1", 0), answered("b:1", 2), output=1, default=True, reason="low_confidence")
@@ -116,7 +116,7 @@ def test_of_a_version_in_prediction_and_audit_the_prediction_counts():
     )
 
 
-def test_feedback_that_the_learner_uses_counts_also_where_the_answer_cannot_be_compared():
+def test_usable_feedback_counts_where_the_answer_cannot_be_compared():
     unsure = decided("q", answered("a:1", 1.0), output="?", default=True, reason="low_confidence", audited=True)
     beside = audit_of("q", answered("new:1", 0.5))
     assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, None)

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -134,7 +134,7 @@ def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
     assert {known: len(found) for known, found in digests.items()} == {True: 1, False: 2}
 
 
-def test_an_unknown_policy_or_a_colocated_model_that_is_not_allowed_leaves_the_one_before_in_force(changed, caplog):
+def test_a_refused_policy_or_colocated_model_leaves_the_one_before_in_force(changed, caplog):
     refused = []
     one = ApplicationRegistry(changed.append, refused=lambda: refused.append(1), allowed=["acme.models:", "/models"])
     take(one, app(models=["m:1"]), ModelManifest(name="m", uri="acme.models:f", colocated=True))
@@ -153,7 +153,7 @@ def test_an_unknown_policy_or_a_colocated_model_that_is_not_allowed_leaves_the_o
     assert "has no sha256" in lines[-1]["reason"]
 
 
-def test_a_colocated_model_that_is_unpickled_is_refused_unless_the_operator_permits_it(changed):
+def test_an_unpickled_colocated_model_needs_the_operators_permission(changed):
     manifest = ModelManifest(name="m", uri="/models/a", runtime="joblib", sha256="0" * 64, colocated=True)
     for rules, accepted in ((STRICT, False), (FileRules(unpickle=True), True)):
         refused = []
@@ -203,7 +203,7 @@ def test_a_version_is_on_trial_once_it_is_declared_and_reached(registry):
     assert (registry.application("app").refs, tried(registry)) == (("m:1",), [("n:1", "canary", 0.25)])
 
 
-def test_a_retired_version_is_neither_asked_nor_reached_for_and_comes_back_when_it_is_not(registry):
+def test_a_retired_version_is_not_asked_and_can_come_back(registry):
     take(registry, app(models=["m:1"], trials=[trial("n:1")]), model("m", retired=True), model("n", retired=True))
     assert registry.unreached == []
     registry.reached("m:1")

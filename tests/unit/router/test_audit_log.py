@@ -4,9 +4,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_learning import prediction
-from doubles_routing import NOW_S, application, make_router, outputs_of, query
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.feedback import prediction
+from builders.kafka import FakeLogReader, FakeProducer
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex
@@ -147,7 +147,7 @@ async def test_a_query_read_again_while_its_audit_is_under_way_waits_for_that(fi
 
 
 @recording
-async def test_a_query_whose_router_ended_before_the_audit_has_one_at_once_in_which_all_are_missing(fixture):
+async def test_a_query_whose_router_died_before_its_audit_gets_one_with_all_missing(fixture):
     one = query("q", 3, offset=4)
     fixture.answer(fixture.ask(one)["a:1"])
     await fixture.idle()

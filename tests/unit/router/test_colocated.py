@@ -47,7 +47,7 @@ def gate(tmp_path, monkeypatch):
     sys.modules.pop(name, None)
 
 
-def test_a_model_that_does_not_load_holds_up_no_other_and_is_waited_for_in_one_thread(gate):
+def test_a_model_that_does_not_load_holds_up_no_other(gate):
     name, opened = gate
 
     async def check():
@@ -79,7 +79,7 @@ def request(frame, rows=1):
     return Request("m:1", frame, rows_of(rows), np.full(rows, inf))
 
 
-def test_a_model_that_is_unloaded_answers_what_it_was_asked_and_leaves_no_engine_watch_or_thread():
+def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind():
     async def check():
         answered = []
         colocated = ColocatedModels(HostMetrics(), answered.extend, lambda _: None, [EXAMPLES])

@@ -6,9 +6,9 @@ from collections import Counter
 from types import SimpleNamespace
 
 import msgspec
-from doubles_learning import logged
-from doubles_routing import application
-from doubles_streaming import FakeLogReader, FakeProducer, record
+from builders.feedback import logged
+from builders.kafka import FakeLogReader, FakeProducer, record
+from builders.query_router import application
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback_processor import FeedbackProcessor
@@ -49,7 +49,7 @@ def label_of(context):
     return (context // 3) % 2
 
 
-def test_ten_thousand_contexts_have_weights_of_their_own_also_after_their_files_are_lost(tmp_path):
+def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_lost(tmp_path):
     producer = FakeProducer(batch_bytes=900 * 1024)
     selection, _ = make_selection(tmp_path / "first")
     own(selection)

@@ -186,7 +186,7 @@ def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, 
     assert [path.name for path in two_ages.parent.iterdir()] == ["0"]
 
 
-def test_a_decision_that_cannot_be_read_ends_the_process_and_the_next_one_indexes_anew(folder, decisions):
+def test_an_unreadable_decision_ends_the_process_and_the_next_indexes_anew(folder, decisions):
     ids = [f"q{number:03}" for number in range(100)]
     decisions.index([(one, value(number, b"v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
     decisions.close()

@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
-from doubles_learning import feedback, logged
-from doubles_routing import application
-from doubles_streaming import FakeLogReader, FakeProducer, record
+from builders.feedback import feedback, logged
+from builders.kafka import FakeLogReader, FakeProducer, record
+from builders.query_router import application
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.router.decision_index import LogIndex
@@ -175,7 +175,7 @@ async def test_a_decision_that_another_process_wrote_is_read_from_the_log(fixtur
 
 
 @learning
-async def test_feedback_without_a_decision_becomes_a_dead_letter_once_all_queries_are_answered(fixture):
+async def test_feedback_without_a_decision_is_a_dead_letter_once_all_is_answered(fixture):
     fixture.decide("q2")
     assert await fixture.learn(one(0, "q1"), one(1, "q2"))
     assert (fixture.count(), fixture.caught_up, fixture.metrics.dead) == (1, 1, {"OrphanFeedback": 1})
@@ -330,7 +330,7 @@ async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
 
 
 @learning
-async def test_a_marker_without_a_declaration_is_a_dead_letter_once_the_control_topic_was_followed_to_its_end(fixture):
+async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_read(fixture):
     fixture.producer.append(CATALOGUE.control, 0, b"model/a:1", b"{}")
 
     def follow():

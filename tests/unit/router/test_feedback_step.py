@@ -1,9 +1,9 @@
 """One step of learning: what counts, what is a duplicate, what is refused, and that doing it again changes nothing."""
 
 import pytest
-from doubles_learning import Rows, feedback, logged, prediction
-from doubles_routing import application
-from doubles_streaming import record
+from builders.feedback import Rows, feedback, logged, prediction
+from builders.kafka import record
+from builders.query_router import application
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,14 +190,14 @@ def test_feedback_of_the_same_step_counts_on_its_side_of_the_marker():
     assert (step.rows[KEY].applied, step.credited) == (2, {"before": 7, "after": 9})
 
 
-def test_a_restore_counts_once_in_a_partition_also_the_first_record_of_the_control_topic():
+def test_a_restore_counts_once_even_as_first_record_of_the_control_topic():
     first = marked([restored(5, declared=0)], {KEY: row(3, 4, a=(4.0, 1.0, 1.0, 4.0))})
     assert first.outcomes == {"restored": 1}
     again = marked([restored(6, (None, {"a:1": (1.0, 1.0, 1.0, 1.0)}), declared=0)], first.rows)
     assert (again.outcomes, again.rows, again.refused) == ({"duplicate": 1}, {}, [])
 
 
-def test_the_later_restore_on_the_control_topic_wins_in_whatever_order_the_markers_come():
+def test_the_later_declared_restore_wins_in_any_order_of_markers():
     early, late = (("c", {"a:1": (1.0, 0.0, 1.0, 0.0)}), ("c", {"a:1": (2.0, 0.0, 2.0, 0.0)}))
     there = marked([restored(5, early, declared=1), restored(6, late, declared=2)], {})
     back = marked([restored(5, late, declared=2), restored(6, early, declared=1)], {})
@@ -206,7 +206,7 @@ def test_the_later_restore_on_the_control_topic_wins_in_whatever_order_the_marke
     assert (refused.offset, "a later restore of app" in str(error)) == (6, True)
 
 
-def test_a_step_with_markers_that_was_cut_behind_its_notes_is_done_again_without_a_word():
+def test_a_step_with_markers_cut_behind_its_notes_is_done_again():
     markers = [restored(5, (None, {"a:1": (1.0, 0.0, 1.0, 0.0)}), declared=1), restored(6, declared=2)]
     whole = marked(markers, {KEY: row(3, 4)})
     again = marked(markers, whole.rows)

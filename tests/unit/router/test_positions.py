@@ -6,7 +6,7 @@ from faust.types import TP
 from clipper_agents.router.app import RouterProcess
 
 
-def test_feedback_is_read_from_the_beginning_where_nothing_was_learned_whatever_the_group_has_committed():
+def test_feedback_is_read_from_the_beginning_where_nothing_was_learned():
     """Another router of the same name may have committed what stands in no row that was read here."""
     router = SimpleNamespace(
         settings=SimpleNamespace(catalogue=SimpleNamespace(feedback="feedback")),

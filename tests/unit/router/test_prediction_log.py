@@ -5,9 +5,9 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_learning import logged
-from doubles_routing import NOW_S, application, query
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.feedback import logged
+from builders.kafka import FakeLogReader, FakeProducer
+from builders.query_router import NOW_S, application, query
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog, answers
@@ -109,7 +109,7 @@ async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowled
 
 
 @recording
-async def test_a_generation_that_ends_while_the_broker_is_asked_leaves_the_rest_to_the_next(fixture):
+async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixture):
     fixture.producer.hold = True
     fixture.recorder.put([answer_to(query("q0", 1))])
     for _ in range(20):
@@ -149,7 +149,7 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixtu
 
 
 @recording
-async def test_a_prediction_of_somebody_else_that_was_read_before_ours_was_stored_is_the_decision(fixture):
+async def test_another_routers_prediction_read_before_ours_is_the_decision(fixture):
     """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
     fixture.reader._timestamp_ms = int(time.time() * 1000)
     fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
@@ -193,7 +193,7 @@ async def test_the_same_record_read_again_is_done_and_another_record_is_answered
 
 
 @recording
-async def test_records_of_a_query_that_were_read_while_it_was_in_flight_are_answered_with_it(fixture):
+async def test_repeats_of_a_query_in_flight_are_answered_with_it(fixture):
     fixture.repeats["q"] = [query("q", 1, offset=4), query("q", 1, offset=9)]
     fixture.recorder.put([answer_to(query("q", 1, offset=4))])
     await fixture.recorder.idle()

@@ -215,7 +215,7 @@ def test_numbers_go_as_a_matrix_and_anything_else_as_a_list():
 
 
 @with_sender
-async def test_a_lane_closes_once_everything_is_with_the_broker_and_its_topic_is_followed_no_more(at):
+async def test_a_lane_closes_once_everything_is_with_the_broker(at):
     await at.sender.open("a:1")
     assert A in at.producer._topics
     at.producer.gates[A] = asyncio.Event()

@@ -123,7 +123,7 @@ class _Numbers:
 
 
 @pytest.mark.parametrize("kind", ["label", "loss"])
-def test_losses_over_propensities_estimate_the_loss_of_everything_on_trial_without_bias(kind):
+def test_weighted_losses_estimate_every_trial_without_bias(kind):
     queries, world = 40_000, random.Random(1)
     choice = with_trials(audited(ONE, 0.05), {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0})
     sums, squares = dict.fromkeys(ERROR, 0.0), dict.fromkeys(ERROR, 0.0)

@@ -38,7 +38,7 @@ def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
     assert judge(RULE, "canary", 0.5, evidence).action == "promote"
 
 
-def test_a_step_needs_as_many_feedbacks_as_were_asked_for_however_sure_the_interval_is():
+def test_a_step_needs_its_least_feedbacks_however_sure_the_interval():
     evidence = after(1000, 0.0, 1.0).at_next_step(RULE)
     assert judge(RULE, "canary", 0.05, evidence).why == "0 feedbacks about it at this step of at least 30"
     assert judge(RULE, "canary", 0.05, after(29, 0.0, 1.0, evidence)).action == "wait"
@@ -62,14 +62,14 @@ def test_a_worse_version_is_aborted_before_the_least_number_of_feedbacks():
     assert "above the margin 0.1" in verdict.why
 
 
-def test_a_version_that_was_fine_as_a_shadow_and_fails_as_a_canary_is_aborted_quickly():
+def test_a_version_that_fails_only_as_a_canary_is_aborted_quickly():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     failing = after(30, 1.0, 0.1, fine)
     assert failing.whole.difference.upper < RULE.margin, "the whole of it would not have told"
     assert judge(RULE, "canary", 0.05, failing).action == "abort"
 
 
-def test_a_step_whose_own_mean_is_clearly_above_the_margin_waits_although_the_whole_is_below_it():
+def test_a_step_above_the_margin_waits_although_the_whole_is_below_it():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     doubtful = after(8, 1.0, 0.1, after(30, 0.1, 0.1, fine))
     noisy = after(4, 1.0, 0.1, after(30, 0.1, 0.1, fine))
@@ -89,7 +89,7 @@ def test_losses_of_separate_queries_are_evidence_as_well():
     assert (verdict.numbers["feedbacks"], verdict.numbers["difference"]) == (150, -1.0)
 
 
-def test_a_canary_that_answers_everything_is_promoted_by_what_was_known_of_the_answers_before():
+def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
     evidence = TrialEvidence.of(TrialRule(margin=0.1, steps=(0.5, 1.0), least=30))
     for _ in range(150):
         evidence = evidence.observe(0.0, None).observe(None, 1.0)

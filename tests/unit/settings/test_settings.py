@@ -55,7 +55,7 @@ def test_command_line_beats_environment_beats_file_beats_default(written):
     assert (router.max_in_flight, router.horizon_s, router.processes, router.cache_mib) == (3, 2.0, 1, 32.0)
 
 
-def test_the_connection_comes_from_the_usual_variables_and_the_password_from_nowhere_else(written):
+def test_the_password_comes_from_the_environment_only(written):
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": "kafka:9093",
         "KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
@@ -151,7 +151,7 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         ("router =", "not toml"),
     ],
 )
-def test_a_configuration_that_cannot_be_used_is_refused_with_file_place_value_and_what_is_allowed(written, text, said):
+def test_a_bad_configuration_is_refused_with_place_value_and_what_is_allowed(written, text, said):
     path = written(text)
     message = refused(path)
     assert said in message

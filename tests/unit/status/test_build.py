@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
+from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
 from clipper_agents.status.build import StatusBuilder, waits_for
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.intervals import newcombe, wilson
 from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
@@ -41,7 +41,7 @@ def redeclared(manifest: ApplicationManifest) -> DeploymentView:
     return found
 
 
-def test_live_versions_come_first_then_trials_then_those_retired_that_the_application_had() -> None:
+def test_live_versions_come_first_then_trials_then_retired_ones() -> None:
     assert [(one.model, one.stage, one.declared_share) for one in digits().versions] == [
         ("svm:1", "live", None),
         ("knn:1", "live", None),
@@ -104,7 +104,7 @@ def test_a_loss_has_the_interval_of_its_count_and_there_is_none_without_feedback
     assert (found.count, found.mean, (found.lower, found.upper)) == (100.0, 0.1, wilson(10, 100))
 
 
-def test_a_trial_is_compared_with_all_live_versions_together_when_no_steward_says_better() -> None:
+def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
     canary, shadow = digits().trials
     difference, interval = newcombe((3.0, 30.0), (60.0, 200.0))
     assert (canary.difference, (canary.lower, canary.upper)) == (difference, interval)
@@ -112,7 +112,7 @@ def test_a_trial_is_compared_with_all_live_versions_together_when_no_steward_say
     assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
 
 
-def test_the_stewards_comparison_of_this_application_and_version_counts_before_totals() -> None:
+def test_the_stewards_comparison_counts_before_totals() -> None:
     others = [Compared(application="others", feedbacks=1), Compared(model="nn:4", feedbacks=2)]
     canary, shadow = digits(replace(LOOKING, comparisons=[*others, Compared()])).trials
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)

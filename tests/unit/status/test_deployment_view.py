@@ -1,7 +1,7 @@
 """Do records of a deployment, in any order and however wrong, say what is the case now?"""
 
 import pytest
-from doubles_facts import DIGITS, NOW_S, facts, learn, report, row
+from builders.status import DIGITS, NOW_S, facts, learn, report, row
 
 from clipper_agents.status.deployment_view import KEPT_EVENTS, DeploymentView
 from clipper_topics import codec
@@ -26,7 +26,7 @@ def test_of_two_rows_of_a_context_the_one_with_the_later_feedback_counts() -> No
     assert found.contexts_of("digits") == 1
 
 
-def test_a_row_without_context_is_not_taken_from_the_changelog_nor_one_with_it_from_the_selection_topic() -> None:
+def test_rows_are_taken_from_the_topic_that_owns_their_kind() -> None:
     found = DeploymentView()
     found.context(*row(0, {"svm:1": (1.0, 0.0)}))
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))

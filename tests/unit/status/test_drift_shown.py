@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from doubles_facts import NOW_S, facts, recent
+from builders.status import NOW_S, facts, recent
 
 from clipper_agents.cli.applications_view import application_parts, drift_line
 from clipper_agents.cli.watch_view import line_of
@@ -54,7 +54,7 @@ def test_text_of_a_record_cannot_move_a_cursor():
     assert drift_line("m:1", drifting(status)["svm:1"]).isprintable()
 
 
-def test_a_record_that_cannot_be_read_or_is_of_another_version_than_its_key_is_left_out():
+def test_an_unreadable_or_misnamed_detection_is_left_out():
     found = facts()
     for key, value in ((b"drift/digits/svm:1", b"{"), (b"drift/digits/knn:1", codec.drifts.encode(DRIFT))):
         found.control(key, value)

@@ -31,7 +31,7 @@ def host(limit: float, fast: float, all_of_them: float) -> Scrape:
     )
 
 
-def test_a_versions_limit_is_the_largest_of_its_hosts_and_its_latency_that_of_all_batches() -> None:
+def test_a_versions_limit_is_its_hosts_largest_and_its_latency_of_all_batches() -> None:
     found = workers_of([host(64.0, 10.0, 10.0), host(32.0, 0.0, 10.0)])
     assert found.batch_limits == {"svm:1": 64.0}
     assert found.batches["svm:1"].p50_ms == pytest.approx(10.0)

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import weakref
 
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.router.feedback_processor import _decoded
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -24,7 +24,7 @@ class Large:
     """Something that was under way."""
 
 
-def test_a_bad_record_that_is_a_dead_letter_leaves_no_cycle_that_holds_what_was_under_way():
+def test_a_dead_letter_leaves_no_reference_cycle():
     outbox, seen = Outbox(), []
 
     async def step():

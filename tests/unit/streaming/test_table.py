@@ -5,7 +5,7 @@ import shutil
 
 import damage
 import pytest
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.kafka import FakeLogReader, FakeProducer
 
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
@@ -86,7 +86,7 @@ def test_a_restore_reads_only_what_is_not_here(make_table, producer):
     assert restore(table, producer) == 0
 
 
-def test_of_two_rows_with_one_key_the_newer_stays_in_whatever_order_they_were_written(make_table, producer):
+def test_the_newer_of_two_rows_stays_in_any_order_of_writing(make_table, producer):
     """A process that lost its partition without knowing has appended an older row."""
     table = make_table()
     for value in (b"1", b"9", b"4"):
@@ -162,7 +162,7 @@ def test_a_damaged_table_has_the_rows_of_its_changelog_again(make_table, produce
     assert restore(other, producer) == 0
 
 
-def test_a_process_that_writes_behind_the_new_owner_of_its_partition_reads_what_that_one_wrote(make_table, producer):
+def test_a_process_that_writes_behind_a_new_owner_reads_what_that_one_wrote(make_table, producer):
     """Found by freezing routers: a row that the new owner had not touched since kept what it had been before."""
     frozen, owner = make_table("frozen"), make_table("owner")
     write(frozen, producer, a=1, b=1)

@@ -15,5 +15,5 @@ from clipper_agents.streaming.worker_process import failed_while_stopping
         (True, None, True),
     ],
 )
-def test_a_send_behind_the_producers_end_is_no_failure_of_a_worker_that_was_told_to_stop(crashed, reason, failed):
+def test_a_send_behind_the_producers_end_is_no_failure_of_a_stopped_worker(crashed, reason, failed):
     assert failed_while_stopping(SimpleNamespace(crashed=crashed, crash_reason=reason)) is failed

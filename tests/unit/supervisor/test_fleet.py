@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.supervisor.errors import ChildNotReady
@@ -137,7 +137,7 @@ async def test_a_version_that_was_retired_while_nobody_looked_is_cleared_away_on
 
 
 @in_a_world
-async def test_a_retired_version_loses_its_hosts_then_its_group_and_topic_then_its_folders_and_reports(world):
+async def test_a_retired_version_loses_hosts_group_topic_folders_and_reports(world):
     await world.after(model(replicas=2))
     names = host_names(model(replicas=2))
     did = await world.after(model(replicas=2, retired=True))
@@ -224,7 +224,7 @@ async def test_when_the_first_new_host_cannot_start_the_others_go_on_as_they_are
 
 
 @in_a_world
-async def test_a_version_that_cannot_start_has_failed_and_is_tried_again_when_its_manifest_changes(world):
+async def test_a_version_that_cannot_start_is_tried_again_with_a_new_manifest(world):
     world.broken.add("host.svm.1.0")
     await world.after(model())
     assert world.children == {}
@@ -237,7 +237,7 @@ async def test_a_version_that_cannot_start_has_failed_and_is_tried_again_when_it
 
 
 @in_a_world
-async def test_a_version_that_is_slow_to_start_holds_up_no_other_and_may_be_retired_meanwhile(world):
+async def test_a_slow_version_holds_up_no_other_and_may_be_retired_meanwhile(world):
     world.slow["host.slow.1.0"] = asyncio.Event()
     world.take(model("slow"), model())
     await world.fleet._at_work["svm:1"]
@@ -259,7 +259,7 @@ async def test_while_no_broker_answers_a_version_is_not_given_up(world):
 
 
 @pytest.mark.parametrize("hosted", [False, True])
-def test_a_manifest_that_may_not_be_loaded_is_a_failure_unless_the_one_before_is_in_force(hosted):
+def test_a_forbidden_manifest_is_a_failure_unless_an_older_one_is_in_force(hosted):
     async def check(world):
         if hosted:
             await world.after(model())

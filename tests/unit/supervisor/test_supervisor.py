@@ -61,7 +61,7 @@ def is_alive(pid):
     return False
 
 
-def test_whoever_asked_hears_why_a_child_ended_by_itself_and_nothing_of_one_that_was_stopped():
+def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
     async def scenario():
         heard = []
         async with Supervisor(Recorded().all, lambda *said: heard.append(said)) as supervisor:
@@ -264,7 +264,7 @@ def test_a_name_is_used_once_and_an_unknown_one_is_refused():
     run(scenario())
 
 
-def test_a_child_is_in_a_process_group_of_its_own_so_that_a_terminal_interrupts_the_supervisor_alone():
+def test_a_child_has_a_process_group_so_a_terminal_interrupts_the_supervisor():
     async def scenario():
         async with Supervisor(Recorded().all) as supervisor:
             await supervisor.start([spec(SERVING)])

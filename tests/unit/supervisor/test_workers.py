@@ -42,7 +42,7 @@ def test_a_worker_reads_the_resolved_settings_whatever_the_environment_says(work
     assert set(spec.environment) == {"PATH", "KAFKA_SASL_PASSWORD", "CLIPPER_LOG_LEVEL", *ONE_THREAD}
 
 
-def test_numeric_libraries_of_a_worker_keep_to_one_thread_unless_the_environment_says_otherwise(workers, tmp_path):
+def test_numeric_libraries_keep_to_one_thread_unless_told_otherwise(workers, tmp_path):
     (spec,) = workers().routers()
     assert spec.environment["OMP_NUM_THREADS"] == "1"
     settings = load_settings(None, {}, OVERRIDES)
@@ -77,7 +77,7 @@ def test_without_a_metrics_port_every_worker_takes_a_free_one(workers):
     assert all("router.metrics_port=0" in spec.command for spec in specs)
 
 
-def test_a_worker_may_load_what_the_operators_file_says_and_not_what_a_manifest_brought_into_its_own(tmp_path):
+def test_a_worker_may_load_what_the_operators_file_says_only(tmp_path):
     declared = ModelManifest(name="mine", uri="acme.models:f")
     operators = msgspec.structs.replace(load_settings(None, {}, OVERRIDES), models=[declared])
     made = Workers(operators, tmp_path, ENVIRON)
@@ -111,7 +111,7 @@ def test_a_retired_model_has_no_hosts(workers):
     assert workers().hosts(ModelManifest(name="svm", uri="m:f", replicas=2, retired=True)) == []
 
 
-def test_a_host_that_has_ended_for_good_gives_its_port_back_and_its_folder_is_deleted(workers, tmp_path):
+def test_a_host_gone_for_good_gives_its_port_back_and_loses_its_folder(workers, tmp_path):
     made = workers(host__metrics_port="9200", host__data_dir=str(tmp_path / "hosts"))
 
     def port(name):
@@ -128,9 +128,7 @@ def test_a_host_that_has_ended_for_good_gives_its_port_back_and_its_folder_is_de
     assert port("c") == "9200"
 
 
-def test_a_host_has_as_many_threads_as_its_model_may_have_cores_unless_the_environment_says_otherwise(
-    workers, tmp_path
-):
+def test_a_host_has_as_many_threads_as_its_model_has_cores(workers, tmp_path):
     model = ModelManifest(name="svm", uri="m:f", cpus=1.5)
     (spec,) = workers().hosts(model)
     assert {spec.environment[name] for name in ONE_THREAD} == {"2"}

@@ -56,7 +56,7 @@ def test_rows_that_no_state_can_have_are_refused(row, said):
         check_rows([ROW, row], 2)
 
 
-def test_every_partition_has_a_marker_and_every_bit_and_the_order_of_models_come_back():
+def test_every_partition_has_a_marker_and_every_bit_comes_back():
     empty, full = markers_of("app", [ROW, SavedRow(partition=1)], 2)
     assert decode_marker(empty, 0, 2).rows == []
     (row,) = decode_marker(full, 1, 2).rows

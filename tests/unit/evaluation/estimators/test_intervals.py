@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
@@ -53,7 +53,7 @@ def test_a_seed_gives_the_same_interval_again():
     assert bootstrap(found, draws(7, 500)) != bootstrap(found, draws(8, 500))
 
 
-def test_a_difference_of_candidates_is_narrower_than_two_intervals_that_are_subtracted():
+def test_a_difference_is_narrower_than_two_subtracted_intervals():
     some = some_choices(5, n=5_000)
     nearly = replace(some, target=0.9 * some.target + 0.1 / 3)
     one, other = sums("ips", some), sums("ips", nearly)

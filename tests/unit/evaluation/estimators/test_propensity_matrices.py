@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_estimating import columns, some_choices
+from builders.estimators import columns, some_choices
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.blocks import BLOCKS, FOLDS, blocks_of, folds_of
@@ -36,7 +36,7 @@ def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
     assert found.block.tolist() == blocks_of(log)[[1]].tolist()
 
 
-def test_a_loss_that_the_application_gave_scores_who_was_served_with_that_probability():
+def test_a_given_loss_scores_the_served_model_with_its_serving_probability():
     """An audit asked the second model too, and is no reason why the first had feedback."""
     log = columns(
         label=[-1],

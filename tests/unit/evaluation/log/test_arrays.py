@@ -38,7 +38,7 @@ def test_the_decisions_that_are_given_stay_as_they_are():
     assert columns.loss.tolist() == [[0.0]]
 
 
-def test_a_label_scores_with_the_probability_of_asking_a_given_loss_with_that_of_serving():
+def test_a_label_scores_by_asking_probability_a_given_loss_by_serving():
     columns = logged([[0.625, 0.625]] * 2, [[0.0, 1.0]] * 2, served_propensity=0.5, label=[0, -1])
     assert known_losses(columns).weight.tolist() == [[1.6, 1.6], [2.0, 0.0]]
 

@@ -77,7 +77,7 @@ def test_without_features_there_is_a_row_of_none_for_each_decision():
     assert DecisionColumns.concatenated([FIRST, SECOND]).features.shape == (3, 0)
 
 
-def test_features_go_with_their_decisions_and_what_a_query_does_not_have_is_not_known():
+def test_features_go_with_their_decisions_and_missing_ones_are_unknown():
     long, short = replace(FIRST, features=np.array([[1.0, 2.0], [3.0, 4.0]])), replace(SECOND, features=np.ones((1, 1)))
     both = DecisionColumns.concatenated([short, long, SECOND])
     assert both.take([2, 0]).features[:, 0].tolist() == [3.0, 1.0]

@@ -171,7 +171,7 @@ def test_a_server_that_went_away_costs_one_attempt_a_batch():
     assert "the server cannot be asked, NewConnectionError" in outcome.failed[2]
 
 
-def test_a_server_that_does_not_answer_is_left_after_the_time_that_the_manifest_gives(stub):
+def test_a_silent_server_is_left_after_the_manifests_timeout(stub):
     def hang(_):
         stub.let_go.wait(30)
         return Answer()
@@ -351,7 +351,7 @@ def test_a_url_that_is_no_model_is_refused(uri):
             load_model("oip", uri, None, {}, allowed=allowed)
 
 
-def test_write_access_to_the_control_topic_asks_no_server_that_the_operator_has_not_named(stub):
+def test_a_manifest_asks_no_server_that_the_operator_has_not_named(stub):
     for allowed in ([], ["acme.models", "/srv"], [f"http://127.0.0.1:{stub.port + 1}"], [f"{stub.url}2"]):
         with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
             load_model("oip", stub.url, None, {}, allowed=allowed)

@@ -30,7 +30,7 @@ def test_the_weights_are_those_of_the_original():
     assert policy.weights(state, MODELS) == pytest.approx(by_the_original(losses, 0.02), rel=1e-6)
 
 
-def test_a_model_with_a_tenth_of_the_weight_is_charged_ten_times_for_the_same_mistake():
+def test_a_model_of_a_tenth_of_the_weight_pays_ten_times_for_a_mistake():
     policy, state = Exp4Clipper(eta=0.1), SelectionState()
     while policy.weights(state, MODELS[:2])["a:1"] > 0.1:
         state = policy.observe(state, {"a:1": 1.0, "b:1": 0.0}, {"a:1": 1.0, "b:1": 1.0})

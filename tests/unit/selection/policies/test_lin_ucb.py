@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.policies.lin_ucb import LinUcb
-from clipper_stream.selection.policies.linear_losses import linear_losses
+from clipper_stream.selection.policies.lin_ucb import LinUcb, linear_losses
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState
@@ -70,7 +69,7 @@ def serve_one_whatever_the_features():
 
 
 @pytest.mark.parametrize("name", [*serve_one_whatever_the_features()])
-def test_policies_that_do_not_look_at_the_feature_have_the_regret_that_they_must_have(name):
+def test_policies_blind_to_the_feature_have_the_regret_they_must_have(name):
     assert regret(make_policy(name), 0) > least_regret_without_features()
 
 
@@ -127,7 +126,7 @@ def test_loss_and_width_are_those_of_an_independent_bayesian_regression():
                 assert 1.0 + width**2 == pytest.approx(told.sigma**2, rel=1e-9)  # its own noise has a variance of 1
 
 
-def test_a_model_of_which_nothing_is_known_has_the_mean_loss_of_the_others_at_any_feature():
+def test_an_unknown_model_has_the_mean_loss_of_the_others():
     state = SelectionState({"a:1": ModelTotals(10.0, 2.0), "b:1": ModelTotals(10.0, 6.0)})
     place = LinUcb().by_features(state, [*MODELS]).place
     losses, widths = place.losses.at([0.25, -3.0])

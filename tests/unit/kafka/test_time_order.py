@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.rollout.time_order import TimeOrder
+from clipper_agents.kafka.time_order import TimeOrder
 
 A, B = TopicPartition("predictions", 0), TopicPartition("feedback", 0)
 RANKS = {A: 0, B: 1}
@@ -38,7 +38,7 @@ def test_of_one_millisecond_a_prediction_comes_before_its_feedback():
     assert places(order.release({A, B}, NEVER)) == [(10, "predictions", 0), (10, "feedback", 0)]
 
 
-def test_a_record_of_the_same_millisecond_as_the_brokers_clock_waits_for_others_of_it():
+def test_a_record_of_the_brokers_present_millisecond_waits_for_others():
     order = TimeOrder(RANKS)
     order.add(B, [record(B, 0, 10)])
     assert places(order.release({A, B}, 10)) == []

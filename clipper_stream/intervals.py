@@ -1,14 +1,22 @@
-"""How sure a mean loss is, from its count and sum alone."""
+"""95 % intervals by a formula: of a mean loss, and of the difference of two, over different queries or over the same.
+
+They are right for one look. A rule that looks again and again needs `clipper_stream.sequential_testing`.
+"""
 
 import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 Z = 1.959963984540054
 """Quantile of the normal distribution for 95 %."""
 
-Interval = tuple[float, float]
+Ends: TypeAlias = tuple[float, float]
+"""Lower and upper end of an interval."""
 
 
-def wilson(wrong: float, count: float) -> Interval:
+def wilson(wrong: float, count: float) -> Ends:
     """95 % interval of a proportion; it stays within [0, 1] and is not empty at 0 errors.
 
     Of losses between 0 and 1 it is wider than it need be: no loss with this mean varies more than one of 0 and 1.
@@ -30,7 +38,7 @@ def wilson(wrong: float, count: float) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, Interval]:
+def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, Ends]:
     """Difference of two mean losses over different queries, first less second, and its 95 % interval.
 
     Args:
@@ -52,3 +60,23 @@ def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[f
     below = math.hypot(one - low_one, high_other - other)
     above = math.hypot(high_one - one, other - low_other)
     return difference, (difference - below, difference + above)
+
+
+def mean_difference(differences: npt.NDArray[np.float64]) -> tuple[float, Ends]:
+    """Mean of the differences of two losses, query by query, and its 95 % interval.
+
+    Two models that err on the same inputs differ by much less than each of them is uncertain.
+
+    Args:
+        differences: One a query, in [-1, 1].
+
+    >>> mean_difference(np.array([0.0, 1.0, 0.0, 0.0]))[0]
+    0.25
+
+    Source: the normal approximation.
+    """
+    if not len(differences):
+        return 0.0, (-1.0, 1.0)
+    mean = float(differences.mean())
+    half = Z * float(differences.std()) / math.sqrt(len(differences))
+    return mean, (mean - half, mean + half)

@@ -4,10 +4,10 @@ import hashlib
 import struct
 
 import msgspec
-from doubles_deployment import Read
-from doubles_learning import prediction
-from doubles_streaming import record
 
+from builders.feedback import prediction
+from builders.kafka import record
+from builders.router_deployment import Read
 from clipper_agents.control.state import ControlState
 from clipper_agents.router.feedback_step import decode_feedback, learn
 from clipper_agents.router.restore_markers import is_marker, read_markers

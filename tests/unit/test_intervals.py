@@ -1,6 +1,6 @@
 import pytest
 
-from clipper_agents.status.intervals import wilson
+from clipper_stream.intervals import wilson
 
 
 @pytest.mark.parametrize(
