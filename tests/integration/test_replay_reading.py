@@ -7,6 +7,7 @@ import os
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.decision_logs import answer, decided
+from doubles_deployment import publish_manifests
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
