@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from doubles_deployment import publish_manifests
+from builders.router_deployment import publish_manifests
 
 from clipper_agents.control.state import read_control
 from clipper_agents.replay.log_ranges import KafkaLogs

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
-from doubles_deployment import publish_manifests, withdraw_manifests
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature, os_user

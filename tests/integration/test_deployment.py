@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from doubles_deployment import publish_manifests, withdraw_manifests
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.state import read_manifests

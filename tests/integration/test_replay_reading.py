@@ -7,7 +7,11 @@ import os
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.decision_logs import answer, decided
-from doubles_deployment import publish_manifests
+<<<<<<< HEAD
+from builders.router_deployment import publish_manifests
+=======
+from builders.router_deployment import publish_manifests
+>>>>>>> main
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program

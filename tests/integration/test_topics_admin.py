@@ -6,7 +6,7 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from doubles_deployment import publish_manifests, withdraw_manifests
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.broker.properties import free_port
 from clipper_agents.control.state import read_manifests
