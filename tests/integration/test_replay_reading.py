@@ -7,11 +7,7 @@ import os
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.decision_logs import answer, decided
-<<<<<<< HEAD
 from builders.router_deployment import publish_manifests
-=======
-from builders.router_deployment import publish_manifests
->>>>>>> main
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
