@@ -189,7 +189,7 @@ class Deployment:
             markers,
             lambda name: [key[:2] for key in self.rows if key[0] == name and key[2] == partition],
         )
-        self._credits |= {(partition, name): offset for name, offset in step.credited.items()}
+        self._credits |= {(partition, name): offset for name, offset in step.applied_feedback.items()}
         for one, error in step.refused:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)

@@ -109,7 +109,7 @@ class Process:
         self.table.stop_after = stop_after
         asyncio.run(self.selection.write(None, 0, step.rows, records[-1].offset))
         if self.selection.position(0) == records[-1].offset:
-            self.credits |= {name: offset for name, offset in step.credited.items() if name not in self.credits}
+            self.credits |= {name: offset for name, offset in step.applied_feedback.items() if name not in self.credits}
             return True
         return False
 
