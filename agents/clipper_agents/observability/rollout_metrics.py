@@ -51,7 +51,7 @@ class StewardMetrics:
         return self.families.registry
 
     def set_comparisons(self, comparisons: Iterable[Compared]) -> None:
-        """How all versions stand now; one that is not named has left."""
+        """Set how all versions compare now; a version that is not named is dropped."""
         shown = set()
         for one in comparisons:
             labels = one.application, one.model, one.stage
@@ -84,7 +84,7 @@ class StewardMetrics:
         self._dropped = dict(dropped)
 
     def set_remembered(self, queries: int) -> None:
-        """So many queries are remembered."""
+        """Set the number of queries that are kept for their feedback."""
         self.families.gauge("clipper_comparison_queries").set(queries)
 
     def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
