@@ -50,7 +50,7 @@ class BareRouter:
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
         self.settings, self._max_in_flight = settings, max_in_flight
         self.metrics = RouterMetrics()
-        self.registry = ApplicationRegistry()
+        self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
         self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs())
