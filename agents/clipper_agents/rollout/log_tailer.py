@@ -25,7 +25,7 @@ QUIET_S = 0.5
 SLICE = 300
 
 
-class LogsInOrder:
+class MergedLogTailer:
     """One reading of the three topics, from a time on.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from clipper_agents.control.state import read_control
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
-from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -43,7 +43,7 @@ async def read_comparisons(
         return ()
     fold = EvidenceFold(catalogue, control.current, horizon_s, most_queries)
     fold.follow(specs)
-    logs = LogsInOrder(connection, catalogue)
+    logs = MergedLogTailer(connection, catalogue)
     await logs.start(begins_ms(specs))
     try:
         async for records in logs.to_the_end():
