@@ -1,4 +1,4 @@
-"""How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
+"""How the versions of all applications stand now: the logs are read to their end once, and folded."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from clipper_topics.connection import KafkaConnection
 __all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons"]
 
 SLACK_MS = 5 * 60_000
-"""Between the clock of whoever made a change and the brokers'; what is read too much is told by its revision."""
+"""Allowed difference between the clock of a change's author and the brokers' clock."""
 HORIZON_S = 3600.0
 MOST_QUERIES = 200_000
 
