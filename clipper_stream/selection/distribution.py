@@ -126,6 +126,22 @@ def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> Acti
     return ActionDistribution(weights, decisions, _bounds(p for _, p in drawn))
 
 
+def most_to(chosen: str, candidates: Sequence[str], exploration: float = 0.0) -> ActionDistribution:
+    """One candidate is asked, but for a uniform share of the queries.
+
+    >>> most_to("b:1", ["a:1", "b:1"], exploration=0.5).weights
+    {'a:1': 0.25, 'b:1': 0.75}
+    """
+    shares = with_exploration({model: 1.0 if model == chosen else 0.0 for model in candidates}, exploration)
+    return one_of(shares, shares.values())
+
+
+def with_exploration(weights: Mapping[str, float], exploration: float) -> dict[str, float]:
+    """The weights, mixed with a uniform distribution of share `exploration`, in [0, 1]."""
+    floor = exploration / len(weights)
+    return {model: (1.0 - exploration) * weight + floor for model, weight in weights.items()}
+
+
 def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
     """The same choice of whom to serve; for a share of the queries all candidates are asked besides.
 

@@ -5,8 +5,9 @@ from typing import ClassVar, Protocol
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, Decision
+from clipper_stream.selection.parameters import discount_factor
 from clipper_stream.selection.rng import RandomSource
-from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.state import SelectionState, add_losses
 from clipper_stream.selection.sufficient_statistics import Features
 
 __all__ = ["ActionDistribution", "Decision", "SelectionPolicy"]
@@ -15,12 +16,18 @@ __all__ = ["ActionDistribution", "Decision", "SelectionPolicy"]
 class SelectionPolicy(Protocol):
     """A rule that chooses models and learns from losses. Implementations are frozen dataclasses of parameters.
 
-    `select` and `weights` follow from `prepare`: a policy that names this protocol as its base has them. So do
-    `prepare_for` and `observe_for`, unless it looks at a query's features: then it has `by_features` and `observe_for`.
+    A policy that names this protocol as its base needs `prepare` alone: all else follows. One that forgets has a
+    `half_life`; one that sums losses otherwise has its own `observe`; one that looks at a query's features has
+    `by_features` and `observe_for`.
     """
 
     name: ClassVar[str]
     """The registered name, for example `exp3`."""
+
+    @property
+    def half_life(self) -> float | None:
+        """Feedbacks of one partition after which an observation weighs half, > 0; None: never forget."""
+        return None
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         """Everything about a choice but the chance: weights, possible decisions and their probabilities.
@@ -46,7 +53,7 @@ class SelectionPolicy(Protocol):
         Raises:
             InvalidLabel: a loss outside [0, 1], or a propensity outside (0, 1].
         """
-        ...
+        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
     def by_features(
         self,

@@ -7,7 +7,7 @@ Rules of this file:
 - Plain Python floats in a fixed order: folding the same log gives the same bits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -143,3 +143,9 @@ def _one(model: str, loss: float, propensity: float, damping: float, features: F
         raise impossible_propensity(model, propensity)
     moments = moments_of(features, loss) if features else ()
     return ModelTotals(1.0, loss, 1.0 / propensity, loss / (propensity + damping), moments)
+
+
+def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
+    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
+    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
+    return sum(known) / len(known) if known else unknown

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.selection.distribution import ActionDistribution, Decision
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_number
 from clipper_stream.selection.rng import RandomSource
 
 _LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1; nobody means a share as small

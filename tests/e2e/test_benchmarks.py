@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from doubles_benchmarks import BENCHMARKS
+from builders.benchmarks import BENCHMARKS
 
 NOT_OURS = {"bytewax", "quix", "faststream", "mlserver"}
 """Rivals whose packages are not among the development dependencies: `benchmarks/throughput.py` installs them."""

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from doubles_inputs import write_inputs
+from builders.input_files import write_inputs
 from e2e.programs import CLIPPER_STREAM, descendants, environment, until
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ import signal
 
 import oracle
 import pytest
-from doubles_deployment import Deployment
+from builders.router_deployment import Deployment
 
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 

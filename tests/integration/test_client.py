@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from builders.stand_in_router import answer_by_default, stand_in_router
 from confluent_kafka import Producer
-from doubles_router import answer_by_default, stand_in_router
 
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.broker.properties import free_port

@@ -5,7 +5,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_steward import PublishedChanges, answered, until, writing
+from builders.rollout_logs import PublishedChanges, answered, until, writing
 from e2e.programs import environment, run
 
 from clipper_agents.control.state import read_control

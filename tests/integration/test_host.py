@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from doubles_host import request, rows_of
+from builders.host import request, rows_of
 
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.exposition import scrape

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
-from doubles_router import answer_by_default, answer_everything, stand_in_router
+from builders.stand_in_router import answer_by_default, answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_stream.client.kafka import assigned_consumer

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from doubles_deployment import Deployment
+from builders.router_deployment import Deployment
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment, run, until
 

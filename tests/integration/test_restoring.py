@@ -8,8 +8,8 @@ import signal
 import urllib.request
 
 import pytest
-from doubles_deployment import WITHIN_S
-from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.live_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 

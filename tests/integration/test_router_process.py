@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 import oracle
 import pytest
-from doubles_deployment import WITHIN_S, Deployment
+from builders.router_deployment import WITHIN_S, Deployment
 
 from clipper_topics import codec
 from clipper_topics.dead_letter import read_dead_letter

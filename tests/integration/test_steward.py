@@ -5,7 +5,7 @@ import random
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_steward import PublishedChanges, answered, missing, until, writing
+from builders.rollout_logs import PublishedChanges, answered, missing, until, writing
 
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons

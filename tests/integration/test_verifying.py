@@ -6,13 +6,13 @@ import time
 
 import msgspec
 import pytest
-from doubles_deployment import WITHIN_S
-from doubles_logs import flipped
-from doubles_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.learner_logs import flipped
+from builders.live_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.router_deployment import WITHIN_S
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
-from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.verdicts import Verification
 from clipper_topics.selection_rows import RowKey, decode_key, decode_row
 

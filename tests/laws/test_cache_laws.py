@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.errors import InvalidSetting
 
 CACHES = {"clock": ClockCache}

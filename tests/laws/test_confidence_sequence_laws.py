@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from doubles_benchmarks import benchmark_module
+from builders.benchmarks import benchmark_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

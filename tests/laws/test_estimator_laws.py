@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from doubles_benchmarks import benchmark_module
+from builders.benchmarks import benchmark_module
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws

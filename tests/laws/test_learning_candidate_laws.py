@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from doubles_replay import MODELS, truth
+from builders.logged_truth import MODELS, truth
 
 from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy

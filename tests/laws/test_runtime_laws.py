@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import skops.io
-from doubles_boosting import CLASSES, TWO, X, lightgbm_file, xgboost_file
+from builders.boosters import CLASSES, TWO, X, lightgbm_file, xgboost_file
 from sklearn.linear_model import LogisticRegression
 from stub_server import StubServer, serving
 

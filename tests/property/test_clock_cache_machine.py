@@ -4,8 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.clock import ClockCache, DictStore
 
 ENTRY_BYTES = 3
 keys = st.sampled_from([b"%d" % number for number in range(12)])

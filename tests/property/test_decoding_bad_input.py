@@ -3,8 +3,8 @@
 from contextlib import suppress
 
 from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
-from doubles_routing import application, make_router
-from doubles_streaming import record
+from builders.kafka import record
+from builders.query_router import application, make_router
 from hypothesis import given
 from hypothesis import strategies as st
 

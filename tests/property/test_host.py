@@ -5,7 +5,7 @@ from collections import Counter
 from math import inf
 
 import numpy as np
-from doubles_host import FakeClock, FunctionOfRow, Observed, asked, rows_of
+from builders.host import FakeClock, FunctionOfRow, Observed, asked, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule

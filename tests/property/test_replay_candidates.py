@@ -1,7 +1,7 @@
 """Logs of any policy, with any audits: what is derived from them is what they were made with."""
 
 import numpy as np
-from doubles_replay import Truth
+from builders.logged_truth import Truth
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from doubles_benchmarks import benchmark_module
-from doubles_columns import in_words, made_up, some_columns
+from builders.benchmarks import benchmark_module
+from builders.columns import in_words, made_up, some_columns
 from hypothesis import given, settings
 
 from clipper_stream.evaluation.log.columns import DecisionColumns

@@ -1,7 +1,7 @@
 """On any log the join says what a naive one says, however it is cut into lists and chunks and whatever memory holds."""
 
 import hypothesis.strategies as st
-from doubles_joining import Log, answer, decided, joined, missing, naive, plain
+from builders.decision_logs import Log, answer, decided, joined, missing, naive, plain
 from hypothesis import HealthCheck, given, settings
 from msgspec import UNSET
 

@@ -1,6 +1,6 @@
 """Does every feedback still name its query, and no other, whatever ids, keys and partition counts there are?"""
 
-from doubles_rerun import feedback, query, resending, said
+from builders.rerun import feedback, query, resending, said
 from hypothesis import given
 from hypothesis import strategies as st
 

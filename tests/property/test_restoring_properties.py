@@ -5,10 +5,10 @@ import hashlib
 
 import msgspec
 import oracle
-from doubles_deployment import Read
-from doubles_learning import prediction
-from doubles_routing import application
-from doubles_streaming import record
+from builders.feedback import prediction
+from builders.kafka import record
+from builders.query_router import application
+from builders.router_deployment import Read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ class Process:
         self.table.stop_after = stop_after
         asyncio.run(self.selection.write(None, 0, step.rows, records[-1].offset))
         if self.selection.position(0) == records[-1].offset:
-            self.credits |= {name: offset for name, offset in step.credited.items() if name not in self.credits}
+            self.credits |= {name: offset for name, offset in step.applied_feedback.items() if name not in self.credits}
             return True
         return False
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from doubles_routing import NOW_S, application, make_router, prepare, query
+from builders.query_router import NOW_S, application, make_router, prepare, query
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

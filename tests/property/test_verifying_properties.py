@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 import oracle
-from doubles_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from doubles_benchmarks import BENCHMARKS, benchmark_module
+from builders.benchmarks import BENCHMARKS, benchmark_module
 
 from clipper_agents.settings import load_settings
 from clipper_stream.selection.registry import make_policy

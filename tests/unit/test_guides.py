@@ -60,7 +60,7 @@ def test_every_case_of_the_fault_suite_is_named_by_a_promise():
 
 def test_the_program_of_the_evaluation_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("pyarrow")
-    from doubles_logged import log_of
+    from builders.known_truth import log_of
 
     from clipper_stream.evaluation.log.parquet import FileFacts, writing
 

@@ -13,7 +13,7 @@ from clipper_agents.cli.plain_text import plain
 from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
 
 if TYPE_CHECKING:
-    from clipper_agents.control.restore import Plan
+    from clipper_agents.control.restore import RestorePlan
     from clipper_agents.replay.state_at import StateAt
     from clipper_topics.selection_rows import SavedRow
 
@@ -71,7 +71,7 @@ def offsets_of(text: str) -> dict[int, int]:
 
 async def _plan(
     deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
-) -> "tuple[StateAt, list[SavedRow], Plan]":
+) -> "tuple[StateAt, list[SavedRow], RestorePlan]":
     from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore, read_rows
     from clipper_agents.replay.state_at import state_at

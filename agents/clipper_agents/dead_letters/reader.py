@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from clipper_agents.kafka.errors import NoSuchLetter, TopicMismatch
+from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.topics import existing_topics
+from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import DeadLetter, NotADeadLetter, read_dead_letter
 
 REPLAYED_FROM = "clipper-replayed-from"
 """Header of a record that was replayed: the position of its dead letter."""
+
+
+class NoSuchLetter(ClipperError):
+    """No dead letter has this position."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

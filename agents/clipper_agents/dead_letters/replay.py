@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter
+from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter, NoSuchLetter
 from clipper_agents.dead_letters.replayed_marks import Replayed
 from clipper_agents.kafka.clients import make_producer
-from clipper_agents.kafka.errors import NoSuchLetter
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import PREFIX

@@ -17,7 +17,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
-from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.reader import LogReader, open_reader
 from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
@@ -52,7 +52,7 @@ class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
         self._group, self._instances = group, list(instances)
 
     def build(self, request_struct_class: type[_LeaveStruct]) -> _LeaveStruct:
-        """The request as it is sent."""
+        """Return the request as it is sent."""
         return request_struct_class(self._group, [("", instance) for instance in self._instances])
 
 
@@ -102,12 +102,12 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
 
 
 async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> bool:
-    """Whether a group has committed the end of every partition of a topic; errors as of `unread`."""
+    """Return whether a group has committed the end of every partition of a topic; errors as of `unread`."""
     return not await unread(connection, group, topic)
 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
-    """Records of a topic that a group has not committed, over all partitions; 0 when there is no such topic.
+    """Return the number of records of a topic that a group has not committed; 0 when there is no such topic.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -120,13 +120,28 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             if found["topic"] == topic
             for number in found["partitions"]
         ]
-        if not partitions:
-            return 0
-        coordinator = await _coordinator(admin, group)
-        committed = await admin.list_consumer_group_offsets(group, coordinator, partitions)
-    async with open_reader(connection, isolation_level="read_uncommitted") as reader:
-        ends = await reader.end_offsets(partitions)
-    return sum(max(0, end - max(0, committed[tp].offset if tp in committed else 0)) for tp, end in ends.items())
+        async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+            return sum((await group_lag(admin, reader, group, partitions)).values())
+
+
+async def group_lag(
+    admin: AIOKafkaAdminClient,
+    reader: LogReader,
+    group: str,
+    partitions: list[TopicPartition],
+    within_s: float = TIMEOUT_S,
+) -> dict[TopicPartition, int]:
+    """Return the records of each partition that a group has not committed; without a commit, all that are there.
+
+    Raises:
+        KafkaError: no broker answers, or a right is missing.
+    """
+    if not partitions:
+        return {}
+    found = await retry("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s)
+    committed = {tp: one.offset for tp, one in found.items()}
+    there = await reader.ranges(partitions)
+    return {tp: max(0, end - max(committed.get(tp, -1), first)) for tp, (first, end) in there.items()}
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:

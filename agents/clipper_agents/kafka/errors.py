@@ -1,6 +1,6 @@
-"""What can go wrong while a deployment is set up."""
+"""Errors of reading, administering and changing a deployment's topics."""
 
-from clipper_stream.errors import ClipperError, SetupError
+from clipper_stream.errors import SetupError
 
 
 class KafkaUnreachable(SetupError):
@@ -11,28 +11,8 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
-class NoSuchLetter(ClipperError):
-    """No dead letter has this position."""
-
-
-class NoSuchRestore(ClipperError):
-    """No saved state, or no declared restore, is what was asked for."""
-
-
-class RestoreBrokenOff(ClipperError):
-    """A restore is declared, and its markers may not be in every partition: it has to be resumed."""
-
-
-class UnusableState(SetupError):
-    """Rows that no restore can have."""
-
-
 class NoCoordinator(SetupError):
-    """The brokers keep no transactions."""
-
-
-class Outpaced(ClipperError):
-    """Others wrote to the control topic again and again before this command could."""
+    """No broker coordinates transactions."""
 
 
 class TopicRefused(SetupError):

@@ -1,4 +1,4 @@
-"""What a worker does before anything else: be let in, or wait for a Kafka that is not there yet.
+"""Waits before a worker starts until Kafka is there and lets it in.
 
 knock --let in--> start          told to end (SIGTERM, SIGINT) --> end
   | nobody answers: say so, wait `AGAIN_S`, knock again

@@ -144,7 +144,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient, *, led: bool = False) ->
 async def _until(
     admin: AIOKafkaAdminClient, what: str, holds: Callable[[Mapping[str, int]], bool], *, led: bool = False
 ) -> dict[str, int]:
-    """The first partition counts for which the condition holds; metadata spreads a moment after a change.
+    """Wait for partition counts for which a condition holds, and return them; metadata spreads after a change.
 
     Raises:
         KafkaUnreachable: it does not hold within `TIMEOUT_S`.
@@ -159,7 +159,7 @@ async def _until(
 
 
 async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Mapping[str, int]) -> dict[str, int]:
-    """Partition counts, once all these topics have leaders and at least so many partitions."""
+    """Wait until all these topics have leaders and enough partitions, and return the partition counts."""
     wanted = dict.fromkeys(names, 1) | dict(least)
     return await _until(
         admin,
@@ -243,7 +243,7 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
 async def _advice(
     admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]
 ) -> tuple[str, ...]:
-    """Topics on which the clocks of those who write count; a sentence each, with the command."""
+    """Return a sentence, with the command that helps, for each topic that keeps the timestamps of its producers."""
     wanted = {name: spec.config[TIMESTAMP_TYPE] for name, spec in specs.items() if TIMESTAMP_TYPE in spec.config}
     found = await _configured(admin, list(wanted), TIMESTAMP_TYPE)
     return tuple(
@@ -256,7 +256,7 @@ async def _advice(
 
 
 async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str) -> dict[str, str]:
-    """The topics' values of this setting, by topic name."""
+    """Return the value of a setting of each topic, by topic name."""
     if not names:
         return {}
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]

@@ -160,7 +160,7 @@ def refold(
         lambda name: _of(name, [*rows.rows, *so_far.rows]),
     )
     so_far.rows |= step.rows
-    so_far.credited |= step.credited
+    so_far.credited |= step.applied_feedback
     return so_far
 
 

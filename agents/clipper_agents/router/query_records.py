@@ -1,4 +1,4 @@
-"""Records to queries: what a query says, and what its record says about it."""
+"""Decodes records of the queries topic: what a query says, and what its record says about it."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from clipper_topics.query_ids import offset_id
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 LONGEST_MS = 10**12
-"""Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits is no float."""
+"""Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
 
 
 def _rows(query: Query) -> list[Any]:
-    """The rows; none of a query that has more than are answered, lest its refusal repeats the default for each."""
+    """The rows; none of a query with too many, lest its refusal repeats the default output for each."""
     if isinstance(query.inputs, list):
         return query.inputs if len(query.inputs) <= MOST_ROWS else []
     return [query.input]

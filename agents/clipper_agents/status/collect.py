@@ -20,6 +20,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.control.state import Manifests, read_manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
+from clipper_agents.kafka.consumer_groups import group_lag
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.rollout import Comparison, read_comparisons
@@ -270,14 +271,9 @@ def instance_of(member_id: str) -> str:
 async def _lag(admin: AIOKafkaAdminClient, reader: LogReader, group: str, inputs: Mapping[str, int]) -> dict[str, int]:
     """Records that the group has not finished, by topic; what was never committed counts from the beginning."""
     partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
-    if not partitions:
-        return {}
-    committed = await _again("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions))
-    there = await reader.ranges(partitions)
     lag = dict.fromkeys(inputs, 0)
-    for tp, (first, end) in there.items():
-        done = committed[tp].offset if tp in committed else -1
-        lag[tp.topic] += max(0, end - max(done, first))
+    for tp, records in (await group_lag(admin, reader, group, partitions, STATUS.within_s)).items():
+        lag[tp.topic] += records
     return lag
 
 

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import faust
 import mode
+from aiokafka import AIOKafkaProducer
 from faust.assignor import partition_assignor
 from faust.assignor.client_assignment import CopartitionedAssignment
 from faust.assignor.copartitioned_assignor import CopartitionedAssignor
@@ -19,7 +20,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.outbox import Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.storage import not_started
@@ -36,6 +37,18 @@ LEAVE_S = 5.0
 REQUEST_TIMEOUT_S = 12.0
 """Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
 holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
+
+
+class TaskRunner(Protocol):
+    """Runs work beside the agents: a `ClipperApp`, which crashes when such work fails."""
+
+    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine; its failure ends the process."""
+        ...
+
+    def watch(self, task: "asyncio.Future[Any]", /) -> None:
+        """Look at a future that is done; its failure ends the process."""
+        ...
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -68,24 +81,33 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     _outbox: Outbox | None = None
 
     def begin_generation(self) -> None:
-        """Partitions are owned and their state is here: what is read from now on counts."""
+        """Begin a generation: the state of the owned partitions is restored, and records are delivered from now on."""
         self.generation = self._generations
         self._generations += 1
 
     def end_generation(self) -> None:
-        """Partitions are taken away: work on what was read before counts no more, nor does a recovery under way."""
+        """End the generation: partitions are revoked, and what is under way in it no longer counts."""
         self.rebalances += 1
         self.generation = -1
 
     @property
     def outbox(self) -> Outbox:
-        """Sends prepared batches through the app's producer."""
+        """Sends prepared batches through the app's producer; it may be built with before the app has started."""
         if self._outbox is None:
-            self._outbox = Outbox(self.producer._ensure_producer())
+            self._outbox = Outbox(self.kafka_producer)
         return self._outbox
 
+    @property
+    def kafka_producer(self) -> AIOKafkaProducer:
+        """The app's own producer, which the app starts and stops."""
+        return cast("StrictProducer", self.producer).kafka_producer
+
+    def owned_partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic that this process reads now."""
+        return sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == topic)
+
     def watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside the agents; when it fails, the app crashes and the process ends."""
+        """Run a coroutine beside the agents; when it fails, the app crashes and the process ends."""
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self.watch)
         return task
@@ -96,7 +118,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 
     async def leave(self) -> None:
-        """Stop, once our own work is finished; a broker that does not let go within `LEAVE_S` is left alone.
+        """Stop the app, and wait `LEAVE_S` at most for the last commit and the group.
 
         In the middle of a rebalance, or just after an outage, the last commit may be tried again and again. Nothing
         depends on it: what is not committed is read again, and recognised.
@@ -109,8 +131,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             logger.warning("left without a last commit seconds=%.0f", LEAVE_S)
 
     def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
-        """Say when Kafka does not answer, and tell it after each attempt; the producer must have been started."""
-        return self.watched(watch_brokers(self.producer._ensure_producer().client, reachable))
+        """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
+        return self.watched(watch_brokers(self.kafka_producer.client, reachable))
 
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""
@@ -123,10 +145,10 @@ class SilentMonitor(Monitor):  # type: ignore[misc]
     logger = LIBRARY
 
     def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
-        """Nothing."""
+        """Count nothing."""
 
     def on_message_out(self, tp: Any, offset: Any, message: Any) -> None:
-        """Nothing."""
+        """Count nothing."""
 
 
 class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is untyped
@@ -138,7 +160,7 @@ class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is u
     """
 
     def get_assignment(self) -> MutableMapping[str, CopartitionedAssignment]:
-        """Partitions by member, from what each had before."""
+        """Return the partitions of each member, from those that it had before."""
         self._unassign_overassigned(active=True)
         shares: MutableMapping[str, CopartitionedAssignment] = self._client_assignments
         members = sorted(shares.items(), key=lambda member: (-len(member[1].actives), member[0]))

@@ -42,28 +42,28 @@ PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
 HIGH_WATER_RECORDS = 8192
 HIGH_WATER_BYTES = 16 << 20
-"""What may wait of one partition for its agent, before the partition is held back."""
+"""Most that is queued of one partition for its agent, before the partition is paused."""
 
 
 @dataclass(slots=True)
 class Backlog:
-    """What waits for an agent, of one partition."""
+    """How much of one partition is queued for its agent."""
 
     records: int = 0
     size_bytes: int = 0
 
     def add(self, records: list[Any]) -> None:
-        """These wait as well."""
+        """Count records as queued."""
         self.records += len(records)
         self.size_bytes += _size_bytes(records)
 
     def remove(self, records: list[Any]) -> None:
-        """These wait no more."""
+        """Remove records from the count."""
         self.records -= len(records)
         self.size_bytes -= _size_bytes(records)
 
     def above(self, records: int, size_bytes: int) -> bool:
-        """Whether more waits than that, by one measure or the other."""
+        """Return whether more is queued than `records` records, or more than `size_bytes` bytes."""
         return self.records > records or self.size_bytes > size_bytes
 
 
@@ -94,11 +94,11 @@ class Frontier:
         """The offset to commit: one past the last offset of the finished prefix; None before the first."""
 
     def admit(self, offsets: Iterable[int]) -> None:
-        """Take on offsets, ascending, above every offset admitted before."""
+        """Add offsets that are not finished yet; ascending, and above every offset that was added before."""
         self._open.extend(offsets)
 
     def finish(self, offsets: Iterable[int]) -> None:
-        """Mark admitted offsets as finished; one that is behind the frontier already is no news."""
+        """Mark admitted offsets as finished; offsets behind the frontier are ignored."""
         waiting, finished = self._open, self._finished
         last = None
         for offset in offsets:
@@ -115,7 +115,7 @@ class Frontier:
 
     @property
     def unfinished(self) -> int:
-        """How many admitted offsets have not moved behind the frontier."""
+        """Number of admitted offsets that are not behind the frontier."""
         return len(self._open)
 
 
@@ -146,7 +146,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             await self._default_stop_futures()
 
     async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call it here and now."""
+        """Call the function on this loop and return its result."""
         result = fun(*args, **kwargs)
         return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
 
@@ -162,7 +162,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._ensure_consumer()._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
 
     def hold(self, partitions: Iterable[TP]) -> None:
-        """Never fetch these partitions through the group's consumer: somebody else reads them."""
+        """Pause partitions for good: changelogs, which a `LogReader` reads in bulk."""
         self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in partitions))
 
 
@@ -239,7 +239,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             self.on_buffer_full(tp)
 
     def _doubts(self, tp: TP, expected: int, found: int) -> bool:
-        """True when the records are to be asked for again, from the expected offset on."""
+        """Return True when the records must be fetched again, from the expected offset on."""
         if self._doubted.get(tp) == expected:
             logger.warning(
                 "gap in the log topic=%s partition=%d offsets=%d..%d: compaction, markers or retention",
@@ -251,7 +251,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         return True
 
     def taken(self, tp: TP, records: list[Any]) -> None:
-        """An agent took these records of the partition."""
+        """Note that an agent has taken these records of the partition off its queue."""
         self.frontiers[tp].admit([record.offset for record in records])
         self._waiting[tp].remove(records)
         low = not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2)
@@ -260,7 +260,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     # --- positions ------------------------------------------------------------------------------------------------
     async def perform_seek(self) -> None:
-        """Go to the committed offsets, and where the app's state knows better, to its positions."""
+        """Seek to the committed offsets, or to the positions that the app's state was stored with."""
         await super().perform_seek()
         positions = await self.app.state_positions() if self.app.state_positions else {}
         assigned = self.assignment()
@@ -275,7 +275,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self._next = {tp: self._committed_offset.get(tp) for tp in assigned}
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what belonged to the generation that ends."""
+        """End the generation, and drop what was fetched and finished in it."""
         self.app.end_generation()
         self._buffered_partitions.clear()
         await super().on_partitions_revoked(revoked)
@@ -299,7 +299,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             )  # fmt: skip
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: Faust would look for its own traces of fetches and streams, which are not there, and complain."""
+        """Do nothing: Faust would miss its own traces of fetches and streams, and warn."""
 
     # --- acks -----------------------------------------------------------------------------------------------------
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
@@ -309,7 +309,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         return self.frontiers[tp].committable
 
     def acknowledge(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
-        """The work on these records is finished; nothing happens when they belong to another generation than this."""
+        """Mark records as finished; records of an earlier generation are ignored."""
         if generation == self.app.generation:
             self.frontiers[tp].finish(offsets)
 
@@ -326,13 +326,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         return finished
 
     def _position(self, tp: TP) -> int:
-        """Where the consumer reads on, 0 when that is not known yet."""
+        """Return the consumer's next offset, 0 when it is not known yet."""
         assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
         state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment is not None else None
         return state.position if state is not None and state.has_valid_position else 0
 
     async def check_rights(self) -> None:
-        """Ask for the group's coordinator, until one is found, and look at what was said about its topics.
+        """Check that this user may use the group and its topics, as far as the brokers have said so.
 
         Raises:
             GroupAuthorizationFailedError: this user may not use the group.

@@ -67,14 +67,14 @@ class Database:
                 raise self._set_aside(reason) from error
             raise StorageFailed(f"{told} [{reason}]") from error
         self._know(before)
-        self._open.set_options({"disable_auto_compactions": "false"})
+        self._checked(self._open.set_options, {"disable_auto_compactions": "false"})  # which writes a file
 
     def get(self, keys: Any) -> Any:
-        """The value of a key, or of each key in a list; None where there is none."""
+        """Return the value of a key, or of each key in a list; None for a missing key."""
         return self._checked(self._open.get, keys)
 
     def write(self, batch: rocksdict.WriteBatch, options: rocksdict.WriteOptions | None = None) -> None:
-        """All of the batch or nothing."""
+        """Write a batch atomically."""
         self._checked(self._open.write, batch, *(() if options is None else (options,)))
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -95,11 +95,11 @@ class Database:
         return (key for key, _ in self.items())
 
     def flush(self) -> None:
-        """Have everything that was written on the disk."""
+        """Write everything to the disk."""
         self._checked(self._open.flush)
 
     def close(self) -> None:
-        """Close it. What the disk does not take any more is read from the logs again."""
+        """Close the database. Writes that the disk refuses now are read from the logs again."""
         try:
             self._open.close()
         except Exception as error:  # noqa: BLE001 (rocksdict raises no other)
@@ -117,7 +117,7 @@ class Database:
             raise storage_failed(self.path, reason) from error
 
     def _know(self, before: set[str]) -> None:
-        """Look whether the database knows the files that were there when it was opened.
+        """Check that the database knows the files that were there when it was opened.
 
         Raises:
             DatabaseCorrupt: it does not, and has been set aside.
@@ -129,7 +129,7 @@ class Database:
             raise self._set_aside(f"its manifest does not know {', '.join(unknown)}")
 
     def _set_aside(self, reason: str) -> DatabaseCorrupt:
-        """Rename the unit; the error to raise."""
+        """Rename the unit, and return the error to raise."""
         self._corrupt = (
             f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
         )
@@ -166,7 +166,7 @@ def _readable(path: Path, options: rocksdict.Options) -> Database | None:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a folder whose content is not to be found again.
+    """Rename a folder, so that its content is not found again.
 
     Raises:
         OSError: the disk refuses.
@@ -190,5 +190,5 @@ def _broken(path: Path) -> Path:
 
 
 def _is_about_files(reason: str) -> bool:
-    """Whether an open failed for what the folder holds: a file that it names is not there, say."""
+    """Return whether opening failed because of the folder's content, for example a missing file."""
     return "Corruption" in reason or UNREADABLE in reason or os.strerror(2) in reason

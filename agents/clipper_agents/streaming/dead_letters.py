@@ -1,4 +1,4 @@
-"""Records that could not be used, kept with the reason, so that nothing is lost without a word."""
+"""Stores records that could not be used, with the reason, on the dead letters' topic."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +10,9 @@ from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.dead_letter import CUT, dead_letter_headers
 
 KEPT_BYTES = LARGEST_RECORD_BYTES // 2
-"""Of a value. More than that only the topics between our own processes let in."""
+"""Most of a value that is kept. Only the topics between our own processes let larger ones in."""
 HEADER_BYTES = 16
-"""Most that the lengths of a header take."""
+"""Bytes that the lengths of a header take at most."""
 KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
 """Of a key, and of the original's headers: with the value they leave room for the headers that say what was wrong."""
 
@@ -20,7 +20,7 @@ KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
 async def send_dead_letters(
     outbox: Outbox, topic: str, refused: Iterable[tuple[ConsumerRecord[Any, Any], BaseException]]
 ) -> None:
-    """Keep the records; they are safe when this returns, and may be acknowledged.
+    """Store records as dead letters; when this returns they are stored, and may be acknowledged.
 
     A value of more than `KEPT_BYTES` is cut, and so are a key and headers that are too large: a record that no topic
     takes must not stop those behind it. A header `clipper-cut` says so.
@@ -42,7 +42,7 @@ def let_go(error: BaseException) -> None:
     """Drop the tracebacks of an error that has been told, and of what caused it.
 
     Their frames hold the list that holds the error, and with it everything that was under way: a cycle, which is freed
-    only when the collector comes, and that is seldom (`running.settle_memory`).
+    only when the collector comes, and that is seldom (`worker_process.settle_memory`).
     """
     told: BaseException | None = error
     while told is not None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import aiokafka
@@ -33,12 +34,12 @@ UNKNOWN_OFFSET = -1
 
 
 def _as_list(headers: Headers) -> list[tuple[str, bytes]]:
-    """What aiokafka takes; the headers that most records share are one list already."""
+    """Return headers as the list that aiokafka takes; most records share one that is a list already."""
     return headers if type(headers) is list else list(headers)
 
 
 class Delivery:
-    """A send under way. Await `offsets()` for the broker's acknowledgement.
+    """Records that are being sent. Await `offsets()` for the broker's acknowledgement.
 
     Attributes:
         stamped_s: When the broker took the first of it, by its own clock, in seconds since the epoch; None before it is
@@ -99,7 +100,7 @@ class Outbox:
         return Delivery(parts)
 
     async def send(self, topic: str, partition: int, records: Iterable[Record]) -> list[int]:
-        """Queue the records and wait until the broker has them; their offsets."""
+        """Queue records, wait until the broker has stored them, and return their offsets."""
         return await (await self.submit(topic, partition, records)).offsets()
 
     async def _queue(self, topic: str, partition: int, batch: Any) -> tuple[asyncio.Future[Any], int]:
@@ -126,13 +127,18 @@ class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes 
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
     async def flush(self) -> None:
-        """Nothing: whoever needs an acknowledgement awaits that of his own records.
+        """Do nothing: whoever needs an acknowledgement awaits that of its own records.
 
         Faust flushes before each commit and in each rebalance. One partition without a leader would hold up both, and
         in the end cost this process its membership.
         """
 
-    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
-        producer = super()._new_producer(transactional_id)
+    @cached_property
+    def kafka_producer(self) -> aiokafka.AIOKafkaProducer:
+        """The one client of the process, here before it is started, so that whatever sends can be built with it."""
+        producer = super()._new_producer()
         producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
         return producer
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:  # noqa: ARG002 (Faust's)
+        return self.kafka_producer

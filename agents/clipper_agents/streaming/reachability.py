@@ -46,7 +46,7 @@ class Silence:
         return self._said_s is None
 
     def observe(self, *, answered: bool, now_s: float) -> str | None:
-        """Note an answer, or that there was none; what there is to say.
+        """Note whether a broker answered, and return the line to log, if any.
 
         Args:
             answered: Whether a broker answered.
@@ -64,7 +64,7 @@ class Silence:
 
 
 async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
-    """Ask again and again, until cancelled.
+    """Ask the brokers whether they answer, until cancelled.
 
     Args:
         client: An aiokafka client that somebody else starts and stops.

@@ -33,12 +33,12 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
     _rebalance = -1
 
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
-        """Note for which rebalance the next recovery is: Kafka's generation may be the same for two of them."""
+        """Note which rebalance the next recovery belongs to: two of them may have the same generation in Kafka."""
         self._rebalance = self.app.rebalances
         await super().on_rebalance(*args, **kwargs)
 
     async def _build_offsets(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
-        """Nothing is left for Faust to read: the changelogs are restored in `on_recovery_completed`."""
+        """Give Faust nothing to read: changelogs are restored in `on_recovery_completed`."""
         await super()._build_offsets(consumer, tps, destination, title)
         if title == "active":
             for tp in tps:  # a Counter: its update() adds
@@ -89,7 +89,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         logger.info("recovery done partitions=%d seconds=%.2f", len(owned), time.monotonic() - began)
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
-        """An app without tables recovers in the same order."""
+        """Recover an app without tables in the same order."""
         await self.on_recovery_completed(generation_id)
 
 

@@ -25,7 +25,7 @@ _buffers = rocksdict.WriteBufferManager(ALL_WRITE_BUFFERS_BYTES, False)  # noqa:
 
 
 def options() -> rocksdict.Options:
-    """Of a database of raw bytes, made if it is missing."""
+    """Return the options of a database of raw bytes that is created if it is missing."""
     found = rocksdict.Options(raw_mode=True)
     found.create_if_missing(True)  # noqa: FBT003
     found.set_write_buffer_size(WRITE_BUFFER_BYTES)
@@ -44,7 +44,7 @@ def options() -> rocksdict.Options:
 
 
 def unlogged() -> rocksdict.WriteOptions:
-    """Options of a write that skips the write-ahead log."""
+    """Return the options of a write that skips the write-ahead log."""
     written = rocksdict.WriteOptions()
     written.disable_wal = True  # type: ignore[method-assign, assignment]  # its stub takes it for a method
     return written

@@ -63,7 +63,7 @@ _EXPLAINED = (
     ),
 )
 _PASSES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
-"""What may be over at the next start: no reason for a supervisor to give up."""
+"""Errors that may be gone at the next start, so that a supervisor tries again."""
 
 
 class StorageFailed(ClipperError):
@@ -75,7 +75,7 @@ class StorageRefused(SetupError):
 
 
 def explained(path: Path, reason: OSError | str) -> str | None:
-    """The place, what is wrong there and what to do; None for a reason that is not about the machine.
+    """Return the place, what is wrong there and what to do; None for a reason that is not about the machine.
 
     Args:
         path: The directory or the database.
@@ -93,7 +93,7 @@ def explained(path: Path, reason: OSError | str) -> str | None:
 
 
 def storage_failed(path: Path, reason: OSError | str) -> StorageFailed:
-    """The error that says so; in the reason's own words when nothing better is known."""
+    """Return the error to raise, in the reason's own words when it is not explained."""
     return StorageFailed(explained(path, reason) or f"{path}: {reason}: look at the disk, or give another data_dir")
 
 
@@ -124,7 +124,7 @@ def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
 
 
 def not_started(data_dir: Path, error: OSError) -> StorageFailed | StorageRefused:
-    """The error of a process that cannot start there, by whether another start may help."""
+    """Return the error of a process that cannot start there: another start may help, or may not."""
     failed = storage_failed(data_dir, error)
     return failed if error.errno in _PASSES else StorageRefused(str(failed))
 

@@ -48,12 +48,12 @@ class StepTable(faust.Table):  # type: ignore[misc]
         return CheckedStore(url, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
 
     def get_row(self, partition: int, key: bytes) -> bytes | None:
-        """The row, None when there is none."""
+        """Return the row of a key, or None."""
         found: bytes | None = self._db(partition).get(key)
         return found
 
     def rows(self, partition: int) -> dict[bytes, bytes]:
-        """Every row of the partition."""
+        """Return all rows of a partition."""
         return {key: value for key, value in self._db(partition).items() if key != self.data.offset_key}
 
     async def write(self, outbox: Outbox, partition: int, rows: Mapping[bytes, bytes]) -> None:
@@ -65,7 +65,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
         self._write_local(partition, rows, offsets[-1] if alone else None)
 
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:
-        """Read the changelog partitions from where the local rows end; how many records that were."""
+        """Read the changelog partitions on from where the local rows end, and return the number of records."""
         topic = self.changelog_topic.get_topic_name()
         starts = {TopicPartition(topic, partition): self._persisted(partition) + 1 for partition in partitions}
         ends = await sure_ends(reader, starts)
@@ -87,7 +87,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
         self._write_local(tp.partition, best, records[-1].offset)
 
     def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int | None) -> None:
-        """Rows, and up to where the changelog is in them; None: no further than before, so that a restore reads on."""
+        """Write rows with the changelog offset that they include; None: a restore reads on from the offset before."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             batch.put(key, value)

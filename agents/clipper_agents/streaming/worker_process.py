@@ -57,8 +57,8 @@ class Worker(Protocol):
         ...
 
 
-class Listener(Protocol):
-    """Hears what becomes of a worker."""
+class WorkerListener(Protocol):
+    """Is told when a worker serves, and why it ends."""
 
     async def serves(self) -> None:
         """Its inputs flow; awaited before the ready line is printed."""
@@ -69,25 +69,25 @@ class Listener(Protocol):
         ...
 
 
-class Stopped(Protocol):
-    """What is left of an app."""
+class StoppedApp(Protocol):
+    """What is known of an app that has stopped."""
 
     crashed: bool
     crash_reason: BaseException | None
 
 
-class Unheard:
-    """Nobody listens."""
+class NoListener:
+    """A listener that does nothing."""
 
     async def serves(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def fails(self, reason: BaseException | None, /) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def run_worker(
-    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: Listener | None = None
+    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener | None = None
 ) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
@@ -97,7 +97,7 @@ def run_worker(
         kafka: How the worker is connected.
         listener: Hears that it serves, and why it cannot go on.
     """
-    listener = listener or Unheard()
+    listener = listener or NoListener()
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
     except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
@@ -109,7 +109,9 @@ def run_worker(
     os._exit(code)
 
 
-async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: Listener) -> int:
+async def _run(
+    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener
+) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -136,13 +138,13 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], kafka: Kafk
     return exits.CRASHED if failed_while_stopping(worker.app) or worker.app.outgrown else exits.OK
 
 
-def failed_while_stopping(app: Stopped) -> bool:
-    """Whether something else went wrong than that a send came behind the producer's end: that work is read again."""
+def failed_while_stopping(app: StoppedApp) -> bool:
+    """Return whether the app failed, other than by sending after its producer was closed: that work is read again."""
     return bool(app.crashed) and not isinstance(app.crash_reason, ProducerClosed)
 
 
 def keep_ready_line() -> None:
-    """From now on standard output is the ready line's alone: what a model prints goes to standard error.
+    """Keep standard output for the ready line: what a model prints from now on goes to standard error.
 
     A supervisor takes a line that begins with `ready` for the sign that the process serves, whoever wrote it.
     """
@@ -158,7 +160,7 @@ def _say(line: str) -> None:
 
 
 def _tell(reason: BaseException | None, instance: str) -> None:
-    """Say why: what is told to whoever looks after the machine in one line, our own defects with the traceback."""
+    """Log why the worker ends: an operator's problem in one line, a defect of ours with its traceback."""
     if isinstance(reason, ClipperError):
         logger.error("worker cannot go on instance=%s: %s", instance, reason)
     else:
@@ -166,7 +168,7 @@ def _tell(reason: BaseException | None, instance: str) -> None:
 
 
 def settle_memory() -> None:
-    """Let the collector look at what comes and goes, and no more at what was loaded at the start.
+    """Exempt what was loaded at the start from garbage collection, and collect young objects less often.
 
     Everything that a query leaves behind is freed by its reference count; cycles are rare. So the young generation is
     large, and what the libraries and the model have loaded, hundreds of thousands of objects, is never walked again: a

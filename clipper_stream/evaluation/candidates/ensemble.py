@@ -8,7 +8,7 @@ from clipper_stream.evaluation.candidates.candidate import Targeted
 from clipper_stream.evaluation.candidates.one_model import OneModel
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering, with_ensemble
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from clipper_stream.evaluation.log.added_columns import with_column
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.feedback.losses import LOSSES, loss_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_number
 
 _NO_ANSWER = 1.0
 

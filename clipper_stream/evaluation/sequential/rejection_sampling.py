@@ -23,7 +23,7 @@ from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.acceptance import check_alone, importance, learn, taken
 from clipper_stream.evaluation.sequential.candidate_state import CandidateState
 from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayRun, queries_in_order
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_number
 
 _ROUNDING = 1.0 + 1e-9
 

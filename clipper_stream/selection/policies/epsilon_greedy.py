@@ -1,14 +1,13 @@
 """Epsilon-greedy: ask the model with the least mean loss, and now and then any."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
-from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.distribution import ActionDistribution, most_to
+from clipper_stream.selection.parameters import check_half_life, check_number
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState, average_loss
 
 _PRIOR = 10.0  # feedbacks at the others' mean loss that every model starts with: one lucky answer is no record
 
@@ -42,24 +41,10 @@ class EpsilonGreedy(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         means = mean_losses(state, candidates)
-        greedy = min(candidates, key=means.__getitem__)
-        shares = dict.fromkeys(candidates, self.epsilon / len(candidates))
-        shares[greedy] += 1.0 - self.epsilon
-        return one_of(shares, shares.values())
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))
+        return most_to(min(candidates, key=means.__getitem__), candidates, self.epsilon)
 
 
 def mean_losses(state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:
     """Mean loss of each candidate in [0, 1], drawn towards the average of those that have been scored."""
     average = average_loss(state, candidates)
     return {model: (state.of(model).loss + _PRIOR * average) / (state.of(model).count + _PRIOR) for model in candidates}
-
-
-def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
-    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
-    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
-    return sum(known) / len(known) if known else unknown

@@ -1,15 +1,14 @@
 """Exp3: ask one model, drawn by weight; learn from its loss alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
-from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.distribution import ActionDistribution, one_of, with_exploration
+from clipper_stream.selection.parameters import check_half_life, check_number
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +18,7 @@ class Exp3(SelectionPolicy):
     The paper's `s_i <- s_i exp(-eta L / p_i)` for the arm served is `weighted_loss_i += L / p_i` here, with the
     propensity that was logged: feedback may come hours later, when the weights are others. The weights are softmax
     of the sums, in log space, so no stream is long enough to underflow them. Models with less history than others
-    are charged at par for what they missed: see `exponential`.
+    are charged at par for what they missed: see `exponential_weights`.
 
     Attributes:
         eta: Learning rate, > 0. The default 0.1 tells a model with 2 % errors from one with 4 % in some hundred
@@ -49,10 +48,4 @@ class Exp3(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)
-        floor = self.exploration / len(candidates)
-        return one_of(weights, [(1.0 - self.exploration) * weight + floor for weight in weights.values()])
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))
+        return one_of(weights, with_exploration(weights, self.exploration).values())

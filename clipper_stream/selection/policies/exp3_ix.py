@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
 from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_half_life, check_number, discount_factor
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -20,7 +19,7 @@ class Exp3IX(SelectionPolicy):
     pL / (p + gamma). It gains weight until it is asked about gamma x L_best / (L - L_best) of the time. No query is
     given away to chance alone, and no single loss counts more than 1 / gamma, which is what bounds the regret with high
     probability where Exp3 bounds it on average. Counts are divided by p alone, so a model that joins or pauses is
-    treated as in Exp3: see `exponential`. The sums remain sums: partitions add up.
+    treated as in Exp3: see `exponential_weights`. The sums remain sums: partitions add up.
 
     Attributes:
         eta: Learning rate, > 0. The paper's for T queries is sqrt(2 ln K / (K T)), 0.008 for 5 models and 10,000

@@ -1,15 +1,14 @@
 """Exp4: ask every model, combine by weight; learn from every output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
 from clipper_stream.selection.distribution import ActionDistribution, all_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_half_life, check_number
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +46,3 @@ class Exp4(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
 from clipper_stream.selection.distribution import ActionDistribution, all_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_half_life, check_number, discount_factor
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses

@@ -1,18 +1,31 @@
-"""LinUCB: ask the model that may have the least loss on queries like this one."""
+"""LinUCB: ask the model that may have the least loss on queries like this one.
+
+Losses are linear in a query's features, a ridge regression for each model, from sums of products:
+
+    theta_m  = (A_m + ridge I)^-1 (b_m + ridge theta_0)
+    loss_m   = theta_m x,    width_m = sqrt(x (A_m + ridge I)^-1 x)
+
+with x = (1, features), A_m the sum of x x^T and b_m the sum of loss x. theta_0 = (mean, 0, ..., 0) is what is believed
+of a model that nothing is known of: the loss that the others have on average, whatever the features. So a model
+that joins is neither the best nor the worst.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipper_stream.selection.contextual import ContextualChoice
-from clipper_stream.selection.discount import check_half_life, discount_factor
-from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.distribution import ActionDistribution, most_to
+from clipper_stream.selection.parameters import check_half_life, check_number, discount_factor
 from clipper_stream.selection.policies.epsilon_greedy import mean_losses
-from clipper_stream.selection.policies.linear_losses import LinearLosses, linear_losses
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
-from clipper_stream.selection.sufficient_statistics import Features
+from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses, average_loss
+from clipper_stream.selection.sufficient_statistics import Features, normal_equations, width_of
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +71,16 @@ class LinUcb(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         means = mean_losses(state, candidates)
-        return self._mostly(min(candidates, key=means.__getitem__), candidates)
+        return most_to(min(candidates, key=means.__getitem__), candidates, self.exploration)
 
     def by_features(self, state: SelectionState, candidates: Sequence[str]) -> ContextualChoice[ActionDistribution]:
-        losses = linear_losses([state.of(model) for model in candidates], self.ridge, _mean(state, candidates))
+        totals = [state.of(model) for model in candidates]
+        losses = linear_losses(totals, self.ridge, average_loss(state, candidates))
         return ContextualChoice(
             otherwise=self.prepare(state, candidates),
-            choices=tuple(self._mostly(model, candidates) for model in candidates),
+            choices=tuple(most_to(model, candidates, self.exploration) for model in candidates),
             place=_LeastBound(losses, self.alpha),
         )
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))
 
     def observe_for(
         self,
@@ -82,10 +91,62 @@ class LinUcb(SelectionPolicy):
     ) -> SelectionState:
         return add_losses(state, losses, propensities, discount_factor(self.half_life), features=features)
 
-    def _mostly(self, greedy: str, candidates: Sequence[str]) -> ActionDistribution:
-        shares = dict.fromkeys(candidates, self.exploration / len(candidates))
-        shares[greedy] += 1.0 - self.exploration
-        return one_of(shares, shares.values())
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinearLosses:
+    """What is known of K models at features; x has d places, those of the features after the first.
+
+    Attributes:
+        theta: Coefficients, (K, d).
+        roots: R with R R^T = (A + ridge I)^-1, (K, d, d).
+        ridge: Of each place, > 0.
+
+    >>> from clipper_stream.selection.sufficient_statistics import moments_of
+    >>> losses = linear_losses([ModelTotals(moments=moments_of([1.0], 1.0)), ModelTotals()], ridge=1.0, mean=0.5)
+    >>> [values.round(3).tolist() for values in losses.at([1.0])]
+    [[0.833, 0.5], [0.816, 1.414]]
+
+    Source: Hoerl and Kennard, "Ridge regression", Technometrics 12, 1970; Rasmussen and Williams, "Gaussian Processes
+    for Machine Learning", 2006, section 2.1.1 (theta_m and width_m are mean and deviation of the posterior).
+    """
+
+    theta: Floats
+    roots: Floats
+    ridge: float
+
+    def at(self, features: Features) -> tuple[Floats, Floats]:
+        """Loss that is expected of each model, and how uncertain that is, both (K,).
+
+        Args:
+            features: At least one. Places that no feedback had are all of the ridge's: their coefficient is 0.
+        """
+        width = self.theta.shape[1]
+        x = np.zeros(width)
+        known = features[: width - 1]
+        x[0], x[1 : 1 + len(known)] = 1.0, known
+        beyond = sum([value * value for value in features[width - 1 :]]) / self.ridge
+        projected = (x[:, None] * self.roots).sum(axis=1)
+        return (self.theta * x).sum(axis=1), np.sqrt((projected * projected).sum(axis=1) + beyond)
+
+
+def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> LinearLosses:
+    """The regressions of models.
+
+    Args:
+        totals: Of each model.
+        ridge: How strongly coefficients are drawn to what is believed without data, in feedbacks, > 0.
+        mean: The loss that is believed of a model without data, in [0, 1].
+    """
+    width = max(1, *(width_of(known.moments) for known in totals))
+    pairs = [normal_equations(known.moments, width) for known in totals]
+    matrices, vectors = np.stack([matrix for matrix, _ in pairs]), np.stack([vector for _, vector in pairs])
+    vectors[:, 0] += ridge * mean
+    values, axes = np.linalg.eigh(matrices)
+    # no eigenvalue of a sum of x x^T is negative, but for rounding, or in a state that somebody restored
+    inverse = 1.0 / (np.maximum(values, 0.0) + ridge)
+    along = (axes * vectors[:, :, None]).sum(axis=1) * inverse
+    theta = (axes * along[:, None, :]).sum(axis=2)
+    return LinearLosses(theta=theta, roots=axes * np.sqrt(inverse)[:, None, :], ridge=ridge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +159,3 @@ class _LeastBound:
     def __call__(self, features: Features) -> int:
         loss, width = self.losses.at(features)
         return int((loss - self.alpha * width).argmin())
-
-
-def _mean(state: SelectionState, candidates: Sequence[str]) -> float:
-    """Mean over the candidates that have been scored of their mean losses, 0 when there are none."""
-    known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
-    return sum(known) / len(known) if known else 0.0

@@ -1,13 +1,13 @@
 """Single: always the same model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.distribution import ActionDistribution, one_of
+from clipper_stream.selection.distribution import ActionDistribution, most_to
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,5 @@ class Single(SelectionPolicy):
             raise InvalidSetting(f"model is {self.model!r}: give a model reference, as 'svm:1'")
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:  # noqa: ARG002 (it never learns)
-        chosen = self.model if self.model in candidates else candidates[0]
-        weights = {model: 1.0 if model == chosen else 0.0 for model in candidates}
-        return one_of(weights, weights.values())
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities)
+        chosen = self.model if self.model is not None and self.model in candidates else candidates[0]
+        return most_to(chosen, candidates)

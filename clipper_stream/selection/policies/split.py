@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.parameters import check_number
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,3 @@ class Split(SelectionPolicy):
             shares, total = [1.0] * len(candidates), float(len(candidates))
         weights = {model: share / total for model, share in zip(candidates, shares, strict=True)}
         return one_of(weights, weights.values())
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities)

@@ -1,15 +1,14 @@
 """UCB1: ask the model that could be the best, given how little is known of it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clipper_stream.selection.discount import check_half_life, discount_factor
-from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameter_checks import check_number
+from clipper_stream.selection.distribution import ActionDistribution, most_to
+from clipper_stream.selection.parameters import check_half_life, check_number
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
+from clipper_stream.selection.state import ModelTotals, SelectionState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +52,7 @@ class UCB1(SelectionPolicy):
         totals = {model: state.of(model) for model in candidates}
         spread = self.padding * math.log(max(1.0, sum(one.count for one in totals.values())))
         chosen = min(candidates, key=lambda model: _least(totals[model], spread))
-        shares = dict.fromkeys(candidates, self.exploration / len(candidates))
-        shares[chosen] += 1.0 - self.exploration
-        return one_of(shares, shares.values())
-
-    def observe(
-        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
-    ) -> SelectionState:
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))
+        return most_to(chosen, candidates, self.exploration)
 
 
 def _least(totals: ModelTotals, spread: float) -> float:

@@ -1,7 +1,6 @@
 import pytest
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.errors import InvalidSetting
 
 

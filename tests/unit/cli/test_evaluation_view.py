@@ -1,7 +1,7 @@
 import io
 import json
 
-from doubles_evaluation import candidate, evaluation
+from builders.evaluation import candidate, evaluation
 from rich.console import Console
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation

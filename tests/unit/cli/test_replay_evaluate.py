@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from doubles_logged import log_of
+from builders.known_truth import log_of
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app

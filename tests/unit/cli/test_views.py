@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles_facts import NOW_S, facts, recent, report
+from builders.status import NOW_S, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from clipper_stream.combining.combiner import Combined, combine
-from clipper_stream.combining.renormalized_weights import renormalized_weights
+from clipper_stream.combining.combiner import Combined, combine, renormalized_weights
 from clipper_stream.errors import ModelFailed, UnknownName
 
 WEIGHTS = {"a:1": 0.5, "b:1": 0.3, "c:1": 0.2}

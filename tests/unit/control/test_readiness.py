@@ -1,7 +1,7 @@
 """Which versions may be asked, as hosts say on the hosts topic."""
 
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.router.applications import ApplicationRegistry

@@ -5,7 +5,7 @@ import time
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.rollout.comparison_spec import comparison_specs

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_demo import PLAN, prepared_load
+from builders.demo import PLAN, prepared_load
 
 from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
 from clipper_stream.errors import InvalidSetting

@@ -3,7 +3,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from doubles_demo import MODELS, PLAN, fabricate, sample
+from builders.demo import MODELS, PLAN, fabricate, sample
 from rich.console import Console
 
 from clipper_agents.demo.summary import print_summary

@@ -3,7 +3,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from doubles_demo import PLAN, fabricate
+from builders.demo import PLAN, fabricate
 
 from clipper_agents.demo.result import problems
 from clipper_stream.intervals import mean_difference, wilson

@@ -1,7 +1,7 @@
 """Where a log holds every model's loss, the recommended interval covers the truth as often as it says."""
 
 import numpy as np
-from doubles_logged import log_of
+from builders.known_truth import log_of
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from doubles_logged import MODELS, in_chunks, log_of
+from builders.known_truth import MODELS, in_chunks, log_of
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate

@@ -1,7 +1,7 @@
 """A prediction, its audit and a feedback as one decision."""
 
 import pytest
-from doubles_steward import answered, audit_of, decided, missing
+from builders.rollout_logs import answered, audit_of, decided, missing
 from msgspec import UNSET
 
 from clipper_stream.errors import InvalidLabel

@@ -4,7 +4,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from doubles_host import FunctionOfRow, asked, rows_of
+from builders.host import FunctionOfRow, asked, rows_of
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_stream.batching.aimd import RelaxedTarget

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from doubles_host import CountingModel, FakeClock, FunctionOfRow, Observed, Outputs, asked
+from builders.host import CountingModel, FakeClock, FunctionOfRow, Observed, Outputs, asked
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine

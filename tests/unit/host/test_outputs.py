@@ -1,7 +1,7 @@
 """Pieces that are too large for a record are sent as several."""
 
 import pytest
-from doubles_host import ROUTER, rows_of
+from builders.host import ROUTER, rows_of
 
 from clipper_agents.host.outputs import records_of
 from clipper_topics.frames import FailedRow, OutputFrame, decode_output, encode_frame

@@ -1,7 +1,7 @@
 """A row with which the process died is asked alone, and after a second death not again."""
 
 import pytest
-from doubles_host import asked
+from builders.host import asked
 
 from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.batching import HostBatcher

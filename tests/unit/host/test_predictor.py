@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from doubles_host import CountingModel, FunctionOfRow, TickingTimer
+from builders.host import CountingModel, FunctionOfRow, TickingTimer
 
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_stream.models.warm_up import sample_rows

@@ -5,7 +5,7 @@ from math import inf
 import msgspec
 import numpy as np
 import pytest
-from doubles_host import ROUTER, request
+from builders.host import ROUTER, request
 
 from clipper_agents.host.request_rows import read_request, rows_of_request
 from clipper_topics.frames import FRAME_VERSION, RequestFrame, UnknownFrame, decode_output, encode_frame

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka import TopicPartition
+from builders.kafka import FakeConsumer
 
 from clipper_agents.kafka.clients import make_consumer
 from clipper_agents.kafka.reader import LogReader, Range, open_reader, read_topic
@@ -17,48 +18,6 @@ from clipper_topics.connection import KafkaConnection
 FIRST, SECOND = TopicPartition("log", 0), TopicPartition("log", 1)
 
 
-class Consumer:
-    """Fetches from where each partition stands whenever its caller waits, as aiokafka does."""
-
-    def __init__(self, ends):
-        self._ends, self._positions, self._paused, self.fetched_from = ends, {}, set(), []
-
-    def assign(self, partitions):
-        self._positions = dict.fromkeys(partitions, 0)
-
-    def unsubscribe(self):
-        self._positions = {}
-
-    def pause(self, *partitions):
-        self._paused |= {*partitions}
-
-    def seek(self, tp, offset):
-        self._positions[tp] = offset
-
-    async def _waited(self):
-        self.fetched_from += [(tp.partition, at) for tp, at in self._positions.items() if tp not in self._paused]
-        await asyncio.sleep(0)
-
-    async def end_offsets(self, partitions):
-        await self._waited()
-        return {tp: self._ends[tp] for tp in partitions}
-
-    async def beginning_offsets(self, partitions):
-        await self._waited()
-        return dict.fromkeys(partitions, 0)
-
-    async def position(self, tp):
-        return self._positions[tp]
-
-    async def getmany(self, *partitions, timeout_ms, max_records):
-        await self._waited()
-        found = {}
-        for tp in partitions:
-            found[tp] = [SimpleNamespace(offset=offset) for offset in range(self._positions[tp], self._ends[tp])]
-            self._positions[tp] = self._ends[tp]
-        return found
-
-
 def reader_of(consumer, policy=WORKERS):
     reader = LogReader(KafkaConnection("127.0.0.1:1"), isolation_level="read_uncommitted", policy=policy)
     reader._consumer = consumer
@@ -67,7 +26,7 @@ def reader_of(consumer, policy=WORKERS):
 
 def test_nothing_before_the_range_is_fetched():
     """Four mebibytes from the beginning of the log came with each reading of its last records, and stayed in memory."""
-    consumer = Consumer({FIRST: 1_000, SECOND: 7})
+    consumer = FakeConsumer({FIRST: 1_000, SECOND: 7})
     seen = []
     read = reader_of(consumer).read(
         {FIRST: 998, SECOND: 7}, lambda tp, records: seen.extend((tp, one.offset) for one in records)
@@ -79,37 +38,37 @@ def test_nothing_before_the_range_is_fetched():
 
 def test_where_there_is_nothing_to_read_nothing_is_assigned():
     """An assignment that was taken back at once ended aiokafka's fetching: feedback then waited for ever."""
-    consumer = Consumer({FIRST: 5})
+    consumer = FakeConsumer({FIRST: 5})
     consumer.assign = consumer.unsubscribe = None
     assert asyncio.run(reader_of(consumer).read({FIRST: 5}, None)) == 0
 
 
 def test_what_is_behind_the_range_is_not_handed_over_and_nothing_stays_assigned():
-    consumer = Consumer({FIRST: 10, SECOND: 10})
+    consumer = FakeConsumer({FIRST: 10, SECOND: 10})
 
     async def read():
         lists = reader_of(consumer).lists({FIRST: Range(3, 5), SECOND: Range(0, 2)})
         return {tp: [one.offset for one in records] async for tp, records in lists}
 
     assert asyncio.run(read()) == {FIRST: [3, 4], SECOND: [0, 1]}
-    assert consumer._positions == {}
-    assert consumer._paused == {FIRST, SECOND}
+    assert consumer.positions == {}
+    assert consumer.paused == {FIRST, SECOND}
 
 
 def test_a_reading_that_is_given_up_leaves_nothing_assigned():
     """What was fetched would stay in memory."""
-    consumer = Consumer({FIRST: 10})
+    consumer = FakeConsumer({FIRST: 10})
 
     async def begin():
         async with aclosing(reader_of(consumer).lists({FIRST: Range(0, 10)})) as lists:
             await anext(lists)
 
     asyncio.run(begin())
-    assert consumer._positions == {}
+    assert consumer.positions == {}
 
 
 def test_a_reading_that_gets_no_further_ends_with_an_error():
-    consumer = Consumer({FIRST: 10})
+    consumer = FakeConsumer({FIRST: 10})
     consumer.getmany = _nothing
     policy = SimpleNamespace(request_s=1.0, within_s=0.0, silence_s=0.05)
     with pytest.raises(TimeoutError):

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from doubles_host import FunctionOfRow
+from builders.host import FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.registry import RUNTIMES, load_model

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from doubles_host import CountingModel, FunctionOfRow
+from builders.host import CountingModel, FunctionOfRow
 
 from clipper_stream.errors import ModelUnavailable
 from clipper_stream.models.runner import BatchOutcome, explain, predict_rows

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from doubles_host import FunctionOfRow, TickingTimer
+from builders.host import FunctionOfRow, TickingTimer
 
 from clipper_agents.host.outputs import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting

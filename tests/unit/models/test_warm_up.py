@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from doubles_host import CountingModel, FunctionOfRow
+from builders.host import CountingModel, FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.warm_up import sample_rows, warm_up

@@ -4,10 +4,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from doubles_routing import NOW_S, JsonCodec, application, outputs_of, query
+from builders.query_router import NOW_S, JsonCodec, application, outputs_of, query
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.query import Router
 from clipper_stream.query.inputs import InputSpec
 from clipper_stream.selection.contextual import ContextualChoice

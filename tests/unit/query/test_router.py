@@ -1,7 +1,7 @@
 """What the router does with queries that meet others, hosts that misbehave, and clocks that are wrong."""
 
 import pytest
-from doubles_routing import NOW_S, application, make_router, outputs_of, query
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S

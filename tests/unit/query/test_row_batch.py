@@ -2,7 +2,7 @@
 
 import msgspec
 import numpy as np
-from doubles_routing import NOW_S, application, make_router, query
+from builders.query_router import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,7 @@
 """A changelog tells steps: each position with the rows that it has reached."""
 
-from doubles_logs import encode
-from doubles_streaming import record
+from builders.kafka import record
+from builders.learner_logs import encode
 
 from clipper_agents.replay.checkpoints import Checkpoints
 from clipper_topics.selection_rows import RowKey, SelectionRow

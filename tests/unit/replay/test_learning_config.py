@@ -1,6 +1,6 @@
 """Of an application's history only what changes the fold is kept, from where it is expected on."""
 
-from doubles_logs import manifest
+from builders.learner_logs import manifest
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.replay.learning_config import ways_of

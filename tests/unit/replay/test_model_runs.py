@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from doubles_inputs import write_inputs
+from builders.input_files import write_inputs
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program

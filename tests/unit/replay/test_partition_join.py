@@ -1,7 +1,7 @@
 """The rules of the join, one by one; that it equals a naive one on any log is in `property/`."""
 
 import pytest
-from doubles_joining import Log, answer, decided, joined, missing, naive, plain
+from builders.decision_logs import Log, answer, decided, joined, missing, naive, plain
 
 from clipper_topics import codec
 from clipper_topics.audit import Audit

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
-from doubles_rerun import Clock, Sent, feedback, log_of, query, resending
+from builders.rerun import Clock, Sent, feedback, log_of, query, resending
 
 from clipper_agents.replay.resend import Rerun
 

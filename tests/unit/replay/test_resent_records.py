@@ -1,7 +1,7 @@
 import msgspec
 import pytest
-from doubles_rerun import SOURCE, feedback, query, resending, said
-from doubles_streaming import record
+from builders.kafka import record
+from builders.rerun import SOURCE, feedback, query, resending, said
 
 from clipper_agents.replay.resent_records import SentQueries
 from clipper_agents.replay.run_ids import same_id

@@ -6,7 +6,7 @@ import dataclasses
 import msgspec
 import oracle
 import pytest
-from doubles_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest
 
 from clipper_agents.replay.verify import verify_logs
 from clipper_topics.selection_rows import RowKey, SelectionRow

@@ -1,7 +1,7 @@
 """What is compared since when, from the control topic alone."""
 
 import msgspec
-from doubles_steward import CANARY, PLAIN, SHADOW, control_of, control_record, with_trials
+from builders.rollout_logs import CANARY, PLAIN, SHADOW, control_of, control_record, with_trials
 
 from clipper_agents.rollout.comparison_spec import comparison_specs, needs_history
 from clipper_topics.control_keys import change_key

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from doubles_steward import CANARY, PLAIN, SHADOW, control_of, with_trials
+from builders.rollout_logs import CANARY, PLAIN, SHADOW, control_of, with_trials
 
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.rollout.decisions import DryRunChanges, RolloutDecision, plan_of

@@ -4,7 +4,17 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from doubles_steward import CANARY, PLAIN, SHADOW, answered, audit_of, control_of, control_records, decided, with_trials
+from builders.rollout_logs import (
+    CANARY,
+    PLAIN,
+    SHADOW,
+    answered,
+    audit_of,
+    control_of,
+    control_records,
+    decided,
+    with_trials,
+)
 
 from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision

@@ -1,7 +1,7 @@
 """What is put together about one query, and what is forgotten."""
 
 import pytest
-from doubles_steward import answered, audit_of, decided
+from builders.rollout_logs import answered, audit_of, decided
 
 from clipper_agents.rollout.query_buffer import QueryBuffer
 from clipper_topics.feedback import Feedback

@@ -1,7 +1,7 @@
 """Losses that one query with its feedback says something about."""
 
 import pytest
-from doubles_steward import answered, audit_of, decided, missing
+from builders.rollout_logs import answered, audit_of, decided, missing
 
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_stream.errors import InvalidLabel

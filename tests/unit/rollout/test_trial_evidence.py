@@ -1,5 +1,5 @@
 import msgspec
-from doubles_steward import PLAIN, control_of
+from builders.rollout_logs import PLAIN, control_of
 
 from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.query_losses import QueryLosses

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules

@@ -4,9 +4,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles_learning import prediction
-from doubles_routing import NOW_S, application, make_router, outputs_of, query
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.feedback import prediction
+from builders.kafka import FakeLogReader, FakeProducer
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex
@@ -32,13 +32,11 @@ class Fixture:
         self.decisions, self.audits = LogIndex(folder / "decisions", 3600.0), LogIndex(folder / "audits", 3600.0)
         self.router, self.generation, self.acknowledged = make_router(APP), 0, []
         self.auditing = AuditLog(
-            Outbox(self.producer), self.reader, AUDITS, self.audits, self.router,
-            generation=lambda: self.generation, acknowledge=self.acknowledge,
-        )  # fmt: skip
+            Outbox(self.producer), self.reader, AUDITS, self.audits, consumer=self, auditing=self.router
+        )
         self.recorder = PredictionLog(
-            Outbox(self.producer), self.reader, PREDICTIONS, self.decisions,
-            generation=lambda: self.generation, recorded=self.router.recorded, acknowledge=self.acknowledge,
-            sent=lambda _: None, audits=self.auditing,
+            Outbox(self.producer), self.reader, PREDICTIONS, self.decisions, consumer=self, router=self.router,
+            audits=self.auditing,
         )  # fmt: skip
 
     def acknowledge(self, partition, offsets, generation):

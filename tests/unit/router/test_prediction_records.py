@@ -1,7 +1,7 @@
 """Answers become prediction records that every topic takes."""
 
 import pytest
-from doubles_routing import application
+from builders.query_router import application
 
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer

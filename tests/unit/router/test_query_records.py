@@ -2,8 +2,8 @@
 
 import msgspec
 import pytest
-from doubles_routing import application, make_router
-from doubles_streaming import record
+from builders.kafka import record
+from builders.query_router import application, make_router
 
 from clipper_agents.router.query_records import decode_queries
 from clipper_topics import codec

@@ -53,9 +53,17 @@ class Fixture:
         self.now_s = 100.0
         self.sender = RequestSender(
             self.producer, CATALOGUE, b"router", reply_partitions=lambda: self.replies, dtype_of=lambda ref: "text",
-            spawn=asyncio.create_task, watch=self.done.append,
-            unsent=lambda request, why: self.unsent.append((request.frame, why)), clock=lambda: self.now_s,
+            receiver=self, tasks=self, clock=lambda: self.now_s,
         )  # fmt: skip
+
+    def watched(self, work):
+        return asyncio.create_task(work)
+
+    def watch(self, future):
+        self.done.append(future)
+
+    def fail(self, request, reason):
+        self.unsent.append((request.frame, reason))
 
     async def put(self, *requests):
         for ref in ("a:1", "b:1"):

@@ -1,7 +1,7 @@
 """Declarations of restored states, and the markers that they let count."""
 
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.router.restore_markers import RefusedMarker, read_marker, read_markers

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from doubles_routing import application
-from doubles_streaming import record
+from builders.kafka import record
+from builders.query_router import application
 
 from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.router.selection_store import SelectionStore, newer

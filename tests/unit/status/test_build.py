@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from doubles_facts import DIGITS, NOW_S, facts, learn, prediction, recent, report
+from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
 from clipper_agents.status.build import StatusBuilder, waits_for
 from clipper_agents.status.deployment_view import DeploymentView

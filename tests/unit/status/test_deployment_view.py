@@ -1,7 +1,7 @@
 """Do records of a deployment, in any order and however wrong, say what is the case now?"""
 
 import pytest
-from doubles_facts import DIGITS, NOW_S, facts, learn, report, row
+from builders.status import DIGITS, NOW_S, facts, learn, report, row
 
 from clipper_agents.status.deployment_view import KEPT_EVENTS, DeploymentView
 from clipper_topics import codec

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from doubles_facts import NOW_S, facts, recent
+from builders.status import NOW_S, facts, recent
 
 from clipper_agents.cli.applications_view import application_parts, drift_line
 from clipper_agents.cli.watch_view import line_of

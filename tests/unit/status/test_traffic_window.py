@@ -1,7 +1,7 @@
 """Are figures of what flowed those of the seconds that they are said to be of?"""
 
 import pytest
-from doubles_facts import NOW_S, audit, prediction, recent
+from builders.status import NOW_S, audit, prediction, recent
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 from types import SimpleNamespace
 
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 from faust.types import TP
 
 from clipper_agents.streaming.app import ClipperApp

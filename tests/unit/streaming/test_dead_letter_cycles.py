@@ -4,9 +4,9 @@ import asyncio
 import gc
 import weakref
 
-from doubles_streaming import record
+from builders.kafka import record
 
-from clipper_agents.router.feedback_processor import _decoded
+from clipper_agents.router.feedback import _decoded
 from clipper_agents.streaming.dead_letters import send_dead_letters
 
 

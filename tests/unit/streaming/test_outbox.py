@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
-from doubles_streaming import FakeProducer
+from builders.kafka import FakeProducer
 
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Outbox
 

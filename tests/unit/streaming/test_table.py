@@ -5,7 +5,7 @@ import shutil
 
 import damage
 import pytest
-from doubles_streaming import FakeLogReader, FakeProducer
+from builders.kafka import FakeLogReader, FakeProducer
 
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox

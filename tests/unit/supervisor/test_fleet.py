@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from doubles_streaming import record
+from builders.kafka import record
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.supervisor.errors import ChildNotReady

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_replay import MODELS, truth
+from builders.logged_truth import MODELS, truth
 
 from clipper_stream.evaluation.candidates.candidate import Candidate, StationaryCandidate
 from clipper_stream.evaluation.candidates.ensemble import Ensemble

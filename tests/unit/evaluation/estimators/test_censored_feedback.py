@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_estimating import columns
+from builders.estimators import columns
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import BlockSums

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles_estimating import choices
+from builders.estimators import choices
 from obp_figures import arrays
 
 from clipper_stream.evaluation.estimators.block_sums import BlockSums

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import BlockSums

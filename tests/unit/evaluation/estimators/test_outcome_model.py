@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 
 from clipper_stream.evaluation.estimators.blocks import folds_of
 from clipper_stream.evaluation.estimators.contexts import Contexts

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from doubles_estimating import columns, some_choices
+from builders.estimators import columns, some_choices
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.blocks import BLOCKS, FOLDS, blocks_of, folds_of

@@ -1,5 +1,5 @@
 import pytest
-from doubles_estimating import some_choices
+from builders.estimators import some_choices
 
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.estimators.block_sums import BlockSums

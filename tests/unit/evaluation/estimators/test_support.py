@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doubles_estimating import choices, some_choices, taken
+from builders.estimators import choices, some_choices, taken
 
 from clipper_stream.evaluation.estimators.contexts import Contexts
 from clipper_stream.evaluation.estimators.support import SupportSums

@@ -1,5 +1,5 @@
 import numpy as np
-from doubles_logged import log_of
+from builders.known_truth import log_of
 from hypothesis import given
 from hypothesis import strategies as st
 

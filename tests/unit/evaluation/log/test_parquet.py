@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from doubles_columns import made_up
+from builders.columns import made_up
 
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, UnusableFile, read_chunks, read_facts, writing

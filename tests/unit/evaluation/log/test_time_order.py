@@ -1,7 +1,7 @@
 import dataclasses
 
 import numpy as np
-from doubles_logged import log_of
+from builders.known_truth import log_of
 
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, writing

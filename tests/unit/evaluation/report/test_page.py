@@ -2,7 +2,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from doubles_evaluation import candidate, contexts, evaluation
+from builders.evaluation import candidate, contexts, evaluation
 
 from clipper_stream.evaluation.report import render_page, write_page
 from clipper_stream.evaluation.report.page import CAPTIONS, lead

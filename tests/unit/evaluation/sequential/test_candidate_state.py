@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from doubles_replay import MODELS
+from builders.logged_truth import MODELS
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.sequential.candidate_state import CandidateState, policy_choices, replay_rng

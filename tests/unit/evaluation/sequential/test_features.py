@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from doubles_replay import value
+from builders.logged_truth import value
 
 from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy

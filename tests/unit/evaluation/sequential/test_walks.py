@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from doubles_replay import ERROR_RATIOS, MODELS, truth, value
+from builders.logged_truth import ERROR_RATIOS, MODELS, truth, value
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles_boosting import CLASSES, FIRST, TWO, X, lightgbm_file, loaded, xgboost_file
-from doubles_host import CountingModel
+from builders.boosters import CLASSES, FIRST, TWO, X, lightgbm_file, loaded, xgboost_file
+from builders.host import CountingModel
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models import registry

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from doubles_bandits import queries_of, regret_of
+from builders.bandits import queries_of, regret_of
 
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp3_ix import Exp3IX

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.selection.policies.lin_ucb import LinUcb
-from clipper_stream.selection.policies.linear_losses import linear_losses
+from clipper_stream.selection.policies.lin_ucb import LinUcb, linear_losses
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from doubles_bandits import queries_of, regret_of
+from builders.bandits import queries_of, regret_of
 
-from clipper_stream.selection.policies.best_arm_probability import best_arm_probabilities
-from clipper_stream.selection.policies.thompson import Thompson, posteriors
+from clipper_stream.selection.policies.thompson import Thompson, best_arm_probabilities, posteriors
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
 MEANS = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.3}

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from doubles_bandits import regret_of
+from builders.bandits import regret_of
 
 from clipper_stream.selection.policies.tsallis_inf import TsallisInf, feedbacks
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from doubles_bandits import queries_of, regret_of
+from builders.bandits import queries_of, regret_of
 
 from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.state import ModelTotals, SelectionState

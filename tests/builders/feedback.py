@@ -1,8 +1,8 @@
 """Predictions, feedback and the parts of a router that learning needs, in memory."""
 
 import msgspec
-from doubles_streaming import record
 
+from builders.kafka import record
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import LoggedRecord

@@ -3,8 +3,7 @@
 import asyncio
 import json
 
-from doubles_streaming import record
-
+from builders.kafka import record
 from clipper_agents.replay.resent_records import Resending
 from clipper_agents.replay.run_ids import NewIds
 from clipper_topics.catalogue import Catalogue

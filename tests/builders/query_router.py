@@ -3,8 +3,7 @@
 import json
 from collections import defaultdict
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.caching.dict_store import DictStore
+from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import Application, CandidateModel, DecodedQuery, Failure, OutputPiece, Router, TrialModel
 from clipper_stream.query.inputs import InputSpec

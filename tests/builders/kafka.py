@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from types import SimpleNamespace
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
@@ -124,3 +125,46 @@ class FakeLogReader:
             if found:
                 apply(TopicPartition(tp.topic, tp.partition), found)
         return total
+
+
+class FakeConsumer:
+    """Fetches from where each partition stands whenever its caller waits, as aiokafka does."""
+
+    def __init__(self, ends):
+        self.ends, self.positions, self.paused, self.fetched_from = ends, {}, set(), []
+
+    def assign(self, partitions):
+        self.positions = dict.fromkeys(partitions, 0)
+
+    def unsubscribe(self):
+        self.positions = {}
+
+    def pause(self, *partitions):
+        self.paused |= {*partitions}
+
+    def seek(self, tp, offset):
+        self.positions[tp] = offset
+
+    async def _waited(self):
+        self.fetched_from += [(tp.partition, at) for tp, at in self.positions.items() if tp not in self.paused]
+        await asyncio.sleep(0)
+
+    async def end_offsets(self, partitions):
+        await self._waited()
+        return {tp: self.ends[tp] for tp in partitions}
+
+    async def beginning_offsets(self, partitions):
+        await self._waited()
+        return dict.fromkeys(partitions, 0)
+
+    async def position(self, tp):
+        return self.positions[tp]
+
+    async def getmany(self, *partitions, timeout_ms, max_records=None):
+        await self._waited()
+        found = {}
+        for tp in partitions:
+            if offsets := range(self.positions[tp], self.ends[tp]):
+                found[tp] = [SimpleNamespace(offset=offset) for offset in offsets]
+                self.positions[tp] = self.ends[tp]
+        return found

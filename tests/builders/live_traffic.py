@@ -4,8 +4,8 @@ import asyncio
 import json
 
 import oracle
-from doubles_deployment import WITHIN_S, Deployment
 
+from builders.router_deployment import WITHIN_S, Deployment
 from clipper_agents.control.restore import read_rows
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 

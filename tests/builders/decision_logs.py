@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from doubles_streaming import record
 
+from builders.kafka import record
 from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
