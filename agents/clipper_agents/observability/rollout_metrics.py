@@ -18,8 +18,8 @@ _EVIDENCE = {
 }
 
 
-class Compared(Protocol):
-    """How one version of an application stands; see `clipper_agents.rollout.Comparison`."""
+class ComparedVersion(Protocol):
+    """One version of an application in a comparison; see `clipper_agents.rollout.Comparison`."""
 
     @property
     def application(self) -> str: ...
@@ -50,8 +50,8 @@ class StewardMetrics:
         """What is scraped."""
         return self.families.registry
 
-    def set_comparisons(self, comparisons: Iterable[Compared]) -> None:
-        """Set how all versions compare now; a version that is not named is dropped."""
+    def set_comparisons(self, comparisons: Iterable[ComparedVersion]) -> None:
+        """How all versions stand now; one that is not named has left."""
         shown = set()
         for one in comparisons:
             labels = one.application, one.model, one.stage
