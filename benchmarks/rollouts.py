@@ -28,8 +28,8 @@ from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
-from clipper_stream.sequential_testing.betting import LARGEST_BET
 from clipper_stream.sequential_testing.evidence import DifferenceEvidence
+from clipper_stream.sequential_testing.hedged_capital import LARGEST_BET
 from clipper_stream.sequential_testing.rollout_rule import TrialRule
 
 RULE = TrialRule()

@@ -13,7 +13,7 @@ Losses are never weighted by propensities here: such a weight has no useful boun
 import math
 from dataclasses import dataclass
 
-from clipper_stream.sequential_testing.betting import Betting
+from clipper_stream.sequential_testing.hedged_capital import Betting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import msgspec
 from builders.kafka import record
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 from clipper_topics.selection_rows import NO_ROW
 

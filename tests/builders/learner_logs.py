@@ -18,7 +18,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
 from clipper_topics.selection_rows import NO_ROW, POSITION, RowKey, SavedRow, encode_key, encode_row, note_row

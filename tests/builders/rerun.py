@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from builders.kafka import record
-from clipper_agents.replay.resent_records import Resending
+from clipper_agents.replay.resent_records import RecordResender
 from clipper_agents.replay.run_ids import NewIds
 from clipper_topics.catalogue import Catalogue
 
@@ -25,7 +25,7 @@ def feedback(offset, query_id, partition=0, key=b"ada", headers=(), **said):
 
 def resending(partitions=4, prefix="staging", ids=None, **options):
     """To a deployment of so many partitions, with new ids of the run `r1` unless others are given."""
-    return Resending(SOURCE, Catalogue(prefix=prefix, partitions=partitions), ids or NewIds("r1"), **options)
+    return RecordResender(SOURCE, Catalogue(prefix=prefix, partitions=partitions), ids or NewIds("r1"), **options)
 
 
 def said(copy):

@@ -11,7 +11,7 @@ from e2e.any_client import AnyClient, Record
 from e2e.programs import until
 from known_fields import Identity, known_fields
 
-from clipper_agents.replay.verdicts import Parting, Verification
+from clipper_agents.replay.verdicts import RowMismatch, Verification
 from clipper_agents.replay.verify import verify
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -48,7 +48,7 @@ class Verdict:
     applied: Counter[str]
     audits: Sequence[Record]
     unaudited: frozenset[oracle.AuditKey]
-    parted: Sequence[Parting] = ()
+    parted: Sequence[RowMismatch] = ()
 
     @property
     def repeated(self) -> int:

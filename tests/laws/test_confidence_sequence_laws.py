@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
-from clipper_stream.sequential_testing.betting import GRID, Betting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
+from clipper_stream.sequential_testing.hedged_capital import GRID, Betting
 
 MANY = benchmark_module("rig.confidence_sequences")
 

@@ -18,7 +18,7 @@ from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.restore import RESTORE, Restore, markers_of
 from clipper_topics.selection_rows import SavedRow
 

@@ -18,9 +18,7 @@ from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.kafka.reader import Range
-    from clipper_agents.replay.merged_log import Times
     from clipper_agents.replay.rerun import Kind, RerunPlan, RerunProgress
-    from clipper_agents.replay.resend import Summary
     from clipper_agents.replay.run_ids import Ids
 
 _SHOWN = 64
@@ -68,12 +66,12 @@ def produce(
 
     Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent.
     """
-    from clipper_agents.replay.rerun import Place, RerunPlan, same_deployment
+    from clipper_agents.replay.rerun import RerunEndpoint, RerunPlan, same_deployment
     from clipper_agents.replay.run_ids import new_run
 
     kafka, run = deployment.kafka, new_run()
-    source = Place(kafka=kafka, prefix=deployment.prefix)
-    target = Place(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to or source.prefix)
+    source = RerunEndpoint(kafka=kafka, prefix=deployment.prefix)
+    target = RerunEndpoint(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to or source.prefix)
     plan = RerunPlan(
         source=source,
         target=target,
@@ -112,13 +110,13 @@ def speed_of(text: str) -> float | None:
 
 def wanted(
     since: str | None, until: str | None, offsets: list[str] | None, now_s: float
-) -> "Times | dict[tuple[Kind, int], Range]":
+) -> "TimeRange | dict[tuple[Kind, int], Range]":
     """Return the range that the options name.
 
     Raises:
         BadParameter: none of both, both, or one that is empty or cannot be read.
     """
-    from clipper_agents.replay.merged_log import Times
+    from clipper_agents.replay.merged_log import TimeRange
 
     if offsets:
         if since is not None or until is not None:
@@ -126,7 +124,7 @@ def wanted(
         return dict(_range(text) for text in offsets)
     if since is None:
         raise typer.BadParameter("say from when on with --since, for example --since 1h, or give --offsets")
-    times = Times(
+    times = TimeRange(
         since_ms=since_ms(since, now_s), until_ms=None if until is None else since_ms(until, now_s, option="--until")
     )
     if times.until_ms is not None and times.until_ms <= times.since_ms:
@@ -150,10 +148,10 @@ def _ids(kind: str, run: str) -> "Ids":
     return NewIds(run) if kind == "new" else same_id
 
 
-def _run(plan: "RerunPlan") -> "Summary":
+def _run(plan: "RerunPlan") -> "RerunSummary":
     from clipper_agents.replay.rerun import rerun
 
-    async def run() -> "Summary":
+    async def run() -> "RerunSummary":
         stop, task = asyncio.Event(), asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _told, stop, task)
@@ -197,7 +195,7 @@ class _Bar:
             self._bar.update(self._task, completed=read, counts=f"{read:,} read, {sent:,} sent")
 
 
-def _show(summary: "Summary", plan: "RerunPlan", run: str | None, *, as_json: bool) -> None:
+def _show(summary: "RerunSummary", plan: "RerunPlan", run: str | None, *, as_json: bool) -> None:
     figures = figures_of(summary, run=run, dry=plan.dry)
     if as_json:
         typer.echo(json.dumps(figures))
@@ -206,7 +204,7 @@ def _show(summary: "Summary", plan: "RerunPlan", run: str | None, *, as_json: bo
         typer.echo(line)
 
 
-def figures_of(summary: "Summary", *, run: str | None, dry: bool) -> dict[str, Any]:
+def figures_of(summary: "RerunSummary", *, run: str | None, dry: bool) -> dict[str, Any]:
     """The summary as plain values; pace and lateness are left out where nothing was sent."""
     late = {f"p{percent:g}_ms": summary.lateness.percentile_ms(percent) for percent in (50, 99, 100)}
     pace = {"took_s": summary.took_s, "per_s": summary.rate_per_s, "speed": summary.speed}

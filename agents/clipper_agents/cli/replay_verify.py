@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, ShownRow, Verification
+    from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, ShownRow, Verification
 
 
 @with_deployment
@@ -86,7 +86,7 @@ def _assumed(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
             )
 
 
-def parting_lines(parting: "Parting") -> "Iterable[str]":
+def parting_lines(parting: "RowMismatch") -> "Iterable[str]":
     """What a row that differs is told as."""
     yield f"{_row_name(parting)} in partition {parting.partition} differs"
     equal = "nowhere before" if parting.last_equal is None else f"up to feedback offset {parting.last_equal}"
@@ -101,7 +101,7 @@ def parting_lines(parting: "Parting") -> "Iterable[str]":
     yield f"  logs:  {_totals(parting.logs)}"
 
 
-def _row_name(parting: "Parting") -> str:
+def _row_name(parting: "RowMismatch") -> str:
     if parting.application:
         context = "" if parting.context is None else f" in context {plain(parting.context)}"
         return f"row of {plain(parting.application)}{context}"

@@ -26,7 +26,7 @@ from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
-from clipper_topics.logged import LoggedRecord, decode_audit, decode_prediction
+from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.selection_rows import SelectionRow, note_row, totals_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clipper_agents.replay.chunk import DEFAULT, LOW_CONFIDENCE, SEVERAL_ROWS, Chunk
 from clipper_agents.replay.pair_losses import PairLosses
 from clipper_agents.replay.patches import AuditPatch, FeedbackPatch, FeedbackTuple
-from clipper_agents.replay.propensity_matrix import Asked, asked_of
+from clipper_agents.replay.propensity_matrix import PropensityMatrix, asked_of
 from clipper_agents.replay.values import text_of
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, Ints
 
@@ -105,7 +105,9 @@ def _feedback_of(chunk: Chunk, feedback: Sequence[FeedbackTuple], horizon_ms: fl
     )
 
 
-def _first_usable(chunk: Chunk, asked: Asked, told: _Feedback, compared: PairLosses, counts: Counter[str]) -> _Used:
+def _first_usable(
+    chunk: Chunk, asked: PropensityMatrix, told: _Feedback, compared: PairLosses, counts: Counter[str]
+) -> _Used:
     number = np.full(len(chunk), UNKNOWN, np.int64)
     loss = np.full(asked.propensity.shape, np.nan)
     for rank in range(int(told.rank.max()) + 1 if len(told.rank) else 0):
@@ -124,7 +126,7 @@ def _first_usable(chunk: Chunk, asked: Asked, told: _Feedback, compared: PairLos
 
 
 def _scored(
-    chunk: Chunk, asked: Asked, rows: Ints, label: Ints, given: Floats, compared: PairLosses
+    chunk: Chunk, asked: PropensityMatrix, rows: Ints, label: Ints, given: Floats, compared: PairLosses
 ) -> tuple[Floats, Bools]:
     """Losses of the models by one feedback a row, and whether it can be used; as `fold.score` has it."""
     answered = asked.output[rows] >= 0
@@ -153,7 +155,9 @@ def _all_refused(rows: int, at: NDArray[Any], refused: Bools) -> Bools:
     return none_fits
 
 
-def _by_given_loss(loss: Floats, chunk: Chunk, asked: Asked, rows: Ints, given: Floats, compared: PairLosses) -> None:
+def _by_given_loss(
+    loss: Floats, chunk: Chunk, asked: PropensityMatrix, rows: Ints, given: Floats, compared: PairLosses
+) -> None:
     """The lone model has the loss of the answer; of an ensemble, those that said what the answer was."""
     told = np.flatnonzero(~np.isnan(given) & ((chunk.rows["flags"][rows] & DEFAULT) == 0))
     lone = told[asked.lone[rows[told]] >= 0]
@@ -176,7 +180,7 @@ def _answer_loss(chunk: Chunk, label: Ints, given: Floats, known: Bools, compare
 
 
 def _assembled(
-    chunk: Chunk, partition: int, asked: Asked, told: _Feedback, used: _Used, compared: PairLosses
+    chunk: Chunk, partition: int, asked: PropensityMatrix, told: _Feedback, used: _Used, compared: PairLosses
 ) -> DecisionColumns:
     rows, known = chunk.rows, used.number != UNKNOWN
     texts = [text_of(value) for value in chunk.values.known]

@@ -13,7 +13,7 @@ from clipper_agents.replay.chunk import Chunk
 from clipper_agents.replay.patches import AuditPatch, FeedbackTuple, decode_patches, encode_patches
 
 
-class Patches:
+class ChunkPatches:
     """What has come about the decisions of one chunk.
 
     Args:
@@ -65,7 +65,7 @@ class WaitingChunks:
         self._folder, self._chunk_rows, self._most = folder, chunk_rows, most_in_memory
         self._chunks: OrderedDict[int, Chunk | None] = OrderedDict()
         self._last_ms: dict[int, int] = {}
-        self._patches: dict[int, Patches] = {}
+        self._patches: dict[int, ChunkPatches] = {}
         self._rows_in_memory = self._patches_in_memory = 0
         self._left = 0
 
@@ -80,14 +80,14 @@ class WaitingChunks:
             self._chunks[number] = chunk
             self._rows_in_memory += len(chunk)
 
-    def patches(self, row: int) -> Patches | None:
+    def patches(self, row: int) -> ChunkPatches | None:
         """What has come about the chunk of a decision, to be added to; None when the chunk has left."""
         number = row // self._chunk_rows
         if number < self._left:
             return None
         found = self._patches.get(number)
         if found is None:
-            found = self._patches[number] = Patches(self._folder / f"{number}.patches")
+            found = self._patches[number] = ChunkPatches(self._folder / f"{number}.patches")
         return found
 
     def tidy(self, more: int) -> None:
@@ -98,7 +98,7 @@ class WaitingChunks:
                 patches.put_away()
             self._patches_in_memory = 0
 
-    def leave(self, before_ms: float) -> tuple[Chunk, Patches] | None:
+    def leave(self, before_ms: float) -> tuple[Chunk, ChunkPatches] | None:
         """The oldest chunk, if all its decisions are older than this, milliseconds since the epoch."""
         if not self._chunks:
             return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipper_agents.replay.spill_store import SpillStore
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 
 _HEAD = struct.Struct("<qqB")
 _MSGPACK, _AUDITED = 1, 2
@@ -22,7 +22,7 @@ _OFFSET = struct.Struct("<q")
 _DECISION, _CREDIT = b"d", b"c"
 
 
-class Known(NamedTuple):
+class KnownDecision(NamedTuple):
     """A decision.
 
     Attributes:
@@ -66,7 +66,7 @@ class DecisionIndex:
         for query_id, at_ms, logged in repeated:
             self._add_again(query_id, at_ms, logged)
 
-    def find(self, wanted: Sequence[tuple[str, int]]) -> list[Known | None]:
+    def find(self, wanted: Sequence[tuple[str, int]]) -> list[KnownDecision | None]:
         """The decision that each feedback is about, None where there is none: query id, and time of the feedback."""
         values = self._store.get([_key(query_id) for query_id, _ in wanted])
         return [
@@ -97,7 +97,7 @@ class DecisionIndex:
             if at_ms <= old.at_ms + self._horizon_ms or logged.value == old.logged.value:
                 return
 
-    def _newest(self, query_id: str, at_ms: int, first: Known) -> Known:
+    def _newest(self, query_id: str, at_ms: int, first: KnownDecision) -> KnownDecision:
         found = first
         for name in _names(query_id):
             if at_ms <= found.at_ms + self._horizon_ms:
@@ -128,6 +128,8 @@ def _packed(at_ms: int, logged: LoggedRecord) -> bytes:
     return _HEAD.pack(at_ms, logged.offset, flags) + logged.value
 
 
-def _unpacked(name: str, value: bytes) -> Known:
+def _unpacked(name: str, value: bytes) -> KnownDecision:
     at_ms, offset, flags = _HEAD.unpack_from(value)
-    return Known(name, at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED)))
+    return KnownDecision(
+        name, at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
+    )

@@ -8,12 +8,12 @@ from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.feedback.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_agents.kafka.reader import Record
-from clipper_agents.replay.decision_index import DecisionIndex, Known
+from clipper_agents.replay.decision_index import DecisionIndex, KnownDecision
 from clipper_agents.replay.refold import Entry
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback
-from clipper_topics.logged import LoggedRecord, audit_key, prediction_head, read_audit, read_prediction
+from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head, read_audit, read_prediction
 
 
 class EntryReader:
@@ -67,7 +67,7 @@ class EntryReader:
             except (RefusedMarker, UndecodableRecord):
                 continue
 
-    def _joined(self, record: Record, said: Feedback, known: Known | None) -> Entry:
+    def _joined(self, record: Record, said: Feedback, known: KnownDecision | None) -> Entry:
         if known is None:
             return Entry(record, said)
         if record.offset in self._orphans:

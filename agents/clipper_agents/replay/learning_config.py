@@ -1,9 +1,9 @@
-"""How each application observed at which time: what of its history matters to the fold.
+"""The learning configurations of each application over time: its loss, and how its policy turns losses into sums.
 
 Rules of this file:
-- Of an application's manifest its loss and its policy's way of observing matter. Changes that keep both are one way.
-- A change says where feedback ended when it was made, not at which feedback each router knew of it. So `Way.since` is
-  where a way is expected, and not where it began.
+- Two manifests with the same loss and the same sums are one configuration.
+- A change records where the feedback topic ended when it was made, not the feedback at which each router followed it:
+  `LearningConfig.since` is where a configuration is expected to begin, and not where it began.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _PROPENSITIES = {"a:1": 0.3, "b:1": 0.7, "c:1": 0.01}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class LearningConfig:
     """One way of observing.
 
     Attributes:
@@ -44,14 +44,14 @@ class Way:
         return partition >= len(self.since) or self.since[partition] <= offset
 
 
-def ways_of(control: ControlState) -> dict[str, tuple[Way, ...]]:
+def learning_configs(control: ControlState) -> dict[str, tuple[LearningConfig, ...]]:
     """The ways of each application, oldest first; one application has at least one."""
     names = {*control.changes, *control.manifests.applications}
     found = {name: tuple(_distinct(_history(control, name))) for name in sorted(names)}
     return {name: ways for name, ways in found.items() if ways}
 
 
-def _history(control: ControlState, name: str) -> Iterable[Way]:
+def _history(control: ControlState, name: str) -> Iterable[LearningConfig]:
     since: tuple[int, ...] | None = ()
     revision = 0
     for change in control.history(name).values():
@@ -65,10 +65,14 @@ def _history(control: ControlState, name: str) -> Iterable[Way]:
         yield from _made(now.revision, now, None if revision else ())
 
 
-def _made(revision: int, manifest: ApplicationManifest | None, since: tuple[int, ...] | None) -> Iterable[Way]:
+def _made(
+    revision: int, manifest: ApplicationManifest | None, since: tuple[int, ...] | None
+) -> Iterable[LearningConfig]:
     """The way; none for a manifest that routers refuse: what was there before stays."""
     try:
-        yield Way(revision=revision, application=None if manifest is None else _application(manifest), since=since)
+        yield LearningConfig(
+            revision=revision, application=None if manifest is None else _application(manifest), since=since
+        )
     except (ClipperError, ArithmeticError, TypeError, ValueError):
         return
 
@@ -78,8 +82,8 @@ def _application(manifest: ApplicationManifest) -> Application:
     return Application(name=manifest.name, candidates=(), policy=policy, loss=manifest.loss)
 
 
-def _distinct(ways: Iterable[Way]) -> Iterable[Way]:
-    last: Way | None = None
+def _distinct(ways: Iterable[LearningConfig]) -> Iterable[LearningConfig]:
+    last: LearningConfig | None = None
     for way in ways:
         if last is None or not _alike(last.application, way.application):
             yield way

@@ -17,7 +17,7 @@ MOST_WAITING = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class TimeRange:
     """A range of time, in milliseconds since the epoch.
 
     Attributes:
@@ -74,7 +74,7 @@ def log_reader(connection: KafkaConnection) -> AbstractAsyncContextManager[LogRe
 
 
 async def ranges_of(
-    reader: LogReader, partitions: Sequence[TopicPartition], times: Times
+    reader: LogReader, partitions: Sequence[TopicPartition], times: TimeRange
 ) -> dict[TopicPartition, Range]:
     """The offsets of a range of time, by the records' timestamps.
 

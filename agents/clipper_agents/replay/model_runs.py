@@ -83,7 +83,7 @@ class ModelSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ModelRunSummary:
     """What a run came to.
 
     Attributes:
@@ -92,7 +92,7 @@ class Outcome:
         chunks: Of all inputs.
         computed: Chunks of this run; the others were there.
 
-    >>> Outcome(queries=10, failed=0, chunks=1, computed=0).computed
+    >>> ModelRunSummary(queries=10, failed=0, chunks=1, computed=0).computed
     0
     """
 
@@ -128,7 +128,7 @@ def score_inputs(
     chunk_rows: int = CHUNK_ROWS,
     fresh: bool = False,
     told: Told = lambda _done, _of: None,
-) -> Outcome:
+) -> ModelRunSummary:
     """Run a model over all inputs, and write what it says.
 
     Args:
@@ -162,7 +162,7 @@ def score_inputs(
         _compute_here(open_jobs, len(jobs), told)
     said = {"model": source.ref, **described, "inputs": digests}
     queries, failed = join_chunks(out, [job.answers for job in jobs], said)
-    return Outcome(queries=queries, failed=failed, chunks=len(jobs), computed=len(open_jobs))
+    return ModelRunSummary(queries=queries, failed=failed, chunks=len(jobs), computed=len(open_jobs))
 
 
 def _folder(described: Mapping[str, Any], cache_dir: Path) -> Path:

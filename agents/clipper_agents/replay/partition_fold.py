@@ -9,10 +9,10 @@ Rules of this file:
 from collections.abc import Mapping, Sequence
 
 from clipper_agents.feedback.feedback_step import Row
-from clipper_agents.replay.config_inference import Choice, Choices, Observing
+from clipper_agents.replay.config_inference import ConfigChoice, ConfigChoices, ConfigInference
 from clipper_agents.replay.entries import EntryReader, counted_after_all
 from clipper_agents.replay.log_ranges import Cursor
-from clipper_agents.replay.refold import Entry, KnownRows, Outcome, refold
+from clipper_agents.replay.refold import Entry, KnownRows, RefoldOutcome, refold
 from clipper_topics.feedback import Feedback
 from clipper_topics.selection_rows import SelectionRow
 
@@ -38,7 +38,7 @@ class PartitionFold:
         observing: As given.
     """
 
-    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, observing: Observing) -> None:
+    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, observing: ConfigInference) -> None:
         self._cursor, self._reader, self._index = cursor, reader, reader.decisions
         self.rows, self.observing = rows, observing
         self.folded = 0
@@ -80,9 +80,9 @@ class PartitionFold:
                 self.observing.settle(name, entries, choices)
         self._keep(outcome)
 
-    def _fitting(self, held: list[Entry], wanted: Wanted) -> tuple[list[Entry], Choices, Outcome]:
+    def _fitting(self, held: list[Entry], wanted: Wanted) -> tuple[list[Entry], ConfigChoices, RefoldOutcome]:
         """The entries and ways that lead to the wanted rows, or what is expected when none do."""
-        plain = held, dict[str, Choice](), self._folded(held, {})
+        plain = held, dict[str, ConfigChoice](), self._folded(held, {})
         wrong = self._wrong(plain[2], wanted)
         if not wrong:
             return plain
@@ -95,8 +95,8 @@ class PartitionFold:
         return found
 
     def _other_ways(
-        self, entries: list[Entry], wanted: Wanted, plain: tuple[list[Entry], dict[str, Choice], Outcome]
-    ) -> tuple[list[Entry], dict[str, Choice], Outcome]:
+        self, entries: list[Entry], wanted: Wanted, plain: tuple[list[Entry], dict[str, ConfigChoice], RefoldOutcome]
+    ) -> tuple[list[Entry], dict[str, ConfigChoice], RefoldOutcome]:
         _, choices, outcome = plain
         for name in sorted(self._wrong(outcome, wanted)):
             for choice in self.observing.choices(name, entries):
@@ -109,17 +109,17 @@ class PartitionFold:
                     break
         return entries, choices, outcome
 
-    def _folded(self, entries: Sequence[Entry], choices: Choices) -> Outcome:
-        outcome = Outcome()
+    def _folded(self, entries: Sequence[Entry], choices: ConfigChoices) -> RefoldOutcome:
+        outcome = RefoldOutcome()
         for part, find in self.observing.pieces(entries, choices):
             refold(part, find, self.rows, self._index, outcome)
         return outcome
 
-    def _wrong(self, outcome: Outcome, wanted: Wanted) -> set[str]:
+    def _wrong(self, outcome: RefoldOutcome, wanted: Wanted) -> set[str]:
         """Applications of which a row is not as wanted."""
         return {place[0] for place, row in wanted.items() if not self.rows.equal(place, row, outcome)}
 
-    def _keep(self, outcome: Outcome) -> None:
+    def _keep(self, outcome: RefoldOutcome) -> None:
         self.rows.keep(outcome)
         self._index.credit(outcome.credited)
 

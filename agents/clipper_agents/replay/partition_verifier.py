@@ -21,17 +21,17 @@ from clipper_agents.feedback.feedback_step import Row
 from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
-from clipper_agents.replay.config_inference import Observing
+from clipper_agents.replay.config_inference import ConfigInference
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
-from clipper_agents.replay.learning_config import Way
+from clipper_agents.replay.learning_config import LearningConfig
 from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
-from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
+from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, shown_row
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
-from clipper_topics.logged import decode_prediction
+from clipper_topics.logged_records import decode_prediction
 from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
 
 MOST_EXPLAINED = 50
@@ -41,7 +41,7 @@ MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class VerificationInputs:
     """What is read once for all partitions.
 
     Attributes:
@@ -55,7 +55,7 @@ class Known:
     """
 
     catalogue: Catalogue
-    ways: Mapping[str, Sequence[Way]]
+    ways: Mapping[str, Sequence[LearningConfig]]
     restores: Mapping[str, DeclaredRestore]
     orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
@@ -83,14 +83,14 @@ class PartitionVerifier:
         parted: Rows that are not what was folded.
     """
 
-    def __init__(self, logs: Logs, known: Known, partition: int, folder: Path) -> None:
+    def __init__(self, logs: Logs, known: VerificationInputs, partition: int, folder: Path) -> None:
         self._logs, self._known, self._partition = logs, known, partition
         self._decisions = DecisionIndex(folder / "decisions", known.horizon_s)
         self._audits = DecisionIndex(folder / "audits", known.horizon_s)
         orphans = known.orphans.get(partition, set())
         self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores, orphans)
         self.table = Checkpoints(partition)
-        self.parted: dict[Row, Parting] = {}
+        self.parted: dict[Row, RowMismatch] = {}
         self.since = 0
         self._equal: dict[Row, int] = {}
         self._begun: dict[Row, int] = {}
@@ -148,7 +148,7 @@ class PartitionVerifier:
         cursor = Cursor(self._logs.read(catalogue.feedback, number, start, self._end))
         try:
             rows = KnownRows(whole=self._ready)
-            yield PartitionFold(cursor, self._reader, rows, Observing(self._known.ways, number))
+            yield PartitionFold(cursor, self._reader, rows, ConfigInference(self._known.ways, number))
         finally:
             await cursor.close()
 
@@ -233,7 +233,7 @@ class PartitionVerifier:
         if place in self.parted or not self._known.asked(place):
             return
         mine = fold.rows.row(place)
-        self.parted[place] = Parting(
+        self.parted[place] = RowMismatch(
             application=place[0],
             context=place[1],
             partition=self._partition,
@@ -278,10 +278,10 @@ class PartitionVerifier:
             switches=fold.observing.switches,
         )
 
-    def _misplaced(self) -> Iterator[Parting]:
+    def _misplaced(self) -> Iterator[RowMismatch]:
         for key, row in self.table.misplaced.items():
             if self._known.asked((key.application, key.context)):
-                yield Parting(
+                yield RowMismatch(
                     application=key.application,
                     context=key.context,
                     partition=key.partition,
@@ -291,20 +291,20 @@ class PartitionVerifier:
                     logs=None,
                 )
 
-    async def _explained(self, parting: Parting) -> Parting:
+    async def _explained(self, parting: RowMismatch) -> RowMismatch:
         """With the feedback about the row behind the last row that is equal, up to the first that is not."""
         first = self.since if parting.last_equal is None else parting.last_equal + 1
         last = max(row.offset for row in (parting.table, parting.logs) if row is not None)
         topic, found, count = self._known.catalogue.feedback, list[FeedbackAt](), 0
         async with aclosing(self._logs.read(topic, self._partition, first, min(last + 1, self._end))) as lists:
             async for records in lists:
-                about = [one for one in self._reader.entries(records) if is_about(one, parting)]
+                about = [one for one in self._reader.entries(records) if concerns(one, parting)]
                 count += len(about)
                 found += map(feedback_at, about[: MOST_SHOWN - len(found)])
         return msgspec.structs.replace(parting, feedbacks=count, between=found)
 
 
-def is_about(entry: Entry, parting: Parting) -> bool:
+def concerns(entry: Entry, parting: RowMismatch) -> bool:
     """Whether a record can change a row."""
     if isinstance(entry.said, Restored):
         return entry.said.marker.application in (parting.application, parting.application or parting.context)

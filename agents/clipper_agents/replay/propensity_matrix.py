@@ -18,7 +18,7 @@ from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, Codes, Floats,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PropensityMatrix:
     """Matrices with a row a decision and a column a model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Asked:
     served_propensity: Floats
 
 
-def asked_of(chunk: Chunk, audits: Sequence[AuditPatch], horizon_ms: float, counts: Counter[str]) -> Asked:
+def asked_of(chunk: Chunk, audits: Sequence[AuditPatch], horizon_ms: float, counts: Counter[str]) -> PropensityMatrix:
     """Whom the chunk's decisions asked.
 
     Args:
@@ -61,7 +61,7 @@ def asked_of(chunk: Chunk, audits: Sequence[AuditPatch], horizon_ms: float, coun
     return _with_lone(chunk, propensity, served, latency_ms, output)
 
 
-def _with_lone(chunk: Chunk, propensity: Floats, served: Bools, latency_ms: Floats, output: Codes) -> Asked:
+def _with_lone(chunk: Chunk, propensity: Floats, served: Bools, latency_ms: Floats, output: Codes) -> PropensityMatrix:
     count, rows = served.sum(axis=1), np.arange(len(chunk))
     lone = np.where(count == 1, served.argmax(axis=1) if served.shape[1] else UNKNOWN, UNKNOWN)
     alone = np.flatnonzero(lone >= 0)
@@ -70,7 +70,7 @@ def _with_lone(chunk: Chunk, propensity: Floats, served: Bools, latency_ms: Floa
     lone_answered = np.zeros(len(chunk), np.bool_)
     lone_answered[alone] = output[rows[alone], lone[alone]] != NO_ANSWER
     stated = chunk.rows["served_propensity"]
-    return Asked(
+    return PropensityMatrix(
         propensity=propensity,
         served=served,
         latency_ms=latency_ms,

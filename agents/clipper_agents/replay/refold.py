@@ -19,7 +19,7 @@ from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
 
 Find: TypeAlias = Callable[[str], Application | None]
@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class RefoldOutcome:
     """What entries lead to, until it is kept.
 
     Attributes:
@@ -107,7 +107,7 @@ class KnownRows:
         """The row is known from here on."""
         self.rows[place] = row
 
-    def equal(self, place: Row, live: SelectionRow, outcome: Outcome | None = None) -> bool:
+    def equal(self, place: Row, live: SelectionRow, outcome: RefoldOutcome | None = None) -> bool:
         """Whether a row of the table is what the fold has come to, with an outcome that is not kept yet."""
         mine = (outcome.rows.get(place) if outcome is not None else None) or self.row(place)
         if not self.whole and (place in self.uncounted or place not in self.rows):
@@ -120,14 +120,14 @@ class KnownRows:
             self.rows[place] = live
             self.uncounted.discard(place)
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: RefoldOutcome) -> None:
         """Take in what entries led to."""
         for application, name in outcome.rows:
             if not application and name is not None and not self.whole:
                 self._mark(name, outcome)
         self.rows |= {place: row for place, row in outcome.rows.items() if self.known(place)}
 
-    def _mark(self, name: str, outcome: Outcome) -> None:
+    def _mark(self, name: str, outcome: RefoldOutcome) -> None:
         set_first = {place for place in outcome.rows if place[0] == name and not self.known(place)}
         self.uncounted |= set_first
         self._marked[name] = outcome.rows["", name].offset
@@ -135,8 +135,8 @@ class KnownRows:
 
 
 def refold(
-    entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex, before: Outcome | None = None
-) -> Outcome:
+    entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex, before: RefoldOutcome | None = None
+) -> RefoldOutcome:
     """What entries lead to, behind what is kept in the rows and the index.
 
     Args:
@@ -146,7 +146,7 @@ def refold(
         index: Knows which feedback counted.
         before: An outcome that is not kept yet; it is added to.
     """
-    so_far = Outcome() if before is None else before
+    so_far = RefoldOutcome() if before is None else before
     feedback = [(one.record, one.said) for one in entries if isinstance(one.said, Feedback)]
     names = [said.query_id for _, said in feedback]
     step = learn(

@@ -12,9 +12,9 @@ from clipper_agents.kafka.clients import administration, make_producer, unreacha
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.merged_log import MergedLog, Times, log_reader, ranges_of, within_log
-from clipper_agents.replay.resend import Progress, Rerun, Summary, only_counted, sender
-from clipper_agents.replay.resent_records import Resending
+from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of, within_log
+from clipper_agents.replay.resend import Rerun, RerunSummary, ResendProgress, only_counted, sender
+from clipper_agents.replay.resent_records import RecordResender
 from clipper_agents.replay.run_ids import Ids
 from clipper_stream.client.access import refused_right
 from clipper_stream.errors import InvalidSetting
@@ -24,7 +24,7 @@ from clipper_topics.connection import KafkaConnection
 Kind = Literal["queries", "feedback"]
 
 
-class RerunProgress(Progress, Protocol):
+class RerunProgress(ResendProgress, Protocol):
     """Told how long the range is, too."""
 
     def begin(self, offsets: int) -> None:
@@ -33,7 +33,7 @@ class RerunProgress(Progress, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RerunEndpoint:
     """A deployment.
 
     Attributes:
@@ -60,17 +60,17 @@ class RerunPlan:
         dry: Send nothing, and say what would be sent.
     """
 
-    source: Place
-    target: Place
+    source: RerunEndpoint
+    target: RerunEndpoint
     kinds: tuple[Kind, ...]
-    wanted: Times | Mapping[tuple[Kind, int], Range]
+    wanted: TimeRange | Mapping[tuple[Kind, int], Range]
     applications: tuple[str, ...]
     ids: Ids
     speed: float | None
     dry: bool
 
 
-async def same_deployment(one: Place, other: Place) -> bool:
+async def same_deployment(one: RerunEndpoint, other: RerunEndpoint) -> bool:
     """Whether two places are one deployment, also under two addresses.
 
     Raises:
@@ -81,7 +81,7 @@ async def same_deployment(one: Place, other: Place) -> bool:
     return one.kafka.bootstrap == other.kafka.bootstrap or await _cluster(one) == await _cluster(other)
 
 
-async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | None = None) -> Summary:
+async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | None = None) -> RerunSummary:
     """Send the range again.
 
     Args:
@@ -101,7 +101,7 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
         log = MergedLog(reader, await _ranges(reader, plan, source))
         if progress is not None:
             progress.begin(log.offsets)
-        resending = Resending(
+        resending = RecordResender(
             source,
             target,
             plan.ids,
@@ -115,8 +115,8 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
 
 
 async def _sent(
-    plan: RerunPlan, resending: Resending, log: MergedLog, stop: asyncio.Event, progress: RerunProgress | None
-) -> Summary:
+    plan: RerunPlan, resending: RecordResender, log: MergedLog, stop: asyncio.Event, progress: RerunProgress | None
+) -> RerunSummary:
     producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
     try:
         await producer.start()
@@ -135,7 +135,7 @@ async def _sent(
 
 async def _ranges(reader: LogReader, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:
     names = {"queries": source.queries, "feedback": source.feedback}
-    if isinstance(plan.wanted, Times):
+    if isinstance(plan.wanted, TimeRange):
         every = [TopicPartition(names[kind], number) for kind in plan.kinds for number in range(source.partitions)]
         return await ranges_of(reader, every, plan.wanted)
     chosen = {(kind, at): one for (kind, at), one in plan.wanted.items() if kind in plan.kinds}
@@ -143,13 +143,13 @@ async def _ranges(reader: LogReader, plan: RerunPlan, source: Catalogue) -> dict
 
 
 def _check_partitions(plan: RerunPlan, source: Catalogue) -> None:
-    named = () if isinstance(plan.wanted, Times) else plan.wanted
+    named = () if isinstance(plan.wanted, TimeRange) else plan.wanted
     beyond = [f"{kind}/{at}" for kind, at in named if at >= source.partitions]
     if beyond:
         raise InvalidSetting(f"there is no {', '.join(beyond)}: partitions are 0 to {source.partitions - 1}")
 
 
-async def _catalogue(place: Place) -> Catalogue:
+async def _catalogue(place: RerunEndpoint) -> Catalogue:
     """The deployment's topics, with as many partitions as there are."""
     found = Catalogue(prefix=place.prefix)
     topics = await existing_topics(place.kafka, place.prefix)
@@ -162,7 +162,7 @@ async def _catalogue(place: Place) -> Catalogue:
     return replace(found, partitions=topics[found.queries])
 
 
-async def _cluster(place: Place) -> str | None:
+async def _cluster(place: RerunEndpoint) -> str | None:
     async with administration(place.kafka) as admin:
         found: str | None = (await admin.describe_cluster()).get("cluster_id")
     return found

@@ -21,15 +21,15 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.time_order import Record
 from clipper_agents.replay.pace import Lateness, Pace
-from clipper_agents.replay.resent_records import Copy, Resending
+from clipper_agents.replay.resent_records import RecordResender, ResentRecord
 from clipper_stream.client.access import RIGHTS
 
-Send = Callable[[Copy], Awaitable["asyncio.Future[Any]"]]
+Send = Callable[[ResentRecord], Awaitable["asyncio.Future[Any]"]]
 YIELD_EVERY = 100
 """Records after which the event loop comes to the producer's requests, when nothing is waited for."""
 
 
-class Progress(Protocol):
+class ResendProgress(Protocol):
     """Told after each record that was read."""
 
     def __call__(self, *, read: int, sent: int) -> None:
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Summary:
+class RerunSummary:
     """What a run did; times in seconds.
 
     Attributes:
@@ -98,22 +98,22 @@ class Rerun:
 
     def __init__(
         self,
-        resending: Resending,
+        resending: RecordResender,
         send: Send,
         *,
         speed: float | None,
         stop: asyncio.Event,
         clock: Callable[[], float] = time.perf_counter,
         wait: Callable[[float], Awaitable[None]] | None = None,
-        progress: Progress | None = None,
+        progress: ResendProgress | None = None,
     ) -> None:
         self._resending, self._send, self._speed, self._stop = resending, send, speed, stop
         self._clock, self._wait, self._progress = clock, wait or self._stopped_within, progress
         self._pace: Pace | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
-        self._summary = Summary()
+        self._summary = RerunSummary()
 
-    async def run(self, log: AsyncGenerator[tuple[int, Record], None]) -> Summary:
+    async def run(self, log: AsyncGenerator[tuple[int, Record], None]) -> RerunSummary:
         """Send what the log holds; what was done, once the brokers have acknowledged all of it."""
         async with contextlib.aclosing(log):
             async for at_ms, record in log:
@@ -138,7 +138,7 @@ class Rerun:
         if summary.read % YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
-    async def _sent_when_due(self, at_ms: int, copy: Copy) -> bool:
+    async def _sent_when_due(self, at_ms: int, copy: ResentRecord) -> bool:
         """Whether it was sent: not when the run was stopped before it was due."""
         if self._pace is None:
             self._pace = Pace(first_ms=at_ms, started_s=self._clock(), speed=self._speed)
@@ -166,7 +166,7 @@ class Rerun:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
 
-    async def _begin(self, copy: Copy) -> None:
+    async def _begin(self, copy: ResentRecord) -> None:
         try:
             future = await self._send(copy)
         except KafkaError as error:
@@ -191,7 +191,7 @@ class Rerun:
 def sender(producer: AIOKafkaProducer) -> Send:
     """Sends by this producer, which waits where its buffer is full."""
 
-    async def send(copy: Copy) -> "asyncio.Future[Any]":
+    async def send(copy: ResentRecord) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = await producer.send(
             copy.topic, copy.value, copy.key, copy.partition, headers=copy.headers
         )
@@ -200,7 +200,7 @@ def sender(producer: AIOKafkaProducer) -> Send:
     return send
 
 
-async def only_counted(copy: Copy) -> "asyncio.Future[Any]":
+async def only_counted(copy: ResentRecord) -> "asyncio.Future[Any]":
     """Sends nothing."""
     del copy
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -32,7 +32,7 @@ REMEMBERED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class ResentRecord:
     """A record to send.
 
     Attributes:
@@ -103,7 +103,7 @@ class SentQueries:
         return self._old.get(key) if found is None else found
 
 
-class Resending:
+class RecordResender:
     """Makes copies of records, one after the other in the order of the log.
 
     Args:
@@ -131,11 +131,11 @@ class Resending:
         self._applications, self._both = frozenset(applications), queries and feedback
         self._sent = SentQueries() if sent is None else sent
 
-    def copy(self, record: Record) -> Copy | LeftOut:
+    def copy(self, record: Record) -> ResentRecord | LeftOut:
         """The record to send, or why none is."""
         return self._query(record) if record.topic == self._source.queries else self._feedback(record)
 
-    def _query(self, record: Record) -> Copy | LeftOut:
+    def _query(self, record: Record) -> ResentRecord | LeftOut:
         said = _read(record)
         wrong = self._unwanted(said)
         if wrong is not None:
@@ -146,7 +146,7 @@ class Resending:
             self._sent.note(record.partition, old, partition)
         return self._copied(record, self._target.queries, partition, said, self._ids(old, partition))
 
-    def _feedback(self, record: Record) -> Copy | LeftOut:
+    def _feedback(self, record: Record) -> ResentRecord | LeftOut:
         if restore_id_of(record.headers) is not None:
             return "restore_marker"
         said = _read(record)
@@ -179,13 +179,15 @@ class Resending:
             return int(record.partition)
         return partition_for(key if record.key is None else record.key, self._target.partitions)
 
-    def _copied(self, record: Record, topic: str, partition: int, said: _Said | None, query_id: str | None) -> Copy:
+    def _copied(
+        self, record: Record, topic: str, partition: int, said: _Said | None, query_id: str | None
+    ) -> ResentRecord:
         value = record.value
         if said is not None and query_id is not None and query_id != said.query_id:
             value = _with_id(record, said, query_id)
         place = f"{record.topic}/{record.partition}/{record.offset}".encode()
         headers = [(name, content) for name, content in record.headers if name != REPLAYED_FROM]
-        return Copy(
+        return ResentRecord(
             topic=topic, partition=partition, key=record.key, value=value, headers=[*headers, (REPLAYED_FROM, place)]
         )
 

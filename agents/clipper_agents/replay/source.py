@@ -36,7 +36,7 @@ COUNTS = {
 """What a reading counts, with its meaning; `docs/reference/replay-files.md` has the same."""
 
 
-class Reading(Protocol):
+class DecisionReading(Protocol):
     """Decisions that can be iterated over once, and what is known about them at the end."""
 
     counts: Counter[str]
@@ -73,7 +73,7 @@ class FileReading:
 
     @property
     def offsets(self) -> Mapping[int, tuple[int, int]]:
-        """As of `Reading`."""
+        """As of `DecisionReading`."""
         return self.facts.offsets
 
     def __iter__(self) -> Iterator[DecisionChunk]:
@@ -141,7 +141,7 @@ def read_decisions(
     processes: int = 0,
     progress: Progress = lambda _: None,
     wanted: Collection[str] = EVERYTHING,
-) -> Reading:
+) -> DecisionReading:
     """Decisions from the logs or from a file.
 
     Args:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
-from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
-from clipper_agents.replay.verdicts import Parting
+from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
+from clipper_agents.replay.verdicts import RowMismatch
 from clipper_agents.replay.verify import check_topics, read_known, verifier
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -32,7 +32,7 @@ class StateAt:
     application: str
     ends: tuple[int, ...]
     rows: list[SavedRow]
-    partings: list[Parting]
+    partings: list[RowMismatch]
 
 
 async def state_at(
@@ -77,7 +77,7 @@ async def state_of_logs(
     known = await read_known(logs, catalogue, horizon_s, application)
     found = await _ends(logs, catalogue, at_ms, ends or {})
     rows: list[SavedRow] = []
-    partings: list[Parting] = []
+    partings: list[RowMismatch] = []
     for partition, end in enumerate(found):
         async with verifier(logs, known, partition) as one:
             rows += await _rows(one, known, partition, end)
@@ -105,7 +105,7 @@ def _within(partition: int, offset: int, start: int, end: int) -> int:
     )
 
 
-async def _rows(one: PartitionVerifier, known: Known, partition: int, end: int) -> list[SavedRow]:
+async def _rows(one: PartitionVerifier, known: VerificationInputs, partition: int, end: int) -> list[SavedRow]:
     rows = await one.rows_at(end - 1)
     own = [place for place in one.table.live if place[0] == known.application]
     untold = [place[1] for place in own if not rows.known(place)]

@@ -31,7 +31,7 @@ class FeedbackAt(msgspec.Struct, kw_only=True):
     """The query that it is about; absent: it is a marker of a restored state."""
 
 
-class Parting(msgspec.Struct, kw_only=True):
+class RowMismatch(msgspec.Struct, kw_only=True):
     """A row of the table that is not what the logs lead to: where the two were equal last, and what came then."""
 
     application: str
@@ -54,7 +54,7 @@ class Parting(msgspec.Struct, kw_only=True):
     """The first of these: with one of them, that is the record at which they part."""
 
 
-class Switch(msgspec.Struct, kw_only=True):
+class ConfigSwitch(msgspec.Struct, kw_only=True):
     """From where on a changed policy or loss is taken to have been observed with; the log does not say it."""
 
     application: str
@@ -90,9 +90,9 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
     """Rows of the changelog that were compared, older ones of the same keys among them."""
     unproven: int
     """Rows whose feedback was deleted with the beginning of the log: nothing can be said about them."""
-    partings: list[Parting] = []
+    partings: list[RowMismatch] = []
     """Rows that differ."""
-    switches: list[Switch] = []
+    switches: list[ConfigSwitch] = []
     """What was assumed about changes of policies and losses."""
 
 
@@ -117,7 +117,7 @@ class Verification(msgspec.Struct, kw_only=True):
         return sum(one.feedbacks for one in self.partitions)
 
     @property
-    def partings(self) -> Sequence[Parting]:
+    def partings(self) -> Sequence[RowMismatch]:
         """Rows that differ."""
         return [parting for one in self.partitions for parting in one.partings]
 

@@ -18,9 +18,9 @@ from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.learning_config import ways_of
+from clipper_agents.replay.learning_config import learning_configs
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
-from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
+from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -74,7 +74,7 @@ async def verify_logs(
 
 
 @asynccontextmanager
-async def verifier(logs: Logs, known: Known, partition: int) -> AsyncIterator[PartitionVerifier]:
+async def verifier(logs: Logs, known: VerificationInputs, partition: int) -> AsyncIterator[PartitionVerifier]:
     """A verifier with a folder of its own, for the time of the block."""
     with TemporaryDirectory(prefix="clipper-verify-") as folder:
         one = PartitionVerifier(logs, known, partition, Path(folder))
@@ -84,16 +84,18 @@ async def verifier(logs: Logs, known: Known, partition: int) -> AsyncIterator[Pa
             one.close()
 
 
-async def read_known(logs: Logs, catalogue: Catalogue, horizon_s: float, application: str | None = None) -> Known:
+async def read_known(
+    logs: Logs, catalogue: Catalogue, horizon_s: float, application: str | None = None
+) -> VerificationInputs:
     """What all partitions share; arguments as of `verify`."""
     changelog = catalogue.selection_changelog
     ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
     control = ControlState(saved_rows=False)
     async for records in _whole(logs, catalogue.control):
         control.take(records)
-    return Known(
+    return VerificationInputs(
         catalogue=catalogue,
-        ways=ways_of(control),
+        ways=learning_configs(control),
         restores=control.restores,
         orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,

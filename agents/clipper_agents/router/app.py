@@ -25,7 +25,7 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
-from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor

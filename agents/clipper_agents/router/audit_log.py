@@ -19,7 +19,7 @@ from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
-from clipper_topics.logged import audit_key, read_audit
+from clipper_topics.logged_records import audit_key, read_audit
 
 
 class Auditing(Protocol):

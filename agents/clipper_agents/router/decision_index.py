@@ -29,7 +29,7 @@ import rocksdict
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_agents.streaming.storage import storage_failed
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.app import TaskRunner

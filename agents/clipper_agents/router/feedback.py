@@ -34,7 +34,7 @@ from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import FORWARDED, Feedback
-from clipper_topics.logged import LoggedRecord, audit_key, prediction_head
+from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 

@@ -26,7 +26,7 @@ from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
 from clipper_topics.codec import headers_of
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import FINISHED, RECORDED
-from clipper_topics.logged import LoggedRecord, named_models, prediction_head, read_prediction
+from clipper_topics.logged_records import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
 MOST_LEAD_S = 0.010

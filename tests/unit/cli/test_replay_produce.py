@@ -3,12 +3,12 @@ import typer
 
 from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
 from clipper_agents.kafka.reader import Range
-from clipper_agents.replay.merged_log import Times
-from clipper_agents.replay.resend import Summary
+from clipper_agents.replay.merged_log import TimeRange
+from clipper_agents.replay.resend import RerunSummary
 
 
 def test_a_range_is_one_of_times_or_of_offsets():
-    assert wanted("1h", "30m", None, 7_200.0) == Times(since_ms=3_600_000, until_ms=5_400_000)
+    assert wanted("1h", "30m", None, 7_200.0) == TimeRange(since_ms=3_600_000, until_ms=5_400_000)
     assert wanted("1h", None, None, 7_200.0).until_ms is None
     assert wanted(None, None, ["queries/0=1:2", "feedback/3=0:9"], 0.0) == {
         ("queries", 0): Range(1, 2),
@@ -39,7 +39,7 @@ def test_a_speed_is_max_or_a_number_above_zero(text):
 
 
 def test_the_summary_says_what_was_sent_how_fast_and_how_late():
-    summary = Summary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
+    summary = RerunSummary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
     summary.sent["staging.queries"] = 2
     summary.left_out["no_query"] = 1
     summary.lateness.add(0.001)
@@ -55,7 +55,7 @@ def test_the_summary_says_what_was_sent_how_fast_and_how_late():
 
 
 def test_a_dry_run_and_an_interrupted_one_say_so():
-    figures = figures_of(Summary(interrupted=True), run=None, dry=True)
+    figures = figures_of(RerunSummary(interrupted=True), run=None, dry=True)
     assert figures["pace"] is None
     assert lines_of(figures) == [
         "would be sent 0 of 0 records, logged within 0.0 s",

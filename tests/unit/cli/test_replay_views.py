@@ -6,11 +6,11 @@ import typer
 from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
 from clipper_agents.cli.replay_verify import parting_lines, print_verification
 from clipper_agents.replay.verdicts import (
+    ConfigSwitch,
     FeedbackAt,
-    Parting,
     PartitionVerdict,
+    RowMismatch,
     ShownRow,
-    Switch,
     Verification,
     shown_row,
 )
@@ -21,7 +21,7 @@ ROW = SelectionRow(version=1, offset=7, applied=2, totals=[ModelTotalsRecord("a:
 
 def parting(**changes):
     settings = dict(application="app", context="c", partition=1, last_equal=5, first_different=7, logs=None)
-    return Parting(table=shown_row(ROW), **(settings | changes))
+    return RowMismatch(table=shown_row(ROW), **(settings | changes))
 
 
 def verdict(**changes):
@@ -74,7 +74,7 @@ def test_notes_of_the_learner_have_names():
 
 
 def test_what_was_assumed_is_said(capsys):
-    switch = Switch(application="app", partition=1, revision=3, offset=40, earliest=38, latest=44)
+    switch = ConfigSwitch(application="app", partition=1, revision=3, offset=40, earliest=38, latest=44)
     text = printed(capsys, verdict(since=12, unproven=1, switches=[switch]))
     assert "verified from feedback offset 12 on; 1 rows stand as they were" in text
     assert "revision 3 of app is taken to count from feedback offset 40 on, of 38 to 44" in text

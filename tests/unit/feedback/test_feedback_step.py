@@ -12,7 +12,7 @@ from clipper_agents.feedback.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.prediction import NAMED, Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SavedRow, SelectionRow

@@ -3,7 +3,7 @@
 import pytest
 
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 
 HORIZON_MS = 10_000
 

@@ -3,7 +3,7 @@
 from builders.learner_logs import manifest
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.replay.learning_config import ways_of
+from clipper_agents.replay.learning_config import learning_configs
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key
@@ -21,7 +21,7 @@ def ways(*changes, now=None):
         control.apply(change_key("app", revision), codec.changes.encode(one))
     if now is not None:
         control.apply(application_key("app"), codec.applications.encode(now))
-    return [(way.revision, way.since) for way in ways_of(control).get("app", ())]
+    return [(way.revision, way.since) for way in learning_configs(control).get("app", ())]
 
 
 def test_the_first_manifest_counts_from_the_beginning():

@@ -16,7 +16,7 @@ from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query.answer import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.logged import audit_key, decode_audit
+from clipper_topics.logged_records import audit_key, decode_audit
 from clipper_topics.prediction import ModelAnswer
 
 PREDICTIONS, AUDITS = "predictions", "audits"

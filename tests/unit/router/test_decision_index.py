@@ -8,7 +8,7 @@ import pytest
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.streaming.databases import DatabaseCorrupt, open_anew
 from clipper_agents.streaming.rocksdb_options import options
-from clipper_topics.logged import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord
 
 HOUR_S = 3600.0
 

@@ -17,7 +17,7 @@ from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.control_keys import restore_key
-from clipper_topics.logged import LoggedRecord, audit_key
+from clipper_topics.logged_records import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 from clipper_topics.selection_rows import NO_ROW, SavedRow

@@ -15,7 +15,7 @@ from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query.answer import refuse
 from clipper_stream.query.in_flight import Failure, InFlightQuery
-from clipper_topics.logged import LoggedRecord, prediction_head
+from clipper_topics.logged_records import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
 

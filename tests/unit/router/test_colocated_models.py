@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipper_agents.observability.metrics import HostMetrics
-from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.query import Request
 from clipper_topics.manifests import ModelManifest
