@@ -52,7 +52,7 @@ class ModelTotals:
         )
 
     def scaled(self, factor: float) -> "ModelTotals":
-        """Every sum times the factor."""
+        """Every sum multiplied by the factor."""
         return ModelTotals(
             self.count * factor,
             self.loss * factor,
@@ -150,6 +150,6 @@ def _one(model: str, loss: float, propensity: float, damping: float, features: F
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
-    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
+    """Average, in [0, 1], of the mean losses of the candidates that have been scored; `unknown` without any."""
     known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
     return sum(known) / len(known) if known else unknown

@@ -1,4 +1,4 @@
-"""Publishes what somebody declares whole, as a configuration does: only what changed, with the next revision."""
+"""Publishes the manifests of a configuration: those that changed, with the next revision."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,10 +18,10 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
 def with_digests(models: Iterable[ModelManifest]) -> list[ModelManifest]:
-    """The models as they are published: one of a file states the digest that the file has here and now.
+    """Return the models as they are published: a model file without a digest gets the one that it has now.
 
     Raises:
-        InvalidSetting: a file is not here, so that nobody knows its digest.
+        InvalidSetting: a file cannot be read here, so its digest is unknown.
     """
     return [model if model.sha256 else _with_digest(model) for model in models]
 
@@ -43,7 +43,7 @@ async def apply_manifests(
     *,
     prune: bool = False,
 ) -> list[ApplicationManifest | ModelManifest]:
-    """Publish the manifests that differ from those on the control topic; the ones that were published.
+    """Publish the manifests that differ from those on the control topic, and return them.
 
     Args:
         connection: How to reach the brokers.
@@ -51,7 +51,7 @@ async def apply_manifests(
         applications: As they shall be.
         models: As they shall be.
         signature: Of the changes.
-        prune: Take away what is not among them.
+        prune: Withdraw manifests that are not among them.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -72,14 +72,14 @@ def plan_declared(
     *,
     prune: bool = False,
 ) -> Plan:
-    """What has to be written for declared manifests to be in force.
+    """Return the changes that put the given manifests in force.
 
     Args:
         manifests: What is there. A record that everybody refuses is replaced, though what was there before it is in
             force and the same.
         applications: As they shall be; a revision above the published one is kept.
         models: As they shall be.
-        prune: Take away what is not declared.
+        prune: Withdraw what is not declared.
     """
     wanted, by_ref = {each.name: each for each in applications}, {each.ref: each for each in models}
     there, broken = manifests.applications, manifests.unreadable.keys()

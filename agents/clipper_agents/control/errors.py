@@ -1,18 +1,18 @@
-"""What can go wrong with changes and restores."""
+"""Errors of changes and restores."""
 
 from clipper_stream.errors import ClipperError, SetupError
 
 
 class RefusedChange(ClipperError):
-    """The change makes no sense as things are; the message says what to do instead."""
+    """A rule forbids the change; the message says what to do instead."""
 
 
 class StaleRevision(ClipperError):
-    """The application is not at the revision that its changer has seen."""
+    """The application is at another revision than the one that the change was decided on."""
 
 
 class WriteContention(ClipperError):
-    """Others wrote to the control topic again and again before this command could."""
+    """Other writers interrupted every attempt of a command to write to the control topic."""
 
 
 class UnusableState(SetupError):
@@ -24,4 +24,4 @@ class NoSuchRestore(ClipperError):
 
 
 class RestoreBrokenOff(ClipperError):
-    """A restore is declared, and its markers may not be in every partition: it has to be resumed."""
+    """A restore is declared, and its markers may be missing in some partitions: it has to be resumed."""

@@ -15,7 +15,7 @@ SHOWN_CHARACTERS = 100
 
 # --- differences --------------------------------------------------------------------------------------------------
 def plan_lines(published: Published, plan: Plan) -> Iterator[str]:
-    """What a plan changes, models first: `+` comes, `-` goes, `~` changes.
+    """Yield a line for each difference that a plan makes, models first: `+` is new, `-` is withdrawn, `~` changes.
 
     >>> from clipper_agents.control.state import Manifests
     >>> print(*plan_lines(Manifests(), Plan(models=(ModelManifest(name="svm", uri="m:f"),))), sep=chr(10))
@@ -31,7 +31,7 @@ def plan_lines(published: Published, plan: Plan) -> Iterator[str]:
 
 
 def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) -> Iterator[str]:
-    """One manifest's difference; the fields that it states, when it is new."""
+    """Yield the difference of one manifest, field by field; of a new one the fields that it states."""
     if after is None:
         yield f"- {title}"
         return
@@ -49,7 +49,7 @@ def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) 
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    """Every field of a changed one could differ from its default or not: both are written out whole."""
+    """Return every field as a plain value, those with their default too."""
     return {
         field.name: msgspec.to_builtins(getattr(manifest, field.name)) for field in msgspec.structs.fields(manifest)
     }
@@ -62,7 +62,7 @@ def _shown(value: Any) -> str:
 
 # --- the whole registry -------------------------------------------------------------------------------------------
 def as_toml(published: Published) -> str:
-    """Every manifest as the tables of a configuration.
+    """Return every manifest as the TOML tables of a configuration.
 
     Raises:
         RefusedChange: a value has a null in it, which TOML does not have.
@@ -82,12 +82,12 @@ def as_toml(published: Published) -> str:
 
 
 def _table(kind: str, content: dict[str, Any]) -> str:
-    """One table of an array; the writer would put short ones on a line of their own, which nobody can edit."""
+    """Return one table of an array in its long form; tomli_w would write short tables inline."""
     return "[" + tomli_w.dumps({kind: content}).replace("]\n", "]]\n", 1)
 
 
 def as_json(published: Published) -> str:
-    """Every manifest, in JSON of the same shape."""
+    """Return every manifest as JSON of the same shape."""
     return msgspec.json.format(msgspec.json.encode(_content(published)), indent=2).decode() + "\n"
 
 

@@ -1,11 +1,11 @@
-"""Sets the selection state of an application back to saved rows, and reads the rows that there are.
+"""Restores the selection state of an application from saved rows.
 
 read_rows --> plan_restore --> carry_out: declaration, acknowledged --> markers, acknowledged --> (routers fold them)
                   UnusableRows, NoSuchRestore     | broken off here: plan_resumed with the same rows, carry_out
 
 Rules of this file:
 - The declaration is on the control topic before the first marker is sent, with the digests of all of them.
-- Every partition gets a marker, also one without rows: what it holds of the application is emptied.
+- Every partition gets a marker, also one without rows, so that its rows of the application are emptied.
 - A restore that was broken off is finished under its own id: a marker that comes twice counts once.
 """
 
@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePlan:
-    """A restore that can be carried out, and repeated until it is.
+    """A restore to be carried out; it can be repeated until every marker is stored.
 
     Attributes:
         restore_id: Of the restore.
@@ -72,7 +72,7 @@ async def restore_state(
     why: str,
     undoes: str | None = None,
 ) -> str:
-    """Set the rows of an application back; done when declaration and markers are stored, and routers will follow.
+    """Restore the rows of an application; returns when declaration and markers are stored, and routers will follow.
 
     Feedback that comes after the markers is learned on top of the rows. Feedback that counted before does not count
     again.
@@ -109,7 +109,7 @@ async def plan_restore(
     why: str,
     undoes: str | None = None,
 ) -> RestorePlan:
-    """A restore with the rows before in it, so that it can be undone; errors as of `restore_state`."""
+    """Plan a restore that keeps the present rows, so that it can be undone; errors as of `restore_state`."""
     markers = await _markers(connection, catalogue, application, rows)
     before = await read_rows(connection, catalogue, application)
     restore = Restore(
@@ -127,7 +127,7 @@ async def plan_restore(
 async def plan_resumed(
     connection: KafkaConnection, catalogue: Catalogue, application: str, restore_id: str, rows: Iterable[SavedRow]
 ) -> RestorePlan:
-    """A restore that was broken off, with the same rows as before.
+    """Plan the rest of a restore that was broken off, with the same rows.
 
     Raises:
         NoSuchRestore: it is not declared, or a later one of the application is.
@@ -176,7 +176,7 @@ async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Res
 
 
 async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> list[DeclaredRestore]:
-    """Every declared restore, in the order of the control topic.
+    """Return every declared restore, in the order of the control topic.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -186,7 +186,7 @@ async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> li
 
 
 def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:
-    """The newest restore of an application that takes back none, and is not taken back.
+    """Return the newest restore of an application that neither undoes another one nor is undone.
 
     Raises:
         NoSuchRestore: there is none, or the rows before it were too many to keep.
@@ -207,7 +207,7 @@ def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRe
 async def _markers(
     connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow]
 ) -> list[bytes]:
-    """The value of the marker of each partition; a partition that is forgotten would keep its rows."""
+    """Return the value of the marker of each partition; a partition without a marker would keep its rows."""
     partitions = (await existing_topics(connection, catalogue.prefix)).get(catalogue.feedback)
     if partitions != catalogue.partitions:
         raise TopicMismatch(

@@ -1,11 +1,11 @@
-"""Goes back along the changes of an application: its manifest at once, what was learned through the feedback log."""
+"""Rolls an application back along its changes: the manifest at once, the selection state through the feedback log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from clipper_agents.control.change_records import CommittedChange, Signature
-from clipper_agents.control.changes import replaced
+from clipper_agents.control.changes import plan_edit
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan, Published
 from clipper_agents.control.state import ControlState
@@ -19,7 +19,7 @@ from clipper_topics.selection_rows import SavedRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackPlan:
-    """A rollback: what it writes and what it undoes.
+    """The plan of a rollback, and the changes that it undoes.
 
     Attributes:
         plan: To be written; empty when the application is like that already.
@@ -64,7 +64,7 @@ def plan_rollback(
         )
     undone = _undone(history, last if to_revision is None else to_revision + 1)
     rows = undone[-1].rows if undone else None
-    plan = replaced(published, current, target, "rollback")
+    plan = plan_edit(published, current, target, "rollback")
     return RollbackPlan(plan=plan, undone=undone, rows=None if rows is None else tuple(rows))
 
 
@@ -73,7 +73,7 @@ def _undone(history: Mapping[int, Change], first: int) -> tuple[Change, ...]:
 
 
 def _manifest_at(history: Mapping[int, Change], application: str, revision: int) -> ApplicationManifest | None:
-    """The manifest of this revision; None when the application was deleted with it."""
+    """Return the manifest of a revision; None when that revision deleted the application."""
     if revision in history:
         return history[revision].after
     for change in history.values():
@@ -86,7 +86,7 @@ def _manifest_at(history: Mapping[int, Change], application: str, revision: int)
 
 
 class StateRestorer(Protocol):
-    """Has every learner put an application's selection state in place of what it has."""
+    """Restores the selection state of an application, as `restore_state` does."""
 
     async def __call__(
         self,
@@ -97,13 +97,13 @@ class StateRestorer(Protocol):
         by: str,
         why: str,
     ) -> str:
-        """The id of the restore."""
+        """Restore the rows, and return the id of the restore."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """What a rollback did.
+    """The result of a rollback.
 
     Attributes:
         written: The manifest and its change; empty when the application was like that already.

@@ -1,11 +1,11 @@
-"""Changes what the control topic says: compare and set, by Kafka's fencing of producers.
+"""Writes to the control topic by compare-and-set, with Kafka's fencing of transactional producers.
 
 begin (fences every earlier writer) --> read to the end --> decide --> write manifests and changes in one transaction
    ^------------------------- fenced by a later writer, or Kafka was away: again -----------|
 
 Rules of this file:
-- Whoever writes has fenced all others *before* it read: what it decided on is what is there when its transaction is
-  committed, or nothing of it is.
+- A writer fences all others *before* it reads: either what it decided on is still there when its transaction commits,
+  or nothing is written.
 - An application's manifest and the record of its change are written together or not at all.
 - Revisions only rise, also over a deletion, so no record of a change is ever replaced by another.
 - A change whose commit was not answered is looked for before it is made again.
@@ -38,13 +38,13 @@ LONGEST_WAIT_S = 3.0
 """A writer needs a tenth of a second or two, and loses them when another begins meanwhile: who was fenced stays away
 for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
-"""After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
+"""A broker aborts the transaction of a writer that died after this time, unless another writer has fenced it before."""
 T = TypeVar("T")
 Decide = Callable[[ControlState], Plan]
 
 
 class ControlWriter:
-    """The one who may write to the control topic, until another begins.
+    """The one writer of the control topic, until another one begins.
 
         async with ControlWriter(connection, catalogue) as writer:
             await writer.publish(shadow(writer.state.manifests, "digits", "svm:3"), Signature(why="new features"))
@@ -105,11 +105,11 @@ class ControlWriter:
         await self._reader.close()
 
     async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:
-        """How far feedback is, and what was learned about these applications."""
+        """Take a snapshot of what was learned about these applications."""
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
     async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> CommittedChange:
-        """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
+        """Write a plan and the records of its changes in one transaction; an empty plan writes nothing.
 
         Args:
             plan: Decided on `state`.
@@ -128,12 +128,12 @@ class ControlWriter:
         return written
 
     async def commit(self, written: CommittedChange) -> None:
-        """Write what was signed; errors as `publish`."""
+        """Write a signed change; errors as of `publish`."""
         if written.plan:
             await self.write(records_of(written))
 
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Write records, all in one transaction; errors as `publish`."""
+        """Write records in one transaction; errors as of `publish`."""
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
             await send_in_transaction(self._producer, self._catalogue.control, 0, records)
@@ -147,7 +147,7 @@ async def change_control(
     *,
     seen: Mapping[str, int] | None = None,
 ) -> CommittedChange:
-    """Decide on what is there, and write it; again from the beginning when another writer came between.
+    """Decide on the present state and write the plan; begin again when another writer interrupts.
 
     Args:
         connection: How to reach the brokers.
@@ -171,7 +171,7 @@ async def change_control(
 async def as_control_writer(
     connection: KafkaConnection, catalogue: Catalogue, act: Callable[[ControlWriter], Awaitable[T]]
 ) -> T:
-    """Do something as the one writer; again from the beginning when another one comes between.
+    """Act as the one writer; begin again when another writer interrupts.
 
     Args:
         connection: How to reach the brokers.
@@ -205,7 +205,7 @@ async def as_control_writer(
 
 
 def interrupted(error: Exception) -> bool:
-    """Whether to begin again: nobody answered, or the broker does not know what became of the transaction.
+    """Return whether to begin again: no broker answered, or the outcome of the transaction is unknown.
 
     The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
     """
@@ -213,7 +213,7 @@ def interrupted(error: Exception) -> bool:
 
 
 class _ChangeAttempts:
-    """One command, attempted as often as it takes; what is costly to know is kept from attempt to attempt."""
+    """Attempts of one command; the snapshot, which is costly to read, is kept from attempt to attempt."""
 
     def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
         self._decide, self._signature, self._seen = decide, signature, seen
@@ -233,7 +233,7 @@ class _ChangeAttempts:
 
 
 def check_seen(seen: Mapping[str, int], state: ControlState) -> None:
-    """Nothing, when applications are at the revisions that were seen.
+    """Check that applications are at the revisions that were seen.
 
     Raises:
         StaleRevision: names both.
