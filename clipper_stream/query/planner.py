@@ -92,7 +92,7 @@ class Planner:
             first += pending.count
 
     def _converted_apart(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
-        """Inputs of single-row queries together, those of packed ones each by itself."""
+        """The same, with one block for all single-row queries and one for each packed query."""
         spec = self.application.spec
         single = [pending for pending in pendings if not pending.query.packed]
         rows = to_rows(spec, [pending.query.rows[0] for pending in single])
@@ -140,7 +140,7 @@ class Planner:
         self.asked.append(pending)
 
     def _given_features(self, pending: InFlightQuery, choice: Choice, block: RowBlock, first: int) -> Choice:
-        """The choice for the query's features, which are noted whatever the policy makes of them."""
+        """The choice for the query's features, which are logged even if the policy ignores them."""
         if self._input_features and pending.features is None and not pending.query.packed:
             pending.features = first_numbers(block.rows[first], self._input_features)
         return choice.given(pending.features or ()) if isinstance(choice, ContextualChoice) else choice

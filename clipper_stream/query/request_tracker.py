@@ -86,15 +86,15 @@ class RequestTracker:
         self._number = 0
 
     def __len__(self) -> int:
-        """Requests and keys in flight."""
+        """Number of requests and keys in flight."""
         return len(self._sent) + len(self._flight)
 
     def join(self, key: bytes, owner: InFlightQuery, slot: int) -> bool:
-        """Wait for the row of this key; True when the caller is the first, and must ask."""
+        """Register a query as waiting for the row of `key`; True when it is the first, and must ask."""
         return self._flight.join(key, (owner, slot))
 
     def resolve(self, key: bytes) -> list[Waiter]:
-        """All who wait for the row of this key; nobody does any more."""
+        """Remove and return all who wait for the row of `key`."""
         return self._flight.resolve(key)
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class RequestTracker:
         return wanted.values()
 
     def abandon(self, pending: InFlightQuery, now_s: float) -> None:
-        """End a query whose time is over: the others who wait for what it asked for ask anew."""
+        """Give up the open rows of a query at its deadline: other queries that wait for them ask anew."""
         for ref, key in _open_keys(pending):
             if self._is_asker(pending, key):
                 waiting = [waiter for waiter in self._flight.resolve(key) if waiter[0] is not pending]
@@ -158,7 +158,7 @@ class RequestTracker:
     def failed(
         self, ref: str, owner: InFlightQuery, slot: int, key: bytes | None, failure: Failure, now_s: float
     ) -> Sequence[Waiter]:
-        """The slots that a failed row fails: an error is that of all who wait for the row.
+        """The slots that a failed row concerns: an error concerns all who wait for the row.
 
         Lateness is the asker's own, and the others ask anew. Where they have done so already, because the asker ran out
         of time, it is nobody's.
@@ -175,7 +175,7 @@ class RequestTracker:
 
     # --- forgetting -----------------------------------------------------------------------------------------------
     def forget(self, now_s: float) -> list[int]:
-        """Drop requests whose answer will not come; their numbers."""
+        """Drop requests whose answer is not awaited any more, and return their numbers."""
         for number in self._in_time.pop_due(now_s):
             self._overdue[number] = now_s + FORGET_AFTER_S
             self._overdue_rows += self._sent[number].unanswered

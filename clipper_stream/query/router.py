@@ -111,17 +111,17 @@ class Router:
     # --- what is in flight ----------------------------------------------------------------------------------------
     @property
     def in_flight(self) -> int:
-        """Queries and audits not yet recorded, and records of queries that were read again."""
+        """Number of queries and audits not yet recorded, and of records of queries that were read again."""
         return len(self._queries) + len(self._audits)
 
     @property
     def audits(self) -> int:
-        """Audits among them."""
+        """Number of audits not yet recorded."""
         return len(self._audits)
 
     @property
     def next_deadline_s(self) -> float | None:
-        """When `expire` has something to do."""
+        """The earliest time at which `expire` has something to do, seconds since the epoch."""
         return self._deadlines.next_s
 
     def is_in_flight(self, query: DecodedQuery) -> bool:

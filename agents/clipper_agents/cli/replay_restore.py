@@ -73,7 +73,8 @@ async def _plan(
     deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
 ) -> "tuple[StateAt, list[SavedRow], RestorePlan]":
     from clipper_agents.control.change_records import os_user
-    from clipper_agents.control.restore import plan_restore, read_rows
+    from clipper_agents.control.restore import plan_restore
+    from clipper_agents.control.selection_states import read_rows
     from clipper_agents.replay.state_at import state_at
 
     kafka, catalogue = deployment.kafka, deployment.catalogue

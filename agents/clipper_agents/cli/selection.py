@@ -108,8 +108,9 @@ async def _saved_rows(
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
     from clipper_agents.control.errors import NoSuchRestore
-    from clipper_agents.control.restore import read_restores, to_undo
+    from clipper_agents.control.restore import to_undo
     from clipper_agents.control.selection_states import read_change, read_state
+    from clipper_agents.control.state import read_control
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
     if file is not None:
@@ -122,7 +123,7 @@ async def _saved_rows(
                 "give a file of `selection export` with --from"
             )
         return None, change.rows
-    declared = await read_restores(kafka, catalogue)
+    declared = (await read_control(kafka, catalogue)).restores.values()
     undone = to_undo([one for one in declared if one.restore_id != resume], application)
     return undone.restore_id, undone.restore.before or []
 

@@ -31,18 +31,6 @@ from clipper_topics.control_keys import restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
-__all__ = [
-    "DeclaredRestore",
-    "RestorePlan",
-    "carry_out",
-    "plan_restore",
-    "plan_resumed",
-    "read_restores",
-    "read_rows",
-    "restore_state",
-    "to_undo",
-]
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -133,8 +121,8 @@ async def plan_resumed(
         NoSuchRestore: it is not declared, or a later one of the application is.
         UnusableState: these are other rows.
     """
-    declared = await read_restores(connection, catalogue)
-    own = {one.restore_id: one.restore for one in declared if one.restore.application == application}
+    declared = (await read_control(connection, catalogue)).restores
+    own = {one.restore_id: one.restore for one in declared.values() if one.restore.application == application}
     found = own.get(restore_id)
     if found is None:
         raise NoSuchRestore(f"no restore {restore_id} of {application} on {catalogue.control}: start a new one")
@@ -175,17 +163,7 @@ async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Res
         await producer.stop()
 
 
-async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> list[DeclaredRestore]:
-    """Return every declared restore, in the order of the control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    return [*(await read_control(connection, catalogue)).restores.values()]
-
-
-def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:
+def to_undo(declared: Iterable[DeclaredRestore], application: str) -> DeclaredRestore:
     """Return the newest restore of an application that neither undoes another one nor is undone.
 
     Raises:

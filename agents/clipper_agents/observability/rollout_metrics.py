@@ -18,8 +18,8 @@ _EVIDENCE = {
 }
 
 
-class Compared(Protocol):
-    """How one version of an application stands; see `clipper_agents.rollout.Comparison`."""
+class ComparedVersion(Protocol):
+    """One version of an application in a comparison; see `clipper_agents.rollout.Comparison`."""
 
     @property
     def application(self) -> str: ...
@@ -50,7 +50,7 @@ class StewardMetrics:
         """What is scraped."""
         return self.families.registry
 
-    def set_comparisons(self, comparisons: Iterable[Compared]) -> None:
+    def set_comparisons(self, comparisons: Iterable[ComparedVersion]) -> None:
         """How all versions stand now; one that is not named has left."""
         shown = set()
         for one in comparisons:

@@ -22,7 +22,7 @@ from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, Record, UnknownRevision
-from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.settings.workers import StewardSettings
@@ -109,7 +109,7 @@ class RolloutController:
         settings, control = self._settings, self._control
         known = dict(control.drifts)
         fold = EvidenceFold(settings.catalogue, control.current, settings.horizon_s, settings.max_queries, known)
-        logs = LogsInOrder(settings.kafka, settings.catalogue)
+        logs = MergedLogTailer(settings.kafka, settings.catalogue)
         self._followed, self._specs, self._revisions = -1, {}, {}
         try:
             await self._follow(fold)

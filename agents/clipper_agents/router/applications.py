@@ -14,7 +14,7 @@ from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Application, CandidateModel, TrialModel
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -172,7 +172,7 @@ class ApplicationRegistry:
         return Application(
             name=manifest.name,
             revision=manifest.revision,
-            spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
+            spec=RowSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
             candidates=tuple(one for one in candidates if one is not None),
             trials=tuple(
                 TrialModel(candidate=one, stage=trial.stage, share=trial.share)

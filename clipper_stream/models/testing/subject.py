@@ -9,7 +9,7 @@ import numpy as np
 
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Subject:
 
     model: Model
     rows: Rows
-    spec: InputSpec
+    spec: RowSpec
     bad_rows: Rows
     source: Mapping[str, Any] | None
     deterministic: bool
