@@ -52,7 +52,7 @@ def restore(
 
 
 def offsets_of(text: str) -> dict[int, int]:
-    """Offsets by partition.
+    """Parse `--offsets`.
 
     >>> offsets_of("0:120,3:77")
     {0: 120, 3: 77}
@@ -120,7 +120,7 @@ def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRo
 
 
 def changed_contexts(before: "list[SavedRow]", after: "list[SavedRow]") -> int:
-    """How many contexts have other totals."""
+    """Count the contexts whose totals differ."""
     now, then = ({(row.partition, row.context): row.totals for row in rows} for rows in (before, after))
     changed = {place for place in now.keys() | then.keys() if now.get(place) != then.get(place)}
     return len({context for _, context in changed if context is not None})

@@ -18,6 +18,7 @@ def plan_lines(published: Published, plan: Plan) -> Iterator[str]:
     """Yield a line for each difference that a plan makes, models first: `+` is new, `-` is withdrawn, `~` changes.
 
     >>> from clipper_agents.control.state import Manifests
+    >>> from clipper_topics.manifests import ModelManifest
     >>> print(*plan_lines(Manifests(), Plan(models=(ModelManifest(name="svm", uri="m:f"),))), sep=chr(10))
     + model svm:1
         name     "svm"
@@ -68,6 +69,7 @@ def as_toml(published: Published) -> str:
         RefusedChange: a value has a null in it, which TOML does not have.
 
     >>> from clipper_agents.control.state import Manifests
+    >>> from clipper_topics.manifests import ModelManifest
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).splitlines()[:3])
     ['[[model]]', 'name = "svm"', 'uri = "m:f"']

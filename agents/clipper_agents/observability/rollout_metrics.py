@@ -84,7 +84,7 @@ class StewardMetrics:
         self._dropped = dict(dropped)
 
     def set_remembered(self, queries: int) -> None:
-        """So many queries are remembered."""
+        """Set the number of queries that are kept for their feedback."""
         self.families.gauge("clipper_comparison_queries").set(queries)
 
     def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:

@@ -71,7 +71,7 @@ def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Inpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswers:
-    """What a model says to n queries.
+    """Outputs of a model for n queries.
 
     Attributes:
         output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
@@ -95,7 +95,7 @@ class ModelAnswers:
 
 
 def answers_of(model: Model, spec: RowSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
-    """Ask a model about logged queries.
+    """Run a model over logged queries.
 
     Args:
         model: May raise: that costs the row.
@@ -241,7 +241,7 @@ def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, l
 
 
 def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.int64]:
-    """One number a place: offsets stay below 2**48 for nine years of a million records a second."""
+    """Return one integer a place (partition and offset): offsets stay below 2**48 for nine years at 1 M records/s."""
     return (partition.astype(np.int64) << 48) + query_offset.astype(np.int64)
 
 
