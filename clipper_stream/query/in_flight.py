@@ -217,10 +217,9 @@ class InFlightQuery:
         return self.outputs[slot] is OPEN
 
     def close(self) -> None:
-        """Fill the open slots with LATE: nothing is waited for any more."""
-        if self.open_slots:
-            self.outputs = [LATE if output is OPEN else output for output in self.outputs]
-            self.failed = True
+        """Fill the open slots, of which there are some, with LATE: nothing is waited for any more."""
+        self.outputs = [LATE if output is OPEN else output for output in self.outputs]
+        self.failed = True
 
 
 Key = tuple[int, str] | tuple[int, str, str]
@@ -260,9 +259,12 @@ class QueriesInFlight:
         pending = self._queries.get(key)
         if pending is None or pending.query is not query:
             key = self._key(query)
-        pending = self._queries.pop(key, None)
-        self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
-        if pending is None or pending.repeats is None:
+            pending = self._queries.get(key)
+            self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
+        if pending is None:
+            return ()
+        del self._queries[key]
+        if pending.repeats is None:
             return ()
         self._repeats -= len(pending.repeats)
         return pending.repeats

@@ -74,28 +74,24 @@ class _Sent:
 
 
 class RequestTracker:
-    """Builds requests, finds the queries that an output is for, and asks anew what others gave up."""
+    """Builds requests, finds the queries that an output is for, and asks anew what others gave up.
+
+    Attributes:
+        flight: The slots that wait for each row, by cache key; the first of them asks.
+    """
 
     def __init__(self) -> None:
         self._sent: dict[int, _Sent] = {}
         self._in_time: DeadlineQueue[int] = DeadlineQueue()
         self._overdue: dict[int, float] = {}
         self._overdue_rows = 0
-        self._flight: SingleFlight[bytes, Waiter] = SingleFlight()
+        self.flight: SingleFlight[bytes, Waiter] = SingleFlight()
         self._again: dict[str, RowBatch] = {}
         self._number = 0
 
     def __len__(self) -> int:
         """Number of requests and keys in flight."""
-        return len(self._sent) + len(self._flight)
-
-    def join(self, key: bytes, owner: InFlightQuery, slot: int) -> bool:
-        """Register a query as waiting for the row of `key`; True when it is the first, and must ask."""
-        return self._flight.join(key, (owner, slot))
-
-    def resolve(self, key: bytes) -> list[Waiter]:
-        """Remove and return all who wait for the row of `key`."""
-        return self._flight.resolve(key)
+        return len(self._sent) + len(self.flight)
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def requests(self, rows: RowBatch, now_s: float = 0.0, return_s: float = 0.0) -> Iterator[Request]:
@@ -133,7 +129,7 @@ class RequestTracker:
         """Give up the open rows of a query at its deadline: other queries that wait for them ask anew."""
         for ref, key in _open_keys(pending):
             if self._is_asker(pending, key):
-                waiting = [waiter for waiter in self._flight.resolve(key) if waiter[0] is not pending]
+                waiting = [waiter for waiter in self.flight.resolve(key) if waiter[0] is not pending]
                 self._ask_again(ref, key, waiting, now_s)
 
     # --- arriving -------------------------------------------------------------------------------------------------
@@ -166,10 +162,10 @@ class RequestTracker:
         if key is None:
             return ((owner, slot),)
         if failure.reason != "late":
-            return self._flight.resolve(key)
+            return self.flight.resolve(key)
         if not self._is_asker(owner, key):
             return ()
-        others = [waiter for waiter in self._flight.resolve(key) if waiter != (owner, slot)]
+        others = [waiter for waiter in self.flight.resolve(key) if waiter != (owner, slot)]
         self._ask_again(ref, key, others, now_s)
         return ((owner, slot),)
 
@@ -194,25 +190,25 @@ class RequestTracker:
         self._sent.clear()
         self._overdue.clear()
         self._overdue_rows = 0
-        self._in_time, self._flight, self._again = DeadlineQueue(), SingleFlight(), {}
+        self._in_time, self.flight, self._again = DeadlineQueue(), SingleFlight(), {}
 
     def _ask_again(self, ref: str, key: bytes, waiting: Iterable[Waiter], now_s: float) -> None:
         for owner, slot in waiting:
             in_time = owner.wants(slot) and owner.deadline_s > now_s
-            if in_time and self.join(key, owner, slot):
+            if in_time and self.flight.join(key, (owner, slot)):
                 self._again.setdefault(ref, RowBatch(ref)).add(owner, slot, key)
 
     def _inherit(self, owner: InFlightQuery, key: bytes | None) -> Waiter | None:
         """The new asker of a row that was not sent yet and whose asker has its answer; None when nobody waits."""
         if key is None or not self._is_asker(owner, key):
             return None
-        waiting = [(heir, slot) for heir, slot in self._flight.resolve(key) if heir.wants(slot)]
+        waiting = [(heir, slot) for heir, slot in self.flight.resolve(key) if heir.wants(slot)]
         for heir, slot in waiting:
-            self.join(key, heir, slot)
+            self.flight.join(key, (heir, slot))
         return waiting[0] if waiting else None
 
     def _is_asker(self, owner: InFlightQuery, key: bytes) -> bool:
-        first = self._flight.first(key)
+        first = self.flight.first(key)
         return first is not None and first[0] is owner
 
     def _count_answered(self, number: int, sent: _Sent, rows: int) -> None:

@@ -9,8 +9,8 @@ from builders.feedback import prediction
 from builders.kafka import record
 from builders.router_deployment import Read
 from clipper_agents.control.state import ControlState
-from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import is_marker, read_markers
+from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec

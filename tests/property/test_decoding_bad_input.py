@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
+from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.feedback_step import decode_feedback
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.router.queries import decode_queries
 from clipper_stream.query import DecodedQuery

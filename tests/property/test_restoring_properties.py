@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import is_marker, read_markers
+from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key

@@ -7,7 +7,7 @@
 | sent to models | `effects`, `requests`, `colocated` |
 | given its outputs | `outputs` (agent `gather`) |
 | answered and logged | `prediction_log`, `audit_log`, `indexed_log`, `prediction_records`, `decision_index` |
-| learned from | `feedback` (agent `learn`), `feedback_step`, `selection_store` |
+| learned from | `feedback` (agent `learn`), `clipper_agents.feedback`, `selection_store` |
 
 `app` builds the process; `applications` and `models` follow what is declared.
 """

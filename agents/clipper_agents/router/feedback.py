@@ -20,12 +20,12 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
+from clipper_agents.feedback.feedback_step import Record, Step, decode_feedback, learn
+from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters

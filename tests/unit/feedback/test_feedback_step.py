@@ -7,8 +7,8 @@ from builders.query_router import application
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.router.feedback_step import OrphanFeedback, UnusableFeedback, learn
-from clipper_agents.router.restore_markers import Restored
+from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback, learn
+from clipper_agents.feedback.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit

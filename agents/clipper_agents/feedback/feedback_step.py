@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import row_of, state_of
-from clipper_agents.router.restore_markers import RefusedMarker, Restored
+from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import fold
