@@ -26,7 +26,7 @@ from typing import Any
 import rig.one_thread  # noqa: F401 - before numpy is there
 from rig.digit_models import DIGIT_MODELS, images
 from rig.engines import EngineRun, Feed, backlog, run_engine
-from rig.results import Measures, Summary, Target, load_average, median_of, show, summary
+from rig.results import Measures, Summary, Target, load_average, median_of, show, single, summary
 from rig.session import finish, parsed, result_options, rotated, said
 
 from clipper_stream.batching.limit import BatchLimit, Fixed
@@ -129,8 +129,7 @@ def measured(
 def pooled(several: list[EngineRun]) -> dict[str, Any]:
     """The 99th percentile over the batches of all rounds, as one value of a summary."""
     every = EngineRun([batch for run in several for batch in run.batches])
-    p99_ms = percentile_ms(every, 99)
-    return {"median": p99_ms, "least": p99_ms, "most": p99_ms, "rounds": 1}
+    return single(percentile_ms(every, 99))
 
 
 def targets(found: Summary, options: argparse.Namespace) -> list[Target]:

@@ -26,11 +26,12 @@ from rig.session import Session, finish, parsed, rotated, said, session, system_
 from rig.systems import Place, application, model, pipeline, written
 
 from clipper_agents.broker.properties import free_port
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
+from clipper_agents.control.apply import apply_manifests
+from clipper_agents.control.plan import Plan
 from clipper_agents.control.state import read_manifests
+from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import existing_topics
 from clipper_loadgen import LoadPlan
-from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 OBJECTIVE_MS = 250
@@ -125,15 +126,16 @@ class Deploys:
             if self._over.is_set():
                 return
             pair = [version(f"h{turn}"), version(f"c{turn}", colocated=True)]
-            await publish_manifests(connection, catalogue, pair)
+            await apply_manifests(connection, catalogue, [], pair)
             declared = revised(declared, ["base:1", *(one.ref for one in pair)])
-            await publish_manifests(connection, catalogue, [declared])
+            await apply_manifests(connection, catalogue, [declared], [])
             await self._until_asked(catalogue.requests(pair[0].name, pair[0].version), there=True)
             declared = revised(declared, ["base:1"])
+            gone = tuple(one.ref for one in pair)
             retired = [msgspec.structs.replace(one, retired=True) for one in pair]
-            await publish_manifests(connection, catalogue, [declared, *retired])
+            await apply_manifests(connection, catalogue, [declared], retired)
             await self._until_asked(catalogue.requests(pair[0].name, pair[0].version), there=False)
-            await withdraw_manifests(connection, catalogue, [model_key(one.ref) for one in pair])
+            await change_control(connection, catalogue, lambda _, gone=gone: Plan(withdrawn=gone))
             self.count += len(pair)
 
     async def _until_asked(self, topic: str, *, there: bool) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from rig.flood import Progress, Record, flood
 from rig.predictions import default_ratio_of_last
 from rig.processes import memory_mib_by_process
-from rig.results import Target, load_average, show
+from rig.results import Target, load_average, show, single
 from rig.session import Session, finish, parsed, said, session, system_options
 from rig.systems import pipeline
 
@@ -40,8 +40,8 @@ def main() -> None:
     with session(options) as here:
         run = said(measured(here, options))
     found = {
-        role: {f"{millions(at)} M": one(value) for at, value in steps(run["samples"], role, options.step)}
-        | {"growth over the last half, %": one(run["growth_percent"][role])}
+        role: {f"{millions(at)} M": single(value) for at, value in steps(run["samples"], role, options.step)}
+        | {"growth over the last half, %": single(run["growth_percent"][role])}
         for role in ROLES
     }
     show(f"resident MiB over {run['answered']:,} queries, {run['per_s']:,.0f} a second", found, [run])
@@ -138,11 +138,6 @@ def steps(samples: list[Sample], role: str, step: int) -> list[tuple[int, float]
 
 def millions(count: int) -> str:
     return f"{count / 1e6:g}"
-
-
-def one(value: float | None) -> dict[str, Any]:
-    """A single value where a summary has a median."""
-    return {"median": value, "least": value, "most": value, "rounds": 1}
 
 
 def targets(run: dict[str, Any]) -> list[Target]:

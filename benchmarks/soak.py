@@ -29,7 +29,7 @@ from typing import Any
 from rig.metrics import counters
 from rig.predictions import last_records
 from rig.processes import memory_mib_by_process, role, tree
-from rig.results import Target, show
+from rig.results import Target, show, single
 from rig.session import Session, finish, parsed, said, session, system_options
 from rig.systems import Place, pipeline, tables_of
 
@@ -186,12 +186,8 @@ def summary(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         values = series(run, name)
         middle, last = thirds(values)
         columns = {"at first": values[0], "most, middle third": middle, "most, last third": last}
-        found[name] = {key: one(value) for key, value in columns.items()}
+        found[name] = {key: single(value) for key, value in columns.items()}
     return found
-
-
-def one(value: float | None) -> dict[str, Any]:
-    return {"median": value, "least": value, "most": value, "rounds": 1}
 
 
 def slack(name: str) -> float:

@@ -24,11 +24,10 @@ ConfidenceSequence Betting EmpiricalBernstein TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
-Candidate parse_candidate DecisionColumns Estimator make_estimators Ips
-Snips ClippedIps DirectMethod DoublyRobust SelfNormalizedDoublyRobust SwitchDoublyRobust OnPolicy Question
+Candidate parse_candidate DecisionColumns Estimator make_estimators
+Question
 evaluate Evaluation read_facts read_chunks write_page
-SelectionPolicy SelectionState Decision make_policy query_rng EpsilonGreedy Exp3 Exp3IX Exp4
-Exp4Clipper LinUcb Single Split Thompson TsallisInf UCB1
+SelectionPolicy SelectionState Decision make_policy query_rng
 """
 PUBLIC = frozenset(_PUBLIC.split())
 """Names of the classes and functions on the page, each unique in the library; errors need not be named."""
@@ -38,7 +37,8 @@ _HEAD = """# Library
 <!-- Generated: python docs/library_reference.py > docs/reference/library.md -->
 
 The classes and functions of `clipper_stream` that programs use, with their modules below the package. `help(name)`
-shows arguments, units and an example. Only `client` does I/O.
+shows arguments, units and an example. Only `client` does I/O. Policies and estimators are made by name:
+[policies](../explanation/selection-and-feedback.md), [estimators](../explanation/off-policy-evaluation.md#estimators).
 """
 
 

@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -192,3 +192,81 @@ def folded_outside(modules: Iterable[Module], folds: Mapping[str, str]) -> list[
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and folds.get(ast.unparse(node.func), module.name) != module.name
     ]
+
+
+# --- where parts meet ------------------------------------------------------------------------------------------------
+def callable_names(modules: Iterable[Module]) -> frozenset[str]:
+    """Names that stand for something to call: aliases of `Callable`, and protocols with `__call__`."""
+    found = {"Callable"}
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and any(_is_function(one, "__call__") for one in node.body):
+                if any(ast.unparse(base).startswith("Protocol") for base in node.bases):
+                    found.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if ast.unparse(node.value).startswith("Callable["):
+                    found.update(target.id for target in targets if isinstance(target, ast.Name))
+    return frozenset(found)
+
+
+def constructors_of_many_callables(modules: Iterable[Module], callables: Collection[str], most: int = 3) -> list[str]:
+    """Classes whose constructor takes more callables than that: what they need is an object with a Protocol."""
+    return [
+        f"{module.name}.{node.name}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+        and sum(_names_one(annotation, callables) for annotation in _taken(node)) > most
+    ]
+
+
+def _taken(node: ast.ClassDef) -> Iterator[ast.expr]:
+    """Annotations of what the constructor takes: parameters of `__init__`, or the fields of a record."""
+    init = next((one for one in node.body if _is_function(one, "__init__")), None)
+    if isinstance(init, ast.FunctionDef):
+        parameters = [*init.args.posonlyargs, *init.args.args, *init.args.kwonlyargs]
+        yield from (one.annotation for one in parameters if one.annotation is not None)
+    elif node.decorator_list or node.bases:
+        yield from (one.annotation for one in node.body if isinstance(one, ast.AnnAssign) and one.value is None)
+
+
+def _is_function(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name == name
+
+
+def _names_one(annotation: ast.expr, callables: Collection[str]) -> bool:
+    """Whether the annotation, or one side of its union, is something to call."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    if isinstance(annotation, ast.BinOp):
+        return _names_one(annotation.left, callables) or _names_one(annotation.right, callables)
+    if isinstance(annotation, ast.Subscript):
+        annotation = annotation.value
+    name = annotation.attr if isinstance(annotation, ast.Attribute) else getattr(annotation, "id", None)
+    return name in callables
+
+
+def import_cycles(product: Mapping[str, Module]) -> list[str]:
+    """Modules that import each other at their top, `TYPE_CHECKING` included; one line a cycle."""
+    graph = {name: {*imports_of(_top_of(module), product)} - {name} for name, module in product.items()}
+    reached = {name: _reached_from(name, graph) for name in graph}
+    cycles = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
+    return [" <-> ".join(sorted(cycle)) for cycle in sorted(cycles, key=sorted) if cycle]
+
+
+def _top_of(module: Module) -> Module:
+    """The module without the bodies of its functions: an import there is no part of importing the module."""
+    kept = [node for node in module.tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.If | ast.Try)]
+    return Module(module.name, "\n".join(map(ast.unparse, kept)))
+
+
+def _reached_from(start: str, graph: Mapping[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    todo = [*graph[start]]
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo += graph[name]
+    return reached

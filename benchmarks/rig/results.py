@@ -70,6 +70,11 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
     }
 
 
+def single(value: float | None) -> dict[str, Any]:
+    """A single value where a summary has a median."""
+    return {"median": value, "least": value, "most": value, "rounds": 1}
+
+
 def show(title: str, found: Summary, runs: list[Run]) -> None:
     """The summary as a table, and below it what makes single runs doubtful."""
     console = Console(width=None if sys.stdout.isatty() else 140)

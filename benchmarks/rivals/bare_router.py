@@ -2,9 +2,9 @@
 
     bare_router.py CONFIG BOOTSTRAP PREFIX FOLDER MAX_IN_FLIGHT
 
-The decisions, the cache, the index, the recorder and the colocated model are the project's own objects; only what reads
-and what commits is another: `getmany`, and the frontier of each partition once a quarter of a second. It has no
-rebalances, no feedback, no followers and no recovery: it is no router to run, it only shows what the rest costs.
+The decisions, the cache, the index, the prediction log and the colocated model are the project's own objects; only
+what reads and what commits is another: `getmany`, and the frontier of each partition once a quarter of a second. It has
+no rebalances, no feedback, no followers and no recovery: it is no router to run, it only shows what the rest costs.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,15 +23,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
-from clipper_agents.observability.stages import untimed
-from clipper_agents.router.agents import fresh_queries, gather_frames
-from clipper_agents.router.app import _OutputCodec
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import PartitionCaches
+from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.colocated import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.queries import FreshQueries
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.app import MAX_BATCH_BYTES
 from clipper_agents.streaming.consumer import Frontier
@@ -50,27 +49,41 @@ class BareRouter:
 
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
         self.settings, self._max_in_flight = settings, max_in_flight
-        self.stage, self.metrics = untimed, RouterMetrics()
+        self.metrics = RouterMetrics()
         self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
-        self.router = Router(self.registry.application, _choice, self.caches.of, _OutputCodec())
+        self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs())
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
-        self.colocated = ColocatedModels(
-            HostMetrics(self.metrics.families),
-            lambda frames: gather_frames(self, frames),
-            _fail,  # type: ignore[arg-type]
-            settings.allowed,
-        )
-        self.recorder = PredictionLog(
+        self.prediction_log = PredictionLog(
             Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
-            generation=lambda: 0, recorded=self.router.recorded, acknowledge=self._acknowledge, sent=lambda _: None,
+            consumer=self, router=self.router,
         )  # fmt: skip
-        self.sender: Any = SimpleNamespace(put=list, forget=list, came_back=lambda *_: None)
-        self.carrier = EffectRunner(
-            self.router, self.recorder, self.sender, self.colocated.take, self.metrics, asyncio.create_task
-        )
+        self.effects = EffectRunner(self.router, self.prediction_log, self.metrics, self)
+        sender: Any = SimpleNamespace(put=list, forget=list)
+        self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.effects, self, settings.allowed)
+        self.effects.connect(sender, self.colocated)
+        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
+
+    generation = 0
+
+    def watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine; its failure ends the process."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self.watch)
+        return task
+
+    def watch(self, task: "asyncio.Future[Any]") -> None:
+        """End the process with the task's error, if it has one."""
+        if not task.cancelled() and task.exception() is not None:
+            print(repr(task.exception()), file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def acknowledge(self, partition: int, offsets: list[int], _generation: int, /) -> None:
+        """The queries at these offsets are finished."""
+        self.frontiers[partition].finish(offsets)
+        self.room.set()
 
     async def declare(self) -> None:
         """Know the applications and load the models."""
@@ -84,8 +97,7 @@ class BareRouter:
 
     async def serve(self, consumer: AIOKafkaConsumer) -> None:
         """Route until cancelled."""
-        recording = asyncio.create_task(self.recorder.run())
-        recording.add_done_callback(_fail)
+        self.watched(self.prediction_log.run())
         loop = asyncio.get_running_loop()
         committed_s = loop.time()
         while True:
@@ -93,8 +105,8 @@ class BareRouter:
             for part, records in fetched.items():
                 self.frontiers[part.partition].admit([record.offset for record in records])
             now_s = time.time()
-            effects = self.router.receive(fresh_queries(self, fetched, 0, now_s, []), now_s)  # type: ignore[arg-type]
-            self.carrier.carry_out(effects)
+            effects = self.router.receive(self.fresh.of(fetched, 0, now_s, []), now_s)  # type: ignore[arg-type]
+            self.effects.run(effects)
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)
                 committed_s = loop.time()
@@ -110,10 +122,6 @@ class BareRouter:
         if done:
             await consumer.commit(done)
 
-    def _acknowledge(self, partition: int, offsets: list[int], _generation: int) -> None:
-        self.frontiers[partition].finish(offsets)
-        self.room.set()
-
 
 def _choice(application: Any, _partition: int, _context: str | None) -> Any:
     return application.policy.prepare(SelectionState(), application.refs)
@@ -121,12 +129,6 @@ def _choice(application: Any, _partition: int, _context: str | None) -> Any:
 
 def _record(topic: str, key: bytes, value: bytes) -> ConsumerRecord[bytes, bytes]:
     return ConsumerRecord(topic, 0, 0, 0, 0, key, value, None, len(key), len(value), ())
-
-
-def _fail(task: "asyncio.Future[Any]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        print(repr(task.exception()), file=sys.stderr, flush=True)
-        os._exit(1)
 
 
 async def main(config: Path, bootstrap: str, prefix: str, folder: Path, max_in_flight: int) -> None:

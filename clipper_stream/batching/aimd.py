@@ -85,7 +85,7 @@ class Aimd:
             self.grow(self.rows // STEP_SHARE)
 
     def grow(self, by_rows: int) -> None:
-        """Raise the limit by so many rows, at least one and at most to `max_rows`."""
+        """Raise the limit by `by_rows`, at least one row, to `max_rows` at most."""
         self.rows = min(self._max_rows, self.rows + max(1, by_rows))
 
 
@@ -242,12 +242,7 @@ class RelaxedTarget:
         return self._tail.ceiling_ratio
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch.
-
-        Args:
-            rows: Rows in the batch that was sent, at least 1.
-            latency_s: Seconds from sending the batch until its outputs were there.
-        """
+        """Learn from one batch; as `BatchLimit.observe`."""
         if not latency_s >= 0.0:
             return  # no latency: a clock was set back
         before, full, late = self.rows, rows >= self.rows, latency_s >= self.target_s

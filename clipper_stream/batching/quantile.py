@@ -40,7 +40,7 @@ _ROUNDS = 7  # each round narrows the slope to an eighth: 8^-7 of the first inte
 
 
 class QuantileRegression:
-    """As many rows as the 99th percentile line allows within the target.
+    """The most rows whose 99th percentile of latency, on a line fitted to recent batches, is within the target.
 
     A pause of the host does not lower the limit, as it does with AIMD, unless pauses are more than one in a hundred.
 
@@ -83,12 +83,7 @@ class QuantileRegression:
         return self._rows
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch.
-
-        Args:
-            rows: Rows in the batch that was sent, at least 1.
-            latency_s: Seconds from sending the batch until its outputs were there.
-        """
+        """Learn from one batch; as `BatchLimit.observe`."""
         if not 0.0 <= latency_s < math.inf:
             return  # no latency: a clock was set back
         full = rows >= self._rows
@@ -148,7 +143,7 @@ class _RecentBatches:
         self._number[octave, place] = self._added
 
     def arrays(self, limit_rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sizes and latencies in seconds, both of shape [n], without what is above the limit and old."""
+        """Sizes and latencies in seconds, both of shape [n], without old batches of more rows than the limit."""
         old = self._number <= self._added - FORGET_BATCHES
         known = (self._rows > 0) & ~(old & (self._rows > limit_rows))
         return self._rows[known], self._latency_s[known]

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken(Generic[T]):
-    """What to do now.
+    """The next batch, the rows that are late, and when to look again.
 
     Attributes:
         batch: Rows to send together, oldest first; empty: nothing may go yet.
@@ -78,11 +78,11 @@ class Window(Generic[T]):
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Rows that wait."""
+        """Number of rows that wait."""
         return self._waiting
 
     def add(self, item: T, shape: Hashable, deadline_s: float, now_s: float) -> None:
-        """Let a row wait for a batch.
+        """Add a row, which waits for a batch.
 
         Args:
             item: The row, or what stands for it.
@@ -129,7 +129,7 @@ class Window(Generic[T]):
         self._forget_empty_lanes()
 
     def _move(self, lane: _Lane[T], most: int, now_s: float, needed_s: float, batch: list[T], late: list[T]) -> None:
-        """Move rows of the lane out, in order: at most so many into the batch, late ones on the way aside."""
+        """Move rows out of the lane, in order: at most `most` into the batch; late ones on the way into `late`."""
         popleft, delay_s, taken = lane.rows.popleft, self._max_delay_s, len(batch)
         while lane.rows and len(batch) - taken < most:
             _, came_s, deadline_s, item = popleft()
@@ -138,7 +138,7 @@ class Window(Generic[T]):
             (late if _is_late(came_s, deadline_s, now_s, needed_s) else batch).append(item)
 
     def _go_at_s(self, lane: _Lane[T], limit_rows: int) -> float:
-        """From when on a batch of the lane may go; in the past when it is full or cannot wait."""
+        """The time from which a batch of the lane may go, in the past when it is full or cannot wait."""
         came_s = lane.rows[0][1]
         return came_s if lane.urgent or len(lane.rows) >= limit_rows else came_s + self._max_delay_s
 

@@ -31,7 +31,7 @@ class CacheStore(Protocol):
         ...
 
     def items(self) -> Iterable[tuple[bytes, bytes]]:
-        """Every entry, in any order."""
+        """All entries, in any order."""
         ...
 
 
@@ -61,7 +61,7 @@ class DictStore:
             self._entries.pop(key, None)
 
     def items(self) -> list[tuple[bytes, bytes]]:
-        """Every entry."""
+        """All entries."""
         return list(self._entries.items())
 
 
@@ -101,11 +101,11 @@ class ClockCache:
 
     @property
     def size_bytes(self) -> int:
-        """What the entries take of the budget."""
+        """Sum over the entries, in bytes, that is held against the budget."""
         return self._size_bytes
 
     def __len__(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return len(self._ring)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -163,7 +163,7 @@ class ClockCache:
             self._evict(self._budget_bytes, gone)
 
     def _evict(self, most_bytes: int, gone: list[bytes]) -> None:
-        """Turn the hand until the rest takes at most so many bytes."""
+        """Turn the hand until the remaining entries take at most `most_bytes`."""
         while self._size_bytes > most_bytes:
             key = self._ring.popleft()
             if key in self._used:

@@ -35,7 +35,7 @@ class SingleFlight(Generic[K, W]):
         self._waiting: dict[K, list[W]] = {}
 
     def __len__(self) -> int:
-        """Keys in flight."""
+        """Number of keys in flight."""
         return len(self._waiting)
 
     def join(self, key: K, waiter: W) -> bool:

@@ -144,7 +144,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         **options: Unpack[QueryOptions],
     ) -> list[Answer]:
-        """One answer an input, in order: separate queries, sent together and decided one by one.
+        """Ask one query an input, sent together and decided one by one; return the answers in order.
 
         Args:
             application: Name of the application.
@@ -174,7 +174,7 @@ class Client:
         query_id: str | None = None,
         **options: Unpack[QueryOptions],
     ) -> Answer:
-        """One answer to one query of several rows, decided together: much cheaper a row than a query each.
+        """Ask one query of several rows, decided together: much cheaper a row than a query each.
 
         Args:
             application: Name of the application.

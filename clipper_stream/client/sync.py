@@ -95,7 +95,7 @@ class SyncClient:
     def predict_many(
         self, application: str, inputs: Iterable[Any], *, timeout_s: float = TIMEOUT_S, **options: Unpack[QueryOptions]
     ) -> list[Answer]:
-        """One answer an input, in order; arguments and errors are those of `Client.predict_many`."""
+        """Return one answer an input, in order; arguments and errors are those of `Client.predict_many`."""
         return self._call(self._client.predict_many(application, inputs, timeout_s=timeout_s, **options))
 
     def predict_packed(
@@ -107,7 +107,7 @@ class SyncClient:
         timeout_s: float = TIMEOUT_S,
         **options: Unpack[QueryOptions],
     ) -> Answer:
-        """One answer to one query of several rows; arguments and errors are those of `Client.predict_packed`."""
+        """Return one answer to one query of several rows; arguments and errors are those of `Client.predict_packed`."""
         return self._call(
             self._client.predict_packed(application, inputs, query_id=query_id, timeout_s=timeout_s, **options)
         )

@@ -1,9 +1,9 @@
 """The losses of one model under the eye of a detector, and what they were before and after a change.
 
 Rules of this file:
-- Detectors say that, not since when: the losses are split where a single change of the mean is most likely.
-- Memory is bounded: the last `KEPT` losses, of those before them number and sum.
-- After a detection everything begins anew, from the next loss on. So what follows depends on what follows alone.
+- A detector says that the mean has changed, not since when: the losses are split where one change is most likely.
+- Memory is bounded: the last `KEPT` losses are kept, and number and sum of those before them.
+- After a detection the watch begins anew with the next loss. So later detections depend on later losses alone.
 """
 
 from collections import deque
@@ -60,7 +60,7 @@ class LossWatch:
         self._detector = self.spec.make()
 
     def observe(self, loss: float) -> LossChange | None:
-        """Take a loss in, in [0, 1]; the change when the detector sees one."""
+        """Take in a loss, in [0, 1]; return the change when the detector sees one."""
         if len(self._kept) == KEPT:
             self._older_sum += self._kept[0]
         self._kept.append(loss)

@@ -14,7 +14,7 @@ from clipper_stream.evaluation.timeline import BinnedSums
 
 @dataclass(slots=True, kw_only=True)
 class CandidateSums:
-    """Sums of a candidate, or of what was logged.
+    """Sums over a log for one candidate, or for what was logged.
 
     Attributes:
         outline: Of the log.
@@ -35,12 +35,12 @@ class CandidateSums:
     differences: BinnedSums | None = None
 
     def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
-        """Sums of one more chunk."""
+        """Add the sums of another chunk, by estimator."""
         for name, part in parts.items():
             self.estimates[name] = self.estimates[name].merged(part) if name in self.estimates else part
 
     def add_support(self, part: SupportSums) -> None:
-        """Likewise."""
+        """Add the support sums of another chunk."""
         self.support = part if self.support is None else self.support.merged(part)
 
     def add_losses(self, columns: DecisionColumns, loss: Floats, weight: Floats, shares: Floats) -> None:

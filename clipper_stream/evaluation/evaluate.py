@@ -17,7 +17,7 @@ from clipper_stream.evaluation.summarize import summarize_learning, summarize_lo
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
-    """What each candidate would have lost on a log.
+    """Estimate what each candidate would have lost on a log.
 
     Args:
         application: Its name, for the report.
@@ -83,7 +83,7 @@ def _notes(found: LogSummary, question: Question) -> Iterable[str]:
 
 
 def _span(ms: float) -> str:
-    """A time in words.
+    """Return a duration in words.
 
     >>> _span(250), _span(90_000), _span(7_200_000)
     ('250 ms', '90.0 s', '2.0 h')

@@ -52,7 +52,7 @@ class LogOutline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSummary:
-    """What a log holds about losses.
+    """What a log holds: models, delays, censoring and predicted losses.
 
     Attributes:
         outline: Names and times.
@@ -82,7 +82,7 @@ class LogSummary:
             yield usable(columns, self.outline, self.maturity_ms)
 
     def shares(self, columns: DecisionColumns, question: Question) -> Floats | None:
-        """How much each decision counts, (n,); None: all alike."""
+        """Return the weight of each decision, (n,); None when all weigh alike."""
         narrow = columns if columns.models == self.outline.models else columns.of_models(self.outline.models)
         return weights_of(narrow, self.delays, self.outline.now_ms) if question.reweigh else None
 

@@ -20,7 +20,7 @@ MOST_CONTEXTS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """How candidates are looked at.
+    """Settings of an evaluation.
 
     Attributes:
         confidence: Of every interval, in (0, 1).

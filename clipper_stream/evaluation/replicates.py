@@ -32,7 +32,7 @@ MOSTLY = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """One way through the log.
+    """One replay of the log with one sequence of draws.
 
     Attributes:
         tally: Its sums, by the way in which the log was walked.
@@ -58,7 +58,7 @@ def full_information_ratio(log: Log, candidate: LearningPolicy, found: LogSummar
 def run_replicates(
     log: Log, candidate: LearningPolicy, question: Question, found: LogSummary
 ) -> dict[str, list[Replicate]]:
-    """The courses of a candidate, by how the log was walked; the first is the one to be read first."""
+    """Replay a learning candidate, and return its replicates by method; the first method is to be read first."""
     share = full_information_ratio(log, candidate, found)
     together = bool(candidate.learner().standing(None, 0).together)
     ways = [SIMULATION] if share >= MOSTLY or together else [SEQUENTIAL_DR, REJECTION]

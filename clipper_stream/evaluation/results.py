@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceSize:
-    """What the estimates stand on.
+    """How many decisions the estimates rest on.
 
     Attributes:
         used: Decisions with feedback that went into the estimate.
@@ -89,7 +89,7 @@ class EvidenceSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextResult:
-    """One context: the logged policy and the candidate.
+    """The logged policy and the candidate in one context.
 
     Attributes:
         context: Its name; None: queries without one.
@@ -112,7 +112,7 @@ class ContextResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateResult:
-    """What one candidate would have done.
+    """Estimates for one candidate.
 
     Attributes:
         name: As it was asked for.
@@ -183,7 +183,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What was asked, what the log holds, and what it says about each candidate.
+    """A finished evaluation: its settings, the log's figures, and the estimates for each candidate.
 
     Attributes:
         application: Its name.

@@ -43,7 +43,7 @@ MANY_CLIPPED = 0.1
 def summarize_logged(
     tally: CandidateSums, question: Question, drawn: Floats, policies: Sequence[str]
 ) -> CandidateResult:
-    """What really decided."""
+    """Summarize what was logged."""
     sums = tally.estimates["on_policy"]
     return CandidateResult(
         name=" then ".join(policies) or "nothing",
@@ -59,7 +59,7 @@ def summarize_logged(
 def summarize_stationary(
     name: str, kind: str, tally: CandidateSums, logged: CandidateSums, question: Question, drawn: Floats
 ) -> CandidateResult:
-    """What a candidate that stays as it is would have done."""
+    """Summarize a candidate that does not learn."""
     assert tally.support is not None
     support = tally.support.support(tally.models)
     estimates = dict(_estimates(tally, support.largest_importance, question, drawn))
@@ -106,7 +106,7 @@ def summarize_learning(
     found: LogSummary,
     drawn: Floats,
 ) -> CandidateResult:
-    """What a candidate that learns on the way would have done."""
+    """Summarize a candidate that learns during replay."""
     headline = next(iter(walked))
     estimates = {way: _of_courses(courses, way, question, drawn) for way, courses in walked.items()}
     courses = walked[headline]
@@ -190,7 +190,7 @@ def _estimate(value: float, interval: Interval) -> Estimate:
 
 
 def _effective(sums: BlockSums, courses: Sequence[Replicate]) -> float:
-    """How many decisions with a loss of the same mean would be known as exactly."""
+    """Return how many decisions with a loss of the same mean would be known as exactly."""
     error, value = sums.standard_error, sums.value
     if not (math.isfinite(error) and error > 0.0 and 0.0 < value < 1.0):
         return float(courses[0].known)

@@ -62,13 +62,13 @@ class BinnedSums:
 
     @classmethod
     def empty(cls, bins: int, models: int) -> Self:
-        """Nothing."""
+        """Return the sums of no decision."""
         none = np.zeros(bins)
         return cls(weight=none, loss=none, squares=none, shares=np.zeros((bins, models)), decisions=none)
 
     @classmethod
     def of(cls, place: np.ndarray, bins: int, loss: Floats, weight: Floats, shares: Floats) -> Self:
-        """The sums of n decisions.
+        """Return the sums of n decisions, by bin.
 
         Args:
             place: Bin of each, (n,).
@@ -87,7 +87,7 @@ class BinnedSums:
         )
 
     def merged(self, other: Self) -> Self:
-        """The sums of both."""
+        """Return the sums of both."""
         return type(self)(
             weight=self.weight + other.weight,
             loss=self.loss + other.loss,

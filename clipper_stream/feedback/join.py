@@ -32,14 +32,20 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     {'svm:1': 3}
     """
     several_rows = prediction.outputs is not UNSET
+    answer: Any = prediction.outputs if several_rows else prediction.output
+    absent: Any = [] if several_rows else None
     decided = _asked(prediction.models, prediction.missing)
     asked = decided if audit is None else decided | _beside(decided, audit)
     return LoggedDecision(
-        outputs={ref: _output(one, several_rows) for ref, one in asked.items() if isinstance(one, ModelAnswer)},
+        outputs={
+            ref: absent if (said := one.outputs if several_rows else one.output) is UNSET else said
+            for ref, one in asked.items()
+            if isinstance(one, ModelAnswer)
+        },
         propensities={ref: one.propensity for ref, one in asked.items()},
         served=tuple(ref for ref, one in decided.items() if one.served),
         served_propensity=prediction.served_propensity,
-        answer=_output(prediction, several_rows),
+        answer=absent if answer is UNSET else answer,
         default=prediction.default,
         low_confidence=prediction.reason == LOW_CONFIDENCE,
         several_rows=several_rows,
@@ -79,9 +85,3 @@ def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[st
 
 def _beside(decided: dict[str, ModelAnswer | Missing], audit: Audit) -> dict[str, ModelAnswer | Missing]:
     return {ref: one for ref, one in _asked(audit.models, audit.missing).items() if ref not in decided}
-
-
-def _output(record: ModelAnswer | Prediction, several_rows: bool) -> Any:
-    if several_rows:
-        return record.outputs if isinstance(record.outputs, list) else []
-    return None if record.output is UNSET else record.output

@@ -29,7 +29,7 @@ from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
 from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, check_propensity
+from clipper_stream.selection.state import SelectionState, impossible_propensity
 
 _NO_ANSWER = 1.0
 
@@ -154,7 +154,8 @@ def score(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> 
         losses = _by_loss(decision, feedback)
         scores = Scores(losses, dict.fromkeys(losses, decision.probability))
     for model, propensity in scores.propensities.items():
-        check_propensity(model, propensity)
+        if not 0.0 < propensity <= 1.0:
+            raise impossible_propensity(model, propensity)
     return scores
 
 
@@ -171,13 +172,10 @@ def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: st
     if isinstance(feedback, GivenLoss):
         return feedback.value
     try:
-        return _compare(decision, loss_kind, feedback, decision.answer)
+        compare = loss_of_rows if decision.several_rows else loss_of
+        return compare(loss_kind, feedback.value, decision.answer)
     except InvalidLabel:
         return None
-
-
-def _compare(decision: LoggedDecision, loss_kind: str, label: Label, output: Any) -> float:
-    return (loss_of_rows if decision.several_rows else loss_of)(loss_kind, label.value, output)
 
 
 def _by_label(decision: LoggedDecision, label: Label, loss_kind: str) -> dict[str, float]:
@@ -185,12 +183,13 @@ def _by_label(decision: LoggedDecision, label: Label, loss_kind: str) -> dict[st
 
     So a version on trial that gives nonsense is scored for it, and keeps no other model from learning.
     """
+    compare = loss_of_rows if decision.several_rows else loss_of
     losses: dict[str, float] = {}
     refused: InvalidLabel | None = None
     compared = False
     for model, output in decision.outputs.items():
         try:
-            losses[model] = _compare(decision, loss_kind, label, output)
+            losses[model] = compare(loss_kind, label.value, output)
             compared = True
         except InvalidLabel as error:
             losses[model], refused = _NO_ANSWER, error

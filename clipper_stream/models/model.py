@@ -11,7 +11,7 @@ Rows: TypeAlias = NDArray[Any] | list[Any]
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything with `predict_batch`.
+    """A model: anything with `predict_batch`.
 
     >>> class Length:
     ...     def predict_batch(self, inputs: Rows) -> Sequence[Any]:
@@ -21,7 +21,7 @@ class Model(Protocol):
     """
 
     def predict_batch(self, inputs: Rows, /) -> Sequence[Any] | NDArray[Any]:
-        """One output a row, in the order of the rows.
+        """Return one output a row, in the order of the rows.
 
         Args:
             inputs: At least one row, all of one dtype and shape. It may be called again with a part of the same

@@ -115,7 +115,7 @@ def _key(key: Any) -> str:
 
 
 def _unwrapped(value: Any) -> Any:
-    """What a numpy scalar, or an array of any library that numpy can read, holds."""
+    """Return the value of a numpy scalar, or of an array that numpy can read."""
     if not isinstance(value, np.generic) and hasattr(value, "__array__"):
         value = np.asarray(value)
     if isinstance(value, np.ndarray | np.generic):

@@ -34,7 +34,7 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
 
 class Runtime(Protocol):
-    """One way to load models. A module with these functions is one."""
+    """A way to load models; a module with these functions implements it."""
 
     @property
     def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
@@ -104,7 +104,7 @@ def load_model(
     files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
 ) -> Model:
-    """Load a model.
+    """Load a model as its manifest describes it.
 
     Args:
         runtime: A name in `runtimes`.

@@ -26,7 +26,7 @@ _MAX_EXPLANATION = 500
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """What came of one batch.
+    """The result of one batch.
 
     Attributes:
         outputs: One plain value a row (see `plain`), null where the row failed.
@@ -40,7 +40,7 @@ class BatchOutcome:
 
 
 def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
-    """Ask the model about a batch.
+    """Run the model on a batch; retry row by row when it fails.
 
     Args:
         model: May raise or give nonsense: that fails rows, and is never raised.

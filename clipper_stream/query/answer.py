@@ -51,7 +51,7 @@ class MissingModel(NamedTuple):
 
 
 class QueryAnswer(NamedTuple):
-    """What to tell the application, and why; or, of an audit, what to write down.
+    """The answer to a query with its reasons; or, of an audit, what its models said.
 
     Attributes:
         pending: The query in flight.

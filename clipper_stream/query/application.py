@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -43,7 +43,7 @@ class TrialModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """What one application asks, of whom, how fast, and what it says when nobody answers.
+    """What one application asks, which models, how fast, and its answer when none of them answers.
 
     Attributes:
         name: Its name.
@@ -51,7 +51,7 @@ class Application:
         spec: What one row of input looks like.
         candidates: The models that exist, in the application's order.
         trials: The versions on trial that exist.
-        policy: Who chooses among them.
+        policy: Chooses among the candidates.
         combiner: Name of the combiner.
         loss: Name of the loss.
         objective_s: Latency objective in seconds; None: throughput mode.
@@ -67,7 +67,7 @@ class Application:
     candidates: tuple[CandidateModel, ...]
     policy: SelectionPolicy
     trials: tuple[TrialModel, ...] = ()
-    spec: InputSpec = field(default_factory=InputSpec)
+    spec: RowSpec = field(default_factory=RowSpec)
     revision: int = 1
     combiner: str = "vote"
     loss: str = "zero_one"
@@ -80,7 +80,7 @@ class Application:
 
     @cached_property
     def by_ref(self) -> dict[str, CandidateModel]:
-        """All that may be asked, by reference: candidates, and versions on trial."""
+        """Candidates and versions on trial, by reference."""
         tried_ones = (trial.candidate for trial in self.trials)
         return {candidate.ref: candidate for candidate in (*self.candidates, *tried_ones)}
 
@@ -91,11 +91,11 @@ class Application:
 
     @cached_property
     def answers(self) -> bool:
-        """Whether anybody can answer: a candidate, or a canary."""
+        """Whether a model can answer: a candidate, or a canary."""
         return bool(self.refs or self._shares("canary"))
 
     def choice(self, state: SelectionState) -> Choice:
-        """The policy's choice, with audits and trials; a `ByFeatures` where it looks at features."""
+        """The policy's choice, with audits and trials; a `ContextualChoice` where it looks at features."""
         if not self.refs:
             return self._completed(NOBODY)
         by_features = self.policy.by_features(state, self.refs)
@@ -104,7 +104,7 @@ class Application:
         return by_features.each(self._completed)
 
     def _completed(self, chosen: ActionDistribution) -> Choice:
-        """With audits and trials."""
+        """The policy's choice completed by audits and trials."""
         if self.refs and self.audit_ratio > 0:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
@@ -115,7 +115,7 @@ class Application:
         return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}
 
     def candidate_ref(self, model: str) -> str | None:
-        """The reference that a query means by `name` or `name:version`; a bare name is the first candidate of it.
+        """The reference of the candidate that a query calls `name:version`, or `name`, which is the first of that name.
 
         A version on trial is no candidate.
         """

@@ -40,7 +40,7 @@ class DeadlineQueue(Generic[T]):
         self._deadlines: dict[T, float] = {}
 
     def __len__(self) -> int:
-        """Items that are neither due nor discarded."""
+        """Number of items that are neither due nor discarded."""
         return len(self._deadlines)
 
     @property
@@ -52,7 +52,7 @@ class DeadlineQueue(Generic[T]):
         return heap[0] if heap else None
 
     def push(self, deadline_s: float, item: T) -> None:
-        """Add the item, or move it.
+        """Add an item, or move it to another deadline.
 
         Args:
             deadline_s: Seconds since the epoch, not NaN. Without a deadline, do not push.
@@ -69,7 +69,7 @@ class DeadlineQueue(Generic[T]):
             due[item] = None
 
     def discard(self, item: T) -> None:
-        """Forget an item that is finished. No error when it is not there."""
+        """Remove an item; no error when it is not in the queue."""
         deadline_s = self._deadlines.pop(item, None)
         if deadline_s is None:
             return

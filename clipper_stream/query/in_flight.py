@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -101,6 +102,7 @@ class RowBlock:
         return self._hashes
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class InFlightQuery:
     """One query in flight, or an audit: what is asked beside a query for the log only.
 
@@ -131,50 +133,31 @@ class InFlightQuery:
     'DEFAULTED'
     """
 
-    __slots__ = (
-        "application",
-        "arrived_s",
-        "asked_at_s",
-        "audit",
-        "audit_of",
-        "block",
-        "count",
-        "deadline_s",
-        "decision",
-        "failed",
-        "features",
-        "first",
-        "open_slots",
-        "outputs",
-        "query",
-        "repeats",
-        "shares_id",
-        "state",
-        "weights",
-    )
+    query: DecodedQuery
+    state: QueryState = field(default=QueryState.RECEIVED, init=False)
+    repeats: list[DecodedQuery] | None = field(default=None, init=False)
+    application: Application = field(init=False)
+    decision: Decision = field(init=False)
+    weights: Mapping[str, float] = field(init=False)
+    block: RowBlock = field(init=False)
+    first: int = field(init=False)
+    count: int = field(init=False)
+    outputs: list[Any] = field(init=False)
+    failed: bool = field(init=False)
+    arrived_s: list[float] = field(init=False)
+    open_slots: int = field(init=False)
+    asked_at_s: float = field(init=False)
+    features: list[float] | None = field(init=False)
+    deadline_s: float = field(init=False)
+    shares_id: bool = field(init=False)
+    audit: "InFlightQuery | None" = field(default=None, init=False)
+    audit_of: "InFlightQuery | None" = field(default=None, init=False)
 
-    application: Application
-    decision: Decision
-    weights: Mapping[str, float]
-    block: RowBlock
-    first: int
-    outputs: list[Any]
-    failed: bool
-    arrived_s: list[float]
-    audit: "InFlightQuery | None"
-    audit_of: "InFlightQuery | None"
-    open_slots: int
-    asked_at_s: float
-
-    def __init__(self, query: DecodedQuery) -> None:
-        self.query = query
-        self.state = QueryState.RECEIVED
-        self.repeats: list[DecodedQuery] | None = None
+    def __post_init__(self) -> None:
+        query = self.query
         self.count = len(query.rows)
         self.features = query.features
-        self.deadline_s = 0.0
         self.shares_id = query.shares_id
-        self.audit = self.audit_of = None
 
     def spawn_audit(self) -> "InFlightQuery":
         """Begin an audit: its outputs are logged but never delay the answer; it expires at the query's deadline."""
@@ -197,7 +180,7 @@ class InFlightQuery:
         self.state = ASKED.end(self.state)
 
     def move(self, path: TransitionPath) -> None:
-        """Go where the events of the path lead.
+        """Move to the state at the end of the path.
 
         Raises:
             IllegalMove: an event cannot happen in the state in which it finds the query.
@@ -234,10 +217,9 @@ class InFlightQuery:
         return self.outputs[slot] is OPEN
 
     def close(self) -> None:
-        """Fill the open slots with LATE: nothing is waited for any more."""
-        if self.open_slots:
-            self.outputs = [LATE if output is OPEN else output for output in self.outputs]
-            self.failed = True
+        """Fill the open slots, of which there are some, with LATE: nothing is waited for any more."""
+        self.outputs = [LATE if output is OPEN else output for output in self.outputs]
+        self.failed = True
 
 
 Key = tuple[int, str] | tuple[int, str, str]
@@ -252,7 +234,7 @@ class QueriesInFlight:
         self._repeats = self._sharing = 0
 
     def __len__(self) -> int:
-        """Queries, and records of queries that were read again."""
+        """Number of queries, and of records of queries that were read again."""
         return len(self._queries) + self._repeats
 
     def __contains__(self, query: DecodedQuery) -> bool:
@@ -277,9 +259,12 @@ class QueriesInFlight:
         pending = self._queries.get(key)
         if pending is None or pending.query is not query:
             key = self._key(query)
-        pending = self._queries.pop(key, None)
-        self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
-        if pending is None or pending.repeats is None:
+            pending = self._queries.get(key)
+            self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
+        if pending is None:
+            return ()
+        del self._queries[key]
+        if pending.repeats is None:
             return ()
         self._repeats -= len(pending.repeats)
         return pending.repeats

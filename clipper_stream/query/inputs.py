@@ -36,7 +36,7 @@ _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so 
 
 
 @dataclass(frozen=True, slots=True)
-class InputSpec:
+class RowSpec:
     """What one row of input looks like.
 
     Attributes:
@@ -46,7 +46,7 @@ class InputSpec:
     Raises:
         InvalidSetting: an unknown dtype, or a shape with a dimension that is no positive integer.
 
-    >>> to_matrix(InputSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
+    >>> to_matrix(RowSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
     (2, 2)
 
     Source: https://numpy.org/doc/stable/reference/arrays.dtypes.html (names and byte order of the element types).
@@ -69,7 +69,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that fit, and what is wrong with those that do not.
+    """Rows that fit the spec, converted, and why the others do not fit.
 
     Attributes:
         good: The rows that fit, in the order given: a matrix of shape (n, *row shape) and the spec's dtype; a list of
@@ -77,19 +77,19 @@ class Rows:
             JSON value.
         failed: By index in the order given, the rows that do not fit.
 
-    >>> rows = to_rows(InputSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
+    >>> rows = to_rows(RowSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
     >>> rows.good.tolist(), list(rows.failed)
     ([[1, 2], [4, 5]], [1])
 
-    Source: as `InputSpec`.
+    Source: as `RowSpec`.
     """
 
     good: np.ndarray | list[Any]
     failed: Mapping[int, InvalidInput] = field(default_factory=dict)
 
 
-def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
-    """Rows of many queries, converted together; a row that does not fit costs only itself.
+def to_rows(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
+    """Convert the rows of many queries together; a row that does not fit fails alone.
 
     Args:
         spec: What each row looks like.
@@ -101,8 +101,8 @@ def to_rows(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
         return _one_by_one(spec, inputs)
 
 
-def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Rows that all have to fit, as those of one query.
+def to_matrix(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+    """Convert rows that all have to fit, as those of one query.
 
     Args:
         spec: What each row looks like.
@@ -124,8 +124,8 @@ def to_matrix(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
         raise InvalidInput(f"row {index}: {reason}") from error
 
 
-def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Rows that all fit, in one conversion.
+def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
+    """Convert rows in one step.
 
     Args:
         spec: What each row looks like.
@@ -152,7 +152,7 @@ def convert(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
     return matrix
 
 
-def _first_failing(spec: InputSpec, rows: Sequence[Any]) -> int | None:
+def _first_failing(spec: RowSpec, rows: Sequence[Any]) -> int | None:
     """Index of a row that does not fit by itself, the first as a rule; None when none is found, as lengths differ.
 
     By halves, and only where it fails first: a query may have hundreds of thousands of rows, and converting each alone
@@ -170,7 +170,7 @@ def _first_failing(spec: InputSpec, rows: Sequence[Any]) -> int | None:
     return None if _fits(spec, rows[start:stop]) else start
 
 
-def _fits(spec: InputSpec, rows: Sequence[Any]) -> bool:
+def _fits(spec: RowSpec, rows: Sequence[Any]) -> bool:
     try:
         convert(spec, rows)
     except InvalidInput:
@@ -178,7 +178,7 @@ def _fits(spec: InputSpec, rows: Sequence[Any]) -> bool:
     return True
 
 
-def _one_by_one(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
+def _one_by_one(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
     good: list[Any] = []
     failed: dict[int, InvalidInput] = {}
     for index, row in enumerate(inputs):
@@ -191,7 +191,7 @@ def _one_by_one(spec: InputSpec, inputs: Sequence[Any]) -> Rows:
     return Rows(good, failed)
 
 
-def _from_bytes(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
+def _from_bytes(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray:
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     size = len(rows[0])
     wanted = size - size % dtype.itemsize if spec.shape is None else dtype.itemsize * math.prod(spec.shape)
@@ -202,7 +202,7 @@ def _from_bytes(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
     return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), *shape).astype(spec.dtype, copy=False)
 
 
-def _from_numbers(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray:
+def _from_numbers(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray:
     packed = _packed(spec, rows) if np.dtype(spec.dtype).kind == "f" else None
     if packed is not None:
         return _to_float(spec, packed)
@@ -233,8 +233,8 @@ def _may_be_numbers(rows: Sequence[Any]) -> bool:
         level = [*chain.from_iterable(member for member in level if isinstance(member, list | tuple))]
 
 
-def _packed(spec: InputSpec, rows: Sequence[Any]) -> np.ndarray | None:
-    """Flat lists of as many real numbers each; None for anything else, which numpy may still understand.
+def _packed(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | None:
+    """Pack flat lists of equally many real numbers; None for anything else, which numpy may still understand.
 
     A third of the time that `np.asarray` takes, which has to find out what it was given.
     """
@@ -254,13 +254,13 @@ def _doubles(count: int) -> struct.Struct:
     return struct.Struct(f"{count}d")
 
 
-def _to_float(spec: InputSpec, found: np.ndarray) -> np.ndarray:
+def _to_float(spec: RowSpec, found: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # infinity is refused by the caller
         # always by way of float64: a row must not be rounded otherwise because another row in the batch has fractions
         return found.astype(np.float64, copy=False).astype(spec.dtype, copy=False)
 
 
-def _to_integer(spec: InputSpec, found: np.ndarray) -> np.ndarray:
+def _to_integer(spec: RowSpec, found: np.ndarray) -> np.ndarray:
     bounds = np.iinfo(spec.dtype)
     if found.dtype.kind == "f" or found.min() < bounds.min or found.max() > bounds.max:
         raise InvalidInput(
@@ -269,7 +269,7 @@ def _to_integer(spec: InputSpec, found: np.ndarray) -> np.ndarray:
     return found.astype(spec.dtype, copy=False)
 
 
-def _expected(spec: InputSpec) -> str:
+def _expected(spec: RowSpec) -> str:
     shape = "one dimension" if spec.shape is None else f"shape {list(spec.shape)}"
     return f"{spec.dtype} numbers of {shape}"
 
@@ -296,7 +296,7 @@ def _bytes(row: Any) -> bytes:
 
 
 def _check_json(rows: Sequence[Any]) -> None:
-    """Refuse what could not be written down again on the way to a model.
+    """Refuse values that could not be encoded again on the way to a model.
 
     Level by level and not value by value: a row of a megabyte may have half a million values.
     """

@@ -33,7 +33,7 @@ from types import MappingProxyType
 
 
 class QueryState(IntEnum):
-    """Where a query is.
+    """The state of a query.
 
     >>> next_state(QueryState.WAITING, QueryEvent.PASS_DEADLINE)
     <QueryState.EXPIRED: 8>
@@ -68,7 +68,7 @@ class QueryState(IntEnum):
 
 
 class QueryEvent(IntEnum):
-    """What happens to a query.
+    """An event in the life of a query.
 
     >>> QueryEvent.SELECT.name
     'SELECT'
@@ -103,7 +103,7 @@ class QueryEvent(IntEnum):
 
 
 class IllegalMove(RuntimeError):
-    """An event that the state does not allow.
+    """An event is not allowed in the state of the query.
 
     A bug of the caller, so deliberately no `ClipperError`: nothing that answers for bad requests may swallow it.
     """
@@ -168,7 +168,7 @@ def next_state(state: QueryState, event: QueryEvent) -> QueryState:
 
 
 class TransitionPath:
-    """Several moves at once, looked up in one step: every query takes three paths, from reading to acknowledgement.
+    """Several moves looked up in one step; every query takes three paths from reading to acknowledgement.
 
     Args:
         events: What happens, in order.
@@ -186,7 +186,7 @@ class TransitionPath:
         self._ends = {state.value: end for state in QueryState if (end := self._walk(state)) is not None}
 
     def end(self, state: QueryState) -> QueryState:
-        """The state after all of it.
+        """The state after all events of the path.
 
         Raises:
             IllegalMove: an event cannot happen in the state in which it finds the query.

@@ -73,7 +73,7 @@ class Planner:
         elif not answers:
             self._refuse(pending, NO_MODELS)
         else:
-            late_ms, age_ms = (round((now_s - at_s) * 1000) for at_s in (due_s, query.queried_at_s))
+            late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - query.queried_at_s) * 1000)
             why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
             self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
         return False
@@ -92,7 +92,7 @@ class Planner:
             first += pending.count
 
     def _converted_apart(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
-        """Inputs of single-row queries together, those of packed ones each by itself."""
+        """The same, with one block for all single-row queries and one for each packed query."""
         spec = self.application.spec
         single = [pending for pending in pendings if not pending.query.packed]
         rows = to_rows(spec, [pending.query.rows[0] for pending in single])
@@ -140,7 +140,7 @@ class Planner:
         self.asked.append(pending)
 
     def _given_features(self, pending: InFlightQuery, choice: Choice, block: RowBlock, first: int) -> Choice:
-        """The choice for the query's features, which are noted whatever the policy makes of them."""
+        """The choice for the query's features, which are logged even if the policy ignores them."""
         if self._input_features and pending.features is None and not pending.query.packed:
             pending.features = first_numbers(block.rows[first], self._input_features)
         return choice.given(pending.features or ()) if isinstance(choice, ContextualChoice) else choice
@@ -194,6 +194,7 @@ def deadline_s(query: DecodedQuery, application: Application, now_s: float) -> f
     Within the objective, and the query's own bound, of the record's timestamp; a timestamp in the future counts as now,
     lest a client with a wrong clock holds up its partition. Without an objective, a while from now.
     """
-    asked_at_s = min(query.queried_at_s, now_s)
-    latest_s = now_s + THROUGHPUT_WAIT_S if application.objective_s is None else asked_at_s + application.objective_s
+    asked_at_s, objective_s = query.queried_at_s, application.objective_s
+    asked_at_s = min(asked_at_s, now_s)
+    latest_s = now_s + THROUGHPUT_WAIT_S if objective_s is None else asked_at_s + objective_s
     return latest_s if query.deadline_s is None else min(latest_s, asked_at_s + query.deadline_s)

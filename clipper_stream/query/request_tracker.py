@@ -74,28 +74,24 @@ class _Sent:
 
 
 class RequestTracker:
-    """Builds requests, finds the queries that an output is for, and asks anew what others gave up."""
+    """Builds requests, finds the queries that an output is for, and asks anew what others gave up.
+
+    Attributes:
+        flight: The slots that wait for each row, by cache key; the first of them asks.
+    """
 
     def __init__(self) -> None:
         self._sent: dict[int, _Sent] = {}
         self._in_time: DeadlineQueue[int] = DeadlineQueue()
         self._overdue: dict[int, float] = {}
         self._overdue_rows = 0
-        self._flight: SingleFlight[bytes, Waiter] = SingleFlight()
+        self.flight: SingleFlight[bytes, Waiter] = SingleFlight()
         self._again: dict[str, RowBatch] = {}
         self._number = 0
 
     def __len__(self) -> int:
-        """Requests and keys in flight."""
-        return len(self._sent) + len(self._flight)
-
-    def join(self, key: bytes, owner: InFlightQuery, slot: int) -> bool:
-        """Wait for the row of this key; True when the caller is the first, and must ask."""
-        return self._flight.join(key, (owner, slot))
-
-    def resolve(self, key: bytes) -> list[Waiter]:
-        """All who wait for the row of this key; nobody does any more."""
-        return self._flight.resolve(key)
+        """Number of requests and keys in flight."""
+        return len(self._sent) + len(self.flight)
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def requests(self, rows: RowBatch, now_s: float = 0.0, return_s: float = 0.0) -> Iterator[Request]:
@@ -130,10 +126,10 @@ class RequestTracker:
         return wanted.values()
 
     def abandon(self, pending: InFlightQuery, now_s: float) -> None:
-        """End a query whose time is over: the others who wait for what it asked for ask anew."""
+        """Give up the open rows of a query at its deadline: other queries that wait for them ask anew."""
         for ref, key in _open_keys(pending):
             if self._is_asker(pending, key):
-                waiting = [waiter for waiter in self._flight.resolve(key) if waiter[0] is not pending]
+                waiting = [waiter for waiter in self.flight.resolve(key) if waiter[0] is not pending]
                 self._ask_again(ref, key, waiting, now_s)
 
     # --- arriving -------------------------------------------------------------------------------------------------
@@ -158,7 +154,7 @@ class RequestTracker:
     def failed(
         self, ref: str, owner: InFlightQuery, slot: int, key: bytes | None, failure: Failure, now_s: float
     ) -> Sequence[Waiter]:
-        """The slots that a failed row fails: an error is that of all who wait for the row.
+        """The slots that a failed row concerns: an error concerns all who wait for the row.
 
         Lateness is the asker's own, and the others ask anew. Where they have done so already, because the asker ran out
         of time, it is nobody's.
@@ -166,16 +162,16 @@ class RequestTracker:
         if key is None:
             return ((owner, slot),)
         if failure.reason != "late":
-            return self._flight.resolve(key)
+            return self.flight.resolve(key)
         if not self._is_asker(owner, key):
             return ()
-        others = [waiter for waiter in self._flight.resolve(key) if waiter != (owner, slot)]
+        others = [waiter for waiter in self.flight.resolve(key) if waiter != (owner, slot)]
         self._ask_again(ref, key, others, now_s)
         return ((owner, slot),)
 
     # --- forgetting -----------------------------------------------------------------------------------------------
     def forget(self, now_s: float) -> list[int]:
-        """Drop requests whose answer will not come; their numbers."""
+        """Drop requests whose answer is not awaited any more, and return their numbers."""
         for number in self._in_time.pop_due(now_s):
             self._overdue[number] = now_s + FORGET_AFTER_S
             self._overdue_rows += self._sent[number].unanswered
@@ -194,25 +190,25 @@ class RequestTracker:
         self._sent.clear()
         self._overdue.clear()
         self._overdue_rows = 0
-        self._in_time, self._flight, self._again = DeadlineQueue(), SingleFlight(), {}
+        self._in_time, self.flight, self._again = DeadlineQueue(), SingleFlight(), {}
 
     def _ask_again(self, ref: str, key: bytes, waiting: Iterable[Waiter], now_s: float) -> None:
         for owner, slot in waiting:
             in_time = owner.wants(slot) and owner.deadline_s > now_s
-            if in_time and self.join(key, owner, slot):
+            if in_time and self.flight.join(key, (owner, slot)):
                 self._again.setdefault(ref, RowBatch(ref)).add(owner, slot, key)
 
     def _inherit(self, owner: InFlightQuery, key: bytes | None) -> Waiter | None:
         """The new asker of a row that was not sent yet and whose asker has its answer; None when nobody waits."""
         if key is None or not self._is_asker(owner, key):
             return None
-        waiting = [(heir, slot) for heir, slot in self._flight.resolve(key) if heir.wants(slot)]
+        waiting = [(heir, slot) for heir, slot in self.flight.resolve(key) if heir.wants(slot)]
         for heir, slot in waiting:
-            self.join(key, heir, slot)
+            self.flight.join(key, (heir, slot))
         return waiting[0] if waiting else None
 
     def _is_asker(self, owner: InFlightQuery, key: bytes) -> bool:
-        first = self._flight.first(key)
+        first = self.flight.first(key)
         return first is not None and first[0] is owner
 
     def _count_answered(self, number: int, sent: _Sent, rows: int) -> None:

@@ -111,17 +111,17 @@ class Router:
     # --- what is in flight ----------------------------------------------------------------------------------------
     @property
     def in_flight(self) -> int:
-        """Queries and audits not yet recorded, and records of queries that were read again."""
+        """Number of queries and audits not yet recorded, and of records of queries that were read again."""
         return len(self._queries) + len(self._audits)
 
     @property
     def audits(self) -> int:
-        """Audits among them."""
+        """Number of audits not yet recorded."""
         return len(self._audits)
 
     @property
     def next_deadline_s(self) -> float | None:
-        """When `expire` has something to do."""
+        """The earliest time at which `expire` has something to do, seconds since the epoch."""
         return self._deadlines.next_s
 
     def is_in_flight(self, query: DecodedQuery) -> bool:
@@ -197,14 +197,14 @@ class Router:
     def _missed(self, rows: RowBatch, keys: list[bytes], cache: ClockCache, effects: Effects) -> RowBatch:
         """Fill what the cache has; the rows that are neither there nor in flight."""
         missed = RowBatch(rows.ref)
-        add, join, loads = missed.add, self._tracker.join, self._codec.loads
+        add, join, loads = missed.add, self._tracker.flight.join, self._codec.loads
         hits = coalesced = 0
         for owner, slot, key, value in zip(rows.owners, rows.slots, keys, cache.get_many(keys), strict=True):
             if value is not None:
                 hits += 1
                 if owner.fill_cached(slot, loads(value)):
                     self._conclude(owner, COMPLETE, effects)
-            elif join(key, owner, slot):
+            elif join(key, (owner, slot)):
                 add(owner, slot, key)
             else:
                 coalesced += 1
@@ -232,7 +232,7 @@ class Router:
 
     def _fill(self, rows: RowBatch, entries: Entries, effects: Effects) -> None:
         """Give outputs to all who wait for them, and note those that may be shared for the cache."""
-        now_s, dumps, resolve = effects.now_s, self._codec.dumps, self._tracker.resolve
+        now_s, dumps, resolve = effects.now_s, self._codec.dumps, self._tracker.flight.resolve
         for owner, slot, key, output in zip(rows.owners, rows.slots, rows.keys, rows.outputs, strict=True):
             if output.__class__ is Failure:
                 self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, effects)
@@ -276,7 +276,8 @@ class Router:
 
     def _conclude(self, pending: InFlightQuery, paths: tuple[TransitionPath, ...], effects: Effects) -> None:
         combined, defaulted, noted = paths
-        pending.close()
+        if pending.open_slots:
+            pending.close()
         if pending.audit_of is None:
             answer = conclude(pending, effects.now_s)
             pending.move(combined if answer.failure is None else defaulted)

@@ -161,7 +161,7 @@ def _not_too_large(group: list[int], rows: Sequence[Any]) -> Iterable[list[int]]
 
 
 def _row_bytes(row: Any) -> int:
-    """At least what the row takes in a frame."""
+    """An upper bound of the bytes that the row takes in a frame."""
     if isinstance(row, np.ndarray):
         return row.nbytes
     if isinstance(row, bytes):

@@ -20,7 +20,7 @@ D = TypeVar("D", bound=Choice)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContextualChoice(Generic[C]):
-    """One of several choices; by itself, it is that of a query without features.
+    """Several choices, one of which a query's features select; used as a choice, it is that of a query without any.
 
     Attributes:
         otherwise: The choice for a query without features.
@@ -48,7 +48,7 @@ class ContextualChoice(Generic[C]):
 
     @property
     def certain(self) -> Decision | None:
-        """None: who is asked depends on the features."""
+        """None: the decision depends on the features."""
         return None
 
     def select(self, rng: RandomSource) -> Decision:
@@ -56,11 +56,11 @@ class ContextualChoice(Generic[C]):
         return self.otherwise.select(rng)
 
     def given(self, features: Features) -> C:
-        """The choice for a query with these features; none are those of a query without."""
+        """The choice for a query with these features; an empty sequence stands for a query without any."""
         return self.choices[self.place(features)] if features else self.otherwise
 
     def each(self, completed: Callable[[C], D]) -> "ContextualChoice[D]":
-        """The same with every choice completed, by its audits and trials for one."""
+        """Apply a function to every choice, for example to add audits and trials."""
         return ContextualChoice(
             otherwise=completed(self.otherwise), choices=tuple(map(completed, self.choices)), place=self.place
         )

@@ -40,11 +40,11 @@ class Decision:
 
     @property
     def unserved(self) -> tuple[str, ...]:
-        """Models asked for the log only."""
+        """Models that are asked for the log only."""
         return tuple(model for model in self.models if model not in self.served)
 
     def split(self) -> tuple["Decision", "Decision"]:
-        """Whom to wait for with the answer, and whom to ask besides: the second serves nobody.
+        """Split into the models whose outputs make the answer, and those asked for the log only.
 
         >>> decision = audited(one_of({"svm:1": 1.0, "knn:1": 0.0}, (1.0, 0.0)), 0.25).decisions[1]
         >>> [(part.models, part.propensities, part.served) for part in decision.split()]
@@ -70,7 +70,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class ActionDistribution:
-    """What a policy makes of one state: worth keeping until the state or the candidates change.
+    """The distribution over decisions that a policy derives from one state; valid until state or candidates change.
 
     Attributes:
         weights: Share of trust in each candidate, summing to 1, in candidate order.
@@ -99,7 +99,7 @@ class ActionDistribution:
 
 
 def forced_decision(models: Sequence[str]) -> Decision:
-    """The decision of a query that names its models: nothing is left to chance.
+    """The decision of a query that names its models, made with probability 1.
 
     Not to be learned from: that the application wants this model for this query may say how hard the query is.
     """
@@ -108,12 +108,12 @@ def forced_decision(models: Sequence[str]) -> Decision:
 
 
 def all_of(weights: Mapping[str, float]) -> ActionDistribution:
-    """Every candidate is asked, with certainty."""
+    """Ask every candidate, with probability 1."""
     return ActionDistribution(weights, (forced_decision(tuple(weights)),), ())
 
 
 def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> ActionDistribution:
-    """Exactly one candidate is asked, each with its probability.
+    """Ask exactly one candidate, each with its probability.
 
     Args:
         weights: Share of trust in each candidate.
@@ -127,7 +127,7 @@ def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> Acti
 
 
 def most_to(chosen: str, candidates: Sequence[str], exploration: float = 0.0) -> ActionDistribution:
-    """One candidate is asked, but for a uniform share of the queries.
+    """Ask the chosen candidate, except for a share of the queries that is spread evenly over all.
 
     >>> most_to("b:1", ["a:1", "b:1"], exploration=0.5).weights
     {'a:1': 0.25, 'b:1': 0.75}
@@ -143,7 +143,7 @@ def with_exploration(weights: Mapping[str, float], exploration: float) -> dict[s
 
 
 def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
-    """The same choice of whom to serve; for a share of the queries all candidates are asked besides.
+    """Add audits: the models that serve are chosen as before, and a share of the queries asks all candidates.
 
     Every model m is then asked with probability ratio + (1 - ratio) p(m), whether or not this query is an audit, and
     that is the propensity of each decision: a rarely served model is scored by every audit at a moderate weight,

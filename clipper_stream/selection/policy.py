@@ -30,7 +30,7 @@ class SelectionPolicy(Protocol):
         return None
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
-        """Everything about a choice but the chance: weights, possible decisions and their probabilities.
+        """The distribution over decisions: weights, possible decisions and their probabilities.
 
         The state changes with feedback, much more rarely than queries arrive: keep the result until then.
 
@@ -60,7 +60,7 @@ class SelectionPolicy(Protocol):
         state: SelectionState,  # noqa: ARG002 (for those who look at features)
         candidates: Sequence[str],  # noqa: ARG002
     ) -> ContextualChoice[ActionDistribution] | None:
-        """The choices for queries with features, to be kept like those of `prepare`; None: features change nothing."""
+        """The choices for queries with features, kept like that of `prepare`; None: the policy ignores features."""
         return None
 
     def prepare_for(self, state: SelectionState, candidates: Sequence[str], features: Features) -> ActionDistribution:

@@ -26,7 +26,7 @@ POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
 
 
 def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> SelectionPolicy:
-    """The policy of this name.
+    """Make the policy of this name.
 
     Args:
         name: One of `POLICIES`.

@@ -9,7 +9,7 @@ _TO_UNIT = 2.0**-53  # the upper 53 of 64 bits: every value is a double, and 1.0
 
 
 class RandomSource(Protocol):
-    """What a decision draws from; a `random.Random` is one."""
+    """A source of uniform random numbers; `random.Random` is one."""
 
     def random(self) -> float:
         """The next number, uniform in [0, 1)."""

@@ -52,7 +52,7 @@ class ModelTotals:
         )
 
     def scaled(self, factor: float) -> "ModelTotals":
-        """Every sum times the factor."""
+        """Every sum multiplied by the factor."""
         return ModelTotals(
             self.count * factor,
             self.loss * factor,
@@ -131,25 +131,21 @@ def add_losses(
     return SelectionState(totals)
 
 
-def check_propensity(model: str, propensity: float) -> None:
-    """Refuse what is no probability of asking.
-
-    Raises:
-        InvalidLabel: the propensity is outside of (0, 1].
-    """
-    if not 0.0 < propensity <= 1.0:
-        raise InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
+def impossible_propensity(model: str, propensity: float) -> InvalidLabel:
+    """The error for a logged propensity that is outside of (0, 1]."""
+    return InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
 
 
 def _one(model: str, loss: float, propensity: float, damping: float, features: Features) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
-    check_propensity(model, propensity)
+    if not 0.0 < propensity <= 1.0:
+        raise impossible_propensity(model, propensity)
     moments = moments_of(features, loss) if features else ()
     return ModelTotals(1.0, loss, 1.0 / propensity, loss / (propensity + damping), moments)
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:
-    """The average in [0, 1] of the candidates' mean losses, of those that have been scored; `unknown` without any."""
+    """Average, in [0, 1], of the mean losses of the candidates that have been scored; `unknown` without any."""
     known = [totals.loss / totals.count for totals in map(state.of, candidates) if totals.count > 0.0]
     return sum(known) / len(known) if known else unknown

@@ -39,7 +39,7 @@ def moments_of(features: Features, loss: float) -> Moments:
 
 
 def added(first: Moments, second: Moments) -> Moments:
-    """The sum of two; the shorter one goes on with zeros.
+    """The sum of two tuples of moments; the shorter one is padded with zeros.
 
     >>> added((1.0, 0.5), moments_of([2.0], 0.5))
     (2.0, 1.0, 2.0, 4.0, 1.0)
@@ -48,7 +48,7 @@ def added(first: Moments, second: Moments) -> Moments:
 
 
 def width_of(moments: Moments) -> int:
-    """Length of the x that they are of, 0 without any.
+    """Length of the vector x whose moments these are, 0 without any.
 
     >>> width_of(()), width_of(moments_of([0.0], 0.0))
     (0, 2)
@@ -57,7 +57,7 @@ def width_of(moments: Moments) -> int:
 
 
 def normal_equations(moments: Moments, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The sum of x x^T, (width, width), and of loss x, (width,).
+    """The sums of x x^T, of shape (width, width), and of loss x, of shape (width,).
 
     Args:
         moments: Of one model.

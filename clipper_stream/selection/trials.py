@@ -49,7 +49,7 @@ NOBODY = ActionDistribution({}, (Decision(models=(), propensities=(), served=(),
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What is tried on a share of the queries.
+    """The versions on trial that a share of the queries asks.
 
     Attributes:
         models: Asked besides, the canary first.
@@ -69,7 +69,7 @@ class Treatment:
     serving: float
 
     def of(self, decision: Decision) -> Decision:
-        """The policy's decision, with what is tried."""
+        """The policy's decision, completed by this treatment."""
         canary = self.canary
         return Decision(
             models=decision.models + self.models,
@@ -120,7 +120,7 @@ class ChoiceWithTrials:
         return None if chosen is None else self.treatments[0].of(chosen)
 
     def select(self, rng: RandomSource) -> Decision:
-        """Draw a decision: the policy's own with one number of the source, what is tried with the next."""
+        """Draw the policy's decision with one number of the source, and the treatment with the next."""
         chosen = self.choice.select(rng)
         return self.treatments[bisect_right(self.bounds, rng.random())].of(chosen)
 
@@ -132,7 +132,7 @@ class ChoiceWithTrials:
 
 
 def with_trials(choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]) -> Choice:
-    """The same choice with trials; without any it is left as it is.
+    """Add trials to a choice; without any, the choice is returned as it is.
 
     Args:
         choice: What the policy would do, audits included; `NOBODY` where there are no candidates.
@@ -164,7 +164,7 @@ def _treatment(
     at: float, intervals: Mapping[str, tuple[float, float]], canaries: Mapping[str, float],
     shadows: Mapping[str, float], left: float,
 ) -> Treatment:  # fmt: skip
-    """What is tried where the second number is `at`, and up to the next edge."""
+    """The treatment where the second number is `at`, and up to the next edge."""
     canary = next((ref for ref, (start, end) in intervals.items() if start <= at < end), None)
     besides = {ref: share for ref, share in shadows.items() if at >= 1.0 - share}
     models = besides if canary is None else {canary: canaries[canary], **besides}

@@ -86,7 +86,7 @@ class Betting:
 
     @property
     def variance_of_mean(self) -> float:
-        """Of `mean`, estimated: the square of its standard error at this one time."""
+        """Estimated variance of `mean`: the square of its standard error at this one time."""
         return (self.high - self.low) ** 2 * self._plug_in.variance_of_mean
 
     def observe(self, value: float) -> "Betting":

@@ -7,7 +7,7 @@ probability, so "look after each feedback and act when the interval is narrow en
 Rules of this file:
 - A sequence is a pure fold: immutable, and the same observations in the same order give the same bits.
 - An end only moves inwards. The ends may cross: then the mean was not the same all the time (or, with probability
-  alpha, the sequence is wrong). `lower` then still says what the mean is above of.
+  alpha, the sequence is wrong). The mean was then above `lower` at some time.
 - The bets depend on what was seen before, so two sequences cannot be merged into one.
 """
 
@@ -37,7 +37,7 @@ class ConfidenceSequence(Protocol):
 
     @property
     def mean(self) -> float:
-        """Their mean; the middle of the range before the first."""
+        """Mean of the observations; the middle of the range before the first."""
         ...
 
     @property
@@ -60,7 +60,7 @@ class ConfidenceSequence(Protocol):
 
 
 def check_sequence(alpha: float, low: float, high: float) -> None:
-    """Refuse what no sequence can be made of.
+    """Check the parameters of a sequence.
 
     Raises:
         InvalidSetting: alpha outside of (0, 1), or an empty range.
@@ -108,12 +108,12 @@ class PlugIn:
 
     @property
     def mean(self) -> float:
-        """Of the observations so far, and of 1/2."""
+        """Mean of the observations so far and of 1/2."""
         return self.total / (self.count + 1)
 
     @property
     def variance_of_mean(self) -> float:
-        """Of the mean of the observations, estimated."""
+        """Estimated variance of the observations' mean."""
         return self.squares / (self.count + 1) ** 2
 
     def bet(self, logarithm: float) -> float:
@@ -125,7 +125,7 @@ class PlugIn:
         return math.sqrt(2.0 * logarithm / (self.squares * math.log1p(self.count + 1)))
 
     def observe(self, value: float) -> "PlugIn":
-        """With one observation more, in [0, 1]."""
+        """The same after one more observation, in [0, 1]."""
         total = self.total + value
         distance = value - total / (self.count + 2)
         return PlugIn(self.count + 1, total, self.squares + distance * distance)

@@ -1,12 +1,12 @@
-"""Which candidate to retire: the worst, when enough others are better for sure.
+"""Which candidate to retire: the worst one, as soon as enough others are known to be better.
 
-The interval of each candidate's own losses holds at all times, and all of them together with the confidence that was
-asked for (alpha divided by the number of candidates). A model is retired when its interval lies above those of as many
-others as are to be kept: then they are better than it, however often this is asked.
+The interval of each candidate's own losses holds at all times, and all intervals together hold with the confidence
+that was asked for (alpha is divided by the number of candidates). A model is retired when its interval lies above those
+of as many others as are to be kept: then these are better, however often the question is asked.
 
-The losses are those that feedback gave each candidate itself, not weighted by propensities. They compare candidates
-that are asked about the same kind of queries. A policy that learns by context, and so gives each its own kind, wants
-`audit_ratio`, which asks all of them.
+The losses are those that feedback gave each candidate itself, not weighted by propensities. They are comparable when
+all candidates are asked about the same kind of queries. A policy that learns by context gives each candidate its own
+kind; then `audit_ratio` is needed, which asks all of them.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Retirement:
 
 
 def losses_of_candidates(count: int, confidence: float) -> EmpiricalBernstein:
-    """The sequence that each of so many candidates begins with."""
+    """The losses of one candidate of `count`, before the first feedback."""
     return EmpiricalBernstein(alpha=(1.0 - confidence) / count)
 
 

@@ -20,7 +20,7 @@ Rules of this file:
 - To abort, the feedback of the step alone is looked at as well: a version that was fine as a shadow and fails under a
   canary's load must not be saved by its past. For the same reason a step waits while its own mean is above the margin
   by more than its standard error: to wait is no decision that may be wrong, so an estimate for one look will do.
-- A version that does not answer has a loss of 1 there.
+- A version that does not answer has a loss of 1 in each of these intervals.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
 """Answers in: predictions, decoded no further than a load generator needs."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
@@ -25,17 +24,11 @@ class AnswerStatus(msgspec.Struct):
 UNSTATED = "unstated"
 """Reason of a default answer that gives none."""
 ANSWER_STATUSES = Codec(AnswerStatus)
-Status = TypeVar("Status", bound=AnswerStatus)
 
 
-def decode_answer(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> AnswerStatus | None:
-    """The answer in a record; None for bytes that are no prediction."""
-    return decode_answer_as(ANSWER_STATUSES, value, headers)
-
-
-def decode_answer_as(
-    answers: Codec[Status], value: bytes | None, headers: Iterable[tuple[str, bytes]]
-) -> Status | None:
+def decode_answer(
+    value: bytes | None, headers: Iterable[tuple[str, bytes]], answers: Codec[AnswerStatus] = ANSWER_STATUSES
+) -> AnswerStatus | None:
     """The answer in a record, with as many fields as the codec decodes; None for bytes that are no prediction."""
     try:
         return answers.decode(value, headers)
@@ -61,5 +54,5 @@ async def read_answers(
         fetched = await consumer.getmany(timeout_ms=1_000)
         now_s = clock()
         for records in fetched.values():
-            decoded = (decode_answer_as(answers, record.value, record.headers) for record in records)
+            decoded = (decode_answer(record.value, record.headers, answers) for record in records)
             on_answers([answer for answer in decoded if answer is not None], now_s)

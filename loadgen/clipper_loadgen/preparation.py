@@ -146,9 +146,9 @@ async def _manifests(consumer: AIOKafkaConsumer) -> dict[str, bytes]:
     while any([await consumer.position(partition) < end for partition, end in ends.items()]):
         for records in (await consumer.getmany(timeout_ms=100)).values():
             for record in records:
-                if (record.key or b"").startswith(APPLICATION_PREFIX):
-                    name = record.key.removeprefix(APPLICATION_PREFIX).decode("utf-8", "replace")
-                    found[name] = record.value or b""
+                key = record.key or b""
+                if key.startswith(APPLICATION_PREFIX):
+                    found[key.removeprefix(APPLICATION_PREFIX).decode("utf-8", "replace")] = record.value or b""
     return {name: value for name, value in found.items() if value}
 
 

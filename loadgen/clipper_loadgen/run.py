@@ -97,7 +97,13 @@ async def run_load(
         AccessRefused: Kafka does not let us in, or not read or write a topic.
     """
     try:
-        consumer = await open_answers(connection, catalogue)
+        consumer = await assigned_consumer(
+            connection,
+            catalogue.predictions,
+            at_end=True,
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=FETCH_BYTES,
+        )
         try:
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
             prepared = await prepare_load(plan, connection, catalogue, partitions)
@@ -113,29 +119,6 @@ async def run_load(
             await consumer.stop()
     except KafkaError as error:
         raise await explained(connection, "cannot put load on it", error) from error
-
-
-async def open_answers(connection: KafkaConnection, catalogue: Catalogue) -> AIOKafkaConsumer:
-    """A started consumer of all predictions from now on; errors are those of `assigned_consumer`."""
-    return await assigned_consumer(
-        connection,
-        catalogue.predictions,
-        at_end=True,
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=FETCH_BYTES,
-    )
-
-
-async def run_alongside(main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]) -> None:
-    """Run other work while `main` runs, and cancel it after that; the first error ends everything."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in others]
-            await main
-            for task in tasks:
-                task.cancel()
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
 
 
 class LoadRun:
@@ -193,7 +176,7 @@ class LoadRun:
         if self._observer is not None:
             self._observer.begun(self)
         with self._gate_keeper():
-            await run_alongside(self._settled(progress), *work)
+            await _run_alongside(self._settled(progress), *work)
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
     def report(self, queries: BatchOutlet, feedback: BatchOutlet) -> LoadReport:
@@ -265,3 +248,15 @@ class LoadRun:
             self._sent_before, self._last_event_s = self.ledger.sent_count, self._clock()
         waiting = self.ledger.outstanding > 0 or self.ledger.sent_count == len(self.ledger)
         return waiting and self._clock() - self._last_event_s > self._plan.drain_s
+
+
+async def _run_alongside(main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]) -> None:
+    """Run other work while `main` runs, and cancel it after that; the first error ends everything."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in others]
+            await main
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed

@@ -9,8 +9,8 @@ from builders.feedback import prediction
 from builders.kafka import record
 from builders.router_deployment import Read
 from clipper_agents.control.state import ControlState
-from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import is_marker, read_markers
+from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -189,7 +189,7 @@ class Deployment:
             markers,
             lambda name: [key[:2] for key in self.rows if key[0] == name and key[2] == partition],
         )
-        self._credits |= {(partition, name): offset for name, offset in step.credited.items()}
+        self._credits |= {(partition, name): offset for name, offset in step.applied_feedback.items()}
         for one, error in step.refused:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)

@@ -6,7 +6,7 @@ import json
 import oracle
 
 from builders.router_deployment import WITHIN_S, Deployment
-from clipper_agents.control.restore import read_rows
+from clipper_agents.control.selection_states import read_rows
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 
 MODELS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("m", "n")]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import Application, CandidateModel, DecodedQuery, Failure, OutputPiece, Router, TrialModel
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 
@@ -40,7 +40,7 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
         for stage, shares in (("canary", changes.pop("canaries", {})), ("shadow", changes.pop("shadows", {})))
         for ref, share in shares.items()
     )
-    settings = dict(spec=InputSpec("float32", (1,)), objective_s=1.0, default_output="default")
+    settings = dict(spec=RowSpec("float32", (1,)), objective_s=1.0, default_output="default")
     return Application(name=name, candidates=candidates, policy=make_policy(policy, {}), **(settings | changes))
 
 

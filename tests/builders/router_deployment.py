@@ -13,11 +13,15 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from clipper_agents.control.publish import publish_manifests
+from clipper_agents.control.apply import apply_manifests
+from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_topics import codec
+from clipper_topics.control_keys import parse_key
 from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
 from clipper_topics.host_report import HostReport, report_key
+from clipper_topics.manifests import ModelManifest
 
 WITHIN_S = 90
 """A start takes three seconds on an idle machine; other people's tests may share it."""
@@ -56,6 +60,30 @@ class RunningRouter:
     @property
     def log(self):
         return self._log.read_text()[-6000:]
+
+
+async def publish_manifests(kafka, catalogue, manifests, signature=None):
+    """Publish models before the applications that name them; what is there already is not written again."""
+    given = list(manifests)
+    models = [one for one in given if isinstance(one, ModelManifest)]
+    await apply_manifests(kafka, catalogue, [one for one in given if one not in models], models, signature)
+
+
+async def withdraw_manifests(kafka, catalogue, keys, signature=None):
+    """Take manifests away, by their keys on the control topic."""
+    named = [parse_key(key) for key in keys]
+
+    def decide(state):
+        there = state.manifests.applications
+        edits = (
+            Edit(application=name, command="delete", before=there[name])
+            for kind, name in named
+            if kind == "application" and name in there
+        )
+        gone = tuple(name for kind, name in named if kind == "model" and name in state.manifests.models)
+        return Plan(edits=tuple(edits), withdrawn=gone)
+
+    await change_control(kafka, catalogue, decide, signature)
 
 
 class Deployment:

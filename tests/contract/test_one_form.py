@@ -17,7 +17,6 @@ FOLDS = {
 }
 """Decoding of the control topic and of the hosts topic."""
 ALLOWED = {
-    "clipper_agents.control.publish: parse_key": "reads keys that it was given, not those of records",
     "clipper_loadgen.preparation: codec.applications.decode": "a client: it does not know the running system",
 }
 

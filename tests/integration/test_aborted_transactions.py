@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from builders.router_deployment import publish_manifests
 
-from clipper_agents.control.publish import publish_manifests
 from clipper_agents.control.state import read_control
 from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.verify import read_known

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature, os_user
 from clipper_agents.control.errors import RefusedChange, StaleRevision
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.streaming.follower import Follower

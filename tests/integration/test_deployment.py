@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control.apply import apply_manifests
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings

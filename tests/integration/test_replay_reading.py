@@ -7,10 +7,10 @@ import os
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.decision_logs import answer, decided
+from builders.router_deployment import publish_manifests
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
-from clipper_agents.control.publish import publish_manifests
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
 from clipper_agents.replay.span import EmptySpan, Span

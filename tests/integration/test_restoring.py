@@ -18,10 +18,10 @@ from clipper_agents.control.restore import (
     carry_out,
     plan_restore,
     plan_resumed,
-    read_restores,
     restore_state,
 )
 from clipper_agents.control.selection_states import state_of_rows
+from clipper_agents.control.state import read_control
 from clipper_stream.errors import ClipperError
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -34,6 +34,10 @@ from clipper_topics.selection_rows import SavedRow
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]
+
+
+async def declared_restores(at):
+    return [*(await read_control(at.kafka, at.catalogue)).restores.values()]
 
 
 async def mark(at, restore_id, *values, partition=0):
@@ -86,7 +90,7 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(a
         assert await rows_of(at, "other") == other
         policy = make_policy("exp4")
         await shows(router, policy.prepare(state_of_rows(saved, None), ["m:1", "n:1"]).weights)
-        declared = await read_restores(at.kafka, at.catalogue)
+        declared = await declared_restores(at)
         assert [(one.restore_id, one.restore.by) for one in declared] == [(first, "ada"), (second, "ada")]
         assert declared[1].restore.before == before
 
@@ -191,7 +195,7 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at):
             await command(at, "restore", "app", "--undo")
             await settled(at)
             assert await rows_of(at) == left
-            newest = (await read_restores(at.kafka, at.catalogue))[-1].restore
+            newest = (await declared_restores(at))[-1].restore
             assert newest.undoes == undone
         for arguments, said in {
             ("--undo",): "no restore of app to undo",
@@ -247,7 +251,7 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
         await asking
         table = await settled(at)
         assert sum(row.applied for key, row in table.items() if key[0]) == traffic.asked
-        (declared,) = [one for one in await read_restores(at.kafka, at.catalogue) if one.restore_id == plan.restore_id]
+        (declared,) = [one for one in await declared_restores(at) if one.restore_id == plan.restore_id]
         assert declared.restore == plan.restore
         assert len({row.applied for key, row in table.items() if key[:2] == ("", "app")}) == 1
         assert await router.ended(signal.SIGTERM) == 0, router.log

@@ -6,9 +6,9 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.broker.properties import free_port
-from clipper_agents.control.publish import publish_manifests, withdraw_manifests
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
 from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics

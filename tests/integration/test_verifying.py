@@ -12,7 +12,7 @@ from builders.router_deployment import WITHIN_S
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
-from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.verdicts import Verification
 from clipper_topics.selection_rows import RowKey, decode_key, decode_row
 

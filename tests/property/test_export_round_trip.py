@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.control.declared import declared
+from clipper_agents.control.apply import plan_declared
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.export import as_json, as_toml
+from clipper_agents.control.manifest_text import as_json, as_toml
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.state import Manifests
 from clipper_agents.settings import load_settings
@@ -78,7 +78,7 @@ def taken_back(published, text, suffix):
         file = Path(folder) / f"registry{suffix}"
         file.write_text(text, encoding="utf-8")
         settings = load_settings(file, {})
-    return declared(published, settings.applications, settings.models, prune=True)
+    return plan_declared(published, settings.applications, settings.models, prune=True)
 
 
 @settings(max_examples=25)  # each loads a configuration

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.router.feedback_step import decode_feedback, learn
-from clipper_agents.router.restore_markers import is_marker, read_markers
+from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
@@ -109,7 +109,7 @@ class Process:
         self.table.stop_after = stop_after
         asyncio.run(self.selection.write(None, 0, step.rows, records[-1].offset))
         if self.selection.position(0) == records[-1].offset:
-            self.credits |= {name: offset for name, offset in step.credited.items() if name not in self.credits}
+            self.credits |= {name: offset for name, offset in step.applied_feedback.items() if name not in self.credits}
             return True
         return False
 

@@ -9,7 +9,7 @@ from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.feedback.update import Learned, LoggedDecision, Scores, fold, score
 from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
-from clipper_stream.query.inputs import InputSpec, Rows, to_matrix, to_rows
+from clipper_stream.query.inputs import Rows, RowSpec, to_matrix, to_rows
 from clipper_stream.selection.distribution import audited, forced_decision, one_of
 from clipper_stream.selection.policy import ActionDistribution, Decision, SelectionPolicy
 from clipper_stream.selection.registry import make_policy
@@ -64,7 +64,7 @@ next_state: SelectionState = learned.state
 loss: float = loss_of("absolute", 0.5, 0.25) + loss_of_rows("zero_one", [1, 2], [1, 3])
 
 # inputs
-spec = InputSpec("float32", (64,))
+spec = RowSpec("float32", (64,))
 rows: Rows = to_rows(spec, [[0.0] * 64])
 reasons: list[str] = [str(error) for error in rows.failed.values()]
 count: int = len(to_matrix(spec, [[0.0] * 64]))

@@ -14,8 +14,7 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.router.app import _OutputCodec
-from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
+from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches, RocksCacheStore
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
@@ -82,7 +81,7 @@ def test_a_value_in_the_cache_is_not_unpickled(payload, tmp_path):
     (value,) = caches.of(0).get_many([b"k" * 32])
     assert value == payload
     with pytest.raises(Exception, match="MessagePack"):
-        _OutputCodec.loads(value)
+        MsgpackOutputs.loads(value)
     caches.keep_only(())
 
 

@@ -1,4 +1,4 @@
-"""Bytes to records and back, by the content-type header: JSON unless it says msgpack.
+"""Encodes and decodes records by their content-type header: JSON unless it says msgpack.
 
 Rules of this file:
 - Whatever the bytes are, decoding ends in a record or in `UndecodableRecord`: they come from anybody.
@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -39,7 +39,7 @@ _USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, tuple(J
 
 
 def content_type(headers: Headers) -> str:
-    """The content type that the headers state, without parameters; JSON when they state none."""
+    """Return the content type that the headers state, without parameters; JSON when they state none."""
     if type(headers) is tuple and (usual := _USUAL.get(headers)):
         return usual
     for name, value in headers:
@@ -81,16 +81,8 @@ def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 # --- fields from the future, in records that forbid them ----------------------------------------------------------
-class Parser(Protocol):
-    """Bytes to plain Python values."""
-
-    def decode(self, value: bytes, /) -> Any:
-        """The value."""
-        ...
-
-
 def known_fields(content: Any, record: type[msgspec.Struct]) -> Any:
-    """The content without the fields that the record, or a record in one of its fields, does not have.
+    """Return the content without fields that the record, or a record in one of its fields, does not have.
 
     >>> from clipper_topics.manifests import ApplicationManifest
     >>> known_fields({"name": "digits", "colour": 1, "input": {"dtype": "text", "x": 2}}, ApplicationManifest)
@@ -113,7 +105,7 @@ class TolerantDecoder(Generic[T]):
     Slower than msgspec's own: for manifests, of which there are few.
     """
 
-    def __init__(self, record: type[T], parser: Parser) -> None:
+    def __init__(self, record: type[T], parser: "msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]") -> None:
         self._record = record
         self._parser = parser
 

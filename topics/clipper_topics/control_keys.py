@@ -23,11 +23,11 @@ Manifest = ApplicationManifest | ModelManifest
 
 
 class UnknownControlKey(ValueError):
-    """The key is none that this version knows."""
+    """This version knows no such key."""
 
 
 def application_key(name: str) -> bytes:
-    """Key of an application's manifest.
+    """Return the key of an application's manifest.
 
     >>> application_key("digits")
     b'application/digits'
@@ -36,7 +36,7 @@ def application_key(name: str) -> bytes:
 
 
 def model_key(ref: str) -> bytes:
-    """Key of the manifest of a model version, `name:version`.
+    """Return the key of the manifest of a model version, `name:version`.
 
     >>> model_key("svm:2")
     b'model/svm:2'
@@ -45,7 +45,7 @@ def model_key(ref: str) -> bytes:
 
 
 def change_key(application: str, revision: int) -> bytes:
-    """Key of the record of a change.
+    """Return the key of the record of a change.
 
     >>> change_key("digits", 7)
     b'change/digits/7'
@@ -54,7 +54,7 @@ def change_key(application: str, revision: int) -> bytes:
 
 
 def restore_key(restore_id: str) -> bytes:
-    """Key of the declaration of a restore.
+    """Return the key of the declaration of a restore.
 
     >>> restore_key("r-0123456789abcdef")
     b'restore/r-0123456789abcdef'
@@ -63,7 +63,7 @@ def restore_key(restore_id: str) -> bytes:
 
 
 def drift_key(application: str, model: str) -> bytes:
-    """Key of the newest detection about a version of an application.
+    """Return the key of the newest detection about a version of an application.
 
     >>> drift_key("digits", "svm:2")
     b'drift/digits/svm:2'
@@ -72,7 +72,7 @@ def drift_key(application: str, model: str) -> bytes:
 
 
 def key_of(record: Manifest | Change | DriftEvent) -> bytes:
-    """Key under which a record is published."""
+    """Return the key under which a record is published."""
     match record:
         case ModelManifest():
             return model_key(record.ref)
@@ -85,7 +85,7 @@ def key_of(record: Manifest | Change | DriftEvent) -> bytes:
 
 
 def parse_key(key: bytes | None) -> tuple[Kind, str]:
-    """What a key names: the kind of the record, and what follows.
+    """Return the kind of record that a key names, and the name that follows.
 
     >>> parse_key(b"model/svm:2"), parse_key(b"change/digits/7")
     (('model', 'svm:2'), ('change', 'digits/7'))

@@ -1,7 +1,7 @@
-"""What the steward saw change: the newest detection of each version of an application, on the control topic.
+"""Detected changes of a loss: the newest detection of each version of an application, on the control topic.
 
 Rules of this file:
-- A detection is named by the record that fired it, so that a steward that reads the logs again writes it once.
+- A detection is named by the record that fired it, so that it is written once, also when the logs are read again.
 - Times are those of records: whoever reads the same logs comes to the same event.
 - It declares nothing: routers and hosts do as before.
 """

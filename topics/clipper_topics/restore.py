@@ -1,4 +1,4 @@
-"""The selection state of an application set back to saved totals: a declaration and a marker in each partition.
+"""Restores of an application's selection state: a declaration, and a marker in each partition.
 
 control topic   restore/<id>: Restore        who, when, why, and what each marker has to hold
 feedback topic  one Marker a partition       header `clipper-restore: <id>`, msgpack
@@ -79,7 +79,7 @@ _markers = msgspec.msgpack.Decoder(Marker)
 
 
 def check_rows(rows: Iterable[SavedRow], partitions: int) -> None:
-    """Nothing, when the rows can be restored.
+    """Check that rows can be restored.
 
     >>> check_rows([SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 2.0, 1.0)})], partitions=1)
 
@@ -100,7 +100,7 @@ def check_rows(rows: Iterable[SavedRow], partitions: int) -> None:
 
 
 def _wrong_with(row: SavedRow, partitions: int) -> str | None:
-    """What is wrong with a row and what to do; None when nothing is."""
+    """Return what is wrong with a row and what to do; None when nothing is wrong."""
     if not 0 <= row.partition < partitions:
         return f"there are partitions 0 to {partitions - 1}: restore where the rows were saved"
     if row.context is not None and not 1 <= len(row.context) <= MAX_CONTEXT_CHARACTERS:
@@ -125,7 +125,7 @@ def _wrong_with_moments(row: SavedRow) -> str | None:
 
 
 def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
-    """The value of the marker of one partition.
+    """Return the value of the marker of one partition.
 
     Args:
         application: Its name.
@@ -145,7 +145,7 @@ def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
 
 
 def decode_marker(value: bytes, partition: int, partitions: int) -> Marker:
-    """The marker of a partition.
+    """Return the marker of a partition.
 
     Args:
         value: Of the record.
@@ -153,7 +153,7 @@ def decode_marker(value: bytes, partition: int, partitions: int) -> Marker:
         partitions: Of the topic.
 
     Raises:
-        UnusableRows: it is none, or holds rows that no restore can have, or of another partition.
+        UnusableRows: the value is no marker, or has rows that cannot be restored, or rows of another partition.
     """
     try:
         marker = _markers.decode(value)
@@ -167,7 +167,7 @@ def decode_marker(value: bytes, partition: int, partitions: int) -> Marker:
 
 
 def markers_of(application: str, rows: Iterable[SavedRow], partitions: int) -> list[bytes]:
-    """The value of the marker of each partition, in order.
+    """Return the value of the marker of each partition, in order.
 
     >>> [len(value) > 0 for value in markers_of("digits", [], partitions=2)]
     [True, True]
@@ -183,22 +183,22 @@ def markers_of(application: str, rows: Iterable[SavedRow], partitions: int) -> l
 
 
 def saved_in(markers: Sequence[bytes]) -> int:
-    """How many rows the markers of all partitions, in order, hold together."""
+    """Return how many rows the markers of all partitions have together; markers are in the order of partitions."""
     return sum(len(decode_marker(value, number, len(markers)).rows) for number, value in enumerate(markers))
 
 
 def digest(value: bytes) -> str:
-    """What a declaration says of a marker's value."""
+    """Return the digest of a marker's value, as the declaration states it."""
     return hashlib.sha256(value).hexdigest()
 
 
 def digests_of(markers: Iterable[bytes]) -> dict[str, str]:
-    """Digest of each marker by partition number as text."""
+    """Return the digest of each marker by partition number as text."""
     return {str(number): digest(value) for number, value in enumerate(markers)}
 
 
 def restore_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """The id in a record's headers; None for a record that is no marker.
+    """Return the restore id in a record's headers; None for a record that is no marker.
 
     >>> restore_id_of([("clipper-restore", b"r-0123456789abcdef")]), restore_id_of([])
     ('r-0123456789abcdef', None)
@@ -208,7 +208,7 @@ def restore_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
 
 
 def refusal_of(restore: Restore | None, restore_id: str, value: bytes, partition: int) -> str | None:
-    """Why a marker does not count, before it is decoded; None when nothing is wrong yet.
+    """Return why a marker does not count, before it is decoded; None when nothing is wrong so far.
 
     Args:
         restore: The declaration of this id, None when there is none.

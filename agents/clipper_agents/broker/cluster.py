@@ -71,11 +71,11 @@ class EmbeddedCluster:
 
     @property
     def connection(self) -> KafkaConnection:
-        """How clients reach it."""
+        """How clients connect to the cluster."""
         return KafkaConnection(self.bootstrap)
 
     def address(self, node_id: int) -> str:
-        """`host:port` of one node."""
+        """Address of one node, `host:port`."""
         return self._node(node_id).connection.bootstrap
 
     def pid(self, node_id: int) -> int | None:
@@ -83,7 +83,7 @@ class EmbeddedCluster:
         return self._node(node_id).pid
 
     def log_file(self, node_id: int) -> Path:
-        """What a node itself says: warnings and errors."""
+        """Log file of a node: warnings and errors."""
         return self._folder(node_id).log_file
 
     def start(self) -> Self:
@@ -153,7 +153,7 @@ class EmbeddedCluster:
         self._node(node_id).freeze()
 
     def thaw_node(self, node_id: int) -> None:
-        """Let a node go on (SIGCONT)."""
+        """Resume a frozen node (SIGCONT)."""
         self._node(node_id).thaw()
 
     def __enter__(self) -> Self:
@@ -208,7 +208,7 @@ class EmbeddedCluster:
         ]
 
     def _stop_all(self, kill: bool) -> None:
-        """One after the other; one without a majority cannot leave in order, waits for half a minute, and is killed."""
+        """Stop the nodes in turn; one without a majority cannot leave in order, and is killed after half a minute."""
         for node in self._nodes.values():
             running = sum(each.pid is not None for each in self._nodes.values())
             node.stop(kill or running <= len(self._nodes) // 2)

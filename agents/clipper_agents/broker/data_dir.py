@@ -25,7 +25,7 @@ POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """The folder of one broker."""
+    """Data folder of one broker."""
 
     path: Path
 
@@ -36,7 +36,7 @@ class DataDir:
 
     @property
     def log_file(self) -> Path:
-        """What the broker itself says."""
+        """Log file of the broker."""
         return self.path / "broker.log"
 
     @property
@@ -91,12 +91,12 @@ class DataDir:
         return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
 
     def remembered_port(self) -> int | None:
-        """Where the broker listened last, None before the first start."""
+        """Port of the last run; None before the first."""
         file = self.path / "port"
         return int(file.read_text(encoding="ascii")) if file.exists() else None
 
     def remember_port(self, port: int) -> None:
-        """For the next start."""
+        """Remember the port for the next start."""
         (self.path / "port").write_text(str(port), encoding="ascii")
 
     def log_size(self) -> int:
@@ -104,7 +104,7 @@ class DataDir:
         return self.log_file.stat().st_size if self.log_file.exists() else 0
 
     def logged_since(self, position: int) -> str:
-        """What was logged after this position, in bytes."""
+        """Return what was logged after this position, in bytes."""
         with self.log_file.open("rb") as log:
             log.seek(position)
             return log.read().decode("utf-8", "replace")

@@ -68,7 +68,7 @@ class EmbeddedBroker:
 
     @property
     def connection(self) -> KafkaConnection:
-        """How clients reach it."""
+        """How clients connect to the broker."""
         return KafkaConnection(self.bootstrap)
 
     @property
@@ -78,7 +78,7 @@ class EmbeddedBroker:
 
     @property
     def log_file(self) -> Path:
-        """What the broker itself says: warnings and errors."""
+        """Log file of the broker: warnings and errors."""
         return self._folder.log_file
 
     def start(self) -> Self:
@@ -110,7 +110,7 @@ class EmbeddedBroker:
             self._node.freeze()
 
     def thaw(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume the frozen broker (SIGCONT)."""
         if self._node is not None:
             self._node.thaw()
 

@@ -131,7 +131,7 @@ class KafkaNode:
             self._process.freeze()
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume the frozen node (SIGCONT)."""
         if self._process is not None:
             self._process.thaw()
 
@@ -146,7 +146,7 @@ class KafkaNode:
             raise self._failure(done.returncode, done.stdout + done.stderr)
 
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
-        """What the node's own words mean for the user."""
+        """Return the node's own error message in terms of the user."""
         log_file: Path = self._folder.log_file
         if "Address already in use" in said:
             return PortTaken(f"port {self._node.port}, or the controller's, was taken: try again (log: {log_file})")

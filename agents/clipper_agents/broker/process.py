@@ -63,7 +63,7 @@ class GuardedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Exit code; None while the process runs."""
         return self._process.poll()
 
     def stop(self, kill: bool = False) -> None:
@@ -86,7 +86,7 @@ class GuardedProcess:
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume the frozen process (SIGCONT)."""
         self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:

@@ -28,7 +28,7 @@ _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 def application_parts(
     name: str, status: ApplicationStatus, *, changes: bool = True, width: int = COLUMNS
 ) -> Iterator[RenderableType]:
-    """What there is to see of one application.
+    """Return the tables and lines that show one application.
 
     Args:
         name: Its name.
@@ -82,7 +82,7 @@ def flow_line(status: ApplicationStatus) -> str:
 
 
 def trial_line(trial: TrialStatus) -> str:
-    """How a trial does, and what it waits for."""
+    """Return how a trial does, and what it waits for."""
     if not trial.feedbacks:
         return f"trial {trial.model}: no feedback; waits for {trial.waits_for}"
     said = "" if trial.source == "steward" else " (of totals)"
@@ -93,7 +93,7 @@ def trial_line(trial: TrialStatus) -> str:
 
 
 def drift_line(model: str, drift: DriftStatus) -> str:
-    """How a version's loss has changed, and when.
+    """Return how a version's loss has changed, and when.
 
     >>> drift = DriftStatus(at_s=0.0, ago_s=750.0, loss_before=0.04, loss_after=0.31, context=None, detector="adwin")
     >>> drift_line("svm:1", drift)
@@ -107,7 +107,7 @@ def drift_line(model: str, drift: DriftStatus) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in the unit that fits.
+    """Return how long ago, in the unit that fits.
 
     >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
     ('7 s ago', '12 min ago', '2 h ago', '2 d ago')

@@ -11,7 +11,7 @@ import typer
 from clipper_agents.cli.deployment import By, DeploymentContext, Why, signature, with_deployment
 
 if TYPE_CHECKING:
-    from clipper_agents.control.change_records import Written
+    from clipper_agents.control.change_records import CommittedChange
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
     from clipper_agents.settings import Settings
@@ -40,11 +40,11 @@ def apply(
     On a terminal the difference is shown, and confirmed, first; elsewhere there is a line for each manifest that
     changed. What the file does not name stays as it is. A model file without a digest gets the one that it has here.
     """
-    from clipper_agents.control.apply import pinned
+    from clipper_agents.control.apply import with_digests
 
     deployment = replace(deployment, config=deployment.config or file or DEFAULT)
     declared = replace(deployment, config=file).settings if file else deployment.settings
-    models = pinned(declared.models)
+    models = with_digests(declared.models)
     asked = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     if dry_run or asked:
         shown = _plan(deployment, declared, models, prune)
@@ -59,15 +59,15 @@ def apply(
 def _plan(
     deployment: DeploymentContext, declared: "Settings", models: "list[ModelManifest]", prune: bool
 ) -> "tuple[ControlState, Plan]":
-    from clipper_agents.control.apply import wanted
+    from clipper_agents.control.apply import plan_declared
 
     state = deployment.control_state()
-    return state, wanted(state, declared.applications, models, prune=prune)
+    return state, plan_declared(state.manifests, declared.applications, models, prune=prune)
 
 
 def _difference(state: "ControlState", plan: "Plan") -> list[str]:
     from clipper_agents.cli.plain_text import plain
-    from clipper_agents.control.diff import plan_lines
+    from clipper_agents.control.manifest_text import plan_lines
 
     return [plain(line) for line in plan_lines(state.manifests, plan)] or ["nothing would change"]
 
@@ -80,9 +80,9 @@ async def _applied(
     shown: "Plan | None",
     by: str | None,
     why: str,
-) -> "Written":
+) -> "CommittedChange":
     """Create topics and publish; what was shown, when something was."""
-    from clipper_agents.control.apply import wanted
+    from clipper_agents.control.apply import plan_declared
     from clipper_agents.control.errors import StaleRevision
     from clipper_agents.control.writer import change_control
     from clipper_agents.kafka.topics import ensure_topics
@@ -93,7 +93,7 @@ async def _applied(
         print(f"warning: {line}", file=sys.stderr)
 
     def decide(state: "ControlState") -> "Plan":
-        plan = wanted(state, declared.applications, models, prune=prune)
+        plan = plan_declared(state.manifests, declared.applications, models, prune=prune)
         if shown is not None and plan != shown:
             raise StaleRevision("somebody has changed the registry since the difference was shown: apply again")
         return plan
@@ -101,7 +101,7 @@ async def _applied(
     return await change_control(kafka, catalogue, decide, signature(by, why))
 
 
-def _lines(written: "Written") -> list[str]:
+def _lines(written: "CommittedChange") -> list[str]:
     changed = [f"model {each.ref}" for each in written.plan.models]
     changed += [
         f"application {each.application} {f'revision {each.revision}' if each.after else 'deleted'}"

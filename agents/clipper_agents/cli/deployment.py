@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from clipper_agents.control.change_records import Signature, Written
+    from clipper_agents.control.change_records import CommittedChange, Signature
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
     from clipper_agents.settings import Settings
@@ -139,7 +139,7 @@ class ChangeRequest:
         """Revision that the user saw, by application."""
         return {} if self.revision is None or application is None else {application: self.revision}
 
-    def print(self, written: "Written") -> None:
+    def print(self, written: "CommittedChange") -> None:
         """Print a line a change and a model, or a JSON object a change."""
         if not self.as_json:
             print(*lines_of(written), sep="\n")
@@ -150,7 +150,7 @@ class ChangeRequest:
             print(msgspec.json.encode(made).decode())
 
 
-def lines_of(written: "Written") -> list[str]:
+def lines_of(written: "CommittedChange") -> list[str]:
     """A line for each manifest that was written."""
     if not written.plan:
         return ["nothing changed"]

@@ -17,7 +17,7 @@ COLOURS = {"better": "green", "worse": "red"}
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """One JSON object; what is not known is null."""
+    """Return the evaluation as one JSON object; unknown numbers are null."""
     return json.dumps(_known(asdict(evaluation)), allow_nan=False)
 
 

@@ -15,11 +15,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write every application and model as TOML, that `clipper-stream apply -f FILE` takes back without a change."""
-    from clipper_agents.control import export as exporting
+    from clipper_agents.control import manifest_text
 
     published = deployment.control_state().manifests
     as_json = as_json or (out is not None and out.suffix == ".json")
-    text = exporting.as_json(published) if as_json else exporting.as_toml(published)
+    text = manifest_text.as_json(published) if as_json else manifest_text.as_toml(published)
     if out is None:
         print(text, end="")
     else:

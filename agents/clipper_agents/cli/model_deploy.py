@@ -68,12 +68,12 @@ def deploy(
     """
     from clipper_agents.cli.model_options import shape_of
     from clipper_agents.control import changes
-    from clipper_agents.control.apply import pinned
+    from clipper_agents.control.apply import with_digests
 
     row = {"shape": shape_of(shape), "dtype": None if dtype is None else dtype.value}
     given = {"uri": uri, "runtime": runtime, "sha256": sha256, "replicas": replicas, "colocated": colocated}
     stated = {name: value for name, value in given.items() if value is not None}
-    (model,) = pinned([manifest_of(ref, stated, {k: v for k, v in row.items() if v is not None}, manifest)])
+    (model,) = with_digests([manifest_of(ref, stated, {k: v for k, v in row.items() if v is not None}, manifest)])
     _ensure_topic(change.deployment, model)
     at = share if share is not None else 0.05 if stage is Stage.canary else 1.0
     change.make(

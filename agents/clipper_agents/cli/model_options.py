@@ -14,7 +14,7 @@ Parameters = Annotated[
 
 
 def shape_of(text: str | None) -> list[int] | None:
-    """The lengths that `--shape` says.
+    """Parse `--shape`.
 
     >>> shape_of("[28, 28]"), shape_of(None)
     ([28, 28], None)
@@ -31,7 +31,7 @@ def shape_of(text: str | None) -> list[int] | None:
 
 
 def parameters_of(text: str | None) -> dict[str, Any] | None:
-    """The object that `--parameters` says.
+    """Parse `--parameters`.
 
     >>> parameters_of('{"threads": 2}')
     {'threads': 2}

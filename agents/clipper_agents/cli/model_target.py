@@ -67,7 +67,7 @@ def read_target(text: str, ref: str | None, said: Mapping[str, Any]) -> Target:
 
 
 def read_samples(path: Path, dtype: str) -> list[Any]:
-    """The rows of a file.
+    """Read the rows of a file.
 
     Args:
         path: `.json` (a list of rows), `.jsonl` (a row a line), `.npy` (rows first), `.csv` (a row a line, no header).

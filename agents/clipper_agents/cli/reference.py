@@ -45,7 +45,7 @@ variable `CLIPPER_LOG_LEVEL`).
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join([_HEAD, *(part for name, command in _commands(_root()) for part in _section(name, command))])
 
 

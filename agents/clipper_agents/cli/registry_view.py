@@ -30,7 +30,7 @@ def print_models(published: Published) -> None:
 
 
 def print_applications(applications: Iterable[ApplicationManifest]) -> None:
-    """A row an application."""
+    """Print a row an application."""
     rows = (
         (
             each.name,
@@ -46,7 +46,7 @@ def print_applications(applications: Iterable[ApplicationManifest]) -> None:
 
 
 def print_history(changes: Iterable[Change]) -> None:
-    """A row a change, oldest first."""
+    """Print a row a change, oldest first."""
     rows = (
         (
             str(each.revision),
@@ -70,7 +70,7 @@ def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
 
 
 def stages_of(published: Published, ref: str) -> Iterator[str]:
-    """Where a version stands: `digits: canary 10%`, `digits: live`, or that it is retired."""
+    """Return where a version stands, as `digits: canary 10%` or `digits: live`, or that it is retired."""
     for name, each in sorted(published.applications.items()):
         if ref in each.models:
             yield f"{name}: live"
@@ -88,7 +88,7 @@ def report_line(report: HostReport) -> str:
 
 
 def numbers_of(change: Change) -> str:
-    """What a decision was made of, short.
+    """Return the evidence of an automatic decision, short.
 
     >>> numbers_of(Change(application="a", revision=1, command="step", at_ms=0, by="rollout", numbers={"least": 0.25}))
     'least 0.25'

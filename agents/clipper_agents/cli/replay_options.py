@@ -57,7 +57,7 @@ def span_from(
 
 
 def _range(text: str) -> tuple[int, tuple[int | None, int | None]]:
-    """A partition, and its offsets.
+    """Parse PARTITION=FIRST:END.
 
     >>> _range("0=100:"), _range("3=:7")
     ((0, (100, None)), (3, (None, 7)))

@@ -95,7 +95,7 @@ def produce(
 
 
 def speed_of(text: str) -> float | None:
-    """A speed; None for `max`.
+    """Parse `--speed`; None for `max`.
 
     >>> speed_of("10"), speed_of("max")
     (10.0, None)
@@ -113,7 +113,7 @@ def speed_of(text: str) -> float | None:
 def wanted(
     since: str | None, until: str | None, offsets: list[str] | None, now_s: float
 ) -> "Times | dict[tuple[Kind, int], Range]":
-    """The range that the options name.
+    """Return the range that the options name.
 
     Raises:
         BadParameter: none of both, both, or one that is empty or cannot be read.
@@ -226,7 +226,7 @@ def figures_of(summary: "Summary", *, run: str | None, dry: bool) -> dict[str, A
 
 
 def lines_of(figures: dict[str, Any]) -> list[str]:
-    """The same for people."""
+    """Return the summary as lines for people."""
     verb, sent = "would be sent" if figures["dry_run"] else "sent", figures["sent"]
     lines = [f"{verb:<9} {sum(sent.values())} of {figures['read']} records, logged within {figures['span_s']:.1f} s"]
     lines += [f"  {topic}: {count}" for topic, count in sorted(sent.items())]

@@ -13,7 +13,7 @@ from clipper_agents.cli.plain_text import plain
 from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
 
 if TYPE_CHECKING:
-    from clipper_agents.control.restore import Plan
+    from clipper_agents.control.restore import RestorePlan
     from clipper_agents.replay.state_at import StateAt
     from clipper_topics.selection_rows import SavedRow
 
@@ -52,7 +52,7 @@ def restore(
 
 
 def offsets_of(text: str) -> dict[int, int]:
-    """Offsets by partition.
+    """Parse `--offsets`.
 
     >>> offsets_of("0:120,3:77")
     {0: 120, 3: 77}
@@ -71,9 +71,10 @@ def offsets_of(text: str) -> dict[int, int]:
 
 async def _plan(
     deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
-) -> "tuple[StateAt, list[SavedRow], Plan]":
+) -> "tuple[StateAt, list[SavedRow], RestorePlan]":
     from clipper_agents.control.change_records import os_user
-    from clipper_agents.control.restore import plan_restore, read_rows
+    from clipper_agents.control.restore import plan_restore
+    from clipper_agents.control.selection_states import read_rows
     from clipper_agents.replay.state_at import state_at
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
@@ -119,7 +120,7 @@ def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRo
 
 
 def changed_contexts(before: "list[SavedRow]", after: "list[SavedRow]") -> int:
-    """How many contexts have other totals."""
+    """Count the contexts whose totals differ."""
     now, then = ({(row.partition, row.context): row.totals for row in rows} for rows in (before, after))
     changed = {place for place in now.keys() | then.keys() if now.get(place) != then.get(place)}
     return len({context for _, context in changed if context is not None})

@@ -48,7 +48,7 @@ def score(
     """
     from clipper_agents.cli.model_target import read_target
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
-    from clipper_stream.query.inputs import InputSpec
+    from clipper_stream.query.inputs import RowSpec
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
@@ -60,7 +60,7 @@ def score(
         uri=target.uri,
         sha256=target.sha256,
         parameters=target.parameters,
-        spec=InputSpec(target.dtype, None if target.shape is None else tuple(target.shape)),
+        spec=RowSpec(target.dtype, None if target.shape is None else tuple(target.shape)),
         batch_rows=target.max_rows,
         files=target.files,
     )

@@ -11,7 +11,7 @@ from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.plain_text import plain
 
 if TYPE_CHECKING:
-    from clipper_agents.control.restore import Plan
+    from clipper_agents.control.restore import RestorePlan
     from clipper_stream.selection.state import SelectionState
     from clipper_topics.manifests import ApplicationManifest
     from clipper_topics.selection_rows import SavedRow
@@ -92,7 +92,7 @@ async def _plan(
     why: str,
     by: str | None,
     resume: str | None,
-) -> "Plan":
+) -> "RestorePlan":
     from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore, plan_resumed
 
@@ -107,9 +107,10 @@ async def _saved_rows(
     deployment: DeploymentContext, application: str, revision: int | None, file: Path | None, resume: str | None
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
-    from clipper_agents.control.restore import read_restores, to_undo
+    from clipper_agents.control.errors import NoSuchRestore
+    from clipper_agents.control.restore import to_undo
     from clipper_agents.control.selection_states import read_change, read_state
-    from clipper_agents.kafka.errors import NoSuchRestore
+    from clipper_agents.control.state import read_control
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
     if file is not None:
@@ -122,12 +123,12 @@ async def _saved_rows(
                 "give a file of `selection export` with --from"
             )
         return None, change.rows
-    declared = await read_restores(kafka, catalogue)
+    declared = (await read_control(kafka, catalogue)).restores.values()
     undone = to_undo([one for one in declared if one.restore_id != resume], application)
     return undone.restore_id, undone.restore.before or []
 
 
-def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "Plan", *, yes: bool) -> None:
+def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "RestorePlan", *, yes: bool) -> None:
     """Restore, after a question unless `yes`; print the id of the restore."""
     from clipper_agents.control.restore import carry_out
 

@@ -35,7 +35,7 @@ def _parts(status: Status, width: int) -> Iterator[RenderableType]:
 
 
 def _topic_rows(status: Status) -> Iterator[tuple[str, ...]]:
-    """Those with something to see; of the others how many they are."""
+    """Yield the topics with a problem, then how many have none."""
     troubled = [one for one in status.topics if one.leaderless or one.under_replicated]
     for one in troubled:
         lists = (",".join(map(str, partitions)) for partitions in (one.leaderless, one.under_replicated))

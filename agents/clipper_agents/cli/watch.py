@@ -42,7 +42,7 @@ async def _watch(deployment: DeploymentContext, application: str | None, show: S
 
 
 def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
-    """What is to be entered while it shows, and how a look is shown."""
+    """Return the context manager of the live view, and the function that shows a snapshot."""
     from rich.console import Console
 
     from clipper_agents.cli.watch_view import json_line, lines, page

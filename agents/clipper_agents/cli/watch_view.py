@@ -15,7 +15,7 @@ SHOWN_EVENTS = 8
 
 
 def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> RenderableType:
-    """Everything, for a terminal.
+    """Return the whole page for a terminal.
 
     Args:
         look: What there is to see.
@@ -52,14 +52,14 @@ def lines(look: Snapshot, told: Sequence[str]) -> Iterator[str]:
 
 
 def json_line(look: Snapshot) -> str:
-    """One JSON object: everything but the events that were shown before."""
+    """Return one JSON object, with the events since the snapshot before."""
     content = msgspec.to_builtins(look)
     del content["latest"]
     return msgspec.json.encode(content).decode()
 
 
 def event_line(event: DeploymentEvent) -> str:
-    """When and what.
+    """Return the time and text of an event.
 
     >>> event_line(DeploymentEvent(at_s=1_700_000_000.0, text="host h of svm:2 is ready"))
     '22:13:20Z event: host h of svm:2 is ready'

@@ -42,7 +42,7 @@ def router(
     kafka = deployment.kafka
     if not _let_in(kafka):
         return
-    from clipper_agents.router.worker import run
+    from clipper_agents.router.app import run
 
     run(deployment.settings.router_settings(instance, kafka))
 

@@ -1,4 +1,4 @@
-"""What a command writes to the control topic: manifests with their revisions, signed changes, and in which order."""
+"""The records of a change: manifests with their revisions and signed changes, in the order of writing."""
 
 import getpass
 import os
@@ -8,20 +8,20 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.control.declared import numbered
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.selection_states import NO_SNAPSHOT, StateSnapshot
 from clipper_agents.control.state import ControlState
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, model_key
+from clipper_topics.manifests import ApplicationManifest
 
 MOST_CHANGE_BYTES = 200 * 1024
-"""Of a change with its rows: every process reads all of them when it starts."""
+"""Largest change with its rows: every process that follows changes reads all of them when it starts."""
 
 
 def os_user() -> str:
-    """The user of this process as the operating system knows him."""
+    """Return the name of the user who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no name for the number, as in a container
@@ -30,7 +30,7 @@ def os_user() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Who changes something, and why.
+    """Author of a change, and the reason.
 
     Attributes:
         by: A user, or the rule that decided.
@@ -44,30 +44,30 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What a change wrote: the plan with revisions, and its records. Empty when nothing was to be changed."""
+class CommittedChange:
+    """A plan with its revisions, and the change records of its edits; empty when nothing was to be changed."""
 
     plan: Plan
     changes: tuple[Change, ...] = ()
 
 
 def changing(plan: Plan) -> list[str]:
-    """The applications that exist, and that the plan changes."""
+    """Return the existing applications that the plan changes."""
     return [edit.application for edit in plan.edits if edit.before is not None]
 
 
-def is_there(written: Written, state: ControlState) -> bool:
-    """Whether an earlier attempt, of which that is not known, was written after all."""
+def is_committed(written: CommittedChange, state: ControlState) -> bool:
+    """Return whether an earlier attempt whose commit outcome was unknown did commit."""
     if written.changes:
-        return all(_at(change, state) for change in written.changes)
+        return all(_is_recorded(change, state) for change in written.changes)
     models = state.manifests.models
     return all(models.get(each.ref) == each for each in written.plan.models) and not (
         models.keys() & written.plan.withdrawn
     )
 
 
-def _at(change: Change, state: ControlState) -> bool:
-    """Whether a change of this revision is this one: two of one user in one millisecond differ in what they made."""
+def _is_recorded(change: Change, state: ControlState) -> bool:
+    """Return whether this change, and no other one of its revision, is on the control topic."""
     found = state.changes.get(change.application, {}).get(change.revision)
     return found is not None and _essence(found) == _essence(change)
 
@@ -76,17 +76,17 @@ def _essence(change: Change) -> tuple[Any, ...]:
     return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
 
 
-def signed(
+def sign(
     plan: Plan, state: ControlState, signature: Signature, snapshot: StateSnapshot | None, at_ms: int
-) -> Written:
-    """The plan with its revisions, and a change for each of its edits."""
+) -> CommittedChange:
+    """Give the plan its revisions, and each of its edits a change record."""
     edits, changes = [], []
     for edit in plan.edits:
         last = state.revision(edit.application)
         after = None if edit.after is None else numbered(edit.after, last)
         edits.append(replace(edit, after=after))
         changes.append(_change(edits[-1], last + 1, signature, snapshot or NO_SNAPSHOT, at_ms))
-    return Written(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
+    return CommittedChange(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
 
 
 def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Change:
@@ -109,8 +109,19 @@ def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnap
     return change
 
 
-def records_of(written: Written) -> list[tuple[bytes, bytes | None]]:
-    """Keys and values, so that each manifest comes after those that it names, and goes before them."""
+def numbered(after: ApplicationManifest, last: int) -> ApplicationManifest:
+    """Return the manifest with the revision after the last one, or with its own when that is higher.
+
+    The revision is logged with each decision, so that two ways of deciding never share one.
+
+    >>> numbered(ApplicationManifest(name="a", models=["m:1", "m:2"]), 4).revision
+    5
+    """
+    return msgspec.structs.replace(after, revision=max(after.revision, last + 1))
+
+
+def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
+    """Return keys and values in order: a manifest is written after those that it names, and withdrawn before them."""
     plan = written.plan
     models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
     return [

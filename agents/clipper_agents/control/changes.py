@@ -1,13 +1,13 @@
-"""What each command makes of the manifests.
+"""The rules of each command: from the manifests in force to the plan of a change.
 
 deploy --> shadow <--> canary --promote--> live --retire--> retired
              '---- abort ----'---------------------------------^
 
 Rules of this file:
-- Pure: from what is published and a command to a `Plan`; who writes it, when and why is not known here.
+- Rules are pure: who writes a plan, when and why is not known here.
 - A plan is empty when things are already as the command wants them, so that a command can be repeated.
-- A version that no application names any more is retired, one that is named is not: its hosts follow that alone.
-- What comes out is checked as a configuration file is: nothing is planned that routers would refuse.
+- A version that no application names any more is retired, and one that is named is not. Hosts follow that alone.
+- The resulting manifests are checked as those of a configuration are: nothing is planned that routers would refuse.
 """
 
 from collections.abc import Mapping
@@ -24,30 +24,30 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 Stage = Literal["shadow", "canary", "live"]
 replace = msgspec.structs.replace
 FIXED = ("name", "revision", "models", "trials")
-"""Fields of an application that `update` leaves alone: commands of their own change them, or nothing does."""
+"""Fields of an application that `update` does not change: other commands do, or nothing does."""
 
 
 def shadow(
     published: Published, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
 ) -> Plan:
-    """Have a version asked beside the candidates, for the log only.
+    """Put a version on trial as a shadow: it is asked beside the candidates, for the log only.
 
     Args:
-        published: What is there.
-        application: Its name.
+        published: The manifests in force.
+        application: Name of the application.
         ref: The version, `name:version`.
-        share: Of the queries that ask it, in [0, 1].
+        share: Share of the queries that ask it, in [0, 1].
         automatic: Whether the application's rollout rule moves it on; None: as it was.
 
     Raises:
-        RefusedChange: unknown, live already, or with another input.
+        RefusedChange: the version is unknown, live already, or takes another input.
     """
     before = existing(published, application)
     return _tried(published, before, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
 def canary(published: Published, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
-    """Have a version answer a share of the queries instead of the policy's choice; arguments and errors as `shadow`."""
+    """Put a version on trial as a canary: it answers a share of the queries. Arguments and errors as of `shadow`."""
     before = existing(published, application)
     return _tried(published, before, Trial(model=ref, stage="canary", share=share), automatic, "canary")
 
@@ -74,7 +74,7 @@ def promote(published: Published, application: str, ref: str) -> Plan:
         return Plan()
     _trial_of(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
     after = replace(before, models=[*before.models, ref], trials=_others(before, ref))
-    return _planned(published, before, after, "promote", ref)
+    return plan_edit(published, before, after, "promote", ref)
 
 
 def abort(published: Published, application: str, ref: str) -> Plan:
@@ -87,11 +87,11 @@ def abort(published: Published, application: str, ref: str) -> Plan:
     if ref in before.models:
         raise RefusedChange(f"{ref} is live at application {application}, not on trial: `clipper-stream model retire`")
     _trial_of(before, ref, "there is nothing to abort")
-    return _planned(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
+    return plan_edit(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
 
 
 def retire(published: Published, application: str, ref: str) -> Plan:
-    """Have an application ask a version no more, whatever its stage there.
+    """Remove a version from an application, whatever its stage there.
 
     Raises:
         RefusedChange: no such version, or the last live one.
@@ -107,7 +107,7 @@ def retire(published: Published, application: str, ref: str) -> Plan:
             f"or `clipper-stream application delete {application}`"
         )
     left = [each for each in before.models if each != ref]
-    return _planned(published, before, replace(before, models=left, trials=_others(before, ref)), "retire", ref)
+    return plan_edit(published, before, replace(before, models=left, trials=_others(before, ref)), "retire", ref)
 
 
 def deploy(
@@ -134,7 +134,7 @@ def deploy(
     if stage == "live":
         models = before.models if model.ref in before.models else [*before.models, model.ref]
         after = replace(before, models=models, trials=_others(before, model.ref))
-        return _planned(published, before, after, "promote", model.ref, model)
+        return plan_edit(published, before, after, "promote", model.ref, model)
     trial = Trial(model=model.ref, stage=stage, share=share)
     return _tried(published, before, trial, automatic, stage, model)
 
@@ -153,7 +153,7 @@ def create(published: Published, manifest: ApplicationManifest) -> Plan:
             f"application {manifest.name} exists, at revision {there.revision}: "
             f"`clipper-stream application update {manifest.name}`"
         )
-    return _planned(published, None, manifest, "create")
+    return plan_edit(published, None, manifest, "create")
 
 
 def update(published: Published, application: str, fields: Mapping[str, Any]) -> Plan:
@@ -173,31 +173,54 @@ def update(published: Published, application: str, fields: Mapping[str, Any]) ->
         if name not in known:
             raise RefusedChange(f"{name}: use one of {', '.join(known)}; stages change by `clipper-stream model`")
     after = _manifest({**msgspec.to_builtins(before), **fields})
-    return _planned(published, before, after, "update")
+    return plan_edit(published, before, after, "update")
 
 
 def delete(published: Published, application: str) -> Plan:
-    """Take an application away, and retire the versions that no other one names.
+    """Withdraw an application, and retire the versions that no other one names.
 
     Raises:
         RefusedChange: there is none of this name.
     """
-    return _planned(published, existing(published, application), None, "delete")
+    return plan_edit(published, existing(published, application), None, "delete")
 
 
-def replaced(
-    published: Published, before: ApplicationManifest | None, after: ApplicationManifest, command: Command
+def plan_edit(
+    published: Published,
+    before: ApplicationManifest | None,
+    after: ApplicationManifest | None,
+    command: Command,
+    ref: str | None = None,
+    model: ModelManifest | None = None,
 ) -> Plan:
-    """Put an application's whole manifest in place of the one before.
+    """Return the plan of an edit, with the models that it retires or brings back.
+
+    Args:
+        published: The manifests in force.
+        before: The application's manifest before; None: there is none.
+        after: Its manifest after; None: it is withdrawn.
+        command: The command.
+        ref: The version that the command is about.
+        model: A manifest to publish with it.
 
     Raises:
-        RefusedChange: it names models that are not there or do not fit.
+        RefusedChange: the application would name models that are not there or do not fit.
     """
-    return _planned(published, before, after, command)
+    models = dict(published.models) | ({} if model is None else {model.ref: model})
+    if after is not None and (problems := list(manifest_problems([after], list(models.values())))):
+        raise RefusedChange("\n".join(problems))
+    name = next(each.name for each in (after, before) if each is not None)
+    others = (each for each in published.applications.values() if each.name != name)
+    named = {ref for each in (*others, after) for ref in refs_of(each)}
+    touched: dict[str, None] = dict.fromkeys((*refs_of(before), *refs_of(after), *([model.ref] if model else [])))
+    settled = (replace(models[each], retired=each not in named) for each in touched if each in models)
+    changed = tuple(each for each in settled if published.models.get(each.ref) != each)
+    edit = Edit(application=name, command=command, model=ref, before=before, after=after)
+    return Plan(edits=() if same(before, after) else (edit,), models=changed)
 
 
 def existing(published: Published, application: str) -> ApplicationManifest:
-    """The application's manifest.
+    """Return the application's manifest.
 
     Raises:
         RefusedChange: there is none.
@@ -209,7 +232,7 @@ def existing(published: Published, application: str) -> ApplicationManifest:
 
 
 def application_of(published: Published, ref: str) -> str:
-    """The one application that names a version.
+    """Return the one application that names a version.
 
     Raises:
         RefusedChange: none does, or several do.
@@ -240,32 +263,7 @@ def _tried(
     after = _manifest(
         {**msgspec.to_builtins(before), "trials": msgspec.to_builtins(trials if found else [*trials, trial])}
     )
-    return _planned(published, before, after, command, trial.model, model)
-
-
-def _planned(
-    published: Published,
-    before: ApplicationManifest | None,
-    after: ApplicationManifest | None,
-    command: Command,
-    ref: str | None = None,
-    model: ModelManifest | None = None,
-) -> Plan:
-    """The plan, with the models that begin or cease to be needed."""
-    models = dict(published.models) | ({} if model is None else {model.ref: model})
-    if after is not None and (problems := list(manifest_problems([after], list(models.values())))):
-        raise RefusedChange("\n".join(problems))
-    name = (after or before or _NOTHING).name
-    others = (each for each in published.applications.values() if each.name != name)
-    named = {ref for each in (*others, after) for ref in refs_of(each)}
-    touched: dict[str, None] = dict.fromkeys((*refs_of(before), *refs_of(after), *([model.ref] if model else [])))
-    settled = (replace(models[each], retired=each not in named) for each in touched if each in models)
-    changed = tuple(each for each in settled if published.models.get(each.ref) != each)
-    edit = Edit(application=name, command=command, model=ref, before=before, after=after)
-    return Plan(edits=() if same(before, after) else (edit,), models=changed)
-
-
-_NOTHING = ApplicationManifest(name="nothing", models=[])
+    return plan_edit(published, before, after, command, trial.model, model)
 
 
 def _manifest(content: dict[str, Any]) -> ApplicationManifest:
@@ -288,7 +286,7 @@ def _others(application: ApplicationManifest, ref: str) -> list[Trial]:
 
 
 def _identity(model: ModelManifest) -> dict[str, Any]:
-    """What makes two manifests of one name and version the same model; how it is hosted may change."""
+    """Return the fields that no manifest of the same name and version may change; how it is hosted may change."""
     loaded = {"sha256": model.sha256} if model.sha256 else {"uri": model.uri}
     return {"runtime": model.runtime, **loaded, "parameters": model.parameters, "input": model.input}
 

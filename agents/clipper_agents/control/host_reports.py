@@ -1,8 +1,8 @@
-"""Writes hosts' reports from a thread of its own, so that nobody who serves or supervises ever waits for a broker.
+"""Writes host reports from a thread of its own, so that serving and supervising never wait for a broker.
 
 Rules of this file:
-- Of one host the newest report counts: what was not written yet and is outdated is never written.
-- While no broker takes them, reports wait here and are tried again; only a missing right is told.
+- Only the newest report of a host is written: one that is outdated before it was written is dropped.
+- While no broker answers, reports wait here and are tried again; only a missing right is reported to the caller.
 - Reports of one key are written in order: each is acknowledged before the next is sent.
 """
 
@@ -30,7 +30,7 @@ REASON_CHARACTERS = 500
 
 
 def one_line(reason: object) -> str:
-    """A reason as a report has it.
+    """Return a reason as a report has it: one line of limited length.
 
     >>> one_line("no such file:" + chr(10) + "  model.skops")
     'no such file: model.skops'
@@ -39,7 +39,7 @@ def one_line(reason: object) -> str:
 
 
 class HostReports:
-    """The reports of one process about itself, or about the hosts that it supervises.
+    """Reports of one process about itself, or about the hosts that it supervises.
 
     Args:
         kafka: How to reach the brokers.
@@ -63,21 +63,21 @@ class HostReports:
         self._thread.start()
 
     def put(self, report: HostReport) -> None:
-        """Say this as soon as a broker takes it."""
+        """Write the report as soon as a broker accepts it."""
         if not report.at_ms:
             report.at_ms = int(time.time() * 1000)
         self._put(report_key(report.model, report.instance), codec.host_reports.encode(report))
 
     def withdraw(self, model: str, instance: str) -> None:
-        """The host has left: nothing is said of it any more."""
+        """Remove the report of a host that has left."""
         self._put(report_key(model, instance), None)
 
     def wait_written(self, within_s: float) -> bool:
-        """Whether everything is written, after so many seconds at most."""
+        """Wait until every report is written, at most this long, and return whether it is."""
         return self._written.wait(within_s)
 
     def close(self, within_s: float) -> bool:
-        """Write what is left, for so many seconds at most, and end; whether all was written.
+        """Write what is left, for at most this long, and end; return whether everything was written.
 
         Nothing is waited for once a right turned out to be missing.
         """
@@ -115,7 +115,7 @@ class HostReports:
             await asyncio.sleep(AGAIN_S)
 
     async def _write_while_possible(self, *, said: bool) -> bool:
-        """Whether all was written before the end; False when a broker did not take it."""
+        """Return whether everything was written; False when a broker did not accept it."""
         try:
             await self._write()
         except RIGHTS as error:

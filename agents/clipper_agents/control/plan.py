@@ -1,4 +1,4 @@
-"""What a command is going to write: applications as they were and will be, and the models that change with them."""
+"""Plans of changes: applications before and after, and the models that change with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
 class Published(Protocol):
-    """What the control topic says: `clipper_agents.control.state.Manifests` is one."""
+    """The manifests in force, as `clipper_agents.control.state.Manifests` has them."""
 
     @property
     def applications(self) -> Mapping[str, ApplicationManifest]:
@@ -45,12 +45,12 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that one command writes at once; an empty one changes nothing.
+    """Everything that one command writes in one transaction; an empty plan changes nothing.
 
     Attributes:
         edits: At most one an application.
         models: Manifests to publish.
-        withdrawn: Models whose manifests are taken away, `name:version`.
+        withdrawn: References of the models whose manifests are withdrawn.
 
     >>> bool(Plan()), bool(Plan(withdrawn=("svm:1",)))
     (False, True)
@@ -65,14 +65,14 @@ class Plan:
 
 
 def same(one: ApplicationManifest | None, other: ApplicationManifest | None) -> bool:
-    """Whether two manifests say the same, whatever their revisions."""
+    """Return whether two manifests are equal apart from their revisions."""
     if one is None or other is None:
         return one is other
     return msgspec.structs.replace(one, revision=other.revision) == other
 
 
 def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
-    """What a manifest says other than its defaults, as plain values.
+    """Return the fields of a manifest that differ from their defaults, as plain values.
 
     >>> stated(ModelManifest(name="svm", uri="m:f"))
     {'name': 'svm', 'uri': 'm:f'}
@@ -85,7 +85,7 @@ def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
 
 
 def refs_of(application: ApplicationManifest | None) -> list[str]:
-    """Every version that an application names, candidates first.
+    """Return every version that an application names, candidates first.
 
     >>> refs_of(ApplicationManifest(name="a", models=["m:1"]))
     ['m:1']

@@ -1,4 +1,4 @@
-"""What hosts say of themselves on the hosts topic, and which model versions therefore have a host that serves.
+"""Host reports on the hosts topic, and which model versions have a host that serves.
 
 Rules of this file:
 - Key and value name the same host; what is refused leaves what the host said before. Anybody who may write to the
@@ -37,7 +37,7 @@ OnReport = Callable[[HostReport], None]
 
 
 class HostStates:
-    """What each host said last: the one fold of the hosts topic.
+    """The newest report of each host: the one fold of the hosts topic.
 
     Attributes:
         reports: By key, the newest last.
@@ -49,7 +49,7 @@ class HostStates:
     def apply(
         self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
     ) -> HostReport | None:
-        """Take one record in; what the host says. With an empty value it has left: then what it said last.
+        """Take one record in, and return its report; for a host that has left (an empty value), its last report.
 
         Raises:
             UndecodableRecord: no report, or one of another host than the key names.
@@ -66,7 +66,7 @@ class HostStates:
 
 
 class ReadyHosts:
-    """Follows hosts by model version."""
+    """Model versions that have a host that serves, or had one since this process started."""
 
     def __init__(self) -> None:
         self._hosts = HostStates()
@@ -74,7 +74,7 @@ class ReadyHosts:
         self._once: set[str] = set()
 
     def take(self, records: Iterable[Record]) -> bool:
-        """Take in records of the hosts topic; whether another version is ready now."""
+        """Take in records of the hosts topic, and return whether the set of ready versions has changed."""
         before = self._once | self._serving.keys()
         for record in records:
             try:
@@ -89,20 +89,20 @@ class ReadyHosts:
         return self._once | self._serving.keys() != before
 
     def is_ready(self, ref: str) -> bool:
-        """Whether the version may be asked."""
+        """Return whether the version may be asked."""
         return ref in self._once or ref in self._serving
 
     def forget(self, ref: str) -> None:
-        """The version is retired: it is ready while a host of it still says so, and again when one says so anew."""
+        """Forget that the version was ready once: from now on it is ready only while a host of it says so."""
         self._once.discard(ref)
 
     def hosts(self, ref: str) -> int:
-        """How many hosts of the version say that they are ready."""
+        """Return how many hosts of the version report that they are ready."""
         return self._serving[ref]
 
 
 async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dict[bytes, HostReport]:
-    """The newest report of each host, by its key; none where there is no such topic.
+    """Return the newest report of each host by its key; an empty dictionary when there is no hosts topic.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -153,7 +153,7 @@ async def wait_for_host(
 async def _new_report(
     tailer: TopicTailer, hosts: HostStates, ref: str, within_s: float, on_report: OnReport
 ) -> HostReport | None:
-    """The first report of a version that says it is ready or has failed; None when there is none in time."""
+    """Return the first report of a version that is `ready` or `failed`; None when there is none in time."""
     end_s = time.monotonic() + within_s
     while (left_s := end_s - time.monotonic()) > 0:
         for records in (await tailer.poll(wait_s=min(POLL_S, left_s))).values():
@@ -166,7 +166,7 @@ async def _new_report(
 
 
 def _said(hosts: HostStates, record: Record) -> HostReport | None:
-    """What a host says in a record; None for one that has left, and for what is no report."""
+    """Return the report in a record; None for a host that has left, and for a record that is no report."""
     with contextlib.suppress(UndecodableRecord):
         report = hosts.apply(record.key, record.value, record.headers)
         return report if record.value else None

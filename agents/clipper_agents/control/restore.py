@@ -1,11 +1,11 @@
-"""Sets the selection state of an application back to saved rows, and reads the rows that there are.
+"""Restores the selection state of an application from saved rows.
 
 read_rows --> plan_restore --> carry_out: declaration, acknowledged --> markers, acknowledged --> (routers fold them)
                   UnusableRows, NoSuchRestore     | broken off here: plan_resumed with the same rows, carry_out
 
 Rules of this file:
 - The declaration is on the control topic before the first marker is sent, with the digests of all of them.
-- Every partition gets a marker, also one without rows: what it holds of the application is emptied.
+- Every partition gets a marker, also one without rows, so that its rows of the application are emptied.
 - A restore that was broken off is finished under its own id: a marker that comes twice counts once.
 """
 
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import msgspec
 from aiokafka.errors import KafkaError
 
+from clipper_agents.control.errors import NoSuchRestore, RestoreBrokenOff, UnusableState
 from clipper_agents.control.selection_states import read_rows
 from clipper_agents.control.state import DeclaredRestore, read_control
 from clipper_agents.kafka.clients import make_producer, unreachable
-from clipper_agents.kafka.errors import NoSuchRestore, RestoreBrokenOff, TopicMismatch, UnusableState
+from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -30,24 +31,12 @@ from clipper_topics.control_keys import restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
-__all__ = [
-    "DeclaredRestore",
-    "Plan",
-    "carry_out",
-    "plan_restore",
-    "plan_resumed",
-    "read_restores",
-    "read_rows",
-    "restore_state",
-    "to_undo",
-]
-
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A restore that can be carried out, and repeated until it is.
+class RestorePlan:
+    """A restore to be carried out; it can be repeated until every marker is stored.
 
     Attributes:
         restore_id: Of the restore.
@@ -71,7 +60,7 @@ async def restore_state(
     why: str,
     undoes: str | None = None,
 ) -> str:
-    """Set the rows of an application back; done when declaration and markers are stored, and routers will follow.
+    """Restore the rows of an application; returns when declaration and markers are stored, and routers will follow.
 
     Feedback that comes after the markers is learned on top of the rows. Feedback that counted before does not count
     again.
@@ -107,8 +96,8 @@ async def plan_restore(
     by: str,
     why: str,
     undoes: str | None = None,
-) -> Plan:
-    """A restore with the rows before in it, so that it can be undone; errors as of `restore_state`."""
+) -> RestorePlan:
+    """Plan a restore that keeps the present rows, so that it can be undone; errors as of `restore_state`."""
     markers = await _markers(connection, catalogue, application, rows)
     before = await read_rows(connection, catalogue, application)
     restore = Restore(
@@ -120,20 +109,20 @@ async def plan_restore(
         undoes=undoes,
         before=before if len(_encode(before)) <= MAX_BEFORE_BYTES else None,
     )
-    return Plan(restore_id=f"r-{secrets.token_hex(8)}", restore=restore, markers=markers)
+    return RestorePlan(restore_id=f"r-{secrets.token_hex(8)}", restore=restore, markers=markers)
 
 
 async def plan_resumed(
     connection: KafkaConnection, catalogue: Catalogue, application: str, restore_id: str, rows: Iterable[SavedRow]
-) -> Plan:
-    """A restore that was broken off, with the same rows as before.
+) -> RestorePlan:
+    """Plan the rest of a restore that was broken off, with the same rows.
 
     Raises:
         NoSuchRestore: it is not declared, or a later one of the application is.
         UnusableState: these are other rows.
     """
-    declared = await read_restores(connection, catalogue)
-    own = {one.restore_id: one.restore for one in declared if one.restore.application == application}
+    declared = (await read_control(connection, catalogue)).restores
+    own = {one.restore_id: one.restore for one in declared.values() if one.restore.application == application}
     found = own.get(restore_id)
     if found is None:
         raise NoSuchRestore(f"no restore {restore_id} of {application} on {catalogue.control}: start a new one")
@@ -143,10 +132,10 @@ async def plan_resumed(
     markers = await _markers(connection, catalogue, application, rows)
     if digests_of(markers) != found.digests:
         raise UnusableState(f"restore {restore_id} was declared with other rows: give the same, or start a new one")
-    return Plan(restore_id=restore_id, restore=found, markers=markers, declared=True)
+    return RestorePlan(restore_id=restore_id, restore=found, markers=markers, declared=True)
 
 
-async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Plan) -> None:
+async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: RestorePlan) -> None:
     """Store the declaration, then the markers; errors as of `restore_state`."""
     producer = make_producer(connection)
     declared = plan.declared
@@ -174,18 +163,8 @@ async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Pla
         await producer.stop()
 
 
-async def read_restores(connection: KafkaConnection, catalogue: Catalogue) -> list[DeclaredRestore]:
-    """Every declared restore, in the order of the control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    return [*(await read_control(connection, catalogue)).restores.values()]
-
-
-def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRestore:
-    """The newest restore of an application that takes back none, and is not taken back.
+def to_undo(declared: Iterable[DeclaredRestore], application: str) -> DeclaredRestore:
+    """Return the newest restore of an application that neither undoes another one nor is undone.
 
     Raises:
         NoSuchRestore: there is none, or the rows before it were too many to keep.
@@ -206,7 +185,7 @@ def to_undo(declared: Sequence[DeclaredRestore], application: str) -> DeclaredRe
 async def _markers(
     connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow]
 ) -> list[bytes]:
-    """The value of the marker of each partition; a partition that is forgotten would keep its rows."""
+    """Return the value of the marker of each partition; a partition without a marker would keep its rows."""
     partitions = (await existing_topics(connection, catalogue.prefix)).get(catalogue.feedback)
     if partitions != catalogue.partitions:
         raise TopicMismatch(

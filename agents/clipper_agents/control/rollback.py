@@ -1,22 +1,92 @@
-"""Undoes changes of an application: its manifest at once, and what had been learned through the feedback log."""
+"""Rolls an application back along its changes: the manifest at once, the selection state through the feedback log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from clipper_agents.control.change_records import Signature, Written
-from clipper_agents.control.plan import Plan
-from clipper_agents.control.rollback_plan import Undoing, rollback
+from clipper_agents.control.change_records import CommittedChange, Signature
+from clipper_agents.control.changes import plan_edit
+from clipper_agents.control.errors import RefusedChange
+from clipper_agents.control.plan import Plan, Published
 from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import SavedRow
 
 
-class Restore(Protocol):
-    """Has every learner put an application's selection state in place of what it has."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackPlan:
+    """The plan of a rollback, and the changes that it undoes.
+
+    Attributes:
+        plan: To be written; empty when the application is like that already.
+        undone: The changes that count no more, newest first.
+        rows: The selection state before the oldest of them; None when it was not kept.
+    """
+
+    plan: Plan
+    undone: tuple[Change, ...]
+    rows: tuple[SavedRow, ...] | None
+
+
+def plan_rollback(
+    published: Published, history: Mapping[int, Change], application: str, to_revision: int | None = None
+) -> RollbackPlan:
+    """Go back to the manifest before the last change, or to that of a revision.
+
+    Args:
+        published: What is there; a deleted application can come back.
+        history: The application's changes by revision.
+        application: Its name.
+        to_revision: Whose manifest is wanted; None: the one before the last change.
+
+    Raises:
+        RefusedChange: the history does not say how it was, or what it names is not there any more.
+    """
+    if not history:
+        raise RefusedChange(f"application {application!r} has no history: it was never changed by a command")
+    current = published.applications.get(application)
+    last = max(history)
+    if to_revision is None and current is not None and current.revision != last:
+        raise RefusedChange(
+            f"application {application} is at revision {current.revision}, which its history does not have: "
+            f"name the one to go back to with --to-revision, for example {last}"
+        )
+    target = history[last].before if to_revision is None else _manifest_at(history, application, to_revision)
+    if target is None:
+        raise RefusedChange(
+            f"revision {last if to_revision is None else to_revision} of application {application} "
+            f"{'created' if to_revision is None else 'deleted'} it, there is nothing to go back to: "
+            f"`clipper-stream application delete {application}` takes it away"
+        )
+    undone = _undone(history, last if to_revision is None else to_revision + 1)
+    rows = undone[-1].rows if undone else None
+    plan = plan_edit(published, current, target, "rollback")
+    return RollbackPlan(plan=plan, undone=undone, rows=None if rows is None else tuple(rows))
+
+
+def _undone(history: Mapping[int, Change], first: int) -> tuple[Change, ...]:
+    return tuple(history[revision] for revision in sorted(history, reverse=True) if revision >= first)
+
+
+def _manifest_at(history: Mapping[int, Change], application: str, revision: int) -> ApplicationManifest | None:
+    """Return the manifest of a revision; None when that revision deleted the application."""
+    if revision in history:
+        return history[revision].after
+    for change in history.values():
+        if change.before is not None and change.before.revision == revision:
+            return change.before
+    raise RefusedChange(
+        f"the history of application {application} has no revision {revision}; "
+        f"it has {', '.join(map(str, sorted(history)))}"
+    )
+
+
+class StateRestorer(Protocol):
+    """Restores the selection state of an application, as `restore_state` does."""
 
     async def __call__(
         self,
@@ -27,13 +97,13 @@ class Restore(Protocol):
         by: str,
         why: str,
     ) -> str:
-        """The id of the restore."""
+        """Restore the rows, and return the id of the restore."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """What a rollback did.
+    """The result of a rollback.
 
     Attributes:
         written: The manifest and its change; empty when the application was like that already.
@@ -42,7 +112,7 @@ class RolledBack:
         why_not: Why it stays; empty when it was restored.
     """
 
-    written: Written
+    written: CommittedChange
     undone: tuple[Change, ...]
     restored: str | None = None
     why_not: str = ""
@@ -55,7 +125,7 @@ async def roll_back(
     to_revision: int | None = None,
     signature: Signature | None = None,
     *,
-    restore: Restore | None = None,
+    restore: StateRestorer | None = None,
     seen: Mapping[str, int] | None = None,
 ) -> RolledBack:
     """Go back to the manifest before the last change, or to that of a revision, with the selection state of then.
@@ -70,23 +140,23 @@ async def roll_back(
         seen: As for `change_control`, whose errors it raises.
     """
     signature = signature or Signature()
-    last: list[Undoing] = []
+    last: list[RollbackPlan] = []
 
     def decide(state: ControlState) -> Plan:
-        last[:] = [rollback(state.manifests, state.history(application), application, to_revision)]
+        last[:] = [plan_rollback(state.manifests, state.history(application), application, to_revision)]
         return last[0].plan
 
     written = await change_control(connection, catalogue, decide, signature, seen=seen)
-    (undoing,) = last
+    (rollback,) = last
     if not written.plan:
         return RolledBack(written=written, undone=(), why_not="nothing was changed")
-    if undoing.rows is None:
+    if rollback.rows is None:
         why_not = (
-            f"the change to revision {undoing.undone[-1].revision} kept none" if undoing.undone else "none was kept"
+            f"the change to revision {rollback.undone[-1].revision} kept none" if rollback.undone else "none was kept"
         )
-        return RolledBack(written=written, undone=undoing.undone, why_not=why_not)
+        return RolledBack(written=written, undone=rollback.undone, why_not=why_not)
     if restore is None:
-        return RolledBack(written=written, undone=undoing.undone, why_not="this version cannot restore it")
-    why = signature.why or f"rollback to revision {undoing.undone[-1].revision - 1}"
-    restored = await restore(connection, catalogue, application, list(undoing.rows), signature.by, why)
-    return RolledBack(written=written, undone=undoing.undone, restored=restored)
+        return RolledBack(written=written, undone=rollback.undone, why_not="this version cannot restore it")
+    why = signature.why or f"rollback to revision {rollback.undone[-1].revision - 1}"
+    restored = await restore(connection, catalogue, application, list(rollback.rows), signature.by, why)
+    return RolledBack(written=written, undone=rollback.undone, restored=restored)

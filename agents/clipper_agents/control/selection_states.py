@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
+from clipper_agents.control.errors import NoSuchRestore, UnusableState
 from clipper_agents.control.state import read_control, shown_key
-from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
 from clipper_agents.kafka.reader import LogReader, read_topic
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
@@ -87,7 +87,7 @@ def take_rows(found: Mapping[str, dict[RowKey, SelectionRow]], records: Iterable
 
 
 async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:
-    """The rows of an application that are not empty, as the routers have stored them, by partition and context.
+    """Return the rows of an application that are not empty, as the routers stored them, by partition and context.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -110,7 +110,7 @@ class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def read_state(file: Path, application: str) -> list[SavedRow]:
-    """The rows of a file of `selection export`.
+    """Return the rows in a file of `selection export`.
 
     Raises:
         UnusableState: it cannot be read, or holds another application.
@@ -127,7 +127,7 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
 
 
 async def read_change(connection: KafkaConnection, catalogue: Catalogue, application: str, revision: int) -> Change:
-    """What was done to an application to make it this revision.
+    """Return the change that led to a revision of an application.
 
     Raises:
         NoSuchRestore: nothing is known of it, or it cannot be read.
@@ -147,7 +147,7 @@ async def read_change(connection: KafkaConnection, catalogue: Catalogue, applica
 # --- as a change keeps them -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSnapshot:
-    """How far feedback was at a moment, and what had been learned from it.
+    """The ends of the feedback topic at a moment, and the selection state that had been learned up to them.
 
     Attributes:
         feedback_ends: End of each partition of the feedback topic.
@@ -164,7 +164,7 @@ NO_SNAPSHOT = StateSnapshot()
 async def read_snapshot(
     reader: LogReader, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
 ) -> StateSnapshot:
-    """The snapshot of this moment.
+    """Take a snapshot now.
 
     Args:
         reader: Connected; it reads nothing else meanwhile.
@@ -196,7 +196,7 @@ async def _within_time(
 
 
 def kept_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterable[str]) -> dict[str, list[SavedRow]]:
-    """The newest rows of these applications; without those that have too many."""
+    """Return the newest rows of these applications, without applications that have too many."""
     found: dict[str, dict[RowKey, SelectionRow]] = {name: {} for name in applications}
     take_rows(found, records)
     return {name: saved_rows(rows) for name, rows in found.items() if len(rows) <= MOST_ROWS}

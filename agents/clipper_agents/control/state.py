@@ -32,9 +32,9 @@ from clipper_topics.restore import Restore
 
 REASON_CHARACTERS = 500
 KEPT_REASONS = 1_000
-"""Keys that nobody reads can be invented without end."""
+"""Anybody can invent unreadable keys without end."""
 SHOWN_KEY_BYTES = 200
-"""Of a key: the longest that a manifest has are `application/` and 64 characters."""
+"""The longest key of an application is `application/` and 64 characters."""
 _CODECS: Mapping[Kind, Codec[Any]] = {
     "application": codec.applications,
     "model": codec.models,
@@ -65,7 +65,7 @@ class DeclaredRestore(msgspec.Struct, frozen=True):
     restore_id: str
     restore: Restore
     offset: int
-    """Of the declaration on the control topic."""
+    """Offset of the declaration on the control topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +86,12 @@ class RefusedRecord:
 
     @property
     def details(self) -> dict[str, object]:
-        """Fields of a log line."""
+        """Return the fields of a log line."""
         return {"key": self.key, "offset": self.offset, "reason": self.reason}
 
 
 Taken = ApplicationManifest | ModelManifest | Change | DriftEvent | DeclaredRestore | RefusedRecord | None
-"""What a record said; None: it took something away, or is of a kind that was not asked for."""
+"""Content of a record; None for a deletion, and for a kind of note that is not kept."""
 
 
 def accept_all(_: Manifest) -> None:
@@ -100,7 +100,7 @@ def accept_all(_: Manifest) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class ControlState:
-    """What the control topic says, up to some record.
+    """The content of the control topic up to some record.
 
     Args:
         notes: Kinds of records beside the manifests that are taken in.
@@ -138,7 +138,7 @@ class ControlState:
 
     # --- records ----------------------------------------------------------------------------------------------------
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> list[Taken]:
-        """Take in records of the control topic; what each of them said."""
+        """Take in records of the control topic, and return the content of each."""
         return [self.apply(one.key, one.value, one.headers, offset=one.offset, at_ms=one.timestamp) for one in records]
 
     def apply(
@@ -150,7 +150,7 @@ class ControlState:
         offset: int = -1,
         at_ms: int = 0,
     ) -> Taken:
-        """Take one record in; what it said."""
+        """Take one record in, and return its content."""
         self.version += 1
         kind: Kind | None = None
         try:
@@ -206,7 +206,7 @@ class ControlState:
         return cast("Manifest", record)
 
     def _declare(self, restore_id: str, restore: Restore, offset: int) -> DeclaredRestore:
-        """The first record of an id is its declaration: it says which of two restores is the later one."""
+        """Keep the first record of an id: its offset says which of two restores is the later one."""
         kept = restore if self.saved_rows else msgspec.structs.replace(restore, before=None)
         found = self.restores.setdefault(restore_id, DeclaredRestore(restore_id, kept, offset))
         while self.most_restores is not None and len(self.restores) > self.most_restores:
@@ -215,26 +215,26 @@ class ControlState:
 
     # --- what they say ----------------------------------------------------------------------------------------------
     def history(self, application: str) -> dict[int, Change]:
-        """The application's changes, oldest first; also of one that was deleted."""
+        """Return the changes of an application by revision, oldest first, also after its deletion."""
         return dict(sorted(self.changes.get(application, {}).items()))
 
     def current(self, application: str) -> int:
-        """Revision of the application as it is, 0 when there is none."""
+        """Return the revision of the manifest in force, 0 when there is none."""
         published = self.manifests.applications.get(application)
         return 0 if published is None else published.revision
 
     def revision(self, application: str) -> int:
-        """The last revision that was ever given, 0 for none; a deletion has one too."""
+        """Return the last revision that was ever given, 0 for none; a deletion has one too."""
         return max(self.current(application), *self.changes.get(application, {}), 0)
 
 
 def shown_key(key: bytes | None) -> str:
-    """A record's key as a log line has it, however long it is."""
+    """Return a record's key as a log line has it, of limited length."""
     return (key or b"")[:SHOWN_KEY_BYTES].decode("utf-8", "replace")
 
 
 def _decoded(kind: Kind, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Any:
-    """The record.
+    """Return the record.
 
     Raises:
         UndecodableRecord: too large, no record of this kind, or one of another name.
@@ -265,12 +265,12 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
 
 
 async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
-    """The manifests alone; errors as `read_control`."""
+    """Read the manifests in force; errors as of `read_control`."""
     return (await read_control(connection, catalogue)).manifests
 
 
 async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState:
-    """The control topic up to its end now, by a reader of what is committed.
+    """Read the control topic up to its end now, with a reader of committed records.
 
     Raises:
         KafkaError: no broker answers.
@@ -283,7 +283,7 @@ async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState
 
 
 async def require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> dict[str, int]:
-    """Partitions of the deployment's topics by name.
+    """Return the number of partitions of each topic, after a check that there is a control topic.
 
     Raises:
         KafkaUnreachable: no broker answers.

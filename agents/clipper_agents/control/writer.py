@@ -1,11 +1,11 @@
-"""Changes what the control topic says: compare and set, by Kafka's fencing of producers.
+"""Writes to the control topic by compare-and-set, with Kafka's fencing of transactional producers.
 
 begin (fences every earlier writer) --> read to the end --> decide --> write manifests and changes in one transaction
    ^------------------------- fenced by a later writer, or Kafka was away: again -----------|
 
 Rules of this file:
-- Whoever writes has fenced all others *before* it read: what it decided on is what is there when its transaction is
-  committed, or nothing of it is.
+- A writer fences all others *before* it reads: either what it decided on is still there when its transaction commits,
+  or nothing is written.
 - An application's manifest and the record of its change are written together or not at all.
 - Revisions only rise, also over a deletion, so no record of a change is ever replaced by another.
 - A change whose commit was not answered is looked for before it is made again.
@@ -20,13 +20,13 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import Signature, Written, changing, is_there, records_of, signed
-from clipper_agents.control.errors import StaleRevision
+from clipper_agents.control.change_records import CommittedChange, Signature, changing, is_committed, records_of, sign
+from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
 from clipper_agents.kafka.clients import make_producer, send_in_transaction, unreachable
-from clipper_agents.kafka.errors import NoCoordinator, Outpaced
+from clipper_agents.kafka.errors import NoCoordinator
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
 from clipper_topics.catalogue import Catalogue
@@ -38,13 +38,13 @@ LONGEST_WAIT_S = 3.0
 """A writer needs a tenth of a second or two, and loses them when another begins meanwhile: who was fenced stays away
 for a random time that doubles, so that ten at once come to an end one after the other."""
 TRANSACTION_TIMEOUT_MS = 10_000
-"""After which a broker ends the transaction of a writer that died, when no other writer has fenced it before."""
+"""A broker aborts the transaction of a writer that died after this time, unless another writer has fenced it before."""
 T = TypeVar("T")
 Decide = Callable[[ControlState], Plan]
 
 
 class ControlWriter:
-    """The one who may write to the control topic, until another begins.
+    """The one writer of the control topic, until another one begins.
 
         async with ControlWriter(connection, catalogue) as writer:
             await writer.publish(shadow(writer.state.manifests, "digits", "svm:3"), Signature(why="new features"))
@@ -105,11 +105,11 @@ class ControlWriter:
         await self._reader.close()
 
     async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:
-        """How far feedback is, and what was learned about these applications."""
+        """Take a snapshot of what was learned about these applications."""
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
-    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> Written:
-        """Write a plan and the records of its changes, all in one transaction; an empty plan writes nothing.
+    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> CommittedChange:
+        """Write a plan and the records of its changes in one transaction; an empty plan writes nothing.
 
         Args:
             plan: Decided on `state`.
@@ -123,17 +123,17 @@ class ControlWriter:
         """
         if snapshot is None and plan:
             snapshot = await self.snapshot(changing(plan))
-        written = signed(plan, self.state, signature, snapshot, round(time.time() * 1000))
+        written = sign(plan, self.state, signature, snapshot, round(time.time() * 1000))
         await self.commit(written)
         return written
 
-    async def commit(self, written: Written) -> None:
-        """Write what was signed; errors as `publish`."""
+    async def commit(self, written: CommittedChange) -> None:
+        """Write a signed change; errors as of `publish`."""
         if written.plan:
             await self.write(records_of(written))
 
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Write records, all in one transaction; errors as `publish`."""
+        """Write records in one transaction; errors as of `publish`."""
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
             await send_in_transaction(self._producer, self._catalogue.control, 0, records)
@@ -146,8 +146,8 @@ async def change_control(
     signature: Signature | None = None,
     *,
     seen: Mapping[str, int] | None = None,
-) -> Written:
-    """Decide on what is there, and write it; again from the beginning when another writer came between.
+) -> CommittedChange:
+    """Decide on the present state and write the plan; begin again when another writer interrupts.
 
     Args:
         connection: How to reach the brokers.
@@ -159,18 +159,19 @@ async def change_control(
     Raises:
         StaleRevision: an application is at another revision.
         RefusedChange: raised by `decide`.
-        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        WriteContention: other writers came between at each of `ATTEMPTS` attempts.
         KafkaUnreachable: no broker answers.
         NoCoordinator: brokers answer, but none of them keeps transactions.
         TopicMismatch: there is no control topic.
     """
-    return await as_control_writer(connection, catalogue, _Attempt(decide, signature or Signature(), seen or {}).made)
+    attempts = _ChangeAttempts(decide, signature or Signature(), seen or {})
+    return await as_control_writer(connection, catalogue, attempts.make)
 
 
 async def as_control_writer(
     connection: KafkaConnection, catalogue: Catalogue, act: Callable[[ControlWriter], Awaitable[T]]
 ) -> T:
-    """Do something as the one writer; again from the beginning when another one comes between.
+    """Act as the one writer; begin again when another writer interrupts.
 
     Args:
         connection: How to reach the brokers.
@@ -178,7 +179,7 @@ async def as_control_writer(
         act: Looks at the writer's state, and writes; called at each attempt.
 
     Raises:
-        Outpaced: other writers came between at each of `ATTEMPTS` attempts.
+        WriteContention: other writers came between at each of `ATTEMPTS` attempts.
         KafkaUnreachable: no broker answers.
         NoCoordinator: brokers answer, but none of them keeps transactions.
         TopicMismatch: there is no control topic.
@@ -197,42 +198,42 @@ async def as_control_writer(
             if not interrupted(error):
                 raise await unreachable(connection, error) from error
             reason = error
-    raise Outpaced(
+    raise WriteContention(
         f"{ATTEMPTS} attempts to write to {catalogue.control} were interrupted ({reason!r}): "
         "is another command running in a loop? Try again"
     ) from reason
 
 
 def interrupted(error: Exception) -> bool:
-    """Whether to begin again: nobody answered, or the broker does not know what became of the transaction.
+    """Return whether to begin again: no broker answered, or the outcome of the transaction is unknown.
 
     The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
     """
     return is_transient(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
 
 
-class _Attempt:
-    """One command, attempted as often as it takes; what is costly to know is kept from attempt to attempt."""
+class _ChangeAttempts:
+    """Attempts of one command; the snapshot, which is costly to read, is kept from attempt to attempt."""
 
     def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
         self._decide, self._signature, self._seen = decide, signature, seen
-        self._tried: Written | None = None
+        self._tried: CommittedChange | None = None
         self._snapshot: StateSnapshot | None = None
 
-    async def made(self, writer: ControlWriter) -> Written:
-        if self._tried is not None and is_there(self._tried, writer.state):
+    async def make(self, writer: ControlWriter) -> CommittedChange:
+        if self._tried is not None and is_committed(self._tried, writer.state):
             return self._tried
         check_seen(self._seen, writer.state)
         plan = self._decide(writer.state)
         if plan and self._snapshot is None:
             self._snapshot = await writer.snapshot(changing(plan))
-        self._tried = signed(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
+        self._tried = sign(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
         await writer.commit(self._tried)
         return self._tried
 
 
 def check_seen(seen: Mapping[str, int], state: ControlState) -> None:
-    """Nothing, when applications are at the revisions that were seen.
+    """Check that applications are at the revisions that were seen.
 
     Raises:
         StaleRevision: names both.

@@ -64,7 +64,7 @@ class Filter:
     error: str | None = None
 
     def admits(self, letter: Letter) -> bool:
-        """Whether the letter is meant."""
+        """Return whether the filter admits the letter."""
         said = letter.said
         if self.topic is not None and (said is None or said.topic != self.topic):
             return False
@@ -92,7 +92,7 @@ class DeadLetterReader:
                         yield letter
 
     async def at(self, position: int) -> Letter:
-        """The letter at a position.
+        """Return the letter at a position.
 
         Raises:
             NoSuchLetter: there is none.

@@ -26,7 +26,7 @@ BATCH_BYTES = 32 << 20
 
 
 class ReplayOutcome(NamedTuple):
-    """What became of one letter: where it went, or why it was left alone."""
+    """The result for one letter: where it was sent, or why it was not."""
 
     position: int
     sent_to: str | None
@@ -145,5 +145,5 @@ async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Lette
 
 
 def replaying_producer(kafka: KafkaConnection) -> AIOKafkaProducer:
-    """A producer for `Replayer`."""
+    """Open a producer for `Replayer`."""
     return make_producer(kafka, idempotent=False, max_request_size=LARGEST_RECORD_BYTES)

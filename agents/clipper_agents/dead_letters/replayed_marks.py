@@ -25,7 +25,7 @@ LETTERS_A_GROUP = 16_384
 
 
 def encode_marks(marks: Iterable[int]) -> str:
-    """Numbers below `LETTERS_A_GROUP` as text.
+    """Encode numbers below `LETTERS_A_GROUP` as text.
 
     >>> decode_marks(encode_marks({0, 9}))
     {0, 9}
@@ -37,7 +37,7 @@ def encode_marks(marks: Iterable[int]) -> str:
 
 
 def decode_marks(text: str) -> set[int]:
-    """The numbers of `encode_marks`."""
+    """Decode the text of `encode_marks`."""
     bits = int.from_bytes(base64.b64decode(text), "little")
     return {mark for mark in range(bits.bit_length()) if bits >> mark & 1}
 

@@ -9,7 +9,7 @@ from clipper_agents.host.watchdog import BatchWatch
 
 
 class BatchGuard:
-    """Of one model.
+    """Watches the batch of one model that is running, and records its rows while it runs.
 
     Args:
         watch: Over the time that a batch takes; None: nobody watches.
@@ -20,7 +20,7 @@ class BatchGuard:
         self._watch, self._poison_rows = watch, poison_rows
 
     def begin(self, runs: Sequence[RowSpan[Any]]) -> str | None:
-        """These rows go into the model, unless this says why they must not."""
+        """Record that these rows go into the model, or return why they must not."""
         if self._poison_rows is not None:
             refusal = self._poison_rows.refusal(runs)
             if refusal is not None:
@@ -31,7 +31,7 @@ class BatchGuard:
         return None
 
     def end(self) -> None:
-        """They are back."""
+        """Record that the batch has returned."""
         if self._watch is not None:
             self._watch.end()
         if self._poison_rows is not None:

@@ -38,7 +38,7 @@ class Batch(Generic[Origin]):
 
 @dataclass(frozen=True, slots=True)
 class BatchingStep(Generic[Origin]):
-    """What to do now.
+    """What the engine has to do now.
 
     Attributes:
         batch: To predict; None when nothing may go yet.
@@ -54,7 +54,7 @@ class BatchingStep(Generic[Origin]):
 
 
 class HostBatcher(Generic[Origin]):
-    """The decisions of one host.
+    """Decides which rows of one host form the next batch.
 
     Args:
         window: Empty.
@@ -84,7 +84,7 @@ class HostBatcher(Generic[Origin]):
         return self._limit.rows
 
     def admit(self, origin: Origin, request: RequestRows, now_s: float) -> bool:
-        """Take on a frame.
+        """Admit the rows of a request frame.
 
         Returns:
             True when there is nothing to do for it: a frame without rows is finished at once.
@@ -98,7 +98,7 @@ class HostBatcher(Generic[Origin]):
         return frame.unanswered == 0
 
     def step(self, now_s: float) -> BatchingStep[Origin]:
-        """The next batch, if one may go, and the rows that are too late for any."""
+        """Return the next batch, if one may go, and the rows that are too late for any."""
         now_s = self._forward(now_s)
         taken = self._window.take(now_s, self._limit.rows, self._needed_s)
         runs = row_spans(taken.batch)
@@ -107,7 +107,7 @@ class HostBatcher(Generic[Origin]):
         return BatchingStep(batch, late, len(taken.late), taken.wake_at_s)
 
     def complete(self, batch: Batch[Origin], outcome: BatchOutcome, latency_s: float) -> list[Reply[Origin]]:
-        """The replies with a batch's outputs; the limit learns from its latency.
+        """Return the replies with a batch's outputs, and let the limit learn from its latency.
 
         A batch that had to be asked again in parts teaches nothing: its latency is that of many batches.
         """
@@ -116,11 +116,11 @@ class HostBatcher(Generic[Origin]):
         return output_replies(batch.runs, outcome)
 
     def delivered(self, took_s: float) -> None:
-        """A batch's answers were safe so many seconds after it was taken: so long a row needs, from the window on."""
+        """Record the seconds from a batch's start to the acknowledgement of its answers."""
         self._needed_s += (took_s - self._needed_s) / MEMORY_BATCHES
 
     def acknowledge(self, reply: Reply[Origin]) -> list[Origin]:
-        """A reply is safe; the origins of the frames that are now finished, each once."""
+        """Record that a reply is stored; return the origins of frames that are now finished, each once."""
         finished = []
         for run in reply.runs:
             run.frame.unanswered -= len(run)
@@ -130,6 +130,6 @@ class HostBatcher(Generic[Origin]):
         return finished
 
     def _forward(self, now_s: float) -> float:
-        """The clock of the wall may be set back; the window's may not."""
+        """Return the latest time seen so far: the wall clock may be set back, the window's may not."""
         self._now_s = max(self._now_s, now_s)
         return self._now_s

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def cores_of(cpus: float, instance: str, available: set[int]) -> set[int]:
-    """The cores for a host.
+    """Choose the cores of a host.
 
     Args:
         cpus: Of the manifest.
@@ -35,7 +35,7 @@ def cores_of(cpus: float, instance: str, available: set[int]) -> set[int]:
 
 
 def limit_cores(cpus: float | None, instance: str) -> None:
-    """Run this process on so many cores from now on; threads that are made later inherit it."""
+    """Bind this process, and threads that it starts later, to the host's cores."""
     if cpus is None:
         return
     if not hasattr(os, "sched_setaffinity"):

@@ -41,7 +41,7 @@ class PoisonSpan(NamedTuple):
 
 
 class PoisonRows:
-    """The memory of one host.
+    """Rows that were in the model when the process died, on disk.
 
     Args:
         folder: Where the host keeps what it must know after a death; made if it is missing.
@@ -65,7 +65,7 @@ class PoisonRows:
         self.clear()
 
     def marked(self, request: RequestRows) -> RequestRows:
-        """The rows, of which those that were in a death are to be asked alone."""
+        """Return the request with the rows marked that must run alone, because a process died with them."""
         spans = self._by_frame.get((request.router, request.frame)) if self._by_frame else None
         if not spans:
             return request
@@ -73,7 +73,7 @@ class PoisonRows:
         return replace(request, apart=frozenset(rows))
 
     def refusal(self, runs: Sequence[RowSpan[Any]]) -> str | None:
-        """Why this batch must not be asked; None when it may be."""
+        """Return why this batch must not run; None when it may."""
         if not self._by_frame or len(runs) != 1 or len(runs[0]) != 1:
             return None
         request, row = runs[0].frame.request, runs[0].start
@@ -86,7 +86,7 @@ class PoisonRows:
         )
 
     def note(self, runs: Iterable[RowSpan[Any]]) -> None:
-        """These rows go into the model."""
+        """Record that these rows go into the model."""
         names = [(run.frame.request.router, run.frame.request.frame, run.start, run.stop, 0) for run in runs]
         content = msgspec.msgpack.encode(names)
         while len(content) > JOURNAL_BYTES - _LENGTH.size:
@@ -96,7 +96,7 @@ class PoisonRows:
         self._journal[: _LENGTH.size] = _LENGTH.pack(len(content))
 
     def clear(self) -> None:
-        """The model is done with them."""
+        """Record that the model is done with the rows."""
         self._journal[: _LENGTH.size] = _LENGTH.pack(0)
 
     def _left_behind(self) -> list[PoisonSpan]:
@@ -111,7 +111,7 @@ def _mapped(path: Path) -> mmap.mmap:
 
 
 def _decoded(content: bytes) -> list[PoisonSpan]:
-    """What was written; nothing when it is none of ours (half written by a machine that died)."""
+    """Decode the file; return nothing when it was half written by a machine that died."""
     try:
         return msgspec.msgpack.decode(content, type=list[PoisonSpan]) if content else []
     except msgspec.MsgspecError:
@@ -119,7 +119,7 @@ def _decoded(content: bytes) -> list[PoisonSpan]:
 
 
 def _counted(one: PoisonSpan, before: Iterable[PoisonSpan]) -> PoisonSpan:
-    """With the deaths of any of its rows before."""
+    """Add the earlier deaths of any of its rows."""
     same = (
         each.deaths
         for each in before

@@ -35,14 +35,14 @@ Sample = Callable[[int], Rows | None]
 
 @dataclass(frozen=True, slots=True)
 class TimedOutcome:
-    """What came of a batch, and how many seconds it took."""
+    """The result of a batch with its latency in seconds."""
 
     outcome: BatchOutcome
     latency_s: float
 
 
 class Predictor:
-    """Runs batches, one at a time.
+    """Runs batches of one model, one at a time.
 
     Args:
         model: The model.

@@ -49,7 +49,7 @@ class RequestRows:
 
 
 def read_request(value: bytes | None, partitions: int) -> RequestRows:
-    """The rows of an encoded request frame.
+    """Decode a request frame into its rows.
 
     Args:
         value: Bytes of the record.
@@ -67,7 +67,7 @@ def read_request(value: bytes | None, partitions: int) -> RequestRows:
 
 
 def rows_of_request(frame: RequestFrame) -> RequestRows:
-    """The rows of a request frame.
+    """Return the rows of a request frame.
 
     Raises:
         UnknownFrame: its parts contradict one another.

@@ -64,7 +64,7 @@ class RequestServer:
         await self._app.outbox.send(self._catalogue.outputs, partition, records)
 
     def finished(self, origins: list[FrameOrigin]) -> None:
-        """Acknowledge requests."""
+        """Acknowledge the requests of finished frames."""
         offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)
         for origin in origins:
             offsets[origin.tp, origin.generation].append(origin.offset)
@@ -73,7 +73,7 @@ class RequestServer:
                 self._stream.ack(tp, finished, generation)
 
     async def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, RequestRows]]:
-        """The frames of a chunk; what is none is among the dead letters when this returns."""
+        """Return the frames of a chunk, after sending what is no frame to the dead letters."""
         frames: list[tuple[FrameOrigin, RequestRows]] = []
         refused: list[tuple[ConsumerRecord[Any, Any], BaseException]] = []
         origins: list[FrameOrigin] = []

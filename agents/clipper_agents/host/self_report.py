@@ -35,7 +35,7 @@ class SelfReports:
         self._over = False
 
     def say(self, state: State, reason: str | None = None) -> None:
-        """The host is in this state now."""
+        """Report the state of the host."""
         if not self._over:
             self._reports.put(
                 HostReport(
@@ -49,18 +49,18 @@ class SelfReports:
             )
 
     async def serves(self) -> None:
-        """Say `ready`; returns when that is written, or not within `KNOWN_WITHIN_S`."""
+        """Report `ready`, and wait until that is written, for at most `KNOWN_WITHIN_S`."""
         self.say("ready")
         await asyncio.to_thread(self._reports.wait_written, KNOWN_WITHIN_S)
 
     def fails(self, reason: BaseException | str | None) -> None:
-        """Say `failed` and why, and nothing more."""
+        """Report `failed` with the reason, and nothing more."""
         self.say("failed", one_line(reason))
         self._over = True
         self._reports.close(LAST_WORD_S)
 
     async def leave(self) -> None:
-        """It has left in order: take its report back, and say nothing more."""
+        """Withdraw the report after an orderly end, and report nothing more."""
         if not self._over:
             self._over = True
             self._reports.withdraw(self._model.ref, self._instance)

@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 def drain_self() -> None:
-    """As a supervisor would tell this process to drain."""
+    """Send SIGTERM to this process, as its supervisor would to drain it."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -51,16 +51,16 @@ class BatchWatch:
         self._ran_s = 0.0
 
     def begin(self, rows: int) -> None:
-        """A batch of so many rows goes into the model."""
+        """Record that a batch of so many rows goes into the model."""
         self._ran_s = 0.0
         self.rows = rows
 
     def end(self) -> None:
-        """It came back."""
+        """Record that the batch has returned."""
         self.rows = 0
 
     def hangs(self, elapsed_s: float) -> bool:
-        """Whether the batch has run too long, so many seconds after the last look."""
+        """Return whether the batch has run too long; `elapsed_s` is the time since the last look."""
         self._ran_s = self._ran_s + elapsed_s if self.rows else 0.0
         return self._ran_s > self.hang_s
 
@@ -97,11 +97,11 @@ class ModelWatch:
         return watch
 
     def remove(self, batches: BatchWatch) -> None:
-        """Watch this model no more."""
+        """Stop watching a model."""
         self._batches = [watch for watch in self._batches if watch is not batches]
 
     def look(self, elapsed_s: float) -> None:
-        """Look once, so many seconds after the last time."""
+        """Check all models once; `elapsed_s` is the time since the last check."""
         for watch in self._batches:
             if watch.hangs(elapsed_s):
                 self._give_up(watch)
@@ -147,7 +147,7 @@ def resident_bytes() -> int:
 
 
 def bound_allocations(mib: int) -> None:
-    """Let no allocation take this process more than so much above what it has now: the model gets a MemoryError.
+    """Limit this process to so many MiB above what it has mapped now, so that the model gets a MemoryError.
 
     The second net: a single batch can take all memory between two looks at it. (Linux; what is mapped and not yet
     touched counts as well, so it is more than the process may have resident.)

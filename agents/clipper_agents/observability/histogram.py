@@ -41,7 +41,7 @@ class HistogramSeries:
         self.total += value
 
     def observe_many(self, values: Sequence[float]) -> None:
-        """Count a batch of values."""
+        """Observe a batch of values."""
         if len(values) < _ARRAY_FROM:
             for value in values:
                 self.observe(value)
@@ -67,15 +67,15 @@ class BatchHistogram(Collector):
 
     @property
     def series(self) -> list[tuple[str, ...]]:
-        """Label values of every series."""
+        """Return the label values of every series."""
         return list(self._series)
 
     def remove(self, *values: str) -> None:
-        """Take a series back."""
+        """Remove a series."""
         self._series.pop(values, None)
 
     def collect(self) -> Iterable[Metric]:
-        """What a scrape reads."""
+        """Return the samples of a scrape."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         for values, series in list(self._series.items()):

@@ -32,13 +32,13 @@ class RouterMetrics:
         return self.families.registry
 
     def count_queries(self, application: str, count: int = 1) -> None:
-        """So many queries were read."""
+        """Count queries that were read."""
         self.families.counter("clipper_queries_total", application).inc(count)
 
     def observe_predictions(
         self, application: str, outcome: str, reason: str | None, latencies_s: Sequence[float]
     ) -> None:
-        """Predictions of one outcome were sent.
+        """Count predictions of one outcome, and observe their latencies.
 
         Args:
             application: Name of a registered application; one name for all that are not, lest a typo adds a series.
@@ -59,7 +59,7 @@ class RouterMetrics:
         self.families.gauge("clipper_cache_bytes").set(size_bytes)
 
     def set_clock_skew(self, ahead_s: float) -> None:
-        """This process's clock is ahead of the broker's by so many seconds."""
+        """Set the seconds by which this process's clock is ahead of the broker's."""
         self.families.gauge("clipper_clock_skew_seconds").set(ahead_s)
 
     def count_coalesced(self, rows: int) -> None:
@@ -101,7 +101,7 @@ class RouterMetrics:
         self.families.counter("clipper_manifests_refused_total").inc()
 
     def set_in_flight(self, queries: int) -> None:
-        """So many queries are open."""
+        """Set the number of queries in flight."""
         self.families.gauge("clipper_in_flight").set(queries)
 
     def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
@@ -182,7 +182,7 @@ def _set_lags(
 
 
 class BatchMetrics:
-    """Counts the batches of one model version.
+    """Records the batches of one model version; the engine's observer.
 
     Args:
         metrics: Of the process.
@@ -202,15 +202,15 @@ class BatchMetrics:
         self._version = version
 
     def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int) -> None:
-        """A batch ran."""
+        """Observe a batch."""
         self._metrics.observe_batch(self._model, self._version, rows=rows, latency_s=latency_s)
         self._metrics.count_rows(self._model, self._version, ok=rows - failed, error=failed)
         self._metrics.set_batch_limit(self._model, self._version, limit_rows)
 
     def late(self, rows: int) -> None:
-        """Rows were dropped, past their deadlines."""
+        """Count rows that were dropped past their deadlines."""
         self._metrics.count_rows(self._model, self._version, late=rows)
 
     def queued(self, rows: int) -> None:
-        """Rows wait for a batch."""
+        """Set the number of rows that wait for a batch."""
         self._metrics.set_queued_rows(self._model, self._version, rows)

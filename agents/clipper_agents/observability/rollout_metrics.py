@@ -18,8 +18,8 @@ _EVIDENCE = {
 }
 
 
-class Compared(Protocol):
-    """How one version of an application stands; see `clipper_agents.rollout.Comparison`."""
+class ComparedVersion(Protocol):
+    """One version of an application in a comparison; see `clipper_agents.rollout.Comparison`."""
 
     @property
     def application(self) -> str: ...
@@ -50,7 +50,7 @@ class StewardMetrics:
         """What is scraped."""
         return self.families.registry
 
-    def set_comparisons(self, comparisons: Iterable[Compared]) -> None:
+    def set_comparisons(self, comparisons: Iterable[ComparedVersion]) -> None:
         """How all versions stand now; one that is not named has left."""
         shown = set()
         for one in comparisons:
@@ -84,7 +84,7 @@ class StewardMetrics:
         self._dropped = dict(dropped)
 
     def set_remembered(self, queries: int) -> None:
-        """So many queries are remembered."""
+        """Set the number of queries that are kept for their feedback."""
         self.families.gauge("clipper_comparison_queries").set(queries)
 
     def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:

@@ -34,7 +34,7 @@ def untimed(_name: str, _items: int) -> AbstractContextManager[object]:
 
 @dataclass(slots=True)
 class StageTimer:
-    """One stage so far.
+    """Accumulated time of one stage.
 
     Attributes:
         clock: Seconds that never go back.
@@ -83,7 +83,7 @@ class StageTimers:
         return timer
 
     def lines(self) -> list[str]:
-        """One line a stage, the most expensive first."""
+        """Return one line a stage, the most expensive first."""
         timers = sorted(self._timers.items(), key=lambda named: -named[1].spent_s)
         return [
             f"stage={name} calls={timer.calls} items={timer.items} us_a_call={timer.spent_s / timer.calls * 1e6:.1f} "

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.router.feedback_step import Row
+from clipper_agents.feedback.feedback_step import Row
 from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, keep_newest, read_row
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_agents.replay.chunk import DEFAULT, LOW_CONFIDENCE, SEVERAL_ROWS, Chunk
-from clipper_agents.replay.pair_losses import Compared
+from clipper_agents.replay.pair_losses import PairLosses
 from clipper_agents.replay.patches import AuditPatch, FeedbackPatch, FeedbackTuple
 from clipper_agents.replay.propensity_matrix import Asked, asked_of
 from clipper_agents.replay.values import text_of
@@ -74,7 +74,7 @@ def columns_of(
     """
     asked = asked_of(chunk, audits, horizon_ms, counts)
     told = _feedback_of(chunk, feedback, horizon_ms, counts)
-    compared = Compared(chunk.values, loss_kind)
+    compared = PairLosses(chunk.values, loss_kind)
     used = _first_usable(chunk, asked, told, compared, counts)
     return _assembled(chunk, partition, asked, told, used, compared)
 
@@ -105,7 +105,7 @@ def _feedback_of(chunk: Chunk, feedback: Sequence[FeedbackTuple], horizon_ms: fl
     )
 
 
-def _first_usable(chunk: Chunk, asked: Asked, told: _Feedback, compared: Compared, counts: Counter[str]) -> _Used:
+def _first_usable(chunk: Chunk, asked: Asked, told: _Feedback, compared: PairLosses, counts: Counter[str]) -> _Used:
     number = np.full(len(chunk), UNKNOWN, np.int64)
     loss = np.full(asked.propensity.shape, np.nan)
     for rank in range(int(told.rank.max()) + 1 if len(told.rank) else 0):
@@ -124,7 +124,7 @@ def _first_usable(chunk: Chunk, asked: Asked, told: _Feedback, compared: Compare
 
 
 def _scored(
-    chunk: Chunk, asked: Asked, rows: Ints, label: Ints, given: Floats, compared: Compared
+    chunk: Chunk, asked: Asked, rows: Ints, label: Ints, given: Floats, compared: PairLosses
 ) -> tuple[Floats, Bools]:
     """Losses of the models by one feedback a row, and whether it can be used; as `fold.score` has it."""
     answered = asked.output[rows] >= 0
@@ -153,7 +153,7 @@ def _all_refused(rows: int, at: NDArray[Any], refused: Bools) -> Bools:
     return none_fits
 
 
-def _by_given_loss(loss: Floats, chunk: Chunk, asked: Asked, rows: Ints, given: Floats, compared: Compared) -> None:
+def _by_given_loss(loss: Floats, chunk: Chunk, asked: Asked, rows: Ints, given: Floats, compared: PairLosses) -> None:
     """The lone model has the loss of the answer; of an ensemble, those that said what the answer was."""
     told = np.flatnonzero(~np.isnan(given) & ((chunk.rows["flags"][rows] & DEFAULT) == 0))
     lone = told[asked.lone[rows[told]] >= 0]
@@ -165,7 +165,7 @@ def _by_given_loss(loss: Floats, chunk: Chunk, asked: Asked, rows: Ints, given: 
     loss[where[agrees], model[agrees]] = given[where[agrees]]
 
 
-def _answer_loss(chunk: Chunk, label: Ints, given: Floats, known: Bools, compared: Compared) -> Floats:
+def _answer_loss(chunk: Chunk, label: Ints, given: Floats, known: Bools, compared: PairLosses) -> Floats:
     flags = chunk.rows["flags"]
     loss = np.where(known, given, np.nan)
     labelled = np.flatnonzero(known & np.isnan(given))
@@ -176,7 +176,7 @@ def _answer_loss(chunk: Chunk, label: Ints, given: Floats, known: Bools, compare
 
 
 def _assembled(
-    chunk: Chunk, partition: int, asked: Asked, told: _Feedback, used: _Used, compared: Compared
+    chunk: Chunk, partition: int, asked: Asked, told: _Feedback, used: _Used, compared: PairLosses
 ) -> DecisionColumns:
     rows, known = chunk.rows, used.number != UNKNOWN
     texts = [text_of(value) for value in chunk.values.known]

@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
+from clipper_agents.feedback.feedback_step import decode_feedback
+from clipper_agents.feedback.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex, Known
 from clipper_agents.replay.refold import Entry
-from clipper_agents.router.feedback_step import decode_feedback
-from clipper_agents.router.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback

@@ -38,7 +38,7 @@ from clipper_stream.models.model import Model
 from clipper_stream.models.registry import RUNTIMES, check_allowed, file_digest, load_model
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 Told = Callable[[int, int], None]
 """Told how many chunks are done, and of how many."""
@@ -67,7 +67,7 @@ class ModelSource:
     uri: str
     sha256: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    spec: InputSpec = field(default_factory=InputSpec)
+    spec: RowSpec = field(default_factory=RowSpec)
     batch_rows: int = 1024
     files: FileRules = STRICT
 

@@ -15,7 +15,7 @@ _DENSE = 8
 """A table of all pairs that there could be is made when it has at most so many cells a pair that is looked up."""
 
 
-class Compared:
+class PairLosses:
     """Compares values by their numbers.
 
     Args:

@@ -8,11 +8,11 @@ Rules of this file:
 
 from collections.abc import Mapping, Sequence
 
+from clipper_agents.feedback.feedback_step import Row
 from clipper_agents.replay.config_inference import Choice, Choices, Observing
 from clipper_agents.replay.entries import EntryReader, counted_after_all
 from clipper_agents.replay.log_ranges import Cursor
 from clipper_agents.replay.refold import Entry, KnownRows, Outcome, refold
-from clipper_agents.router.feedback_step import Row
 from clipper_topics.feedback import Feedback
 from clipper_topics.selection_rows import SelectionRow
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
+from clipper_agents.feedback.feedback_step import Row
+from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.config_inference import Observing
@@ -27,8 +29,6 @@ from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
 from clipper_agents.replay.verdicts import FeedbackAt, Parting, PartitionVerdict, shown_row
-from clipper_agents.router.feedback_step import Row
-from clipper_agents.router.restore_markers import Restored
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import decode_prediction

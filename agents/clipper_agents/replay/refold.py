@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from clipper_agents.feedback.feedback_step import Row, learn
+from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_agents.router.feedback_step import Row, learn
-from clipper_agents.router.restore_markers import Restored
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged import LoggedRecord
@@ -160,7 +160,7 @@ def refold(
         lambda name: _of(name, [*rows.rows, *so_far.rows]),
     )
     so_far.rows |= step.rows
-    so_far.credited |= step.credited
+    so_far.credited |= step.applied_feedback
     return so_far
 
 

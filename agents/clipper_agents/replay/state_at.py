@@ -8,7 +8,7 @@ Rules of this file:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import Parting

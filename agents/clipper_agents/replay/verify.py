@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
+from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.topics import existing_topics
@@ -21,7 +22,6 @@ from clipper_agents.replay.learning_config import ways_of
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import Known, PartitionVerifier
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
-from clipper_agents.router.feedback_step import OrphanFeedback
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter

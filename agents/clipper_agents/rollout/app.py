@@ -15,15 +15,14 @@ from collections.abc import Iterable, Mapping
 
 from aiokafka import ConsumerRecord
 
-from clipper_agents.control.drift_events import is_newer
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
-from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision
+from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, Record, UnknownRevision
-from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.settings.workers import StewardSettings
@@ -110,7 +109,7 @@ class RolloutController:
         settings, control = self._settings, self._control
         known = dict(control.drifts)
         fold = EvidenceFold(settings.catalogue, control.current, settings.horizon_s, settings.max_queries, known)
-        logs = LogsInOrder(settings.kafka, settings.catalogue)
+        logs = MergedLogTailer(settings.kafka, settings.catalogue)
         self._followed, self._specs, self._revisions = -1, {}, {}
         try:
             await self._follow(fold)

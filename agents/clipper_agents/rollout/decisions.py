@@ -12,15 +12,15 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.drift_events import note_drift
-from clipper_agents.control.errors import RefusedChange, StaleRevision
+from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan, Published
-from clipper_agents.control.writer import change_control
-from clipper_agents.kafka.errors import Outpaced
+from clipper_agents.control.writer import ControlWriter, as_control_writer, change_control
 from clipper_agents.observability.logging import event as event_line
 from clipper_stream.errors import ClipperError
+from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.control_keys import key_of
 from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
@@ -95,13 +95,13 @@ class ControlChanges(Changes):
             await change_control(
                 self._kafka, self._catalogue, lambda state: plan_of(decision, state.manifests), signature, seen=seen
             )
-        except (StaleRevision, RefusedChange, Outpaced) as error:
+        except (StaleRevision, RefusedChange, WriteContention) as error:
             raise StaleDecision(str(error)) from error
 
     async def note_drift(self, event: DriftEvent) -> bool:
         try:
-            return await note_drift(self._kafka, self._catalogue, event)
-        except Outpaced as error:
+            return await write_drift(self._kafka, self._catalogue, event)
+        except WriteContention as error:
             raise StaleDecision(str(error)) from error
 
 
@@ -133,3 +133,26 @@ def plan_of(decision: RolloutDecision, published: Published) -> Plan:
         return rules.step(published, application, model, decision.share)
     rule = {"promote": rules.promote, "abort": rules.abort, "retire": rules.retire}[decision.command]
     return rule(published, application, model)
+
+
+async def write_drift(connection: KafkaConnection, catalogue: Catalogue, event: DriftEvent) -> bool:
+    """Write a detection unless it, or a newer one about the version, is there; return whether it was written.
+
+    Raises:
+        WriteContention: other writers came between again and again.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no control topic.
+    """
+
+    async def write(writer: ControlWriter) -> bool:
+        if not is_newer(event, writer.state.drifts.get((event.application, event.model))):
+            return False
+        await writer.write([(key_of(event), codec.drifts.encode(event))])
+        return True
+
+    return await as_control_writer(connection, catalogue, write)
+
+
+def is_newer(event: DriftEvent, known: DriftEvent | None) -> bool:
+    """Return whether a detection is later in the logs than the one that is known."""
+    return known is None or event.at_ms > known.at_ms

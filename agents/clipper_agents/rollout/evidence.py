@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
+from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.rollout.comparison_spec import ComparisonSpec
 from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.drift_monitor import CompletedQuery, DriftMonitor
 from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, Comparison, followed
-from clipper_agents.router.feedback_step import decode_feedback
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
 from clipper_topics import codec

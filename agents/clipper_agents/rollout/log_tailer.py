@@ -1,8 +1,8 @@
 """Reads predictions, audits and feedback, without a group, and hands their records over in one order.
 
-A round asks where the partitions end, reads, and releases what nothing can come before any more (`time_order`). A
-partition of which much waits already is not read on until the others have caught up, so memory is bounded however far
-back the reading begins.
+A round asks where the partitions end, reads, and releases the records whose place in the order is certain
+(`time_order`). A partition of which many records wait is not read on until the others have caught up, so memory is
+bounded however far back the reading begins.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 MOST_WAITING = 5_000
-"""Records of a partition that wait for those of the others."""
+"""Most records of one partition that wait for those of the others."""
 QUIET_S = 0.5
 """When nothing has come for so long, the broker's clock has passed the last record."""
 SLICE = 300
 
 
-class LogsInOrder:
+class MergedLogTailer:
     """One reading of the three topics, from a time on.
 
     Args:
@@ -78,7 +78,7 @@ class LogsInOrder:
                 await asyncio.sleep(0)
 
     async def to_the_end(self) -> AsyncIterator[list[tuple[int, Record]]]:
-        """The same up to where the partitions ended at the start."""
+        """Lists of records up to where the partitions ended at the start, as `follow` gives them."""
         while behind := self._tailer.behind:
             await self._fetch(behind)
             yield list(self._order.release(self._at_end(), float("inf")))
@@ -94,7 +94,7 @@ class LogsInOrder:
 
 
 def _slices(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
-    """Lists of a few hundred, at least one, so that the loop comes to something else in between."""
+    """Lists of a few hundred records, at least one list, so that the event loop runs other tasks in between."""
     first = list(islice(records, SLICE))
     yield first
     while following := list(islice(records, SLICE)):

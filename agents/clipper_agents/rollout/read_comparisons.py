@@ -1,11 +1,11 @@
-"""How the versions of all applications stand now, for whoever asks once: the logs are read to their end and folded."""
+"""How the versions of all applications stand now: the logs are read to their end once, and folded."""
 
 from collections.abc import Mapping
 
 from clipper_agents.control.state import read_control
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
-from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -13,7 +13,7 @@ from clipper_topics.connection import KafkaConnection
 __all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons"]
 
 SLACK_MS = 5 * 60_000
-"""Between the clock of whoever made a change and the brokers'; what is read too much is told by its revision."""
+"""Allowed difference between the clock of a change's author and the brokers' clock."""
 HORIZON_S = 3600.0
 MOST_QUERIES = 200_000
 
@@ -43,7 +43,7 @@ async def read_comparisons(
         return ()
     fold = EvidenceFold(catalogue, control.current, horizon_s, most_queries)
     fold.follow(specs)
-    logs = LogsInOrder(connection, catalogue)
+    logs = MergedLogTailer(connection, catalogue)
     await logs.start(begins_ms(specs))
     try:
         async for records in logs.to_the_end():

@@ -2,11 +2,12 @@
 
 | a query is | where |
 |---|---|
-| decoded | `decoding` |
+| read | `queries` (agent `route`), `query_consumer` |
 | decided, cached, combined | `clipper_stream.query`, `clipper_stream.selection`, `clipper_stream.caching` |
-| asked | `requests` |
-| answered and logged | `recorder`, `audits`, `indexed_log`, `encoding`, `decisions` |
-| learned from | `learning`, `selection` |
+| sent to models | `effects`, `requests`, `colocated` |
+| given its outputs | `outputs` (agent `gather`) |
+| answered and logged | `prediction_log`, `audit_log`, `indexed_log`, `prediction_records`, `decision_index` |
+| learned from | `feedback` (agent `learn`), `clipper_agents.feedback`, `selection_store` |
 
-The agents are thin: `agents` wires them, `carrying` does what the pure router asks for, `worker` is the process.
+`app` builds the process; `applications` and `models` follow what is declared.
 """

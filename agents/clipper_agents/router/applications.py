@@ -14,7 +14,7 @@ from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Application, CandidateModel, TrialModel
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -22,7 +22,7 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 logger = logging.getLogger(__name__)
 
 KEPT_RESTORES = 1_000
-"""The newest: markers of older ones are behind every router by far."""
+"""Declarations of restores that are kept, the newest: every router is far beyond the markers of older ones."""
 
 
 class ApplicationRegistry:
@@ -34,7 +34,7 @@ class ApplicationRegistry:
     `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
 
     Args:
-        changed: Called with the name of an application that is another than before.
+        changed: Called with the name of an application that has changed.
         refused: Called once for each record that is refused.
         allowed: Packages, modules and directories that this process may load models from.
         files: What the operator says about model files.
@@ -63,7 +63,7 @@ class ApplicationRegistry:
         self._salt = os.urandom(8).hex()
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Take in records of the control topic."""
+        """Apply records of the control topic."""
         for refused in self._control.take(records):
             if not isinstance(refused, RefusedRecord):
                 continue
@@ -91,6 +91,11 @@ class ApplicationRegistry:
         """The declaration of a restore."""
         return self._control.restores.get(restore_id)
 
+    def dtype_of(self, ref: str) -> str:
+        """Element type of the rows that a model takes."""
+        model = self.model(ref)
+        return model.input.dtype if model else "json"
+
     @property
     def hosted(self) -> list[str]:
         """Models that should have hosts."""
@@ -104,17 +109,17 @@ class ApplicationRegistry:
 
     @property
     def leaving(self) -> list[str]:
-        """Models that could be asked, and may not be any more as they are: withdrawn, retired, or moved."""
+        """Models that could be asked and may not be asked any more: they were withdrawn, retired or moved."""
         return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
 
     def reached(self, ref: str) -> None:
-        """The model can be asked from now on."""
+        """Note that the model can be asked from now on."""
         model = self.model(ref)
         self._reachable[ref] = model.colocated if model else None
         self.resolve()
 
     def left(self, ref: str) -> None:
-        """Nothing is left of it here; if it is declared again, it has to be reached again."""
+        """Note that nothing is left of the model here; declared again, it has to be reached again."""
         self._reachable.pop(ref, None)
 
     def _is_here(self, model: ModelManifest | None) -> bool:
@@ -127,7 +132,7 @@ class ApplicationRegistry:
         return self._is_here(model) and (model.colocated or self._ready(model.ref))
 
     def _accept(self, manifest: Manifest) -> None:
-        """What a host loads is the host's to accept; this process may run elsewhere."""
+        """Raise for a manifest that this process cannot use; what a host loads is for the host to accept."""
         if isinstance(manifest, ApplicationManifest):
             make_policy(manifest.policy.name, manifest.policy.parameters)
         elif manifest.colocated:
@@ -167,7 +172,7 @@ class ApplicationRegistry:
         return Application(
             name=manifest.name,
             revision=manifest.revision,
-            spec=InputSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
+            spec=RowSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
             candidates=tuple(one for one in candidates if one is not None),
             trials=tuple(
                 TrialModel(candidate=one, stage=trial.stage, share=trial.share)

@@ -1,10 +1,10 @@
-"""Audits go out here: what was asked for the log only, one record for each prediction with `audited: true`.
+"""Sends audits: what models said that were asked for the log only, one record for each prediction with `audited: true`.
 
 Rules of this file:
-- An audit is sent when its prediction is in the log, so that none stands there without one.
+- An audit is sent when its prediction is in the log, so that no audit stands in the log without a prediction.
 - A query with an audit is acknowledged when its audit is in the log and indexed. A query that is read again, and whose
   audit is not there, was answered by a process that ended in between: its audit is written at once, with all missing.
-- An audit belongs to one record of a query: it is indexed under the record's offset and the query's id.
+- An audit belongs to one record of a query: it is indexed by the record's offset and the query's id (`audit_key`).
 """
 
 import time
@@ -15,38 +15,26 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
 from clipper_topics.logged import audit_key, read_audit
 
 
-class AuditRecords:
-    """Records of the audits topic."""
-
-    read = staticmethod(read_audit)
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-
-    def key(self, query: DecodedQuery) -> str:
-        """Of the record about a query."""
-        return audit_key(query.query_id, query.offset)
-
-
 class Auditing(Protocol):
-    """What the router knows of audits under way."""
+    """What the router knows of audits in flight: a `Router`."""
 
     def is_audited(self, query: DecodedQuery) -> bool:
-        """Whether one of the query is."""
+        """Return whether the query has an audit in flight."""
         ...
 
     def audit_recorded(self, query: DecodedQuery) -> None:
-        """It is no more."""
+        """Note that the audit of the query is in the log."""
         ...
 
     def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
-        """The audit of a query that another process answered; it is under way from now on."""
+        """Begin the audit of a query that another process answered and did not live to audit."""
         ...
 
 
@@ -58,10 +46,11 @@ class AuditLog:
         reader: Reads what others wrote.
         topic: The audits topic.
         index: Of the audits.
-        auditing: Knows which audits are under way.
-        generation: The consumer's generation now.
-        acknowledge: Called with partition, offsets and generation when queries are finished.
+        consumer: Acknowledges queries.
+        auditing: Knows which audits are in flight.
     """
+
+    read = staticmethod(read_audit)
 
     def __init__(
         self,
@@ -69,18 +58,21 @@ class AuditLog:
         reader: LogReader,
         topic: str,
         index: LogIndex,
+        consumer: QueryConsumer,
         auditing: Auditing,
-        *,
-        generation: Callable[[], int],
-        acknowledge: Callable[[int, list[int], int], None],
     ) -> None:
-        self._auditing, self._acknowledge = auditing, acknowledge
-        self.log = IndexedLog(outbox, reader, AuditRecords(topic), index, generation=generation, done=self._conclude)
+        self.topic = topic
+        self._auditing, self._consumer = auditing, consumer
+        self.log = IndexedLog(outbox, reader, self, index, consumer)
         self._early: dict[InFlightQuery, QueryAnswer] = {}
-        """By query: audits that were complete before its prediction was in the log."""
+        """Audits that were complete before the prediction of their query was in the log, by query."""
+
+    def key(self, query: DecodedQuery) -> str:
+        """The key of the audit of a query."""
+        return audit_key(query.query_id, query.offset)
 
     def put(self, audits: Sequence[QueryAnswer]) -> None:
-        """Record these audits, each as soon as its prediction is in the log."""
+        """Send audits, each as soon as its prediction is in the log."""
         ready = []
         for audit in audits:
             query = audit.pending.audit_of
@@ -91,13 +83,13 @@ class AuditLog:
         self._send(ready)
 
     def follow(self, query: InFlightQuery) -> None:
-        """The query's prediction is in the log."""
+        """Send the audit of a query whose prediction is in the log, if it is complete."""
         audit = self._early.pop(query, None)
         if audit is not None:
             self._send([audit])
 
     def owed(self, query: DecodedQuery, answered: Callable[[], Iterable[str]]) -> bool:
-        """Whether a query that was read again has to wait for its audit; one that nobody will write is written now.
+        """Return whether a query that was read again waits for its audit; send the audit if nobody else will.
 
         Args:
             query: The query, whose prediction is in the log and says that an audit follows.
@@ -111,19 +103,23 @@ class AuditLog:
         return known is None
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """As `IndexedLog.restore`; what is left of the generation before is forgotten."""
+        """Restore as `IndexedLog.restore` does, and forget audits of the generation before."""
         self._early.clear()
         return await self.log.restore(partitions, horizon_s)
 
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
 
-    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+    def round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
+        """Do nothing: nobody waits for an audit."""
+
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+        """Acknowledge the queries of audits that are in the log."""
         for query, _, _, audit in outgoing:
             assert audit is not None  # audits are never repeated
             audit.pending.move(FINISHED)
-            if (asked := audit.pending.audit_of) is not None:
-                asked.move(ACKNOWLEDGED)
-                asked.audit = None  # the two know each other no more, so that they are freed at once
+            if (audited := audit.pending.audit_of) is not None:
+                audited.move(ACKNOWLEDGED)
+                audited.audit = None  # break the cycle, so that both are freed at once
             self._auditing.audit_recorded(query)
-        self._acknowledge(partition, [one.query.offset for one in outgoing], generation)
+        self._consumer.acknowledge(partition, [one.query.offset for one in outgoing], generation)

@@ -3,11 +3,19 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import rocksdict
 
 from clipper_agents.streaming.databases import open_anew
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_stream.caching.clock import ClockCache
+
+
+class MsgpackOutputs:
+    """Encodes outputs in the cache as msgpack."""
+
+    dumps = staticmethod(msgspec.msgpack.Encoder().encode)
+    loads = staticmethod(msgspec.msgpack.Decoder().decode)
 
 
 class RocksCacheStore:
@@ -47,7 +55,7 @@ class PartitionCaches:
         self._open: dict[int, tuple[RocksCacheStore, ClockCache]] = {}
 
     def of(self, partition: int) -> ClockCache:
-        """The partition's cache, opened when it is first asked for."""
+        """The partition's cache, which the first call opens."""
         found = self._open.get(partition)
         if found is None:
             store = RocksCacheStore(self._folder / str(partition))
@@ -56,7 +64,7 @@ class PartitionCaches:
 
     @property
     def size_bytes(self) -> int:
-        """Of all caches together."""
+        """Bytes that all caches hold together."""
         return sum(cache.size_bytes for _, cache in self._open.values())
 
     def keep_only(self, partitions: Iterable[int]) -> None:

@@ -1,12 +1,12 @@
-"""How wrong this process's clock is beside the broker's, from acknowledgements that carry the broker's time.
+"""How far this process's clock is ahead of the broker's, from acknowledgements that carry the broker's time.
 
 A deadline is the broker's timestamp of the query and an objective, and this process's clock says when it has come: a
 clock that is ahead by more than the objective would make every query late.
 
 Rules of this file:
-- The broker stamps a batch after it was sent and before it is acknowledged. So an acknowledgement says between what the
-  difference lies, and a slow broker widens that, but never makes it wrong.
-- The difference that is told is the smallest that all acknowledgements of the last interval allow: 0 unless it is sure.
+- The broker stamps a batch after it was sent and before it is acknowledged. So an acknowledgement bounds the difference
+  on both sides, and a slow broker widens these bounds, but never makes them wrong.
+- The difference reported is the smallest that all acknowledgements of the last interval allow: 0 unless it is certain.
 """
 
 import logging
@@ -17,7 +17,7 @@ from clipper_agents.observability.logging import event
 logger = logging.getLogger(__name__)
 
 STAMP_S = 0.001
-"""The broker's stamps are cut off to milliseconds."""
+"""The broker truncates its stamps to milliseconds."""
 TOLERATED_S = 0.1
 WARN_EVERY_S = 60.0
 
@@ -36,12 +36,12 @@ class ClockSkew:
         self._warned_s = -math.inf
 
     def observe(self, sent_s: float, stamped_s: float, acknowledged_s: float) -> None:
-        """A batch was acknowledged.
+        """Take the acknowledgement of a batch into account.
 
         Args:
             sent_s: When it was handed over, by our clock, seconds since the epoch.
-            stamped_s: When the broker took it, by the broker's.
-            acknowledged_s: When we heard of that, by ours.
+            stamped_s: When the broker took it, by the broker's clock.
+            acknowledged_s: When the acknowledgement arrived, by our clock.
         """
         least_s, most_s = sent_s - stamped_s - STAMP_S, acknowledged_s - stamped_s
         if least_s > self._most_s or most_s < self._least_s:  # a clock was set meanwhile
@@ -50,7 +50,7 @@ class ClockSkew:
             self._least_s, self._most_s = max(self._least_s, least_s), min(self._most_s, most_s)
 
     def take(self) -> float | None:
-        """By how much our clock is ahead, in seconds, since this was asked last; None when nothing was acknowledged."""
+        """Seconds that our clock is ahead, from acknowledgements since the last call; None when there were none."""
         if self._least_s == -math.inf:
             return None
         found = max(self._least_s, min(self._most_s, 0.0))
@@ -61,7 +61,7 @@ class ClockSkew:
         """Log a difference that matters, at most once in `WARN_EVERY_S`.
 
         Args:
-            skew_s: As `take` gives it.
+            skew_s: What `take` returned.
             at_s: Seconds that never go back.
         """
         if abs(skew_s) <= TOLERATED_S or at_s - self._warned_s < WARN_EVERY_S:

@@ -1,13 +1,12 @@
 """Cheap models inside the router process: two hops of Kafka instead of four.
 
-The engine is the hosts' own; only the way is another. Rows are handed over and outputs handed back in this process, so
-there is no frame to encode and nothing to acknowledge: a crash loses what is in flight, and its queries, which
-are not acknowledged either, are read again.
+The engine is that of the hosts. Rows and outputs are handed over within this process, so there is no frame to encode
+and nothing to acknowledge: a crash loses what is in flight, and its queries, not acknowledged either, are read again.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -18,6 +17,8 @@ from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepa
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.router.requests import OutputReceiver
+from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Request
@@ -25,7 +26,7 @@ from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
 
 LOAD_WITHIN_S = 30.0
-"""scikit-learn takes some seconds to import on a busy machine; a router that starts waits for its models so long."""
+"""How long a router that starts waits for its models: scikit-learn takes some seconds to import on a busy machine."""
 
 
 class ColocatedModels:
@@ -33,23 +34,23 @@ class ColocatedModels:
 
     Args:
         metrics: Counts their batches.
-        gather: Takes output frames.
-        ended: Called with a task that runs an engine when it has ended; it should never end by itself.
+        receiver: Takes output frames.
+        tasks: Watches the tasks that run an engine; they should never end by themselves.
         allowed: Packages, modules and directories that this process may load models from.
-        load_within_s: So long others wait for one that is being loaded.
+        load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
         files: What the operator says about model files.
     """
 
     def __init__(
         self,
         metrics: HostMetrics,
-        gather: Callable[[list[OutputFrame]], None],
-        ended: Callable[["asyncio.Task[None]"], None],
+        receiver: OutputReceiver,
+        tasks: TaskRunner,
         allowed: Sequence[str],
         load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
     ) -> None:
-        self._metrics, self._gather, self._ended, self._allowed = metrics, gather, ended, allowed
+        self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[PreparedModel]] = {}
@@ -65,15 +66,15 @@ class ColocatedModels:
         if manifest.ref in self._models:
             return
         prepared = await self._prepared(manifest)
-        model = ColocatedModel(self._gather, self._watch.add(manifest.ref, manifest.batch.hang_s))
+        model = ColocatedModel(self._receiver, self._watch.add(manifest.ref, manifest.batch.hang_s))
         guard = BatchGuard(model.watch)
-        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._ended)
+        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._tasks)
         self._models[manifest.ref] = model
 
     async def _prepared(self, manifest: ModelManifest) -> PreparedModel:
-        """Load it; a load that takes long goes on, and the next call waits for the same one.
+        """Load a model; a load that takes long goes on, and the next call waits for the same one.
 
-        No thread can be ended: a model that never loads has one, and holds up no other model.
+        A thread cannot be ended: a model that never loads keeps one, and holds up no other model.
         """
         loading = self._loading.get(manifest.ref)
         if loading is None:
@@ -98,10 +99,10 @@ class ColocatedModels:
         return model is not None
 
     async def unload(self, ref: str) -> None:
-        """End a model that is asked no more, once it has answered what it was asked; one that is not here is fine.
+        """End a model once it has answered all its requests; do nothing for a model that does not run here.
 
-        What its code has imported stays: Python cannot take a module back. A model that shall go without a trace is one
-        for a host.
+        What its code has imported stays, because Python cannot unload a module. A model that has to go without a trace
+        belongs on a host.
         """
         model = self._models.pop(ref, None)
         if model is not None:
@@ -121,38 +122,36 @@ class ColocatedModel:
         watch: Over its batches.
     """
 
-    def __init__(self, gather: Callable[[list[OutputFrame]], None], watch: BatchWatch) -> None:
+    def __init__(self, receiver: OutputReceiver, watch: BatchWatch) -> None:
         self.watch = watch
-        self._gather = gather
+        self._receiver = receiver
         self._waiting: deque[Request] = deque()
         self._work, self._fed = asyncio.Event(), asyncio.Event()
         self._fed.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._engine: HostEngine[int] | None = None
 
-    def run(self, engine: HostEngine[int], ended: Callable[["asyncio.Task[None]"], None]) -> None:
+    def run(self, engine: HostEngine[int], tasks: TaskRunner) -> None:
         """Run the engine, and feed it."""
         self._engine = engine
         for work in (engine.run(), self._feed(engine)):
-            task = asyncio.get_running_loop().create_task(work)
-            task.add_done_callback(ended)
-            self._tasks.append(task)
+            self._tasks.append(tasks.watched(work))
 
     def put(self, request: Request) -> None:
-        """Have these rows predicted."""
+        """Queue a request."""
         self._waiting.append(request)
         self._fed.clear()
         self._work.set()
 
     async def send(self, _partition: int, pieces: list[OutputFrame]) -> None:
         """Hand outputs back to the router."""
-        self._gather(pieces)
+        self._receiver.gather(pieces)
 
     def finished(self, frames: list[int]) -> None:
-        """Nothing is to be acknowledged."""
+        """Do nothing: there is nothing to acknowledge."""
 
     async def finish(self) -> None:
-        """End when everything is answered."""
+        """End when every request is answered."""
         if self._engine is not None:
             await self._fed.wait()
             self._engine.drain()
@@ -160,7 +159,7 @@ class ColocatedModel:
         await self.stop()
 
     async def stop(self) -> None:
-        """End."""
+        """End at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -170,12 +169,12 @@ class ColocatedModel:
             await self._work.wait()
             self._work.clear()
             requests = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            await engine.submit((request.frame, _asked(request)) for request in requests)
+            await engine.submit((request.frame, _rows_of(request)) for request in requests)
             if not self._waiting:
                 self._fed.set()
 
 
-def _asked(request: Request) -> RequestRows:
+def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)

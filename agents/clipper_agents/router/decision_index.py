@@ -1,4 +1,4 @@
-"""The decisions that feedback may still be about: an index of the predictions topic, by query id.
+"""An index of the predictions topic by query id: the decisions that feedback may still be about.
 
 Audits have an index of the same kind, in a folder of its own (`audits`); "prediction" below is "audit" there.
 
@@ -6,12 +6,13 @@ Rules of this file:
 - A decision enters only from a record that is in the predictions topic, in log order: of two for one query the first
   stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
-- A credit says which feedback was counted for a query. Credits are rebuilt from the feedback topic.
+- Beside a decision stands the offset of the feedback that was applied to it. Applied feedback is rebuilt from the
+  feedback topic.
 - The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
   corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
-- LogIndex live in one database for each horizon of time, and a database is dropped whole when it is older than that:
+- Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
   disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
   that a crash left behind is not opened again.
 """
@@ -36,9 +37,9 @@ _HEAD = struct.Struct("<qB")
 _MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
 _LAST_OFFSET = b"\0offset"
-_CREDITED_UPTO = b"\0credited"
+_APPLIED_UPTO = b"\0credited"
 _DECISION = b"d"
-_CREDIT = b"c"
+_APPLIED = b"c"
 _DROPPED = ".dropped"
 NONE = -1
 
@@ -48,13 +49,13 @@ class PartitionIndex:
 
     Attributes:
         last_offset: Of the last prediction that was indexed, -1 for none.
-        credited_upto: Feedback offset up to which credits are complete, -1 for none.
+        applied_feedback_upto: Feedback offset up to which applied feedback is noted, -1 for none.
     """
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, Database] = {}
-        self.last_offset = self.credited_upto = NONE
+        self.last_offset = self.applied_feedback_upto = NONE
         self._unlogged = unlogged()
         try:
             self._read()
@@ -68,18 +69,18 @@ class PartitionIndex:
         values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
         return [_unpack(value) if value is not None else None for value in values]
 
-    def credits(self, query_ids: Sequence[str]) -> list[int | None]:
-        """Offset of the feedback that was counted for each query, None where none was."""
-        values = self._find([_CREDIT + query_id.encode() for query_id in query_ids])
+    def applied_feedback(self, query_ids: Sequence[str]) -> list[int | None]:
+        """Offset of the feedback that was applied to each query's decision, None where none was."""
+        values = self._find([_APPLIED + query_id.encode() for query_id in query_ids])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
     def index(self, records: Sequence[tuple[str, LoggedRecord]], upto: int, at_s: float) -> None:
-        """Take in predictions of one partition, in log order.
+        """Index predictions of one partition, in log order.
 
         Args:
             records: Query id and record of each.
-            upto: Every prediction up to this offset is indexed now.
-            at_s: Timestamp of the records (of the last), seconds since the epoch; says when they are forgotten.
+            upto: Predictions up to this offset are indexed once this returns.
+            at_s: Timestamp of the last record, seconds since the epoch; says when the records are forgotten.
         """
         new = self._new_of(records)
         self.index_new(
@@ -87,12 +88,12 @@ class PartitionIndex:
         )
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
-        """Take in predictions of queries of which none is known, each once: nothing is looked up.
+        """Index predictions of queries of which none is known, each once: nothing is looked up.
 
         Args:
             records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
-            upto: As in `index`.
-            at_s: As in `index`.
+            upto: Last offset, as in `index`.
+            at_s: Timestamp, as in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
@@ -102,29 +103,29 @@ class PartitionIndex:
         put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         self._age_of(at_s).write(batch, self._unlogged)
 
-    def credit(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
-        """Note which feedback was counted for which query.
+    def note_applied_feedback(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
+        """Note which feedback was applied to which query's decision.
 
         Args:
             counted: Query id and feedback offset of each, in log order; the first of a query stays.
-            upto: Every feedback up to this offset is noted now.
+            upto: Feedback up to this offset is noted once this returns.
             at_s: Now, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
-        before = self.credits([query_id for query_id, _ in noted])
+        before = self.applied_feedback([query_id for query_id, _ in noted])
         for (query_id, offset), old in zip(reversed(noted), reversed(before), strict=True):
             if old is None:
-                batch.put(_CREDIT + query_id.encode(), _OFFSET.pack(offset))
-        self.credited_upto = max(self.credited_upto, upto)
-        batch.put(_CREDITED_UPTO, _OFFSET.pack(self.credited_upto))
+                batch.put(_APPLIED + query_id.encode(), _OFFSET.pack(offset))
+        self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
+        batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
         self._age_of(at_s).write(batch, self._unlogged)
 
     def clear(self) -> None:
-        """Forget everything: the log is another than the one that was indexed."""
+        """Forget everything, because the log is another one than the one that was indexed."""
         for age in list(self._ages):
             self._drop(age)
-        self.last_offset = self.credited_upto = NONE
+        self.last_offset = self.applied_feedback_upto = NONE
 
     def close(self) -> None:
         """Close the databases."""
@@ -133,10 +134,10 @@ class PartitionIndex:
         self._ages.clear()
 
     def _read(self) -> None:
-        """Open what is there.
+        """Open the databases of the folder.
 
         Raises:
-            DatabaseCorrupt: a part of it is, and all of it has been set aside.
+            DatabaseCorrupt: one of them is corrupt, and all of them have been set aside.
         """
         try:
             if self._folder.is_file():
@@ -153,7 +154,7 @@ class PartitionIndex:
         for age in sorted(int(name) for name in set(names).difference(foreign)):
             self._ages[age] = self._opened(age)
         self.last_offset = self._highest(_LAST_OFFSET)
-        self.credited_upto = self._highest(_CREDITED_UPTO)
+        self.applied_feedback_upto = self._highest(_APPLIED_UPTO)
 
     def _opened(self, age: int) -> Database:
         return Database(self._folder / str(age), options(), self._folder)
@@ -207,14 +208,14 @@ def _unpack(value: bytes) -> LoggedRecord:
 
 
 class LogIndex:
-    """The indexes of the partitions that this process owns."""
+    """The index of one log, for the partitions that this process owns."""
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._open: dict[int, PartitionIndex] = {}
 
     def of(self, partition: int) -> PartitionIndex:
-        """The partition's index, opened when it is first asked for."""
+        """The partition's index, which the first call opens."""
         found = self._open.get(partition)
         if found is None:
             found = PartitionIndex(self._folder / str(partition), self._horizon_s)

@@ -1,50 +1,61 @@
-"""Carries out what the pure router asks for, and wakes it at its next deadline."""
+"""Runs what the pure router asks for, and wakes it when outputs arrive and when its next deadline comes."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Iterable
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.colocated import ColocatedModels
+from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
 from clipper_agents.router.requests import RequestSender
-from clipper_stream.query import Effects, Request, Router
+from clipper_agents.streaming.app import TaskRunner
+from clipper_stream.query import Effects, Failure, OutputPiece, Request, Router
+from clipper_topics.frames import OutputFrame
 
-UNKNOWN_APPLICATION = "unknown"
-"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+ROWS_GATHERED_TOGETHER = 256
+"""What an output completes is encoded at once, while it is in the processor's cache."""
 
 
 class EffectRunner:
     """Sends requests and answers; keeps one timer, at the earliest deadline.
 
+    Outputs come back here from where requests go. So `connect` closes this ring once all of it is built.
+
     Args:
         router: Decides.
-        recorder: Records and sends answers.
-        sender: Sends requests to hosts.
-        colocated: Takes a request for a model in this process; False when the model is elsewhere.
+        prediction_log: Records and sends answers.
         metrics: Counts.
-        spawn: Runs a coroutine beside everything else; its failure ends the process.
+        tasks: Runs what a deadline brings.
+        stage: Times the gathering of outputs.
     """
+
+    _sender: RequestSender
+    _colocated: ColocatedModels
 
     def __init__(
         self,
         router: Router,
-        recorder: PredictionLog,
-        sender: RequestSender,
-        colocated: Callable[[Request], bool],
+        prediction_log: PredictionLog,
         metrics: RouterMetrics,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        tasks: TaskRunner,
+        stage: Stages = untimed,
     ) -> None:
-        self._router, self._recorder, self._sender = router, recorder, sender
-        self._colocated, self._metrics, self._spawn = colocated, metrics, spawn
+        self._router, self._prediction_log = router, prediction_log
+        self._metrics, self._tasks, self._stage = metrics, tasks, stage
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._expiring: asyncio.Task[None] | None = None
 
-    def carry_out(self, effects: Effects) -> None:
+    def connect(self, sender: RequestSender, colocated: ColocatedModels) -> None:
+        """Send requests for models in this process to `colocated`, and all others to `sender`."""
+        self._sender, self._colocated = sender, colocated
+
+    def run(self, effects: Effects) -> None:
         """Do it all; nothing here waits."""
-        self._recorder.put(effects.answers, effects.audits)
-        self._sender.put(request for request in effects.requests if not self._colocated(request))
+        self._prediction_log.put(effects.answers, effects.audits)
+        take = self._colocated.take
+        self._sender.put(request for request in effects.requests if not take(request))
         self._sender.forget(effects.forgotten)
         for application, queries in effects.queries.items():
             self._metrics.count_queries(application or UNKNOWN_APPLICATION, queries)
@@ -54,10 +65,42 @@ class EffectRunner:
             self._metrics.count_coalesced(effects.coalesced)
         self._set_timer()
 
+    def gather(self, frames: Iterable[OutputFrame]) -> None:
+        """Give outputs to the queries that wait for them, a few hundred rows at a time, and run what follows."""
+        pieces: list[OutputPiece] = []
+        rows = 0
+        for frame in frames:
+            failures = {row.row: Failure(row.reason, row.explanation) for row in frame.failed}
+            for start in range(0, len(frame.outputs), ROWS_GATHERED_TOGETHER):
+                outputs = frame.outputs[start : start + ROWS_GATHERED_TOGETHER]
+                pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failures))
+                rows += len(outputs)
+                if rows >= ROWS_GATHERED_TOGETHER:
+                    self._gather(pieces, rows)
+                    pieces, rows = [], 0
+        if pieces:
+            self._gather(pieces, rows)
+
+    def fail(self, request: Request, reason: str) -> None:
+        """Let all rows of a request that could not be sent fail."""
+        rows = len(request.rows)
+        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
+        self.run(self._router.gather([piece], time.time()))
+
+    def end_audits(self, most: int) -> None:
+        """Leave room for queries: end the oldest audits, so that no more than `most` are under way."""
+        if self._router.audits > most:
+            self.run(self._router.end_audits(most, time.time()))
+
     def stop(self) -> None:
         """Wake the router no more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _gather(self, pieces: list[OutputPiece], rows: int) -> None:
+        with self._stage("gather", rows):
+            effects = self._router.gather(pieces, time.time())
+        self.run(effects)
 
     def _set_timer(self) -> None:
         due_s = self._router.next_deadline_s
@@ -69,7 +112,7 @@ class EffectRunner:
 
     def _wake(self) -> None:
         self._timer = None
-        self._expiring = self._spawn(self._expire())  # a task, so that a bug of ours is heard of
+        self._expiring = self._tasks.watched(self._expire())  # a task, so that a bug of ours is heard of
 
     async def _expire(self) -> None:
-        self.carry_out(self._router.expire(time.time()))
+        self.run(self._router.expire(time.time()))

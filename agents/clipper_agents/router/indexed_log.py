@@ -1,9 +1,9 @@
-"""A topic that this process writes and indexes: sent, acknowledged, indexed, and only then told to whoever waits.
+"""A topic that this process writes and indexes: records are sent, acknowledged, indexed, and then reported as written.
 
 Rules of this file:
 - One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
   next round gathers. So records of a partition are indexed in the order in which they stand in the log.
-- Order of a round: send; wait for the broker; index each record with its offset; say that it is done.
+- Order of a round: send; wait for the broker; index each record with its offset; report that it is written.
 - Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
   and did not know it yet: what lies between is read from the log, and of two records about a query the first counts.
 - What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
@@ -19,7 +19,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import LogReader, sure_ends
 from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
@@ -36,7 +38,7 @@ class Outgoing(NamedTuple):
         query: The query that it is about.
         value: The record's bytes.
         content_type: Of the value.
-        answer: The answer, or the audit, that it was made of; None when it repeats a recorded one.
+        answer: The answer or the audit in it; None for the repetition of a recorded one.
     """
 
     query: DecodedQuery
@@ -45,27 +47,30 @@ class Outgoing(NamedTuple):
     answer: QueryAnswer | None = None
 
 
-class Kind(Protocol):
-    """What a topic's records are about."""
+class LoggedTopic(Protocol):
+    """What the records of a topic are about, and who is told that they are written."""
 
     topic: str
 
     def key(self, query: DecodedQuery, /) -> str:
-        """Under which the record about a query is indexed."""
+        """The key under which the record about a query is indexed."""
         ...
 
     def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
-        """The key and the content of a record; None for one that is none, whoever wrote it."""
+        """The key and the content of a record, whoever wrote it; None for a record of another kind."""
         ...
 
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
+        """Records of one partition are in the log and indexed.
 
-class Done(Protocol):
-    """Hears of records of one partition that are in the log and indexed.
+        `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
+        was sent.
+        """
+        ...
 
-    `alone` says that nobody else has written to the partition since it is ours: what is indexed is what was sent.
-    """
-
-    def __call__(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None: ...
+    def round_ended(self, answers: list[QueryAnswer], took_s: float, /) -> None:
+        """A round of these answers took so many seconds."""
+        ...
 
 
 class IndexedLog:
@@ -74,13 +79,10 @@ class IndexedLog:
     Args:
         outbox: Sends.
         reader: Reads what others wrote.
-        kind: Of the records.
-        index: Of the topic.
-        generation: The consumer's generation now.
-        done: Called with records that are in the log and indexed.
-        sent: Called after each round with what it was made of, and the seconds that it took.
-        stamped: Called for each batch that the broker has stamped with its own time: when it was sent, stamped and
-            acknowledged, in seconds since the epoch.
+        owner: Knows what the records are about, and is told that they are written.
+        index: The index of the topic.
+        consumer: Knows the generation that counts.
+        skew: Compares this process's clock with the stamps of the broker.
         clock: Seconds since the epoch.
         stage: Times the parts of a round.
     """
@@ -89,20 +91,17 @@ class IndexedLog:
         self,
         outbox: Outbox,
         reader: LogReader,
-        kind: Kind,
+        owner: LoggedTopic,
         index: LogIndex,
+        consumer: QueryConsumer,
         *,
-        generation: Callable[[], int],
-        done: Done,
-        sent: Callable[[list[QueryAnswer], float], None] = lambda *_: None,
-        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
     ) -> None:
-        self._outbox, self._reader, self._kind, self._topic = outbox, reader, kind, kind.topic
+        self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
         self.index = index
-        self._generation, self._done, self._sent = generation, done, sent
-        self._stamped, self._clock, self._stage = stamped, clock, stage
+        self._consumer, self._skew, self._clock, self._stage = consumer, skew or ClockSkew(), clock, stage
         self._waiting: list[Outgoing] = []
         self._read: set[int] = set()
         """Partitions of which records were read since the inputs flow: what was decided before may be second."""
@@ -111,7 +110,7 @@ class IndexedLog:
         self._idle.set()
 
     def add(self, outgoing: list[Outgoing]) -> None:
-        """Send these with the next round."""
+        """Send records with the next round."""
         if outgoing:
             self._waiting += outgoing
             self._idle.clear()
@@ -132,10 +131,10 @@ class IndexedLog:
                 self._idle.set()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the log behind the index, or all of it when the index is of another log.
+        """Index what stands in the log behind the index, or all of it when the index is of another log; count records.
 
         Args:
-            partitions: Those that this process owns now.
+            partitions: The partitions that this process owns now.
             horizon_s: Older records are not needed.
         """
         known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
@@ -148,12 +147,12 @@ class IndexedLog:
         return count
 
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
-        """Index what stands in the log behind the index; how many records that were."""
+        """Index what stands in the log behind the index; return the number of records."""
         starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
         return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
 
     async def _round(self, waiting: list[Outgoing]) -> None:
-        generation = self._generation()
+        generation = self._consumer.generation
         by_partition: dict[int, list[Outgoing]] = {}
         for one in waiting:
             if one.query.generation == generation:
@@ -161,7 +160,7 @@ class IndexedLog:
         deliveries = []
         began_s, sent_s = time.monotonic(), self._clock()
         for partition, outgoing in by_partition.items():
-            if self._generation() != generation:
+            if self._consumer.generation != generation:
                 return
             delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
             deliveries.append((partition, outgoing, delivery))
@@ -169,42 +168,41 @@ class IndexedLog:
         for partition, outgoing, delivery in deliveries:
             offsets = await delivery.offsets()
             if delivery.stamped_s is not None:
-                self._stamped(sent_s, delivery.stamped_s, self._clock())
+                self._skew.observe(sent_s, delivery.stamped_s, self._clock())
             if await self._finish(partition, outgoing, offsets, generation):
                 answers += [one.answer for one in outgoing if one.answer is not None]
-        self._sent(answers, time.monotonic() - began_s)
+        self._owner.round_ended(answers, time.monotonic() - began_s)
 
     async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
-        """Index what the broker has, and say so; False when the generation has ended."""
-        if self._generation() != generation:
+        """Index records that the broker has and report them as written; False when the generation has ended."""
+        if self._consumer.generation != generation:
             return False
         index = self.index.of(partition)
         first = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             await self.catch_up([partition])
-            if self._generation() != generation:
+            if self._consumer.generation != generation:
                 return False
         else:
             with self._stage("index", len(outgoing)):
                 self._index(index, outgoing, first, look=partition in self._read)
         with self._stage("acknowledge", len(outgoing)):
-            self._done(partition, outgoing, generation, alone=partition not in self._read)
+            self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
         return True
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
-        found = [one for one in map(self._kind.read, records) if one is not None]
+        found = [one for one in map(self._owner.read, records) if one is not None]
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
         self.index.of(tp.partition).index(found, records[-1].offset, at_s)
 
     def _index(self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
         """Index a batch that stands in the log from an offset on.
 
-        A query is decided about when nothing is known of its id, and once. A repetition is never new. Something may be
-        known meanwhile of another application's query with the same id, and, with `look`, of anything: records that
-        somebody else wrote, who lost the partition or has it now, were read after the decision.
+        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
+        application's query has the same id, or (`look`) records of another process were read after the decision.
         """
-        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._kind.key
+        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._owner.key
         decided = [
             (key(query), offset, value, kind == codec.MSGPACK, answer.pending.audit is not None)
             for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)

@@ -1,45 +1,49 @@
-"""Predictions go out here, and nowhere else: sent, acknowledged, indexed, and only then is the query acknowledged.
+"""Sends predictions: sent, acknowledged by the broker, indexed, and only then is the query acknowledged.
 
 Rules of this file:
-- The order of writes is that of `indexed_log`; then the query is acknowledged, unless an audit of it follows: then it
-  is acknowledged with that (`audits`).
-- Of two predictions about a query the first is the decision, whoever wrote it. When it is somebody else's, and says
+- The order of writes is that of `indexed_log`. Then the query is acknowledged, unless an audit of it follows: then the
+  audit log acknowledges it with the audit.
+- Of two predictions about a query the first is the decision, whoever wrote it. When it is of another process and says
   that an audit follows, that audit is owed as if the query had been read again.
 """
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
 from clipper_agents.kafka.reader import LogReader
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog
+from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_answer
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import FINISHED, RECORDED
 from clipper_topics.logged import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
+MOST_LEAD_S = 0.010
+"""A broker that hesitates must not make the router give up on its models."""
+UNKNOWN_APPLICATION = "unknown"
+"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+
+_application_and_failure = attrgetter("application", "failure")
 
 
-class RecordedCallback(Protocol):
-    """Hears that a query's prediction is in the log; gives the records of the query that were read meanwhile."""
+class AnsweredQueries(Protocol):
+    """What the log tells the router about answered queries: a `Router`."""
 
-    def __call__(self, query: DecodedQuery) -> Sequence[DecodedQuery]: ...
+    lead_s: float
 
-
-class PredictionRecords:
-    """Records of the predictions topic."""
-
-    key = attrgetter("query_id")
-    read = staticmethod(read_prediction)
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
+    def recorded(self, query: DecodedQuery, /) -> Sequence[DecodedQuery]:
+        """The query's prediction is in the log; the records of the query that were read meanwhile."""
+        ...
 
 
 class PredictionLog:
@@ -50,13 +54,15 @@ class PredictionLog:
         reader: Reads what others wrote.
         topic: The predictions topic.
         decisions: The index.
-        generation: The consumer's generation now.
-        recorded: Called for each answer when it is in the log.
-        acknowledge: Called with partition, offsets and generation when queries are finished.
-        sent: Called with the answers of a round, for metrics.
+        consumer: Acknowledges queries.
+        router: Is told which queries are answered, and how long before a deadline it has to answer.
         audits: Records audits; None where none are ever made.
-        stamped, clock, stage: As in `IndexedLog`.
+        metrics: Counts answers.
+        skew, clock, stage: As in `IndexedLog`.
     """
+
+    key = attrgetter("query_id")
+    read = staticmethod(read_prediction)
 
     def __init__(
         self,
@@ -64,35 +70,24 @@ class PredictionLog:
         reader: LogReader,
         topic: str,
         decisions: LogIndex,
+        consumer: QueryConsumer,
+        router: AnsweredQueries,
         *,
-        generation: Callable[[], int],
-        recorded: RecordedCallback,
-        acknowledge: Callable[[int, list[int], int], None],
-        sent: Callable[[list[QueryAnswer]], None],
         audits: AuditLog | None = None,
-        stamped: Callable[[float, float, float], None] = lambda *_: None,
+        metrics: RouterMetrics | None = None,
+        skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
     ) -> None:
-        self._log = IndexedLog(
-            outbox,
-            reader,
-            PredictionRecords(topic),
-            decisions,
-            generation=generation,
-            done=self._conclude,
-            sent=self._round_ended,
-            stamped=stamped,
-            clock=clock,
-            stage=stage,
-        )
-        self._audits, self._recorded, self._acknowledge, self._sent = audits, recorded, acknowledge, sent
-        self._stage = stage
-        self.delivery_s = 0.0
+        self.topic = topic
+        self._log = IndexedLog(outbox, reader, self, decisions, consumer, skew=skew, clock=clock, stage=stage)
+        self._consumer, self._router, self._audits = consumer, router, audits
+        self._metrics, self._stage = metrics, stage
+        self._delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
     def put(self, answers: Sequence[QueryAnswer], audits: Sequence[QueryAnswer] = ()) -> None:
-        """Record and send these answers, and what was asked for the log only."""
+        """Send answers, and audits once their predictions are in the log."""
         with self._stage("encode", len(answers)):
             outgoing = [
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
@@ -104,11 +99,11 @@ class PredictionLog:
             self._audits.put(audits)
 
     def repeat(self, query: DecodedQuery, logged: LoggedRecord) -> None:
-        """The query was answered before: the same record read again is done, another record is answered again."""
+        """Finish a query that was answered before: the same record is acknowledged, another one answered."""
         if prediction_head(logged).query_offset != query.offset:
             self._log.add([Outgoing(query, logged.value, logged.content_type)])
         elif not self._owes_audit(query, logged):
-            self._acknowledge(query.partition, [query.offset], query.generation)
+            self._consumer.acknowledge(query.partition, [query.offset], query.generation)
 
     async def idle(self) -> None:
         """Wait until nothing is being sent."""
@@ -121,23 +116,27 @@ class PredictionLog:
         await self._log.run()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the logs behind the indexes, as `IndexedLog.restore`; how many predictions that were."""
+        """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""
         count = await self._log.restore(partitions, horizon_s)
         if self._audits is not None:
             await self._audits.restore(partitions, horizon_s)
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:
-        """Index what stands in the logs behind the indexes: predictions first, because audits follow them."""
+        """Index what stands in both logs behind their indexes: predictions first, because audits follow them."""
         await self._log.catch_up(partitions)
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def _round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
-        self._sent(answers)
-        self.delivery_s += (took_s - self.delivery_s) / MEMORY_ROUNDS
+    def round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
+        """Count the answers of a round, and keep the router's lead to what the broker takes."""
+        self._router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
+        self._delivery_s += (took_s - self._delivery_s) / MEMORY_ROUNDS
+        if self._metrics is not None:
+            _count_answers(self._metrics, answers)
 
-    def _conclude(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
+        """Acknowledge the queries of predictions that are in the log, but for those that an audit follows."""
         done: list[int] = []
         for one in outgoing:
             query, value, kind, answer = one
@@ -152,12 +151,12 @@ class PredictionLog:
                 pending.move(FINISHED)
                 if alone or not self._owes_another(query):
                     done.append(query.offset)
-            for again in self._recorded(query):
+            for again in self._router.recorded(query):
                 if again.offset != query.offset:
                     self._log.add([Outgoing(again, value, kind)])
                 elif pending.audit is None:
                     done.append(again.offset)
-        self._acknowledge(partition, done, generation)
+        self._consumer.acknowledge(partition, done, generation)
 
     def _follow(self, pending: InFlightQuery) -> None:
         assert self._audits is not None
@@ -167,7 +166,7 @@ class PredictionLog:
         return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
 
     def _owes_another(self, query: DecodedQuery) -> bool:
-        """Whether somebody else's prediction about the query came first, and its audit is not there."""
+        """Whether another process's prediction about the query came first and its audit is missing."""
         (first,) = self._log.index.of(query.partition).find([query.query_id])
         return (
             first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)
@@ -177,3 +176,11 @@ class PredictionLog:
 def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
     """Whether a prediction with the query's id is about it: another application may use the same ids."""
     return prediction_head(logged).application == query.application
+
+
+def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer]) -> None:
+    for (application, failure), group in groupby(answers, key=_application_and_failure):
+        latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
+        name = application.name if application else UNKNOWN_APPLICATION
+        reason = None if failure is None else failure.reason
+        metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)

@@ -1,4 +1,4 @@
-"""Answers to prediction records, and what was asked for the log only to audit records."""
+"""Encodes answers as records of the predictions and audits topics."""
 
 import contextlib
 from functools import lru_cache
@@ -13,7 +13,7 @@ from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.prediction import NAMED, Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
-"""Of a prediction; the key, which is the query's, needs room as well."""
+"""Largest prediction: the key, which is the query's, needs room as well."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []
@@ -40,7 +40,7 @@ def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[Qu
 
 
 def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswer, bytes]:
-    """The application's default output instead, and null when that is the one that no record can hold."""
+    """The application's default output instead; null when no record can hold the default output either."""
     with contextlib.suppress(*_UNWRITABLE):
         default = _without_outputs(answer, why, answer.application and answer.application.default_output)
         encoded = _encoded(default)
@@ -99,7 +99,7 @@ def _without_outputs(answer: QueryAnswer, why: str, default_output: Any) -> Quer
 
 
 def prediction_of(answer: QueryAnswer) -> Prediction:
-    """The prediction record of an answer; what is as in most answers is left at its default, which costs nothing."""
+    """The prediction record of an answer; fields with their usual value stay at the default, which costs nothing."""
     pending, application, outputs, at_s, confidence, failure, served_propensity, used, missing = answer
     query = pending.query
     packed, queried_at_s = query.packed, query.queried_at_s

@@ -11,28 +11,41 @@ Rules of this file:
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import aiokafka
 import numpy as np
 from aiokafka.errors import KafkaError
 
+from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import RequestFrame, encode_frame
+from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
 
 OPEN_WITHIN_S = 2.0
-"""aiokafka waits for the request timeout, and asks for a missing topic all that time."""
+"""aiokafka asks for a missing topic until the request timeout, which is much longer."""
+
+
+class OutputReceiver(Protocol):
+    """Hears what became of requests: an `EffectRunner`."""
+
+    def gather(self, frames: Iterable[OutputFrame], /) -> None:
+        """Take outputs that have arrived."""
+        ...
+
+    def fail(self, request: Request, reason: str, /) -> None:
+        """Take a request that cannot be sent."""
+        ...
 
 
 def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> bytes:
     """A request as a frame.
 
     Args:
-        request: What to ask.
+        request: The rows.
         router: Identity of this process.
         reply: Partition of the outputs topic that this process reads.
         dtype: Element type of the application's input spec.
@@ -73,9 +86,8 @@ class RequestSender:
         router: Identity of this process, in every frame.
         reply_partitions: The partitions of the outputs topic that this process reads now.
         dtype_of: Element type of non-numeric rows, by model reference.
-        spawn: Runs a coroutine beside everything else; its failure ends the process.
-        watch: Looks at a future when it is done; its failure ends the process.
-        unsent: Called with a request that cannot be sent, and the reason.
+        receiver: Hears of requests that cannot be sent.
+        tasks: Runs what sends; its failure ends the process.
         clock: The time, seconds since the epoch.
     """
 
@@ -87,16 +99,16 @@ class RequestSender:
         *,
         reply_partitions: Callable[[], Sequence[int]],
         dtype_of: Callable[[str], str],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        watch: Callable[[asyncio.Future[Any]], None],
-        unsent: Callable[[Request, str], None],
+        receiver: OutputReceiver,
+        tasks: TaskRunner,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._producer, self._catalogue, self._router = producer, catalogue, router
         self._reply_partitions, self._dtype_of = reply_partitions, dtype_of
-        self._spawn, self._watch, self._unsent, self._clock = spawn, watch, unsent, clock
+        self._receiver, self._tasks, self._clock = receiver, tasks, clock
         self._lanes: dict[str, Lane] = {}
-        self._asked: dict[int, tuple[Lane, int, int]] = {}
+        self._unanswered: dict[int, tuple[Lane, int, int]] = {}
+        """Lane, replica and rows left of each request, by frame."""
 
     async def open(self, ref: str) -> None:
         """Find the requests topic of a model.
@@ -114,9 +126,9 @@ class RequestSender:
         self._lanes.setdefault(ref, Lane(topic))
 
     def close(self, ref: str) -> bool:
-        """Ask this model no more; False while a request is not with the broker yet: then try again.
+        """End the lane of a model; False while the broker does not have all its requests yet, to be tried again.
 
-        A deleted topic that the producer still followed would be made anew by a broker that makes topics on demand.
+        A broker that creates topics on demand would create a deleted topic anew if the producer still followed it.
         """
         lane = self._lanes.get(ref)
         if lane is None:
@@ -128,39 +140,39 @@ class RequestSender:
         return True
 
     def put(self, requests: Iterable[Request]) -> None:
-        """Send these as soon as possible."""
+        """Queue requests to be sent."""
         for request in requests:
             lane = self._lanes.get(request.ref)
             if lane is None:
-                self._spawn(self._refuse(request))
+                self._tasks.watched(self._refuse(request))
                 continue
             while lane.waiting and self._overdue(lane.waiting[0]):
                 lane.waiting.popleft()  # so that a replica without a leader costs no memory
             lane.waiting.append(request)
             if lane.sending is None:
-                lane.sending = self._spawn(self._send_all(lane))
+                lane.sending = self._tasks.watched(self._send_all(lane))
 
-    def came_back(self, frame: int, rows: int) -> None:
-        """So many rows of a request are answered."""
-        asked = self._asked.get(frame)
-        if asked is None:
+    def count_answered(self, frame: int, rows: int) -> None:
+        """Count rows of a request as answered."""
+        request = self._unanswered.get(frame)
+        if request is None:
             return
-        lane, partition, left = asked
+        lane, partition, left = request
         lane.outstanding[partition] -= min(rows, left)
         if left <= rows:
-            del self._asked[frame]
+            del self._unanswered[frame]
         else:
-            self._asked[frame] = lane, partition, left - rows
+            self._unanswered[frame] = lane, partition, left - rows
 
     def forget(self, frames: Iterable[int]) -> None:
-        """Answers to these requests are awaited no more."""
+        """Count all rows of these requests as answered: nobody waits for them any more."""
         for frame in frames:
-            if frame in self._asked:
-                self.came_back(frame, self._asked[frame][2])
+            if frame in self._unanswered:
+                self.count_answered(frame, self._unanswered[frame][2])
 
     def forget_all(self) -> None:
-        """Nothing is outstanding any more: the queries were dropped."""
-        self._asked.clear()
+        """Forget all requests, because their queries were dropped."""
+        self._unanswered.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()
             lane.outstanding.clear()
@@ -173,35 +185,35 @@ class RequestSender:
         lane.sending = None
 
     async def _refuse(self, request: Request) -> None:
-        self._unsent(request, f"{request.ref} is retired: no application asks it any more")
+        self._receiver.fail(request, f"{request.ref} is retired: no application asks it any more")
 
     async def _send(self, lane: Lane, request: Request) -> None:
         replies = self._reply_partitions()
         replicas = self._producer.client.cluster.partitions_for_topic(lane.topic)
         if not replies or not replicas:
-            self._unsent(request, f"{request.ref} has no requests topic any more: deploy it again")
+            self._receiver.fail(request, f"{request.ref} has no requests topic any more: deploy it again")
             return
         value = encode_request(
             request, self._router, replies[request.frame % len(replies)], self._dtype_of(request.ref)
         )
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
-        self._asked[request.frame] = lane, partition, len(request.rows)
+        self._unanswered[request.frame] = lane, partition, len(request.rows)
         try:
             future = await self._producer.send(lane.topic, value, partition=partition)
         except KafkaError as error:
             self.forget([request.frame])
-            self._unsent(request, f"the request to {request.ref} could not be sent: {error!r}")
+            self._receiver.fail(request, f"the request to {request.ref} could not be sent: {error!r}")
         else:
             lane.unacknowledged += 1
             future.add_done_callback(partial(self._stored, lane))
 
     def _stored(self, lane: Lane, future: "asyncio.Future[Any]") -> None:
         lane.unacknowledged -= 1
-        self._watch(future)
+        self._tasks.watch(future)
 
     def _unfollow(self, topic: str) -> None:
-        """Let the producer forget the topic, but not where it stands there: a topic that stays knows it too."""
+        """Let the producer forget the topic but not its sequence numbers, which a topic that stays remembers too."""
         self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
     def _overdue(self, request: Request) -> bool:

@@ -60,7 +60,7 @@ class SelectionStore:
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def own(self, partitions: Iterable[int]) -> None:
-        """These partitions' rows are here now, and are written here."""
+        """Own these partitions from now on: their rows are in the table, and only this process writes them."""
         self._owned = set(partitions)
         self._prepared.clear()
         for partition in self._owned:
@@ -68,7 +68,7 @@ class SelectionStore:
                 self._note(decode_key(key), value)
 
     def position(self, partition: int) -> int:
-        """The last feedback offset that is in the partition's rows, -1 for none."""
+        """The last feedback offset that the partition's rows contain, -1 for none."""
         return self._row(RowKey(*POSITION, partition)).offset
 
     def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
@@ -76,7 +76,7 @@ class SelectionStore:
         return self._row(RowKey(application, context, partition))
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
-        """The contexts of the application that have a row in the partition; None is that without a context."""
+        """The contexts of the application that have a row in the partition; None for the row without a context."""
         keys = map(decode_key, self._table.rows(partition))
         return [key.context for key in keys if key.application == application]
 
@@ -104,7 +104,7 @@ class SelectionStore:
 
     # --- totals of other routers ------------------------------------------------------------------------------------
     def take_published(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Totals that a router published; our own come back too, and are ignored in favour of the table."""
+        """Take totals that routers published; those of this process come back too, and the table goes before them."""
         for record in records:
             try:
                 key = decode_key(record.key)
@@ -118,7 +118,7 @@ class SelectionStore:
                 self._prepared.pop((key.application, None, None), None)
 
     def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
-        """Records for the selection topic: the rows that changed since this was asked last."""
+        """Records for the selection topic: the rows that changed since the last call."""
         changed, self._unpublished = self._unpublished, {}
         return [(encode_key(key), value, []) for key, value in changed.items() if key.partition in self._owned]
 
@@ -136,13 +136,13 @@ class SelectionStore:
         return found
 
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
-        """What is known of the application's models, in a context or over all partitions."""
+        """The state of the application's models, in a context or over all partitions."""
         if context is not None:
             return state_of(self.row(application, context, partition).totals)
         return merge(self._part(application, number) for number in self._partitions)
 
     def forget(self, application: str) -> None:
-        """The application's manifest changed: its choices are prepared anew."""
+        """Prepare the choices of an application anew, because its manifest has changed."""
         for key in [key for key in self._prepared if key[0] == application]:
             del self._prepared[key]
 

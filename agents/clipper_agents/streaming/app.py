@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import faust
 import mode
+from aiokafka import AIOKafkaProducer
 from faust.assignor import partition_assignor
 from faust.assignor.client_assignment import CopartitionedAssignment
 from faust.assignor.copartitioned_assignor import CopartitionedAssignor
@@ -19,7 +20,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.outbox import Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.storage import not_started
@@ -36,6 +37,18 @@ LEAVE_S = 5.0
 REQUEST_TIMEOUT_S = 12.0
 """Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
 holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
+
+
+class TaskRunner(Protocol):
+    """Runs work beside the agents: a `ClipperApp`, which crashes when such work fails."""
+
+    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine; its failure ends the process."""
+        ...
+
+    def watch(self, task: "asyncio.Future[Any]", /) -> None:
+        """Look at a future that is done; its failure ends the process."""
+        ...
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -79,10 +92,19 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
     @property
     def outbox(self) -> Outbox:
-        """Sends prepared batches through the app's producer."""
+        """Sends prepared batches through the app's producer; it may be built with before the app has started."""
         if self._outbox is None:
-            self._outbox = Outbox(self.producer._ensure_producer())
+            self._outbox = Outbox(self.kafka_producer)
         return self._outbox
+
+    @property
+    def kafka_producer(self) -> AIOKafkaProducer:
+        """The app's own producer, which the app starts and stops."""
+        return cast("StrictProducer", self.producer).kafka_producer
+
+    def owned_partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic that this process reads now."""
+        return sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == topic)
 
     def watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside the agents; when it fails, the app crashes and the process ends."""
@@ -110,7 +132,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
     def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
         """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
-        return self.watched(watch_brokers(self.producer._ensure_producer().client, reachable))
+        return self.watched(watch_brokers(self.kafka_producer.client, reachable))
 
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""

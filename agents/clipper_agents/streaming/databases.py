@@ -67,7 +67,7 @@ class Database:
                 raise self._set_aside(reason) from error
             raise StorageFailed(f"{told} [{reason}]") from error
         self._know(before)
-        self._open.set_options({"disable_auto_compactions": "false"})
+        self._checked(self._open.set_options, {"disable_auto_compactions": "false"})  # which writes a file
 
     def get(self, keys: Any) -> Any:
         """Return the value of a key, or of each key in a list; None for a missing key."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import aiokafka
@@ -132,7 +133,12 @@ class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes 
         in the end cost this process its membership.
         """
 
-    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
-        producer = super()._new_producer(transactional_id)
+    @cached_property
+    def kafka_producer(self) -> aiokafka.AIOKafkaProducer:
+        """The one client of the process, here before it is started, so that whatever sends can be built with it."""
+        producer = super()._new_producer()
         producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
         return producer
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:  # noqa: ARG002 (Faust's)
+        return self.kafka_producer

@@ -65,3 +65,15 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
     def ack(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
         """Mark offsets as finished; the commit timer commits the contiguous finished prefix."""
         self.app.consumer.acknowledge(tp, offsets, generation)
+
+
+def by_partition(chunk: Chunk) -> dict[TP, list[ConsumerRecord[Any, Any]]]:
+    """The records of each partition together, in log order.
+
+    Under load a chunk holds hundreds of short lists: a step that waits for the broker, or a look into an index, for
+    each of them would fall behind for ever.
+    """
+    merged: dict[TP, list[ConsumerRecord[Any, Any]]] = {}
+    for tp, records in chunk:
+        merged.setdefault(tp, []).extend(records)
+    return merged

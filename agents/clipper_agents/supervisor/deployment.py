@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from clipper_agents.broker import EmbeddedBroker
-from clipper_agents.control.apply import apply_manifests, pinned
+from clipper_agents.control.apply import apply_manifests, with_digests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.kafka.topics import ensure_topics
@@ -159,7 +159,7 @@ class Deployment:
         await self.stop()
 
     async def _start(self) -> None:
-        models, applications = pinned(self.settings.models), self.settings.applications
+        models, applications = with_digests(self.settings.models), self.settings.applications
         run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         if self.settings.kafka.bootstrap is None:

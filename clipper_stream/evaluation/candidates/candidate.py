@@ -28,25 +28,25 @@ class Targeted:
 
 @runtime_checkable
 class Candidate(Protocol):
-    """Anybody with a name."""
+    """A policy, model or ensemble whose loss is estimated."""
 
     @property
     def name(self) -> str:
-        """How it is called in a report: the text that it was parsed from."""
+        """Name in reports: the text that the candidate was parsed from."""
         ...
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Model versions that it asks."""
+        """Model versions that the candidate may ask."""
         ...
 
 
 @runtime_checkable
 class StationaryCandidate(Candidate, Protocol):
-    """One that does not learn on the way: what it would do is known before, and every estimator can judge it."""
+    """A candidate that does not learn during replay, so that every estimator applies to it."""
 
     def targeted(self, columns: DecisionColumns) -> Targeted:
-        """What it would have done, for any chunk of a log.
+        """Return what the candidate would have done on any chunk of a log.
 
         Args:
             columns: n decisions. A model of the candidate that has no column was never asked.

@@ -41,7 +41,7 @@ def parse_candidate(
     states: Mapping[Place, SelectionState] | None = None,
     known: Sequence[str] = (),
 ) -> Parsed:
-    """The candidate that a text names.
+    """Parse a candidate.
 
     Args:
         text: As in the table above.
@@ -156,7 +156,7 @@ def _model(text: str, every: Sequence[str]) -> str:
 
 
 def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:
-    """Over all partitions, in their order."""
+    """Merge states over partitions, in partition order."""
     places = sorted(states, key=lambda place: place[1])
     contexts = dict.fromkeys(context for context, _ in places)
     return {context: merge(states[place] for place in places if place[0] == context) for context in contexts}

@@ -13,7 +13,7 @@ from clipper_stream.selection.parameters import check_number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
-    """All of these models, combined.
+    """A fixed set of models whose outputs are combined.
 
     Attributes:
         weights: Trust in each member, >= 0, not all 0, at least two.

@@ -11,7 +11,7 @@ from clipper_stream.selection.state import SelectionState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningPolicy:
-    """A policy and where it begins.
+    """A policy with its initial state.
 
     Attributes:
         policy: Who chooses and learns.
@@ -37,5 +37,5 @@ class LearningPolicy:
         return named(self.policy)
 
     def learner(self) -> CandidateState:
-        """Its states, before the first decision."""
+        """Return the candidate's state before the first decision."""
         return CandidateState(self.policy, self.models, self.start, self.audit_ratio)

@@ -10,7 +10,7 @@ from clipper_stream.evaluation.log.columns import DecisionColumns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneModel:
-    """Always the same model.
+    """A candidate that always asks the same model.
 
     Attributes:
         model: Reference; that of a new model once its losses are a column (`adding.with_column`).

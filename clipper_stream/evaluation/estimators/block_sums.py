@@ -17,7 +17,7 @@ from clipper_stream.evaluation.log.columns import Floats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSums:
-    """What n decisions sum to.
+    """Sums over n decisions, by block.
 
     Attributes:
         decisions: n.
@@ -37,7 +37,7 @@ class BlockSums:
 
     @classmethod
     def empty(cls) -> Self:
-        """No decision."""
+        """Return the sums of no decision."""
         return cls(decisions=0, blocks=np.zeros((BLOCKS, 4)), squares=0.0)
 
     @classmethod
@@ -72,7 +72,7 @@ class BlockSums:
 
     @property
     def influences(self) -> Floats:
-        """How much each block pulls the value, summing to 0, (BLOCKS,): the infinitesimal jackknife.
+        """Influence of each block on the value, summing to 0, (BLOCKS,): the infinitesimal jackknife.
 
         Source: Efron, "The jackknife, the bootstrap and other resampling plans", 1982, section 6.2.
         """

@@ -25,7 +25,7 @@ _NORMAL = NormalDist()
 
 
 def draws(seed: int, resamples: int = RESAMPLES) -> Floats:
-    """How often each block is drawn in each resample, (resamples, BLOCKS): 8 MB, drawn once for all estimators.
+    """Return how often each block is drawn in each resample, (resamples, BLOCKS): 8 MB, shared by all estimators.
 
     Raises:
         InvalidSetting: too few resamples for percentiles.
@@ -39,7 +39,7 @@ def draws(seed: int, resamples: int = RESAMPLES) -> Floats:
 
 
 def bootstrap(sums: BlockSums, drawn: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of a value.
+    """Return the bootstrap interval of a value.
 
     Args:
         sums: Of one estimator and candidate.

@@ -57,7 +57,7 @@ class Censored:
         return cls(groups=groups, young=young, came=came, missing=missing)
 
     def merged(self, other: Self) -> Self:
-        """Both, whose decisions are different ones.
+        """Return the counts of both, which must be over different decisions.
 
         Raises:
             InvalidSetting: they are of other models.
@@ -79,7 +79,7 @@ class Censored:
 
     @property
     def p_value(self) -> float:
-        """How probable so different shares are by chance, if it made no difference who was served.
+        """Probability of shares that differ so much if feedback did not depend on the served model.
 
         Source: Pearson's chi-square test of homogeneity, over groups of which at least five decisions with and five
         without feedback are expected (Cochran, "Some methods for strengthening the common chi-square tests", 1954).
@@ -97,7 +97,7 @@ class Censored:
 
     @property
     def sentence(self) -> str:
-        """What was left out, for people."""
+        """One sentence about what was left out."""
         young, old = float(self.young.sum()), float((self.came + self.missing).sum())
         return (
             f"{young:,.0f} of {young + old:,.0f} decisions were left out because their feedback may still come; "
@@ -106,7 +106,7 @@ class Censored:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to be wary of: empty, or that feedback depends on who was served."""
+        """A warning when feedback depends on the served model, else nothing."""
         if self.p_value >= CHANCE:
             return ()
         old = self.came + self.missing
@@ -132,7 +132,7 @@ def mature(columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Bools:
 
 
 def weights_of(columns: DecisionColumns, delays: Delays, now_ms: int) -> Floats:
-    """How much each decision counts, (n,): 1 / probability that feedback had come at its age, given who was served.
+    """Return the weight of each decision, (n,): 1 / probability that its feedback had arrived at its age.
 
     So the decisions with feedback stand for those without. Young decisions may stay in; those without feedback, or too
     young (`LEAST_ARRIVED`), have 0.

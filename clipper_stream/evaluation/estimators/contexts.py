@@ -14,7 +14,7 @@ Names = tuple[str | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contexts:
-    """The context of each decision.
+    """The context of each decision, as a number.
 
     Attributes:
         names: Contexts that `code` counts through; None is "without one".
@@ -51,7 +51,7 @@ def totals(code: NDArray[Any], size: int, values: Floats | Bools) -> Floats:
 
 
 def numbers(names: Names, among: Names) -> Codes:
-    """Where each name stands among others; their number where it does not."""
+    """Return the index of each name among others; `len(others)` for a name that is not there."""
     place = {name: number for number, name in enumerate(among)}
     return np.array([place.get(name, len(among)) for name in names], np.int32)
 

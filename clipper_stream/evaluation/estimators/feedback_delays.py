@@ -43,14 +43,14 @@ class Delays:
 
     @classmethod
     def empty(cls, models: tuple[str, ...] | list[str]) -> Self:
-        """No decision, of these models."""
+        """Return the delays of no decision, of these models."""
         groups = (*models, SEVERAL, NOBODY)
         nothing = np.zeros((len(groups), BUCKETS))
         return cls(groups=groups, came=nothing, waiting=nothing)
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
-        """What these decisions say at a time: that up to which the log was read."""
+        """Return the delays of decisions from a log that was read up to `now_ms`."""
         rows = columns.with_feedback
         since_ms = np.where(rows, columns.feedback_at_ms, now_ms) - columns.at_ms
         cell = groups_of(columns) * np.int64(BUCKETS) + buckets_of(since_ms)

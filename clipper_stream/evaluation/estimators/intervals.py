@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Where the candidate's loss lies.
+    """An interval for a candidate's loss.
 
     Attributes:
         lower: In [0, 1]; in [-1, 1] for a difference.
@@ -40,7 +40,7 @@ class Interval:
     method: str
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies inside."""
+        """Return whether the value lies inside."""
         return self.lower <= value <= self.upper
 
 
@@ -93,7 +93,7 @@ def bounded(lower: float, upper: float, confidence: float, method: str, least: f
 
 
 def check_confidence(confidence: float) -> None:
-    """Refuse what is no probability.
+    """Check that a confidence lies in (0, 1).
 
     Raises:
         InvalidSetting: a confidence outside of (0, 1).

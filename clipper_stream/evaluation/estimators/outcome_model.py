@@ -42,12 +42,12 @@ class OutcomeSums:
 
     @classmethod
     def empty(cls, width: int) -> Self:
-        """No decision, of K columns."""
+        """Return the sums of no decision, of K columns."""
         return cls(contexts=(), losses=np.zeros((FOLDS, 0, width)), counts=np.zeros((FOLDS, 0, width)))
 
     @classmethod
     def of(cls, choices: Choices, contexts: Contexts) -> Self:
-        """What these decisions say; the choices need no predictions yet."""
+        """Return the sums of known losses of n decisions; the choices need no predictions yet."""
         size = len(contexts.names)
         shape = (FOLDS, size, choices.target.shape[1])
         cell = folds_of(choices.block) * size + contexts.code
@@ -74,7 +74,7 @@ class OutcomeSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeModel:
-    """Predicted losses.
+    """Predicted losses by fold, context and model.
 
     Attributes:
         contexts: Names of the table's rows but the last, which is for contexts that were never seen.
@@ -91,7 +91,7 @@ class OutcomeModel:
     table: Floats
 
     def predicted(self, choices: Choices, contexts: Contexts) -> Choices:
-        """The choices with predicted losses."""
+        """Return the choices with predicted losses."""
         found = self.table[folds_of(choices.block), contexts.among(self.contexts)]
         return replace(choices, predicted=np.asfortranarray(found))
 

@@ -23,7 +23,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What n decisions say about a candidate.
+    """n decisions as matrices: weights, losses and the candidate's target probabilities.
 
     Attributes:
         weight: 1 / probability of having been scored where the loss is known, else 0; w in formulas, (n, K).
@@ -56,7 +56,7 @@ class Choices:
 
     @property
     def ratio(self) -> Floats:
-        """How much more often the candidate chooses a column than the log has it, pi w, (n, K)."""
+        """Importance ratio pi w: target probability over logged propensity, (n, K)."""
         return self.target * self.weight
 
     @property
@@ -79,7 +79,7 @@ class Choices:
 def choices_of(
     columns: DecisionColumns, target: Floats, predicted: Floats | None = None, censoring: Floats | None = None
 ) -> Choices:
-    """The decisions with feedback, as matrices.
+    """Return the decisions with feedback as matrices.
 
     Args:
         columns: n decisions, with feedback or without.
@@ -138,7 +138,7 @@ def _weighed(columns: DecisionColumns) -> tuple[Floats, Floats]:
 
 
 def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
-    """These rows, column by column; all of them with None."""
+    """Return these rows, stored by column; all rows for None."""
     if kept is None:
         return np.asfortranarray(matrix)
     found = np.empty((len(kept), matrix.shape[1]), order="F")

@@ -26,7 +26,7 @@ _DOUBTS = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupportSums:
-    """How the decisions with feedback lie under a candidate.
+    """Sums that say how well the log supports a candidate.
 
     Attributes:
         decisions: n.
@@ -63,7 +63,7 @@ class SupportSums:
 
     @classmethod
     def empty(cls, width: int) -> Self:
-        """No decision, of K columns."""
+        """Return the sums of no decision, of K columns."""
         none, table = np.zeros(width), np.zeros((0, width))
         return cls(
             decisions=0,
@@ -82,7 +82,7 @@ class SupportSums:
 
     @classmethod
     def of(cls, choices: Choices, contexts: Contexts) -> Self:
-        """How these decisions lie."""
+        """Return the sums of n decisions."""
         share = np.ones(len(choices)) if choices.share is None else choices.share
         counts = choices.importance * share
         away, squares = counts - share, counts * counts
@@ -121,7 +121,7 @@ class SupportSums:
         )
 
     def support(self, columns: Sequence[str]) -> "Support":
-        """What follows from it.
+        """Return the support that these sums amount to.
 
         Args:
             columns: Names of the K columns, for the sentences.
@@ -147,7 +147,7 @@ class SupportSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """How much of the log speaks about a candidate.
+    """How well the log supports a candidate.
 
     Attributes:
         decisions: With feedback.
@@ -184,7 +184,7 @@ class Support:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to be wary of, a sentence each, the worst first; empty when nothing is."""
+        """Warnings, a sentence each, the worst first; empty when there is none."""
         found = (self._unsupported, self._few, self._single, self._doubtful)
         return tuple(sentence for sentence in found if sentence)
 

@@ -26,7 +26,7 @@ _NO_FEATURES: Floats = np.empty((0, 0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionColumns:
-    """Decisions of one application.
+    """Decisions of one application, an array a field.
 
     Attributes:
         models: References (`name:version`), in the order of the matrices' columns.
@@ -111,7 +111,7 @@ class DecisionColumns:
 
     @classmethod
     def empty(cls, models: Sequence[str] = ()) -> Self:
-        """No decision, of these models."""
+        """Return no decision, of these models."""
         columns: dict[str, Any] = {}
         for name, kind, wide, _ in _ARRAYS:
             columns[name] = np.empty((0, len(models)) if wide else (0,), kind)

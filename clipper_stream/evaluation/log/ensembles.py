@@ -31,7 +31,7 @@ _NO_ANSWER = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
-    """How an application makes one answer of several outputs, and what it costs.
+    """How an application combines outputs, and the loss of the combined answer.
 
     Attributes:
         combiner: `vote` or `mean`.

@@ -27,7 +27,7 @@ class KnownLosses(NamedTuple):
 
 
 def known_losses(columns: DecisionColumns) -> KnownLosses:
-    """What is known of the decisions with feedback that a policy made.
+    """Return the known losses of the decisions with feedback that a policy made.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> known_losses(logged([[0.5, 0.0]], [[1.0, np.nan]], labels=["cat"])).weight.tolist()

@@ -23,7 +23,7 @@ from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns, Floa
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import predict_rows
-from clipper_stream.query.inputs import InputSpec, to_rows
+from clipper_stream.query.inputs import RowSpec, to_rows
 
 CHUNK_ROWS = 8_192
 """Queries of a chunk: seconds of work at most for a usual model, and that much is lost when a run is broken off."""
@@ -71,7 +71,7 @@ def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Inpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswers:
-    """What a model says to n queries.
+    """Outputs of a model for n queries.
 
     Attributes:
         output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
@@ -94,8 +94,8 @@ class ModelAnswers:
         return sum(error is not None for error in self.error)
 
 
-def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
-    """Ask a model about logged queries.
+def answers_of(model: Model, spec: RowSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
+    """Run a model over logged queries.
 
     Args:
         model: May raise: that costs the row.
@@ -105,7 +105,7 @@ def answers_of(model: Model, spec: InputSpec, queries: Sequence[str], batch_rows
 
     >>> from clipper_stream.models.runtimes.python_function import FunctionModel
     >>> total = FunctionModel(lambda rows: rows.sum(axis=1))
-    >>> answers_of(total, InputSpec("int64"), ['{"input": [1, 2]}', '{"inputs": [[3], [4]]}'], 10).output
+    >>> answers_of(total, RowSpec("int64"), ['{"input": [1, 2]}', '{"inputs": [[3], [4]]}'], 10).output
     ['3', '[3, 4]']
 
     Raises:
@@ -136,7 +136,7 @@ def _written(outputs: Sequence[Any], *, several: bool) -> str | None:
     return None if outputs[0] is None else json.dumps(outputs[0])
 
 
-def _predicted(model: Model, spec: InputSpec, rows: Sequence[Any], batch_rows: int) -> tuple[list[Any], dict[int, str]]:
+def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int) -> tuple[list[Any], dict[int, str]]:
     """Output of each row, and why, by row, there is none."""
     converted = to_rows(spec, rows)
     failed = {row: f"{InvalidInput.__name__}: {error}" for row, error in converted.failed.items()}
@@ -241,7 +241,7 @@ def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, l
 
 
 def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.int64]:
-    """One number a place: offsets stay below 2**48 for nine years of a million records a second."""
+    """Return one integer a place (partition and offset): offsets stay below 2**48 for nine years at 1 M records/s."""
     return (partition.astype(np.int64) << 48) + query_offset.astype(np.int64)
 
 

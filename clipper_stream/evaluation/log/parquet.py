@@ -47,7 +47,7 @@ class UnusableFile(SetupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """What a file says about itself.
+    """Metadata of a file of decisions.
 
     Attributes:
         application: Whose decisions these are.
@@ -76,7 +76,7 @@ class FileFacts:
 
 
 class DecisionWriter:
-    """Writes chunks; made by `writing`.
+    """Writes chunks to a file; made by `writing`.
 
     Args:
         place: A file, or a folder that is there.
@@ -182,7 +182,7 @@ def _remove(path: Path) -> None:
 
 
 def read_facts(path: Path) -> FileFacts:
-    """What a file, or a folder of files, says about itself; of a folder all models and decisions together.
+    """Read the metadata of a file, or of a folder of files with all their models and decisions together.
 
     Raises:
         UnusableFile: it holds no decisions, or in a newer form.
@@ -213,7 +213,7 @@ def read_chunks_with_inputs(
 
 
 class RowGroup(NamedTuple):
-    """One chunk of a file.
+    """One chunk of a file: a Parquet row group.
 
     Attributes:
         file: Opened.

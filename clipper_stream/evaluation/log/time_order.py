@@ -53,7 +53,7 @@ class _Partition:
         self.read_on()
 
     def read_on(self) -> None:
-        """Read one more chunk."""
+        """Read another chunk."""
         columns = next(self._chunks, None)
         if columns is None:
             self.last_ms = _AT_END

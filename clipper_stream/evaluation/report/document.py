@@ -18,7 +18,7 @@ $sections
 
 
 def document(title: str, lead: str, sections: Iterable[str], footer: str = "") -> str:
-    """A page.
+    """Return a whole HTML page.
 
     Args:
         title: Title and heading, plain text.
@@ -70,7 +70,7 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def row(cells: Iterable[str], kind: str = "") -> str:
-    """A row of a table.
+    """Return a table row.
 
     Args:
         cells: From `cell`.
@@ -90,7 +90,7 @@ def cell(text: str, note: str = "", kind: str = "") -> str:
 
 
 def png_image(png: bytes, title: str) -> str:
-    """A picture inside the page."""
+    """Return a PNG embedded in the page."""
     return f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 

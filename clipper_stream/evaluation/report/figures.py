@@ -122,7 +122,7 @@ def contexts(evaluation: Evaluation) -> Figure | None:
 
 
 def calibration(evaluation: Evaluation) -> Figure | None:
-    """How often answers of a confidence were right."""
+    """Plot how often answers of each confidence were right."""
     bins = evaluation.calibration
     if not bins:
         return None

@@ -32,7 +32,7 @@ PROMILLE = 4  # digits after the point: losses differ by tenths of a percent
 
 
 def write_page(path: Path, evaluation: Evaluation) -> Path:
-    """Write the page.
+    """Write the page to a file.
 
     Args:
         path: Of the HTML file; its folder exists.
@@ -85,7 +85,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def carried_by(one: CandidateResult) -> float:
-    """How many decisions the estimate rests on; NaN where it is none."""
+    """Return how many decisions the estimate rests on; NaN where that is unknown."""
     standing = one.standing
     return standing.carrying if math.isfinite(standing.carrying) else standing.effective
 

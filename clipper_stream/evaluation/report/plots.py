@@ -29,7 +29,7 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
 
 
 def times(at_ms: Sequence[int]) -> Any:
-    """Times as matplotlib takes them."""
+    """Return times as matplotlib takes them."""
     return np.asarray(at_ms, "datetime64[ms]")
 
 
@@ -58,7 +58,7 @@ def interval_rows(axes: Axes, names: Sequence[str], points: Sequence[tuple[float
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a picture."""
+    """Return the figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -27,7 +27,7 @@ Place = tuple[str | None, int]
 
 
 class PolicyChoice(NamedTuple):
-    """What the policy would do, as long as its state stays.
+    """What the policy does while its state stays the same.
 
     Attributes:
         choice: What is drawn from, audits included.
@@ -41,7 +41,7 @@ class PolicyChoice(NamedTuple):
 
 
 class PolicyChoices(NamedTuple):
-    """What the policy would do, by the query's features where it looks at them.
+    """What the policy does, by the query's features where it looks at them.
 
     Attributes:
         otherwise: For a query without features.
@@ -54,7 +54,7 @@ class PolicyChoices(NamedTuple):
     place: Callable[[Features], int] | None = None
 
     def given(self, features: Features) -> PolicyChoice:
-        """What it would do for a query with these features, empty for one without."""
+        """Return what the policy does for a query with these features; empty: a query without features."""
         return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
 
 
@@ -103,7 +103,7 @@ class CandidateState:
         self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
 
     def standing(self, context: str | None, partition: int, features: Features = ()) -> PolicyChoice:
-        """What the policy would do for a query of this context in this partition, with these features."""
+        """Return what the policy would do for a query of this context, partition and features."""
         key = (context, partition if context is not None else 0)
         found = self._standings.get(key)
         if found is None:
@@ -113,7 +113,7 @@ class CandidateState:
         return found.given(features)
 
     def state(self, context: str | None, partition: int) -> SelectionState:
-        """What is known in a context, or without one over all partitions."""
+        """Return the state of a context, or the sum over all partitions without one."""
         if context is not None:
             return self._states.get((context, partition), _NOTHING)
         if len(self._partitions) == 1:
@@ -129,7 +129,7 @@ class CandidateState:
         propensities: Losses,
         features: Features = (),
     ) -> None:
-        """A feedback is on its way.
+        """Schedule feedback that arrives later.
 
         Args:
             at_ms: When it comes, milliseconds since the epoch.
@@ -161,7 +161,7 @@ class CandidateState:
 def policy_choices(
     policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
 ) -> PolicyChoices:
-    """What the policy would do in one state.
+    """Return what the policy does in one state.
 
     Raises:
         InvalidSetting: it draws among several sets of models, of which no estimate is made.

@@ -15,7 +15,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRun:
-    """What a learning candidate did with n decisions, in the order of their columns.
+    """Per-decision results of one replay, as arrays of shape (n, ...).
 
     Its loss is sum(numerator) / sum(denominator), over all runs of a log.
 
@@ -41,7 +41,7 @@ class ReplayRun:
 
     @classmethod
     def blank(cls, rows: int, models: int) -> "ReplayRun":
-        """Nothing was done yet."""
+        """Return a run in which no decision counts yet."""
         return cls(
             target=np.zeros((rows, models)),
             numerator=np.zeros(rows),

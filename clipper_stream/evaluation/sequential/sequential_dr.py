@@ -112,7 +112,7 @@ def _through(
 def _primed(
     ratio: "RatioQuantile", chunks: Iterator[DecisionColumns], learner: CandidateState
 ) -> Iterator[DecisionColumns]:
-    """The same chunks, when the ratio knows what the candidate's first choices weigh on the first decisions."""
+    """Yield the same chunks once the ratio knows the importance of the candidate's first choices."""
     begun: list[DecisionColumns] = []
     left = _PRIMING
     while left > 0 and (columns := next(chunks, None)) is not None:
@@ -123,7 +123,7 @@ def _primed(
 
 
 def _prime(ratio: "RatioQuantile", mine: DecisionColumns, learner: CandidateState, most: int) -> int:
-    """How many decisions of a chunk the ratio was told."""
+    """Feed the first decisions of a chunk to the ratio; return how many."""
     weight = known_losses(mine).weight
     seen = np.flatnonzero(np.any(weight, axis=1))[:most]
     for query in queries_in_order(mine.take(seen), np.ones(len(seen), np.bool_)):
@@ -152,7 +152,7 @@ class _Means:
         self.of = [0.5] * models
 
     def add(self, weights: Sequence[float], losses: Sequence[float]) -> None:
-        """One more decision."""
+        """Add one decision."""
         for number, weight in enumerate(weights):
             if weight:
                 self._counts[number] += weight
@@ -191,7 +191,7 @@ class RatioQuantile:
         self.value = 1.0
 
     def add(self, importance: float) -> None:
-        """One more decision, which the candidate makes so much more often than the log."""
+        """Add the importance of one decision: how much more often the candidate makes it than the log."""
         place = 0 if importance <= 1.0 else min(len(self._bins) - 1, ceil(_A_DOUBLING * log2(importance)))
         self._bins[place] += 1
         self._count += 1

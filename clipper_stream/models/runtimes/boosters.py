@@ -25,7 +25,7 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoosterParameters:
-    """What a manifest says about a booster.
+    """Parameters of a booster in a manifest.
 
     Attributes:
         output: `label`, `probabilities` or `value`; None: `label` of a classifier, else `value`.
@@ -50,7 +50,7 @@ class BoosterValues(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoosterModel:
-    """A booster, as a model.
+    """A booster behind the `Model` protocol.
 
     Attributes:
         values: Asks the booster.
@@ -72,7 +72,7 @@ class BoosterModel:
     parameters: BoosterParameters
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
-        """One output a row, of all rows in one call; a row of more dimensions is read in C order.
+        """Return one output a row, computed in one call; a row of more dimensions is read in C order.
 
         Raises:
             ModelFailed: rows that are no numbers, or of another length than the booster was trained with.

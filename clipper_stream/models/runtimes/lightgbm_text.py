@@ -33,16 +33,16 @@ class Booster(Protocol):
         ...
 
     def num_feature(self) -> int:
-        """How many numbers a row has."""
+        """Number of features of a row."""
         ...
 
     def num_model_per_iteration(self) -> int:
-        """How many trees grow at once: classes of a classifier of more than two."""
+        """Trees that grow at once: the classes of a classifier of more than two."""
         ...
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The booster in the file.
+    """Load the booster of a file.
 
     Args:
         uri: Where the file is, for messages.

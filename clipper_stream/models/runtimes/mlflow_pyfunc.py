@@ -36,7 +36,7 @@ _DESCRIPTION = "MLmodel"
 
 @dataclass(frozen=True, slots=True)
 class PyfuncModel:
-    """An MLflow model, as a model.
+    """An MLflow model behind the `Model` protocol.
 
     Attributes:
         pyfunc: The loaded model.
@@ -49,7 +49,7 @@ class PyfuncModel:
     folder: "tempfile.TemporaryDirectory[str]"
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
-        """One output a row, in one call."""
+        """Return one output a row, computed in one call."""
         rows = self.frame(inputs) if isinstance(inputs, list) and isinstance(inputs[0], dict) else inputs
         outputs = self.pyfunc.predict(rows)
         if hasattr(outputs, "columns"):  # a DataFrame: one column is a value a row, several are a dictionary a row
@@ -60,7 +60,7 @@ class PyfuncModel:
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The model in the archive.
+    """Load the model of an archive.
 
     Args:
         uri: Where the archive is, for messages.

@@ -16,7 +16,7 @@ from clipper_stream.models.fetch import default_cache_dir, fetched, read_remote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRules:
-    """What the operator of a process says about model files; never taken from a manifest.
+    """The operator's rules about model files; never taken from a manifest.
 
     Attributes:
         unpickle: Whether a runtime may unpickle, which runs whatever the file says.

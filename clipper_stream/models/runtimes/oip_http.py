@@ -42,7 +42,7 @@ _DEFAULT_INPUT = "input-0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OipParameters:
-    """What a manifest says about a model on a server.
+    """Parameters of a model on a server, in a manifest.
 
     Attributes:
         input: Name of the input tensor; None: the only one of the server's metadata, or `input-0`.
@@ -96,7 +96,7 @@ class OipModel:
     parameters: OipParameters
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any]:
-        """One output a row, of all rows in one request.
+        """Return one output a row, of all rows in one request.
 
         Raises:
             ModelFailed: the server refuses the batch, or its answer does not fit the rows.

@@ -69,7 +69,7 @@ def _text(row: Any) -> str:
 
 
 def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
-    """One output a row: a number or text where the tensor has one a row, else nested lists.
+    """Return one output a row: a number or text where the tensor has one a row, else nested lists.
 
     Args:
         body: Of the response.
@@ -95,7 +95,7 @@ def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
 
 
 def error_text(body: bytes) -> str:
-    """What a server says in an answer that is no result, in one line of at most 300 characters.
+    """Return the server's error in one line of at most 300 characters.
 
     >>> error_text(b'{"error": "no such model"}'), error_text(b"<html>")
     ('no such model', '<html>')

@@ -61,14 +61,14 @@ class Input:
     shape: Sequence[Any]
 
     def array(self, values: Any) -> NDArray[Any]:
-        """One value a row, as the model takes them: a column where it wants one and the rows are plain values."""
+        """Return the values as the model takes them: a column where it wants one and the rows are plain values."""
         array = np.asarray(values, dtype=self.dtype)
         return array[:, None] if array.ndim == 1 and len(self.shape) > 1 else array
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """An onnxruntime session, as a model.
+    """An onnxruntime session behind the `Model` protocol.
 
     Attributes:
         session: The session.
@@ -85,7 +85,7 @@ class OnnxModel:
     prepare: Callable[[Rows], Any] | None = None
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
-        """One output a row, in one call of the session."""
+        """Return one output a row, computed in one call of the session."""
         rows = self.prepare(inputs) if self.prepare else inputs
         (output,) = self.session.run([self.output], self._feed(rows))
         if isinstance(output, np.ndarray):
@@ -118,7 +118,7 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The model in the file.
+    """Load the model of a file.
 
     Args:
         uri: Where the file is, for messages.

@@ -33,7 +33,7 @@ def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArr
 
 
 def labels_of(uri: str, parameters: Mapping[str, Any]) -> list[str] | None:
-    """The parameter `labels`.
+    """Return the manifest parameter `labels`.
 
     Raises:
         ModelNotLoaded: it is no list of texts.

@@ -26,7 +26,7 @@ UNPICKLES = True
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The estimator in the file.
+    """Load the estimator of a file.
 
     Args:
         uri: Where the file is, for messages.

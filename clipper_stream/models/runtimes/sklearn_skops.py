@@ -35,7 +35,7 @@ class SkopsEstimator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EstimatorModel:
-    """An estimator, as a model.
+    """A scikit-learn estimator behind the `Model` protocol.
 
     Attributes:
         estimator: A fitted scikit-learn estimator.
@@ -65,7 +65,7 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The estimator in the file.
+    """Load the estimator of a file.
 
     Args:
         uri: Path of the file, for messages.

@@ -22,7 +22,7 @@ UNPICKLES = True
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The program in the file.
+    """Load the program of a file.
 
     Args:
         uri: Where the file is, for messages.

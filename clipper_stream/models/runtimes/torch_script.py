@@ -33,7 +33,7 @@ _PARAMETERS = {"output": str, "labels": list, "threads": int}
 
 @dataclass(frozen=True, slots=True)
 class TorchModel:
-    """A module, as a model.
+    """A torch module behind the `Model` protocol.
 
     Attributes:
         torch: The library.
@@ -48,7 +48,7 @@ class TorchModel:
     labels: Sequence[str] | None = None
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
-        """One output a row, in one call of the module."""
+        """Return one output a row, computed in one call of the module."""
         with self.torch.inference_mode():
             given = self.module(inputs if isinstance(inputs, list) else self.torch.tensor(inputs))
         tensor: Any = given.get(self.output) if isinstance(given, dict) else given
@@ -60,7 +60,7 @@ class TorchModel:
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The module in the file.
+    """Load the module of a file.
 
     Args:
         uri: Where the file is, for messages.
@@ -82,7 +82,7 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Seque
 
 
 def imported(uri: str) -> Any:
-    """The library.
+    """Import torch.
 
     Raises:
         ModelNotLoaded: it is missing.

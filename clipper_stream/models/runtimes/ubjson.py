@@ -50,7 +50,7 @@ class _Walk:
         self._after(self._marker(), depth)
 
     def _after(self, marker: bytes, depth: int) -> None:
-        """Go over what follows a marker."""
+        """Skip the value that follows a marker."""
         if depth == 0:
             raise ValueError(f"nested deeper than {_MAX_DEPTH} levels at byte {self.at}")
         if marker in _SIZES:

@@ -33,7 +33,7 @@ _LABELS_ONLY = "multi:softmax"
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The booster in the file.
+    """Load the booster of a file.
 
     Args:
         uri: Where the file is, for messages.

@@ -14,7 +14,7 @@ from clipper_stream.models.testing.report import Finding, Report
 from clipper_stream.models.testing.samples import random_rows
 from clipper_stream.models.testing.subject import Subject, copied
 from clipper_stream.models.warm_up import warm_up
-from clipper_stream.query.inputs import InputSpec, to_matrix
+from clipper_stream.query.inputs import RowSpec, to_matrix
 
 _LOADS = "it_loads"
 _LEAST_ROWS = 2
@@ -65,7 +65,7 @@ def check_model(
         InvalidSetting: no such dtype or shape, or fewer than two samples.
         InvalidInput: a sample does not fit dtype and shape.
     """
-    spec = InputSpec(dtype, None if shape is None else tuple(shape))
+    spec = RowSpec(dtype, None if shape is None else tuple(shape))
     rows = random_rows(spec, seed=seed) if samples is None else to_matrix(spec, list(samples))
     if len(rows) < _LEAST_ROWS:
         raise InvalidSetting(f"{len(rows)} samples: give at least {_LEAST_ROWS}, or batches cannot be compared")

@@ -17,7 +17,7 @@ Timer = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLatency:
-    """What batches of one size took.
+    """Latency of batches of one size.
 
     Attributes:
         rows: Rows of the batch.
@@ -58,7 +58,7 @@ def measure(
 
 
 def advice(latencies: Sequence[BatchLatency], target_ms: float) -> str:
-    """What the latencies say about `batch.max_rows`, for a batch that should stay below `target_ms`.
+    """Return advice about `batch.max_rows` for batches that should stay below `target_ms`.
 
     >>> row = BatchLatency(rows=1, median_ms=30.0, worst_ms=30.0, rows_per_s=33.0)
     >>> advice([row], 20.0)

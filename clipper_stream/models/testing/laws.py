@@ -27,7 +27,7 @@ MAX_OUTPUT_BYTES = 512 * 1024
 
 
 class Broken(Exception):
-    """A law does not hold.
+    """Raised when a law does not hold.
 
     Args:
         found: What was seen, with the value and the bound.

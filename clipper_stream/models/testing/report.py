@@ -9,7 +9,7 @@ from clipper_stream.models.testing.latency import BatchLatency
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found about one law.
+    """The outcome of one law.
 
     Attributes:
         law: Its name.
@@ -46,16 +46,16 @@ class Report:
 
     @property
     def kept(self) -> bool:
-        """Whether no law is broken."""
+        """Whether every law is kept."""
         return not self.broken
 
     @property
     def broken(self) -> list[Finding]:
-        """The findings of broken laws."""
+        """Findings of broken laws."""
         return [finding for finding in self.findings if finding.state == "broken"]
 
     def raise_if_broken(self) -> None:
-        """Nothing, when no law is broken.
+        """Raise `LawsBroken` when a law is broken.
 
         Raises:
             LawsBroken: one is; the message has every finding.

@@ -7,7 +7,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.model import Rows
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 _WORDS = ("a", "good", "day", "", "\u4f60\u597d", "caf\u00e9", "the quick brown fox", "x" * 300)
 _ODD: dict[str, list[Any]] = {
@@ -17,7 +17,7 @@ _ODD: dict[str, list[Any]] = {
 }
 
 
-def random_rows(spec: InputSpec, count: int = 16, seed: int = 0) -> Rows:
+def random_rows(spec: RowSpec, count: int = 16, seed: int = 0) -> Rows:
     """Rows of any spec but `json`, the same for the same seed.
 
     Args:
@@ -25,7 +25,7 @@ def random_rows(spec: InputSpec, count: int = 16, seed: int = 0) -> Rows:
         count: How many.
         seed: Of the random generator.
 
-    >>> random_rows(InputSpec("uint8", (2,)), count=3).shape
+    >>> random_rows(RowSpec("uint8", (2,)), count=3).shape
     (3, 2)
 
     Raises:
@@ -44,7 +44,7 @@ def random_rows(spec: InputSpec, count: int = 16, seed: int = 0) -> Rows:
     return rng.integers(0, 256, size).astype(spec.dtype)
 
 
-def odd_rows(spec: InputSpec, like: Rows) -> Rows:
+def odd_rows(spec: RowSpec, like: Rows) -> Rows:
     """Rows that fit the spec and that few models expect: zeros, extremes, empty texts.
 
     Args:

@@ -9,12 +9,12 @@ import numpy as np
 
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What the laws look at.
+    """A model with the rows that the laws try it with.
 
     Attributes:
         model: Loaded and warm.
@@ -29,7 +29,7 @@ class Subject:
 
     model: Model
     rows: Rows
-    spec: InputSpec
+    spec: RowSpec
     bad_rows: Rows
     source: Mapping[str, Any] | None
     deterministic: bool
@@ -37,7 +37,7 @@ class Subject:
     seed: int
 
     def ask(self, rows: Rows) -> BatchOutcome:
-        """What the host would make of a batch; the model gets rows of its own."""
+        """Run a batch as a host would; the model gets its own copy of the rows."""
         return predict_rows(self.model, copied(rows))
 
     def one_by_one(self) -> list[Any]:
@@ -68,14 +68,14 @@ def copied(rows: Rows) -> Rows:
 
 
 def joined(first: Rows, then: Rows) -> Rows:
-    """The rows of both."""
+    """Return the rows of both."""
     if isinstance(first, np.ndarray) and isinstance(then, np.ndarray):
         return np.concatenate([first, then])
     return [*first, *then]
 
 
 def picked(rows: Rows, order: list[int]) -> Rows:
-    """The rows in this order."""
+    """Return the rows at these indices, in this order."""
     return rows[order] if isinstance(rows, np.ndarray) else [rows[index] for index in order]
 
 

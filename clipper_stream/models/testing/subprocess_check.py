@@ -18,12 +18,12 @@ from clipper_stream.models.model import Rows
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
-from clipper_stream.query.inputs import InputSpec, to_matrix
+from clipper_stream.query.inputs import RowSpec, to_matrix
 
 _PATIENCE_S = 120
 
 
-def outputs_elsewhere(source: Mapping[str, Any], spec: InputSpec, rows: Rows) -> list[Any]:
+def outputs_elsewhere(source: Mapping[str, Any], spec: RowSpec, rows: Rows) -> list[Any]:
     """The outputs of a model that another process loads.
 
     Args:
@@ -64,7 +64,7 @@ def _written(rows: Rows) -> list[Any]:
 
 def _answer(asked: Mapping[str, Any]) -> list[Any]:
     shape = asked["shape"]
-    spec = InputSpec(asked["dtype"], None if shape is None else tuple(shape))
+    spec = RowSpec(asked["dtype"], None if shape is None else tuple(shape))
     source = {**asked["source"], "files": FileRules(**asked["source"]["files"])}
     return predict_rows(load_model(**source), to_matrix(spec, asked["rows"])).outputs
 

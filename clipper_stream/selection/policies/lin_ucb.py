@@ -94,7 +94,7 @@ class LinUcb(SelectionPolicy):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearLosses:
-    """What is known of K models at features; x has d places, those of the features after the first.
+    """Regressions of the losses of K models on x = (1, features), of length d.
 
     Attributes:
         theta: Coefficients, (K, d).
@@ -115,7 +115,7 @@ class LinearLosses:
     ridge: float
 
     def at(self, features: Features) -> tuple[Floats, Floats]:
-        """Loss that is expected of each model, and how uncertain that is, both (K,).
+        """Expected loss of each model, and its standard deviation, both of shape (K,).
 
         Args:
             features: At least one. Places that no feedback had are all of the ridge's: their coefficient is 0.
@@ -130,7 +130,7 @@ class LinearLosses:
 
 
 def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> LinearLosses:
-    """The regressions of models.
+    """Fit the regressions of several models.
 
     Args:
         totals: Of each model.
@@ -151,7 +151,7 @@ def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> L
 
 @dataclass(frozen=True, slots=True)
 class _LeastBound:
-    """Whose loss, in candidate order, has the least lower bound; the first of several."""
+    """Index, in candidate order, of the model whose loss has the least lower bound; the first of several."""
 
     losses: LinearLosses
     alpha: float

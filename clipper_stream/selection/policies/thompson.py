@@ -85,7 +85,7 @@ class Thompson(SelectionPolicy):
 
 
 def posteriors(state: SelectionState, candidates: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Both parameters of each candidate's Beta posterior, of its losses and of what they leave to 1."""
+    """Parameters alpha and beta of each candidate's Beta posterior of its mean loss."""
     average = average_loss(state, candidates, unknown=0.5)
     totals = [state.of(model) for model in candidates]
     alphas = [0.5 + average + one.loss for one in totals]
@@ -93,7 +93,7 @@ def posteriors(state: SelectionState, candidates: Sequence[str]) -> tuple[list[f
 
 
 def best_arm_probabilities(alphas: Sequence[float], betas: Sequence[float]) -> list[float]:
-    """Of each of K independent Beta-distributed losses: the probability that it is the least. They sum to 1.
+    """Probability of each of K independent Beta-distributed losses to be the least; they sum to 1.
 
     Args:
         alphas: First parameters, of losses, each >= 1/2, (K,).

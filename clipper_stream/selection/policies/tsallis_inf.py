@@ -81,7 +81,7 @@ class TsallisInf(SelectionPolicy):
 
 
 def feedbacks(state: SelectionState, candidates: Sequence[str]) -> float:
-    """How many feedbacks the candidates' sums are made of: exactly, where one model is asked or all are."""
+    """Number of feedbacks in the candidates' sums; exact where each query asks one model, or all."""
     totals = [state.of(model) for model in candidates]
     return min(sum(one.count for one in totals), max(one.weighted_count for one in totals))
 

@@ -56,7 +56,7 @@ class UCB1(SelectionPolicy):
 
 
 def _least(totals: ModelTotals, spread: float) -> float:
-    """The lower bound of the mean loss; of a model without feedback there is none."""
+    """The lower bound of the mean loss; minus infinity for a model without feedback."""
     if totals.count == 0.0:
         return -math.inf
     return totals.loss / totals.count - math.sqrt(spread / totals.count)

@@ -1,12 +1,68 @@
-"""What is published of a configuration."""
+"""What is published of a configuration, and how the difference is shown."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from clipper_agents.control.apply import pinned
+from clipper_agents.control.apply import plan_declared, with_digests
+from clipper_agents.control.change_records import numbered
+from clipper_agents.control.manifest_text import plan_lines
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import Manifests
 from clipper_stream.errors import InvalidSetting
-from clipper_topics.manifests import ModelManifest
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+SVM, TREE = ModelManifest(name="svm", uri="m:f"), ModelManifest(name="tree", uri="m:g")
+DIGITS = ApplicationManifest(name="digits", models=["svm:1"], revision=4)
+SHOP = ApplicationManifest(name="shop", models=["tree:1"], revision=2)
+THERE = Manifests(applications={"digits": DIGITS, "shop": SHOP}, models={"svm:1": SVM, "tree:1": TREE})
+UNREVISED = ApplicationManifest(name="digits", models=["svm:1"])
+
+
+def test_what_is_there_already_is_not_written_again_whatever_its_revision():
+    assert plan_declared(THERE, [UNREVISED], [SVM]) == Plan()
+
+
+def test_only_what_differs_is_written():
+    changed = ApplicationManifest(name="digits", models=["svm:1"], objective_ms=None)
+    bigger = ModelManifest(name="tree", uri="m:g", replicas=2)
+    plan = plan_declared(THERE, [changed], [SVM, bigger])
+    assert [(edit.application, edit.command, edit.before) for edit in plan.edits] == [("digits", "update", DIGITS)]
+    assert plan.models == (bigger,)
+
+
+def test_with_prune_what_is_not_named_is_taken_away():
+    plan = plan_declared(THERE, [UNREVISED], [SVM], prune=True)
+    assert [(edit.application, edit.command, edit.after) for edit in plan.edits] == [("shop", "delete", None)]
+    assert plan.withdrawn == ("tree:1",)
+
+
+def test_a_record_that_everybody_refuses_is_written_again():
+    broken = {"application/digits": "not JSON", "model/svm:1": "not JSON"}
+    plan = plan_declared(replace(THERE, unreadable=broken), [UNREVISED], [SVM])
+    assert ([edit.application for edit in plan.edits], plan.models) == (["digits"], (SVM,))
+
+
+def test_a_manifest_s_own_revision_counts_where_it_is_higher_than_the_next():
+    newer = ApplicationManifest(name="digits", models=["svm:1"], revision=9)
+    assert (numbered(newer, 4).revision, numbered(newer, 12).revision) == (9, 13)
+
+
+def test_the_difference_of_each_manifest_is_shown_field_by_field():
+    changed = ApplicationManifest(name="digits", models=["svm:1", "tree:1"], objective_ms=None)
+    new = ModelManifest(name="new", uri="m:h", colocated=True)
+    assert list(plan_lines(THERE, plan_declared(THERE, [changed], [SVM, new], prune=True))) == [
+        "+ model new:1",
+        '    name      "new"',
+        '    uri       "m:h"',
+        "    colocated true",
+        "~ application digits",
+        '    models       ["svm:1"] -> ["svm:1","tree:1"]',
+        "    objective_ms 100 -> null",
+        "- application shop",
+        "- model tree:1",
+    ]
 
 
 def forest(path, **changes):
@@ -18,7 +74,7 @@ def test_a_model_file_is_published_with_the_digest_that_it_has_here(tmp_path):
     path.write_bytes(b"trees")
     python = ModelManifest(name="a", uri="m:f")
     stated = forest("/elsewhere", sha256="0" * 64)
-    assert pinned([forest(path), python, stated]) == [
+    assert with_digests([forest(path), python, stated]) == [
         forest(path, sha256=hashlib.sha256(b"trees").hexdigest()), python, stated
     ]  # fmt: skip
 
@@ -27,4 +83,4 @@ def test_a_model_file_that_is_not_here_needs_its_digest_stated(tmp_path):
     with pytest.raises(
         InvalidSetting, match=r"model 'forest:1' has no sha256, and its file cannot .*: state the digest"
     ):
-        pinned([forest(tmp_path / "forest.skops")])
+        with_digests([forest(tmp_path / "forest.skops")])

@@ -2,9 +2,9 @@
 
 import pytest
 
+from clipper_agents.control.errors import NoSuchRestore, UnusableState
 from clipper_agents.control.restore import DeclaredRestore, to_undo
 from clipper_agents.control.selection_states import read_state, state_of_rows
-from clipper_agents.kafka.errors import NoSuchRestore, UnusableState
 from clipper_topics.restore import Restore
 from clipper_topics.selection_rows import SavedRow
 

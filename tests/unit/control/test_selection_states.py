@@ -3,7 +3,7 @@
 import msgspec
 from builders.kafka import record as kafka_record
 
-from clipper_agents.control.change_records import MOST_CHANGE_BYTES, Signature, is_there, signed
+from clipper_agents.control.change_records import MOST_CHANGE_BYTES, Signature, is_committed, sign
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.selection_states import (
     MOST_ROWS,
@@ -97,7 +97,7 @@ def edited(rows):
     plan = Plan(edits=(Edit(application="digits", command="update", before=before, after=after),))
     state = ControlState()
     state.manifests.applications["digits"] = before
-    return signed(plan, state, Signature(by="ada"), StateSnapshot(rows={"digits": rows}, feedback_ends=(1, 2)), 77)
+    return sign(plan, state, Signature(by="ada"), StateSnapshot(rows={"digits": rows}, feedback_ends=(1, 2)), 77)
 
 
 def test_rows_are_left_out_of_a_change_that_they_would_make_too_large():
@@ -112,11 +112,11 @@ def test_only_the_own_change_is_taken_for_one_that_was_written_after_all():
     """Two of one user in the same millisecond differ in what they made."""
     written = edited([])
     state = ControlState()
-    assert not is_there(written, state)
+    assert not is_committed(written, state)
     state.changes["digits"] = {4: written.changes[0]}
-    assert is_there(written, state)
+    assert is_committed(written, state)
     state.changes["digits"] = {4: msgspec.structs.replace(written.changes[0], after=None)}
-    assert not is_there(written, state)
+    assert not is_committed(written, state)
 
 
 def test_a_revision_that_was_seen_is_compared_with_that_of_the_manifest():

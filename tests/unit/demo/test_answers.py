@@ -5,7 +5,7 @@ from builders.demo import MODELS, PLAN, answer_to, begun_run
 from clipper_agents.demo.answers import UNANSWERED, DigitAnswer, ModelDigit
 from clipper_agents.demo.run import MAX_OPEN
 from clipper_agents.demo.samples import take_sample
-from clipper_loadgen.answers import decode_answer_as
+from clipper_loadgen.answers import decode_answer
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, Prediction
 
@@ -42,7 +42,7 @@ def test_a_prediction_is_read_with_what_each_model_said():
     said = [ModelAnswer(model="m", version="1", propensity=1.0, output=5)]
     prediction = Prediction(query_id="0-1", application="a", output=3, models=said)
     _, log = begun_run()
-    answer = decode_answer_as(log.answers, codec.predictions.encode(prediction), ())
+    answer = decode_answer(codec.predictions.encode(prediction), (), log.answers)
     assert answer == DigitAnswer("0-1", output=3, models=[ModelDigit("m", "1", 5)])
 
 

@@ -14,7 +14,7 @@ from clipper_stream.errors import InvalidInput, InvalidSetting
 from clipper_stream.models.testing import LAWS, BatchLatency, LawsBroken, assert_model, check_model, random_rows
 from clipper_stream.models.testing.latency import advice, measure
 from clipper_stream.models.testing.laws import MAX_OUTPUT_BYTES
-from clipper_stream.query.inputs import LISTED, NUMERIC, InputSpec
+from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]
@@ -92,9 +92,9 @@ def test_a_model_that_is_right_keeps_every_law():
 @pytest.mark.parametrize("dtype", [*NUMERIC, "text", "bytes"])
 def test_rows_are_made_for_every_dtype_that_can_be_guessed(dtype):
     assert check_model(FunctionOfRow(len), dtype=dtype, shape=[3], budget_s=0.0).kept
-    rows = random_rows(InputSpec(dtype, (3,)))
+    rows = random_rows(RowSpec(dtype, (3,)))
     assert len(rows) == 16
-    assert np.array_equal(rows, random_rows(InputSpec(dtype, (3,)))), "the same for the same seed"
+    assert np.array_equal(rows, random_rows(RowSpec(dtype, (3,)))), "the same for the same seed"
 
 
 def test_json_rows_have_to_be_given():

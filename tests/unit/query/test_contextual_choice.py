@@ -8,7 +8,7 @@ from builders.query_router import NOW_S, JsonCodec, application, outputs_of, que
 
 from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.query import Router
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
 from clipper_stream.selection.state import SelectionState
@@ -54,12 +54,12 @@ def test_the_first_numbers_of_an_input_are_the_features_of_a_query_that_gives_no
 @pytest.mark.parametrize(
     ("spec", "row", "features"),
     [
-        (InputSpec("float32", (2, 2)), [[0.1, 2], [3, 4]], [0.10000000149011612, 2.0, 3.0]),
-        (InputSpec("uint8"), [1], [1.0]),
-        (InputSpec("int64", ()), -5, [-5.0]),
-        (InputSpec("float64", (2,)), [1.0, 1.5e6], None),
-        (InputSpec("text"), "four", None),
-        (InputSpec("json"), {"a": 1}, None),
+        (RowSpec("float32", (2, 2)), [[0.1, 2], [3, 4]], [0.10000000149011612, 2.0, 3.0]),
+        (RowSpec("uint8"), [1], [1.0]),
+        (RowSpec("int64", ()), -5, [-5.0]),
+        (RowSpec("float64", (2,)), [1.0, 1.5e6], None),
+        (RowSpec("text"), "four", None),
+        (RowSpec("json"), {"a": 1}, None),
     ],
     ids=["a matrix", "fewer than wanted", "a plain number", "too large", "text", "anything"],
 )

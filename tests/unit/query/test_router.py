@@ -5,7 +5,7 @@ from builders.query_router import NOW_S, application, make_router, outputs_of, q
 
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.request_tracker import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 
 
@@ -264,7 +264,7 @@ def test_too_little_agreement_gives_the_default_and_keeps_the_outputs_for_the_lo
     [("text", ["a", "b"], str), ("bytes", [b"a", {"base64": "Yg=="}], bytes), ("json", [{"x": 1}, [1, None]], object)],
 )
 def test_rows_that_are_no_numbers_are_asked_for_as_they_are(dtype, rows, key_types):
-    router = make_router(application(spec=InputSpec(dtype)))
+    router = make_router(application(spec=RowSpec(dtype)))
     queries = [query(f"q{place}", row) for place, row in enumerate(rows)]
     for one, row in zip(queries, rows, strict=True):
         one.rows[0] = row

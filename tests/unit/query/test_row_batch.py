@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.query import row_batch
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.row_batch import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 
@@ -20,18 +20,18 @@ def requests_of(spec, rows):
 
 
 def test_rows_of_different_lengths_go_in_different_requests():
-    shapes = [request.rows.shape for request in requests_of(InputSpec("float32"), [[1], [1, 2], [2]])]
+    shapes = [request.rows.shape for request in requests_of(RowSpec("float32"), [[1], [1, 2], [2]])]
     assert shapes == [(2, 1), (1, 2)]
 
 
 def test_a_request_has_a_bounded_number_of_rows():
-    sizes = [len(request.rows) for request in requests_of(InputSpec("int64", ()), list(range(2500)))]
+    sizes = [len(request.rows) for request in requests_of(RowSpec("int64", ()), list(range(2500)))]
     assert sizes == [MAX_FRAME_ROWS, MAX_FRAME_ROWS, 2500 - 2 * MAX_FRAME_ROWS]
 
 
 def test_a_request_is_bounded_in_bytes_and_a_huge_row_does_not_split_others():
     texts = ["é" * 100_000, *[f"short {number}" for number in range(10)], "x" * 2 * MAX_FRAME_BYTES, "last"]
-    requests = requests_of(InputSpec("text"), texts)
+    requests = requests_of(RowSpec("text"), texts)
     sizes = [sum(len(row.encode()) for row in request.rows) for request in requests]
     assert [len(request.rows) for request in requests] == [11, 1, 1]
     assert all(size <= MAX_FRAME_BYTES or len(request.rows) == 1 for size, request in zip(sizes, requests, strict=True))
@@ -40,7 +40,7 @@ def test_a_request_is_bounded_in_bytes_and_a_huge_row_does_not_split_others():
 
 def test_rows_of_json_are_measured_not_guessed():
     rows = [{"pixels": [number + 0.5] * 10_000} for number in range(20)]
-    requests = requests_of(InputSpec("json"), rows)
+    requests = requests_of(RowSpec("json"), rows)
     assert len(requests) > 1
     assert all(len(msgspec.msgpack.encode(request.rows)) <= MAX_FRAME_BYTES + 100 for request in requests)
 

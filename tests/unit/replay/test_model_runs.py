@@ -11,10 +11,10 @@ from clipper_agents.cli import main as program
 from clipper_agents.replay.answer_files import read_answers
 from clipper_agents.replay.model_runs import ModelSource, score_inputs
 from clipper_stream.errors import InvalidSetting, ModelFailed, ModelNotLoaded
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 SUM = "clipper_agents.examples.models:sum_of_row"
-SPEC = InputSpec("float32", (2,))
+SPEC = RowSpec("float32", (2,))
 
 
 def source(uri=SUM, **given):
@@ -67,7 +67,7 @@ def test_a_second_run_computes_nothing(scored, tmp_path):
     "other",
     [
         {"uri": "clipper_agents.examples.models:most_common_digit"},
-        {"spec": InputSpec("float64", (2,))},
+        {"spec": RowSpec("float64", (2,))},
         {"sha256": None},
     ],
 )

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
-from clipper_agents.kafka.errors import UnusableState
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.replay.state_at import state_of_logs
 from clipper_topics.selection_rows import RowKey, saved_rows
 

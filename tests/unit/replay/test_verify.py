@@ -193,7 +193,7 @@ def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one():
     at.learn()
     letters = at.logs.topics[CATALOGUE.dead_letters, 0]
     older = [
-        (name, content.replace(b"router.feedback_step", b"router.learning")) for name, content in letters[0].headers
+        (name, content.replace(b"feedback.feedback_step", b"router.learning")) for name, content in letters[0].headers
     ]
     assert older != list(letters[0].headers)
     letters[0] = dataclasses.replace(letters[0], headers=older)

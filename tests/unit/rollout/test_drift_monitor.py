@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
 
-from clipper_agents.control.drift_events import is_newer
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
+from clipper_agents.rollout.decisions import is_newer
 from clipper_agents.rollout.drift_monitor import MOST, CompletedQuery, DriftMonitor
 from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec

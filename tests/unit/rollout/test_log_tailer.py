@@ -2,7 +2,7 @@
 
 import asyncio
 
-from clipper_agents.rollout.log_tailer import LogsInOrder
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -33,7 +33,7 @@ class GrowingLog:
 def test_what_is_written_while_a_reading_of_empty_logs_begins_is_not_passed():
     """The end was asked for after the time: records written in between were neither of that time nor behind the end."""
     log = GrowingLog()
-    logs = LogsInOrder(KafkaConnection("127.0.0.1:1"), Catalogue(partitions=1))
+    logs = MergedLogTailer(KafkaConnection("127.0.0.1:1"), Catalogue(partitions=1))
     logs._tailer.reader._consumer = log
     asyncio.run(logs.start(0))
     assert log.sought == {0}

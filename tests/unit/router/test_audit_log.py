@@ -32,13 +32,11 @@ class Fixture:
         self.decisions, self.audits = LogIndex(folder / "decisions", 3600.0), LogIndex(folder / "audits", 3600.0)
         self.router, self.generation, self.acknowledged = make_router(APP), 0, []
         self.auditing = AuditLog(
-            Outbox(self.producer), self.reader, AUDITS, self.audits, self.router,
-            generation=lambda: self.generation, acknowledge=self.acknowledge,
-        )  # fmt: skip
+            Outbox(self.producer), self.reader, AUDITS, self.audits, consumer=self, auditing=self.router
+        )
         self.recorder = PredictionLog(
-            Outbox(self.producer), self.reader, PREDICTIONS, self.decisions,
-            generation=lambda: self.generation, recorded=self.router.recorded, acknowledge=self.acknowledge,
-            sent=lambda _: None, audits=self.auditing,
+            Outbox(self.producer), self.reader, PREDICTIONS, self.decisions, consumer=self, router=self.router,
+            audits=self.auditing,
         )  # fmt: skip
 
     def acknowledge(self, partition, offsets, generation):

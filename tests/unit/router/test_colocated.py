@@ -17,8 +17,22 @@ from clipper_topics.manifests import ModelManifest
 EXAMPLES = "clipper_agents.examples.models"
 
 
-def models(allowed, load_within_s=20.0):
-    return ColocatedModels(HostMetrics(), lambda _: None, lambda _: None, allowed, load_within_s)
+class Surroundings:
+    """Takes outputs, and runs engines."""
+
+    def __init__(self):
+        self.answered = []
+
+    def gather(self, frames):
+        self.answered += frames
+
+    def watched(self, work):
+        return asyncio.create_task(work)
+
+
+def models(allowed, load_within_s=20.0, around=None):
+    around = around or Surroundings()
+    return ColocatedModels(HostMetrics(), around, around, allowed, load_within_s)
 
 
 def test_a_model_that_is_not_allowed_is_not_loaded():
@@ -81,8 +95,8 @@ def request(frame, rows=1):
 
 def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind():
     async def check():
-        answered = []
-        colocated = ColocatedModels(HostMetrics(), answered.extend, lambda _: None, [EXAMPLES])
+        around = Surroundings()
+        colocated = models([EXAMPLES], around=around)
         manifest = ModelManifest(
             name="m", uri=f"{EXAMPLES}:slow", parameters={"seconds_per_batch": 0.01}, colocated=True
         )
@@ -91,7 +105,7 @@ def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind():
         for frame in range(5):
             assert colocated.take(request(frame))
         await colocated.unload("m:1")
-        assert sorted(frame.frame for frame in answered) == [0, 1, 2, 3, 4]
+        assert sorted(frame.frame for frame in around.answered) == [0, 1, 2, 3, 4]
         assert not colocated.take(request(9)), "it is not here any more"
         assert (colocated._models, colocated._watch._batches) == ({}, [])
         for thread in {*threading.enumerate()} - before:  # the model's, which was told to end

@@ -11,7 +11,7 @@ from builders.kafka import FakeLogReader, FakeProducer, record
 from builders.query_router import application
 
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback_processor import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore, newer
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox

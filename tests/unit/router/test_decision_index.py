@@ -42,33 +42,33 @@ def test_the_first_of_two_decisions_about_a_query_stays(decisions):
     assert decisions.find(["q"]) == [value(3, b"first")]
 
 
-def test_the_first_of_two_credits_of_a_query_stays(decisions):
-    decisions.credit([("q", 3), ("q", 4)], 4, HOUR_S)
-    decisions.credit([("q", 5)], 5, 2.5 * HOUR_S)
-    assert decisions.credits(["q", "unknown"]) == [3, None]
-    assert decisions.credited_upto == 5
+def test_the_first_of_two_applied_feedbacks_of_a_query_stays(decisions):
+    decisions.note_applied_feedback([("q", 3), ("q", 4)], 4, HOUR_S)
+    decisions.note_applied_feedback([("q", 5)], 5, 2.5 * HOUR_S)
+    assert decisions.applied_feedback(["q", "unknown"]) == [3, None]
+    assert decisions.applied_feedback_upto == 5
 
 
 def test_records_that_hold_no_decision_count_as_read(decisions):
     decisions.index([], 7, HOUR_S)
-    decisions.credit([], 9, HOUR_S)
-    assert (decisions.last_offset, decisions.credited_upto) == (7, 9)
+    decisions.note_applied_feedback([], 9, HOUR_S)
+    assert (decisions.last_offset, decisions.applied_feedback_upto) == (7, 9)
 
 
-def test_a_query_and_a_credit_of_any_name_do_not_meet(decisions):
+def test_a_query_and_an_applied_feedback_of_any_name_do_not_meet(decisions):
     decisions.index([("\0offset", value(0)), ("dq", value(1)), ("", value(2))], 2, HOUR_S)
-    decisions.credit([("q", 0)], 0, HOUR_S)
+    decisions.note_applied_feedback([("q", 0)], 0, HOUR_S)
     assert decisions.find(["\0offset", "dq", "", "q"]) == [value(0), value(1), value(2), None]
 
 
 def test_everything_is_there_after_a_restart(folder, decisions):
     decisions.index([("q1", value(0))], 0, HOUR_S)
     decisions.index([("q2", value(1))], 1, 2.5 * HOUR_S)
-    decisions.credit([("q1", 5)], 6, 2.5 * HOUR_S)
+    decisions.note_applied_feedback([("q1", 5)], 6, 2.5 * HOUR_S)
     decisions.close()
     again = PartitionIndex(folder, HOUR_S)
-    assert (again.find(["q1", "q2"]), again.credits(["q1"])) == ([value(0), value(1)], [5])
-    assert (again.last_offset, again.credited_upto) == (1, 6)
+    assert (again.find(["q1", "q2"]), again.applied_feedback(["q1"])) == ([value(0), value(1)], [5])
+    assert (again.last_offset, again.applied_feedback_upto) == (1, 6)
     again.close()
 
 
@@ -100,10 +100,10 @@ def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions)
 
 def test_an_index_of_another_log_is_forgotten(folder, decisions):
     decisions.index([("q", value(100))], 100, HOUR_S)
-    decisions.credit([("q", 90)], 90, HOUR_S)
+    decisions.note_applied_feedback([("q", 90)], 90, HOUR_S)
     decisions.clear()
-    assert (decisions.find(["q"]), decisions.credits(["q"])) == ([None], [None])
-    assert (decisions.last_offset, decisions.credited_upto) == (-1, -1)
+    assert (decisions.find(["q"]), decisions.applied_feedback(["q"])) == ([None], [None])
+    assert (decisions.last_offset, decisions.applied_feedback_upto) == (-1, -1)
     decisions.index([("q", value(0))], 0, HOUR_S)
     assert decisions.find(["q"]) == [value(0)]
 
@@ -129,10 +129,10 @@ def crashed(folder):
 def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
     """Nothing is written ahead: the log is read again from where the index says that it ends."""
     decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
-    decisions.credit([("q1", 3)], 3, 10.5 * HOUR_S)
+    decisions.note_applied_feedback([("q1", 3)], 3, 10.5 * HOUR_S)
     again = crashed(folder)
     assert (again.find(["q1"]), again.last_offset) == ([None], -1)
-    assert (again.credits(["q1"]), again.credited_upto) == ([None], -1)
+    assert (again.applied_feedback(["q1"]), again.applied_feedback_upto) == ([None], -1)
     again.close()
 
 
@@ -161,7 +161,7 @@ def two_ages(folder, decisions):
         decisions.index([(f"q{number}", value(number, b"v" * 1000))], number, 10.5 * HOUR_S)
         decisions._ages[10].flush()
     decisions.index([("q2", value(2))], 2, 11.5 * HOUR_S)
-    decisions.credit([("q2", 9)], 9, 11.5 * HOUR_S)
+    decisions.note_applied_feedback([("q2", 9)], 9, 11.5 * HOUR_S)
     decisions.close()
     return folder
 
@@ -179,7 +179,7 @@ def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, 
     damage.ON_TABLES[harm](two_ages / age)
     again = PartitionIndex(two_ages, HOUR_S)
     assert again.find(["q0", "q1", "q2"]) == [None] * 3
-    assert (again.last_offset, again.credited_upto) == (-1, -1)
+    assert (again.last_offset, again.applied_feedback_upto) == (-1, -1)
     again.index([("q0", value(0))], 0, 11.5 * HOUR_S)
     assert again.find(["q0"]) == [value(0)]
     again.close()

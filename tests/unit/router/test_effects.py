@@ -1,4 +1,4 @@
-"""The carrier does what the router asks for, and wakes it when a deadline has come."""
+"""The runner does what the router asks for, and wakes it when a deadline has come."""
 
 import asyncio
 import time
@@ -21,15 +21,14 @@ class Fixture:
         recorder = SimpleNamespace(put=self.put)
         metrics = SimpleNamespace(count_cache=self.count_cache, count_coalesced=self.count_coalesced)
         self.spawned = asyncio.Event()
-        self.carrier = EffectRunner(
-            self, recorder, sender, lambda request: request.ref == "here:1", metrics, self.spawn
-        )
+        self.effects = EffectRunner(self, recorder, metrics, tasks=self)
+        self.effects.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
 
     def put(self, answers, audits):
         self.answers += answers
         self.audits += audits
 
-    def spawn(self, work):
+    def watched(self, work):
         self.task = asyncio.create_task(work)
         self.spawned.set()
         return self.task
@@ -62,18 +61,18 @@ async def test_everything_that_is_asked_for_is_carried_out(fixture):
     here, there = request(1, "here:1"), request(2, "there:1")
     effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], audits=["b"], forgotten=[5], coalesced=3)
     effects.lookups, effects.hits = {"m:1": 4, "n:1": 2}, {"m:1": 1}
-    fixture.carrier.carry_out(effects)
+    fixture.effects.run(effects)
     assert (fixture.answers, fixture.audits, fixture.requests, fixture.forgotten) == (["a"], ["b"], [there], [5])
     assert (fixture.cache, fixture.coalesced) == ({"m:1": (4, 1), "n:1": (2, 0)}, 3)
-    assert fixture.carrier._timer is None
+    assert fixture.effects._timer is None
 
 
 @carrying
 async def test_the_router_is_woken_at_its_earliest_deadline(fixture):
     fixture.next_deadline_s = time.time() + 3600
-    fixture.carrier.carry_out(Effects(now_s=0.0))
+    fixture.effects.run(Effects(now_s=0.0))
     fixture.next_deadline_s = time.time() + 0.01
-    fixture.carrier.carry_out(Effects(now_s=0.0))
+    fixture.effects.run(Effects(now_s=0.0))
     await fixture.expired.wait()
     assert (fixture.answers, fixture.forgotten) == (["late"], [7])
 
@@ -81,19 +80,19 @@ async def test_the_router_is_woken_at_its_earliest_deadline(fixture):
 @carrying
 async def test_a_later_deadline_moves_no_timer(fixture):
     fixture.next_deadline_s = time.time() + 3600
-    fixture.carrier.carry_out(Effects(now_s=0.0))
-    timer = fixture.carrier._timer
+    fixture.effects.run(Effects(now_s=0.0))
+    timer = fixture.effects._timer
     fixture.next_deadline_s += 1
-    fixture.carrier.carry_out(Effects(now_s=0.0))
-    assert fixture.carrier._timer is timer
-    fixture.carrier.stop()
+    fixture.effects.run(Effects(now_s=0.0))
+    assert fixture.effects._timer is timer
+    fixture.effects.stop()
     assert timer.cancelled()
 
 
 @carrying
 async def test_a_defect_in_expiring_is_heard_of(fixture):
     fixture.failure, fixture.next_deadline_s = ZeroDivisionError(), 0.0
-    fixture.carrier.carry_out(Effects(now_s=0.0))
+    fixture.effects.run(Effects(now_s=0.0))
     await fixture.spawned.wait()
     with pytest.raises(ZeroDivisionError):
         await fixture.task

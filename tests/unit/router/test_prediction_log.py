@@ -9,6 +9,7 @@ from builders.feedback import logged
 from builders.kafka import FakeLogReader, FakeProducer
 from builders.query_router import NOW_S, application, query
 
+from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.prediction_log import PredictionLog, answers
 from clipper_agents.streaming.outbox import Outbox
@@ -27,18 +28,21 @@ def answer_to(one):
 class Fixture:
     """A recorder whose surroundings a test looks into and changes."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **settings):
         self.producer = FakeProducer(batch_bytes=700)
         self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
         self.decisions = LogIndex(folder, 3600.0)
         self.generation, self.acknowledged, self.repeats, self.sent = 0, [], {}, []
         self.recorder = PredictionLog(
-            Outbox(self.producer), self.reader, TOPIC, self.decisions,
-            generation=lambda: self.generation,
-            recorded=lambda one: self.repeats.pop(one.query_id, []),
-            acknowledge=self.acknowledge,
-            sent=self.sent.extend,
+            Outbox(self.producer), self.reader, TOPIC, self.decisions, consumer=self, router=self, metrics=self,
+            **settings,
         )  # fmt: skip
+
+    def recorded(self, one):
+        return self.repeats.pop(one.query_id, [])
+
+    def observe_predictions(self, application, outcome, reason, latencies_s):
+        self.sent += latencies_s
 
     def acknowledge(self, partition, offsets, generation):
         self.acknowledged += [(partition, offset, generation) for offset in offsets]
@@ -239,17 +243,17 @@ def test_a_prediction_answers_the_query_of_its_own_application_only():
 
 def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
     async def body():
-        fixture, told, times = Fixture(tmp_path), [], iter((100.0, 100.5))
+        skew, times = ClockSkew(), iter((100.0, 100.0, 100.5))
+        fixture = Fixture(tmp_path, skew=skew, clock=lambda: next(times))
         recorder = fixture.recorder
-        recorder._log._stamped, recorder._log._clock = lambda *one: told.append(one), lambda: next(times)
         fixture.producer.timestamp_ms = 99_000
         await recorder._log._round([])  # nothing is sent: nothing is told
-        times = iter((100.0, 100.5))
+        assert skew.take() is None
         task = asyncio.create_task(recorder.run())
         recorder.put([answer_to(query("q", 1))])
         await recorder.idle()
         task.cancel()
         fixture.decisions.keep_only(())
-        return told
+        return skew.take()
 
-    assert asyncio.run(body()) == [(100.0, 99.0, 100.5)]
+    assert asyncio.run(body()) == pytest.approx(1.0 - STAMP_S)

@@ -6,7 +6,7 @@ import weakref
 
 from builders.kafka import record
 
-from clipper_agents.router.feedback_processor import _decoded
+from clipper_agents.router.feedback import _decoded
 from clipper_agents.streaming.dead_letters import send_dead_letters
 
 

@@ -7,10 +7,10 @@ from clipper_stream.errors import InvalidSetting, ModelUnavailable
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, planned, with_new_model
 from clipper_stream.models.runtimes.python_function import FunctionModel
-from clipper_stream.query.inputs import InputSpec
+from clipper_stream.query.inputs import RowSpec
 
 NAN = float("nan")
-PAIR = InputSpec("int64", (2,))
+PAIR = RowSpec("int64", (2,))
 
 
 def one(row):
@@ -69,13 +69,13 @@ def test_a_query_of_several_rows_has_a_list_and_a_null_for_a_row_that_failed():
 def test_rows_of_different_lengths_are_not_mixed_in_a_batch():
     shapes = []
     model = FunctionModel(lambda rows: (shapes.append(rows.shape), rows.sum(axis=1))[1])
-    answers = answers_of(model, InputSpec("int64"), [one([1]), one([2]), one([1, 2]), one([3])], 10)
+    answers = answers_of(model, RowSpec("int64"), [one([1]), one([2]), one([1, 2]), one([3])], 10)
     assert answers.output == ["1", "2", "3", "3"]
     assert shapes == [(2, 1), (1, 2), (1, 1)]
 
 
 def test_texts_are_asked_as_lists():
-    answers = answers_of(FunctionModel(lambda rows: [len(row) for row in rows]), InputSpec("text"), [one("abc")], 10)
+    answers = answers_of(FunctionModel(lambda rows: [len(row) for row in rows]), RowSpec("text"), [one("abc")], 10)
     assert answers.output == ["3"]
 
 

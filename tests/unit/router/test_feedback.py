@@ -11,7 +11,7 @@ from builders.query_router import application
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback_processor import FORWARDED, FeedbackProcessor
+from clipper_agents.router.feedback import FORWARDED, FeedbackProcessor
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -58,15 +58,40 @@ class FakeMetrics:
         self.dead[kind] += count
 
 
+class CountingIndex(LogIndex):
+    """An index that counts how often each key is looked up."""
+
+    def __init__(self, folder, horizon_s):
+        super().__init__(folder, horizon_s)
+        self.lookups = Counter()
+
+    def of(self, partition):
+        return CountedPartition(super().of(partition), self.lookups)
+
+
+class CountedPartition:
+    """The index of one partition; everything but `find` goes straight to it."""
+
+    def __init__(self, index, lookups):
+        self._index, self._lookups = index, lookups
+
+    def find(self, keys):
+        self._lookups.update(keys)
+        return self._index.find(keys)
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+
 class Fixture:
-    """A learner; queries are answered up to `answered`, and decisions in `late` come when the log is read again."""
+    """A processor whose queries are answered up to `answered`; decisions in `late` come when the log is read again."""
 
     def __init__(self, folder):
         self.producer = FakeProducer()
         self.reader = FakeLogReader(self.producer)
-        self.audits = LogIndex(folder / "audits", 3600.0)
+        self.audits = CountingIndex(folder / "audits", 3600.0)
         self.decisions, self.selection, self.metrics = (
-            LogIndex(folder / "decisions", 3600.0),
+            CountingIndex(folder / "decisions", 3600.0),
             FakeSelection(),
             FakeMetrics(),
         )
@@ -77,7 +102,7 @@ class Fixture:
         self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
         applications = {"app": application("app", ("a:1",))}
         registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
-        self.learner = FeedbackProcessor(
+        self.processor = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
             self.followed_upto,
         )  # fmt: skip
@@ -105,7 +130,7 @@ class Fixture:
             index.index([(query_id, logged(index.last_offset + 1, query_id))], index.last_offset + 1, 1e9)
 
     async def learn(self, *records, partition=0, generation=0):
-        return await self.learner.learn(partition, list(records), generation)
+        return await self.processor.learn(partition, list(records), generation)
 
     def count(self, partition=0):
         return self.selection.row("app", None, partition).applied
@@ -114,8 +139,8 @@ class Fixture:
         return self.producer.logs.get((topic, partition), [])
 
     @property
-    def credits(self):
-        return self.decisions.of(0).credits(["q1", "q2"])
+    def applied(self):
+        return self.decisions.of(0).applied_feedback(["q1", "q2"])
 
 
 def learning(test):
@@ -136,10 +161,10 @@ def one(offset, query_id, **changes):
 
 
 @learning
-async def test_feedback_is_stored_and_credited(fixture):
+async def test_feedback_is_stored_and_noted_as_applied(fixture):
     fixture.decide("q1", "q2")
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
-    assert (fixture.count(), fixture.selection.position(0), fixture.credits) == (2, 2, [0, 1])
+    assert (fixture.count(), fixture.selection.position(0), fixture.applied) == (2, 2, [0, 1])
     assert fixture.metrics.feedback == {"applied": 2, "duplicate": 1}
     assert fixture.looked == 0
 
@@ -250,17 +275,17 @@ async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
 
 
 @learning
-async def test_credits_are_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
+async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
     fixture.decide("q1", "q2")
     for entry in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, None], 1)
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, None], 1)
     assert fixture.count() == 0
     fixture.selection.positions[0] = 3
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 3)
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 3)
 
 
 @learning
@@ -269,8 +294,8 @@ async def test_a_feedback_from_the_future_does_not_age_the_decisions(fixture):
     fixture.producer.append(CATALOGUE.feedback, 0, b"q1", one(0, "q1").value)
     fixture.reader = fixture.app.log_reader = FakeLogReader(fixture.producer, timestamp_ms=10**15)
     fixture.selection.positions[0] = 0
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert fixture.credits == [0, None]
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert fixture.applied == [0, None]
     assert fixture.decisions.of(0).find(["q1"]) != [None]
 
 
@@ -287,8 +312,8 @@ async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.reader._timestamp_ms = int((now_s + 3 * 3600) * 1000)
     fixture.selection.positions[0] = 0
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert fixture.credits == [0, None]
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert fixture.applied == [0, None]
     assert fixture.decisions.of(0).find(["q1"]) != [None]
 
 
@@ -357,13 +382,13 @@ async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the
 
 
 @learning
-async def test_credits_are_rebuilt_across_markers(fixture):
+async def test_applied_feedback_is_rebuilt_across_markers(fixture):
     fixture.decide("q1", "q2")
     for entry in (one(0, "q1"), marker(1), one(2, "q2")):
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value, entry.headers)
     fixture.selection.positions[0] = 2
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert (fixture.credits, fixture.decisions.of(0).credited_upto) == ([0, 2], 2)
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 2)
     assert fixture.log(CATALOGUE.dead_letters) == []
 
 
@@ -411,12 +436,48 @@ async def test_an_audit_that_never_came_holds_up_no_feedback_once_the_query_is_f
 
 
 @learning
-async def test_credits_of_audited_queries_are_rebuilt_with_their_audits(fixture):
-    """Whether a feedback can be used may depend on the audit alone: then it has to when credits are rebuilt."""
+async def test_applied_feedback_about_audited_queries_is_rebuilt_with_their_audits(fixture):
+    """Whether a feedback can be used may depend on the audit alone: then it has to when applied feedback is rebuilt."""
     decide_with_audit(fixture, "q1", 7)
     record_audit(fixture, "q1", 7, shadow=2)
     for told in (one(0, "q1"), one(1, "q1")):
         fixture.producer.append(CATALOGUE.feedback, 0, told.key, told.value)
     fixture.selection.positions[0] = 1
-    await fixture.learner.rebuild_credits([0], 3600.0)
-    assert fixture.credits == [0, None]
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert fixture.applied == [0, None]
+
+
+@learning
+async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
+    fixture.decide("q1")
+    decide_with_audit(fixture, "q2", 7)
+    record_audit(fixture, "q2", 7, shadow=2)
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
+    assert (fixture.decisions.lookups, fixture.audits.lookups) == ({"q1": 1, "q2": 1}, {audit_key("q2", 7): 1})
+
+
+@learning
+async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fixture):
+    fixture.producer.append(CATALOGUE.queries, 0, None, b"")
+    fixture.decide("q1")
+    decide_with_audit(fixture, "q2", 7)
+
+    def finish_at_the_third_look():
+        if fixture.looked == 3:
+            record_audit(fixture, "q2", 7, shadow=2)
+            fixture.decide("q3")
+
+    fixture.on_look = finish_at_the_third_look
+    assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q3"))
+    assert fixture.decisions.lookups == {"q1": 1, "q2": 1, "q3": 4}
+    assert fixture.audits.lookups == {audit_key("q2", 7): 4}
+
+
+@learning
+async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixture):
+    fixture.decide("q1", "q2")
+    for entry in (one(0, "q1"), one(1, "q2")):
+        fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
+    fixture.selection.positions[0] = 1
+    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    assert fixture.decisions.lookups == {"q1": 1, "q2": 1}

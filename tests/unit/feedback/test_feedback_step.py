@@ -7,8 +7,8 @@ from builders.query_router import application
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.router.feedback_step import OrphanFeedback, UnusableFeedback, learn
-from clipper_agents.router.restore_markers import Restored
+from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback, learn
+from clipper_agents.feedback.restore_markers import Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -21,10 +21,10 @@ APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "oth
 KEY = ("app", None)
 
 
-def step_of(feedbacks, decisions, credited=None, rows=None, applications=APPLICATIONS, audits=None):
+def step_of(feedbacks, decisions, applied=None, rows=None, applications=APPLICATIONS, audits=None):
     ids = [found.query_id for _, found in feedbacks]
     known = {name: decisions.get(name) for name in ids}
-    counted = {name: (credited or {}).get(name) for name in ids}
+    counted = {name: (applied or {}).get(name) for name in ids}
     return learn(feedbacks, known, audits or {}, counted, rows if rows is not None else Rows(), applications.get)
 
 
@@ -37,7 +37,7 @@ def test_a_label_scores_every_model_that_answered():
     step = step_of([feedback(7, "q", label=1)], {"q": decision})
     assert losses(step.rows[KEY]) == {"a:1": (1.0, 0.0), "b:1": (1.0, 1.0)}
     assert (step.rows[KEY].offset, step.rows[KEY].applied) == (7, 1)
-    assert (step.credited, step.outcomes, step.refused) == ({"q": 7}, {"applied": 1}, [])
+    assert (step.applied_feedback, step.outcomes, step.refused) == ({"q": 7}, {"applied": 1}, [])
 
 
 def test_feedback_is_added_to_the_row_as_it_is_stored():
@@ -52,8 +52,8 @@ def test_the_second_feedback_of_a_query_is_a_duplicate_in_the_same_step_and_late
     decisions = {"q": logged(0, "q")}
     same = step_of([feedback(7, "q", label=0), feedback(8, "q", label=1)], decisions)
     assert same.outcomes == {"applied": 1, "duplicate": 1}
-    later = step_of([feedback(9, "q", label=1)], decisions, credited=same.credited)
-    assert (later.outcomes, later.rows, later.credited) == ({"duplicate": 1}, {}, {})
+    later = step_of([feedback(9, "q", label=1)], decisions, applied=same.applied_feedback)
+    assert (later.outcomes, later.rows, later.applied_feedback) == ({"duplicate": 1}, {}, {})
 
 
 def test_a_feedback_that_cannot_be_used_does_not_use_up_its_query():
@@ -61,20 +61,20 @@ def test_a_feedback_that_cannot_be_used_does_not_use_up_its_query():
     applications = {"app": application("app", loss="absolute")}
     step = step_of([feedback(7, "q", label="cat"), feedback(8, "q", label=1.5)], decisions, applications=applications)
     assert step.outcomes == {"invalid": 1, "applied": 1}
-    assert step.credited == {"q": 8}
+    assert step.applied_feedback == {"q": 8}
     assert isinstance(step.refused[0][1], InvalidLabel)
 
 
 def test_feedback_without_a_decision_is_an_orphan():
     step = step_of([feedback(7, "q")], {})
-    assert (step.outcomes, step.credited) == ({"orphan": 1}, {})
+    assert (step.outcomes, step.applied_feedback) == ({"orphan": 1}, {})
     assert isinstance(step.refused[0][1], OrphanFeedback)
 
 
 @pytest.mark.parametrize("changes", [{"application": "other"}, {"context": "somebody"}])
 def test_feedback_that_disagrees_with_its_decision_is_refused(changes):
     step = step_of([feedback(7, "q", **changes)], {"q": logged(0, "q")})
-    assert (step.outcomes, step.rows, step.credited) == ({"invalid": 1}, {}, {})
+    assert (step.outcomes, step.rows, step.applied_feedback) == ({"invalid": 1}, {}, {})
     assert isinstance(step.refused[0][1], UnusableFeedback)
 
 
@@ -87,9 +87,9 @@ def test_feedback_that_disagrees_with_its_decision_is_refused(changes):
     ],
     ids=["models were named", "nothing was decided", "the application is gone"],
 )
-def test_feedback_that_teaches_nothing_is_credited_all_the_same(decision):
+def test_feedback_that_teaches_nothing_counts_all_the_same(decision):
     step = step_of([feedback(7, "q")], {"q": decision})
-    assert (step.outcomes, step.rows, step.credited) == ({"unlearned": 1}, {}, {"q": 7})
+    assert (step.outcomes, step.rows, step.applied_feedback) == ({"unlearned": 1}, {}, {"q": 7})
 
 
 def test_a_default_answer_teaches_that_its_lone_model_did_not_answer():
@@ -136,20 +136,20 @@ def test_a_step_that_was_cut_in_two_and_is_done_again_leaves_the_same_rows(given
     stored = Rows({key: row for key, row in whole.rows.items() if data.draw(st.booleans())})
     again = step_of(records, DECISIONS, rows=stored)
     assert {**stored, **again.rows} == whole.rows
-    assert again.credited == whole.credited
+    assert again.applied_feedback == whole.applied_feedback
 
 
 @given(given_=feedbacks, data=st.data())
 def test_steps_of_any_length_fold_like_one(given_, data):
     records = [feedback(offset, name, label=label) for offset, (name, label) in enumerate(given_)]
-    whole, rows, credited, at = step_of(records, DECISIONS), Rows(), {}, 0
+    whole, rows, applied, at = step_of(records, DECISIONS), Rows(), {}, 0
     while at < len(records):
         size = data.draw(st.integers(1, len(records) - at))
-        step = step_of(records[at : at + size], DECISIONS, credited, rows)
+        step = step_of(records[at : at + size], DECISIONS, applied, rows)
         rows.update(step.rows)
-        credited |= step.credited
+        applied |= step.applied_feedback
         at += size
-    assert (rows, credited) == (whole.rows, whole.credited)
+    assert (rows, applied) == (whole.rows, whole.applied_feedback)
 
 
 def restored(offset, *rows, declared=0, name="app"):
@@ -179,7 +179,7 @@ def test_a_marker_sets_every_row_of_its_application_and_leaves_what_counted():
         ("app", "new"): row(9, 0),
         ("", "app"): row(9, 7),
     }
-    assert (step.outcomes, step.refused, step.credited) == ({"restored": 1}, [], {})
+    assert (step.outcomes, step.refused, step.applied_feedback) == ({"restored": 1}, [], {})
 
 
 def test_feedback_of_the_same_step_counts_on_its_side_of_the_marker():
@@ -187,7 +187,7 @@ def test_feedback_of_the_same_step_counts_on_its_side_of_the_marker():
     feedbacks = [feedback(7, "before", label=0), feedback(9, "after", label=0)]
     step = marked([restored(8, (None, {"a:1": (4.0, 0.0, 4.0, 0.0)}))], {}, feedbacks, decisions)
     assert losses(step.rows[KEY]) == {"a:1": (5.0, 1.0)}
-    assert (step.rows[KEY].applied, step.credited) == (2, {"before": 7, "after": 9})
+    assert (step.rows[KEY].applied, step.applied_feedback) == (2, {"before": 7, "after": 9})
 
 
 def test_a_restore_counts_once_even_as_first_record_of_the_control_topic():

@@ -1,4 +1,4 @@
-"""What a feedback does to the rows: a pure step over decisions, credits and rows that the caller looked up.
+"""What a feedback does to the rows: a pure step over decisions, applied feedback and rows that the caller looked up.
 
 Rules of this file:
 - Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import row_of, state_of
-from clipper_agents.router.restore_markers import RefusedMarker, Restored
+from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import fold
@@ -48,13 +48,13 @@ class Step:
 
     Attributes:
         rows: Rows that changed.
-        credited: Query id and feedback offset of each feedback that was used.
+        applied_feedback: Query id and feedback offset of each feedback that was used.
         outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
         refused: Records for the dead letters, with the reason.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
-    credited: dict[str, int] = field(default_factory=dict)
+    applied_feedback: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[Record, Exception]] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ def learn(
     feedback: list[tuple[Record, Feedback]],
     decisions: Mapping[str, LoggedRecord | None],
     audits: Mapping[str, LoggedRecord | None],
-    credited: Mapping[str, int | None],
+    applied_feedback: Mapping[str, int | None],
     row: Callable[[Row], SelectionRow],
     application: Callable[[str], Application | None],
     markers: Sequence[tuple[Record, Restored]] = (),
@@ -97,7 +97,7 @@ def learn(
         feedback: Records and what they say.
         decisions: Decision of each query, None where none is known.
         audits: Audit of each query that has one.
-        credited: Offset of the feedback that counted for each query, None where none did.
+        applied_feedback: Offset of the feedback that counted for each query, None where none did.
         row: The row as it is stored.
         application: Finds a registered application.
         markers: Records that restore a state, and how.
@@ -110,7 +110,7 @@ def learn(
             _restore(step, record, found, row, stored)
             continue
         logged = decisions[found.query_id]
-        before = step.credited.get(found.query_id, credited[found.query_id])
+        before = step.applied_feedback.get(found.query_id, applied_feedback[found.query_id])
         if logged is None:
             step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
         elif before is not None and before < record.offset:
@@ -136,7 +136,7 @@ def _apply(
         step.refuse(record, "invalid", UnusableFeedback(wrong))
         return
     if known is None or not is_policy_choice(prediction):
-        step.credited[found.query_id] = record.offset
+        step.applied_feedback[found.query_id] = record.offset
         step.count("unlearned")
         return
     key = (prediction.application, prediction.context)
@@ -147,7 +147,7 @@ def _apply(
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return
-    step.credited[found.query_id] = record.offset
+    step.applied_feedback[found.query_id] = record.offset
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)

@@ -1,10 +1,11 @@
-"""Carries out learning: looks up decisions, waits for those that are coming, stores the step, acknowledges.
+"""The Faust agent `learn`: looks decisions up, waits for those that are still to come, stores what is learned, acks.
 
 Rules of this file:
-- Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; credits; acknowledge.
+- Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; applied feedback; ack.
 - A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
   answered, and the predictions topic has been read to its end. One whose decision has an audit waits for that likewise:
   a query is finished when its audit is in the log.
+- Decisions and audits are looked up once for each list of records, and what was missing once more after each wait.
 - A marker is read once the control topic has been followed to where it ended when the marker was looked at.
 - The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
   looked at again, and a step of an older one is dropped.
@@ -13,21 +14,23 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
+from clipper_agents.feedback.feedback_step import Record, Step, decode_feedback, learn
+from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback_step import Record, Step, decode_feedback, learn
+from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
+from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import FORWARDED, Feedback
@@ -38,12 +41,59 @@ from clipper_topics.restore import restore_id_of
 logger = logging.getLogger(__name__)
 
 FORWARDED_BYTES = 512 * 1024
-"""Of a record that is sent on: with one header more, one near the broker's limit would be refused, again and again."""
+"""Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
+FEEDBACK_A_CHUNK = 500
+"""Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
+
+
+class DecisionLookup:
+    """Decisions about queries and their audits, as far as they are indexed: each is looked up once.
+
+    Attributes:
+        decisions: By query id; None where none is indexed.
+        audits: By query id, of the queries whose decision has an audit; None where it is not indexed.
+    """
+
+    def __init__(self, decisions: PartitionIndex, audits: PartitionIndex, query_ids: Iterable[str]) -> None:
+        self._decision_index, self._audit_index = decisions, audits
+        self.decisions: dict[str, LoggedRecord | None] = dict.fromkeys(query_ids)
+        self.audits: dict[str, LoggedRecord | None] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again for what is missing, after a wait that may have brought it."""
+        missing = [query_id for query_id, logged in self.decisions.items() if logged is None]
+        if missing:
+            self.decisions.update(zip(missing, self._decision_index.find(missing), strict=True))
+        keys = {
+            query_id: audit_key(query_id, prediction_head(logged).query_offset)
+            for query_id, logged in self.decisions.items()
+            if logged is not None and logged.audited and self.audits.get(query_id) is None
+        }
+        if keys:
+            self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
+
+    def is_complete(self, query_id: str) -> bool:
+        """Whether the decision about the query is here, and its audit if it has one."""
+        decision = self.decisions[query_id]
+        return decision is not None and self.audits.get(query_id, decision) is not None
 
 
 class FeedbackProcessor:
-    """Applies feedback of owned partitions."""
+    """Applies feedback of the partitions that this process owns.
+
+    Args:
+        app: Has the generation, the state lock, and what reads and sends.
+        catalogue: Names the topics.
+        registry: Knows applications and declared restores.
+        selection: The rows to learn in.
+        decisions: Index of the predictions.
+        audits: Index of the audits.
+        prediction_log: Reads predictions and audits of other processes into their indexes.
+        metrics: Counts outcomes.
+        followed_upto: Gives the offset up to which the registry has read the control topic.
+    """
 
     def __init__(
         self,
@@ -53,18 +103,25 @@ class FeedbackProcessor:
         selection: SelectionStore,
         decisions: LogIndex,
         audits: LogIndex,
-        recorder: PredictionLog,
+        prediction_log: PredictionLog,
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` is up to which offset the registry has the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
-        self._recorder, self._metrics = recorder, metrics
+        self._prediction_log, self._metrics = prediction_log, metrics
         self._followed_upto = followed_upto
 
+    async def serve(self, stream: Any) -> None:
+        """Take chunks until the process stops."""
+        async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
+            generation = stream.generation
+            for tp, records in by_partition(chunk).items():
+                if await self.learn(tp.partition, records, generation):
+                    stream.ack(tp, [record.offset for record in records], generation)
+
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        """Apply feedback records of one partition; False when they belong to an older generation, and count nothing."""
+        """Apply feedback records of one partition; False when their generation has ended, and nothing was applied."""
         async with self._app.state_lock:
             if not self._current(generation):
                 return False
@@ -72,13 +129,14 @@ class FeedbackProcessor:
             fresh = [record for record in records if record.offset > position]
             claims = [record for record in fresh if is_marker(record)]
             found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
-            if not await self._await_decisions(partition, found, generation):
-                return False
             if not await self._await_declarations(claims, generation):
                 return False
-            here, elsewhere = self._split(partition, found)
+            lookup = self._look_up(partition, found)
+            if not await self._await_decisions(partition, found, lookup, generation):
+                return False
+            here, elsewhere = self._split(partition, found, lookup)
             markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
-            step = self._step(partition, here, markers)
+            step = self._step(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
             await self._forward(elsewhere)
@@ -88,46 +146,50 @@ class FeedbackProcessor:
                 return False
             if last > position:
                 await self._selection.write(self._app.outbox, partition, step.rows, last)
-                self._decisions.of(partition).credit(step.credited.items(), last, time.time())
+                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, time.time())
             self._count(step, len(elsewhere))
             return True
 
-    async def rebuild_credits(self, partitions: Iterable[int], horizon_s: float) -> None:
-        """Note again which feedback was counted, as far as the rows are: the fold without its effect on the rows."""
+    async def rebuild_applied_feedback(self, partitions: Iterable[int], horizon_s: float) -> None:
+        """Note again which feedback was applied, up to the rows' position: the fold without its effect on the rows."""
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in partitions:
-            done, position = self._decisions.of(partition).credited_upto, self._selection.position(partition)
+            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
-        await self._app.log_reader.read(starts, self._credit_read, ends, horizon_s)
+        await self._app.log_reader.read(starts, self._note_read, ends, horizon_s)
 
-    def _credit_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+    def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         found, _ = _decoded(record for record in records if not is_marker(record))
-        step = self._step(tp.partition, self._split(tp.partition, found)[0])
+        lookup = self._look_up(tp.partition, found)
+        step = self._step(tp.partition, self._split(tp.partition, found, lookup)[0], lookup)
         at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
-        self._decisions.of(tp.partition).credit(step.credited.items(), records[-1].offset, at_s)
+        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     def _step(
         self,
         partition: int,
         feedback: list[tuple[Record, Feedback]],
+        lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
     ) -> Step:
-        decisions = self._decisions.of(partition)
         ids = [found.query_id for _, found in feedback]
-        logged = dict(zip(ids, decisions.find(ids), strict=True))
         return learn(
             feedback,
-            logged,
-            self._audits_of(partition, logged),
-            dict(zip(ids, decisions.credits(ids), strict=True)),
+            lookup.decisions,
+            lookup.audits,
+            dict(zip(ids, self._decisions.of(partition).applied_feedback(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
             self._registry.application,
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
         )
+
+    def _look_up(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> DecisionLookup:
+        ids = (found.query_id for _, found in feedback)
+        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), ids)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
@@ -142,13 +204,12 @@ class FeedbackProcessor:
         return self._current(generation)
 
     def _split(
-        self, partition: int, feedback: list[tuple[Record, Feedback]]
+        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
     ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, int]]]:
         """Feedback for this partition, and feedback whose id names another one, with that partition."""
-        known = self._decisions.of(partition).find([found.query_id for _, found in feedback])
         here, elsewhere = [], []
-        for (record, found), logged in zip(feedback, known, strict=True):
-            target = _named_partition(record, found, logged, partition, self._catalogue.partitions)
+        for record, found in feedback:
+            target = self._named_partition(partition, record, found, lookup)
             if target is None:
                 here.append((record, found))
             else:
@@ -163,45 +224,47 @@ class FeedbackProcessor:
         for target, records in by_target.items():
             await self._app.outbox.send(self._catalogue.feedback, target, records)
 
-    async def _await_decisions(self, partition: int, feedback: list[tuple[Record, Feedback]], generation: int) -> bool:
+    async def _await_decisions(
+        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup, generation: int
+    ) -> bool:
         """Wait for decisions and audits that are still to come; False when the generation ended meanwhile."""
-        unknown = self._unknown(partition, feedback)
-        if not unknown:
+        awaited = self._incomplete(partition, feedback, lookup)
+        if not awaited:
             return True
         queries = TopicPartition(self._catalogue.queries, partition)
         end = (await self._app.log_reader.end_offsets([queries]))[queries]
-        while unknown and not self._answered_upto(partition, end):
+        while awaited and not self._answered_upto(partition, end):
             await asyncio.sleep(LOOK_AGAIN_S)
             if not self._current(generation):
                 return False
-            unknown = self._unknown(partition, unknown)
-        if unknown:
-            await self._recorder.catch_up([partition])
-        return self._current(generation)
+            lookup.refresh()
+            awaited = self._incomplete(partition, awaited, lookup)
+        if awaited:
+            await self._prediction_log.catch_up([partition])
+        if not self._current(generation):
+            return False
+        lookup.refresh()
+        return True
 
-    def _unknown(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> list[tuple[Record, Feedback]]:
+    def _incomplete(
+        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
+    ) -> list[tuple[Record, Feedback]]:
         """Feedback that belongs here, and whose decision, or the audit of it, is not known yet."""
-        ids = [found.query_id for _, found in feedback]
-        known = self._decisions.of(partition).find(ids)
-        audits = self._audits_of(partition, dict(zip(ids, known, strict=True)))
         return [
             (record, found)
-            for (record, found), logged in zip(feedback, known, strict=True)
-            if (
-                audits.get(found.query_id, logged) is None
-                and _named_partition(record, found, logged, partition, self._catalogue.partitions) is None
-            )
+            for record, found in feedback
+            if not lookup.is_complete(found.query_id)
+            and self._named_partition(partition, record, found, lookup) is None
         ]
 
-    def _audits_of(
-        self, partition: int, decisions: Mapping[str, LoggedRecord | None]
-    ) -> dict[str, LoggedRecord | None]:
-        """The audit of each query whose decision has one, None where it is not known."""
-        audited = {query_id: logged for query_id, logged in decisions.items() if logged is not None and logged.audited}
-        if not audited:
-            return {}
-        keys = [audit_key(query_id, prediction_head(logged).query_offset) for query_id, logged in audited.items()]
-        return dict(zip(audited, self._audits.of(partition).find(keys), strict=True))
+    def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
+        """The partition to send the feedback on to; None when it stays."""
+        named = None if lookup.decisions[found.query_id] is not None else partition_of(found.query_id)
+        if named is None or named == partition or named >= self._catalogue.partitions:
+            return None
+        if _size_bytes(record) > FORWARDED_BYTES:
+            return None
+        return None if any(name == FORWARDED for name, _ in record.headers) else named
 
     def _answered_upto(self, partition: int, end: int) -> bool:
         tp = TP(self._catalogue.queries, partition)
@@ -230,18 +293,6 @@ def _decoded(
         except UndecodableRecord as error:
             undecodable.append((record, error))
     return found, undecodable
-
-
-def _named_partition(
-    record: Record, found: Feedback, logged: LoggedRecord | None, partition: int, partitions: int
-) -> int | None:
-    """The partition to send the feedback on to; None when it stays."""
-    named = partition_of(found.query_id)
-    if logged is not None or named is None or named == partition or named >= partitions:
-        return None
-    if _size_bytes(record) > FORWARDED_BYTES:
-        return None
-    return None if any(name == FORWARDED for name, _ in record.headers) else named
 
 
 def _size_bytes(record: Record) -> int:

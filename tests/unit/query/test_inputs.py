@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidInput, InvalidSetting
-from clipper_stream.query.inputs import NUMERIC, InputSpec, to_matrix, to_rows
+from clipper_stream.query.inputs import NUMERIC, RowSpec, to_matrix, to_rows
 
-PAIR = InputSpec("float32", (2,))
+PAIR = RowSpec("float32", (2,))
 
 
 def nested(levels):
@@ -22,14 +22,14 @@ def nested(levels):
 
 @pytest.mark.parametrize("dtype", NUMERIC)
 def test_lists_of_numbers_become_one_matrix_of_the_dtype(dtype):
-    matrix = to_matrix(InputSpec(dtype, (2, 2)), [[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
+    matrix = to_matrix(RowSpec(dtype, (2, 2)), [[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
     assert (matrix.shape, matrix.dtype.name) == ((2, 2, 2), dtype)
     assert matrix.ravel().tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("dtype", NUMERIC)
 def test_raw_bytes_become_the_same_matrix_as_numbers(dtype):
-    spec = InputSpec(dtype, (3,))
+    spec = RowSpec(dtype, (3,))
     numbers = [[1, 2, 3], [4, 5, 6]]
     raw = [np.array(row, np.dtype(dtype).newbyteorder("<")).tobytes() for row in numbers]
     assert np.array_equal(to_matrix(spec, raw), to_matrix(spec, numbers))
@@ -37,23 +37,23 @@ def test_raw_bytes_become_the_same_matrix_as_numbers(dtype):
 
 
 def test_a_plain_number_is_a_row_of_shape_nothing():
-    assert to_matrix(InputSpec("float64", ()), [1, 2.5]).tolist() == [1.0, 2.5]
+    assert to_matrix(RowSpec("float64", ()), [1, 2.5]).tolist() == [1.0, 2.5]
 
 
 def test_rows_of_open_length_are_a_matrix_when_they_have_the_same():
-    assert to_matrix(InputSpec("float32"), [[1, 2, 3]]).shape == (1, 3)
-    assert to_rows(InputSpec("float32"), [[1, 2], [3, 4]]).good.shape == (2, 2)
+    assert to_matrix(RowSpec("float32"), [[1, 2, 3]]).shape == (1, 3)
+    assert to_rows(RowSpec("float32"), [[1, 2], [3, 4]]).good.shape == (2, 2)
 
 
 def test_rows_of_different_open_lengths_are_a_list():
-    rows = to_rows(InputSpec("float32"), [[1, 2], [3]])
+    rows = to_rows(RowSpec("float32"), [[1, 2], [3]])
     assert [row.tolist() for row in rows.good] == [[1.0, 2.0], [3.0]]
     assert not rows.failed
 
 
 def test_rows_of_one_query_have_to_have_the_same_length():
     with pytest.raises(InvalidInput, match="not all of the same shape"):
-        to_matrix(InputSpec("float32"), [[1, 2], [3]])
+        to_matrix(RowSpec("float32"), [[1, 2], [3]])
 
 
 def test_true_and_false_are_one_and_zero():
@@ -62,7 +62,7 @@ def test_true_and_false_are_one_and_zero():
 
 def test_no_rows_are_an_empty_matrix():
     assert to_matrix(PAIR, []).shape == (0, 2)
-    assert to_rows(InputSpec("text"), []).good == []
+    assert to_rows(RowSpec("text"), []).good == []
 
 
 BAD = [
@@ -107,7 +107,7 @@ def test_bytes_and_lists_may_be_mixed_in_a_batch():
 
 @pytest.mark.parametrize("bad", [[1, 2.5], [1, 2.0], [1, 256], [1, -1], [1, 2**70]])
 def test_integers_refuse_what_has_a_point_and_what_they_cannot_hold(bad):
-    rows = to_rows(InputSpec("uint8", (2,)), [[1, 2], bad])
+    rows = to_rows(RowSpec("uint8", (2,)), [[1, 2], bad])
     assert rows.good.tolist() == [[1, 2]]
     assert "uint8 numbers of shape [2]" in str(rows.failed[1])
 
@@ -126,30 +126,30 @@ def test_raw_bytes_with_nan_are_refused():
 
 
 def test_raw_bytes_of_open_length_have_to_be_whole_elements():
-    assert to_matrix(InputSpec("float32"), [bytes(12)]).shape == (1, 3)
+    assert to_matrix(RowSpec("float32"), [bytes(12)]).shape == (1, 3)
     with pytest.raises(InvalidInput, match="multiple of the element size"):
-        to_matrix(InputSpec("float32"), [bytes(13)])
+        to_matrix(RowSpec("float32"), [bytes(13)])
 
 
 def test_text_has_to_be_text():
-    rows = to_rows(InputSpec("text"), ["a", 1, "ß"])
+    rows = to_rows(RowSpec("text"), ["a", 1, "ß"])
     assert rows.good == ["a", "ß"]
     assert str(rows.failed[1]) == "the row 1: give a string"
 
 
 def test_bytes_come_raw_or_as_base64():
-    assert to_rows(InputSpec("bytes"), [b"a", {"base64": "YQ=="}, bytearray(b"a")]).good == [b"a"] * 3
+    assert to_rows(RowSpec("bytes"), [b"a", {"base64": "YQ=="}, bytearray(b"a")]).good == [b"a"] * 3
 
 
 @pytest.mark.parametrize("bad", ["YQ==", {"base64": "YQ"}, {"base64": "%%%%"}, {"base64": 3}, {}, None, [1]])
 def test_what_is_no_base64_is_refused(bad):
     with pytest.raises(InvalidInput, match="base64"):
-        to_matrix(InputSpec("bytes"), [bad])
+        to_matrix(RowSpec("bytes"), [bad])
 
 
 def test_json_is_passed_on_as_it_is():
     rows = [{"a": [1, None]}, "x", None]
-    assert to_rows(InputSpec("json"), rows).good == rows
+    assert to_rows(RowSpec("json"), rows).good == rows
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_json_is_passed_on_as_it_is():
     ids=["large", "small", "key", "type", "deep", "deeper"],
 )
 def test_json_that_could_not_be_passed_on_is_refused(bad, says):
-    rows = to_rows(InputSpec("json"), [nested(32), bad])
+    rows = to_rows(RowSpec("json"), [nested(32), bad])
     assert rows.good == [nested(32)]
     assert says in str(rows.failed[1])
 
@@ -173,7 +173,7 @@ def test_json_that_could_not_be_passed_on_is_refused(bad, says):
 @pytest.mark.parametrize("dtype", ["float32", "text", "bytes"])
 def test_no_nesting_is_too_deep_for_a_message(dtype):
     deep = nested(sys.getrecursionlimit() * 2)
-    assert "[[[[" in str(to_rows(InputSpec(dtype), [deep]).failed[0])
+    assert "[[[[" in str(to_rows(RowSpec(dtype), [deep]).failed[0])
 
 
 def test_a_long_row_is_shortened_in_the_message():
@@ -187,13 +187,13 @@ def test_a_long_row_is_shortened_in_the_message():
 )
 def test_a_spec_outside_its_bounds_is_refused(dtype, shape):
     with pytest.raises(InvalidSetting, match=r"use|give"):
-        InputSpec(dtype, shape)
+        RowSpec(dtype, shape)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
 def test_a_long_text_does_not_take_its_room_for_every_row(dtype):
     with pytest.raises(InvalidInput, match="row 0: the row 'xxx"):
-        to_matrix(InputSpec(dtype), ["x" * 1_000_000, *[1] * 10_000_000])  # 40 terabytes as an array of texts
+        to_matrix(RowSpec(dtype), ["x" * 1_000_000, *[1] * 10_000_000])  # 40 terabytes as an array of texts
 
 
 class Counted(list):
@@ -214,6 +214,6 @@ def test_the_row_that_is_wrong_is_found_by_halves(last):
     with pytest.raises(
         InvalidInput, match="row 1023: the row None" if last is None else "1024 rows, not all of the same"
     ):
-        to_matrix(InputSpec(), Counted([[1]] * 1023 + [last]))
+        to_matrix(RowSpec(), Counted([[1]] * 1023 + [last]))
     assert Counted.looked_at < 4 * 1024
     assert Counted.looked_at > 0

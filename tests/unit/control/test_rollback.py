@@ -4,7 +4,7 @@ import pytest
 
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.rollback_plan import rollback
+from clipper_agents.control.rollback import plan_rollback
 from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
@@ -49,58 +49,61 @@ def published(application, **models):
 
 
 def test_the_last_change_is_undone():
-    undoing = rollback(published(THIRD), HISTORY, "digits")
-    (edit,) = undoing.plan.edits
+    rollback = plan_rollback(published(THIRD), HISTORY, "digits")
+    (edit,) = rollback.plan.edits
     assert (edit.command, edit.before, edit.after) == ("rollback", THIRD, SECOND)
-    assert undoing.undone == (HISTORY[3],)
-    assert undoing.rows is None
-    assert undoing.plan.models == (), "still on trial"
+    assert rollback.undone == (HISTORY[3],)
+    assert rollback.rows is None
+    assert rollback.plan.models == (), "still on trial"
 
 
 def test_all_changes_since_a_revision_are_undone_with_the_state_before_them():
-    undoing = rollback(published(THIRD), HISTORY, "digits", 1)
-    assert undoing.plan.edits[0].after == FIRST
-    assert undoing.undone == (HISTORY[3], HISTORY[2])
-    assert undoing.rows == tuple(ROWS)
-    (unneeded,) = undoing.plan.models
+    rollback = plan_rollback(published(THIRD), HISTORY, "digits", 1)
+    assert rollback.plan.edits[0].after == FIRST
+    assert rollback.undone == (HISTORY[3], HISTORY[2])
+    assert rollback.rows == tuple(ROWS)
+    (unneeded,) = rollback.plan.models
     assert (unneeded.ref, unneeded.retired) == ("svm:2", True)
 
 
 def test_models_that_are_named_again_have_hosts_again():
     retired = ModelManifest(name="svm", version="2", uri="m:f", retired=True)
     history = HISTORY | {4: change("retire", THIRD, digits(4, "svm:1"))}
-    undoing = rollback(published(digits(4, "svm:1"), **{"svm:2": retired}), history, "digits")
-    assert undoing.plan.models == (SVM["svm:2"],)
+    rollback = plan_rollback(published(digits(4, "svm:1"), **{"svm:2": retired}), history, "digits")
+    assert rollback.plan.models == (SVM["svm:2"],)
 
 
 def test_a_deleted_application_comes_back():
     history = HISTORY | {4: change("delete", THIRD, None)}
-    undoing = rollback(published(None), history, "digits")
-    assert (undoing.plan.edits[0].before, undoing.plan.edits[0].after) == (None, THIRD)
+    rollback = plan_rollback(published(None), history, "digits")
+    assert (rollback.plan.edits[0].before, rollback.plan.edits[0].after) == (None, THIRD)
 
 
 def test_a_revision_that_only_a_later_change_remembers_is_found():
     """A manifest that somebody wrote without a command has no change of its own."""
-    undoing = rollback(published(SECOND), {2: HISTORY[2]}, "digits", 1)
-    assert undoing.plan.edits[0].after == FIRST
+    rollback = plan_rollback(published(SECOND), {2: HISTORY[2]}, "digits", 1)
+    assert rollback.plan.edits[0].after == FIRST
 
 
 def test_going_back_to_where_one_is_changes_nothing():
-    assert rollback(published(THIRD), HISTORY, "digits", 3).plan == Plan()
+    assert plan_rollback(published(THIRD), HISTORY, "digits", 3).plan == Plan()
 
 
 @pytest.mark.parametrize(
     ("refused", "said"),
     [
-        (lambda: rollback(published(FIRST), {}, "digits"), "'digits' has no history"),
-        (lambda: rollback(published(THIRD), HISTORY, "digits", 9), "has no revision 9; it has 1, 2, 3"),
-        (lambda: rollback(published(FIRST), {1: HISTORY[1]}, "digits"), "revision 1 of application digits created it"),
+        (lambda: plan_rollback(published(FIRST), {}, "digits"), "'digits' has no history"),
+        (lambda: plan_rollback(published(THIRD), HISTORY, "digits", 9), "has no revision 9; it has 1, 2, 3"),
         (
-            lambda: rollback(published(digits(5, "svm:1")), HISTORY, "digits"),
+            lambda: plan_rollback(published(FIRST), {1: HISTORY[1]}, "digits"),
+            "revision 1 of application digits created it",
+        ),
+        (
+            lambda: plan_rollback(published(digits(5, "svm:1")), HISTORY, "digits"),
             "is at revision 5, which its history does not have: .* --to-revision, for example 3",
         ),
         (
-            lambda: rollback(Manifests(applications={"digits": THIRD}), HISTORY, "digits"),
+            lambda: plan_rollback(Manifests(applications={"digits": THIRD}), HISTORY, "digits"),
             "model 'svm:1' is not declared",
         ),
     ],

@@ -1,0 +1,153 @@
+"""The life of a model version in a router: found when it is declared, let go when it is retired, withdrawn or moved.
+
+Nobody asks a version any more from the moment that its manifest says so. What is left then is state of this process:
+the lane of its requests, the topic in the producer's metadata, the engine of a colocated model, and metric series.
+Answers that are still under way find their queries as before.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Protocol
+
+from aiokafka.errors import KafkaError
+
+from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.streaming.app import TaskRunner
+from clipper_stream.errors import SetupError
+from clipper_topics.manifests import ModelManifest
+
+logger = logging.getLogger(__name__)
+
+AGAIN_AFTER_S = 2.0
+"""A topic that was just created is found at the second try; a model that does not load is not loaded all the time."""
+LOOK_S = 0.2
+
+
+class RequestLanes(Protocol):
+    """Requests topics by model: a `RequestSender`."""
+
+    async def open(self, ref: str, /) -> None: ...
+    def close(self, ref: str, /) -> bool: ...
+
+
+class LocalModels(Protocol):
+    """Models in this process: `ColocatedModels`."""
+
+    async def load(self, manifest: ModelManifest, /) -> None: ...
+    async def unload(self, ref: str, /) -> None: ...
+
+
+class ModelMetrics(Protocol):
+    """Metric series by model: `RouterMetrics`."""
+
+    def forget_model(self, ref: str, /) -> None: ...
+
+
+class ModelDiscovery:
+    """Makes declared models askable, side by side, each once: finds their requests topics, or loads colocated ones.
+
+    Args:
+        registry: Knows which models are declared, and is told which can be asked.
+        lanes: Finds the requests topic of a model.
+        colocated: Loads a model in this process.
+        tasks: Looks at each attempt when it is done; its failure ends the process.
+    """
+
+    def __init__(
+        self, registry: ApplicationRegistry, lanes: RequestLanes, colocated: LocalModels, tasks: TaskRunner
+    ) -> None:
+        self._registry, self._lanes, self._colocated, self._tasks = registry, lanes, colocated, tasks
+        self._again_s: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._trying: dict[str, asyncio.Future[None]] = {}
+
+    async def reach(self) -> None:
+        """Try every model that cannot be asked yet, unless it was tried a moment ago; returns when all are tried."""
+        await asyncio.gather(*self.begin())
+
+    def begin(self) -> list["asyncio.Future[None]"]:
+        """The same, without waiting: a model that takes long to load must not hold up one that comes after it."""
+        unreached = self._registry.unreached
+        self._tidy({model.ref for model in unreached})
+        now_s = asyncio.get_running_loop().time()
+        for model in unreached:
+            ref = model.ref
+            if ref not in self._trying and self._again_s.get(ref, now_s) <= now_s:
+                trying = self._trying[ref] = asyncio.ensure_future(self._reach(model))
+                trying.add_done_callback(partial(self._tried, ref))
+        return list(self._trying.values())
+
+    def _tried(self, ref: str, trying: "asyncio.Future[None]") -> None:
+        del self._trying[ref]
+        self._tasks.watch(trying)
+
+    def _tidy(self, unreached: set[str]) -> None:
+        for known in (self._again_s, self._reasons):
+            for ref in known.keys() - unreached:
+                del known[ref]
+
+    async def _reach(self, model: ModelManifest) -> None:
+        try:
+            await (self._colocated.load(model) if model.colocated else self._lanes.open(model.ref))
+        except (KafkaError, OSError, SetupError) as error:
+            self._again_s[model.ref] = asyncio.get_running_loop().time() + AGAIN_AFTER_S
+            self._log(model.ref, f"{type(error).__name__}: {error}")
+        else:
+            self._registry.reached(model.ref)
+
+    def _log(self, ref: str, reason: str) -> None:
+        if self._reasons.get(ref) != reason:
+            self._reasons[ref] = reason
+            logger.warning("model not reachable yet model=%s reason=%s", ref, reason)
+
+
+class ModelTeardown:
+    """Lets go of versions that are leaving, one task a version, when the last request has gone out.
+
+    Args:
+        registry: Knows which versions are leaving, and is told when they have left.
+        hosts: Forgets who was ready.
+        lanes: Closes the lane of requests.
+        colocated: Ends a model in this process, once it has answered what it was asked.
+        metrics: Takes the metric series of a version back.
+        tasks: Runs each task; its failure ends the process.
+        look_s: How often to look whether the last request has gone out, in seconds.
+    """
+
+    def __init__(
+        self,
+        registry: ApplicationRegistry,
+        hosts: ReadyHosts,
+        lanes: RequestLanes,
+        colocated: LocalModels,
+        metrics: ModelMetrics,
+        tasks: TaskRunner,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._registry, self._hosts, self._lanes, self._colocated = registry, hosts, lanes, colocated
+        self._metrics, self._tasks, self._look_s = metrics, tasks, look_s
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self) -> None:
+        """Let go of what is leaving now; nothing here waits."""
+        for ref in self._registry.leaving:
+            if ref not in self._at_work:
+                task = self._at_work[ref] = self._tasks.watched(self._release(ref))
+                task.add_done_callback(partial(self._released, ref))
+
+    def _released(self, ref: str, _: "asyncio.Task[None]") -> None:
+        del self._at_work[ref]
+
+    async def _release(self, ref: str) -> None:
+        while not self._lanes.close(ref):
+            await asyncio.sleep(self._look_s)
+            if ref not in self._registry.leaving:
+                return  # it is back
+        self._hosts.forget(ref)
+        self._registry.left(ref)
+        await self._colocated.unload(ref)
+        model = self._registry.model(ref)
+        if model is None or model.retired:
+            self._metrics.forget_model(ref)

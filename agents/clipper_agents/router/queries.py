@@ -1,0 +1,206 @@
+"""The Faust agent `route`: decodes queries and has the router decide about those that are new.
+
+A query whose prediction is in the log already gets the same prediction again; a record that holds no query goes to the
+dead letters.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import msgspec
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.observability.stages import Stages, untimed
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.prediction_log import PredictionLog, answers
+from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.stream import by_partition
+from clipper_stream.query import DecodedQuery, Router
+from clipper_stream.query.planner import CONVERTED_TOGETHER
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.query import MOST_ROWS, Query, check_query
+from clipper_topics.query_ids import offset_id
+
+QUERIES_A_CHUNK = 1000
+DECODED_TOGETHER = CONVERTED_TOGETHER
+
+LONGEST_MS = 10**12
+"""Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Undecodable: TypeAlias = list[tuple[Record, UndecodableRecord]]
+"""Records that hold no query, each with the reason."""
+
+
+@dataclass(slots=True)
+class DecodedQueries:
+    """Queries of one list of records, and the records that hold none, each with the reason."""
+
+    queries: list[DecodedQuery] = field(default_factory=list)
+    undecodable: Undecodable = field(default_factory=list)
+
+
+def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> DecodedQueries:
+    """Decode records of the queries topic.
+
+    A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
+
+    A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
+    carries the reason as `invalid`, and gets an answer.
+    """
+    decoded = DecodedQueries()
+    queries, decode = decoded.queries, codec.queries.decode_as
+    for record in records:
+        kind = content_type(record.headers) if record.headers else codec.JSON
+        try:
+            query = decode(kind, record.value)
+        except UndecodableRecord as error:
+            decoded.undecodable.append((record, error))
+        else:
+            queries.append(_received(query, record, generation, kind, now_s))
+    return decoded
+
+
+def _rows(query: Query) -> list[Any]:
+    """The rows; none of a query with too many, lest its refusal repeats the default output for each."""
+    if isinstance(query.inputs, list):
+        return query.inputs if len(query.inputs) <= MOST_ROWS else []
+    return [query.input]
+
+
+def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> DecodedQuery:
+    packed = query.inputs is not msgspec.UNSET
+    partition, offset = record.partition, record.offset
+    return DecodedQuery(
+        query.query_id or offset_id(partition, offset),
+        query.application,
+        _rows(query),
+        min(record.timestamp / 1000, now_s),
+        partition,
+        offset,
+        generation,
+        packed,
+        query.context,
+        None if query.deadline_ms is None else max(0, min(query.deadline_ms, LONGEST_MS)) / 1000,
+        query.models,
+        record.key,
+        kind,
+        check_query(query),
+        query.features,
+    )
+
+
+class FreshQueries:
+    """Decodes queries a few at a time and gives those about which no decision is known; the others are answered again.
+
+    Args:
+        router: Has the queries in flight.
+        decisions: Index of the decisions in the log.
+        prediction_log: Repeats predictions.
+        stage: Times decoding and looking up.
+    """
+
+    def __init__(
+        self, router: Router, decisions: LogIndex, prediction_log: PredictionLog, stage: Stages = untimed
+    ) -> None:
+        self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
+
+    def of(
+        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Undecodable
+    ) -> Iterator[DecodedQuery]:
+        """The new queries of a chunk, in log order.
+
+        Args:
+            chunk: Records by partition.
+            generation: The consumer's, in which they were read.
+            now_s: The time, seconds since the epoch.
+            undecodable: Takes the records that hold no query.
+        """
+        for tp, records in chunk.items():
+            for start in range(0, len(records), DECODED_TOGETHER):
+                some = records[start : start + DECODED_TOGETHER]
+                with self._stage("decode", len(some)):
+                    decoded = decode_queries(some, generation, now_s)
+                undecodable += decoded.undecodable
+                with self._stage("known", len(decoded.queries)):
+                    logged = self._decisions.of(tp.partition).find([query.query_id for query in decoded.queries])
+                for query, before in zip(decoded.queries, logged, strict=True):
+                    if before is None or self._router.is_in_flight(query):
+                        yield query
+                    elif not answers(before, query):
+                        yield query._replace(shares_id=True)
+                    else:
+                        self._prediction_log.repeat(query, before)
+
+
+class QueryAgent:
+    """Takes queries to the router.
+
+    Args:
+        consumer: Acknowledges queries, and says when there is room for more.
+        router: Decides.
+        effects: Runs what the router asks for.
+        fresh: Decodes queries, and answers those again that were answered before.
+        most_audits: Audits under way at most: a version on trial that hangs must not keep queries from being read.
+        outbox: Sends dead letters.
+        catalogue: Names the topics.
+        metrics: Counts dead letters.
+        stage: Times decisions.
+    """
+
+    def __init__(
+        self,
+        consumer: BoundedQueryConsumer,
+        router: Router,
+        effects: EffectRunner,
+        fresh: FreshQueries,
+        most_audits: int,
+        outbox: Outbox,
+        catalogue: Catalogue,
+        metrics: RouterMetrics,
+        stage: Stages = untimed,
+    ) -> None:
+        self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
+        self._most_audits, self._outbox, self._catalogue = most_audits, outbox, catalogue
+        self._metrics, self._stage = metrics, stage
+
+    async def serve(self, stream: Any) -> None:
+        """Take chunks until the process stops."""
+        async for chunk in stream.chunks(QUERIES_A_CHUNK):
+            generation = stream.generation
+            await self._consumer.wait_for_room()
+            await self.receive(by_partition(chunk), generation)
+
+    async def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
+        """Answer again what was answered before, refuse what cannot be read, decide about the rest together.
+
+        The records of a generation that has ended are left alone: whoever has their partition now reads them again.
+        """
+        if generation != self._consumer.generation:
+            return
+        undecodable: Undecodable = []
+        now_s = time.time()
+        with self._stage("decide", sum(map(len, chunk.values()))):
+            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable), now_s)
+        self._effects.run(effects)
+        self._effects.end_audits(self._most_audits)
+        self._consumer.update_room()
+        for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
+            await self._refuse(partition, list(group), generation)
+
+    async def _refuse(self, partition: int, undecodable: Undecodable, generation: int) -> None:
+        """Send records that hold no query to the dead letters, and acknowledge them."""
+        await send_dead_letters(self._outbox, self._catalogue.dead_letters, undecodable)
+        self._metrics.count_dead_letters(self._catalogue.queries, "undecodable", len(undecodable))
+        self._consumer.acknowledge(partition, [record.offset for record, _ in undecodable], generation)

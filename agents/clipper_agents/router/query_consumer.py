@@ -1,0 +1,75 @@
+"""The queries topic as this process consumes it: read while there is room in flight, acknowledged when answered."""
+
+import asyncio
+from typing import Protocol
+
+from faust.types import TP
+
+from clipper_agents.streaming.app import ClipperApp
+
+
+class QueryConsumer(Protocol):
+    """The consumer, as those see it who finish queries."""
+
+    @property
+    def generation(self) -> int:
+        """The consumer's generation now; -1 while a rebalance is under way."""
+        ...
+
+    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
+        """The queries at these offsets are finished."""
+        ...
+
+
+class InFlightCount(Protocol):
+    """Counts queries in flight: a `Router`."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+
+class BoundedQueryConsumer:
+    """A `QueryConsumer` that stops reading at a number of queries in flight, and while the process drains.
+
+    Args:
+        app: Consumes.
+        topic: The queries topic.
+        router: Has the queries in flight.
+        max_in_flight: Queries in flight at which reading stops.
+    """
+
+    def __init__(self, app: ClipperApp, topic: str, router: InFlightCount, max_in_flight: int) -> None:
+        self._app, self._topic = app, topic
+        self._router, self._max_in_flight = router, max_in_flight
+        self._draining = False
+        self._room, self._drained = asyncio.Event(), asyncio.Event()
+        self._room.set()
+
+    @property
+    def generation(self) -> int:
+        """The consumer's generation now; -1 while a rebalance is under way."""
+        return self._app.generation
+
+    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
+        """The queries at these offsets are finished."""
+        self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
+        self.update_room()
+
+    async def wait_for_room(self) -> None:
+        """Wait until another query may be read."""
+        await self._room.wait()
+
+    def update_room(self) -> None:
+        """Look at the queries in flight again, after more were read or some were dropped."""
+        if self._draining or self._router.in_flight >= self._max_in_flight:
+            self._room.clear()
+        else:
+            self._room.set()
+        if self._draining and not self._router.in_flight:
+            self._drained.set()
+
+    async def drain(self) -> None:
+        """Read no more queries, and wait until those in flight are finished."""
+        self._draining = True
+        self.update_room()
+        await self._drained.wait()

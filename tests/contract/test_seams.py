@@ -1,0 +1,71 @@
+"""Where parts of the product meet: by objects with a Protocol and in one direction, not by handfuls of callables."""
+
+from pathlib import Path
+
+from code_rules import Module, callable_names, constructors_of_many_callables, import_cycles
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("topics", ".", "agents", "loadgen")
+PACKAGES = ("clipper_topics", "clipper_stream", "clipper_agents", "clipper_loadgen")
+
+OFFENDERS = {"clipper_agents.replay.resend.Rerun"}
+"""Classes whose constructor still takes more than three callables: this set only shrinks."""
+
+
+def product() -> dict[str, Module]:
+    found = {}
+    for folder, package in zip(FOLDERS, PACKAGES, strict=True):
+        for path in sorted((ROOT / folder / package).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = Module(name, path.read_text())
+    return found
+
+
+def test_no_constructor_takes_more_than_three_callables() -> None:
+    modules = product().values()
+    assert {*constructors_of_many_callables(modules, callable_names(modules))} == OFFENDERS
+
+
+def test_no_modules_import_each_other_not_even_for_types() -> None:
+    assert import_cycles(product()) == []
+
+
+MANY = """
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+Alias = Callable[[int], str]
+
+class Called(Protocol):
+    def __call__(self) -> None: ...
+
+class ByInit:
+    def __init__(self, a: Callable[[], None], b: Alias, *, c: "Called", d: Callable[[], int] | None = None) -> None: ...
+
+@dataclass
+class ByFields:
+    a: Alias
+    b: Called
+    c: Callable[[], None]
+    d: Callable[[], int]
+
+class Few:
+    def __init__(self, a: Alias, b: Called, c: Callable[[], None], d: int) -> None: ...
+"""
+
+
+def test_a_constructor_of_four_callables_is_found() -> None:
+    modules = [Module("many", MANY)]
+    assert constructors_of_many_callables(modules, callable_names(modules)) == ["many.ByInit", "many.ByFields"]
+
+
+def test_a_cycle_behind_type_checking_is_found_and_an_import_in_a_function_is_none() -> None:
+    modules = {
+        "p.a": Module("p.a", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import B\n"),
+        "p.b": Module("p.b", "from p.a import A\n"),
+        "p.c": Module("p.c", "import p.d\n"),
+        "p.d": Module("p.d", "def late():\n    import p.c\n"),
+    }
+    assert import_cycles(modules) == ["p.a <-> p.b"]

@@ -1,0 +1,137 @@
+"""New queries go to the router, known ones are answered again, and what is no query becomes a dead letter.
+
+The queries are years old, so that the router decides at once: each is past its deadline.
+"""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+from builders.feedback import logged
+from builders.kafka import FakeProducer, record
+from builders.query_router import application, make_router
+from faust.types import TP
+
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.queries import FreshQueries, QueryAgent
+from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.streaming.outbox import Outbox
+from clipper_topics.catalogue import Catalogue
+
+CATALOGUE = Catalogue(partitions=1)
+TOPIC = TP(CATALOGUE.queries, 0)
+
+
+class Fixture:
+    """An agent, a router of `app`, and the answers known of before."""
+
+    def __init__(self, folder, max_in_flight=100):
+        self.producer, self.effects, self.repeated, self.acknowledged, self.dead = FakeProducer(), [], [], [], []
+        self.app = SimpleNamespace(generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge))
+        self.router, self.decisions = make_router(application("app", ("a:1",))), LogIndex(folder, 3600.0)
+        self.consumer = BoundedQueryConsumer(self.app, CATALOGUE.queries, self.router, max_in_flight)
+        self.agent = QueryAgent(
+            self.consumer, self.router, self, FreshQueries(self.router, self.decisions, self), max_in_flight,
+            Outbox(self.producer), CATALOGUE, self,
+        )  # fmt: skip
+
+    def run(self, effects):
+        self.effects.append(effects)
+
+    def end_audits(self, most):
+        pass
+
+    def repeat(self, query, before):
+        self.repeated.append((query.query_id, before.offset))
+
+    def acknowledge(self, tp, offsets, generation):
+        self.acknowledged.append((tp, offsets, generation))
+
+    def count_dead_letters(self, topic, kind, count):
+        self.dead.append((topic, kind, count))
+
+    async def receive(self, *values, generation=0):
+        records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate(values)]
+        await self.agent.receive({TOPIC: records}, generation)
+
+    @property
+    def decided(self):
+        return [answer.query.query_id for effects in self.effects for answer in effects.answers]
+
+
+def query(query_id, name="app", number=1.0):
+    return json.dumps({"query_id": query_id, "application": name, "input": [number]}).encode()
+
+
+def with_agent(test):
+    def run(tmp_path):
+        async def body():
+            fixture = Fixture(tmp_path)
+            await asyncio.wait_for(test(fixture), 30)
+            fixture.decisions.keep_only(())
+
+        asyncio.run(body())
+
+    return run
+
+
+@with_agent
+async def test_a_query_that_was_answered_is_answered_again_and_a_new_one_is_decided(fixture):
+    fixture.decisions.of(0).index([("q1", logged(7, "q1"))], 7, 1e9)
+    await fixture.receive(query("q1"), query("q2"))
+    assert (fixture.repeated, fixture.decided) == ([("q1", 7)], ["q2"])
+
+
+@with_agent
+async def test_the_answer_of_another_application_is_not_that_of_a_query_of_the_same_id(fixture):
+    fixture.decisions.of(0).index([("q1", logged(7, "q1", "other"))], 7, 1e9)
+    await fixture.receive(query("q1"))
+    assert (fixture.repeated, fixture.decided) == ([], ["q1"])
+
+
+@with_agent
+async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
+    await fixture.receive(b"{", query("q1"), b"")
+    assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 2
+    assert fixture.dead == [(CATALOGUE.queries, "undecodable", 2)]
+    assert fixture.acknowledged == [(TOPIC, [0, 2], 0)]
+
+
+@with_agent
+async def test_records_of_a_generation_that_has_ended_are_left_alone(fixture):
+    fixture.app.generation = 1
+    await fixture.receive(query("q1"), b"{", generation=0)
+    assert (fixture.effects, fixture.acknowledged, fixture.producer.logs) == ([], [], {})
+
+
+def test_no_more_is_read_at_the_bound_of_queries_in_flight_until_one_is_acknowledged(tmp_path):
+    async def body():
+        fixture = Fixture(tmp_path, max_in_flight=2)
+        await fixture.receive(query("q1"), query("q2"))
+        waiting = asyncio.create_task(fixture.consumer.wait_for_room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        fixture.router.reset()
+        fixture.consumer.acknowledge(0, [0], 0)
+        await asyncio.wait_for(waiting, 30)
+        fixture.decisions.keep_only(())
+
+    asyncio.run(body())
+
+
+def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(tmp_path):
+    async def body():
+        fixture = Fixture(tmp_path)
+        await fixture.receive(query("q1"))
+        draining = asyncio.create_task(fixture.consumer.drain())
+        waiting = asyncio.create_task(fixture.consumer.wait_for_room())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        fixture.router.reset()
+        fixture.consumer.acknowledge(0, [0], 0)
+        await asyncio.wait_for(draining, 30)
+        assert not waiting.done()
+        waiting.cancel()
+        fixture.decisions.keep_only(())
+
+    asyncio.run(body())
