@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rig.decision_log import decisions, fill
+from rig.decision_log import decisions
+from rig.flood import produce
 from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import Session, finish, parsed, said, session, system_options
 
@@ -62,7 +63,7 @@ def jobs(options: argparse.Namespace, at: Session) -> Any:
     for prefix, delay, most in (("near", 2_000, 262_144), ("far", count, memory)):
         catalogue = Catalogue(prefix=prefix)
         asyncio.run(ensure_topics(at.connection, catalogue))
-        fill(at.connection, decisions(count, catalogue, delay=delay))
+        produce(at.connection, decisions(count, catalogue, delay=delay))
         common = {"bootstrap": bootstrap, "prefix": prefix}
         if prefix == "near":
             yield "bare", {"job": "bare", **common}

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from models import INPUTS, digits
+from rig.flood import TopicRecord, produce
 
 from clipper_loadgen.script import MsgpackPieces
 from clipper_topics.catalogue import Catalogue
@@ -121,7 +122,6 @@ ENCODERS: dict[str, Callable[[str, Any], bytes]] = {
 }
 
 
-FILLING = {"acks": "all", "linger.ms": 20, "batch.size": 1_000_000, "queue.buffering.max.messages": 1_000_000}
 TIMEOUT_S = 15.0
 
 
@@ -159,6 +159,7 @@ class Ends:
     """
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
+        self._connection = connection
         self._client: dict[str, Any] = {**connection.librdkafka(), "log_level": 0}
         self._queries, self._predictions = catalogue.queries, catalogue.predictions
         self._admin = AdminClient(self._client)
@@ -173,14 +174,11 @@ class Ends:
         Raises:
             TimeoutError: not all were acknowledged in time.
         """
-        producer = Producer({**self._client, **FILLING})
-        for query in queries:
-            value, key = backlog.values[query], backlog.ids[query]
-            producer.produce(self._queries, value, key, query % PARTITIONS, headers=backlog.headers)
-            if query % 1_000 == 0:
-                producer.poll(0)
-        if producer.flush(TIMEOUT_S):
-            raise TimeoutError(f"not written: {len(producer)} queries")
+        topic, ids, values = self._queries, backlog.ids, backlog.values
+        produce(
+            self._connection,
+            (TopicRecord(topic, n % PARTITIONS, ids[n], values[n], backlog.headers) for n in queries),
+        )
 
     def predictions(self) -> int:
         """Records on the predictions topic: its end offsets, summed.

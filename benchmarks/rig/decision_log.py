@@ -3,14 +3,13 @@
 import random
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from confluent_kafka import Producer
+from rig.flood import TopicRecord
 
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 
@@ -19,19 +18,9 @@ MODELS = ("forest", "boosted", "linear")
 ACCURACY = {"forest": 0.95, "boosted": 0.9, "linear": 0.8}
 EPSILON, AUDIT_RATIO, LABELLED = 0.1, 0.02, 0.9
 PARTITIONS = 4
-FILLING = {"acks": "1", "linger.ms": 50, "batch.size": 1_000_000, "queue.buffering.max.messages": 1_000_000}
 
 
-class Written(NamedTuple):
-    """One record: where, and its bytes."""
-
-    topic: str
-    partition: int
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-
-def decisions(count: int, catalogue: Catalogue, *, delay: int, seed: int = 7) -> Iterator[Written]:
+def decisions(count: int, catalogue: Catalogue, *, delay: int, seed: int = 7) -> Iterator[TopicRecord]:
     """Records of so many decisions by `epsilon_greedy` over three models, each with its feedback in most cases.
 
     Args:
@@ -56,12 +45,12 @@ def decisions(count: int, catalogue: Catalogue, *, delay: int, seed: int = 7) ->
         told = waiting.pop(number - delay, None)
         if told is not None:
             value = codec.feedback.encode(Feedback(query_id=told[0], application=APPLICATION, label=told[1]))
-            yield Written(catalogue.feedback, (number - delay) % PARTITIONS, value, [])
+            yield TopicRecord(catalogue.feedback, (number - delay) % PARTITIONS, None, value, [])
 
 
 def _decided(
     rng: random.Random, number: int, query_id: str, label: int, policy: PolicyRef, at_ms: int, catalogue: Catalogue
-) -> Iterator[Written]:
+) -> Iterator[TopicRecord]:
     served = MODELS[0] if rng.random() < 1 - EPSILON else rng.choice(MODELS)
     chance = {model: EPSILON / 3 + (1 - EPSILON) * (model == MODELS[0]) for model in MODELS}
     asking = {model: AUDIT_RATIO + (1 - AUDIT_RATIO) * p for model, p in chance.items()}
@@ -80,11 +69,11 @@ def _decided(
         predicted_at_ms=at_ms + number // 50 + 9,
         latency_ms=round(rng.expovariate(0.1), 3),
     )
-    yield Written(catalogue.predictions, partition, codec.predictions.encode(prediction), codec.JSON_HEADERS)
+    yield TopicRecord(catalogue.predictions, partition, None, codec.predictions.encode(prediction), codec.JSON_HEADERS)
     if audited:
         besides = [_answer(rng, model, outputs, asking, served=False) for model in MODELS if model != served]
         audit = Audit(**common, models=besides, audited_at_ms=at_ms + number // 50 + 40)
-        yield Written(catalogue.audits, partition, codec.audits.encode(audit), codec.JSON_HEADERS)
+        yield TopicRecord(catalogue.audits, partition, None, codec.audits.encode(audit), codec.JSON_HEADERS)
 
 
 def _answer(
@@ -98,20 +87,3 @@ def _answer(
         latency_ms=round(rng.expovariate(0.2), 3),
         served=served,
     )
-
-
-def fill(kafka: KafkaConnection, records: Iterator[Written]) -> int:
-    """Write the records; how many they were."""
-    producer: Any = Producer({**kafka.librdkafka(), **FILLING})
-    written = 0
-    for written, record in enumerate(records, 1):
-        while True:
-            try:
-                producer.produce(record.topic, record.value, partition=record.partition, headers=record.headers)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        if not written % 1_000:
-            producer.poll(0)
-    producer.flush()
-    return written

@@ -6,9 +6,10 @@ Rules of this file:
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -20,10 +21,21 @@ LOOK_S = 0.02
 STALLED_S = 30.0
 LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 LEADERLESS_S = 10.0
+FLUSH_S = 60.0
 PRODUCER = {"linger.ms": 2, "batch.size": 524_288, "queue.buffering.max.messages": 1_000_000, "acks": "all"}
 
 Record = tuple[int, bytes | None, bytes]
 """Partition, key and value."""
+
+
+class TopicRecord(NamedTuple):
+    """One record: where, and its bytes."""
+
+    topic: str
+    partition: int
+    key: bytes | str | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Stalled(RuntimeError):
@@ -74,13 +86,22 @@ class TopicEnd:
                 time.sleep(LOOK_S)
 
 
-def produce_all(connection: KafkaConnection, topic: str, records: Iterator[Record], headers: list | None = None) -> int:
-    """Write records as fast as the broker takes them; returns when all are acknowledged, with their number."""
+def produce_all(connection: KafkaConnection, topic: str, records: Iterator[Record]) -> int:
+    """Write records to one topic as `produce` does."""
+    return produce(connection, (TopicRecord(topic, partition, key, value) for partition, key, value in records))
+
+
+def produce(connection: KafkaConnection, records: Iterable[TopicRecord]) -> int:
+    """Write records as fast as the broker takes them; returns when all are acknowledged, with their number.
+
+    Raises:
+        TimeoutError: not all were acknowledged in time.
+    """
     producer, count = Producer({**connection.librdkafka(), **PRODUCER}), 0
-    for partition, key, value in records:
+    for topic, partition, key, value, headers in records:
         while True:
             try:
-                producer.produce(topic, value, key, partition, headers=headers or [])
+                producer.produce(topic, value, key, partition, headers=list(headers))
             except BufferError:
                 producer.poll(0.05)
             else:
@@ -88,7 +109,8 @@ def produce_all(connection: KafkaConnection, topic: str, records: Iterator[Recor
         count += 1
         if count % 1_000 == 0:
             producer.poll(0)
-    assert producer.flush(60.0) == 0, "the broker did not take everything"
+    if producer.flush(FLUSH_S):
+        raise TimeoutError(f"not written: {len(producer)} records")
     return count
 
 

@@ -2,7 +2,7 @@
 
 | stage | function | from | to |
 |---|---|---|---|
-| decode | `clipper_agents.router.query_records.decode_queries` | records | `DecodedQuery`, one a query |
+| decode | `clipper_agents.router.queries.decode_queries` | records | `DecodedQuery`, one a query |
 | admit | `QueriesInFlight.admit` | `DecodedQuery` | `InFlightQuery`, once a query |
 | plan | `Planner.add`, `Planner.finish` | queries of one application | refusals; decisions and a `RowBlock` of inputs |
 | look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |

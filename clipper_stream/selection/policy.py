@@ -16,18 +16,14 @@ __all__ = ["ActionDistribution", "Decision", "SelectionPolicy"]
 class SelectionPolicy(Protocol):
     """A rule that chooses models and learns from losses. Implementations are frozen dataclasses of parameters.
 
-    A policy that names this protocol as its base needs `prepare` alone: all else follows. One that forgets has a
-    `half_life`; one that sums losses otherwise has its own `observe`; one that looks at a query's features has
-    `by_features` and `observe_for`.
+    A policy that names this protocol as its base needs `prepare` alone: all else follows. One that forgets has an
+    attribute `half_life` (feedbacks of one partition after which an observation weighs half; None: never); one that
+    sums losses otherwise has its own `observe`; one that looks at a query's features has `by_features` and
+    `observe_for`.
     """
 
     name: ClassVar[str]
     """The registered name, for example `exp3`."""
-
-    @property
-    def half_life(self) -> float | None:
-        """Feedbacks of one partition after which an observation weighs half, > 0; None: never forget."""
-        return None
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         """The distribution over decisions: weights, possible decisions and their probabilities.
@@ -53,7 +49,7 @@ class SelectionPolicy(Protocol):
         Raises:
             InvalidLabel: a loss outside [0, 1], or a propensity outside (0, 1].
         """
-        return add_losses(state, losses, propensities, discount_factor(self.half_life))
+        return add_losses(state, losses, propensities, discount_factor(getattr(self, "half_life", None)))
 
     def by_features(
         self,

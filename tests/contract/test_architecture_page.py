@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/architecture.md").read_text()
 PLACES = (ROOT, ROOT / "topics", ROOT / "agents", ROOT / "loadgen")
 WALKS = {"A query": 25, "A feedback": 12, "A deploy": 18}
+OFF_THE_MAP = {"demo", "errors", "examples", "exits", "intervals", "observability", "threads"}
 STEP = re.compile(r"`(?P<path>[\w/]+\.py)`|`(?P<name>[A-Za-z_][\w.]*)\(\)`")
 
 
@@ -54,10 +56,16 @@ def test_a_walk_goes_through_no_more_modules_than_allowed(title, most):
     assert len({path for path, _ in walk(title)}) <= most
 
 
-def test_every_package_of_the_map_exists():
-    picture = PAGE.split("## Packages")[1].split("\n\nA package imports")[0]
-    named = set(re.findall(r"[a-z_]{4,}", picture))
-    agents = {path.parent.name for path in (ROOT / "agents/clipper_agents").glob("*/__init__.py")}
-    library = {path.parent.name for path in (ROOT / "clipper_stream").glob("*/__init__.py")}
-    assert library <= named
-    assert {"router", "host", "rollout", "replay", "control", "kafka", "streaming", "status", "supervisor"} <= agents
+def layers_of(container: str) -> list[set[str]]:
+    """Packages by layer, from the top, as import-linter has them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contract = next(each for each in contracts if each.get("containers") == [container])
+    layers = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    return [named for layer in layers if (named := {name for name in layer if name not in OFF_THE_MAP})]
+
+
+@pytest.mark.parametrize("container", ["clipper_agents", "clipper_stream"])
+def test_the_map_has_the_layers_of_the_import_linter(container):
+    picture = PAGE.split(f"─ {container}: ")[1].split("─ clipper_")[0]
+    lines = [re.split(r"\s{2,}", row)[0] for row in re.findall(r"│ (\w.*?) *│\n", picture)]
+    assert [set(line.split(" · ")) for line in lines] == layers_of(container)

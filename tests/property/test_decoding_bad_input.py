@@ -13,7 +13,7 @@ from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answer
-from clipper_agents.router.query_records import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query import DecodedQuery
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
@@ -93,7 +93,7 @@ def _all_answered(router, queries, now_s=20.0):
     for answer in answers:
         written_answer, value = encode_answer(answer)
         assert codec.predictions.decode(value, codec.headers_of(answer.query.content_type)).default
-        assert written_answer.explanation
+        assert written_answer.failure.explanation
 
 
 @given(st.lists(received, max_size=5), input_specs, values)

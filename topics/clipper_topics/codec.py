@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -81,14 +81,6 @@ def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 # --- fields from the future, in records that forbid them ----------------------------------------------------------
-class Parser(Protocol):
-    """Bytes to plain Python values."""
-
-    def decode(self, value: bytes, /) -> Any:
-        """The value."""
-        ...
-
-
 def known_fields(content: Any, record: type[msgspec.Struct]) -> Any:
     """Return the content without fields that the record, or a record in one of its fields, does not have.
 
@@ -113,7 +105,7 @@ class TolerantDecoder(Generic[T]):
     Slower than msgspec's own: for manifests, of which there are few.
     """
 
-    def __init__(self, record: type[T], parser: Parser) -> None:
+    def __init__(self, record: type[T], parser: "msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]") -> None:
         self._record = record
         self._parser = parser
 

@@ -100,9 +100,9 @@ def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
 
 def _let_in(kafka: "KafkaConnection") -> bool:
     """Whether the worker may start; False when it was told to end while it waited for Kafka."""
-    from clipper_agents.kafka.startup_check import wait_until_let_in
+    from clipper_agents.kafka.startup_check import wait_for_access
 
-    return asyncio.run(wait_until_let_in(kafka))
+    return asyncio.run(wait_for_access(kafka))
 
 
 async def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":

@@ -2,7 +2,7 @@
 
 | replaced | why |
 |---|---|
-| `client.create_conn` | a frozen broker takes connections and says nothing: an attempt ends after `CONNECT_MS` |
+| `client.create_conn` | a frozen broker takes connections and says nothing; an attempt ends after seconds |
 | `errors.kafka_errors` | error 82, a fenced instance name, has no class and would be called unknown |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
@@ -27,7 +27,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-CONNECT_MS = 3_000
+CONNECT_TIMEOUT_MS = 3_000
 """For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
 waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
 three brokers from its group for most of a minute."""
@@ -47,8 +47,8 @@ def install() -> None:
     """Replace all of it, for every client of this process; a second call changes nothing."""
     install_records()
     errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError
-    if getattr(client.create_conn, "__name__", "") != "connect_soon":
-        client.create_conn = bounded(client.create_conn)
+    if getattr(client.create_conn, "__name__", "") != "connect_in_time":
+        client.create_conn = with_connect_timeout(client.create_conn)
 
 
 def install_records() -> None:
@@ -58,20 +58,20 @@ def install_records() -> None:
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
-def bounded(connect: Connect, attempt_ms: int = CONNECT_MS) -> Connect:
+def with_connect_timeout(connect: Connect, timeout_ms: int = CONNECT_TIMEOUT_MS) -> Connect:
     """`create_conn` of aiokafka with a bound of its own; requests on the connection keep theirs.
 
     Args:
         connect: aiokafka's.
-        attempt_ms: Longest attempt, in milliseconds.
+        timeout_ms: Longest attempt, in milliseconds.
     """
 
-    async def connect_soon(*args: Any, request_timeout_ms: int, **kwargs: Any) -> Any:
-        connection = await connect(*args, request_timeout_ms=min(request_timeout_ms, attempt_ms), **kwargs)
+    async def connect_in_time(*args: Any, request_timeout_ms: int, **kwargs: Any) -> Any:
+        connection = await connect(*args, request_timeout_ms=min(request_timeout_ms, timeout_ms), **kwargs)
         connection._request_timeout = request_timeout_ms / 1000
         return connection
 
-    return connect_soon
+    return connect_in_time
 
 
 class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped

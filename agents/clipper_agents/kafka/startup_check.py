@@ -1,7 +1,7 @@
 """Waits before a worker starts until Kafka is there and lets it in.
 
-knock --let in--> start          told to end (SIGTERM, SIGINT) --> end
-  | nobody answers: say so, wait `AGAIN_S`, knock again
+check --let in--> start          told to end (SIGTERM, SIGINT) --> end
+  | nobody answers: say so, wait `AGAIN_S`, check again
   '-- refused: AccessRefused, exit 3. No wait changes a password, and a supervisor does not try again.
 """
 
@@ -22,20 +22,20 @@ AGAIN_S = 1.0
 SAY_EVERY_S = 5.0
 
 
-async def wait_until_let_in(
+async def wait_for_access(
     kafka: KafkaConnection,
     *,
     again_s: float = AGAIN_S,
     say_every_s: float = SAY_EVERY_S,
-    knocking: Callable[[KafkaConnection], Awaitable[None]] = check_access,
+    check: Callable[[KafkaConnection], Awaitable[None]] = check_access,
 ) -> bool:
-    """Knock until Kafka lets us in.
+    """Check the access until Kafka answers.
 
     Args:
         kafka: Where to, and with which credentials.
         again_s: Wait before the next attempt, in seconds.
         say_every_s: A line about it so often, in seconds; the first at once.
-        knocking: Instead of `check_access`.
+        check: Instead of `check_access`.
 
     Returns:
         False when SIGTERM or SIGINT came first.
@@ -47,7 +47,7 @@ async def wait_until_let_in(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    trying = asyncio.ensure_future(_knock_on(kafka, again_s, say_every_s, knocking))
+    trying = asyncio.ensure_future(_check_until_answered(kafka, again_s, say_every_s, check))
     ending = asyncio.ensure_future(told.wait())
     try:
         await asyncio.wait({trying, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -62,16 +62,16 @@ async def wait_until_let_in(
             loop.remove_signal_handler(number)
 
 
-async def _knock_on(
+async def _check_until_answered(
     kafka: KafkaConnection,
     again_s: float,
     say_every_s: float,
-    knocking: Callable[[KafkaConnection], Awaitable[None]],
+    check: Callable[[KafkaConnection], Awaitable[None]],
 ) -> None:
     since_s, said_s = time.monotonic(), float("-inf")
     while True:
         try:
-            return await knocking(kafka)
+            return await check(kafka)
         except BrokerUnavailable as error:
             now_s = time.monotonic()
             if now_s - said_s >= say_every_s:

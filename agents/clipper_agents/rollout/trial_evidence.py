@@ -14,11 +14,13 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
+from clipper_stream.sequential_testing.evidence import LossDifference
 from clipper_stream.sequential_testing.keep_best import losses_of_candidates, worst
 from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
 
 LIVE = "live"
 """Stage of a candidate."""
+_NO_DIFFERENCE = LossDifference(feedbacks=0, difference=None, lower=-1.0, upper=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,11 @@ class ApplicationEvidence:
     def comparisons(self) -> list[Comparison]:
         """How each version stands, trials first."""
         name = self.spec.application
-        trials = [_of_trial(name, trial) for trial in self._trials.values()]
-        return [*trials, *(_of_candidate(name, ref, losses) for ref, losses in self._losses.items())]
+        trials = [
+            _comparison(name, ref, one.spec.stage, one.evidence.losses, one.evidence.whole.difference)
+            for ref, one in self._trials.items()
+        ]
+        return [*trials, *(_comparison(name, ref, LIVE, losses) for ref, losses in self._losses.items())]
 
     def _retirement(self) -> RolloutDecision | None:
         if self.spec.keep_best is None:
@@ -148,31 +153,17 @@ def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
     return spec.candidates_since, spec.candidates, spec.rule.confidence
 
 
-def _of_trial(application: str, trial: _Trial) -> Comparison:
-    difference, own = trial.evidence.whole.difference, trial.evidence.losses
+def _comparison(
+    application: str, model: str, stage: str, losses: EmpiricalBernstein, difference: LossDifference = _NO_DIFFERENCE
+) -> Comparison:
     return Comparison(
         application=application,
-        model=trial.spec.model,
-        stage=trial.spec.stage,
-        feedbacks=difference.feedbacks,
+        model=model,
+        stage=stage,
+        feedbacks=losses.count,
         difference=difference.difference,
         lower=difference.lower,
         upper=difference.upper,
-        loss=own.mean if own.count else None,
-        loss_lower=own.lower,
-        loss_upper=own.upper,
-    )
-
-
-def _of_candidate(application: str, ref: str, losses: EmpiricalBernstein) -> Comparison:
-    return Comparison(
-        application=application,
-        model=ref,
-        stage=LIVE,
-        feedbacks=losses.count,
-        difference=None,
-        lower=-1.0,
-        upper=1.0,
         loss=losses.mean if losses.count else None,
         loss_lower=losses.lower,
         loss_upper=losses.upper,

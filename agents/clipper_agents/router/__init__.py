@@ -2,7 +2,7 @@
 
 | a query is | where |
 |---|---|
-| read | `queries` (agent `route`), `query_records`, `query_consumer` |
+| read | `queries` (agent `route`), `query_consumer` |
 | decided, cached, combined | `clipper_stream.query`, `clipper_stream.selection`, `clipper_stream.caching` |
 | sent to models | `effects`, `requests`, `colocated` |
 | given its outputs | `outputs` (agent `gather`) |

@@ -169,12 +169,12 @@ class ColocatedModel:
             await self._work.wait()
             self._work.clear()
             requests = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            await engine.submit((request.frame, _asked(request)) for request in requests)
+            await engine.submit((request.frame, _rows_of(request)) for request in requests)
             if not self._waiting:
                 self._fed.set()
 
 
-def _asked(request: Request) -> RequestRows:
+def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)

@@ -81,7 +81,19 @@ class DecisionLookup:
 
 
 class FeedbackProcessor:
-    """Applies feedback of owned partitions."""
+    """Applies feedback of the partitions that this process owns.
+
+    Args:
+        app: Has the generation, the state lock, and what reads and sends.
+        catalogue: Names the topics.
+        registry: Knows applications and declared restores.
+        selection: The rows to learn in.
+        decisions: Index of the predictions.
+        audits: Index of the audits.
+        prediction_log: Reads predictions and audits of other processes into their indexes.
+        metrics: Counts outcomes.
+        followed_upto: Gives the offset up to which the registry has read the control topic.
+    """
 
     def __init__(
         self,
@@ -95,7 +107,6 @@ class FeedbackProcessor:
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
     ) -> None:
-        """Args as named; `followed_upto` gives the offset up to which the registry has read the control topic."""
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
@@ -230,8 +241,10 @@ class FeedbackProcessor:
             awaited = self._incomplete(partition, awaited, lookup)
         if awaited:
             await self._prediction_log.catch_up([partition])
-            lookup.refresh()
-        return self._current(generation)
+        if not self._current(generation):
+            return False
+        lookup.refresh()
+        return True
 
     def _incomplete(
         self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup

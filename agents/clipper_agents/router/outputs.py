@@ -53,7 +53,7 @@ class OutputAgent:
             frames = await self._decode(chunk)
             mine = [frame for frame in frames if frame.router == self._identity]
             for frame in mine:
-                self._sender.came_back(frame.frame, len(frame.outputs))
+                self._sender.count_answered(frame.frame, len(frame.outputs))
             self._effects.gather(mine)
             self._measure_return(chunk)
             for tp, records in chunk:

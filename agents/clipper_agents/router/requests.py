@@ -107,7 +107,8 @@ class RequestSender:
         self._reply_partitions, self._dtype_of = reply_partitions, dtype_of
         self._receiver, self._tasks, self._clock = receiver, tasks, clock
         self._lanes: dict[str, Lane] = {}
-        self._asked: dict[int, tuple[Lane, int, int]] = {}
+        self._unanswered: dict[int, tuple[Lane, int, int]] = {}
+        """Lane, replica and rows left of each request, by frame."""
 
     async def open(self, ref: str) -> None:
         """Find the requests topic of a model.
@@ -151,27 +152,27 @@ class RequestSender:
             if lane.sending is None:
                 lane.sending = self._tasks.watched(self._send_all(lane))
 
-    def came_back(self, frame: int, rows: int) -> None:
+    def count_answered(self, frame: int, rows: int) -> None:
         """Count rows of a request as answered."""
-        asked = self._asked.get(frame)
-        if asked is None:
+        request = self._unanswered.get(frame)
+        if request is None:
             return
-        lane, partition, left = asked
+        lane, partition, left = request
         lane.outstanding[partition] -= min(rows, left)
         if left <= rows:
-            del self._asked[frame]
+            del self._unanswered[frame]
         else:
-            self._asked[frame] = lane, partition, left - rows
+            self._unanswered[frame] = lane, partition, left - rows
 
     def forget(self, frames: Iterable[int]) -> None:
         """Count all rows of these requests as answered: nobody waits for them any more."""
         for frame in frames:
-            if frame in self._asked:
-                self.came_back(frame, self._asked[frame][2])
+            if frame in self._unanswered:
+                self.count_answered(frame, self._unanswered[frame][2])
 
     def forget_all(self) -> None:
         """Forget all requests, because their queries were dropped."""
-        self._asked.clear()
+        self._unanswered.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()
             lane.outstanding.clear()
@@ -197,7 +198,7 @@ class RequestSender:
         )
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
-        self._asked[request.frame] = lane, partition, len(request.rows)
+        self._unanswered[request.frame] = lane, partition, len(request.rows)
         try:
             future = await self._producer.send(lane.topic, value, partition=partition)
         except KafkaError as error:

@@ -24,6 +24,7 @@ class Single(SelectionPolicy):
     """
 
     name: ClassVar[str] = "single"
+    half_life: ClassVar[None] = None
     model: str | None = None
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ class Split(SelectionPolicy):
     """
 
     name: ClassVar[str] = "split"
+    half_life: ClassVar[None] = None
     shares: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -20,9 +20,9 @@ from clipper_agents.kafka.aiokafka_patches import (
     LeanPartitionRecords,
     LeanRecord,
     RereadableRecords,
-    bounded,
     install,
     install_records,
+    with_connect_timeout,
 )
 
 TP = TopicPartition("queries", 3)
@@ -131,7 +131,7 @@ def test_a_broker_that_accepts_and_never_speaks_is_given_up_soon():
         host, port = server.sockets[0].getsockname()
         began_s = time.monotonic()
         with pytest.raises((KafkaError, TimeoutError)):
-            await bounded(create_conn, attempt_ms=100)(host, port, request_timeout_ms=60_000)
+            await with_connect_timeout(create_conn, timeout_ms=100)(host, port, request_timeout_ms=60_000)
         server.close()
         return time.monotonic() - began_s
 
@@ -146,7 +146,7 @@ def test_requests_on_the_connection_keep_their_own_timeout(request_ms, attempted
         asked.append(request_timeout_ms)
         return SimpleNamespace(_request_timeout=request_timeout_ms / 1000)
 
-    connection = asyncio.run(bounded(connect)("a", request_timeout_ms=request_ms))
+    connection = asyncio.run(with_connect_timeout(connect)("a", request_timeout_ms=request_ms))
     assert (asked, connection._request_timeout) == ([attempted_ms], request_ms / 1000)
 
 

@@ -98,7 +98,7 @@ async def test_each_request_goes_to_the_replica_that_has_fewest_rows_before_it(f
     await fixture.put(request(1, rows=5), request(2, rows=2), request(3, rows=2), request(4), request(5, "b:1"))
     assert [one for one in fixture.sent if one[0] == A] == [(A, 0, 1), (A, 1, 2), (A, 1, 3), (A, 1, 4)]
     assert (B, 0, 5) in fixture.sent
-    fixture.sender.came_back(1, 5)
+    fixture.sender.count_answered(1, 5)
     await fixture.put(request(6))
     assert fixture.sent[-1] == (A, 0, 6)
 
@@ -107,17 +107,17 @@ async def test_each_request_goes_to_the_replica_that_has_fewest_rows_before_it(f
 async def test_rows_that_come_back_in_pieces_and_twice_are_counted_once(fixture):
     await fixture.put(request(1, rows=4))
     for rows in (1, 2, 2, 4):
-        fixture.sender.came_back(1, rows)
-    fixture.sender.came_back(99, 3)
+        fixture.sender.count_answered(1, rows)
+    fixture.sender.count_answered(99, 3)
     assert fixture.sender._lanes["a:1"].outstanding == {0: 0}
-    assert not fixture.sender._asked
+    assert not fixture.sender._unanswered
 
 
 @with_sender
 async def test_requests_that_the_router_forgets_count_no_more(fixture):
     await fixture.put(request(1, rows=4), request(2, rows=1))
     fixture.sender.forget([1, 2, 77])
-    assert not fixture.sender._asked
+    assert not fixture.sender._unanswered
     assert fixture.sender._lanes["a:1"].outstanding.total() == 0
 
 

@@ -42,13 +42,13 @@ def test_a_model_of_a_tenth_of_the_weight_pays_ten_times_for_a_mistake():
 
 def test_a_repaired_model_comes_back_under_exp4_and_not_under_the_original():
     bad, good = {"a:1": 1.0, "b:1": 0.0}, {"a:1": 0.0, "b:1": 1.0}
-    came_back = {}
+    count_answered = {}
     for policy in (Exp4(), Exp4Clipper()):
         state = SelectionState()
         for loss in [bad] * 100 + [good] * 200:
             state = policy.observe(state, loss, {"a:1": 1.0, "b:1": 1.0})
-        came_back[policy.name] = policy.weights(state, MODELS[:2])["a:1"] > 0.5
-    assert came_back == {"exp4": True, "exp4_clipper": False}
+        count_answered[policy.name] = policy.weights(state, MODELS[:2])["a:1"] > 0.5
+    assert count_answered == {"exp4": True, "exp4_clipper": False}
 
 
 def test_a_model_without_weight_keeps_its_sums_finite():

@@ -5,7 +5,7 @@ import pytest
 from builders.kafka import record
 from builders.query_router import application, make_router
 
-from clipper_agents.router.query_records import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_topics import codec
 
 MSGPACK = codec.MSGPACK_HEADERS

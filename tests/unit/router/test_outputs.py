@@ -1,0 +1,98 @@
+"""Outputs for this process reach the queries that wait, those for others are left alone, and everything is acked."""
+
+import asyncio
+from types import SimpleNamespace
+
+from builders.kafka import FakeProducer, record
+from builders.query_router import NOW_S, application, make_router, query
+from faust.types import TP
+
+from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.outputs import OutputAgent
+from clipper_agents.streaming.outbox import Outbox
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
+
+CATALOGUE = Catalogue(partitions=1)
+TOPIC = TP(CATALOGUE.outputs, 0)
+
+
+class Fixture:
+    """An agent and a router that waits for the rows of one request."""
+
+    generation = 3
+
+    def __init__(self):
+        self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
+        self.router = make_router(application("app", ("a:1",)))
+        self.effects = EffectRunner(self.router, self, metrics=None, tasks=None)
+        self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
+        self.agent = OutputAgent(
+            b"mine", self.router, self.effects, self, Outbox(self.producer), CATALOGUE, metrics=self
+        )
+        (self.request,) = self.router.receive([query("q", 1, 2)], NOW_S).requests
+
+    def put(self, answers, audits):
+        self.answers += answers
+
+    def count_answered(self, frame, rows):
+        self.answered.append((frame, rows))
+
+    def count_dead_letters(self, topic, kind, count):
+        self.dead.append((topic, kind, count))
+
+    def ack(self, tp, offsets, generation):
+        self.acked.append((tp, offsets, generation))
+
+    async def chunks(self, most):
+        yield [(TOPIC, [record(offset, value, None, CATALOGUE.outputs) for offset, value in enumerate(self.values)])]
+
+    def serve(self, *values):
+        self.values = values
+
+        async def body():
+            await self.agent.serve(self)
+            self.effects.stop()
+
+        asyncio.run(body())
+
+
+def frame(number, router=b"mine", outputs=(5, 6), failed=()):
+    return encode_frame(OutputFrame(router=router, frame=number, row0=0, outputs=list(outputs), failed=list(failed)))
+
+
+def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not():
+    fixture = Fixture()
+    number = fixture.request.frame
+    fixture.serve(frame(number, b"another"), frame(number))
+    ((answer,),) = [fixture.answers]
+    assert answer.outputs == [5, 6]
+    assert fixture.answered == [(number, 2)]
+    assert fixture.acked == [(TOPIC, [0, 1], 3)]
+
+
+def test_a_failed_row_is_missing_in_the_answer_and_says_why():
+    fixture = Fixture()
+    fixture.serve(frame(fixture.request.frame, failed=[FailedRow(row=1, reason="error", explanation="no such digit")]))
+    ((answer,),) = [fixture.answers]
+    assert answer.used[0].failures[1].explanation == "no such digit"
+
+
+def test_what_is_no_frame_is_a_dead_letter_and_acked():
+    fixture = Fixture()
+    fixture.serve(b"junk")
+    assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 1
+    assert (fixture.dead, fixture.acked) == ([(CATALOGUE.outputs, "undecodable", 1)], [(TOPIC, [0], 3)])
+
+
+def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once():
+    fixture = Fixture()
+
+    async def body():
+        fixture.effects.fail(fixture.request, "no broker takes it")
+        fixture.effects.stop()
+
+    asyncio.run(body())
+    ((answer,),) = [fixture.answers]
+    assert (answer.outputs, answer.failure.reason) == (["default", "default"], "errors")
+    assert "no broker takes it" in answer.missing[0].failure.explanation
