@@ -18,7 +18,9 @@ from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 
 if TYPE_CHECKING:
     from clipper_agents.kafka.reader import Range
+    from clipper_agents.replay.merged_log import TimeRange
     from clipper_agents.replay.rerun import Kind, RerunPlan, RerunProgress
+    from clipper_agents.replay.resend import RerunSummary
     from clipper_agents.replay.run_ids import Ids
 
 _SHOWN = 64

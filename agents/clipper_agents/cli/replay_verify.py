@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, ShownRow, Verification
+    from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification
 
 
 @with_deployment
