@@ -1,7 +1,7 @@
 """The reference page of the library: `python docs/library_reference.py > docs/reference/library.md`.
 
 Rules of this file:
-- What is public is named here, and every error is; a test fails when a name is gone or the page is out of date.
+- What is public is named here; a test fails when a name is gone or the page is out of date.
 - The source is parsed and never imported, so the page does not depend on which extras are installed.
 """
 
@@ -19,6 +19,7 @@ _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed QuantileRegression Window
 CacheStore ClockCache DictStore version_digest row_keys
 Client SyncClient Answer
+ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
 ConfidenceSequence Betting EmpiricalBernstein TrialRule
 Detector make_spec Adwin PageHinkley
@@ -30,7 +31,7 @@ evaluate Evaluation read_facts read_chunks write_page
 SelectionPolicy SelectionState Decision make_policy query_rng
 """
 PUBLIC = frozenset(_PUBLIC.split())
-"""Names of the classes and functions on the page, each unique in the library; errors need not be named."""
+"""Names of the classes and functions on the page, each unique in the library."""
 
 _HEAD = """# Library
 
@@ -39,6 +40,7 @@ _HEAD = """# Library
 The classes and functions of `clipper_stream` that programs use, with their modules below the package. `help(name)`
 shows arguments, units and an example. Only `client` does I/O. Policies and estimators are made by name:
 [policies](../explanation/selection-and-feedback.md), [estimators](../explanation/off-policy-evaluation.md#estimators).
+Errors of the client are in the [wire contract](wire-contract.md#from-python).
 """
 
 
@@ -75,10 +77,8 @@ def _head_of(package: str) -> Path:
 
 def _public(path: Path) -> Iterator[ast.ClassDef | ast.FunctionDef]:
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            is_error = path.stem == "errors" and isinstance(node, ast.ClassDef)
-            if node.name in PUBLIC or is_error:
-                yield node
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in PUBLIC:
+            yield node
 
 
 def _kind(node: ast.ClassDef | ast.FunctionDef) -> str:

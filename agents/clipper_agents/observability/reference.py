@@ -23,8 +23,7 @@ def reference() -> str:
         parts.append(f"## {title}\n")
         parts.extend(_row(spec) for spec in SPECS if spec.role in roles)
         parts.append("")
-    parts.append("## Process (Linux)\n")
-    parts.extend(f"- `{name}`: {text}" for name, text in PROCESS_METRICS.items())
+    parts.append(f"## Process (Linux)\n\n{', '.join(f'`{name}`' for name in PROCESS_METRICS)}")
     parts.extend(["", "## Buckets\n", *_buckets()])
     return "\n".join(parts) + "\n"
 
