@@ -35,7 +35,7 @@ from rig.session import finish, parsed, result_options, rotated, said
 
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.request_rows import RequestRows
-from clipper_stream.batching.limit import Fixed
+from clipper_stream.batching.registry import Fixed
 
 MAX_ROWS = 4096
 CAPACITY = "rows/s of model time"

@@ -1,4 +1,4 @@
-"""What a batch limit is, the limit that never changes, and the bounds of the settings that all limits share."""
+"""What a batch limit is, and the bounds of the settings that all limits share."""
 
 import math
 from typing import Protocol
@@ -7,12 +7,7 @@ from clipper_stream.errors import InvalidSetting
 
 
 class BatchLimit(Protocol):
-    """How many rows the next batch may have, learned from the batches before; one per replica (Clipper, 4.4.1).
-
-    >>> limit: BatchLimit = Fixed(8)
-    >>> limit.rows
-    8
-    """
+    """How many rows the next batch may have, learned from the batches before; one per replica (Clipper, 4.4.1)."""
 
     @property
     def rows(self) -> int:
@@ -27,37 +22,6 @@ class BatchLimit(Protocol):
             latency_s: Seconds from sending the batch until its outputs were there.
         """
         ...
-
-
-class Fixed:
-    """Always the same limit, for models whose best batch is known or whose latency does not depend on it.
-
-    Args:
-        rows: The limit, at least 1.
-
-    Raises:
-        InvalidSetting: the limit is below 1.
-
-    >>> limit = Fixed(64)
-    >>> limit.observe(rows=64, latency_s=10.0)
-    >>> limit.rows
-    64
-
-    Source: Clipper, section 6, compares with hand-tuned static batches.
-    """
-
-    __slots__ = ("_rows",)
-
-    def __init__(self, rows: int) -> None:
-        self._rows = checked_rows("rows", rows)
-
-    @property
-    def rows(self) -> int:
-        """The largest batch to send."""
-        return self._rows
-
-    def observe(self, rows: int, latency_s: float) -> None:
-        """Learn nothing."""
 
 
 def checked_rows(setting: str, rows: int, most: int | None = None) -> int:

@@ -8,7 +8,7 @@ from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
-from clipper_stream.selection.trials import NOBODY, Choice, with_trials
+from clipper_stream.selection.trials import NOBODY, PolicyChoice, with_trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class Application:
         """Whether a model can answer: a candidate, or a canary."""
         return bool(self.refs or self._shares("canary"))
 
-    def choice(self, state: SelectionState) -> Choice:
+    def choice(self, state: SelectionState) -> PolicyChoice:
         """The policy's choice, with audits and trials; a `ContextualChoice` where it looks at features."""
         if not self.refs:
             return self._completed(NOBODY)
@@ -103,7 +103,7 @@ class Application:
             return self._completed(self.policy.prepare(state, self.refs))
         return by_features.each(self._completed)
 
-    def _completed(self, chosen: ActionDistribution) -> Choice:
+    def _completed(self, chosen: ActionDistribution) -> PolicyChoice:
         """The policy's choice completed by audits and trials."""
         if self.refs and self.audit_ratio > 0:
             chosen = audited(chosen, self.audit_ratio)

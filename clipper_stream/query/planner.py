@@ -14,9 +14,9 @@ from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import Decision, forced_decision
 from clipper_stream.selection.rng import query_rng
-from clipper_stream.selection.trials import Choice
+from clipper_stream.selection.trials import PolicyChoice
 
-Prepare = Callable[[Application, int, str | None], Choice]
+Prepare = Callable[[Application, int, str | None], PolicyChoice]
 """The policy's choice for (application, partition, context), from the totals known now."""
 NO_MODELS = Failure("no_models", "no model of the application is deployed")
 LARGEST_FEATURE = 1e6
@@ -39,7 +39,7 @@ class Planner:
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self.application, self._prepare, self._now_s = application, prepare, now_s
-        self._prepared: dict[tuple[int, str | None], tuple[Choice, Decision | None, bool]] = {}
+        self._prepared: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
         self.asked: list[InFlightQuery] = []
@@ -139,7 +139,9 @@ class Planner:
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
         self.asked.append(pending)
 
-    def _given_features(self, pending: InFlightQuery, choice: Choice, block: RowBlock, first: int) -> Choice:
+    def _given_features(
+        self, pending: InFlightQuery, choice: PolicyChoice, block: RowBlock, first: int
+    ) -> PolicyChoice:
         """The choice for the query's features, which are logged even if the policy ignores them."""
         if self._input_features and pending.features is None and not pending.query.packed:
             pending.features = first_numbers(block.rows[first], self._input_features)
@@ -160,7 +162,7 @@ class Planner:
         self.refusals.append(refuse(pending, self.application, failure, self._now_s, path))
 
 
-def audited_models(query: DecodedQuery, application: Application, choice: Choice) -> dict[str, float]:
+def audited_models(query: DecodedQuery, application: Application, choice: PolicyChoice) -> dict[str, float]:
     """Propensity of each model that a query asks for the log only, as the decision is made now."""
     if query.models is not None:
         return {}

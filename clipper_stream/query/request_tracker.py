@@ -9,14 +9,13 @@ Rules of this file:
   but of those that are overdue no more than `MAX_OVERDUE_ROWS` rows: hosts that are down cost no memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.caching.single_flight import SingleFlight
 from clipper_stream.query.deadlines import DeadlineQueue
 from clipper_stream.query.in_flight import OPEN, Failure, InFlightQuery
 from clipper_stream.query.row_batch import RowBatch
@@ -27,6 +26,8 @@ MAX_OVERDUE_ROWS = 16_384
 MOST_RETURN_RATIO = 0.25
 """Of the time that a row has left when it is asked: a wrong measurement may cost no more."""
 
+K = TypeVar("K", bound=Hashable)
+W = TypeVar("W")
 Waiter = tuple[InFlightQuery, int]
 """A query and its slot."""
 
@@ -71,6 +72,53 @@ class _Sent:
 
     rows: RowBatch
     unanswered: int
+
+
+class SingleFlight(Generic[K, W]):
+    """Identical rows in flight, by key: asked once, answered to everybody who waits.
+
+    The caller who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up:
+    memory is bounded by the rows that wait. A waiter joins a key at most once before that; waiters are not compared.
+
+    >>> flight = SingleFlight[bytes, str]()
+    >>> flight.join(b"row", "first"), flight.join(b"row", "second")
+    (True, False)
+    >>> flight.first(b"row")
+    'first'
+    >>> flight.resolve(b"row")
+    ['first', 'second']
+    >>> flight.resolve(b"row")
+    []
+
+    Source: the Go package golang.org/x/sync/singleflight.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[K, list[W]] = {}
+
+    def __len__(self) -> int:
+        """Number of keys in flight."""
+        return len(self._waiting)
+
+    def join(self, key: K, waiter: W) -> bool:
+        """Wait for the key; True when nobody did before: the caller asks for it now."""
+        waiters = self._waiting.get(key)
+        if waiters is None:
+            self._waiting[key] = [waiter]
+            return True
+        waiters.append(waiter)
+        return False
+
+    def first(self, key: K) -> W | None:
+        """The waiter that joined first; None when nobody waits."""
+        waiters = self._waiting.get(key)
+        return waiters[0] if waiters else None
+
+    def resolve(self, key: K) -> list[W]:
+        """All waiters of the key, in the order they joined; the key is in flight no longer."""
+        return self._waiting.pop(key, [])
 
 
 class RequestTracker:

@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 from clipper_stream.selection.distribution import Decision
 from clipper_stream.selection.rng import RandomSource
 from clipper_stream.selection.sufficient_statistics import Features
-from clipper_stream.selection.trials import Choice
+from clipper_stream.selection.trials import PolicyChoice
 
-C = TypeVar("C", bound=Choice)
-D = TypeVar("D", bound=Choice)
+C = TypeVar("C", bound=PolicyChoice)
+D = TypeVar("D", bound=PolicyChoice)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

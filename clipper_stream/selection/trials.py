@@ -25,7 +25,7 @@ from clipper_stream.selection.rng import RandomSource
 _LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1; nobody means a share as small
 
 
-class Choice(Protocol):
+class PolicyChoice(Protocol):
     """What `ActionDistribution` and `ChoiceWithTrials` have in common: all that a query needs."""
 
     @property
@@ -131,7 +131,9 @@ class ChoiceWithTrials:
                 yield treatment.of(decision), tried_on * chosen
 
 
-def with_trials(choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]) -> Choice:
+def with_trials(
+    choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]
+) -> PolicyChoice:
     """Add trials to a choice; without any, the choice is returned as it is.
 
     Args:

@@ -14,7 +14,7 @@ from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_stream.batching.aimd import RelaxedTarget
-from clipper_stream.batching.limit import Fixed
+from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import predict_rows
 

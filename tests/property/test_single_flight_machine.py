@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from clipper_stream.caching.single_flight import SingleFlight
+from clipper_stream.query.request_tracker import SingleFlight
 
 keys = st.sampled_from("abcd")
 waiters = st.integers(0, 6)

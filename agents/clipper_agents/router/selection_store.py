@@ -21,7 +21,7 @@ from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
-from clipper_stream.selection.trials import Choice
+from clipper_stream.selection.trials import PolicyChoice
 from clipper_topics.selection_rows import (
     NO_ROW,
     POSITION,
@@ -56,7 +56,7 @@ class SelectionStore:
         self._owned: set[int] = set()
         self._published: dict[RowKey, SelectionState] = {}
         self._unpublished: dict[RowKey, bytes] = {}
-        self._prepared: OrderedDict[tuple[str, int | None, str | None], Choice] = OrderedDict()
+        self._prepared: OrderedDict[tuple[str, int | None, str | None], PolicyChoice] = OrderedDict()
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def own(self, partitions: Iterable[int]) -> None:
@@ -123,7 +123,7 @@ class SelectionStore:
         return [(encode_key(key), value, []) for key, value in changed.items() if key.partition in self._owned]
 
     # --- choices ----------------------------------------------------------------------------------------------------
-    def prepare(self, application: Application, partition: int, context: str | None) -> Choice:
+    def prepare(self, application: Application, partition: int, context: str | None) -> PolicyChoice:
         """The policy's choice with audits and trials, from the totals known now."""
         key = (application.name, None if context is None else partition, context)
         found = self._prepared.get(key)

@@ -1,7 +1,6 @@
 import pytest
 
-from clipper_stream.batching.limit import Fixed
-from clipper_stream.batching.registry import LIMITS, make_limit
+from clipper_stream.batching.registry import LIMITS, Fixed, make_limit
 from clipper_stream.errors import InvalidSetting, UnknownName
 
 

@@ -9,7 +9,7 @@ from builders.host import CountingModel, FakeClock, FunctionOfRow, Observed, Out
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_stream.batching.limit import Fixed
+from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 
 DOUBLE = FunctionOfRow(lambda row: 2 * row)

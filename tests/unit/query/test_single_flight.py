@@ -1,4 +1,4 @@
-from clipper_stream.caching.single_flight import SingleFlight
+from clipper_stream.query.request_tracker import SingleFlight
 
 
 def test_only_the_first_asks():
