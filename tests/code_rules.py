@@ -5,7 +5,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 FIELD_NOUNS = frozenset({"batching", "caching", "combining", "logging", "streaming", "testing", "string"})
 """Words of the field that end like a gerund or participle."""
@@ -49,6 +50,30 @@ class Module:
     @property
     def lines(self) -> int:
         return self.source.count("\n")
+
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    "clipper_topics": ROOT / "topics/clipper_topics",
+    "clipper_stream": ROOT / "clipper_stream",
+    "clipper_agents": ROOT / "agents/clipper_agents",
+    "clipper_loadgen": ROOT / "loadgen/clipper_loadgen",
+}
+
+
+@cache
+def product() -> dict[str, Module]:
+    """Every module of the wheel, by its dotted name."""
+    return {name: module for top, folder in SOURCES.items() for name, module in modules_below(top, folder).items()}
+
+
+def modules_below(top: str, folder: Path) -> dict[str, Module]:
+    """Every module of a folder, by its dotted name below `top`."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join([top, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
+        found[name] = Module(name, path.read_text())
+    return found
 
 
 def imports_of(module: Module, known: Mapping[str, object]) -> Iterator[str]:

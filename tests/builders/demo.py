@@ -7,13 +7,13 @@ import numpy as np
 
 from clipper_agents.demo.answers import AnswerLog, DigitAnswer, ModelDigit
 from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.error_rates import score
 from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan, application_of
 from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result
 from clipper_agents.demo.run import load_plan
 from clipper_agents.demo.samples import DemoSample
-from clipper_agents.demo.scoring import score
 from clipper_agents.observability.exposition import Scrape
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_loadgen.preparation import PreparedLoad, encode_load, intended_times

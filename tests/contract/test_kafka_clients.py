@@ -4,13 +4,9 @@ They were built in sixteen places, and had drifted apart: one reading of the con
 aborted transaction, which another did not; one waited ten seconds for a frozen broker, another forty.
 """
 
-from pathlib import Path
-
 import pytest
-from code_rules import Module, built_kafka_clients
+from code_rules import Module, built_kafka_clients, product
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("topics/clipper_topics", "clipper_stream", "agents/clipper_agents", "loadgen/clipper_loadgen")
 BUILDERS = ("clipper_stream.client.", "clipper_agents.kafka.")
 
 SAMPLES = [
@@ -20,22 +16,14 @@ SAMPLES = [
 ]
 
 
-def modules() -> list[Module]:
-    return [
-        Module(".".join(file.relative_to((ROOT / package).parent).with_suffix("").parts), file.read_text())
-        for package in PACKAGES
-        for file in sorted((ROOT / package).rglob("*.py"))
-    ]
-
-
 def test_kafka_clients_are_built_in_two_packages_only() -> None:
-    others = [module for module in modules() if not module.name.startswith(BUILDERS)]
+    others = [module for module in product().values() if not module.name.startswith(BUILDERS)]
     assert built_kafka_clients(others) == []
 
 
 def test_the_two_packages_build_them() -> None:
     """Else the test above would pass because it finds nothing."""
-    building = {line.rpartition(":")[0] for line in built_kafka_clients(modules())}
+    building = {line.rpartition(":")[0] for line in built_kafka_clients(product().values())}
     assert building == {"clipper_stream.client.kafka", "clipper_agents.kafka.clients"}
 
 

@@ -1,25 +1,9 @@
 """Where parts of the product meet: by objects with a Protocol and in one direction, not by handfuls of callables."""
 
-from pathlib import Path
-
-from code_rules import Module, callable_names, constructors_of_many_callables, import_cycles
-
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("topics", ".", "agents", "loadgen")
-PACKAGES = ("clipper_topics", "clipper_stream", "clipper_agents", "clipper_loadgen")
+from code_rules import Module, callable_names, constructors_of_many_callables, import_cycles, product
 
 OFFENDERS = {"clipper_agents.replay.resend.Rerun"}
 """Classes whose constructor still takes more than three callables: this set only shrinks."""
-
-
-def product() -> dict[str, Module]:
-    found = {}
-    for folder, package in zip(FOLDERS, PACKAGES, strict=True):
-        for path in sorted((ROOT / folder / package).rglob("*.py")):
-            parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = Module(name, path.read_text())
-    return found
 
 
 def test_no_constructor_takes_more_than_three_callables() -> None:

@@ -44,7 +44,7 @@ models = ["fast:1", "slow:1"]
 """
 WORKER = """
 import signal, sys
-from clipper_agents.supervisor.parent_watch import end_with_stdin
+from clipper_agents.supervisor.process import end_with_stdin
 if "broken:1" in sys.argv:
     print("error: no such model file", file=sys.stderr)
     sys.exit(3)

@@ -89,7 +89,7 @@ def steward(
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
     from clipper_agents.observability.logging import configure_logging
-    from clipper_agents.supervisor.parent_watch import end_with_stdin
+    from clipper_agents.supervisor.process import end_with_stdin
 
     configure_logging(log_level, os.environ)
     if ends_with_stdin:

@@ -11,10 +11,10 @@ import msgspec
 
 from clipper_agents.broker import KAFKA_VERSION
 from clipper_agents.demo.data import FloatArray
+from clipper_agents.demo.error_rates import ENSEMBLE, DemoScores, error_of
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import BEFORE, PHASES, RESTORED, DemoPlan
 from clipper_agents.demo.samples import DemoSample
-from clipper_agents.demo.scoring import ENSEMBLE, DemoScores, error_of
 from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen import LoadReport
 from clipper_stream.intervals import wilson

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from clipper_agents.demo.answers import AnswerLog
 from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.error_rates import score
 from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.manifests import demo_settings
 from clipper_agents.demo.models import best_of, train
 from clipper_agents.demo.plan import POLICIES, DemoPlan, application_of
 from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result, used_versions
 from clipper_agents.demo.samples import DemoSample, take_sample
-from clipper_agents.demo.scoring import score
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics

@@ -1,4 +1,4 @@
-"""One run of a child process.
+"""One run of a child process; and in the child, the watch over the supervisor that started it.
 
 Rules of this file:
 - Signals go to the child's own pid, and only while it has not been waited for: a pid is never signalled after reuse.
@@ -8,11 +8,15 @@ Rules of this file:
 
 import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+LAST_S = 15.0
+"""Time to drain after the supervisor is gone. Its embedded broker is gone too then, so most of it would be in vain."""
 TAIL_LINES = 20
 _LINE_BYTES = 1024 * 1024
 
@@ -137,3 +141,30 @@ async def _each_line(source: asyncio.StreamReader, handle: Callable[[str], None]
             return
         if text := line.decode("utf-8", "replace").rstrip():
             handle(text)
+
+
+def end_with_stdin(descriptor: int = 0, terminate: Callable[[], None] | None = None) -> threading.Thread:
+    """Watch standard input from a daemon thread; at its end drain as on SIGTERM, and after `LAST_S` end anyway.
+
+    Args:
+        descriptor: File descriptor to watch. Not `sys.stdin`: a thread that waits in its lock breaks the shutdown.
+        terminate: Instead of SIGTERM to this process and, later, a hard exit.
+    """
+    thread = threading.Thread(
+        target=_watch, args=(descriptor, terminate or _terminate), name="parent watch", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _watch(descriptor: int, terminate: Callable[[], None]) -> None:
+    while os.read(descriptor, 1024):
+        pass
+    terminate()
+
+
+def _terminate() -> None:
+    last = threading.Timer(LAST_S, os._exit, args=(1,))
+    last.daemon = True
+    last.start()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -10,7 +10,7 @@ from clipper_stream.evaluation.candidates.one_model import OneModel
 from clipper_stream.evaluation.candidates.policy_text import named
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
 from clipper_stream.evaluation.log.ensembles import Answering, with_ensemble
-from clipper_stream.evaluation.sequential.candidate_state import PolicyChoice, PolicyChoices, policy_choices
+from clipper_stream.evaluation.sequential.candidate_state import ReplayChoice, ReplayChoices, policy_choices
 from clipper_stream.evaluation.sequential.replay_loop import features_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -60,13 +60,13 @@ class FixedPolicy:
         target[:, [wide.models.index(model) for model in self.models]] = _targets(columns, found)
         return Targeted(columns=wide, target=target)
 
-    def _together(self, columns: DecisionColumns, found: Sequence[PolicyChoice]) -> Targeted:
+    def _together(self, columns: DecisionColumns, found: Sequence[ReplayChoice]) -> Targeted:
         weights = {code: each.choice.weights for code, each in enumerate(found)}
         wider = with_ensemble(columns, self.name, found[0].together, weights, self.answering, self.trials)
         return OneModel(model=self.name).targeted(wider)
 
 
-def _targets(columns: DecisionColumns, found: Sequence[PolicyChoices]) -> Floats:
+def _targets(columns: DecisionColumns, found: Sequence[ReplayChoices]) -> Floats:
     """Target of each decision among the policy's models, (n, K)."""
     targets = np.array([each.otherwise.target for each in found])[columns.context]
     if columns.features.shape[1] and found[0].place is not None:

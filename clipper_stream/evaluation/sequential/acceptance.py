@@ -13,7 +13,7 @@ contextual-bandit-based news article recommendation algorithms", WSDM 2011, algo
 from collections.abc import Sequence
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, PolicyChoice, replay_rng
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, ReplayChoice, replay_rng
 from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery
 
 
@@ -53,7 +53,7 @@ def learn(learner: CandidateState, target: Sequence[float], number: int, loss: f
     )
 
 
-def check_alone(learner: CandidateState, standing: PolicyChoice) -> None:
+def check_alone(learner: CandidateState, standing: ReplayChoice) -> None:
     """Refuse a policy that serves several models together.
 
     Raises:

@@ -26,7 +26,7 @@ Place = tuple[str | None, int]
 """Context and partition of a row of state."""
 
 
-class PolicyChoice(NamedTuple):
+class ReplayChoice(NamedTuple):
     """What the policy does while its state stays the same.
 
     Attributes:
@@ -40,7 +40,7 @@ class PolicyChoice(NamedTuple):
     together: tuple[str, ...]
 
 
-class PolicyChoices(NamedTuple):
+class ReplayChoices(NamedTuple):
     """What the policy does, by the query's features where it looks at them.
 
     Attributes:
@@ -49,11 +49,11 @@ class PolicyChoices(NamedTuple):
         place: Which of `choices` a query with these features has; None: features change nothing.
     """
 
-    otherwise: PolicyChoice
-    choices: tuple[PolicyChoice, ...] = ()
+    otherwise: ReplayChoice
+    choices: tuple[ReplayChoice, ...] = ()
     place: Callable[[Features], int] | None = None
 
-    def given(self, features: Features) -> PolicyChoice:
+    def given(self, features: Features) -> ReplayChoice:
         """Return what the policy does for a query with these features; empty: a query without features."""
         return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
 
@@ -99,10 +99,10 @@ class CandidateState:
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
-        self._standings: dict[Place, PolicyChoices] = {}
+        self._standings: dict[Place, ReplayChoices] = {}
         self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
 
-    def standing(self, context: str | None, partition: int, features: Features = ()) -> PolicyChoice:
+    def standing(self, context: str | None, partition: int, features: Features = ()) -> ReplayChoice:
         """Return what the policy would do for a query of this context, partition and features."""
         key = (context, partition if context is not None else 0)
         found = self._standings.get(key)
@@ -160,7 +160,7 @@ class CandidateState:
 
 def policy_choices(
     policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
-) -> PolicyChoices:
+) -> ReplayChoices:
     """Return what the policy does in one state.
 
     Raises:
@@ -168,14 +168,14 @@ def policy_choices(
     """
     by_features = policy.by_features(state, models)
     if by_features is None:
-        return PolicyChoices(_standing(policy, policy.prepare(state, models), models, audit_ratio))
+        return ReplayChoices(_standing(policy, policy.prepare(state, models), models, audit_ratio))
     choices = tuple(_standing(policy, each, models, audit_ratio) for each in by_features.choices)
-    return PolicyChoices(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
+    return ReplayChoices(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
 
 
 def _standing(
     policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str], audit_ratio: float
-) -> PolicyChoice:
+) -> ReplayChoice:
     alone = {
         decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
     }
@@ -184,7 +184,7 @@ def _standing(
         what = f"policy {policy.name!r} draws among {len(prepared.decisions)} sets of models"
         raise InvalidSetting(f"{what}: give one that serves one model, or always the same ones")
     choice = audited(prepared, audit_ratio) if audit_ratio > 0.0 else prepared
-    return PolicyChoice(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
+    return ReplayChoice(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
 
 
 def replay_rng(seed: int, partition: int, query_offset: int) -> RandomSource:

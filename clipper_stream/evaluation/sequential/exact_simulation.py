@@ -20,7 +20,7 @@ from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering, OutputRows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, PolicyChoice, replay_rng
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, ReplayChoice, replay_rng
 from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayedQuery, ReplayRun, queries_in_order
 
 
@@ -100,12 +100,12 @@ def _through(
     return run
 
 
-def _expected(standing: PolicyChoice, losses: list[float]) -> float:
+def _expected(standing: ReplayChoice, losses: list[float]) -> float:
     return sum(share * loss for share, loss in zip(standing.target, losses, strict=True))
 
 
 def _learn(
-    learner: CandidateState, standing: PolicyChoice, query: ReplayedQuery, losses: list[float], seed: int
+    learner: CandidateState, standing: ReplayChoice, query: ReplayedQuery, losses: list[float], seed: int
 ) -> None:
     rng = replay_rng(seed, query.place[1], query.query_offset)
     decision = standing.choice.certain or standing.choice.select(rng)

@@ -11,8 +11,7 @@ import threading
 import pytest
 
 from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.parent_watch import end_with_stdin
-from clipper_agents.supervisor.process import ChildSpec
+from clipper_agents.supervisor.process import ChildSpec, end_with_stdin
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_stream.errors import UnknownName
@@ -280,7 +279,7 @@ from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.supervisor.supervisor import Supervisor
 CHILD = '''
 import signal
-from clipper_agents.supervisor.parent_watch import end_with_stdin
+from clipper_agents.supervisor.process import end_with_stdin
 signal.signal(signal.SIGTERM, lambda *_: exit(0))
 end_with_stdin()
 print("ready", flush=True)
@@ -313,7 +312,7 @@ def test_children_end_when_their_supervisor_is_killed():
 def test_a_child_with_a_lifeline_ends_without_a_word():
     async def scenario():
         around = Recorded()
-        lifeline = "from clipper_agents.supervisor.parent_watch import end_with_stdin\nend_with_stdin()\n"
+        lifeline = "from clipper_agents.supervisor.process import end_with_stdin\nend_with_stdin()\n"
         async with Supervisor(around.all) as supervisor:
             await supervisor.start([spec(lifeline + SERVING)])
         assert around.lines == []
