@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -24,8 +25,8 @@ def svm(replicas: int = 1, colocated: bool = False) -> ModelManifest:
     return ModelManifest(name="svm", version="2", uri="models:svm", replicas=replicas, colocated=colocated)
 
 
-def digits(revision: int = 1) -> ApplicationManifest:
-    return ApplicationManifest(name="digits", models=["svm:2"], revision=revision)
+def digits() -> ApplicationManifest:
+    return ApplicationManifest(name="digits", models=["svm:2"])
 
 
 async def create(kafka: KafkaConnection, *topics: NewTopic) -> None:
@@ -115,13 +116,15 @@ def test_an_address_where_nobody_listens_is_named():
 
 
 def test_the_newest_manifest_of_a_name_counts(kafka: KafkaConnection, catalogue: Catalogue):
+    newer = msgspec.structs.replace(digits(), objective_ms=70)
+
     async def published_twice():
-        await publish_manifests(kafka, catalogue, [digits(revision=1), svm()])
-        await publish_manifests(kafka, catalogue, [digits(revision=2)])
+        await publish_manifests(kafka, catalogue, [digits(), svm()])
+        await publish_manifests(kafka, catalogue, [newer])
         return await read_manifests(kafka, catalogue)
 
     found = asyncio.run(published_twice())
-    assert found.applications == {"digits": digits(revision=2)}
+    assert found.applications == {"digits": msgspec.structs.replace(newer, revision=2)}
     assert found.models == {"svm:2": svm()}
     assert found.unreadable == {}
 
