@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from clipper_stream.sequential_testing import betting, empirical_bernstein
+from clipper_stream.sequential_testing import empirical_bernstein, hedged_capital
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -52,8 +52,8 @@ def capitals(values: Floats, mean: float, alpha: float) -> tuple[Floats, Floats]
         alpha: As `ConfidenceSequence.alpha`.
     """
     bet, _ = bets(values, alpha)
-    most_above = betting.LARGEST_BET / mean if mean > 0.0 else math.inf
-    most_below = betting.LARGEST_BET / (1.0 - mean) if mean < 1.0 else math.inf
+    most_above = hedged_capital.LARGEST_BET / mean if mean > 0.0 else math.inf
+    most_below = hedged_capital.LARGEST_BET / (1.0 - mean) if mean < 1.0 else math.inf
     above = np.cumsum(np.log1p(np.minimum(bet, most_above) * (values - mean)), axis=1)
     below = np.cumsum(np.log1p(np.minimum(bet, most_below) * (mean - values)), axis=1)
     return above, below
