@@ -77,7 +77,7 @@ def rows_of(summary):
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ON_KAFKA)
 def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, tmp_path):
     check_figures(result(name, tmp_path, "--no-pin"))
@@ -106,13 +106,13 @@ def throughput(tmp_path_factory):
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_throughput_benchmark_runs_every_rival(throughput):
     assert tuple(throughput) == SYSTEMS
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_system_answers_every_query_with_the_right_label(system, throughput):
     run = throughput[system]
