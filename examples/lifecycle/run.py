@@ -109,7 +109,7 @@ async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
 
     async def deploy(version: str, *how: str) -> None:
         what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
-        await operator.run("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "60", *how)
+        await operator.run("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "180", *how)
 
     def decided(command: str, version: str) -> Callable[[Change], bool]:
         return lambda change: (change.command, change.model) == (command, f"digits:{version}")

@@ -104,7 +104,7 @@ async def switch_on(operator: Operator, best: str, model: TrainedModel) -> None:
     """Make the best candidate what decides."""
     if best == f"model {model.ref}":
         what = (model.ref, "--runtime", "sklearn", "--uri", str(model.path), "--shape", "64")
-        await operator.run("model", "deploy", *what, "--application", "digits", "--stage", "live", "--wait", "60")
+        await operator.run("model", "deploy", *what, "--application", "digits", "--stage", "live", "--wait", "180")
         policy = {"name": "single", "parameters": {"model": model.ref}}
     else:
         name, _, parameters = best.partition(":")
