@@ -1,6 +1,7 @@
 """Fixtures of every test: a Kafka for the session, and topics of one's own for each test."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Iterator
 
@@ -40,3 +41,14 @@ def catalogue(kafka: KafkaConnection) -> Iterator[Catalogue]:
 
 async def _remove(kafka: KafkaConnection, own: Catalogue) -> None:
     await delete_topics(kafka, list(await existing_topics(kafka, own.prefix)))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """A command that runs in this process configures the logs of all of it, on a stream that ends with its test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)

@@ -83,11 +83,13 @@ def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, tmp_path)
     check_figures(result(name, tmp_path, "--no-pin"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", WITHOUT_KAFKA)
 def test_a_benchmark_without_kafka_runs_and_has_figures(name, tmp_path):
     check_figures(result(name, tmp_path))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_simulated_benchmark_writes_its_page(name, tmp_path):
     printed = ran(name, "--page", tmp_path / "page.md")
