@@ -38,11 +38,11 @@ BUDGETS = {
     "clipper_agents.dead_letters": 400,
     "clipper_agents.demo": 1700,
     "clipper_agents.examples": 75,
-    "clipper_agents.feedback": 300,
+    "clipper_agents.feedback": 400,
     "clipper_agents.host": 1525,
     "clipper_agents.kafka": 1575,
     "clipper_agents.observability": 1125,
-    "clipper_agents.replay": 5450,
+    "clipper_agents.replay": 5250,
     "clipper_agents.rollout": 1600,
     "clipper_agents.router": 3100,
     "clipper_agents.settings": 750,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2325,
     "clipper_stream.selection": 1875,
     "clipper_stream.sequential_testing": 675,
-    "clipper_topics": 2600,
+    "clipper_topics": 2650,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 
