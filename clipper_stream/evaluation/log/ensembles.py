@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
-from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats
+from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, distinct_rows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.feedback.losses import LOSSES, loss_of
 from clipper_stream.selection.parameters import check_number
@@ -151,7 +151,7 @@ def combined_losses(
     [0.0, nan]
     """
     rows = OutputRows(columns, members, answering)
-    alike, place = _alike(np.column_stack([_trusted(columns, weights), rows.codes])[rows.known])
+    alike, place = distinct_rows(np.column_stack([_trusted(columns, weights), rows.codes])[rows.known])
     each = [rows.of(codes[1:], _weights_of(weights, codes[0])) for codes in alike.tolist()]
     losses = np.full(len(columns), np.nan)
     losses[rows.known] = np.array(each, np.float64)[place]
@@ -186,18 +186,3 @@ def _trusted(columns: DecisionColumns, weights: Mapping[Any, Any]) -> NDArray[np
 def _weights_of(weights: Mapping[Any, Any], context: int) -> Mapping[str, float]:
     found: Mapping[str, float] = weights if context == UNKNOWN else weights[context]
     return found
-
-
-def _alike(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """The different rows, and which of them each row is; by one number a row where they fit into 63 bits."""
-    if not len(codes):
-        return codes, np.zeros(0, np.intp)
-    sizes = [int(size) for size in codes.max(axis=0) + 2]
-    if np.prod([float(size) for size in sizes]) >= 2.0**63:
-        different, place = np.unique(codes, axis=0, return_inverse=True)
-        return different, place.reshape(-1)
-    number = np.zeros(len(codes), np.int64)
-    for column, size in enumerate(sizes):
-        number = number * size + (codes[:, column] + 1)
-    _, first, place = np.unique(number, return_index=True, return_inverse=True)
-    return codes[first], place

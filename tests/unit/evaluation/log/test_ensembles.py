@@ -98,10 +98,10 @@ def test_as_many_values_as_do_not_fit_one_number_are_told_apart():
     columns = asked([[f"{row}-{model}" for model in range(3)] for row in range(4)], ["0-0", "1-0", "x", "x"])
     values = tuple(columns.values)
     wide = np.asarray(columns.output, np.int32)
-    from clipper_stream.evaluation.log.ensembles import _alike
+    from clipper_stream.evaluation.log.columns import distinct_rows
 
     far = np.column_stack([wide] * 20).astype(np.int32) + len(values)
-    different, place = _alike(np.vstack([far, far]))
+    different, place = distinct_rows(np.vstack([far, far]))
     assert len(different) == 4
     assert np.array_equal(different[place], np.vstack([far, far]))
 
