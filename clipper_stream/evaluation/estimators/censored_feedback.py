@@ -41,19 +41,11 @@ class Delays(AdditiveSums):
         came: Decisions with feedback, by its delay, (G, BUCKETS).
         waiting: Decisions without, by their age, (G, BUCKETS).
 
-    >>> Delays.empty(1).maturity_ms()
-    0
-
     Source: Kaplan and Meier, "Nonparametric estimation from incomplete observations", J. Am. Stat. Assoc. 53, 1958.
     """
 
     came: Floats
     waiting: Floats
-
-    @classmethod
-    def empty(cls, models: int) -> Self:
-        nothing = np.zeros((models + len(OTHER_GROUPS), BUCKETS))
-        return cls(came=nothing, waiting=nothing)
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
