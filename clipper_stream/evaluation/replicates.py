@@ -18,7 +18,7 @@ from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
-from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
+from clipper_stream.evaluation.sequential.replay import ReplayRun
 
 SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
 MOSTLY = 0.95

@@ -40,8 +40,13 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, replay_rng
-from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery, ReplayRun, queries_in_order
+from clipper_stream.evaluation.sequential.replay import (
+    CandidateState,
+    ReplayedQuery,
+    ReplayRun,
+    queries_in_order,
+    replay_rng,
+)
 from clipper_stream.selection.parameters import check_number
 
 _ROUNDING = 1.0 + 1e-9

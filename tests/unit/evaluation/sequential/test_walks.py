@@ -12,9 +12,9 @@ from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log_summary import summarize_log
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import run_replicates
-from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
+from clipper_stream.evaluation.sequential.replay import replay_rng
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
