@@ -50,15 +50,7 @@ class BinnedSums(AdditiveSums):
 
     @classmethod
     def of(cls, place: np.ndarray, bins: int, loss: Floats, weight: Floats, shares: Floats | None = None) -> Self:
-        """Return the sums of n decisions, by bin.
-
-        Args:
-            place: Bin of each, (n,).
-            bins: How many there are.
-            loss: Weighed losses, (n,).
-            weight: What they are weighed with, (n,).
-            shares: Probability of serving each model, (n, M).
-        """
+        """Return the sums of n decisions by their bins; arguments are arrays of shape (n,) and (n, M)."""
         return cls(
             weight=summed(weight, place, bins),
             loss=summed(loss, place, bins),
@@ -117,10 +109,10 @@ class CandidateSums:
             self.estimates[name] = plus(self.estimates.get(name), part)
 
     def add_losses(self, columns: DecisionColumns, loss: Floats, weight: Floats, shares: Floats) -> None:
-        """Add losses of decisions with feedback, by span and by context.
+        """Add losses of n decisions with feedback, by span and by context.
 
         Args:
-            columns: n decisions, all with feedback.
+            columns: The decisions.
             loss: Weighed loss of each, (n,).
             weight: What it is weighed with; 0: nothing is known, (n,).
             shares: Probability of serving each model, (n, M).
@@ -146,14 +138,7 @@ class _Predicted(NamedTuple):
 def sum_stationary(
     log: Log, candidates: Sequence[StationaryCandidate], question: Question, found: LogSummary
 ) -> tuple[CandidateSums, list[CandidateSums]]:
-    """Sums of what was logged, and of each candidate.
-
-    Args:
-        log: Begins anew.
-        candidates: Each is asked what it would have done, chunk by chunk.
-        question: How.
-        found: What the log holds.
-    """
+    """Sums of what was logged, and of each candidate, which is asked what it would have done chunk by chunk."""
     (on_policy,) = make_estimators([ON_POLICY], decisions=found.used)
     names = [name for name in question.estimators if name != ON_POLICY]
     estimators, contexts = make_estimators(names, decisions=found.used), len(found.outline.contexts)

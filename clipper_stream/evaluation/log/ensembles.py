@@ -85,20 +85,7 @@ class Answering:
 
 
 class OutputRows:
-    """Losses of combined answers, one decision at a time.
-
-    Args:
-        columns: The decisions.
-        members: Whose outputs are combined.
-        answering: How.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[1.0, 1.0]], [[0.0, 1.0]], outputs=[["cat", "dog"]], labels=["cat"])
-    >>> OutputRows(columns, columns.models, Answering()).loss(0, {"m0:1": 0.4, "m1:1": 0.6})
-    1.0
-
-    Source: as `Answering`.
-    """
+    """Losses of the combined answers of these members, one decision at a time."""
 
     def __init__(self, columns: DecisionColumns, members: Sequence[str], answering: Answering) -> None:
         self._members, self._answering = tuple(members), answering

@@ -32,16 +32,7 @@ _FAILED = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputChunk:
-    """A piece of a file of inputs that is run at once.
-
-    Attributes:
-        number: Its place in the file.
-        group: Row group that it is in.
-        first: Its first row in the group.
-        rows: How many.
-
-    Source: https://parquet.apache.org/docs/concepts/ (row groups).
-    """
+    """A piece of a file of inputs that is run at once: `rows` from `first` on, in a row group."""
 
     number: int
     group: int
@@ -160,13 +151,7 @@ def _batches(places: Sequence[int], good: Rows, batch_rows: int) -> Iterator[tup
 
 @dataclass(frozen=True, slots=True)
 class PlacedAnswers:
-    """Answers by the place of their query, made by `of`.
-
-    Attributes:
-        places: Of the queries, ascending.
-        number: Of the answer at each place.
-        answers: The answers.
-    """
+    """Answers by the places of their queries, which ascend; made by `of`."""
 
     places: NDArray[np.int64]
     number: NDArray[np.intp]

@@ -76,14 +76,7 @@ class FileFacts:
 
 
 class DecisionWriter:
-    """Writes chunks to the files of a folder; made by `writing`.
-
-    Args:
-        folder: Where the files go.
-        facts: What a file says about itself; may be exchanged until the end.
-        inputs: Whether there is a column of inputs.
-        file_rows: Decisions of a file, at least; None: all of them.
-    """
+    """Writes chunks to the files of a folder; made by `writing`. `facts` may be exchanged until the end."""
 
     def __init__(self, folder: Path, facts: FileFacts, *, inputs: bool, file_rows: int | None) -> None:
         self.facts, self._file_rows = facts, file_rows
@@ -208,13 +201,7 @@ def read_chunks_with_inputs(
 
 
 class RowGroup(NamedTuple):
-    """One chunk of a file: a Parquet row group.
-
-    Attributes:
-        file: Opened.
-        number: Of the group in it.
-        models: References of all models in the file or the folder.
-    """
+    """One chunk of an opened file, with the models of the whole file or folder."""
 
     file: Any
     number: int

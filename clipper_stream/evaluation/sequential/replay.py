@@ -69,19 +69,12 @@ class ReplayRun:
 class ReplayedQuery(NamedTuple):
     """A decision whose truth is known, as a walk looks at it.
 
-    Attributes:
-        row: In its columns.
-        at_ms: When it was decided.
-        place: Context and partition.
-        query_offset: Of the query in its partition.
-        feedback_at_ms: When the feedback came; not before the decision, whatever the clocks say.
-        feedback_offset: In the partition.
-        features: Of the query, empty for one without.
+    `feedback_at_ms` is not before the decision, whatever the clocks say; `place` is context and partition.
     """
 
     row: int
     at_ms: int
-    place: tuple[str | None, int]
+    place: Place
     query_offset: int
     feedback_at_ms: int
     feedback_offset: int
@@ -125,10 +118,7 @@ class ReplayChoice(NamedTuple):
 class ReplayChoices(NamedTuple):
     """What the policy does, by the query's features where it looks at them.
 
-    Attributes:
-        otherwise: For a query without features.
-        choices: For queries with features.
-        place: Which of `choices` a query with these features has; None: features change nothing.
+    `place` says which of `choices` a query with these features has; None: features change nothing.
     """
 
     otherwise: ReplayChoice
