@@ -45,6 +45,7 @@ class Application:
         candidates: The models that exist, in the application's order.
         trials: The versions on trial that exist.
         revision: Of its manifest; logged with each decision.
+        learning_config: Digest of policy and loss, to log where they take effect; None: it is not logged.
         objective_s: Latency objective in seconds; None: throughput mode.
         default_output: Given when no model answered in time, or when they agreed too little.
         confidence_threshold: Below it the default output is given, in [0, 1].
@@ -62,6 +63,7 @@ class Application:
     revision: int = 1
     combiner: str = "vote"
     loss: str = "zero_one"
+    learning_config: int | None = None
     objective_s: float | None = 0.1
     default_output: Any = None
     confidence_threshold: float = 0.0
