@@ -10,8 +10,8 @@ from e2e.programs import environment, run
 
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.rollout_metrics import StewardMetrics
-from clipper_agents.rollout import read_comparisons
 from clipper_agents.rollout.app import RolloutController
+from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
@@ -59,7 +59,9 @@ def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_a
                 assert counted(metrics, "up") == 1
             shown = await asyncio.to_thread(status)
             page = await asyncio.to_thread(run, "status", folder=tmp_path, environ=environ)
-            assert await read_comparisons(kafka, catalogue) == (), "nothing is compared"
+            assert await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue)) == (), (
+                "nothing is compared"
+            )
             async with steward(kafka, catalogue, changes) as (process, metrics):
                 await logs.queries(200, [answered("good:1", 1), answered("bad:1", 1)])
                 await until("the fall", lambda: len(changes.noted) > 1)

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from builders.rollout_logs import PublishedChanges, answered, missing, until, writing
 
+from clipper_agents.control.state import read_control
 from clipper_agents.observability.rollout_metrics import StewardMetrics
-from clipper_agents.rollout import read_comparisons
 from clipper_agents.rollout.app import RolloutController
+from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
@@ -73,7 +74,7 @@ def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kaf
                 "all of it", lambda: [one.feedbacks for one in process.comparisons if one.stage == "shadow"] == [90]
             )
             live = process.comparisons
-        again = await read_comparisons(kafka, catalogue)
+        again = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
         async with steward(kafka, catalogue, changes) as restarted:
             await until("the same", lambda: restarted.comparisons == live)
         assert [one.command for one in changes.made] == ["create"] * 4 + ["step", "promote", "abort", "retire"]

@@ -34,15 +34,12 @@ def status(
 
     Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
     """
-    from clipper_agents.status.collect import StatusOptions, read_status
+    from clipper_agents.status.collect import read_status
     from clipper_agents.status.problems import reasons_of
     from clipper_agents.status.processes import configured_addresses
 
-    wanted = StatusOptions(
-        context=context,
-        metrics=(*configured_addresses(deployment.settings), *(metrics or ())),
-    )
-    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, wanted))
+    addresses = [*configured_addresses(deployment.settings), *(metrics or ())]
+    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, context, addresses))
     reasons = reasons_of(found, most_lag)
     _show(found, reasons, as_json)
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)
