@@ -84,6 +84,11 @@ def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in default}
 
 
+def wanted_hosts(model: ModelManifest) -> int:
+    """Return how many hosts a version should have."""
+    return 0 if model.colocated or model.retired else model.replicas
+
+
 def refs_of(application: ApplicationManifest | None) -> list[str]:
     """Return every version that an application names, candidates first.
 

@@ -18,6 +18,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
 from clipper_agents.kafka.consumer_groups import group_lag
@@ -41,8 +42,6 @@ from clipper_agents.status.traffic_window import LONGEST_S
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-CATCH_UP_S = 10.0
-"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
 COMPARE_S = 15.0
 """For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
@@ -87,8 +86,7 @@ async def _read(
     topics = _topics(await _again("topics", admin.describe_topics), catalogue)
     names = {topic.name for topic in topics}
     following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
-    await following.position(_readable(topics))
-    unread = await following.catch_up(CATCH_UP_S)
+    unread = await following.catch_up(_readable(topics))
     manifests = following.facts.declared.manifests
     groups = [await _group(admin, reader, catalogue, topics, None)]
     for ref, model in manifests.models.items():
@@ -178,8 +176,8 @@ async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> Brok
 async def _silent(connection: KafkaConnection) -> list[str]:
     """Addresses of the connection at which nobody takes a connection."""
     addresses = [address.strip() for address in connection.bootstrap.split(",")]
-    takes = await asyncio.gather(*map(_takes_connections, addresses))
-    return [address for address, taken in zip(addresses, takes, strict=True) if not taken]
+    taken = await asyncio.gather(*map(_takes_connections, addresses))
+    return [address for address, takes in zip(addresses, taken, strict=True) if not takes]
 
 
 async def _takes_connections(address: str) -> bool:
@@ -209,8 +207,7 @@ def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tup
 
 def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> list[str]:
     wanted = [spec.name for spec in catalogue.fixed_topics()]
-    hosted = [one for one in manifests.models.values() if not (one.colocated or one.retired)]
-    wanted += [catalogue.requests(one.name, one.version) for one in hosted]
+    wanted += [catalogue.requests(one.name, one.version) for one in manifests.models.values() if wanted_hosts(one)]
     return [name for name in wanted if name not in names]
 
 
@@ -270,7 +267,7 @@ def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[Mod
         yield ModelStatus(
             ref=ref,
             colocated=model.colocated,
-            replicas=0 if model.colocated or model.retired else model.replicas,
+            replicas=wanted_hosts(model),
             live=members.get(None if model.colocated and not model.retired else ref, 0),
             retired=model.retired,
         )
