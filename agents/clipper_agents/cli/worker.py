@@ -81,10 +81,9 @@ def steward(
     kafka = deployment.kafka
     if not _let_in(kafka):
         return
-    from clipper_agents.rollout.decisions import ControlChanges
     from clipper_agents.rollout.worker import run
 
-    run(deployment.settings.steward_settings(instance, kafka), ControlChanges(kafka, deployment.catalogue))
+    run(deployment.settings.steward_settings(instance, kafka))
 
 
 def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
