@@ -11,9 +11,9 @@ from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 
 if TYPE_CHECKING:
-    from clipper_agents.control.plan import Plan, Published
+    from clipper_agents.control.plan import Plan
     from clipper_agents.control.rollback import RolledBack
-    from clipper_agents.control.state import ControlState
+    from clipper_agents.control.state import ControlState, Manifests
 
 model = typer.Typer(
     name="model", no_args_is_help=True, help="Deploy, compare, promote and retire versions of models while they serve."
@@ -146,12 +146,11 @@ def rollback_models(
     ] = None,
 ) -> None:
     """Undo the last change of an application, or all since a revision, with the selection state of then."""
-    from clipper_agents.control.restore import restore_state
     from clipper_agents.control.rollback import roll_back
 
     target = change.deployment.kafka, change.deployment.catalogue
     seen = change.seen(application)
-    done = asyncio.run(roll_back(*target, application, to_revision, change.signature, restore=restore_state, seen=seen))
+    done = asyncio.run(roll_back(*target, application, to_revision, change.signature, seen=seen))
     if change.as_json:
         change.print(done.written)
     else:
@@ -170,7 +169,7 @@ def _rollback_lines(done: "RolledBack") -> list[str]:
     return [*lines, *lines_of(done.written), f"selection state {state}"]
 
 
-def _make(change: ChangeRequest, ref: str, application: str | None, rule: "Callable[[Published, str], Plan]") -> None:
+def _make(change: ChangeRequest, ref: str, application: str | None, rule: "Callable[[Manifests, str], Plan]") -> None:
     """Apply a rule to the application that is named, or else to the only one that names the version."""
     from clipper_agents.control.changes import application_of
     from clipper_agents.control.writer import check_seen

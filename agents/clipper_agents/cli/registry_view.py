@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.cli.plain_text import plain, when
-from clipper_agents.control.plan import Published, stated
+from clipper_agents.control.plan import stated
+from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -20,7 +21,7 @@ TOLD_ELSEWHERE = {"feedbacks", "difference", "lower", "upper", "confidence", "ma
 """Numbers that have a place in a sentence, or that the manifest states."""
 
 
-def print_models(published: Published) -> None:
+def print_models(published: Manifests) -> None:
     """A row a version: how it runs, and its stage at each application."""
     rows = (
         (ref, model.runtime, _hosts(model), ", ".join(stages_of(published, ref)) or "-")
@@ -69,7 +70,7 @@ def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
         print(f"{name:<{width}}  {plain(value if isinstance(value, str) else json.dumps(value))}")
 
 
-def stages_of(published: Published, ref: str) -> Iterator[str]:
+def stages_of(published: Manifests, ref: str) -> Iterator[str]:
     """Return where a version stands, as `digits: canary 10%` or `digits: live`, or that it is retired."""
     for name, each in sorted(published.applications.items()):
         if ref in each.models:

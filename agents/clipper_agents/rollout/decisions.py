@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
-from clipper_agents.control.plan import Plan, Published
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import Manifests
 from clipper_agents.control.writer import ControlWriter, as_control_writer, change_control
 from clipper_stream.errors import ClipperError
 from clipper_topics import codec
@@ -95,7 +96,7 @@ class ControlChanges:
             raise StaleDecision(str(error)) from error
 
 
-def plan_of(decision: RolloutDecision, published: Published) -> Plan:
+def plan_of(decision: RolloutDecision, published: Manifests) -> Plan:
     """The change of the manifests that a decision asks for.
 
     Raises:
