@@ -158,12 +158,7 @@ def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
 
 
 def update(published: Manifests, application: str, fields: Mapping[str, Any]) -> Plan:
-    """Change fields of an application, other than those of its models' stages.
-
-    Args:
-        published: What is there.
-        application: Its name.
-        fields: By name, as plain values (as JSON has them).
+    """Change fields of an application, other than those of its models' stages; values are plain, as JSON has them.
 
     Raises:
         RefusedChange: no such field, one with a command of its own, or a value that it does not take.
@@ -194,15 +189,7 @@ def plan_edit(
     ref: str | None = None,
     model: ModelManifest | None = None,
 ) -> Plan:
-    """Return the plan of an edit, with the models that it retires or brings back.
-
-    Args:
-        published: The manifests in force.
-        before: The application's manifest before; None: there is none.
-        after: Its manifest after; None: it is withdrawn.
-        command: The command.
-        ref: The version that the command is about.
-        model: A manifest to publish with it.
+    """Return the plan of an edit, with the models that it retires or brings back, and one to publish with it.
 
     Raises:
         RefusedChange: the application would name models that are not there or do not fit.

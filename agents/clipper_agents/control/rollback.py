@@ -34,13 +34,7 @@ class RollbackPlan:
 def plan_rollback(
     published: Manifests, history: Mapping[int, Change], application: str, to_revision: int | None = None
 ) -> RollbackPlan:
-    """Go back to the manifest before the last change, or to that of a revision.
-
-    Args:
-        published: What is there; a deleted application can come back.
-        history: The application's changes by revision.
-        application: Its name.
-        to_revision: Whose manifest is wanted; None: the one before the last change.
+    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back.
 
     Raises:
         RefusedChange: the history does not say how it was, or what it names is not there any more.
@@ -107,13 +101,7 @@ async def roll_back(
 ) -> RolledBack:
     """Go back to the manifest before the last change, or to that of a revision, with the selection state of then.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        application: Its name.
-        to_revision: Whose manifest is wanted; None: the one before the last change.
-        signature: Of the change.
-        seen: As for `change_control`, whose errors it raises.
+    Errors as of `plan_rollback`, `change_control`, which `seen` is for, and `restore_state`.
     """
     signature = signature or Signature()
     last: list[RollbackPlan] = []

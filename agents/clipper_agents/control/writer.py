@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import CommittedChange, Signature, changing, is_committed, records_of, sign
+from clipper_agents.control.change_records import CommittedChange, Signature, is_committed, records_of, sign
 from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
@@ -124,12 +124,8 @@ async def change_control(
 ) -> CommittedChange:
     """Decide on the present state and write the plan; begin again when another writer interrupts.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        decide: From the state to a plan; called at each attempt.
-        signature: Of the changes; None: the user of this process.
-        seen: Revisions at which applications must be, by name; 0: it must not exist.
+    Without a signature the author is the user of this process. `seen` says at which revisions applications must be, 0
+    that one must not exist.
 
     Raises:
         StaleRevision: an application is at another revision.
@@ -147,7 +143,7 @@ async def change_control(
         check_seen(seen or {}, writer.state)
         plan = decide(writer.state)
         if plan and snapshot is None:
-            snapshot = await writer.snapshot(changing(plan))
+            snapshot = await writer.snapshot([edit.application for edit in plan.edits if edit.before is not None])
         tried = sign(plan, writer.state, signature, snapshot, round(time.time() * 1000))
         if plan:
             await writer.write(records_of(tried))

@@ -73,12 +73,7 @@ class ComparisonSpec:
 
 
 def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, ComparisonSpec]:
-    """The applications of which something is compared, or watched for drift, by name.
-
-    Args:
-        state: The control topic; it has to keep changes.
-        drift: Whether drift is of interest; otherwise an application of which nothing is compared is left out.
-    """
+    """The applications of which something is compared, or watched for `drift`, by name; `state` has to keep changes."""
     found = {}
     for name, manifest in state.manifests.applications.items():
         watches = drift and manifest.drift is not None
@@ -193,10 +188,7 @@ def needs_history(
 ) -> bool:
     """Whether something is compared now that began before it was compared, so that what was read already is needed.
 
-    Args:
-        before: What was compared.
-        now: What is compared now.
-        revisions: The highest revision of each application that was followed then.
+    `revisions` are the highest of each application that were followed before.
     """
     known = set(_spans(before))
     return any(

@@ -58,10 +58,6 @@ class RolloutDecision:
 class ControlChanges:
     """Has decisions carried out, and detections noted, on the control topic.
 
-    Args:
-        kafka: How to reach the brokers.
-        catalogue: Of the deployment.
-
     Raises:
         StaleDecision: the application has another revision than the one that was looked at; nothing was changed.
         KafkaUnreachable: no broker answers; it is not known whether something was changed.

@@ -22,17 +22,11 @@ MOST = 1_000
 
 
 class DriftMonitor:
-    """The detectors of one application.
-
-    Args:
-        application: Its name.
-        spec: The detector that the application declares.
-        loss: How a label is compared with an output.
-        known: The newest known detection by version.
+    """The detectors of one application, with the newest known detection by version.
 
     Attributes:
-        spec: As given.
-        loss: As given.
+        spec: The detector that the application declares.
+        loss: How a label is compared with an output.
         refused: Why nothing is watched: the declaration is no detector, or its library is missing; None: all is well.
     """
 

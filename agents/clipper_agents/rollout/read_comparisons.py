@@ -19,12 +19,7 @@ MOST_QUERIES = 200_000
 async def read_comparisons(
     connection: KafkaConnection, catalogue: Catalogue, control: ControlState
 ) -> tuple[Comparison, ...]:
-    """The comparisons of the rollout controller, from the logs alone; empty when nothing is compared.
-
-    Args:
-        connection: How to reach the brokers.
-        catalogue: The topics.
-        control: The control topic; it has to keep changes.
+    """The comparisons of the rollout controller, from the logs alone; `control` has to keep changes.
 
     Raises:
         KafkaUnreachable: no broker answers.

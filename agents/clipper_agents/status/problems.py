@@ -13,12 +13,7 @@ LEAST_ASKED = 20
 
 
 def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
-    """What is wrong, a line each with what to do; empty when nothing is.
-
-    Args:
-        status: The deployment.
-        most_lag: Unread records of one group that are still fine.
-    """
+    """What is wrong, a line each with what to do; `most_lag` unread records of one group are still fine."""
     absent = [one.ref for one in status.models if one.replicas and not one.live]
     return [
         *_of_brokers(status),
@@ -96,13 +91,7 @@ def refused_reason(topic: str) -> str:
 def application_reasons(
     applications: Mapping[str, ApplicationStatus], now_s: float, told: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong, the versions first, each told once.
-
-    Args:
-        applications: By name.
-        now_s: The time, seconds since the epoch.
-        told: Versions of which it is told already that they have no process.
-    """
+    """What is wrong, the versions first, each once; of those in `told` it is known that they have no process."""
     versions = {one.model: one for each in applications.values() for one in each.versions if one.stage != "retired"}
     return [
         *(line for _, version in sorted(versions.items()) for line in _of_version(version, version.model in told)),
