@@ -1,5 +1,7 @@
 """`clipper-stream replay evaluate`: what another policy, ensemble or model would have done."""
 
+import asyncio
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,6 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
-from clipper_agents.cli.replay_export import export_span
 from clipper_agents.cli.terminal import console, progress
 
 if TYPE_CHECKING:
@@ -107,7 +108,13 @@ def _decisions(
     if log is not None:
         yield log
         return
+    from clipper_agents.replay.export import export_log
+    from clipper_agents.replay.logs import log_of
+
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"
-        export_span(deployment, application, span, path, processes)
+        source = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span))
+        with progress(f"reading {application}") as update:
+            at_once = processes or os.cpu_count() or 1
+            export_log(source, path, at_once, lambda total: update(total=total), lambda more: update(advance=more))
         yield path

@@ -4,17 +4,13 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
 from clipper_agents.cli.terminal import progress
-
-if TYPE_CHECKING:
-    from clipper_agents.replay.span import Span
-    from clipper_stream.evaluation.log.parquet import FileFacts
 
 SHOWN = {
     "decisions": "decisions",
@@ -51,8 +47,14 @@ def export(
 
     The file is there when all was read, and not before.
     """
+    from clipper_agents.replay.export import export_log
+    from clipper_agents.replay.logs import log_of
+
     span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
-    facts = export_span(deployment, application, span, out, processes, inputs=inputs)
+    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
+    with progress(f"reading {application}") as update:
+        at_once = processes or os.cpu_count() or 1
+        facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
         typer.echo(json.dumps(summary))
@@ -61,22 +63,3 @@ def export(
     for name, words in SHOWN.items():
         if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
             typer.echo(f"{summary[name]:>12,} {words}")
-
-
-def export_span(
-    deployment: DeploymentContext,
-    application: str,
-    span: "Span",
-    out: Path,
-    processes: int | None,
-    *,
-    inputs: bool = False,
-) -> "FileFacts":
-    """Write the decisions of a part of the logs to a file, with a bar of the records that were read."""
-    from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.logs import log_of
-
-    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
-    with progress(f"reading {application}") as update:
-        at_once = processes or os.cpu_count() or 1
-        return export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
