@@ -14,8 +14,7 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import DemoPlan
 from clipper_agents.demo.result import DemoRecord
 from clipper_agents.demo.samples import BatchTotals
-from clipper_stream.evaluation.report.plots import panels, png
-from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, PLOT
+from clipper_stream.evaluation.report.plots import COLOURS, PLOT, REFERENCE, panels, png
 
 FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
@@ -114,8 +113,8 @@ def latency_figure(record: DemoRecord) -> Figure:
     right.set_title("All latencies")
     right.plot(np.sort(latencies_ms), np.linspace(0, 100, len(latencies_ms)), color=COLOURS[0])
     objective = record.plan.objective_ms
-    left.axhline(objective, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)), label=f"objective, {objective} ms")
-    right.axvline(objective, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    left.axhline(objective, **REFERENCE, label=f"objective, {objective} ms")
+    right.axvline(objective, **REFERENCE)
     left.set_xlabel("time, s")
     left.set_ylabel("send to answer, ms")
     left.set_yscale("log")
