@@ -137,8 +137,15 @@ def test_an_unknown_parameter_is_answered_with_those_that_exist():
         ("tsallis_inf", {"rate": 0}),
         ("tsallis_inf", {"delay": -1}),
         ("ucb1", {"padding": -1}),
+        ("lin_ucb", {"alpha": -0.1}),
+        ("lin_ucb", {"ridge": 0}),
+        ("lin_ucb", {"ridge": None}),
+        ("lin_ucb", {"exploration": 2}),
         ("ucb1", {"exploration": -0.1}),
-        *((name, {"half_life": 0}) for name in ("exp3_ix", "exp4_clipper", "thompson", "tsallis_inf", "ucb1")),
+        *(
+            (name, {"half_life": 0})
+            for name in ("exp3_ix", "exp4_clipper", "lin_ucb", "thompson", "tsallis_inf", "ucb1")
+        ),
         ("exp4", {"half_life": math.inf}),
         ("epsilon_greedy", {"epsilon": -0.1}),
         ("split", {"shares": {"a:1": -1}}),
