@@ -9,8 +9,7 @@ from clipper_stream.errors import InvalidLabel, InvalidSetting, UnknownName
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy, mean_losses
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.single import Single
-from clipper_stream.selection.policies.split import Split
+from clipper_stream.selection.policies.operator_choice import Single, Split
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
