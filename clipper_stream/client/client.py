@@ -10,8 +10,7 @@ from clipper_stream.client.answer import Answer, answer_of
 from clipper_stream.client.client_records import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
 from clipper_stream.client.keys import plain
-from clipper_stream.client.pending_answers import Waiting
-from clipper_stream.client.reader import PredictionReader
+from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.sender import RecordSender
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.catalogue import Catalogue
