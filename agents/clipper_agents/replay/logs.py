@@ -22,6 +22,8 @@ ROWS_WITH_INPUTS = 4_096
 """Decisions in a chunk with inputs: an input may be an image."""
 ISOLATION_LEVEL: Final = "read_committed"
 """What was taken back is no decision."""
+FETCH_WAIT_S = 0.1
+"""Of a long reading: a topic that has come to its end is asked about a few times a second, and no more."""
 _ALL = Span()
 
 
@@ -129,7 +131,7 @@ async def read_spans(
         KafkaUnreachable: the broker went away.
     """
     async with (
-        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader,
+        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL, fetch_wait_s=FETCH_WAIT_S) as reader,
         open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as queries,
     ):
         for span in spans:
