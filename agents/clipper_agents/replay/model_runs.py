@@ -35,7 +35,7 @@ from clipper_agents.replay.answer_files import (
 from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, answers_of, planned
 from clipper_stream.models.model import Model
-from clipper_stream.models.registry import RUNTIMES, check_allowed, file_digest, load_model
+from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import RowSpec
@@ -147,9 +147,8 @@ def score_inputs(
         ModelUnavailable: the server of the model does not answer.
         ModelFailed: the model ended its process.
     """
-    check_allowed(source.runtime, source.uri, source.parameters, None)
-    sha256 = source.sha256 or file_digest(source.runtime, source.uri)
-    sha256 = sha256 or hashlib.sha256(RUNTIMES[source.runtime].read(source.uri)).hexdigest()
+    runtime = runtime_of(source.runtime)
+    sha256 = source.sha256 or hashlib.sha256(runtime.read(source.uri)).hexdigest()
     described = source.described(sha256)
     jobs, digests = _jobs(
         inputs, source, sha256, _folder(described, cache_dir or default_cache_dir()), chunk_rows, fresh

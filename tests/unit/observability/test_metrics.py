@@ -15,7 +15,7 @@ from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
-from clipper_agents.rollout import Comparison
+from clipper_agents.rollout.trial_evidence import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
