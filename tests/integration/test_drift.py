@@ -9,7 +9,7 @@ from builders.rollout_logs import PublishedChanges, answered, until, writing
 from e2e.programs import environment, run
 
 from clipper_agents.control.state import read_control
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.settings.workers import StewardSettings

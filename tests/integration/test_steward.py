@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from builders.rollout_logs import PublishedChanges, answered, missing, until, writing
 
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.settings.workers import StewardSettings

@@ -18,7 +18,7 @@ from aiokafka import ConsumerRecord
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, Record, UnknownRevision

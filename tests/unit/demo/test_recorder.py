@@ -5,7 +5,7 @@ from builders.demo import MODELS, PLAN, answer_to, begun_run
 from clipper_agents.demo.recorder import UNANSWERED, DemoSample, scrape_all
 from clipper_agents.demo.run import MAX_OPEN
 from clipper_agents.observability.exposition import serve_metrics
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics
 from clipper_topics.prediction import Prediction
 
 
@@ -69,8 +69,7 @@ def test_a_sample_joins_the_metrics_of_all_processes_and_leaves_out_one_that_is_
     ports = [serve_metrics(router.registry), serve_metrics(host.registry), 1]
     samples = []
     for rows in (2, 5):
-        host.observe_batch("svm", "1", rows=rows, latency_s=0.001)
-        host.set_batch_limit("svm", "1", 9)
+        BatchMetrics(host, "svm", "1").batch(rows=rows, failed=0, latency_s=0.001, limit_rows=9)
         samples.append(DemoSample(metrics=scrape_all(ports), at_s=2.0, sent=9, answered=7, feedback_sent=5))
     earlier, sample = samples
     assert sample.weights("exp3") == {"svm:1": 0.75, "knn:1": 0.25}
