@@ -6,9 +6,9 @@ from pathlib import Path
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.recorder import DemoRecorder, DemoSample
 from clipper_agents.demo.result import DemoResult, demo_result
 from clipper_agents.demo.run import load_plan
+from clipper_agents.demo.run_recorder import DemoRecorder, DemoSample
 from clipper_agents.observability.exposition import Scrape
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_loadgen.report import summarise

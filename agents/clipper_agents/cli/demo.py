@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clipper_agents.demo.plan import DemoPlan
-    from clipper_agents.demo.recorder import DemoRecorder
     from clipper_agents.demo.result import DemoResult
+    from clipper_agents.demo.run_recorder import DemoRecorder
 
 NEEDED = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
 LOG = "processes.log"

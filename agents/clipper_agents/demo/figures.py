@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import OBJECTIVE_MS, DemoPlan
-from clipper_agents.demo.recorder import DemoRecorder
 from clipper_agents.demo.result import score
+from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_stream.evaluation.report.plots import panels, png
 from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, PLOT
 

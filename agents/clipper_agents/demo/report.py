@@ -11,8 +11,8 @@ from rich.text import Text
 from clipper_agents.demo.figures import draw_figures
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import PHASE_TITLES, PHASES, POLICIES
-from clipper_agents.demo.recorder import DemoRecorder
 from clipper_agents.demo.result import DemoResult
+from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_stream.evaluation.report import document as html
 
 TITLE = "A model fails, and nobody has to notice"
@@ -54,6 +54,8 @@ def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -
     for phase in PHASES:
         errors.add_column(PHASE_TITLES[phase], justify="right", no_wrap=True)
     for name, kind, phases in error_rows(result):
+        if name == next(iter(result.single_models)):
+            errors.add_section()
         cells = (f"{100 * error:.1f} ({100 * low:.1f}-{100 * high:.1f})" for error, low, high in phases)
         errors.add_row(Text(f"{name} broke" if kind == "broken" else name, STYLES[kind]), *cells)
     grid = Table.grid(padding=(0, 2))

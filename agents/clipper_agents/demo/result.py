@@ -11,7 +11,7 @@ import numpy as np
 from clipper_agents.broker import KAFKA_VERSION
 from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import BEFORE, FAILED, PHASES, POLICIES, RESTORED, DemoPlan
-from clipper_agents.demo.recorder import UNANSWERED, DemoRecorder
+from clipper_agents.demo.run_recorder import UNANSWERED, DemoRecorder
 from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen import LoadReport
 from clipper_stream.intervals import mean_difference, wilson

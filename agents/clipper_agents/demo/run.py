@@ -16,8 +16,8 @@ import msgspec
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
 from clipper_agents.demo.plan import OBJECTIVE_MS, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.recorder import DemoRecorder
 from clipper_agents.demo.result import DemoResult, demo_result, used_versions
+from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
@@ -170,7 +170,7 @@ def _options(deployment: Deployment) -> str:
 
 
 def _metrics_ports(deployment: Deployment) -> list[int]:
-    return [child.metrics_port for child in deployment.children.values() if child.metrics_port is not None]
+    return [child.metrics_port for child in deployment.supervisor.children.values() if child.metrics_port is not None]
 
 
 @contextlib.asynccontextmanager

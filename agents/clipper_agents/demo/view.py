@@ -10,7 +10,7 @@ from rich.console import Console
 
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import FAILS_AT, PHASE_TITLES, POLICIES, DemoPlan
-from clipper_agents.demo.recorder import DemoSample
+from clipper_agents.demo.run_recorder import DemoSample
 
 LINE_EVERY_S = 5.0
 

@@ -1,7 +1,7 @@
 """The metric families of one process, made from their specs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
@@ -11,6 +11,9 @@ from clipper_agents.observability.specs import SPECS, MetricSpec
 
 # a `_created` series beside every counter would double what is scraped, and nobody reads it
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 
 
 class MetricFamilies:
@@ -47,7 +50,7 @@ class MetricFamilies:
         found: HistogramSeries = self._found(name, labels)
         return found
 
-    def set_gauges(self, name: str, values: Mapping[tuple[str, ...], float], *within: str) -> None:
+    def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
         """Set the gauges with these label values, and take back those that have left.
 
         Args:

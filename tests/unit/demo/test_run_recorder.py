@@ -2,8 +2,8 @@ import asyncio
 
 from builders.demo import MODELS, PLAN, answer_to, begun_run
 
-from clipper_agents.demo.recorder import UNANSWERED, DemoSample, scrape_all
 from clipper_agents.demo.run import MAX_OPEN
+from clipper_agents.demo.run_recorder import UNANSWERED, DemoSample, scrape_all
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics
 from clipper_topics.prediction import Prediction
