@@ -11,14 +11,14 @@ report <── ledger <── answers <────────── prediction
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
+import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from clipper_loadgen.answers import ANSWER_STATUSES, AnswerStatus, decode_answer
 from clipper_loadgen.feedback import DelayedFeedback
 from clipper_loadgen.gate import Gate, Outlet, Pacer, send_released
 from clipper_loadgen.ledger import Ledger
@@ -30,7 +30,7 @@ from clipper_loadgen.script import Script
 from clipper_stream.client.access import explained
 from clipper_stream.client.kafka import assigned_consumer
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.codec import Codec
+from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 
 HEAD_START_S = 0.1
@@ -40,6 +40,27 @@ LOOK_S = 0.05
 DUPLICATES_S = 0.2
 """After the last answer, for second answers to arrive and be counted."""
 FETCH_BYTES = 4 << 20
+
+
+class AnswerStatus(msgspec.Struct):
+    """The fields of a prediction that are counted; the others are skipped, not decoded."""
+
+    query_id: str
+    default: bool = False
+    reason: str | None = None
+
+
+ANSWER_STATUSES = Codec(AnswerStatus)
+
+
+def decode_answer(
+    value: bytes | None, headers: Iterable[tuple[str, bytes]], answers: Codec[Any] = ANSWER_STATUSES
+) -> Any | None:
+    """The answer in a record, with as many fields as the codec decodes; None for bytes that are no prediction."""
+    try:
+        return answers.decode(value, headers)
+    except UndecodableRecord:
+        return None
 
 
 class LoadObserver(Protocol):

@@ -52,7 +52,7 @@ def test_traffic_is_distinct_and_repeatable_and_has_every_picture_in_turn(digits
     assert sorted(asked.labels[:pool].tolist()) == sorted(digits.traffic.labels.tolist())
 
 
-def test_each_file_loads_by_its_digest_without_pickle_and_the_best_leads_on_the_traffic_too(trained, digits):
+def test_each_file_loads_by_its_digest_and_the_best_leads_on_the_traffic_too(trained, digits):
     asked, errors = draw_traffic(digits, 1_500, seed=0), {}
     for model in trained:
         assert hashlib.sha256(model.path.read_bytes()).hexdigest() == model.sha256
@@ -87,7 +87,7 @@ def test_the_model_that_fails_is_wrong_about_everything_while_its_flag_exists(tr
     assert np.array_equal(faulty.predict_batch(rows), whole)
 
 
-def test_settings_declare_an_application_a_policy_over_all_models_of_which_the_best_may_break(trained, tmp_path):
+def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(trained, tmp_path):
     overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
     settings = demo_settings(DemoPlan(queries=400), trained, tmp_path / "broken", {}, overrides)
     assert [application.policy.name for application in settings.applications] == list(POLICIES)

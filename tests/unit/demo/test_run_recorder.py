@@ -21,7 +21,7 @@ def test_no_more_queries_are_open_than_a_busy_machine_can_bear():
     assert run._gate._released == MAX_OPEN + 5
 
 
-def test_the_flag_exists_from_before_the_first_query_of_the_failure_is_let_through_to_the_last(tmp_path):
+def test_the_flag_exists_from_before_the_first_query_of_the_failure_to_the_last(tmp_path):
     flag, states = tmp_path / "broken", []
     run, _ = begun_run(flag)
     run.ledger.answered_count = PLAN.queries

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from clipper_loadgen import Dataset, LoadPlan
-from clipper_loadgen.answers import ANSWER_STATUSES, AnswerStatus
-from clipper_loadgen.run import LoadRun
+from clipper_loadgen.run import ANSWER_STATUSES, AnswerStatus, LoadRun
 from clipper_loadgen.script import write_script
 
 ROWS = Dataset(np.eye(4), labels=[0, 1, 2, 3])
