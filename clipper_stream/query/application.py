@@ -54,6 +54,7 @@ class Application:
         policy: Chooses among the candidates.
         combiner: Name of the combiner.
         loss: Name of the loss.
+        learning_config: Digest of policy and loss, to log where they take effect; None: it is not logged.
         objective_s: Latency objective in seconds; None: throughput mode.
         default_output: Given when no model answered in time, or when they agreed too little.
         confidence_threshold: Below it the default output is given, in [0, 1].
@@ -71,6 +72,7 @@ class Application:
     revision: int = 1
     combiner: str = "vote"
     loss: str = "zero_one"
+    learning_config: int | None = None
     objective_s: float | None = 0.1
     default_output: Any = None
     confidence_threshold: float = 0.0

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipper_agents.cli.plain_text import plain
-from clipper_stream.evaluation.report.page import carried_by, interval, lead
-from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
+from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
 COLOURS = {"better": "green", "worse": "red"}
 
@@ -50,20 +50,15 @@ def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
     name = f"{plain(one.name)} (logged)" if logged else plain(one.name)
     cells = [
         Text(name, "bold" if logged else ""),
-        Text(_number(one.loss)),
+        Text(number(one.loss.value)),
         Text(interval(one.loss)),
         Text(one.headline),
     ]
     if logged:
         return cells
     verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
-    carried = carried_by(one)
-    count = f"{carried:,.0f}" if math.isfinite(carried) else ""
-    return [*cells, Text(_number(one.difference, "+")), Text(interval(one.difference)), verdict, Text(count)]
-
-
-def _number(estimate: Estimate, sign: str = "") -> str:
-    return f"{estimate.value:{sign}.4f}" if math.isfinite(estimate.value) else "unknown"
+    count = number(carried_by(one), ",.0f", "")
+    return [*cells, Text(number(one.difference.value, SIGNED)), Text(interval(one.difference)), verdict, Text(count)]
 
 
 def _known(value: Any) -> Any:

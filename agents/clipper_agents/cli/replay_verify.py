@@ -45,12 +45,12 @@ def verify(
 
 
 def print_verification(found: "Verification") -> None:
-    """A table of the partitions, what was assumed, what differs, and the verdict."""
+    """A table of the partitions, what could not be verified, what differs, and the verdict."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     _print_partitions(console, found.partitions)
-    for line in (*_assumed(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
+    for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
         console.print(line, markup=False)
     verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
     console.print(
@@ -72,17 +72,18 @@ def _print_partitions(console: "Console", verdicts: "Iterable[PartitionVerdict]"
     console.print(table)
 
 
-def _assumed(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
+def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
     for verdict in verdicts:
         if verdict.since:
             yield (
                 f"partition {verdict.partition}: the beginning of its logs was deleted: verified from feedback offset "
                 f"{verdict.since} on; {verdict.unproven} rows stand as they were before that"
             )
-        for one in verdict.switches:
+        for application in verdict.unlogged:
             yield (
-                f"partition {one.partition}: revision {one.revision} of {plain(one.application)} is taken to count "
-                f"from feedback offset {one.offset} on, of {one.earliest} to {one.latest}; the log does not say it"
+                f"partition {verdict.partition}: rows of {plain(application)} cannot be verified: an older version "
+                "folded feedback that is still there, and did not log where a changed policy or loss took effect; "
+                "verify again when the topic has dropped that feedback"
             )
 
 

@@ -13,8 +13,7 @@ from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import OBJECTIVE_MS, DemoPlan
 from clipper_agents.demo.result import score
 from clipper_agents.demo.run_recorder import DemoRecorder
-from clipper_stream.evaluation.report.plots import panels, png
-from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, PLOT
+from clipper_stream.evaluation.report.plots import COLOURS, PLOT, REFERENCE, panels, png
 
 FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
@@ -103,12 +102,12 @@ def latency_figure(recorder: DemoRecorder) -> Figure:
     for share, colour in ((50, COLOURS[0]), (99, COLOURS[1])):
         values = [float(np.percentile(latencies_ms[seconds == second], share)) for second in times]
         left.plot(times, values, color=colour, lw=1.8, label=f"p{share}")
-    left.axhline(OBJECTIVE_MS, color=LOGGED_COLOUR, lw=1, ls=DASHED, label=f"objective, {OBJECTIVE_MS} ms")
+    left.axhline(OBJECTIVE_MS, **REFERENCE, label=f"objective, {OBJECTIVE_MS} ms")
     left.set(title="Latency by second", xlabel="time, s", ylabel="send to answer, ms", yscale="log")
     left.set_ylim(top=3 * OBJECTIVE_MS)
     left.legend(loc="upper right", fontsize=9)
     right.plot(np.sort(latencies_ms), np.linspace(0, 100, len(latencies_ms)), color=COLOURS[0])
-    right.axvline(OBJECTIVE_MS, color=LOGGED_COLOUR, lw=1, ls=DASHED)
+    right.axvline(OBJECTIVE_MS, **REFERENCE)
     right.set(title="All latencies", xlabel="send to answer, ms", ylabel="answers, %", xscale="log", ylim=(0, 101))
     for axis in (left.yaxis, right.xaxis):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

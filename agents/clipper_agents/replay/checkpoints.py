@@ -38,12 +38,14 @@ class Checkpoints:
 
     Attributes:
         live: The rows now, by application and context.
+        configs: The policies and losses of each application, by `config_context`.
         misplaced: Rows whose key names another partition: no router reads them.
     """
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
         self.live: dict[Row, SelectionRow] = {}
+        self.configs: dict[str | None, SelectionRow] = {}
         self.misplaced: dict[RowKey, SelectionRow] = {}
         self._waiting: dict[Row, SelectionRow] = {}
 
@@ -65,6 +67,9 @@ class Checkpoints:
         key, row = read
         if key.partition != self._partition:
             self.misplaced[key] = row
+            return None
+        if row.configs:
+            keep_newest(self.configs, key.context, row)
             return None
         place = (key.application, key.context)
         if not keep_newest(self.live, place, row):

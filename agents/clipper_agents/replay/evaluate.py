@@ -115,9 +115,9 @@ def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | N
         loss=log.facts.loss_kind,
         default_output=manifest.default_output,
         confidence_threshold=manifest.confidence_threshold,
+        trials=frozenset(one.model for one in manifest.trials),
     )
-    trials = question.trials | {one.model for one in manifest.trials}
-    return replace(question, answering=answering, trials=frozenset(trials))
+    return replace(question, answering=answering)
 
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:

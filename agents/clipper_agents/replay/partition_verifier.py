@@ -18,13 +18,13 @@ import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.feedback.feedback_step import Row
+from clipper_agents.feedback.learning_config import LearningConfigs
 from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
-from clipper_agents.replay.config_inference import ConfigInference
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
-from clipper_agents.replay.learning_config import LearningConfig
+from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
@@ -46,7 +46,7 @@ class VerificationInputs:
 
     Attributes:
         catalogue: The topics.
-        ways: Of each application.
+        configs: The policies and losses of each application.
         restores: Declared restores, by id.
         orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
@@ -55,7 +55,7 @@ class VerificationInputs:
     """
 
     catalogue: Catalogue
-    ways: Mapping[str, Sequence[LearningConfig]]
+    configs: Mapping[str, LearningConfigs]
     restores: Mapping[str, DeclaredRestore]
     orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
@@ -91,11 +91,17 @@ class PartitionVerifier:
         self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores, orphans)
         self.table = Checkpoints(partition)
         self.parted: dict[Row, RowMismatch] = {}
+        self._configs = FoldedConfigs({}, {})
         self.since = 0
         self._equal: dict[Row, int] = {}
         self._begun: dict[Row, int] = {}
         self._compared = self._end = 0
         self._ready = True
+
+    @property
+    def unlogged(self) -> set[str]:
+        """Return the applications of which nothing says under which policy and loss their feedback was folded."""
+        return self._configs.unlogged
 
     def close(self) -> None:
         """Close the index."""
@@ -147,8 +153,8 @@ class PartitionVerifier:
         self._ready = not self.since
         cursor = Cursor(self._logs.read(catalogue.feedback, number, start, self._end))
         try:
-            rows = KnownRows(whole=self._ready)
-            yield PartitionFold(cursor, self._reader, rows, ConfigInference(self._known.ways, number))
+            self._configs = FoldedConfigs(self._known.configs, await self._config_notes())
+            yield PartitionFold(cursor, self._reader, KnownRows(whole=self._ready), self._configs)
         finally:
             await cursor.close()
 
@@ -180,14 +186,24 @@ class PartitionVerifier:
                 return int(records[0].timestamp)
         return None
 
-    async def _steps(self) -> AsyncIterator[LearnedStep]:
+    async def _config_notes(self) -> Mapping[str | None, SelectionRow]:
+        """Where policies and losses took effect, if any application has had several."""
+        if all(configs.only is not None for configs in self._known.configs.values()):
+            return {}
+        table = Checkpoints(self._partition)
+        async for _ in self._steps(table):
+            pass
+        return table.configs
+
+    async def _steps(self, table: Checkpoints | None = None) -> AsyncIterator[LearnedStep]:
+        table = self.table if table is None else table
         topic = self._known.catalogue.selection_changelog
         start, _ = await self._logs.bounds(topic, self._partition)
         end = self._known.changelog_ends[self._partition]
         async with aclosing(self._logs.read(topic, self._partition, start, end)) as lists:
             async for records in lists:
                 for record in records:
-                    step = self.table.take(record)
+                    step = table.take(record)
                     if step is not None:
                         yield step
 
@@ -216,7 +232,7 @@ class PartitionVerifier:
         self._begun[place] = row.offset
 
     def _unparted(self, rows: Mapping[Row, SelectionRow]) -> dict[Row, SelectionRow]:
-        return {place: row for place, row in rows.items() if place not in self.parted}
+        return {place: row for place, row in rows.items() if place not in self.parted and place[0] not in self.unlogged}
 
     def _compare(self, fold: PartitionFold, rows: Mapping[Row, SelectionRow]) -> None:
         for place, row in rows.items():
@@ -230,7 +246,7 @@ class PartitionVerifier:
                 self._part(fold, place, row)
 
     def _part(self, fold: PartitionFold, place: Row, row: SelectionRow | None) -> None:
-        if place in self.parted or not self._known.asked(place):
+        if place in self.parted or place[0] in self.unlogged or not self._known.asked(place):
             return
         mine = fold.rows.row(place)
         self.parted[place] = RowMismatch(
@@ -275,7 +291,7 @@ class PartitionVerifier:
             checkpoints=self._compared,
             unproven=sum(self._begun.get(place) == live[place].offset for place in compared),
             partings=[await self._explained(one) if at < MOST_EXPLAINED else one for at, one in enumerate(partings)],
-            switches=fold.observing.switches,
+            unlogged=sorted(self.unlogged),
         )
 
     def _misplaced(self) -> Iterator[RowMismatch]:

@@ -1,13 +1,13 @@
 """Feedback of one partition folded once more, by the learner's own step.
 
 Rules of this file:
-- The step is `router.learning.learn`. Here is what it is asked with: rows, decisions and credits.
+- The step is `feedback_step.learn`. Here is what it is asked with: rows, decisions and credits.
 - Where the beginning of the logs was deleted, a row is known from the first time on that the changelog holds it, or
   from a marker that set it. What feedback does to a row that is not known is dropped.
 - A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
 
-Find: TypeAlias = Callable[[str], Application | None]
+Find: TypeAlias = Callable[[str, int], Application | None]
 
 
 class Entry(NamedTuple):
@@ -134,35 +134,25 @@ class KnownRows:
         self.rows["", name] = outcome.rows["", name]
 
 
-def refold(
-    entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex, before: RefoldOutcome | None = None
-) -> RefoldOutcome:
+def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex) -> RefoldOutcome:
     """What entries lead to, behind what is kept in the rows and the index.
 
     Args:
         entries: In log order.
-        find: Finds an application, as it observed then.
+        find: Finds an application by its name, as it learned from the feedback at an offset.
         rows: The rows before; they are not changed.
         index: Knows which feedback counted.
-        before: An outcome that is not kept yet; it is added to.
     """
-    so_far = RefoldOutcome() if before is None else before
-    feedback = [(one.record, one.said) for one in entries if isinstance(one.said, Feedback)]
-    names = [said.query_id for _, said in feedback]
+    said = [one for one in entries if isinstance(one.said, Feedback)]
+    names = [one.said.query_id for one in said if isinstance(one.said, Feedback)]
     step = learn(
-        feedback,
-        {one.said.query_id: one.decision for one in entries if isinstance(one.said, Feedback)},
-        {one.said.query_id: one.audit for one in entries if isinstance(one.said, Feedback)},
-        {**index.credits(names), **{name: so_far.credited[name] for name in names if name in so_far.credited}},
-        lambda place: so_far.rows.get(place) or rows.row(place),
+        [(one.record, one.said) for one in said if isinstance(one.said, Feedback)],
+        {name: one.decision for name, one in zip(names, said, strict=True)},
+        {name: one.audit for name, one in zip(names, said, strict=True)},
+        index.credits(names),
+        rows.row,
         find,
         [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],
-        lambda name: _of(name, [*rows.rows, *so_far.rows]),
+        lambda name: [place for place in rows.rows if place[0] == name],
     )
-    so_far.rows |= step.rows
-    so_far.credited |= step.applied_feedback
-    return so_far
-
-
-def _of(name: str, places: Iterable[Row]) -> list[Row]:
-    return [place for place in dict.fromkeys(places) if place[0] == name]
+    return RefoldOutcome(rows=step.rows, credited=step.applied_feedback)

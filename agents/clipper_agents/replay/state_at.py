@@ -115,5 +115,11 @@ async def _rows(one: PartitionVerifier, known: VerificationInputs, partition: in
             f"that led to it were deleted, and tell it from offset {one.since} on, or from its next row on: give a "
             "later time or offset, or restore a file or a revision by `selection restore`"
         )
+    if known.application in one.unlogged:
+        raise UnusableState(
+            f"the state of {known.application} in partition {partition} before offset {end} is not known: an older "
+            "version folded it, which did not log when a changed policy or loss took effect: restore a file or a "
+            "revision by `selection restore`"
+        )
     own_rows = {place: row for place, row in rows.rows.items() if place[0] == known.application and row.totals}
     return saved_rows({RowKey(*place, partition): row for place, row in own_rows.items()})

@@ -54,23 +54,6 @@ class RowMismatch(msgspec.Struct, kw_only=True):
     """The first of these: with one of them, that is the record at which they part."""
 
 
-class ConfigSwitch(msgspec.Struct, kw_only=True):
-    """From where on a changed policy or loss is taken to have been observed with; the log does not say it."""
-
-    application: str
-    """The application."""
-    partition: int
-    """The partition."""
-    revision: int
-    """Of the manifest."""
-    offset: int
-    """First feedback that was observed so."""
-    earliest: int
-    """It was this one at the earliest."""
-    latest: int
-    """And this one at the latest."""
-
-
 class PartitionVerdict(msgspec.Struct, kw_only=True):
     """One partition."""
 
@@ -92,8 +75,8 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
     """Rows whose feedback was deleted with the beginning of the log: nothing can be said about them."""
     partings: list[RowMismatch] = []
     """Rows that differ."""
-    switches: list[ConfigSwitch] = []
-    """What was assumed about changes of policies and losses."""
+    unlogged: list[str] = []
+    """Applications whose rows cannot be verified: nothing says where a changed policy or loss took effect."""
 
 
 class Verification(msgspec.Struct, kw_only=True):

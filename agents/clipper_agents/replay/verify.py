@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import OrphanFeedback
+from clipper_agents.feedback.learning_config import learning_configs
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.learning_config import learning_configs
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
@@ -95,7 +95,7 @@ async def read_known(
         control.take(records)
     return VerificationInputs(
         catalogue=catalogue,
-        ways=learning_configs(control),
+        configs=learning_configs(control),
         restores=control.restores,
         orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,

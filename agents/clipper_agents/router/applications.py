@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
+from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
@@ -182,6 +183,7 @@ class ApplicationRegistry:
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,
             loss=manifest.loss,
+            learning_config=config_digest(manifest),
             objective_s=None if manifest.objective_ms is None else manifest.objective_ms / 1000,
             default_output=manifest.default_output,
             confidence_threshold=manifest.confidence_threshold,

@@ -182,7 +182,7 @@ class FeedbackProcessor:
             lookup.audits,
             dict(zip(ids, self._decisions.of(partition).applied_feedback(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
-            self._registry.application,
+            lambda name, _: self._registry.application(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
         )
