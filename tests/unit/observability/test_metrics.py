@@ -14,7 +14,7 @@ from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics, StewardMetrics
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
-from clipper_agents.rollout import Comparison
+from clipper_agents.rollout.trial_evidence import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
