@@ -85,9 +85,7 @@ def told(draw):
 
 
 def encodable(content, kind):
-    own: Any = {"Prediction": codec.predictions, "Audit": codec.audits, "Feedback": codec.feedback}[
-        type(content).__name__
-    ]
+    codecs: dict[str, Any] = {"Prediction": codec.predictions, "Audit": codec.audits, "Feedback": codec.feedback}
     try:
         codecs[type(content).__name__].encode(content, kind)
     except (OverflowError, ValueError):
