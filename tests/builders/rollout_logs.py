@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.plan import refs_of
 from clipper_agents.control.state import ControlState, read_control
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings

@@ -45,7 +45,7 @@ async def serve(deployment: "Deployment") -> None:
 
     def end() -> None:
         if ending.is_set():
-            deployment.kill()
+            deployment.supervisor.kill()
         ending.set()
 
     loop = asyncio.get_running_loop()

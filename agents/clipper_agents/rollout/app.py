@@ -17,7 +17,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, StaleDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision

@@ -16,7 +16,7 @@ from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.clients import make_client
 from clipper_agents.kafka.retry import retry
 from clipper_agents.observability.exposition import serve_metrics
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings

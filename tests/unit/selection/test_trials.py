@@ -65,7 +65,7 @@ def test_a_trial_changes_no_choice_of_the_policy():
 def test_decisions_grow_by_the_trials_and_not_by_their_combinations():
     shadows = {f"shadow:{number}": (number + 1) / 20 for number in range(14)}
     choice = with_trials(ENSEMBLE, {"new:1": 0.1, "new:2": 0.1}, shadows)
-    assert len(choice.treatments) <= len(shadows) + 2 + 1
+    assert len(choice.treatments) <= len(shadows) + 2 + 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("shares", [({"new:1": 0.6, "new:2": 0.6}, {}), ({"new:1": -0.1}, {}), ({}, {"new:1": 1.5})])
