@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -10,8 +10,7 @@ from clipper_stream.client.answer import Answer, answer_of
 from clipper_stream.client.client_records import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
 from clipper_stream.client.keys import plain
-from clipper_stream.client.pending_answers import Waiting
-from clipper_stream.client.reader import PredictionReader
+from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.sender import RecordSender
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.catalogue import Catalogue
@@ -106,24 +105,20 @@ class Client:
         application: str,
         input: Any,  # noqa: A002 the record's word, and the builtin is not wanted here
         *,
-        context: str | None = None,
-        deadline_ms: int | None = None,
-        models: Sequence[str] | None = None,
-        features: Sequence[float] | None = None,
         timeout_s: float = TIMEOUT_S,
         query_id: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Answer:
         """The answer to a query of one row.
 
         Args:
             application: Name of the application.
             input: One row: numbers, nested numbers, an array, text or bytes, as the application takes it.
-            context: Whose weights to use.
-            deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
-            models: Ask exactly these models, `name` or `name:version`.
-            features: Numbers that a policy such as `lin_ucb` chooses by, at most 16.
             timeout_s: How long this call waits for the answer, in seconds.
             query_id: An id of the caller's own; an id that was asked before has the same answer again.
+            options: Any of these. `context`: whose weights to use. `deadline_ms`: answer within so many milliseconds;
+                the application's objective counts when it is shorter. `models`: ask exactly these models, `name` or
+                `name:version`. `features`: numbers that a policy such as `lin_ucb` chooses by, at most 16.
 
         Raises:
             InvalidQuery: the query cannot be sent as it is.
@@ -132,7 +127,7 @@ class Client:
             BrokerUnavailable: Kafka did not take the query, or stopped delivering answers.
             ClientClosed: the client is not open, or was closed meanwhile.
         """
-        asked = _query(application, query_id, context, deadline_ms, models, features)
+        asked = _query(application, query_id, **options)
         asked.input = plain(input)
         return await self._ask(asked, timeout_s)
 
@@ -146,15 +141,7 @@ class Client:
     ) -> list[Answer]:
         """Ask one query an input, sent together and decided one by one; return the answers in order.
 
-        Args:
-            application: Name of the application.
-            inputs: Rows.
-            timeout_s: How long to wait for the last answer, in seconds.
-            options: As for `predict`; they hold for every row.
-
-        Raises:
-            RequestError: as for `predict`; the first error ends all calls.
-            SetupError: the same.
+        Arguments and errors are those of `predict`; the options hold for every row, and the first error ends all calls.
         """
         asked = [
             asyncio.ensure_future(self.predict(application, row, timeout_s=timeout_s, **options)) for row in inputs
@@ -176,16 +163,7 @@ class Client:
     ) -> Answer:
         """Ask one query of several rows, decided together: much cheaper a row than a query each.
 
-        Args:
-            application: Name of the application.
-            inputs: Rows, at least one.
-            timeout_s: As for `predict`.
-            query_id: As for `predict`.
-            options: As for `predict`.
-
-        Raises:
-            RequestError: as for `predict`.
-            SetupError: the same.
+        Arguments and errors are those of `predict`; at least one row.
         """
         asked = _query(application, query_id, **options)
         asked.inputs = [plain(row) for row in inputs]
@@ -253,19 +231,10 @@ class Client:
         return counts[self._topics.queries]
 
 
-def _query(
-    application: str,
-    query_id: str | None,
-    context: str | None = None,
-    deadline_ms: int | None = None,
-    models: Sequence[str] | None = None,
-    features: Sequence[float] | None = None,
-) -> Query:
-    return Query(
-        application=application,
-        query_id=query_id,
-        context=context,
-        deadline_ms=deadline_ms,
-        models=None if models is None else list(models),
-        features=None if features is None else [float(value) for value in features],
-    )
+def _query(application: str, query_id: str | None, **options: Unpack[QueryOptions]) -> Query:
+    said: dict[str, Any] = {**options}
+    if (models := options.get("models")) is not None:
+        said["models"] = list(models)
+    if (features := options.get("features")) is not None:
+        said["features"] = [float(value) for value in features]
+    return Query(application=application, query_id=query_id, **said)

@@ -36,12 +36,8 @@ class Effects:
     """What one call of the router asks its caller to carry out.
 
     Attributes:
-        now_s: When the call was made, seconds since the epoch.
-        requests: Rows to send to model versions.
-        answers: Answers to record and send.
         audits: Audits to record once the answers to their queries are.
-        lookups: Rows looked up in the cache, by model reference.
-        hits: Rows found there.
+        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
         forgotten: Numbers of requests whose answer is awaited no more.
         queries: Queries that were new, by application; None: it is not registered.
@@ -77,12 +73,6 @@ class OutputCodec(Protocol):
 
 class Router:
     """Queries in, requests and answers out; one object a router process.
-
-    Args:
-        application: Finds a registered application by name.
-        prepare: Gives the policy's choice.
-        cache: Gives a partition's cache.
-        codec: Turns outputs into bytes for the cache.
 
     Attributes:
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
@@ -136,9 +126,7 @@ class Router:
     def receive(self, queries: Iterable[DecodedQuery], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer.
 
-        Args:
-            queries: Taken one by one, so that an iterator that decodes them keeps few in memory at a time.
-            now_s: The time, seconds since the epoch.
+        They are taken one by one, so that an iterator that decodes them keeps few in memory at a time.
         """
         effects = Effects(now_s=now_s)
         planners: dict[str, Planner | None] = {}
@@ -300,12 +288,7 @@ class Router:
         """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
 
         Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
-        state is.
-
-        Args:
-            query: The query, read again.
-            answered: References of the models that the prediction names.
-            now_s: The time, seconds since the epoch.
+        state is. `answered` are the models that the prediction names.
         """
         pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
         pending.move(DUPLICATED)

@@ -47,9 +47,9 @@ def test_status_and_the_rollout_controller_do_not_see_it(kafka: KafkaConnection,
     assert list(state.manifests.applications) == ["digits"]
     status = asyncio.run(read_status(kafka, haunted))
     assert list(status.applications) == ["digits"]
-    assert {one.application for one in asyncio.run(read_comparisons(kafka, haunted))} == {"digits"}
+    assert {one.application for one in asyncio.run(read_comparisons(kafka, haunted, state))} == {"digits"}
 
 
 def test_a_replay_does_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
     known = asyncio.run(read_known(KafkaLogs(kafka, haunted), haunted, 3600.0))
-    assert list(known.ways) == ["digits"]
+    assert list(known.configs) == ["digits"]

@@ -113,9 +113,10 @@ def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind
     async def scenario():
         settings = load_settings(configuration, {})
         async with deployment_of(settings, worker, lines) as deployment:
-            children = deployment.children
+            children = deployment.supervisor.children
             assert list(children) == NAMES
             assert all(child.metrics_port == 9 for child in children.values())
+            pids = {name: child.pid for name, child in children.items()}
             topics = await existing_topics(deployment.connection, "clipper")
             assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
             assert "clipper.requests.fast.1" not in topics
@@ -123,12 +124,10 @@ def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind
             assert list(published.models.values()) == settings.models
             assert list(published.applications.values()) == settings.applications
 
-            deployment.kill("router-1")
-            await deployment.wait_ready("router-1")
-            await deployment.restart("host.slow.1.0")
-            changed = {name for name, child in deployment.children.items() if child.pid != children[name].pid}
-            assert changed == {"router-1", "host.slow.1.0"}
-            return [deployment.broker.pid, *(child.pid for child in deployment.children.values())]
+            deployment.supervisor.kill("router-1")
+            await deployment.supervisor.child("router-1").wait_ready()
+            assert {name for name, child in children.items() if child.pid != pids[name]} == {"router-1"}
+            return [deployment.broker.pid, *(child.pid for child in children.values())]
 
     pids = asyncio.run(scenario())
     assert not any(map(is_alive, pids))
@@ -144,16 +143,19 @@ def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration
     async def scenario():
         async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
             kafka, catalogue = deployment.connection, deployment.catalogue
-            first = deployment.children["host.slow.1.0"].pid
+            first = deployment.supervisor.children["host.slow.1.0"].pid
             new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
             await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
             await until(
-                lambda: set(deployment.children) == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
+                lambda: (
+                    set(deployment.supervisor.children)
+                    == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
+                )
             )
-            await deployment.wait_ready("host.slow.1.0")
-            assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
+            await deployment.supervisor.child("host.slow.1.0").wait_ready()
+            assert deployment.supervisor.children["host.slow.1.0"].pid != first, "changed, so started anew"
             await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
-            await until(lambda: set(deployment.children) == {"router-0", "router-1", "steward"})
+            await until(lambda: set(deployment.supervisor.children) == {"router-0", "router-1", "steward"})
 
     asyncio.run(scenario())
 
@@ -162,7 +164,7 @@ def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_a
     async def scenario():
         async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
             kafka, catalogue = deployment.connection, deployment.catalogue
-            before = {name: child.pid for name, child in deployment.children.items()}
+            before = {name: child.pid for name, child in deployment.supervisor.children.items()}
             slow = ModelManifest(name="slow", uri="os:system", replicas=2)
             evil = [
                 slow,
@@ -170,9 +172,11 @@ def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_a
                 ModelManifest(name="file", uri="/x", runtime="sklearn"),
             ]
             await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
-            await until(lambda: "host.good.1.0" in deployment.children)
-            await deployment.wait_ready("host.good.1.0")
-            after = {name: child.pid for name, child in deployment.children.items() if name != "host.good.1.0"}
+            await until(lambda: "host.good.1.0" in deployment.supervisor.children)
+            await deployment.supervisor.child("host.good.1.0").wait_ready()
+            after = {
+                name: child.pid for name, child in deployment.supervisor.children.items() if name != "host.good.1.0"
+            }
             assert after == before
             changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
             assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"

@@ -2,37 +2,18 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
-from builders.rollout_logs import PublishedChanges, answered, until, writing
+from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
 from e2e.programs import environment, run
 
 from clipper_agents.control.state import read_control
-from clipper_agents.observability.rollout_metrics import StewardMetrics
-from clipper_agents.rollout import read_comparisons
-from clipper_agents.rollout.app import RolloutController
-from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 WATCHED = ApplicationManifest(name="digits", models=["good:1", "bad:1"], drift=DriftRule())
-
-
-@asynccontextmanager
-async def steward(kafka, catalogue, changes):
-    metrics = StewardMetrics()
-    process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
-    await process.start()
-    running = asyncio.ensure_future(process.run())
-    try:
-        yield process, metrics
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await process.stop()
-    assert running.cancelled(), running.exception()
 
 
 def counted(metrics, direction):
@@ -49,7 +30,7 @@ def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_a
         return {one["model"]: one["drift"] for one in versions if one["drift"]}
 
     async def scenario():
-        changes = PublishedChanges(kafka, catalogue)
+        changes = RecordedChanges(kafka, catalogue)
         await changes.create(WATCHED)
         async with writing(kafka, catalogue) as logs:
             async with steward(kafka, catalogue, changes) as (_, metrics):
@@ -59,7 +40,9 @@ def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_a
                 assert counted(metrics, "up") == 1
             shown = await asyncio.to_thread(status)
             page = await asyncio.to_thread(run, "status", folder=tmp_path, environ=environ)
-            assert await read_comparisons(kafka, catalogue) == (), "nothing is compared"
+            assert await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue)) == (), (
+                "nothing is compared"
+            )
             async with steward(kafka, catalogue, changes) as (process, metrics):
                 await logs.queries(200, [answered("good:1", 1), answered("bad:1", 1)])
                 await until("the fall", lambda: len(changes.noted) > 1)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.plain_text import plain
+from clipper_agents.cli.terminal import plain, table
 from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
@@ -34,16 +34,10 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 
 def _table(evaluation: Evaluation) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in (
-        ("candidate", "left"), ("loss", "right"), (f"{evaluation.confidence:.0%} interval", "left"), ("by", "left"),
-        ("difference", "right"), ("interval", "left"), ("verdict", "left"), ("carried by", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if side == "left" else "right", no_wrap=name != "candidate")
-    table.add_row(*_cells(evaluation.logged, logged=True))
-    for one in evaluation.candidates:
-        table.add_row(*_cells(one, logged=False))
-    return table
+    sure = f"{evaluation.confidence:.0%} interval"
+    headings = ("candidate", "loss", sure, "by", "difference", "interval", "verdict", "carried by")
+    rows = [_cells(evaluation.logged, logged=True), *(_cells(one, logged=False) for one in evaluation.candidates)]
+    return table(headings, rows, right={"loss", "difference", "carried by"}, wrapped={"candidate"})
 
 
 def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:

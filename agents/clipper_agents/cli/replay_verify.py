@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.plain_text import plain
+from clipper_agents.cli.options import Json
+from clipper_agents.cli.terminal import console, plain, print_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from rich.console import Console
 
     from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification
 
@@ -23,53 +23,35 @@ def verify(
         str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fold the logs once more and compare with the stored selection table, bit for bit.
 
     Ends with exit code 0 when they are equal, and with 1 when not. The table may be in use.
     """
-    import msgspec
-
-    from clipper_agents import exits
     from clipper_agents.replay.verify import verify as verify_table
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
     found = asyncio.run(verify_table(kafka, catalogue, deployment.settings.router.horizon_s, application))
-    if as_json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        print_verification(found)
+    print_json(found) if as_json else print_verification(found)
     if not found.equal:
         raise typer.Exit(exits.FAILURE)
 
 
 def print_verification(found: "Verification") -> None:
     """A table of the partitions, what could not be verified, what differs, and the verdict."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    _print_partitions(console, found.partitions)
-    for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
-        console.print(line, markup=False)
-    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
-    console.print(
-        f"{verdict}: {found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions, "
-        f"{found.seconds:.1f} s",
-        markup=False,
-    )
-
-
-def _print_partitions(console: "Console", verdicts: "Iterable[PartitionVerdict]") -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in verdicts:
+    headings = ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ")
+    rows = []
+    for one in found.partitions:
         numbers = (one.since, one.position, one.behind, one.feedbacks, one.rows, one.checkpoints, one.unproven)
-        table.add_row(str(one.partition), *(f"{number:,}" for number in numbers), f"{len(one.partings):,}")
-    console.print(table)
+        rows.append((str(one.partition), *(f"{number:,}" for number in (*numbers, len(one.partings)))))
+    shown = console()
+    shown.print(table(headings, rows, right=headings), soft_wrap=True)
+    for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
+        shown.print(line, markup=False, soft_wrap=True)
+    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
+    of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
+    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", markup=False, soft_wrap=True)
 
 
 def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Edit, Plan, Published, refs_of, same
+from clipper_agents.control.plan import Edit, Plan, refs_of, same
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings.checks import manifest_problems
 from clipper_topics.change import Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
@@ -28,7 +29,7 @@ FIXED = ("name", "revision", "models", "trials")
 
 
 def shadow(
-    published: Published, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
+    published: Manifests, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
 ) -> Plan:
     """Put a version on trial as a shadow: it is asked beside the candidates, for the log only.
 
@@ -42,28 +43,25 @@ def shadow(
     Raises:
         RefusedChange: the version is unknown, live already, or takes another input.
     """
-    before = existing(published, application)
-    return _tried(published, before, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
+    return _tried(published, application, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
-def canary(published: Published, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
+def canary(published: Manifests, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
     """Put a version on trial as a canary: it answers a share of the queries. Arguments and errors as of `shadow`."""
-    before = existing(published, application)
-    return _tried(published, before, Trial(model=ref, stage="canary", share=share), automatic, "canary")
+    return _tried(published, application, Trial(model=ref, stage="canary", share=share), automatic, "canary")
 
 
-def step(published: Published, application: str, ref: str, share: float) -> Plan:
+def step(published: Manifests, application: str, ref: str, share: float) -> Plan:
     """Give a version on trial its next share, as a canary.
 
     Raises:
         RefusedChange: it is not on trial, or the canaries' shares would sum to more than 1.
     """
-    before = existing(published, application)
-    _trial_of(before, ref, "deploy it, or put it on trial")
-    return _tried(published, before, Trial(model=ref, stage="canary", share=share), None, "step")
+    _check_on_trial(existing(published, application), ref, "deploy it, or put it on trial")
+    return _tried(published, application, Trial(model=ref, stage="canary", share=share), None, "step")
 
 
-def promote(published: Published, application: str, ref: str) -> Plan:
+def promote(published: Manifests, application: str, ref: str) -> Plan:
     """Make a version on trial a candidate.
 
     Raises:
@@ -72,12 +70,12 @@ def promote(published: Published, application: str, ref: str) -> Plan:
     before = existing(published, application)
     if ref in before.models:
         return Plan()
-    _trial_of(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
+    _check_on_trial(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
     after = replace(before, models=[*before.models, ref], trials=_others(before, ref))
     return plan_edit(published, before, after, "promote", ref)
 
 
-def abort(published: Published, application: str, ref: str) -> Plan:
+def abort(published: Manifests, application: str, ref: str) -> Plan:
     """End a version's trial.
 
     Raises:
@@ -86,11 +84,11 @@ def abort(published: Published, application: str, ref: str) -> Plan:
     before = existing(published, application)
     if ref in before.models:
         raise RefusedChange(f"{ref} is live at application {application}, not on trial: `clipper-stream model retire`")
-    _trial_of(before, ref, "there is nothing to abort")
+    _check_on_trial(before, ref, "there is nothing to abort")
     return plan_edit(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
 
 
-def retire(published: Published, application: str, ref: str) -> Plan:
+def retire(published: Manifests, application: str, ref: str) -> Plan:
     """Remove a version from an application, whatever its stage there.
 
     Raises:
@@ -111,7 +109,7 @@ def retire(published: Published, application: str, ref: str) -> Plan:
 
 
 def deploy(
-    published: Published,
+    published: Manifests,
     application: str,
     model: ModelManifest,
     stage: Stage = "shadow",
@@ -130,16 +128,16 @@ def deploy(
             f"model {model.ref} is published already with another {_first_difference(there, model)}: "
             "deploy this one under another version"
         )
-    before = existing(published, application)
     if stage == "live":
+        before = existing(published, application)
         models = before.models if model.ref in before.models else [*before.models, model.ref]
         after = replace(before, models=models, trials=_others(before, model.ref))
         return plan_edit(published, before, after, "promote", model.ref, model)
     trial = Trial(model=model.ref, stage=stage, share=share)
-    return _tried(published, before, trial, automatic, stage, model)
+    return _tried(published, application, trial, automatic, stage, model)
 
 
-def create(published: Published, manifest: ApplicationManifest) -> Plan:
+def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
     """Publish a new application.
 
     Raises:
@@ -156,13 +154,8 @@ def create(published: Published, manifest: ApplicationManifest) -> Plan:
     return plan_edit(published, None, manifest, "create")
 
 
-def update(published: Published, application: str, fields: Mapping[str, Any]) -> Plan:
-    """Change fields of an application, other than those of its models' stages.
-
-    Args:
-        published: What is there.
-        application: Its name.
-        fields: By name, as plain values (as JSON has them).
+def update(published: Manifests, application: str, fields: Mapping[str, Any]) -> Plan:
+    """Change fields of an application, other than those of its models' stages; values are plain, as JSON has them.
 
     Raises:
         RefusedChange: no such field, one with a command of its own, or a value that it does not take.
@@ -176,7 +169,7 @@ def update(published: Published, application: str, fields: Mapping[str, Any]) ->
     return plan_edit(published, before, after, "update")
 
 
-def delete(published: Published, application: str) -> Plan:
+def delete(published: Manifests, application: str) -> Plan:
     """Withdraw an application, and retire the versions that no other one names.
 
     Raises:
@@ -186,22 +179,14 @@ def delete(published: Published, application: str) -> Plan:
 
 
 def plan_edit(
-    published: Published,
+    published: Manifests,
     before: ApplicationManifest | None,
     after: ApplicationManifest | None,
     command: Command,
     ref: str | None = None,
     model: ModelManifest | None = None,
 ) -> Plan:
-    """Return the plan of an edit, with the models that it retires or brings back.
-
-    Args:
-        published: The manifests in force.
-        before: The application's manifest before; None: there is none.
-        after: Its manifest after; None: it is withdrawn.
-        command: The command.
-        ref: The version that the command is about.
-        model: A manifest to publish with it.
+    """Return the plan of an edit, with the models that it retires or brings back, and one to publish with it.
 
     Raises:
         RefusedChange: the application would name models that are not there or do not fit.
@@ -219,7 +204,7 @@ def plan_edit(
     return Plan(edits=() if same(before, after) else (edit,), models=changed)
 
 
-def existing(published: Published, application: str) -> ApplicationManifest:
+def existing(published: Manifests, application: str) -> ApplicationManifest:
     """Return the application's manifest.
 
     Raises:
@@ -231,7 +216,7 @@ def existing(published: Published, application: str) -> ApplicationManifest:
     return found
 
 
-def application_of(published: Published, ref: str) -> str:
+def application_of(published: Manifests, ref: str) -> str:
     """Return the one application that names a version.
 
     Raises:
@@ -245,13 +230,14 @@ def application_of(published: Published, ref: str) -> str:
 
 
 def _tried(
-    published: Published,
-    before: ApplicationManifest,
+    published: Manifests,
+    application: str,
     trial: Trial,
     automatic: bool | None,
     command: Command,
     model: ModelManifest | None = None,
 ) -> Plan:
+    before = existing(published, application)
     if trial.model in before.models:
         raise RefusedChange(
             f"{trial.model} is live at application {before.name}: only another version can be tried beside it"
@@ -273,12 +259,12 @@ def _manifest(content: dict[str, Any]) -> ApplicationManifest:
         raise RefusedChange(f"application {content['name']}: {error}".replace("`", "")) from error
 
 
-def _trial_of(application: ApplicationManifest, ref: str, advice: str) -> Trial:
-    for trial in application.trials:
-        if trial.model == ref:
-            return trial
-    tried = _listed(trial.model for trial in application.trials)
-    raise RefusedChange(f"{ref} is not on trial at application {application.name}, there {tried}: {advice}")
+def _check_on_trial(application: ApplicationManifest, ref: str, advice: str) -> None:
+    tried = [trial.model for trial in application.trials]
+    if ref not in tried:
+        raise RefusedChange(
+            f"{ref} is not on trial at application {application.name}, there {_listed(tried)}: {advice}"
+        )
 
 
 def _others(application: ApplicationManifest, ref: str) -> list[Trial]:

@@ -55,7 +55,7 @@ class UnusableFeedback(ValueError):
 
 @dataclass(slots=True)
 class Step:
-    """What a list of feedback records of one partition leads to.
+    """The outcome of a list of feedback records of one partition.
 
     Attributes:
         rows: Rows that changed.
@@ -72,20 +72,20 @@ class Step:
     configs: dict[str, int] = field(default_factory=dict)
 
     def count(self, outcome: str) -> None:
-        """One more feedback ended like this."""
+        """Count one feedback with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def refuse(self, record: Record, outcome: str, error: Exception) -> None:
-        """The record goes to the dead letters."""
+        """Refuse a record, for the dead letters."""
         self.refused.append((record, error))
         self.count(outcome)
 
 
 def decode_feedback(record: Record) -> Feedback:
-    """The feedback of a record.
+    """Decode the feedback of a record.
 
     Raises:
-        UndecodableRecord: it cannot be read, or says nothing, or too much.
+        UndecodableRecord: the record cannot be read, or does not give exactly one of label, loss and reward.
     """
     found = codec.feedback.decode(record.value, record.headers)
     wrong = check_feedback(found)

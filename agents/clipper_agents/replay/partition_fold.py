@@ -21,12 +21,12 @@ Wanted = Mapping[Row, SelectionRow]
 
 
 class PartitionFold:
-    """Rows as the logs lead to them.
+    """Folds the feedback of one partition into rows.
 
     Args:
-        cursor: Of the feedback.
-        reader: Joins it with decisions.
-        rows: Where to keep the rows.
+        cursor: Reads the feedback.
+        reader: Joins feedback with decisions.
+        rows: Keeps the rows.
         configs: Knows under which policy and loss each feedback was folded.
 
     Attributes:
@@ -41,14 +41,14 @@ class PartitionFold:
         self.folded = 0
 
     async def credit(self, upto: int) -> None:
-        """Note only which feedback counted, up to and with this offset."""
+        """Note only which feedback counted, up to and including an offset."""
         async for records in self._cursor.through(upto):
             entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
             self._index.credit(self._folded(entries).credited)
         self.configs.unlogged.clear()
 
     async def advance(self, upto: int, wanted: Wanted, keep_upto: int | None = None) -> None:
-        """Fold up to and with this offset.
+        """Fold the feedback up to and including an offset.
 
         Args:
             upto: A feedback offset.
@@ -69,7 +69,7 @@ class PartitionFold:
             self._keep(outcome if keep_upto is None else self._folded(_upto(entries, keep_upto)))
 
     def _fitting(self, held: list[Entry], wanted: Wanted) -> tuple[list[Entry], RefoldOutcome]:
-        """The entries as they are, or with all orphans counted when that leads to more of the wanted rows."""
+        """Return the entries, with all orphans counted if that leads to more of the wanted rows, and their outcome."""
         outcome = self._folded(held)
         wrong = self._wrong(outcome, wanted)
         if wrong and any(one.contested is not None for one in held):
@@ -83,7 +83,7 @@ class PartitionFold:
         return refold(entries, self.configs.application, self.rows, self._index)
 
     def _wrong(self, outcome: RefoldOutcome, wanted: Wanted) -> int:
-        """How many rows are not as wanted."""
+        """Return how many rows differ from the wanted ones."""
         return sum(not self.rows.equal(place, row, outcome) for place, row in wanted.items())
 
     def _keep(self, outcome: RefoldOutcome) -> None:

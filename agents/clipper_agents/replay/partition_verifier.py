@@ -42,16 +42,16 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationInputs:
-    """What is read once for all partitions.
+    """What all partitions share, read once.
 
     Attributes:
-        catalogue: The topics.
+        catalogue: Topics of the deployment.
         configs: The policies and losses of each application.
         restores: Declared restores, by id.
         orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
         horizon_s: How long after its prediction a feedback counts, in seconds.
-        application: The one that is asked about; None: all.
+        application: The application to verify; None: all.
     """
 
     catalogue: Catalogue
@@ -63,24 +63,24 @@ class VerificationInputs:
     application: str | None = None
 
     def asked(self, place: Row) -> bool:
-        """Whether a row is asked about."""
+        """Return whether a row is to be verified."""
         about = place[0] or place[1]
         return self.application is None or about in (None, self.application)
 
 
 class PartitionVerifier:
-    """Verifies one partition, or folds it up to an offset; once.
+    """Verifies one partition, or folds it up to an offset. An instance is used once.
 
     Args:
-        logs: Where records come from.
+        logs: Source of the records.
         known: What all partitions share.
-        partition: Its number.
-        folder: Empty, for the index of decisions; it is the caller's to delete.
+        partition: Number of the partition.
+        folder: Empty folder for the index of decisions; the caller deletes it.
 
     Attributes:
-        table: The table, as far as it was read.
+        table: The table, as far as it has been read.
         since: First feedback offset that is folded.
-        parted: Rows that are not what was folded.
+        parted: Rows that differ from the fold.
     """
 
     def __init__(self, logs: Logs, known: VerificationInputs, partition: int, folder: Path) -> None:
@@ -109,7 +109,7 @@ class PartitionVerifier:
         self._audits.close()
 
     async def verify(self) -> PartitionVerdict:
-        """What is equal, and what is not."""
+        """Fold the partition and compare it with the table."""
         async with self._fold() as fold:
             async for step in self._steps():
                 if self._ready:
@@ -122,7 +122,7 @@ class PartitionVerifier:
             return await self._verdict(fold)
 
     async def rows_at(self, upto: int) -> KnownRows:
-        """The rows as feedback up to and with an offset leads to them; `table` and `since` say what is not known."""
+        """Return the rows after feedback up to and including an offset; `table` and `since` say which are unknown."""
         async with self._fold() as fold:
             reached = False
             async for step in self._steps():
@@ -166,7 +166,7 @@ class PartitionVerifier:
                 add(records)
 
     async def _first_certain(self, bounds: Mapping[str, tuple[int, int]]) -> int:
-        """The first feedback offset of which every decision must still be there; 0 when nothing was deleted."""
+        """Return the first feedback offset whose decisions must all still exist; 0 if no record was deleted."""
         times = [
             await self._first_ms(topic, start, end) if start < end else None
             for topic, (start, end) in bounds.items()
@@ -187,7 +187,7 @@ class PartitionVerifier:
         return None
 
     async def _config_notes(self) -> Mapping[str | None, SelectionRow]:
-        """Where policies and losses took effect, if any application has had several."""
+        """Read where policies and losses took effect, if any application has had several."""
         if all(configs.only is not None for configs in self._known.configs.values()):
             return {}
         table = Checkpoints(self._partition)
@@ -208,7 +208,7 @@ class PartitionVerifier:
                         yield step
 
     async def _begin(self, fold: PartitionFold, step: LearnedStep, keep_upto: int | None = None) -> bool:
-        """Rows are begun from what the table held before the first certain feedback, or in the step that it is in.
+        """Begin with the rows that the table held before the first certain feedback, or in its step.
 
         Returns:
             Whether the next step can be folded.
@@ -260,7 +260,7 @@ class PartitionVerifier:
         )
 
     async def _compare_now(self, fold: PartitionFold) -> None:
-        """The rows as they are, at the position; then those that no position has reached, each at its own offset."""
+        """Compare the newest rows at the position, then the rows behind it, each at its own offset."""
         live, position = self.table.live, self.table.position
         if not self._ready:
             self.since = self._end
@@ -308,7 +308,7 @@ class PartitionVerifier:
                 )
 
     async def _explained(self, parting: RowMismatch) -> RowMismatch:
-        """With the feedback about the row behind the last row that is equal, up to the first that is not."""
+        """Return the mismatch with the feedback between the last equal row and the first different one."""
         first = self.since if parting.last_equal is None else parting.last_equal + 1
         last = max(row.offset for row in (parting.table, parting.logs) if row is not None)
         topic, found, count = self._known.catalogue.feedback, list[FeedbackAt](), 0
@@ -321,7 +321,7 @@ class PartitionVerifier:
 
 
 def concerns(entry: Entry, parting: RowMismatch) -> bool:
-    """Whether a record can change a row."""
+    """Return whether a record can change the row of a mismatch."""
     if isinstance(entry.said, Restored):
         return entry.said.marker.application in (parting.application, parting.application or parting.context)
     logged = entry.decision or entry.contested
@@ -332,7 +332,7 @@ def concerns(entry: Entry, parting: RowMismatch) -> bool:
 
 
 def feedback_at(entry: Entry) -> FeedbackAt:
-    """Where a record stands."""
+    """Return the place of a record."""
     query_id = entry.said.query_id.partition("\0")[0] if isinstance(entry.said, Feedback) else None
     record = entry.record
     return FeedbackAt(topic=record.topic, partition=record.partition, offset=record.offset, query_id=query_id)

@@ -26,14 +26,14 @@ Find: TypeAlias = Callable[[str, int], Application | None]
 
 
 class Entry(NamedTuple):
-    """A record of the feedback topic with what is known about it.
+    """A record of the feedback topic, joined with its decision and audit.
 
     Attributes:
         record: The record.
-        said: What it says; the query's id is the name of its decision.
-        decision: What was decided; None: an orphan.
-        audit: What was asked for the log only.
-        contested: A decision of a feedback that the dead letters call an orphan.
+        said: Its content; the query id is the name of the decision.
+        decision: The decision; None: the feedback is an orphan.
+        audit: The audit of the decision.
+        contested: The decision of a feedback that the dead letters call an orphan.
     """
 
     record: Record
@@ -44,14 +44,14 @@ class Entry(NamedTuple):
 
     @property
     def offset(self) -> int:
-        """Of the record."""
+        """Offset of the record."""
         offset: int = self.record.offset
         return offset
 
 
 @dataclass(slots=True)
 class RefoldOutcome:
-    """What entries lead to, until it is kept.
+    """The outcome of folding entries, until it is kept.
 
     Attributes:
         rows: Rows that changed.
@@ -63,12 +63,12 @@ class RefoldOutcome:
 
 
 def same(one: SelectionRow, other: SelectionRow) -> bool:
-    """Whether two rows are equal in every bit: each float as its eight bytes, models in order."""
+    """Return whether two rows are equal in every bit: each float as its eight bytes, models in order."""
     return encode_row(one) == encode_row(other)
 
 
 class KnownRows:
-    """The rows that the fold has come to.
+    """The rows of the fold so far, and which of them are known.
 
     Args:
         whole: Whether the fold began at the beginning, so that a row that is not here is empty.
@@ -85,43 +85,43 @@ class KnownRows:
         self._marked: dict[str, int] = {}
 
     def row(self, place: Row) -> SelectionRow:
-        """The row; an empty one, of the marker that emptied it if there was one, when nothing is in it."""
+        """Return the row; an empty one, as of the marker that emptied it if any, when it has no content."""
         found = self.rows.get(place)
         if found is None and not self.whole and place[0] in self._marked:
             return note_row(self._marked[place[0]])
         return NO_ROW if found is None else found
 
     def known(self, place: Row) -> bool:
-        """Whether what the row holds is known."""
+        """Return whether the content of the row is known."""
         return self.whole or place in self.rows or place[0] in self._marked
 
     def marked(self, place: Row) -> bool:
-        """Whether a marker has set the row, or the note."""
+        """Return whether a marker has set the row, or the note."""
         return place[0] in self._marked or (not place[0] and place[1] in self._marked)
 
     def forget(self, place: Row) -> None:
-        """What the row holds is not known."""
+        """Forget the content of the row."""
         self.rows.pop(place, None)
 
     def start(self, place: Row, row: SelectionRow) -> None:
-        """The row is known from here on."""
+        """Set the row; it is known from now on."""
         self.rows[place] = row
 
     def equal(self, place: Row, live: SelectionRow, outcome: RefoldOutcome | None = None) -> bool:
-        """Whether a row of the table is what the fold has come to, with an outcome that is not kept yet."""
+        """Return whether a row of the table equals that of the fold, including an outcome that is not kept yet."""
         mine = (outcome.rows.get(place) if outcome is not None else None) or self.row(place)
         if not self.whole and (place in self.uncounted or place not in self.rows):
             mine = msgspec.structs.replace(mine, applied=live.applied)
         return same(mine, live)
 
     def counted(self, place: Row, live: SelectionRow) -> None:
-        """The table says how many feedbacks counted in a row that is equal otherwise."""
+        """Take the number of counted feedbacks from the table for a row that is equal otherwise."""
         if not self.whole:
             self.rows[place] = live
             self.uncounted.discard(place)
 
     def keep(self, outcome: RefoldOutcome) -> None:
-        """Take in what entries led to."""
+        """Keep the outcome of folding entries."""
         for application, name in outcome.rows:
             if not application and name is not None and not self.whole:
                 self._mark(name, outcome)
@@ -135,7 +135,7 @@ class KnownRows:
 
 
 def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex) -> RefoldOutcome:
-    """What entries lead to, behind what is kept in the rows and the index.
+    """Fold entries on top of the rows and the index, and return the outcome.
 
     Args:
         entries: In log order.

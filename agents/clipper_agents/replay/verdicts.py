@@ -22,17 +22,17 @@ class FeedbackAt(msgspec.Struct, kw_only=True):
     """A record of the feedback topic."""
 
     topic: str
-    """The topic."""
+    """Its topic."""
     partition: int
-    """The partition."""
+    """Its partition."""
     offset: int
-    """The offset."""
+    """Its offset."""
     query_id: str | None = None
-    """The query that it is about; absent: it is a marker of a restored state."""
+    """The query that the feedback is about; absent for the marker of a restored state."""
 
 
 class RowMismatch(msgspec.Struct, kw_only=True):
-    """A row of the table that is not what the logs lead to: where the two were equal last, and what came then."""
+    """A row of the table that differs from the fold of the logs, with the feedback at which the two part."""
 
     application: str
     """The application; empty: a note of the learner."""
@@ -55,10 +55,10 @@ class RowMismatch(msgspec.Struct, kw_only=True):
 
 
 class PartitionVerdict(msgspec.Struct, kw_only=True):
-    """One partition."""
+    """The result of verifying one partition."""
 
     partition: int
-    """Its number."""
+    """Number of the partition."""
     since: int
     """First feedback offset that was verified: 0, unless the beginning of a log was deleted."""
     position: int
@@ -80,23 +80,23 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
 
 
 class Verification(msgspec.Struct, kw_only=True):
-    """The whole table."""
+    """The result of verifying the whole table."""
 
     equal: bool
     """Whether every row is what the logs lead to, in every bit."""
     seconds: float
-    """How long it took."""
+    """Duration in seconds."""
     partitions: list[PartitionVerdict]
-    """By number."""
+    """Verdicts by number of the partition."""
 
     @property
     def rows(self) -> int:
-        """Rows that were compared."""
+        """Number of compared rows."""
         return sum(one.rows for one in self.partitions)
 
     @property
     def feedbacks(self) -> int:
-        """Records that were folded."""
+        """Number of folded records."""
         return sum(one.feedbacks for one in self.partitions)
 
     @property
@@ -106,7 +106,7 @@ class Verification(msgspec.Struct, kw_only=True):
 
 
 def shown_row(row: SelectionRow | None) -> ShownRow | None:
-    """The row with names."""
+    """Return a row as it is printed, with names."""
     if row is None:
         return None
     totals = {

@@ -39,7 +39,7 @@ def request_body(inputs: Rows, name: str, output: str | None, content_type: str 
         inputs: A matrix of one of `DATATYPES`, or a list of texts, byte strings or JSON values.
         name: Of the input tensor.
         output: Of the output tensor that is asked for; None: all.
-        content_type: How the server is to read the tensor (MLServer); None: `str` or `base64` for lists, else nothing.
+        content_type: How MLServer is to read the tensor, as `np`; None: `str` or `base64` for lists, else nothing.
 
     >>> import numpy as np
     >>> request_body(np.array([[1, 2], [3, 4]], "uint8"), "x", None, None)
@@ -71,11 +71,6 @@ def _text(row: Any) -> str:
 def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
     """Return one output a row: a number or text where the tensor has one a row, else nested lists.
 
-    Args:
-        body: Of the response.
-        rows: How many were asked about.
-        output: Name of the tensor; None: the only one.
-
     >>> outputs_of(b'{"outputs":[{"name":"y","shape":[2,1],"datatype":"INT64","data":[7,8]}]}', 2, None)
     [7, 8]
 
@@ -91,7 +86,10 @@ def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
     flat = _flat(data)
     if len(flat) != math.prod(shape):
         raise ModelFailed(f"the server gave {len(flat)} values in a tensor of shape {shape}: they must be as many")
-    return _nested(flat, [rows] if len(flat) == rows else shape)
+    array = np.empty(len(flat), object)
+    array[:] = flat
+    outputs: list[Any] = array.reshape([rows] if len(flat) == rows else shape).tolist()
+    return outputs
 
 
 def error_text(body: bytes) -> str:
@@ -100,12 +98,18 @@ def error_text(body: bytes) -> str:
     >>> error_text(b'{"error": "no such model"}'), error_text(b"<html>")
     ('no such model', '<html>')
     """
-    try:
-        said = json.loads(body)
-        text = said.get("error") or said.get("detail") or said.get("message")
-    except (ValueError, AttributeError, RecursionError):
-        text = None
+    said = json_object(body)
+    text = said.get("error") or said.get("detail") or said.get("message")
     return " ".join((text if isinstance(text, str) else body.decode("utf-8", "replace")).split())[:_SHOWN_ERROR]
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a response; an empty one when it is something else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
@@ -141,10 +145,3 @@ def _flat(data: Any) -> Sequence[Any]:
             raise ModelFailed("the server gave a tensor in which lists and values stand side by side: one or the other")
         data = list(chain.from_iterable(data))
     return list(data)
-
-
-def _nested(flat: Sequence[Any], shape: Sequence[int]) -> list[Any]:
-    if len(shape) == 1:
-        return list(flat)
-    step = math.prod(shape[1:])
-    return [_nested(flat[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]

@@ -6,16 +6,14 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
+from builders.rollout_logs import PLAIN, answered, audit_of, control_of, decided, missing, with_trials
 
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import is_newer
-from clipper_agents.rollout.drift_monitor import MOST, CompletedQuery, DriftMonitor
+from clipper_agents.rollout.drift_monitor import MOST, DriftMonitor
 from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.control_keys import drift_key
-from clipper_topics.examples import DRIFT
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import DriftRule, Trial
 
@@ -130,8 +128,8 @@ def drifts(per_context=False, detector="adwin"):
     return DriftMonitor("digits", watched, "zero_one", {})
 
 
-def place(offset, context=None):
-    return CompletedQuery(at_ms=offset, topic="feedback", partition=0, offset=offset, context=context, revision=1)
+def observed(monitor, loss, offset, context=None):
+    return monitor.observe({"a:1": loss}, record("feedback", None, offset), offset, revision=1, context=context)
 
 
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
@@ -140,8 +138,8 @@ def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
     for number in range(1_200):
         context = "ada" if number % 12 == 0 else "others"
         loss = float(context == "ada" and number >= 600)
-        found["apart"] += apart.observe({"a:1": loss}, place(number, context))
-        found["together"] += together.observe({"a:1": loss}, place(number, context))
+        found["apart"] += observed(apart, loss, number, context)
+        found["together"] += observed(together, loss, number, context)
     assert [one.context for one in found["apart"]] == ["ada"]
     assert all(one.context is None for one in found["together"])
 
@@ -149,7 +147,7 @@ def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
 def test_contexts_without_end_do_not_fill_the_memory():
     found = drifts(per_context=True)
     for number in range(2 * MOST):
-        found.observe({"a:1": 0.0}, place(number, str(number)))
+        observed(found, 0.0, number, str(number))
     assert len(found._watches) == MOST
 
 
@@ -157,7 +155,7 @@ def test_queries_of_an_older_revision_are_not_watched():
     watched = DriftSpec(rule=DriftRule(), since=2)
     found = DriftMonitor("digits", watched, "zero_one", {})
     for number in range(600):
-        assert found.observe({"a:1": float(number >= 300)}, place(number)) == []
+        assert observed(found, float(number >= 300), number) == []
 
 
 def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
@@ -166,16 +164,8 @@ def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatc
     monkeypatch.setitem(sys.modules, "river.drift", None)
     found = drifts()
     assert "pip install 'clipper-stream[drift]'" in found.refused
-    assert found.observe({"a:1": 1.0}, place(1)) == []
+    assert observed(found, 1.0, 1) == []
     control = control_of(msgspec.structs.replace(PLAIN, drift=RULE))
     fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
     fold.follow(comparison_specs(control))
     assert fold.refused == {"digits": found.refused}
-
-
-def test_a_detection_counts_only_under_its_own_key():
-    control = control_of(PLAIN)
-    written = codec.drifts.encode(DRIFT)
-    control.take([control_record(drift_key("digits", "svm:1"), written), control_record(b"drift/digits/b:1", written)])
-    control.take([control_record(drift_key("digits", "svm:1"), b"{")])
-    assert control.drifts == {("digits", "svm:1"): DRIFT}

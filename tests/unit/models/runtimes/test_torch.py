@@ -5,19 +5,20 @@ Torch is an optional extra that CI does not install; `test_extras` says whether 
 
 import hashlib
 import io
-import os
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
+from builders.pickles import Canary
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
 PERMITTED = FileRules(unpickle=True)
 X = np.array([[3, 2], [0, 1]], dtype=np.float32)
@@ -38,14 +39,6 @@ class Named(torch.nn.Module):
 class Lengths(torch.nn.Module):
     def forward(self, rows: list[str]):
         return torch.tensor([len(row) for row in rows])
-
-
-class Canary:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def scripted(module):
