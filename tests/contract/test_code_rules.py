@@ -33,9 +33,9 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 910,
-    "clipper_agents.cli": 3815,
-    "clipper_agents.control": 2100,
-    "clipper_agents.dead_letters": 400,
+    "clipper_agents.cli": 3780,
+    "clipper_agents.control": 2080,
+    "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1250,
     "clipper_agents.examples": 75,
     "clipper_agents.feedback": 400,

@@ -9,7 +9,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, DryRun, Why, Yes, since_ms
-from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
+from clipper_agents.cli.selection import carry_out_if_wanted
 from clipper_agents.cli.terminal import console, table
 
 if TYPE_CHECKING:
@@ -86,10 +86,12 @@ async def _plan(
 def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRow]") -> None:
     """Weights without a context before and after, on standard error; how many contexts change."""
     from clipper_agents.control.selection_states import state_of_rows
+    from clipper_agents.status.build import weights_of
 
     manifest = deployment.control_state().manifests.applications.get(found.application)
     now, then = state_of_rows(before, None), state_of_rows(found.rows, None)
-    weights = [weights_of(manifest, state) for state in (now, then)]
+    candidates = [] if manifest is None else manifest.models
+    weights = [weights_of(manifest, state, candidates) for state in (now, then)]
     rows = []
     for ref in dict.fromkeys([*weights[0], *now.totals, *then.totals]):
         shares = [f"{one[ref]:.4f}" if ref in one else "-" for one in weights]

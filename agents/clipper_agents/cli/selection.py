@@ -13,8 +13,6 @@ from clipper_agents.cli.terminal import console, plain, table
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
-    from clipper_stream.selection.state import SelectionState
-    from clipper_topics.manifests import ApplicationManifest
     from clipper_topics.selection_rows import SavedRow
 
 selection = typer.Typer(
@@ -140,11 +138,13 @@ def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "
 
 def _shown(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
     from clipper_agents.control.selection_states import read_rows, state_of_rows
+    from clipper_agents.status.build import weights_of
 
     manifest = deployment.control_state().manifests.applications.get(application)
+    candidates = [] if manifest is None else manifest.models
     rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = state_of_rows(rows, context)
-    weights = weights_of(manifest, state)
+    weights = weights_of(manifest, state, candidates)
     sums = ("count", "loss", "weighted_count", "weighted_loss")
     return {
         "application": application,
@@ -155,16 +155,6 @@ def _shown(deployment: DeploymentContext, application: str, context: str | None)
             for ref in dict.fromkeys([*weights, *state.totals])
         ],
     }
-
-
-def weights_of(manifest: "ApplicationManifest | None", state: "SelectionState") -> dict[str, float]:
-    """Weight of each candidate; none of an application that is not declared."""
-    if manifest is None or not manifest.models:
-        return {}
-    from clipper_stream.selection.registry import make_policy
-
-    policy = make_policy(manifest.policy.name, manifest.policy.parameters)
-    return dict(policy.prepare(state, manifest.models).weights)
 
 
 def _print(shown: dict[str, Any]) -> None:
