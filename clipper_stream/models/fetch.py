@@ -52,12 +52,6 @@ def default_cache_dir() -> Path:
 def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file elsewhere, from the cache if they are there.
 
-    Args:
-        uri: With one of the `PROTOCOLS`.
-        sha256: Hexadecimal digest of the file.
-        cache_dir: Where files are kept, made if it is not there.
-        max_bytes: No file is larger.
-
     Raises:
         ModelNotLoaded: no such protocol or file, too large, or another digest; then nothing of it is in the cache.
 

@@ -11,12 +11,7 @@ _EMPTY = {"text": "", "bytes": b""}
 
 
 def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
-    """Rows of zeros, or empty texts; None when the input spec does not say what a row is.
-
-    Args:
-        dtype: A numpy dtype, or `text`, `bytes`, `json`.
-        shape: Shape of one numeric row, None when any length will do.
-        rows: How many, at least 1.
+    """Rows of zeros, or empty texts; None when the input spec of a manifest does not say what a row is.
 
     >>> sample_rows("uint8", [2], 1), sample_rows("text", None, 2), sample_rows("float32", None, 1)
     (array([[0, 0]], dtype=uint8), ['', ''], None)

@@ -80,8 +80,6 @@ class Rows:
     >>> rows = to_rows(RowSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
     >>> rows.good.tolist(), list(rows.failed)
     ([[1, 2], [4, 5]], [1])
-
-    Source: as `RowSpec`.
     """
 
     good: np.ndarray | list[Any]
@@ -89,12 +87,7 @@ class Rows:
 
 
 def to_rows(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
-    """Convert the rows of many queries together; a row that does not fit fails alone.
-
-    Args:
-        spec: What each row looks like.
-        inputs: One decoded row each.
-    """
+    """Convert the decoded rows of many queries together; a row that does not fit fails alone."""
     try:
         return Rows(convert(spec, inputs))
     except InvalidInput:
@@ -102,14 +95,7 @@ def to_rows(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
 
 
 def to_matrix(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Convert rows that all have to fit, as those of one query.
-
-    Args:
-        spec: What each row looks like.
-        rows: Decoded rows.
-
-    Returns:
-        A matrix of shape (n, *row shape) for numbers, else a list.
+    """Convert rows that all have to fit, as those of one query: to a matrix of shape (n, *row shape), else a list.
 
     Raises:
         InvalidInput: a row does not fit; or their lengths differ, where the spec leaves the length open.
@@ -125,14 +111,7 @@ def to_matrix(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 
 def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Convert rows in one step.
-
-    Args:
-        spec: What each row looks like.
-        rows: Decoded rows.
-
-    Returns:
-        As `to_matrix`.
+    """Convert rows in one step, as `to_matrix`.
 
     Raises:
         InvalidInput: one of them does not fit, or their lengths differ; `to_rows` says which, at the cost of looking at

@@ -170,13 +170,8 @@ def next_state(state: QueryState, event: QueryEvent) -> QueryState:
 class TransitionPath:
     """Several moves looked up in one step; every query takes three paths from reading to acknowledgement.
 
-    Args:
-        events: What happens, in order.
-
     >>> TransitionPath(QueryEvent.SELECT, QueryEvent.ASK).end(QueryState.RECEIVED).name
     'WAITING'
-
-    Source: as the module.
     """
 
     __slots__ = ("_ends", "events")

@@ -56,11 +56,6 @@ class Treatment:
         propensities: Probability with which any query asks each of them, in (0, 1].
         canary: Who serves instead of the policy's choice; None: nobody does.
         serving: Probability that this canary serves; without one, that none does.
-
-    >>> with_trials(NOBODY, {"new:1": 0.25}, {}).treatments[0]
-    Treatment(models=('new:1',), propensities=(0.25,), canary='new:1', serving=0.25)
-
-    Source: as `ChoiceWithTrials`.
     """
 
     models: tuple[str, ...]

@@ -213,7 +213,7 @@ class Deployment:
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""
         self.rows[(*place, partition)] = row
-        key = encode_key(RowKey(*place, partition))
+        key = encode_key(RowKey(place[0], place[1], partition))
         self.logs.append(self.catalogue.selection_changelog, encode_row(row), partition, key)
 
     def work(self, count, application="app", partition=0, first=0, every=1, **changes):

@@ -52,4 +52,4 @@ def test_status_and_the_rollout_controller_do_not_see_it(kafka: KafkaConnection,
 
 def test_a_replay_does_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
     known = asyncio.run(read_known(KafkaLogs(kafka, haunted), haunted, 3600.0))
-    assert list(known.ways) == ["digits"]
+    assert list(known.configs) == ["digits"]

@@ -195,10 +195,6 @@ class FileRuntime:
 def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArray[Any] | list[Any]:
     """The rows of a batch's outputs; a column becomes plain values, a row of scores the label of the greatest.
 
-    Args:
-        array: Rows first.
-        labels: Names of the columns; None: the rows as they are.
-
     Raises:
         ModelFailed: the array has another number of columns than there are labels.
 

@@ -18,12 +18,7 @@ _ODD: dict[str, list[Any]] = {
 
 
 def random_rows(spec: RowSpec, count: int = 16, seed: int = 0) -> Rows:
-    """Rows of any spec but `json`, the same for the same seed.
-
-    Args:
-        spec: Numeric ones need a shape.
-        count: How many.
-        seed: Of the random generator.
+    """Rows of any spec but `json`, the same for the same seed; numeric ones need a shape.
 
     >>> random_rows(RowSpec("uint8", (2,)), count=3).shape
     (3, 2)
@@ -45,12 +40,7 @@ def random_rows(spec: RowSpec, count: int = 16, seed: int = 0) -> Rows:
 
 
 def odd_rows(spec: RowSpec, like: Rows) -> Rows:
-    """Rows that fit the spec and that few models expect: zeros, extremes, empty texts.
-
-    Args:
-        spec: What a row looks like.
-        like: Rows of which numeric ones take their shape.
-    """
+    """Rows that fit the spec and that few models expect: zeros, extremes, empty texts; numeric ones like others."""
     if not isinstance(like, np.ndarray):
         return list(_ODD.get(spec.dtype, []))
     kind = np.finfo(like.dtype) if like.dtype.kind == "f" else np.iinfo(like.dtype)

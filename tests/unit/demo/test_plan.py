@@ -27,7 +27,7 @@ def test_a_plan_that_says_nothing_is_refused(wrong, message):
 
 def test_every_policy_of_the_demo_exists_and_forgets():
     for name, parameters in POLICIES.items():
-        assert make_policy(name, parameters).half_life is not None
+        assert make_policy(name, parameters).half_life is not None  # type: ignore[attr-defined]
 
 
 def test_queries_alternate_between_the_applications_and_are_due_evenly(script):
