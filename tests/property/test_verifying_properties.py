@@ -4,12 +4,11 @@ import asyncio
 
 import msgspec
 import oracle
-from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest, verified
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.replay.state_at import state_of_logs
-from clipper_agents.replay.verify import verify_logs
 from clipper_topics.selection_rows import SavedRow
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
@@ -73,10 +72,6 @@ def of_oracle(at):
 
 def in_table(at):
     return {key: row.bits for key, row in oracle.table(at.logs.read_all(CATALOGUE.selection_changelog)).items()}
-
-
-def verified(at):
-    return asyncio.run(verify_logs(at.logs, CATALOGUE, HORIZON_S))
 
 
 @settings(max_examples=60)
