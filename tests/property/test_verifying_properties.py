@@ -8,7 +8,7 @@ from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, man
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.replay.state_at import state_of_logs
+from clipper_agents.replay.state_at import state_at
 from clipper_topics.selection_rows import SavedRow
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
@@ -110,7 +110,7 @@ def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, of
     offset = min(offset, len(log))
     if compacted and log:
         at.logs.compact(CATALOGUE.selection_changelog, 0, dirty=0)
-    found = asyncio.run(state_of_logs(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
+    found = asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
     at.logs.topics[CATALOGUE.feedback, 0] = log[:offset]
     expected = {
         key: row.totals
