@@ -19,7 +19,7 @@ from typing import Any
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.sequential.candidate_state import Place
+from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import SelectionState, merge
 
