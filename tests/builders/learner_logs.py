@@ -13,7 +13,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback, learn
 from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
-from clipper_agents.replay.verify import verify_logs
+from clipper_agents.replay.verify import verify
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -249,4 +249,4 @@ def aged(at, before, after):
 
 def verified(at, **changes):
     """The verification of a deployment's logs."""
-    return asyncio.run(verify_logs(at.logs, at.catalogue, **({"horizon_s": HORIZON_S} | changes)))
+    return asyncio.run(verify(at.logs, at.catalogue, **({"horizon_s": HORIZON_S} | changes)))

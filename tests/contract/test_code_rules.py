@@ -58,7 +58,7 @@ BUDGETS = {
     "clipper_stream.drift": 350,
     "clipper_stream.evaluation": 5225,
     "clipper_stream.feedback": 500,
-    "clipper_stream.models": 3070,
+    "clipper_stream.models": 3045,
     "clipper_stream.query": 2240,
     "clipper_stream.selection": 1780,
     "clipper_stream.sequential_testing": 650,

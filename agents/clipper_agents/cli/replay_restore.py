@@ -74,10 +74,12 @@ async def _plan(
     from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore
     from clipper_agents.control.selection_states import read_rows
+    from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.state_at import state_at
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
-    found = await state_at(kafka, catalogue, application, deployment.settings.router.horizon_s, at_ms=at_ms, ends=ends)
+    logs, horizon_s = await open_logs(kafka, catalogue), deployment.settings.router.horizon_s
+    found = await state_at(logs, catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
     plan = await plan_restore(kafka, catalogue, application, found.rows, by or os_user(), why)
     before = plan.restore.before
     return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
