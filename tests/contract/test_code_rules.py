@@ -33,8 +33,8 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 925,
-    "clipper_agents.cli": 3780,
-    "clipper_agents.control": 2080,
+    "clipper_agents.cli": 3760,
+    "clipper_agents.control": 2055,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1275,
     "clipper_agents.examples": 75,
