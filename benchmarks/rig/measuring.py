@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import uvloop
@@ -55,7 +56,7 @@ def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: int) -> dict[
 
 
 def _figures(report: LoadReport) -> dict[str, Any]:
-    figures = report.as_dict()
+    figures = asdict(report)
     return {**figures["latency"], **{name: figures[name] for name in KEPT}}
 
 

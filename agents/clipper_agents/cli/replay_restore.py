@@ -74,13 +74,15 @@ async def _plan(
 ) -> "tuple[StateAt, list[SavedRow], RestorePlan]":
     from clipper_agents.control.restore import plan_restore
     from clipper_agents.control.selection_states import read_rows
+    from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.state_at import state_at
 
-    target = deployment.kafka, deployment.catalogue, application
-    found = await state_at(*target, deployment.settings.router.horizon_s, at_ms=at_ms, ends=ends)
-    plan = await plan_restore(*target, found.rows, author)
+    kafka, catalogue = deployment.kafka, deployment.catalogue
+    logs, horizon_s = await open_logs(kafka, catalogue), deployment.settings.router.horizon_s
+    found = await state_at(logs, catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
+    plan = await plan_restore(kafka, catalogue, application, found.rows, author)
     before = plan.restore.before
-    return found, await read_rows(*target) if before is None else before, plan
+    return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
 
 
 def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRow]") -> None:

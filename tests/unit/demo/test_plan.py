@@ -14,9 +14,9 @@ def script():
 
 
 def test_phases_cover_every_query_once():
-    assert [PLAN.bounds_of(phase) for phase in PHASES] == [(0, 100), (100, 200), (200, 400)]
-    for phase in PHASES:
-        assert {PLAN.phase_of(query) for query in range(*PLAN.bounds_of(phase))} == {phase}
+    assert PLAN.edges == (0, 100, 200, 400)
+    for phase, first, end in zip(PHASES, PLAN.edges, PLAN.edges[1:], strict=False):
+        assert {PLAN.phase_of(query) for query in range(first, end)} == {phase}
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"queries": 10}, "at least 400"), ({"rate_per_s": 0}, "above 0")])
