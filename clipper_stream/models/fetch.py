@@ -77,8 +77,7 @@ def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BY
 def read_remote(uri: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file elsewhere as they are now, kept nowhere: for who publishes its digest.
 
-    Raises:
-        ModelNotLoaded: no such protocol or file, or one over HTTP, where nobody says whose bytes they are.
+    Of a file over HTTP nobody says whose bytes they are: that is refused.
     """
     _check_protocol(uri)
     if _is_http(uri):

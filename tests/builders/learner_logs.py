@@ -1,5 +1,6 @@
 """The topics of a deployment in memory, and a learner that writes what a router would write."""
 
+import asyncio
 import hashlib
 import struct
 
@@ -12,6 +13,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback, learn
 from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
+from clipper_agents.replay.verify import verify
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -243,3 +245,8 @@ def aged(at, before, after):
     at.logs.delete_before(CATALOGUE.predictions, 0, before - 2)
     at.logs.delete_before(CATALOGUE.feedback, 0, before - 2)
     return at
+
+
+def verified(at, **changes):
+    """The verification of a deployment's logs."""
+    return asyncio.run(verify(at.logs, at.catalogue, **({"horizon_s": HORIZON_S} | changes)))

@@ -21,6 +21,7 @@ from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
+from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import BrokerSection, Settings, load_settings
 from clipper_agents.supervisor.deployment import Deployment
@@ -87,7 +88,8 @@ async def run_demo(
         await _wait_counted(recorder, report.feedback_sent)
         uncommitted = await wait_committed(deployment)
         view.stage("folding the logs again, to compare what was learned")
-        verification = await verify(deployment.connection, deployment.catalogue, settings.router.horizon_s)
+        logs = await open_logs(deployment.connection, deployment.catalogue)
+        verification = await verify(logs, deployment.catalogue, settings.router.horizon_s)
         result = demo_result(
             recorder,
             report,

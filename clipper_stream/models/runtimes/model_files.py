@@ -159,11 +159,7 @@ class FileRuntime:
                 self.check_code(checked_parameters(self.name, parameters, self.parameters), allowed)
 
     def read(self, uri: str) -> bytes:
-        """The bytes of the file, here or elsewhere.
-
-        Raises:
-            ModelNotLoaded: no such file.
-        """
+        """The bytes of the file, here or elsewhere."""
         path = local_path(uri)
         if path is None:
             return read_remote(uri)
