@@ -77,16 +77,6 @@ class SingleFlight(Generic[K, W]):
     The caller who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up:
     memory is bounded by the rows that wait. A waiter joins a key at most once before that; waiters are not compared.
 
-    >>> flight = SingleFlight[bytes, str]()
-    >>> flight.join(b"row", "first"), flight.join(b"row", "second")
-    (True, False)
-    >>> flight.first(b"row")
-    'first'
-    >>> flight.resolve(b"row")
-    ['first', 'second']
-    >>> flight.resolve(b"row")
-    []
-
     Source: the Go package golang.org/x/sync/singleflight.
     """
 
