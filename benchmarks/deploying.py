@@ -21,7 +21,7 @@ from typing import Self
 import msgspec
 from rig.measuring import loaded, steady
 from rig.metrics import counters
-from rig.results import Measures, Run, Summary, Target, median_of
+from rig.results import Measures, Run, Summary, Target
 from rig.session import Session, in_rounds, parsed, report, rotated, session, system_options
 from rig.systems import Place, application, model, pipeline, written
 
@@ -135,21 +135,11 @@ def revised(declared: ApplicationManifest, models: list[str]) -> ApplicationMani
 
 
 def targets(found: Summary) -> list[Target]:
+    rebalances, p99 = (found, DEPLOYING, "rebalances"), (found, DEPLOYING, "p99 ms")
+    what = "rebalances of the routers' group while versions come and go"
     return [
-        Target(
-            benchmark="K",
-            what="rebalances of the routers' group while versions come and go",
-            value=median_of(found, DEPLOYING, "rebalances", "most"),
-            sense="<=",
-            bound=0,
-        ),
-        Target(
-            benchmark="K",
-            what="p99 ms while versions come and go",
-            value=median_of(found, DEPLOYING, "p99 ms"),
-            sense="<=",
-            bound=OBJECTIVE_MS,
-        ),
+        Target.of("K", what, rebalances, "<=", 0, part="most"),
+        Target.of("K", "p99 ms while versions come and go", p99, "<=", OBJECTIVE_MS),
     ]
 
 

@@ -25,7 +25,7 @@ from rig.flood import produce_all
 from rig.measuring import loaded
 from rig.metrics import Counter, Growth, counters
 from rig.predictions import answered_since, ends_of
-from rig.results import Measures, Run, Summary, Target, median_of
+from rig.results import Measures, Run, Summary, Target
 from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import HERE, Place, pipeline
 
@@ -135,9 +135,8 @@ def feedback_alone(
 
 
 def targets(found: Summary) -> list[Target]:
-    ratio = median_of(found, f"{CACHED}, {OBSERVATIONS}", "a second", "ratio")
-    what = "observations a second with cache, x without"
-    return [Target(benchmark="E", what=what, value=ratio, sense=">=", bound=1.6)]
+    rate = (found, f"{CACHED}, {OBSERVATIONS}", "a second")
+    return [Target.of("E", "observations a second with cache, x without", rate, ">=", 1.6, part="ratio")]
 
 
 def arguments() -> argparse.Namespace:

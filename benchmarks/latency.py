@@ -21,7 +21,7 @@ import argparse
 from collections.abc import Iterator
 
 from rig.measuring import loaded, rows, warm_broker
-from rig.results import Measures, Run, Summary, Target, median_of
+from rig.results import Measures, Run, Summary, Target
 from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import RIVAL_OF, SYSTEMS
 
@@ -131,9 +131,8 @@ def targets(found: Summary) -> list[Target]:
 
 
 def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str = "median") -> Target:
-    value = median_of(found, f"{name}, {load}", measure, part)
     words = f"{measure}, x the echo with the same hops" if part == "ratio" else measure
-    return Target(benchmark="B", what=f"{name}, {load}: {words}", value=value, sense="<=", bound=bound)
+    return Target.of("B", f"{name}, {load}: {words}", (found, f"{name}, {load}", measure), "<=", bound, part)
 
 
 def arguments() -> argparse.Namespace:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from rig.decision_log import decisions
 from rig.flood import produce
-from rig.results import Measures, Summary, Target, median_of
+from rig.results import Measures, Summary, Target
 from rig.session import Session, parsed, report, said, session, system_options
 
 from clipper_agents.kafka.topics import ensure_topics
@@ -106,8 +106,7 @@ def targets(found: Summary) -> list[Target]:
         ),
     ]
     return [
-        Target(benchmark="reading", what=what, value=median_of(found, row, measure), sense=sense, bound=bound)
-        for what, row, measure, sense, bound in rows
+        Target.of("reading", what, (found, row, measure), sense, bound) for what, row, measure, sense, bound in rows
     ]
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rig.measuring import loaded, rows, warm_broker
-from rig.results import Measures, Run, Summary, Target, median_of
+from rig.results import Measures, Run, Summary, Target
 from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import application, model, pipeline, written
 
@@ -115,8 +115,7 @@ def targets(found: Summary) -> list[Target]:
         "routers 2, hosts 4": ("queries/s of 2 routers before 4 replicas, x one router", 0.95),
     }
     return [
-        Target(benchmark="F", what=what, value=median_of(found, row, RATE, "ratio"), sense=">=", bound=bound)
-        for row, (what, bound) in expected.items()
+        Target.of("F", what, (found, row, RATE), ">=", bound, part="ratio") for row, (what, bound) in expected.items()
     ]
 
 
