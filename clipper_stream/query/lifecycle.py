@@ -148,9 +148,6 @@ def next_state(state: QueryState, event: QueryEvent) -> QueryState:
 
     Raises:
         IllegalMove: the event cannot happen in this state.
-
-    >>> next_state(QueryState.RECEIVED, QueryEvent.SELECT).name
-    'SELECTED'
     """
     try:
         return MOVES[state][event]

@@ -130,13 +130,10 @@ class RequestTracker:
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def requests(self, rows: RowBatch, now_s: float = 0.0, return_s: float = 0.0) -> Iterator[Request]:
-        """Requests for these rows, of one dtype and shape each, none too large.
+        """Requests for these rows, of one dtype and shape each, none too large; the rows are the tracker's from now on.
 
-        Args:
-            rows: The rows, with their keys; they belong to the tracker from now on.
-            now_s: Seconds since the epoch.
-            return_s: How long outputs are on their way back, in seconds: so much earlier they must leave the host, but
-                no earlier than after `1 - MOST_RETURN_RATIO` of the time that is left.
+        Outputs are `return_s` seconds on their way back: so much earlier they must leave the host, but no earlier than
+        after `1 - MOST_RETURN_RATIO` of the time that is left.
         """
         count = len(rows.owners)
         for indices, inputs in rows.frames():
