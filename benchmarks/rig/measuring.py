@@ -1,12 +1,11 @@
 """One load on a running system, with the CPU that each process took meanwhile."""
 
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 import uvloop
-from rig.processes import cpu_s_by_process
+from rig.processes import cpu_s_by_process, spent_by_role
 from rig.results import load_average
 from rig.session import Session
 from rig.systems import SYSTEMS, Place
@@ -78,9 +77,7 @@ class Usage:
         """
         took_s = time.monotonic() - self._began_s
         now, broker_s = cpu_s_by_process(self._roots), self._of_broker() - self._broker_s
-        used_s: Counter[str] = Counter()
-        for (role, pid), seconds in now.items():
-            used_s[role] += seconds - self._system.get((role, pid), 0.0)
+        used_s = spent_by_role(self._system, now)
         broker_cpu, generator_cpu = broker_s / took_s, report.generator_cpu_ratio or 0.0
         notes = [f"{role} {pid} ended during the run" for role, pid in self._system.keys() - now.keys()]
         if shared and broker_cpu + generator_cpu > RIG_LIMIT:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -151,6 +152,14 @@ def cpu_s_by_process(roots: Sequence[int]) -> dict[tuple[str, int], float]:
             fields = _stat(pid)
             seconds[role(pid), pid] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
     return seconds
+
+
+def spent_by_role(before: Mapping[tuple[str, int], float], after: Mapping[tuple[str, int], float]) -> Counter[str]:
+    """CPU seconds that the processes of each role took between two looks of `cpu_s_by_process`."""
+    spent: Counter[str] = Counter()
+    for (role, pid), seconds in after.items():
+        spent[role] += seconds - before.get((role, pid), 0.0)
+    return spent
 
 
 def role(pid: int) -> str:

@@ -5,7 +5,6 @@ import os
 import resource
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from rig.backlog import Backlog, Ends, Shape, make_backlog
 from rig.contenders import Contender, NotInstalled, command_of
-from rig.processes import Cpus, cpu_s_by_process, end, on_cpus, pin_hosts
+from rig.processes import Cpus, cpu_s_by_process, end, on_cpus, pin_hosts, spent_by_role
 from rig.results import load_average
 from rig.systems import Place
 
@@ -232,7 +231,7 @@ class Span:
         for role, pid in first.system.keys() - last.system.keys():
             self.note += f"; {role} {pid} ended in the run"
         span_s, records = last.at_s - first.at_s, last.count - first.count
-        by_role = _spent(first, last)
+        by_role = spent_by_role(first.system, last.system)
         rig_s = last.broker_s - first.broker_s + last.driver_s - first.driver_s
         shares = bool(self.cpus.hosts & self.cpus.rig)
         per_row = 1e6 / (records * rows_each)
@@ -255,10 +254,3 @@ class Span:
         if self.end is None:
             return None
         return round(sum(self.end.system.values()) * 1e6 / (self.end.count * rows_each), 2)
-
-
-def _spent(first: Look, last: Look) -> Counter[str]:
-    spent: Counter[str] = Counter()
-    for (role, pid), seconds in last.system.items():
-        spent[role] += seconds - first.system.get((role, pid), 0.0)
-    return spent
