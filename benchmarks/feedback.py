@@ -107,11 +107,12 @@ def plan(
         feedback_delay_s=feedback_delay_s,
         encoding="msgpack",
         seed=seed,
-        drain_s=30.0,
     )
 
 
-def observations(options: argparse.Namespace, place: Place, roots: list[int], broker: int, port: int) -> dict[str, Any]:
+def observations(
+    options: argparse.Namespace, place: Place, roots: list[int], broker: list[int], port: int
+) -> dict[str, Any]:
     with Growth(lambda: counters(port, COUNTED)) as growth:
         figures = loaded(plan(options, seed=2, feedback_delay_s=0.0), place, roots, broker)
         complete = growth.reached("applied", options.queries)
@@ -126,7 +127,7 @@ def observations(options: argparse.Namespace, place: Place, roots: list[int], br
 
 
 def feedback_alone(
-    options: argparse.Namespace, place: Place, roots: list[int], broker: int, port: int
+    options: argparse.Namespace, place: Place, roots: list[int], broker: list[int], port: int
 ) -> dict[str, Any]:
     """Queries first, without feedback; then a label for each of them at once."""
     before = ends_of(place.connection, place.catalogue.predictions, place.catalogue.partitions)
