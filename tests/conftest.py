@@ -6,11 +6,16 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from kafka_fixture import provided_kafka
 
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+
+# no deadline per example, because machines that run tests are busy
+settings.register_profile("tests", deadline=None, max_examples=50)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
