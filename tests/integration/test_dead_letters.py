@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from e2e.any_client import AnyClient, Record
-from e2e.programs import Done, environment, run
+from e2e.programs import Done, environment_of, run
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -21,7 +21,7 @@ class Operator:
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> None:
         self.client, self.catalogue, self._folder = AnyClient(kafka.bootstrap), catalogue, folder
-        self._environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+        self._environ = environment_of(kafka, catalogue)
 
     def letter(
         self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, **headers: bytes

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from builders.rollout_logs import PublishedChanges, answered, until, writing
-from e2e.programs import environment, run
+from e2e.programs import environment_of, run
 
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.rollout_metrics import StewardMetrics
@@ -41,7 +41,7 @@ def counted(metrics, direction):
 
 
 def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_again(kafka, catalogue, tmp_path):
-    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+    environ = environment_of(kafka, catalogue)
 
     def status():
         found = json.loads(run("status", "--json", folder=tmp_path, environ=environ).out)
@@ -84,11 +84,7 @@ def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_a
 
 
 def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(kafka, catalogue, tmp_path):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
     (tmp_path / "clipper.toml").write_text(
         '[[model]]\nname = "sum"\nuri = "clipper_agents.examples.models:sum_of_row"\n'
         '[[application]]\nname = "sums"\nmodels = ["sum:1"]\n'

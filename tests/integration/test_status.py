@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -32,11 +32,7 @@ def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ):
     (tmp_path / "clipper.toml").write_text(CONFIGURATION)
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
 
     def status(*options: str):
         return run("status", *options, folder=tmp_path, environ=environ)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.tailer import DeploymentTailer
@@ -142,11 +142,7 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
 
 
 def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
     transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
     with Program("watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
