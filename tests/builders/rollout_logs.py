@@ -9,7 +9,10 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from clipper_agents.control.state import ControlState, read_manifests
+from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges, StaleDecision
+from clipper_agents.settings.workers import StewardSettings
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
@@ -112,12 +115,24 @@ class LogWriter:
 
 @asynccontextmanager
 async def writing(kafka, catalogue):
-    producer = AIOKafkaProducer(**kafka.aiokafka())
-    await producer.start()
-    try:
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
         yield LogWriter(producer, catalogue)
+
+
+@asynccontextmanager
+async def steward(kafka, catalogue, changes):
+    """A rollout controller that runs for the time of the block, and its metrics."""
+    metrics = StewardMetrics()
+    process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
+    await process.start()
+    running = asyncio.ensure_future(process.run())
+    try:
+        yield process, metrics
     finally:
-        await producer.stop()
+        running.cancel()
+        await asyncio.wait([running])
+        await process.stop()
+    assert running.cancelled(), running.exception()
 
 
 def _other_trials(before, decision):
@@ -182,23 +197,13 @@ class PublishedChanges:
             before=before,
             after=after,
         )
-        async with _producer(self._kafka) as producer:
+        async with AIOKafkaProducer(**self._kafka.aiokafka()) as producer:
             for key, value in (
                 (application_key(after.name), codec.applications.encode(after)),
                 (change_key(after.name, after.revision), codec.changes.encode(record)),
             ):
                 await producer.send_and_wait(self._catalogue.control, value, key=key, partition=0)
         self.made.append(record)
-
-
-@asynccontextmanager
-async def _producer(kafka):
-    producer = AIOKafkaProducer(**kafka.aiokafka())
-    await producer.start()
-    try:
-        yield producer
-    finally:
-        await producer.stop()
 
 
 async def until(what, holds, within_s=60.0):

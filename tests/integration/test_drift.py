@@ -2,37 +2,18 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
-from builders.rollout_logs import PublishedChanges, answered, until, writing
+from builders.rollout_logs import PublishedChanges, answered, steward, until, writing
 from e2e.programs import environment_of, run
 
 from clipper_agents.control.state import read_control
-from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
-from clipper_agents.rollout.app import RolloutController
-from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 WATCHED = ApplicationManifest(name="digits", models=["good:1", "bad:1"], drift=DriftRule())
-
-
-@asynccontextmanager
-async def steward(kafka, catalogue, changes):
-    metrics = StewardMetrics()
-    process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
-    await process.start()
-    running = asyncio.ensure_future(process.run())
-    try:
-        yield process, metrics
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await process.stop()
-    assert running.cancelled(), running.exception()
 
 
 def counted(metrics, direction):

@@ -2,15 +2,11 @@
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
 
 import pytest
-from builders.rollout_logs import PublishedChanges, answered, missing, until, writing
+from builders.rollout_logs import PublishedChanges, answered, missing, steward, until, writing
 
-from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.rollout import read_comparisons
-from clipper_agents.rollout.app import RolloutController
-from clipper_agents.settings.workers import StewardSettings
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -29,21 +25,6 @@ CROWDED = ApplicationManifest(name="crowded", models=["good:1", "bad:1"], keep_b
 WATCHED_BY_HAND = ApplicationManifest(name="by-hand", models=["old:1"], trials=[Trial(model="new:1")])
 
 
-@asynccontextmanager
-async def steward(kafka, catalogue, changes):
-    settings = StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward")
-    process = RolloutController(settings, changes, StewardMetrics())
-    await process.start()
-    running = asyncio.ensure_future(process.run())
-    try:
-        yield process
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await process.stop()
-    assert running.cancelled(), running.exception()
-
-
 def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kafka, catalogue):
     old, new = answered("old:1", 0), answered("new:1", 1)
 
@@ -51,7 +32,7 @@ def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kaf
         changes = PublishedChanges(kafka, catalogue)
         for manifest in (RISING, FAILING, CROWDED, WATCHED_BY_HAND):
             await changes.create(manifest)
-        async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as process:
+        async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
 
             def made(command):
                 return next((one for one in changes.made if one.command == command), None)
@@ -74,7 +55,7 @@ def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kaf
             )
             live = process.comparisons
         again = await read_comparisons(kafka, catalogue)
-        async with steward(kafka, catalogue, changes) as restarted:
+        async with steward(kafka, catalogue, changes) as (restarted, _):
             await until("the same", lambda: restarted.comparisons == live)
         assert [one.command for one in changes.made] == ["create"] * 4 + ["step", "promote", "abort", "retire"]
         return step, promotion, abort, retirement, live, again
