@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The loop of tests and fixtures that are coroutines."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaConnection]:
     """How to reach the session's Kafka; started when the first test asks for it."""
     with provided_kafka(request.config.getoption("--kafka")) as connection:

@@ -107,30 +107,28 @@ def deployment_of(settings, worker, lines):
     )
 
 
-def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(configuration, worker, temporary):
+async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(
+    configuration, worker, temporary
+):
     lines = []
+    settings = load_settings(configuration, {})
+    async with deployment_of(settings, worker, lines) as deployment:
+        children = deployment.children
+        assert list(children) == NAMES
+        assert all(child.metrics_port == 9 for child in children.values())
+        topics = await existing_topics(deployment.connection, "clipper")
+        assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
+        assert "clipper.requests.fast.1" not in topics
+        published = await read_manifests(deployment.connection, deployment.catalogue)
+        assert list(published.models.values()) == settings.models
+        assert list(published.applications.values()) == settings.applications
 
-    async def scenario():
-        settings = load_settings(configuration, {})
-        async with deployment_of(settings, worker, lines) as deployment:
-            children = deployment.children
-            assert list(children) == NAMES
-            assert all(child.metrics_port == 9 for child in children.values())
-            topics = await existing_topics(deployment.connection, "clipper")
-            assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
-            assert "clipper.requests.fast.1" not in topics
-            published = await read_manifests(deployment.connection, deployment.catalogue)
-            assert list(published.models.values()) == settings.models
-            assert list(published.applications.values()) == settings.applications
-
-            deployment.kill("router-1")
-            await deployment.wait_ready("router-1")
-            await deployment.restart("host.slow.1.0")
-            changed = {name for name, child in deployment.children.items() if child.pid != children[name].pid}
-            assert changed == {"router-1", "host.slow.1.0"}
-            return [deployment.broker.pid, *(child.pid for child in deployment.children.values())]
-
-    pids = asyncio.run(scenario())
+        deployment.kill("router-1")
+        await deployment.wait_ready("router-1")
+        await deployment.restart("host.slow.1.0")
+        changed = {name for name, child in deployment.children.items() if child.pid != children[name].pid}
+        assert changed == {"router-1", "host.slow.1.0"}
+        pids = [deployment.broker.pid, *(child.pid for child in deployment.children.values())]
     assert not any(map(is_alive, pids))
     assert list(temporary.iterdir()) == []
     drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
@@ -140,63 +138,53 @@ def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind
     assert sorted(roles[2:]) == ["host", "host", "steward"]
 
 
-def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration, worker, temporary):
-    async def scenario():
-        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-            kafka, catalogue = deployment.connection, deployment.catalogue
-            first = deployment.children["host.slow.1.0"].pid
-            new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
-            await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
-            await until(
-                lambda: set(deployment.children) == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
-            )
-            await deployment.wait_ready("host.slow.1.0")
-            assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
-            await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
-            await until(lambda: set(deployment.children) == {"router-0", "router-1", "steward"})
-
-    asyncio.run(scenario())
+async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration, worker, temporary):
+    async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
+        kafka, catalogue = deployment.connection, deployment.catalogue
+        first = deployment.children["host.slow.1.0"].pid
+        new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
+        await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
+        await until(
+            lambda: set(deployment.children) == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
+        )
+        await deployment.wait_ready("host.slow.1.0")
+        assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
+        await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
+        await until(lambda: set(deployment.children) == {"router-0", "router-1", "steward"})
 
 
-def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(configuration, worker, temporary):
-    async def scenario():
-        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-            kafka, catalogue = deployment.connection, deployment.catalogue
-            before = {name: child.pid for name, child in deployment.children.items()}
-            slow = ModelManifest(name="slow", uri="os:system", replicas=2)
-            evil = [
-                slow,
-                ModelManifest(name="evil", uri="subprocess:run"),
-                ModelManifest(name="file", uri="/x", runtime="sklearn"),
-            ]
-            await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
-            await until(lambda: "host.good.1.0" in deployment.children)
-            await deployment.wait_ready("host.good.1.0")
-            after = {name: child.pid for name, child in deployment.children.items() if name != "host.good.1.0"}
-            assert after == before
-            changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
-            assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
-
-    asyncio.run(scenario())
+async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(
+    configuration, worker, temporary
+):
+    async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
+        kafka, catalogue = deployment.connection, deployment.catalogue
+        before = {name: child.pid for name, child in deployment.children.items()}
+        slow = ModelManifest(name="slow", uri="os:system", replicas=2)
+        evil = [
+            slow,
+            ModelManifest(name="evil", uri="subprocess:run"),
+            ModelManifest(name="file", uri="/x", runtime="sklearn"),
+        ]
+        await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
+        await until(lambda: "host.good.1.0" in deployment.children)
+        await deployment.wait_ready("host.good.1.0")
+        after = {name: child.pid for name, child in deployment.children.items() if name != "host.good.1.0"}
+        assert after == before
+        changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
+        assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
 
 
 async def until(holds):
     async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - what is waited for is in other processes
+        while not holds():
             await asyncio.sleep(0.02)
 
 
-def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
+async def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
     settings = load_settings(configuration, {})
     settings.models.append(ModelManifest(name="broken", uri="m:f"))
-
-    async def scenario():
-        with pytest.raises(
-            ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"
-        ):
-            await deployment_of(settings, worker, []).start()
-
-    asyncio.run(scenario())
+    with pytest.raises(ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"):
+        await deployment_of(settings, worker, []).start()
     assert list(temporary.iterdir()) == []
 
 
