@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -202,7 +203,7 @@ async def test_feedback_without_a_decision_is_a_dead_letter_once_all_is_answered
 async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_position(fixture):
     broken = one(0, "q1")
     for number, value in enumerate((b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b"")):
-        assert await fixture.learn(type(broken)(**{**vars_of(broken), "value": value, "offset": number}))
+        assert await fixture.learn(replace(broken, value=value, offset=number))
     assert (len(fixture.log(CATALOGUE.dead_letters)), fixture.selection.position(0)) == (4, 3)
     assert fixture.metrics.feedback == {"invalid": 4}
 
@@ -268,20 +269,6 @@ async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_pos
     fixture.selection.positions[0] = 3
     await fixture.processor.rebuild_applied_feedback([0], 3600.0)
     assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 3)
-
-
-async def test_a_feedback_from_the_future_does_not_age_the_decisions(fixture):
-    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, time.time())
-    fixture.producer.append(CATALOGUE.feedback, 0, b"q1", one(0, "q1").value)
-    fixture.reader = fixture.app.log_reader = FakeLogReader(fixture.producer, timestamp_ms=10**15)
-    fixture.selection.positions[0] = 0
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
-    assert fixture.applied == [0, None]
-    assert fixture.decisions.of(0).find(["q1"]) != [None]
-
-
-def vars_of(record):
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
