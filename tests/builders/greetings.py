@@ -9,7 +9,8 @@ TOPIC = "greetings"
 
 
 def create(bootstrap: str, replication: int = 1) -> None:
-    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(TOPIC, 1, replication)])[TOPIC].result(60)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(TOPIC, 1, replication)])[TOPIC].result(60)
 
 
 def produce(bootstrap: str, value: bytes = b"hello") -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from builders.router_deployment import publish_manifests, withdraw_manifests
+from e2e.programs import environment_of
 
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.state import read_manifests
@@ -138,9 +139,15 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
     assert sorted(roles[2:]) == ["host", "host", "steward"]
 
 
-async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration, worker, temporary):
-    async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-        kafka, catalogue = deployment.connection, deployment.catalogue
+@pytest.fixture
+def settings(kafka, catalogue, configuration, tmp_path):
+    """Of a deployment on the Kafka of the tests."""
+    data = {f"CLIPPER_{role}_DATA_DIR": str(tmp_path / "data") for role in ("ROUTER", "HOST")}
+    return load_settings(configuration, environment_of(kafka, catalogue, **data))
+
+
+async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(kafka, catalogue, settings, worker, temporary):
+    async with deployment_of(settings, worker, []) as deployment:
         first = deployment.children["host.slow.1.0"].pid
         new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
         await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
@@ -154,10 +161,9 @@ async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configu
 
 
 async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(
-    configuration, worker, temporary
+    kafka, catalogue, settings, worker, temporary
 ):
-    async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-        kafka, catalogue = deployment.connection, deployment.catalogue
+    async with deployment_of(settings, worker, []) as deployment:
         before = {name: child.pid for name, child in deployment.children.items()}
         slow = ModelManifest(name="slow", uri="os:system", replicas=2)
         evil = [
@@ -180,15 +186,14 @@ async def until(holds):
             await asyncio.sleep(0.02)
 
 
-async def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
-    settings = load_settings(configuration, {})
+async def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(settings, worker, temporary):
     settings.models.append(ModelManifest(name="broken", uri="m:f"))
     with pytest.raises(ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"):
         await deployment_of(settings, worker, []).start()
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_up_prints_one_line_and_a_signal_drains_and_ends_everything(configuration, worker, temporary, number):
     command = [sys.executable, "-c", UP, str(configuration), str(worker)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

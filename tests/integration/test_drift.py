@@ -60,16 +60,15 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
     assert not control.manifests.unreadable
 
 
-def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(kafka, catalogue, tmp_path):
-    environ = environment_of(kafka, catalogue)
-    (tmp_path / "clipper.toml").write_text(
+def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(shell):
+    (shell.folder / "clipper.toml").write_text(
         '[[model]]\nname = "sum"\nuri = "clipper_agents.examples.models:sum_of_row"\n'
         '[[application]]\nname = "sums"\nmodels = ["sum:1"]\n'
     )
-    assert run("apply", "--config", "clipper.toml", folder=tmp_path, environ=environ).code == 0
+    shell("apply")
 
     def update(drift):
-        return run("application", "update", "sums", "--field", f"drift={drift}", folder=tmp_path, environ=environ)
+        return shell.run("application", "update", "sums", "--field", f"drift={drift}")
 
     assert "parameter 'nose' of detector 'adwin': use one of delta" in update('{"parameters": {"nose": 1}}').err[-1]
     assert "delta is 7: give a number above 0" in update('{"parameters": {"delta": 7}}').err[-1]

@@ -57,6 +57,7 @@ def test_a_node_that_there_is_not_is_an_error_that_names_those_that_there_are(cl
         cluster.stop_node(4)
 
 
+@pytest.mark.long
 def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tmp_path: Path):
     with EmbeddedCluster(data_dir=tmp_path) as first:
         bootstrap, pids = first.bootstrap, [first.pid(number) for number in first.node_ids]
