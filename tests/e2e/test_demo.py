@@ -16,7 +16,7 @@ pytest.importorskip("skops")
 pytest.importorskip("matplotlib")
 
 PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main", "demo")
-ENDS_WITHIN_S = 300
+ENDS_WITHIN_S = 600
 
 
 @pytest.mark.timeout(ENDS_WITHIN_S + 30)
