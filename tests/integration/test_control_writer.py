@@ -233,6 +233,7 @@ async def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(ka
         await producer.send_and_wait(digits.selection_changelog, b"no row", b"no key", partition=1)
         for _ in range(3):
             await producer.send_and_wait(digits.feedback, b"{}", partition=1)
+    await change_control(kafka, digits, promoting("svm:2"))
     change = (await read_control(kafka, digits)).history("digits")[2]
     assert change.feedback_ends == [0, 3]
     assert change.rows == [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.status import DIGITS, MODELS, audit, prediction, row
-from e2e.programs import Program, environment_of, run, until
+from e2e.programs import Program, environment_of, until
 
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.tailer import DeploymentTailer
@@ -99,7 +99,7 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 
 
-def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path):
+def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell):
     environ = environment_of(kafka, catalogue)
     transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
@@ -114,11 +114,11 @@ def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catal
         failed = HostReport(model="svm:1", instance="h0", state="failed", reason="out of memory")
         fresh = (catalogue.hosts, report_key("svm:1", "h0"), codec.host_reports.encode(failed), 0)
 
-        seen = run("status", "--json", folder=tmp_path, environ=environ)
+        seen = shell.run("status", "--json")
         check_status(json.loads(seen.out))
         assert seen.code == 1
         check_read_back(kafka, catalogue, began_s)
-        check_context(json.loads(run("status", "--json", "--context", "ada", folder=tmp_path, environ=environ).out))
+        check_context(json.loads(shell.run("status", "--json", "--context", "ada").out))
 
         asyncio.run(write(kafka, [fresh], transaction))
         until("the event", lambda: any("h0 of svm:1 is failed: out of memory" in line for line in watching.lines))
