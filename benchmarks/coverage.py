@@ -23,13 +23,11 @@ import numpy as np
 from rig.full_information import Floats, Traffic, exploring, far, near
 from rig.session import page_options, parsed, write_page
 
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
-from clipper_stream.evaluation.estimators.estimator import Estimator
-from clipper_stream.evaluation.estimators.intervals import Interval, bernstein, normal
+from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, draws
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
-from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.registry import Estimator, make_estimators
 from clipper_stream.evaluation.estimators.support import FEWEST_CARRYING, SupportSums
+from clipper_stream.evaluation.results import Estimate
 
 LOGS = {"explores 5 %": (0.05, 0.0), "explores 20 %": (0.2, 0.0), "audits 5 %": (0.0, 0.05)}
 BLINDNESS = (0, 24, 36, 44, 50)
@@ -121,22 +119,25 @@ def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     supports = []
     for seed in range(seeds):
-        choices, contexts = traffic.logged(policy, audits, candidate, setting.decisions, seed)
-        supports.append(SupportSums.of(choices, contexts).support([str(model) for model in range(policy.shape[1])]))
+        choices = traffic.logged(policy, audits, candidate, setting.decisions, seed)
+        supports.append(SupportSums.of(choices, len(policy)))
         for estimator in make_estimators(decisions=setting.decisions):
             truth = traffic.truth(policy if estimator.name == "on_policy" else candidate)
-            for interval in intervals(estimator, choices, supports[-1].largest_importance, drawn):
-                width = interval.upper - interval.lower
-                found.setdefault((estimator.name, interval.method), []).append((interval.holds(truth), width))
+            for method, interval in intervals(estimator, choices, supports[-1].largest_importance, drawn).items():
+                width = interval.high - interval.low
+                found.setdefault((estimator.name, method), []).append((interval.covers(truth), width))
     effective, carrying = np.median([(support.effective, support.carrying) for support in supports], axis=0)
-    warned = np.array([bool(support.warnings) for support in supports], float)
+    models, contexts = (tuple(map(str, range(size))) for size in policy.T.shape)
+    warned = np.array([bool(support.warnings(models, contexts)) for support in supports], float)
     return Row(setting, effective, carrying, warned, {key: np.array(each, float) for key, each in found.items()})
 
 
-def intervals(estimator: Estimator, choices: Choices, largest: float, drawn: Floats) -> list[Interval]:
-    sums = BlockSums.of(estimator.terms(choices), choices)
-    width = estimator.width(largest)
-    return [normal(sums), bootstrap(sums, drawn), *([] if width is None else [bernstein(sums, width)])]
+def intervals(estimator: Estimator, choices: Choices, largest: float, drawn: Floats) -> dict[str, Estimate]:
+    sums, width = estimator.sums(choices), estimator.width(largest)
+    radius = min(1.0, 1.96 * sums.standard_error)
+    normal = Estimate(value=sums.value, low=max(0.0, sums.value - radius), high=min(1.0, sums.value + radius))
+    found = {"normal": normal, "bca": bootstrap(sums, drawn)}
+    return found if width is None else {**found, "bernstein": bernstein(sums, width)}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -12,17 +12,15 @@ from rig import one_thread  # noqa: F401  # isort: skip (before numpy)
 
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, result_options
 
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.contexts import Contexts
-from clipper_stream.evaluation.estimators.feedback_delays import Delays
-from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
+from clipper_stream.evaluation.estimators.censored_feedback import Delays
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums, with_predictions
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
@@ -55,7 +53,7 @@ def main() -> None:
 
 def logged(seed: int) -> DecisionColumns:
     """A chunk of a log in which each model is asked as often as any other."""
-    rng, empty = np.random.default_rng(seed), DecisionColumns.empty(MODELS)
+    rng = np.random.default_rng(seed)
     chosen = rng.integers(0, len(MODELS), DECISIONS)
     mask, loss = chosen[:, None] == np.arange(len(MODELS)), (rng.random(DECISIONS) < 0.2).astype(float)
     came = rng.random(DECISIONS) >= MISSING
@@ -72,35 +70,31 @@ def logged(seed: int) -> DecisionColumns:
         "loss": np.where(mask & came[:, None], loss[:, None], np.nan),
         "answer_loss": np.where(came, loss, np.nan),
     }
-    for field in fields(empty):
-        nothing = getattr(empty, field.name)
-        if isinstance(nothing, np.ndarray) and field.name not in given:
-            given[field.name] = np.zeros((DECISIONS, *nothing.shape[1:]), nothing.dtype)
-    return replace(empty, contexts=tuple(map(str, range(CONTEXTS))), **given)
+    return replace(DecisionColumns.empty(MODELS, DECISIONS), contexts=tuple(map(str, range(CONTEXTS))), **given)
 
 
 def works_of(columns: DecisionColumns) -> dict[str, Work]:
     """What is timed, by its name."""
     target = np.tile([0.8, 0.2, 0.0], (DECISIONS, 1))
-    contexts, first = Contexts.of(columns), choices_of(columns, target)
-    outcome = OutcomeSums.of(first, contexts).outcome()
-    choices = outcome.predicted(first, contexts)
+    first = choices_of(columns, target)
+    table = OutcomeSums.of(first, CONTEXTS).table()
+    choices = with_predictions(first, table)
     estimators = make_estimators(decisions=DECISIONS)
 
     def everything() -> None:
         made = choices_of(columns, target)
-        OutcomeSums.of(made, contexts)
-        made = outcome.predicted(made, contexts)
-        SupportSums.of(made, contexts)
+        OutcomeSums.of(made, CONTEXTS)
+        made = with_predictions(made, table)
+        SupportSums.of(made, CONTEXTS)
         for each in estimators:
-            BlockSums.of(each.terms(made), made)
+            each.sums(made)
 
     return {
         "choices": lambda: choices_of(columns, target),
-        "predictions": lambda: (OutcomeSums.of(first, contexts), outcome.predicted(first, contexts)),
-        "support": lambda: SupportSums.of(choices, contexts),
+        "predictions": lambda: (OutcomeSums.of(first, CONTEXTS), with_predictions(first, table)),
+        "support": lambda: SupportSums.of(choices, CONTEXTS),
         "delays": lambda: Delays.of(columns, 10 * DECISIONS),
-        **{each.name: lambda each=each: BlockSums.of(each.terms(choices), choices) for each in estimators},
+        **{each.name: lambda each=each: each.sums(choices) for each in estimators},
         "everything": everything,
     }
 

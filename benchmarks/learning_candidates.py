@@ -21,14 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 from rig.session import page_options, parsed, write_page
 
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
+from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
 from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
-from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 
 MODELS = ("good:1", "middling:1", "bad:1")
 LOSSES = (0.1, 0.3, 0.5)
@@ -53,9 +52,8 @@ LOGS = (
 )
 Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[ReplayRun]]
 WALKS: dict[str, Walk] = {
-    "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log, MODELS)),
-    "sequential DR, quantile 0": lambda log, candidate: sequential_dr([log], candidate),
-    "sequential DR, quantile 0.05": lambda log, candidate: sequential_dr([log], candidate, quantile=0.05),
+    "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log)),
+    "sequential DR": lambda log, candidate: sequential_dr([log], candidate),
     "simulation of audits": lambda log, candidate: simulate([log], candidate),
 }
 
@@ -155,6 +153,10 @@ def online(candidate: LearningPolicy, rows: int, span_ms: int, seeds: int) -> li
     """Loss on streams of its own."""
     streams = (everything(losses(rows, 10_000 + seed), span_ms) for seed in range(seeds))
     return [value(next(simulate([stream], candidate, seed=seed))) for seed, stream in enumerate(streams)]
+
+
+def least_propensity(log: DecisionColumns) -> float:
+    return float(log.propensity[log.asked].min())
 
 
 def value(run: ReplayRun) -> float:

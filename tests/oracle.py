@@ -71,6 +71,8 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
     rows: dict[RowKey, Row] = {}
     for record in changelog:
         application, context, partition = unpack(record.key or b"")
+        if not application and (context or "").endswith("/config"):
+            continue
         _, offset, applied, totals = unpack(record.value or b"")
         key = (application, context, partition)
         if key not in rows or offset > rows[key].offset:

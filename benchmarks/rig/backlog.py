@@ -14,9 +14,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from models import INPUTS, digits
 from rig.flood import TopicRecord, produce
 
-from clipper_loadgen.script import MsgpackPieces
+from clipper_loadgen.script import encode_input
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.codec import MSGPACK_HEADERS
+from clipper_topics.codec import MSGPACK, MSGPACK_HEADERS
 from clipper_topics.connection import KafkaConnection
 
 APPLICATION = "digits-backlog"
@@ -93,8 +93,7 @@ def _json_query(query_id: str, pack: Any) -> bytes:
 
 
 def _msgpack_query(query_id: str, pack: Any) -> bytes:
-    body = MsgpackPieces().body
-    return _msgpack_record(query_id, [body(row.tolist()) for row in pack])
+    return _msgpack_record(query_id, [encode_input(row.tolist(), MSGPACK) for row in pack])
 
 
 def _bytes_query(query_id: str, pack: Any) -> bytes:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.evaluation.estimators.propensity_matrices import scored_propensity
 from clipper_stream.evaluation.log.columns import Bools, Codes, DecisionColumns, Floats, Ints
-from clipper_stream.evaluation.log.known_losses import by_policy
+from clipper_stream.evaluation.log.known_losses import by_policy, scored_propensity
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.evaluation.estimators.blocks import BLOCKS
-from clipper_stream.evaluation.estimators.contexts import Contexts
-from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
+from clipper_stream.evaluation.estimators.block_sums import BLOCKS
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums, with_predictions
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 
 Floats = NDArray[np.float64]
@@ -35,7 +34,7 @@ class Traffic:
         """What a candidate, its probabilities by context, (C, K), loses."""
         return float((candidate[self.context] * self.losses).sum(axis=1).mean())
 
-    def logged(self, policy: Floats, audits: float, candidate: Floats, n: int, seed: int) -> tuple[Choices, Contexts]:
+    def logged(self, policy: Floats, audits: float, candidate: Floats, n: int, seed: int) -> Choices:
         """Decisions of a policy, with audits of a share of them, as a log holds them, and predictions for them.
 
         Args:
@@ -60,9 +59,9 @@ class Traffic:
             answer_loss=losses[np.arange(n), served],
             share=None,
             block=rng.integers(0, BLOCKS, n),
+            context=context,
         )
-        contexts = Contexts(names=tuple(map(str, range(len(policy)))), code=context)
-        return OutcomeSums.of(choices, contexts).outcome().predicted(choices, contexts), contexts
+        return with_predictions(choices, OutcomeSums.of(choices, len(policy)).table())
 
 
 def synthetic(seed: int, contexts: int = 4, models: int = 5, queries: int = 20_000) -> Traffic:

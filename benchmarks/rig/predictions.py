@@ -7,7 +7,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, TopicPartition
 from rig.systems import Place
 
-from clipper_loadgen.answers import decode_answer
+from clipper_loadgen.run import decode_answer
 from clipper_stream.client.kafka import assigned_consumer
 from clipper_topics import codec
 from clipper_topics.connection import KafkaConnection

@@ -42,10 +42,6 @@ RIGHTS = (
 async def check_access(kafka: KafkaConnection, answer_s: float = ANSWER_S) -> None:
     """Connect to one of the brokers, and ask it who the brokers are.
 
-    Args:
-        kafka: Where to, and with which credentials.
-        answer_s: How long a broker may take, in seconds.
-
     Raises:
         AccessRefused: a broker refuses the credentials, or its certificate is not trusted.
         BrokerUnavailable: no broker answers.
@@ -67,19 +63,19 @@ async def check_access(kafka: KafkaConnection, answer_s: float = ANSWER_S) -> No
 
 
 async def explained(kafka: KafkaConnection, what: str, error: BaseException) -> SetupError:
-    """The error to raise instead of one of aiokafka's.
+    """The error to raise instead of one of aiokafka's, with the reason that Kafka gives now; `what` failed."""
+    if not isinstance(error, RIGHTS):
+        try:
+            await check_access(kafka)
+        except (AccessRefused, BrokerUnavailable) as reason:
+            return reason
+    return failure(kafka, what, error)
 
-    Args:
-        kafka: How the client was connected.
-        what: What it could not do, as the message begins.
-        error: What aiokafka raised.
-    """
+
+def failure(kafka: KafkaConnection, what: str, error: BaseException | None) -> SetupError:
+    """The error to raise instead of one of aiokafka's, as it is: a right is missing, or Kafka is not there."""
     if isinstance(error, RIGHTS):
         return refused_right(kafka, error)
-    try:
-        await check_access(kafka)
-    except (AccessRefused, BrokerUnavailable) as reason:
-        return reason
     return BrokerUnavailable(f"{what} at {kafka.bootstrap} ({kafka.security_protocol}): {error!r}; is it running?")
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -106,24 +106,20 @@ class Client:
         application: str,
         input: Any,  # noqa: A002 the record's word, and the builtin is not wanted here
         *,
-        context: str | None = None,
-        deadline_ms: int | None = None,
-        models: Sequence[str] | None = None,
-        features: Sequence[float] | None = None,
         timeout_s: float = TIMEOUT_S,
         query_id: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Answer:
         """The answer to a query of one row.
 
         Args:
             application: Name of the application.
             input: One row: numbers, nested numbers, an array, text or bytes, as the application takes it.
-            context: Whose weights to use.
-            deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
-            models: Ask exactly these models, `name` or `name:version`.
-            features: Numbers that a policy such as `lin_ucb` chooses by, at most 16.
             timeout_s: How long this call waits for the answer, in seconds.
             query_id: An id of the caller's own; an id that was asked before has the same answer again.
+            options: Any of these. `context`: whose weights to use. `deadline_ms`: answer within so many milliseconds;
+                the application's objective counts when it is shorter. `models`: ask exactly these models, `name` or
+                `name:version`. `features`: numbers that a policy such as `lin_ucb` chooses by, at most 16.
 
         Raises:
             InvalidQuery: the query cannot be sent as it is.
@@ -132,7 +128,7 @@ class Client:
             BrokerUnavailable: Kafka did not take the query, or stopped delivering answers.
             ClientClosed: the client is not open, or was closed meanwhile.
         """
-        asked = _query(application, query_id, context, deadline_ms, models, features)
+        asked = _query(application, query_id, **options)
         asked.input = plain(input)
         return await self._ask(asked, timeout_s)
 
@@ -253,19 +249,10 @@ class Client:
         return counts[self._topics.queries]
 
 
-def _query(
-    application: str,
-    query_id: str | None,
-    context: str | None = None,
-    deadline_ms: int | None = None,
-    models: Sequence[str] | None = None,
-    features: Sequence[float] | None = None,
-) -> Query:
-    return Query(
-        application=application,
-        query_id=query_id,
-        context=context,
-        deadline_ms=deadline_ms,
-        models=None if models is None else list(models),
-        features=None if features is None else [float(value) for value in features],
-    )
+def _query(application: str, query_id: str | None, **options: Unpack[QueryOptions]) -> Query:
+    said: dict[str, Any] = {**options}
+    if (models := options.get("models")) is not None:
+        said["models"] = list(models)
+    if (features := options.get("features")) is not None:
+        said["features"] = [float(value) for value in features]
+    return Query(application=application, query_id=query_id, **said)

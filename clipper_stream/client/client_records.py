@@ -16,14 +16,7 @@ from clipper_topics.query_ids import minted_id, partition_of
 
 
 class QueryOptions(TypedDict, total=False):
-    """What a query may say beside its application and its input; each may be left out.
-
-    Attributes:
-        context: Whose weights to use.
-        deadline_ms: Answer within so many milliseconds; the application's objective counts when it is shorter.
-        models: Ask exactly these models, `name` or `name:version`.
-        features: Numbers that a policy such as `lin_ucb` chooses by, at most 16.
-    """
+    """What a query may say beside its application and its input; each may be left out. See `Client.predict`."""
 
     context: str | None
     deadline_ms: int | None
@@ -31,14 +24,15 @@ class QueryOptions(TypedDict, total=False):
     features: Sequence[float] | None
 
 
-class Truth(TypedDict, total=False):
-    """What a feedback says; exactly one of the three.
+class CallOptions(QueryOptions, total=False):
+    """What a call may say: what its query may, how long it waits for the answer in seconds, and an id of its own."""
 
-    Attributes:
-        label: The true output; a list, one a row, for a query of several rows.
-        loss: Loss of the answer that was given, in [0, 1].
-        reward: Reward of the answer that was given, in [0, 1].
-    """
+    timeout_s: float
+    query_id: str | None
+
+
+class Truth(TypedDict, total=False):
+    """What a feedback says; exactly one of the three. See `Client.feedback`."""
 
     label: Any
     loss: float
@@ -47,14 +41,7 @@ class Truth(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A record that can be sent.
-
-    Attributes:
-        query_id: The query that the record is, or is about.
-        partition: Where to send it.
-        key: Its key.
-        value: Its encoded value.
-    """
+    """A record that can be sent, and the query that it is, or is about."""
 
     query_id: str
     partition: int
@@ -88,14 +75,7 @@ def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
 def prepare_feedback(
     query: Answer | str, truth: Truth, context: str | None, partitions: int, content_type: str
 ) -> Prepared:
-    """The record of a feedback.
-
-    Args:
-        query: The answer, or the query's id.
-        truth: One of `label`, `loss`, `reward`.
-        context: The query's context, if `query` is an id.
-        partitions: How many partitions the feedback topic has.
-        content_type: How to encode it.
+    """The record of a feedback; as `Client.feedback`.
 
     Raises:
         InvalidFeedback: it fails a check, or nothing says which partition the query is in.

@@ -19,11 +19,8 @@ MAX_BATCH_BYTES = 512 * 1024
 def make_producer(kafka: KafkaConnection, **options: Any) -> AIOKafkaProducer:
     """A producer without linger that waits for all in-sync replicas; it is to be started.
 
-    Not idempotent: a record repeated after a lost acknowledgement has the same query id, and counts once.
-
-    Args:
-        kafka: Where to write.
-        options: Further arguments of `AIOKafkaProducer`.
+    Not idempotent: a record repeated after a lost acknowledgement has the same query id, and counts once. The options
+    are further arguments of `AIOKafkaProducer`.
     """
     return AIOKafkaProducer(**kafka.aiokafka(), linger_ms=0, acks="all", max_batch_size=MAX_BATCH_BYTES, **options)
 
@@ -41,7 +38,7 @@ async def assigned_consumer(
 
     Args:
         kafka: Where to read.
-        topic: The topic; it must exist.
+        topic: The topic.
         at_end: Its position is after the last record there is now, or else before the first.
         isolation_level: Whether records of open and aborted transactions are read.
         partitions: Number of partitions; absent: Kafka is asked.

@@ -11,8 +11,7 @@ import asyncio
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
-from clipper_stream.client.access import RIGHTS, refused_right
-from clipper_stream.client.errors import BrokerUnavailable
+from clipper_stream.client.access import failure
 from clipper_stream.client.kafka import assigned_consumer, stop_consumer
 from clipper_stream.client.pending_answers import Waiting
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
@@ -32,28 +31,16 @@ _ids = Codec(PredictionId)
 
 
 class PredictionReader:
-    """A consumer of all partitions, without a group.
-
-    Args:
-        kafka: Where to read.
-        topic: The predictions topic.
-        waiting: Who waits for what.
-    """
+    """A consumer of all partitions, without a group."""
 
     def __init__(self, kafka: KafkaConnection, topic: str, waiting: Waiting) -> None:
-        self._kafka, self._where = kafka, f"{topic} at {kafka.bootstrap}"
-        self._topic = topic
+        self._kafka, self._topic = kafka, topic
         self._waiting = waiting
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, partitions: int) -> None:
-        """Stand at the end of every partition and read on from there.
-
-        Raises:
-            BrokerUnavailable: the topic cannot be read.
-            AccessRefused: this user may not read it.
-        """
+        """Stand at the end of every partition and read on from there; errors are those of `assigned_consumer`."""
         self._consumer = await assigned_consumer(
             self._kafka, self._topic, at_end=True, isolation_level="read_uncommitted", partitions=partitions
         )
@@ -85,6 +72,5 @@ class PredictionReader:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             error = task.exception()
-            message = f"reading {self._where} ended: {error!r}; open a new client"
-            refused = refused_right(self._kafka, error) if isinstance(error, RIGHTS) else None
-            self._waiting.fail(lambda: refused or BrokerUnavailable(message))
+            what = f"reading {self._topic} ended (open a new client)"
+            self._waiting.fail(lambda: failure(self._kafka, what, error))

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from clipper_stream.client.answer import Answer
 from clipper_stream.client.client import TIMEOUT_S, Client
-from clipper_stream.client.client_records import QueryOptions, Truth
+from clipper_stream.client.client_records import CallOptions, QueryOptions, Truth
 from clipper_stream.client.errors import ClientClosed
 from clipper_topics.codec import JSON
 from clipper_topics.connection import KafkaConnection
@@ -25,13 +25,7 @@ class SyncClient:
             answer = client.predict("digits", [0.0, 0.5, 1.0])
             client.feedback(answer, label=3)
 
-    A client that is still open when the interpreter ends is closed then.
-
-    Args:
-        kafka: `host:port[,host:port...]`, or a connection with TLS or SASL.
-        prefix: Prefix of the deployment's topics.
-        content_type: How queries and feedback are written: JSON, or msgpack, which costs the router less.
-        send_timeout_s: How long to wait for Kafka's acknowledgement of a record, in seconds.
+    A client that is still open when the interpreter ends is closed then. Arguments are those of `Client`.
     """
 
     def __init__(
@@ -84,13 +78,10 @@ class SyncClient:
         self,
         application: str,
         input: Any,  # noqa: A002 the record's word, and the builtin is not wanted here
-        *,
-        query_id: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        **options: Unpack[QueryOptions],
+        **options: Unpack[CallOptions],
     ) -> Answer:
         """The answer to a query of one row; arguments and errors are those of `Client.predict`."""
-        return self._call(self._client.predict(application, input, query_id=query_id, timeout_s=timeout_s, **options))
+        return self._call(self._client.predict(application, input, **options))
 
     def predict_many(
         self, application: str, inputs: Iterable[Any], *, timeout_s: float = TIMEOUT_S, **options: Unpack[QueryOptions]
@@ -98,19 +89,9 @@ class SyncClient:
         """Return one answer an input, in order; arguments and errors are those of `Client.predict_many`."""
         return self._call(self._client.predict_many(application, inputs, timeout_s=timeout_s, **options))
 
-    def predict_packed(
-        self,
-        application: str,
-        inputs: Iterable[Any],
-        *,
-        query_id: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        **options: Unpack[QueryOptions],
-    ) -> Answer:
+    def predict_packed(self, application: str, inputs: Iterable[Any], **options: Unpack[CallOptions]) -> Answer:
         """Return one answer to one query of several rows; arguments and errors are those of `Client.predict_packed`."""
-        return self._call(
-            self._client.predict_packed(application, inputs, query_id=query_id, timeout_s=timeout_s, **options)
-        )
+        return self._call(self._client.predict_packed(application, inputs, **options))
 
     def feedback(self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]) -> None:
         """Say what was true about a query; arguments and errors are those of `Client.feedback`."""

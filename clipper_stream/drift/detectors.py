@@ -66,7 +66,7 @@ class Adwin(DetectorSpec):
         _check("delta", self.delta, above=0.0, below=1.0)
 
     def make(self) -> Detector:
-        return _Graded(_river("ADWIN", delta=self.delta))
+        return _river("ADWIN", delta=self.delta)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +97,7 @@ class PageHinkley(DetectorSpec):
         _check("least", self.least, least=1, whole=True)
 
     def make(self) -> Detector:
-        return _Graded(
-            _river("PageHinkley", delta=self.delta, threshold=self.threshold, min_instances=self.least, mode="both")
-        )
+        return _river("PageHinkley", delta=self.delta, threshold=self.threshold, min_instances=self.least, mode="both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +126,7 @@ class Kswin(DetectorSpec):
         _check("window", self.window, least=2 * self.newest, most=10_000, whole=True)
 
     def make(self) -> Detector:
-        return _Graded(_river("KSWIN", alpha=self.alpha, window_size=self.window, stat_size=self.newest, seed=0))
+        return _river("KSWIN", alpha=self.alpha, window_size=self.window, stat_size=self.newest, seed=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +152,7 @@ class Ddm(DetectorSpec):
         _check("deviations", self.deviations, above=0.0)
 
     def make(self) -> Detector:
-        found = _river("binary.DDM", warm_start=self.least, drift_threshold=self.deviations)
-        return _Binary(found)
+        return _river("binary.DDM", binary=True, warm_start=self.least, drift_threshold=self.deviations)
 
 
 DETECTORS: Mapping[str, type[Adwin | PageHinkley | Kswin | Ddm]] = {
@@ -192,31 +189,18 @@ def make_spec(name: str, parameters: Mapping[str, Any], loss: str) -> DetectorSp
 
 
 @dataclass(slots=True)
-class _Graded:
+class _RiverDetector:
     found: Any
+    binary: bool
 
     def update(self, loss: float) -> bool:
-        self.found.update(loss)
-        return bool(self.found.drift_detected)
-
-
-@dataclass(slots=True)
-class _Binary:
-    found: Any
-
-    def update(self, loss: float) -> bool:
-        if loss not in {0.0, 1.0}:
+        if self.binary and loss not in {0.0, 1.0}:
             return False
-        self.found.update(loss == 1.0)
+        self.found.update(loss == 1.0 if self.binary else loss)
         return bool(self.found.drift_detected)
 
 
-def _river(path: str, **parameters: Any) -> Any:
-    """A detector of river.
-
-    Raises:
-        ModelNotLoaded: river is not installed.
-    """
+def _river(path: str, *, binary: bool = False, **parameters: Any) -> Detector:
     module, _, name = f"river.drift.{path}".rpartition(".")
     try:
         found = importlib.import_module(module)
@@ -224,7 +208,7 @@ def _river(path: str, **parameters: Any) -> Any:
         raise ModelNotLoaded(
             f"drift detection needs a library ({error}): pip install 'clipper-stream[drift]'"
         ) from error
-    return getattr(found, name)(**parameters)
+    return _RiverDetector(getattr(found, name)(**parameters), binary)
 
 
 def _check(

@@ -3,17 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.candidate import Candidate, StationaryCandidate
-from clipper_stream.evaluation.candidates.ensemble import Ensemble
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
-from clipper_stream.evaluation.candidates.one_model import OneModel
-from clipper_stream.evaluation.estimators.bootstrap import draws
+from clipper_stream.evaluation.candidates.candidate import Candidate, LearningPolicy, StationaryCandidate
+from clipper_stream.evaluation.estimators.intervals import draws
 from clipper_stream.evaluation.log_summary import LogSummary, calibration, summarize_log
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 from clipper_stream.evaluation.stationary import sum_stationary
-from clipper_stream.evaluation.summarize import summarize_learning, summarize_logged, summarize_stationary
+from clipper_stream.evaluation.summarize import Summarizer
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
@@ -25,6 +22,7 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         candidates: At least one.
         question: How they are looked at.
 
+    >>> from clipper_stream.evaluation.candidates.candidate import OneModel
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[1.0, 1.0]] * 5, [[0.0, 1.0]] * 5, answer_loss=[0.0, 1.0, 1.0, 1.0, 1.0])
     >>> found = evaluate("digits", lambda: [columns], [OneModel(model="m0:1")], Question())
@@ -37,16 +35,16 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
     if not candidates:
         raise InvalidSetting("no candidate: name a policy, a model or an ensemble")
     found = summarize_log(log, question)
-    drawn = draws(question.seed)
     settled = [each for each in candidates if isinstance(each, StationaryCandidate)]
     logged, tallies = sum_stationary(log, settled, question, found)
-    results: dict[int, CandidateResult] = {}
-    for each, tally in zip(settled, tallies, strict=True):
-        results[id(each)] = summarize_stationary(each.name, _kind(each), tally, logged, question, drawn)
+    summarizer = Summarizer(question=question, found=found, logged=logged, drawn=draws(question.seed))
+    results: dict[int, CandidateResult] = {
+        id(each): summarizer.of_stationary(each, tally) for each, tally in zip(settled, tallies, strict=True)
+    }
     for learning in candidates:
         if isinstance(learning, LearningPolicy):
             walked = run_replicates(log, learning, question, found)
-            results[id(learning)] = summarize_learning(learning.name, walked, logged, question, found, drawn)
+            results[id(learning)] = summarizer.of_learning(learning.name, walked)
     outline = found.outline
     return Evaluation(
         application=application,
@@ -55,22 +53,16 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         decisions=outline.decisions,
         with_feedback=found.used,
         confidence=question.confidence,
-        logged=summarize_logged(logged, question, drawn, outline.policies),
+        logged=summarizer.of_logged(),
         candidates=tuple(results[id(each)] for each in candidates),
         calibration=calibration(found.usable(log)),
         notes=tuple(_notes(found, question)),
     )
 
 
-def _kind(candidate: Candidate) -> str:
-    if isinstance(candidate, OneModel):
-        return "model"
-    return "ensemble" if isinstance(candidate, Ensemble) else "fixed policy"
-
-
 def _notes(found: LogSummary, question: Question) -> Iterable[str]:
     yield found.censored.sentence + "."
-    for warning in found.censored.warnings:
+    for warning in found.censored.warnings(found.outline.models):
         yield warning + "."
     if question.reweigh:
         yield "Decisions are weighed against missing feedback, by the model that was served."

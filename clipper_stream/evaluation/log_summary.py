@@ -13,16 +13,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.censored_feedback import Censored, mature, weights_of
-from clipper_stream.evaluation.estimators.contexts import Contexts
-from clipper_stream.evaluation.estimators.feedback_delays import Delays
-from clipper_stream.evaluation.estimators.outcome_model import OutcomeModel, OutcomeSums
+from clipper_stream.evaluation.estimators.censored_feedback import Censored, Delays, mature, weights_of
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
 from clipper_stream.evaluation.log.known_losses import by_policy
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.results import CalibrationBin
-from clipper_stream.evaluation.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """The time of a log, cut into spans of equal length.
+
+    Attributes:
+        since_ms: Its beginning, milliseconds since the epoch.
+        until_ms: Its last decision.
+        spans: How many.
+
+    >>> Timeline(since_ms=0, until_ms=100, spans=2).middles
+    (25, 75)
+    """
+
+    since_ms: int
+    until_ms: int
+    spans: int
+
+    @property
+    def middles(self) -> tuple[int, ...]:
+        """Of each span, milliseconds since the epoch."""
+        step = (self.until_ms - self.since_ms) / self.spans
+        return tuple(int(self.since_ms + step * (number + 0.5)) for number in range(self.spans))
+
+    def span_of(self, at_ms: np.ndarray) -> np.ndarray:
+        """Number of the span of each time."""
+        length = max(1, self.until_ms - self.since_ms)
+        found: np.ndarray = np.clip((at_ms - self.since_ms) * self.spans // length, 0, self.spans - 1)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +59,8 @@ class LogOutline:
     Attributes:
         models: All that were asked, in the order in which they come.
         policies: Names of what decided, likewise.
-        contexts: Those with the most decisions, in that order.
+        contexts: All contexts, likewise.
+        largest_contexts: Those with the most decisions, in that order.
         decisions: How many.
         timeline: From the first decision to the last.
         now_ms: The last that was heard of anything, milliseconds since the epoch.
@@ -45,9 +73,14 @@ class LogOutline:
     models: tuple[str, ...]
     policies: tuple[str, ...]
     contexts: tuple[str | None, ...]
+    largest_contexts: tuple[str | None, ...]
     decisions: int
     timeline: Timeline
     now_ms: int
+
+    def whole(self, columns: DecisionColumns) -> DecisionColumns:
+        """The decisions of a chunk with the models and contexts of the whole log."""
+        return columns.of_models(self.models).of_contexts(self.contexts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +92,7 @@ class LogSummary:
         delays: How long feedback takes.
         maturity_ms: The age that decisions must have.
         censored: What is left out.
-        outcome: Predicted losses of the models.
+        predictions: Predicted losses of the models, as of `OutcomeSums.table`.
         used: Decisions with feedback that are old enough.
         least_propensity: The least probability with which a model was scored, in (0, 1].
 
@@ -72,19 +105,20 @@ class LogSummary:
     delays: Delays
     maturity_ms: int
     censored: Censored
-    outcome: OutcomeModel
+    predictions: Floats
     used: int
     least_propensity: float
 
     def usable(self, log: Log) -> Iterator[DecisionColumns]:
-        """The log's decisions that are old enough, with the models of all of it."""
+        """The log's decisions that are old enough, with the models and contexts of all of it."""
         for columns in log():
-            yield usable(columns, self.outline, self.maturity_ms)
+            yield usable(self.outline.whole(columns), self.outline.now_ms, self.maturity_ms)
 
     def shares(self, columns: DecisionColumns, question: Question) -> Floats | None:
         """Return the weight of each decision, (n,); None when all weigh alike."""
-        narrow = columns if columns.models == self.outline.models else columns.of_models(self.outline.models)
-        return weights_of(narrow, self.delays, self.outline.now_ms) if question.reweigh else None
+        if not question.reweigh:
+            return None
+        return weights_of(columns.of_models(self.outline.models), self.delays, self.outline.now_ms)
 
 
 def summarize_log(log: Log, question: Question) -> LogSummary:
@@ -94,19 +128,20 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         InvalidSetting: it has no decision with feedback that is old enough.
     """
     found = outline_log(log, question)
-    delays = Delays.empty(found.models)
+    contexts, models, now_ms = len(found.contexts), len(found.models), found.now_ms
+    delays = Delays.empty(models)
     for columns in log():
-        delays = delays.merged(Delays.of(columns.of_models(found.models), found.now_ms))
+        delays = delays.merged(Delays.of(found.whole(columns), now_ms))
     maturity_ms = delays.maturity_ms()
     censored: Censored | None = None
-    sums, heaviest, used = OutcomeSums.empty(len(found.models)), 1.0, 0
-    for part in log():
-        whole = part.of_models(found.models)
-        one = Censored.of(whole, found.now_ms, maturity_ms)
+    sums, heaviest, used = OutcomeSums.empty(contexts, models), 1.0, 0
+    for columns in log():
+        whole = found.whole(columns)
+        one = Censored.of(whole, now_ms, maturity_ms)
         censored = one if censored is None else censored.merged(one)
-        columns = usable(whole, found, maturity_ms)
-        choices = choices_of(columns, anybody(columns))
-        sums = sums.merged(OutcomeSums.of(choices, Contexts.of(columns)))
+        old = usable(whole, now_ms, maturity_ms)
+        choices = choices_of(old, anybody(old))
+        sums = sums.merged(OutcomeSums.of(choices, contexts))
         heaviest = max(heaviest, float(choices.weight.max(initial=1.0)))
         used += len(choices)
     if not used or censored is None:
@@ -119,7 +154,7 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         delays=delays,
         maturity_ms=maturity_ms,
         censored=censored,
-        outcome=sums.outcome(),
+        predictions=sums.table(),
         used=used,
         least_propensity=1.0 / heaviest,
     )
@@ -139,7 +174,7 @@ def outline_log(log: Log, question: Question) -> LogOutline:
         models.update(dict.fromkeys(columns.models))
         policies.update(dict.fromkeys(columns.policies))
         counts = np.bincount(columns.context, minlength=len(columns.contexts))
-        contexts.update({name: count for name, count in zip(columns.contexts, counts.tolist(), strict=True) if count})
+        contexts.update(dict(zip(columns.contexts, counts.tolist(), strict=True)))
         decisions += len(columns)
         first_ms.append(int(columns.at_ms.min()))
         last_ms.append(int(columns.at_ms.max()))
@@ -149,18 +184,18 @@ def outline_log(log: Log, question: Question) -> LogOutline:
     return LogOutline(
         models=tuple(models),
         policies=tuple(policies),
-        contexts=tuple(name for name, _ in contexts.most_common(question.contexts)),
+        contexts=tuple(contexts),
+        largest_contexts=tuple(name for name, count in contexts.most_common(question.contexts) if count),
         decisions=decisions,
         timeline=Timeline(since_ms=min(first_ms), until_ms=max(last_ms), spans=question.spans),
         now_ms=max(*last_ms, *now_ms),
     )
 
 
-def usable(columns: DecisionColumns, found: LogOutline, maturity_ms: int) -> DecisionColumns:
-    """Decisions that are old enough and that a policy made, with the models of the whole log."""
-    kept = mature(columns, found.now_ms, maturity_ms) & by_policy(columns)
-    whole = columns if columns.models == found.models else columns.of_models(found.models)
-    return whole if kept.all() else whole.take(kept)
+def usable(columns: DecisionColumns, now_ms: int, maturity_ms: int) -> DecisionColumns:
+    """Decisions that are old enough and that a policy made."""
+    kept = mature(columns, now_ms, maturity_ms) & by_policy(columns)
+    return columns if kept.all() else columns.take(kept)
 
 
 def anybody(columns: DecisionColumns) -> Floats:

@@ -30,8 +30,7 @@ class Question:
         spans: Into so many spans the time of the log is cut for plots, at least 1.
         contexts: Contexts that are compared one by one, those with the most decisions.
         answering: How the application combines outputs; for ensembles.
-        trials: Versions in the log that no policy chose.
-        reweigh: Weigh decisions against missing feedback (`estimating.censoring`).
+        reweigh: Weigh decisions against missing feedback (`estimators.censored_feedback`).
 
     >>> Question(confidence=0.9).estimators[:3]
     ('on_policy', 'ips', 'snips')
@@ -44,13 +43,12 @@ class Question:
     """
 
     confidence: float = CONFIDENCE
-    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    estimators: tuple[str, ...] = ESTIMATORS
     seed: int = 0
     courses: int = 3
     spans: int = SPANS
     contexts: int = MOST_CONTEXTS
     answering: Answering = field(default_factory=Answering)
-    trials: frozenset[str] = frozenset()
     reweigh: bool = False
 
     def __post_init__(self) -> None:

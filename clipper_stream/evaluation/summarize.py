@@ -8,23 +8,23 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
-from clipper_stream.evaluation.accumulators import CandidateSums
+from clipper_stream.evaluation.candidate_sums import BinnedSums, CandidateSums
+from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.bootstrap import bootstrap, bootstrap_difference
-from clipper_stream.evaluation.estimators.intervals import Interval, bernstein
+from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.log.columns import Floats
 from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Question
-from clipper_stream.evaluation.replicates import SIMULATION, Replicate, mean_sums
-from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize, Series
-from clipper_stream.evaluation.timeline import BinnedSums
+from clipper_stream.evaluation.replicates import SIMULATION, Replicate
+from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize
+from clipper_stream.evaluation.stationary import ON_POLICY
 
 BERNSTEIN = "_bernstein"
 WITHOUT_BIAS = "which does not show its bias"
@@ -33,96 +33,116 @@ WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
     "simulation": "the losses of all models are known: nothing is estimated",
     "sequential_dr": "it uses every decision with feedback, and lets the candidate learn from those that it would take",
-    "on_policy": "the mean loss of the answers that were given",
+    ON_POLICY: "the mean loss of the answers that were given",
 }
 FEW_LEARNED = 0.2
 """Of the decisions with feedback: a candidate that learned from fewer is judged by its first steps."""
 MANY_CLIPPED = 0.1
 
 
-def summarize_logged(
-    tally: CandidateSums, question: Question, drawn: Floats, policies: Sequence[str]
-) -> CandidateResult:
-    """Summarize what was logged."""
-    sums = tally.estimates["on_policy"]
-    return CandidateResult(
-        name=" then ".join(policies) or "nothing",
-        kind="logged",
-        headline="on_policy",
-        why=WHY["on_policy"],
-        estimates={"on_policy": _estimate(sums.value, bootstrap(sums, drawn, question.confidence))},
-        standing=EvidenceSize(used=sums.decisions),
-        series=_series(tally),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarizer:
+    """Says what the sums of candidates amount to, beside those of what was logged.
 
+    Attributes:
+        question: How they are looked at.
+        found: What the log holds.
+        logged: Sums of what was logged.
+        drawn: What `draws` drew, the same for all candidates.
+    """
 
-def summarize_stationary(
-    name: str, kind: str, tally: CandidateSums, logged: CandidateSums, question: Question, drawn: Floats
-) -> CandidateResult:
-    """Summarize a candidate that does not learn."""
-    assert tally.support is not None
-    support = tally.support.support(tally.models)
-    estimates = dict(_estimates(tally, support.largest_importance, question, drawn))
-    headline = next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
-    return CandidateResult(
-        name=name,
-        kind=kind,
-        headline=headline,
-        why=WHY.get(headline, "the first of those that were asked for"),
-        estimates=estimates,
-        difference=_difference(tally.estimates[headline], logged, question, drawn),
-        standing=EvidenceSize(
-            used=support.decisions,
-            effective=support.effective,
-            carrying=support.carrying,
-            largest_weight=support.largest_weight,
-            unsupported_ratio=support.unsupported_ratio,
-        ),
-        series=_series(tally),
-        contexts=_contexts(tally, logged, question),
-        warnings=support.warnings,
-    )
+    question: Question
+    found: LogSummary
+    logged: CandidateSums
+    drawn: Floats
 
+    def of_logged(self) -> CandidateResult:
+        """Summarize what was logged."""
+        sums = self.logged.estimates[ON_POLICY]
+        return CandidateResult(
+            name=" then ".join(self.found.outline.policies) or "nothing",
+            kind="logged",
+            headline=ON_POLICY,
+            why=WHY[ON_POLICY],
+            estimates={ON_POLICY: self._estimate(sums)},
+            standing=EvidenceSize(used=sums.decisions),
+            series=self.logged.spans.series(self.found.outline.timeline, self.logged.models),
+        )
 
-def _estimates(
-    tally: CandidateSums, largest_importance: float, question: Question, drawn: Floats
-) -> Iterator[tuple[str, Estimate]]:
-    """Each estimator with its interval, and where it has one that holds at any size, with that too."""
-    assert tally.support is not None
-    for one in make_estimators(list(tally.estimates), decisions=tally.support.decisions):
-        sums = tally.estimates[one.name]
-        found = _estimate(sums.value, bootstrap(sums, drawn, question.confidence))
-        yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
-        width = one.width(largest_importance)
-        if width is not None and one.covers and not question.reweigh:
-            yield one.name + BERNSTEIN, _estimate(sums.value, bernstein(sums, width, question.confidence))
+    def of_stationary(self, candidate: StationaryCandidate, tally: CandidateSums) -> CandidateResult:
+        """Summarize a candidate that does not learn."""
+        support, outline = tally.support, self.found.outline
+        headline = next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
+        return CandidateResult(
+            name=candidate.name,
+            kind=candidate.kind,
+            headline=headline,
+            why=WHY.get(headline, "the first of those that were asked for"),
+            estimates=dict(self._estimates(tally)),
+            difference=self._difference(tally.estimates[headline]),
+            standing=EvidenceSize(
+                used=support.decisions,
+                effective=support.effective,
+                carrying=support.carrying,
+                largest_weight=support.largest,
+                unsupported_ratio=support.unsupported_ratio,
+            ),
+            series=tally.spans.series(outline.timeline, tally.models),
+            contexts=self._contexts(tally),
+            warnings=support.warnings(tally.models, outline.contexts),
+        )
 
+    def of_learning(self, name: str, walked: dict[str, list[Replicate]]) -> CandidateResult:
+        """Summarize a candidate that learns during replay."""
+        headline, courses = next(iter(walked.items()))
+        first, spans = courses[0].tally, courses[0].tally.spans
+        for course in courses[1:]:
+            spans = spans.merged(course.tally.spans)
+        return CandidateResult(
+            name=name,
+            kind="learning policy",
+            headline=headline,
+            why=WHY[headline],
+            estimates={way: _over_courses(map(self._estimate, _known(each))) for way, each in walked.items()},
+            difference=_over_courses(map(self._difference, _known(courses)), told=False),
+            standing=EvidenceSize(used=courses[0].known, effective=_effective(courses)),
+            series=spans.series(self.found.outline.timeline, first.models),
+            contexts=self._contexts(first),
+            warnings=tuple(_learning_warnings(walked, self.found)),
+        )
 
-def summarize_learning(
-    name: str,
-    walked: dict[str, list[Replicate]],
-    logged: CandidateSums,
-    question: Question,
-    found: LogSummary,
-    drawn: Floats,
-) -> CandidateResult:
-    """Summarize a candidate that learns during replay."""
-    headline = next(iter(walked))
-    estimates = {way: _of_courses(courses, way, question, drawn) for way, courses in walked.items()}
-    courses = walked[headline]
-    first = courses[0].tally
-    return CandidateResult(
-        name=name,
-        kind="learning policy",
-        headline=headline,
-        why=WHY[headline],
-        estimates=estimates,
-        difference=_difference_of_courses(courses, headline, logged, question, drawn),
-        standing=EvidenceSize(used=courses[0].known, effective=_effective(mean_sums(courses, headline), courses)),
-        series=_mean_series([course.tally for course in courses]),
-        contexts=_contexts(first, logged, question),
-        warnings=tuple(_learning_warnings(walked, found)),
-    )
+    def _estimate(self, sums: BlockSums) -> Estimate:
+        return bootstrap(sums, self.drawn, self.question.confidence)
+
+    def _difference(self, sums: BlockSums) -> Estimate:
+        return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.question.confidence)
+
+    def _estimates(self, tally: CandidateSums) -> Iterator[tuple[str, Estimate]]:
+        """Each estimator with its interval, and where it has one that holds at any size, with that too."""
+        for one in make_estimators(list(tally.estimates), decisions=tally.support.decisions):
+            sums = tally.estimates[one.name]
+            found = self._estimate(sums)
+            yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
+            width = one.width(tally.support.largest_importance)
+            if width is not None and one.covers and not self.question.reweigh:
+                yield one.name + BERNSTEIN, bernstein(sums, width, self.question.confidence)
+
+    def _contexts(self, tally: CandidateSums) -> tuple[ContextResult, ...]:
+        """The contexts that are looked at, when there are several; intervals are normal ones."""
+        outline, logged = self.found.outline, self.logged.contexts
+        if len(outline.largest_contexts) < 2:  # noqa: PLR2004 (one is the whole)
+            return ()
+        place = {name: number for number, name in enumerate(outline.contexts)}
+        return tuple(
+            ContextResult(
+                context=name,
+                decisions=int(logged.decisions[place[name]]),
+                logged=float(logged.mean[place[name]]),
+                candidate=float(tally.contexts.mean[place[name]]),
+                difference=_of_context(tally.differences, place[name], self.question.confidence),
+            )
+            for name in outline.largest_contexts
+        )
 
 
 def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
@@ -149,83 +169,32 @@ def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) ->
     return said
 
 
-def _of_courses(courses: Sequence[Replicate], way: str, question: Question, drawn: Floats) -> Estimate:
-    sums = [course.tally.estimates[way] for course in courses if way in course.tally.estimates]
-    known = [each for each in sums if math.isfinite(each.value)]
-    if not known:
-        return NOTHING
-    intervals = [bootstrap(each, drawn, question.confidence) for each in known]
-    return Estimate(
-        value=float(np.mean([each.value for each in known])),
-        low=min(each.lower for each in intervals),
-        high=max(each.upper for each in intervals),
-        interval=f"bootstrap of {len(known)} courses" if len(known) > 1 else "bootstrap",
-    )
+def _known(courses: Sequence[Replicate]) -> list[BlockSums]:
+    return [course.estimate for course in courses if math.isfinite(course.estimate.value)]
 
 
-def _difference_of_courses(
-    courses: Sequence[Replicate], way: str, logged: CandidateSums, question: Question, drawn: Floats
-) -> Estimate:
-    sums = [course.tally.estimates[way] for course in courses if way in course.tally.estimates]
-    each = [_difference(one, logged, question, drawn) for one in sums if math.isfinite(one.value)]
+def _over_courses(estimates: Iterable[Estimate], *, told: bool = True) -> Estimate:
+    """Their mean, with an interval that holds all of theirs, and is told to be of several."""
+    each = list(estimates)
     if not each:
         return NOTHING
+    made_by = each[0].interval
     return Estimate(
         value=float(np.mean([one.value for one in each])),
         low=min(one.low for one in each),
         high=max(one.high for one in each),
-        interval=each[0].interval,
+        interval=f"{made_by} of {len(each)} courses" if told and len(each) > 1 else made_by,
     )
 
 
-def _difference(sums: BlockSums, logged: CandidateSums, question: Question, drawn: Floats) -> Estimate:
-    baseline = logged.estimates["on_policy"]
-    interval = bootstrap_difference(sums, baseline, drawn, question.confidence)
-    return _estimate(sums.value - baseline.value, interval)
-
-
-def _estimate(value: float, interval: Interval) -> Estimate:
-    made = {"bca": "bootstrap", "bernstein": "empirical Bernstein"}.get(interval.method, interval.method)
-    return Estimate(value=value, low=interval.lower, high=interval.upper, interval=made)
-
-
-def _effective(sums: BlockSums, courses: Sequence[Replicate]) -> float:
+def _effective(courses: Sequence[Replicate]) -> float:
     """Return how many decisions with a loss of the same mean would be known as exactly."""
-    error, value = sums.standard_error, sums.value
+    blocks = np.asarray(sum(each.estimate.blocks for each in courses)) / len(courses)
+    mean = replace(courses[0].estimate, blocks=blocks)
+    error, value = mean.standard_error, mean.value
     if not (math.isfinite(error) and error > 0.0 and 0.0 < value < 1.0):
         return float(courses[0].known)
     return min(float(courses[0].known), value * (1.0 - value) / error**2)
-
-
-def _series(tally: CandidateSums) -> Series:
-    return Series() if tally.spans is None else tally.spans.series(tally.outline.timeline, tally.models)
-
-
-def _mean_series(tallies: Sequence[CandidateSums]) -> Series:
-    known = [tally.spans for tally in tallies if tally.spans is not None]
-    if not known:
-        return Series()
-    whole: BinnedSums = known[0]
-    for each in known[1:]:
-        whole = whole.merged(each)
-    return whole.series(tallies[0].outline.timeline, tallies[0].models)
-
-
-def _contexts(tally: CandidateSums, logged: CandidateSums, question: Question) -> tuple[ContextResult, ...]:
-    """The contexts that are looked at, when there are several; intervals are normal ones."""
-    names = tally.outline.contexts
-    if len(names) < 2 or tally.contexts is None or logged.contexts is None or tally.differences is None:  # noqa: PLR2004
-        return ()
-    return tuple(
-        ContextResult(
-            context=name,
-            decisions=int(logged.contexts.decisions[number]),
-            logged=float(logged.contexts.mean[number]),
-            candidate=float(tally.contexts.mean[number]),
-            difference=_of_context(tally.differences, number, question.confidence),
-        )
-        for number, name in enumerate(names)
-    )
 
 
 def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:

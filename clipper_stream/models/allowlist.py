@@ -23,6 +23,7 @@ from clipper_stream.errors import ModelNotLoaded, shown
 _PORTS = {"http": 80, "https": 443}
 _AMBIGUOUS = "@%\\?#"
 """Users and passwords, escapes, what some take for a slash, and what ends a path."""
+_SHOWN = 300
 
 
 def allows_module(entries: Iterable[str], module: str) -> bool:
@@ -137,15 +138,8 @@ def _segments(parts: SplitResult) -> list[str]:
 def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:
     """The error that says what may be loaded, and where more is allowed."""
     allowed = ", ".join(entries) or "nothing"
+    short = allowed if len(allowed) <= _SHOWN else shown(allowed)[1:-1]
     return ModelNotLoaded(
-        f"{what} is outside of what this process may load ({shown_list(allowed)}): if you trust it, add its module, "
-        "directory or URL to [models] allowed of the process that loads it"
+        f"{what} is outside of what this process may load ({short}): if you trust it, add its module, directory or URL "
+        "to [models] allowed of the process that loads it"
     )
-
-
-def shown_list(text: str) -> str:
-    """The list, short enough for a line."""
-    return shown(text)[1:-1] if len(text) > _SHOWN else text
-
-
-_SHOWN = 300

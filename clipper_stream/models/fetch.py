@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from clipper_stream.errors import ModelNotLoaded
@@ -69,7 +69,7 @@ def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BY
     """
     if not _SHA256.fullmatch(sha256):
         raise ModelNotLoaded(f"model file {uri!r}: sha256 {sha256!r} is no digest: give 64 hexadecimal digits")
-    check_protocol(uri)
+    _check_protocol(uri)
     try:
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(cache_dir, sha256):
@@ -86,20 +86,16 @@ def read_remote(uri: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     Raises:
         ModelNotLoaded: no such protocol or file, or one over HTTP, where nobody says whose bytes they are.
     """
-    check_protocol(uri)
-    if urlsplit(uri).scheme in {"http", "https"}:
+    _check_protocol(uri)
+    if _is_http(uri):
         raise ModelNotLoaded(
             f"model file {uri!r} is fetched over HTTP only with a sha256: state the one that you expect"
         )
     return b"".join(_chunks(uri, max_bytes))
 
 
-def check_protocol(uri: str) -> None:
-    """Nothing, when a URI names one file by a known protocol, and no secret.
-
-    Raises:
-        ModelNotLoaded: it does not.
-    """
+def _check_protocol(uri: str) -> None:
+    """Raise `ModelNotLoaded` unless a URI names one file by a known protocol, and no secret."""
     scheme, _, rest = uri.partition("://")
     if scheme not in PROTOCOLS or "::" in uri:
         known = ", ".join(f"{each}://" for each in PROTOCOLS)
@@ -135,36 +131,34 @@ def _fetch(uri: str, sha256: str, path: Path, max_bytes: int) -> bytes:
 
 def _chunks(uri: str, max_bytes: int) -> Iterator[bytes]:
     size = 0
-    with _opened(uri) as file:
-        while chunk := _read(uri, file):
-            size += len(chunk)
-            if size > max_bytes:
-                raise ModelNotLoaded(f"model file {uri!r} has more than {max_bytes} bytes: give a smaller model")
-            yield chunk
-
-
-def _read(uri: str, file: IO[bytes]) -> bytes:
     try:
-        return file.read(_CHUNK_BYTES)
+        with _opened(uri) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise ModelNotLoaded(f"model file {uri!r} has more than {max_bytes} bytes: give a smaller model")  # noqa: TRY301 - told as it is
+                yield chunk
+    except ModelNotLoaded:
+        raise
+    except ImportError as error:
+        package = PROTOCOLS[urlsplit(uri).scheme]
+        raise ModelNotLoaded(f"model file {uri!r} needs {package}: pip install {package}") from error
     except Exception as error:
-        raise _not_fetched(uri, error) from error
+        what = f"model file {uri!r} cannot be fetched, {type(error).__name__}: {error}"
+        raise ModelNotLoaded(f"{what}; see that it is there and that this process may read it") from error
 
 
 def _opened(uri: str) -> Any:
     import fsspec  # noqa: PLC0415 - only who fetches needs it, and it takes a while to import
 
-    scheme = urlsplit(uri).scheme
-    over_http = scheme in {"http", "https"}
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **(_http_options() if over_http else {}))
-        # over HTTP, 0 stands for one stream: a server need not know ranges
-        return filesystem.open(path, "rb", block_size=0 if over_http else _BLOCK_BYTES)
-    except ImportError as error:
-        raise ModelNotLoaded(
-            f"model file {uri!r} needs {PROTOCOLS[scheme]}: pip install {PROTOCOLS[scheme]}"
-        ) from error
-    except Exception as error:
-        raise _not_fetched(uri, error) from error
+    over_http = _is_http(uri)
+    filesystem, path = fsspec.core.url_to_fs(uri, **(_http_options() if over_http else {}))
+    # over HTTP, 0 stands for one stream: a server need not know ranges
+    return filesystem.open(path, "rb", block_size=0 if over_http else _BLOCK_BYTES)
+
+
+def _is_http(uri: str) -> bool:
+    return urlsplit(uri).scheme in {"http", "https"}
 
 
 def _http_options() -> dict[str, Any]:
@@ -173,11 +167,6 @@ def _http_options() -> dict[str, Any]:
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
     return {"client_kwargs": {"timeout": timeout}}
-
-
-def _not_fetched(uri: str, error: Exception) -> ModelNotLoaded:
-    what = f"model file {uri!r} cannot be fetched, {type(error).__name__}: {error}"
-    return ModelNotLoaded(f"{what}; see that it is there and that this process may read it")
 
 
 def _kept(path: Path, sha256: str) -> bytes | None:

@@ -19,22 +19,19 @@ from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.model import Model
 from clipper_stream.models.runtimes import (
-    lightgbm_text,
+    boosters,
     mlflow_pyfunc,
     oip_http,
     onnx_model,
     python_function,
-    sklearn_joblib,
-    sklearn_skops,
-    torch_export,
-    torch_script,
-    xgboost_json,
+    sklearn_estimators,
+    torch_modules,
 )
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
 
 class Runtime(Protocol):
-    """A way to load models; a module with these functions implements it."""
+    """A way to load models; a module with these functions implements it, and for files a `FileRuntime`."""
 
     @property
     def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
@@ -80,14 +77,14 @@ class Runtime(Protocol):
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     {
         "python": python_function,
-        "sklearn": sklearn_skops,
-        "onnx": onnx_model,
-        "joblib": sklearn_joblib,
-        "mlflow": mlflow_pyfunc,
-        "torch": torch_script,
-        "torch_export": torch_export,
-        "lightgbm": lightgbm_text,
-        "xgboost": xgboost_json,
+        "sklearn": sklearn_estimators.SKOPS,
+        "onnx": onnx_model.ONNX,
+        "joblib": sklearn_estimators.JOBLIB,
+        "mlflow": mlflow_pyfunc.PYFUNC,
+        "torch": torch_modules.SCRIPT,
+        "torch_export": torch_modules.EXPORT,
+        "lightgbm": boosters.LIGHTGBM,
+        "xgboost": boosters.XGBOOST,
         "oip": oip_http,
     }
 )
@@ -123,9 +120,7 @@ def load_model(
     >>> load_model("python", "clipper_agents.examples.models:most_common_digit").predict_batch(["an image", "another"])
     [3, 3]
     """
-    check_allowed(runtime, uri, parameters, allowed, runtimes)
-    found = runtimes[runtime]
-    check_permitted(runtime, uri, files, runtimes)
+    found = check_allowed(runtime, uri, parameters, allowed, files, runtimes)
     expected = sha256.strip().lower() if sha256 else None
     elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
     content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
@@ -138,26 +133,25 @@ def check_allowed(
     uri: str,
     parameters: Mapping[str, Any] | None,
     allowed: Sequence[str] | None,
+    files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
-) -> None:
-    """Nothing, when a process may load such a model; nothing is imported or read for it.
-
-    Args:
-        runtime: A name in `runtimes`.
-        uri: As in the manifest.
-        parameters: As in the manifest.
-        allowed: What the process may load; None: all.
-        runtimes: Which runtimes there are.
+) -> Runtime:
+    """The runtime of a model, when a process may load that; nothing is imported or read for it. As `load_model`.
 
     Raises:
         UnknownName: no such runtime.
-        ModelNotLoaded: names what is outside of what the process may load.
+        ModelNotLoaded: names what is outside of what the process may load, or unpickles, and that is not permitted.
     """
-    found = runtimes.get(runtime)
-    if found is None:
-        raise UnknownName(f"runtime {shown(runtime)}: use one of {', '.join(sorted(runtimes))}")
+    found = runtime_of(runtime, runtimes)
     if allowed is not None:
         found.check_allowed(uri, parameters or {}, allowed)
+    if found.UNPICKLES and not files.unpickle:
+        raise ModelNotLoaded(
+            f"model {uri!r}: the runtime {runtime} unpickles, which runs whatever the file says: export the model to "
+            "onnx or skops, or, if you trust all who may write such manifests and files, set [models] unpickle = true "
+            "where it is loaded"
+        )
+    return found
 
 
 def check_declared(
@@ -174,36 +168,31 @@ def check_declared(
         UnknownName: no such runtime.
         ModelNotLoaded: names what is outside, or missing, or not permitted.
     """
-    check_allowed(runtime, uri, parameters, allowed)
-    check_permitted(runtime, uri, files)
-    if RUNTIMES[runtime].NEEDS_DIGEST and sha256 is None:
+    if check_allowed(runtime, uri, parameters, allowed, files).NEEDS_DIGEST and sha256 is None:
         raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
 
 
-def file_digest(runtime: str, uri: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> str | None:
+def runtime_of(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime:
+    """The runtime of this name.
+
+    Raises:
+        UnknownName: no such runtime.
+    """
+    found = runtimes.get(name)
+    if found is None:
+        raise UnknownName(f"runtime {shown(name)}: use one of {', '.join(sorted(runtimes))}")
+    return found
+
+
+def file_digest(runtime: str, uri: str) -> str | None:
     """The digest that a manifest of this model must state; None when it need not.
 
     Raises:
         UnknownName: no such runtime.
         ModelNotLoaded: the file cannot be read.
     """
-    check_allowed(runtime, uri, None, None, runtimes)
-    found = runtimes[runtime]
+    found = runtime_of(runtime)
     return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
-
-
-def check_permitted(runtime: str, uri: str, files: FileRules, runtimes: Mapping[str, Runtime] = RUNTIMES) -> None:
-    """Nothing, when the operator permits what the runtime does with a file.
-
-    Raises:
-        ModelNotLoaded: it unpickles, and that is not permitted.
-    """
-    if runtimes[runtime].UNPICKLES and not files.unpickle:
-        raise ModelNotLoaded(
-            f"model {uri!r}: the runtime {runtime} unpickles, which runs whatever the file says: export the model to "
-            "onnx or skops, or, if you trust all who may write such manifests and files, set [models] unpickle = true "
-            "where it is loaded"
-        )
 
 
 def _check_digest(uri: str, content: bytes, expected: str | None, *, required: bool) -> None:

@@ -38,15 +38,11 @@ def warm_up(model: Model, sample: Rows | None) -> str | None:
     Raises:
         ModelNotLoaded: the model's own `warm_up` raised.
     """
-    if isinstance(model, WarmsUp):
-        _own_warm_up(model)
-        return None
-    return predict_rows(model, sample).failed.get(0) if sample is not None else None
-
-
-def _own_warm_up(model: WarmsUp) -> None:
+    if not isinstance(model, WarmsUp):
+        return predict_rows(model, sample).failed.get(0) if sample is not None else None
     try:
         model.warm_up()
     except BaseException as error:
         what = f"{type(model).__name__}.warm_up() failed, {explain(error)}"
         raise ModelNotLoaded(f"{what}; correct the model, or deploy the version before it") from error
+    return None

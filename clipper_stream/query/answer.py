@@ -23,7 +23,6 @@ class ModelUse(NamedTuple):
     """A model that answered in time, at least for one row.
 
     Attributes:
-        ref: Of the model.
         propensity: Probability with which this query asked it.
         served: Whether its outputs count in the answer; an audited model's do not.
         outputs: One a row; None for a row that it did not answer.
@@ -54,15 +53,11 @@ class QueryAnswer(NamedTuple):
     """The answer to a query with its reasons; or, of an audit, what its models said.
 
     Attributes:
-        pending: The query in flight.
-        application: Its application; None when it is not registered.
+        application: None when it is not registered.
         outputs: The combined outputs, one a row.
-        decided_at_s: When, seconds since the epoch.
         confidence: Least agreement over the rows, in [0, 1].
         failure: Why the default was given, for one row at least; None when it was not.
         served_propensity: Probability with which the policy chose exactly the models served.
-        used: The models that answered.
-        missing: The models that did not.
     """
 
     pending: InFlightQuery
@@ -124,15 +119,9 @@ def lost_audit(
 ) -> QueryAnswer:
     """The audit of a query that was answered by a process that ended before: nobody is asked again.
 
-    Args:
-        pending: The query, as it was read again.
-        application: Its application.
-        asked: Propensity of each model that it asked for the log only, as far as that can be told again.
-        now_s: The time, seconds since the epoch.
+    `asked` has the propensity of each model that it asked for the log only, as far as that can be told again.
     """
-    missing = tuple(
-        MissingModel(ref, propensity, served=False, failure=LOST_AUDIT) for ref, propensity in asked.items()
-    )
+    missing = tuple(MissingModel(ref, chance, served=False, failure=LOST_AUDIT) for ref, chance in asked.items())
     return QueryAnswer(pending, application, (), now_s, missing=missing)
 
 

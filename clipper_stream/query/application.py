@@ -16,7 +16,6 @@ class CandidateModel:
     """One model version that an application may ask.
 
     Attributes:
-        ref: `name:version`.
         digest: `caching.keys.version_digest` of the version: other bytes, other digest, no stale answer.
         deterministic: Whether its outputs may be cached and shared between identical rows.
     """
@@ -28,12 +27,9 @@ class CandidateModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialModel:
-    """One model version that an application tries beside its candidates.
+    """One model version that an application tries beside its candidates, on a share of the queries in [0, 1].
 
-    Attributes:
-        candidate: The version.
-        stage: `shadow`: asked for the log only. `canary`: answers instead of the policy's choice.
-        share: Of the queries, in [0, 1].
+    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice.
     """
 
     candidate: CandidateModel
@@ -46,14 +42,10 @@ class Application:
     """What one application asks, which models, how fast, and its answer when none of them answers.
 
     Attributes:
-        name: Its name.
-        revision: Of its manifest; logged with each decision.
-        spec: What one row of input looks like.
         candidates: The models that exist, in the application's order.
         trials: The versions on trial that exist.
-        policy: Chooses among the candidates.
-        combiner: Name of the combiner.
-        loss: Name of the loss.
+        revision: Of its manifest; logged with each decision.
+        learning_config: Digest of policy and loss, to log where they take effect; None: it is not logged.
         objective_s: Latency objective in seconds; None: throughput mode.
         default_output: Given when no model answered in time, or when they agreed too little.
         confidence_threshold: Below it the default output is given, in [0, 1].
@@ -71,6 +63,7 @@ class Application:
     revision: int = 1
     combiner: str = "vote"
     loss: str = "zero_one"
+    learning_config: int | None = None
     objective_s: float | None = 0.1
     default_output: Any = None
     confidence_threshold: float = 0.0

@@ -44,20 +44,15 @@ class DecodedQuery(NamedTuple):
     """One query as its record says. A tuple, which is made four times as cheaply as a frozen dataclass.
 
     Attributes:
-        query_id: Its id.
-        application: Name of its application.
         rows: Its rows as they were decoded; one for a query with `input`. The planner empties the list once it has
             converted them: thousands of queries in flight would hold a Python object for each of their numbers.
         queried_at_s: Timestamp of its record, seconds since the epoch.
-        partition: Of its record, and of everything about it.
-        offset: Of its record.
         generation: Of the consumer when it was read; an acknowledgement of an older generation is void.
         packed: Whether it came with `inputs`, and wants `outputs`.
         context: Whose weights to use.
         deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
         models: Ask exactly these, when given.
-        key: Of its record; the prediction has the same.
-        content_type: Of its value; the prediction has the same.
+        key: Of its record, as `content_type`; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.
         features: Numbers for a contextual policy to choose by; None: it gives none.
         shares_id: Whether another application's query with the same id was answered before.
@@ -107,24 +102,18 @@ class InFlightQuery:
     """One query in flight, or an audit: what is asked beside a query for the log only.
 
     Attributes:
-        query: The query.
-        state: Where it is in its life (`lifecycle`).
         repeats: Records of the same query read again before it was recorded: answered with the same prediction.
         application: As it was when the decision was made.
-        decision: The models to ask.
         weights: Trust in each candidate at the decision.
         block: The rows of this and other queries.
         first: Index of the query's first row in the block.
         count: How many rows it has.
         outputs: An output, a `Failure` or OPEN, by slot.
-        failed: Whether a slot holds a `Failure`.
         arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
-        open_slots: How many slots are open.
         asked_at_s: When the decision was made, seconds since the epoch.
         features: What a contextual policy chooses by, given by the query or taken from its input; None: nothing.
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
-        audit: The audit of the query; None when there is none.
         audit_of: The query that this is the audit of; None for a query itself.
 
     >>> from clipper_stream.query.lifecycle import REFUSED

@@ -27,15 +27,7 @@ in the processor's cache, and is freed before the next ones are decoded."""
 
 
 class Planner:
-    """Decides about queries of one application, all at one time.
-
-    Attributes:
-        application: The application.
-        count: How many queries were added.
-        asked: Queries that wait for models.
-        audits: Audits of some of these.
-        refusals: Answers to the other queries.
-    """
+    """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit."""
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
         self.application, self._prepare, self._now_s = application, prepare, now_s

@@ -37,7 +37,6 @@ class Request:
     """Rows for one model version, of one dtype and shape.
 
     Attributes:
-        ref: Of the model version.
         frame: Number of the request, unique for this router.
         rows: The inputs: a matrix with one row an input; or a list of texts, bytes or JSON values.
         deadlines_s: When each output is of no more use, seconds since the epoch; `inf` for never.
@@ -51,11 +50,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class OutputPiece:
-    """Outputs of consecutive rows of one request.
+    """Outputs of consecutive rows of one request, from `row0` on.
 
     Attributes:
-        frame: Number of the request.
-        row0: Index of the first row.
         outputs: One a row; anything where the row failed.
         failures: Why there is no output (`late` or `error`), by index of the row in the request.
     """

@@ -36,12 +36,8 @@ class Effects:
     """What one call of the router asks its caller to carry out.
 
     Attributes:
-        now_s: When the call was made, seconds since the epoch.
-        requests: Rows to send to model versions.
-        answers: Answers to record and send.
         audits: Audits to record once the answers to their queries are.
-        lookups: Rows looked up in the cache, by model reference.
-        hits: Rows found there.
+        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
         forgotten: Numbers of requests whose answer is awaited no more.
         queries: Queries that were new, by application; None: it is not registered.
@@ -77,12 +73,6 @@ class OutputCodec(Protocol):
 
 class Router:
     """Queries in, requests and answers out; one object a router process.
-
-    Args:
-        application: Finds a registered application by name.
-        prepare: Gives the policy's choice.
-        cache: Gives a partition's cache.
-        codec: Turns outputs into bytes for the cache.
 
     Attributes:
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by

@@ -31,7 +31,6 @@ class RowBatch:
     """Rows for one model version.
 
     Attributes:
-        ref: Of the model version.
         owners: The query or audit that each row belongs to.
         slots: The slot of each row in its owner.
         keys: The key under which each output is cached and shared; None where it may be neither.

@@ -9,7 +9,7 @@ Rules of this file:
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from clipper_stream.selection.rng import RandomSource
@@ -38,11 +38,6 @@ class Decision:
     served: tuple[str, ...]
     served_propensity: float
 
-    @property
-    def unserved(self) -> tuple[str, ...]:
-        """Models that are asked for the log only."""
-        return tuple(model for model in self.models if model not in self.served)
-
     def split(self) -> tuple["Decision", "Decision"]:
         """Split into the models whose outputs make the answer, and those asked for the log only.
 
@@ -50,21 +45,11 @@ class Decision:
         >>> [(part.models, part.propensities, part.served) for part in decision.split()]
         [(('svm:1',), (1.0,), ('svm:1',)), (('knn:1',), (0.25,), ())]
         """
-        asked = dict(zip(self.models, self.propensities, strict=True))
+        asked, chance = dict(zip(self.models, self.propensities, strict=True)), self.served_propensity
         served = tuple(asked.pop(model) for model in self.served)
         return (
-            Decision(
-                models=self.served,
-                propensities=served,
-                served=self.served,
-                served_propensity=self.served_propensity,
-            ),
-            Decision(
-                models=tuple(asked),
-                propensities=tuple(asked.values()),
-                served=(),
-                served_propensity=self.served_propensity,
-            ),
+            Decision(models=self.served, propensities=served, served=self.served, served_propensity=chance),
+            Decision(models=tuple(asked), propensities=tuple(asked.values()), served=(), served_propensity=chance),
         )
 
 
@@ -170,21 +155,15 @@ def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
         for model in decision.models:
             asked[model] += (1.0 - ratio) * decision.served_propensity
     drawn = [
-        (_asking(decision, models, asked), share * decision.served_propensity)
+        (
+            replace(decision, models=models, propensities=tuple(min(1.0, asked[model]) for model in models)),
+            share * decision.served_propensity,
+        )
         for decision in prepared.decisions
         for models, share in ((decision.models, 1.0 - ratio), (candidates, ratio))
         if share * decision.served_propensity >= _UNDRAWABLE
     ]
     return ActionDistribution(prepared.weights, tuple(decision for decision, _ in drawn), _bounds(p for _, p in drawn))
-
-
-def _asking(decision: Decision, models: tuple[str, ...], asked: Mapping[str, float]) -> Decision:
-    return Decision(
-        models=models,
-        propensities=tuple(min(1.0, asked[model]) for model in models),
-        served=decision.served,
-        served_propensity=decision.served_propensity,
-    )
 
 
 def _bounds(probabilities: Iterable[float]) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Parameters of policies: their bounds, and what a half-life means."""
 
 import math
+from dataclasses import field, fields
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting
@@ -23,14 +24,21 @@ def check_number(
         raise InvalidSetting(f"{name} is {value!r}: give a number {low}{high}")
 
 
-def check_half_life(half_life: float | None) -> None:
-    """Refuse a half-life that is neither None nor a finite number above 0.
+def bounded(default: float | None, **bounds: float) -> Any:
+    """A parameter of a policy: a field with the bounds of `check_number`; None is taken where it is the default."""
+    return field(default=default, metadata=bounds or {"least": 0.0})
+
+
+def check_parameters(policy: Any) -> None:
+    """Refuse a policy of which a parameter lies outside of its bounds.
 
     Raises:
-        InvalidSetting: it is neither.
+        InvalidSetting: names the parameter.
     """
-    if half_life is not None:
-        check_number("half_life", half_life, above=0.0)
+    for parameter in fields(policy):
+        value = getattr(policy, parameter.name)
+        if parameter.metadata and (value is not None or parameter.default is not None):
+            check_number(parameter.name, value, **parameter.metadata)
 
 
 def discount_factor(half_life: float | None) -> float:

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, Decision
-from clipper_stream.selection.parameters import discount_factor
+from clipper_stream.selection.parameters import check_parameters, discount_factor
 from clipper_stream.selection.rng import RandomSource
 from clipper_stream.selection.state import SelectionState, add_losses
 from clipper_stream.selection.sufficient_statistics import Features
@@ -24,6 +24,10 @@ class SelectionPolicy(Protocol):
 
     name: ClassVar[str]
     """The registered name, for example `exp3`."""
+
+    def __post_init__(self) -> None:
+        """Check the parameters of a dataclass, which are `bounded` fields."""
+        check_parameters(self)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         """The distribution over decisions: weights, possible decisions and their probabilities.

@@ -6,10 +6,8 @@ from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
-from clipper_stream.selection.policies.exp3 import Exp3
-from clipper_stream.selection.policies.exp3_ix import Exp3IX
-from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.exp4_clipper import Exp4Clipper
+from clipper_stream.selection.policies.exp3 import Exp3, Exp3IX
+from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
 from clipper_stream.selection.policies.lin_ucb import LinUcb
 from clipper_stream.selection.policies.single import Single
 from clipper_stream.selection.policies.split import Split

@@ -16,8 +16,20 @@ class RandomSource(Protocol):
         ...
 
 
-class QueryRandom:
-    """Uniform numbers from XXH3: first of the seed and the query's id, then each time of the hash before.
+class _QueryRandom:
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int, query_id: str) -> None:
+        self._state = (seed & _MASK).to_bytes(8, "little") + query_id.encode()
+
+    def random(self) -> float:
+        digest = xxh3_64_intdigest(self._state)
+        self._state = digest.to_bytes(8, "little")
+        return (digest >> 11) * _TO_UNIT
+
+
+def query_rng(seed: int, query_id: str) -> RandomSource:
+    """The random numbers of one query, from XXH3: first of the seed and the id, then each time of the hash before.
 
     The seed is hashed with the id, as eight bytes in front of it, and not handed to XXH3 as its own seed: for ids as
     short as `3-41` that would give neighbouring seeds and neighbouring offsets the same numbers.
@@ -25,29 +37,13 @@ class QueryRandom:
     The same in every process, Python version and machine. A draw costs a hash of a short string, about 0.4 us with
     the object; seeding a `random.Random` costs 5 us.
 
-    >>> QueryRandom(7, "3-41").random() == QueryRandom(7, "3-41").random()
+    Args:
+        seed: The application's seed, any integer; taken modulo 2**64.
+        query_id: The query's id.
+
+    >>> query_rng(7, "3-41").random() == query_rng(7, "3-41").random()
     True
 
     Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, 64 bits).
     """
-
-    __slots__ = ("_state",)
-
-    def __init__(self, seed: int, query_id: str) -> None:
-        self._state = (seed & _MASK).to_bytes(8, "little") + query_id.encode()
-
-    def random(self) -> float:
-        """The next number, uniform in [0, 1)."""
-        digest = xxh3_64_intdigest(self._state)
-        self._state = digest.to_bytes(8, "little")
-        return (digest >> 11) * _TO_UNIT
-
-
-def query_rng(seed: int, query_id: str) -> RandomSource:
-    """The random numbers of one query.
-
-    Args:
-        seed: The application's seed, any integer; taken modulo 2**64.
-        query_id: The query's id.
-    """
-    return QueryRandom(seed, query_id)
+    return _QueryRandom(seed, query_id)

@@ -12,7 +12,7 @@ Rules of this file:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -92,11 +92,8 @@ class ChoiceWithTrials:
     >>> from clipper_stream.selection.rng import query_rng
     >>> choice = ActionDistribution({"svm:1": 1.0}, (forced_decision(["svm:1"]),), ())
     >>> choice = with_trials(choice, {"svm:2": 0.25}, {"knn:1": 0.5})
-    >>> for decision, probability in choice.outcomes():
-    ...     print(probability, decision.served, decision.served_propensity, decision.unserved)
-    0.25 ('svm:2',) 0.25 ('svm:1',)
-    0.25 ('svm:1',) 0.75 ()
-    0.5 ('svm:1',) 0.75 ('knn:1',)
+    >>> choice.bounds, choice.treatments[2]
+    ((0.25, 0.5), Treatment(models=('knn:1',), propensities=(0.5,), canary=None, serving=0.75))
     >>> choice.select(query_rng(7, "3-41")).propensities
     (1.0, 0.25)
 
@@ -123,12 +120,6 @@ class ChoiceWithTrials:
         """Draw the policy's decision with one number of the source, and the treatment with the next."""
         chosen = self.choice.select(rng)
         return self.treatments[bisect_right(self.bounds, rng.random())].of(chosen)
-
-    def outcomes(self) -> Iterator[tuple[Decision, float]]:
-        """Every decision that can be drawn, and its probability."""
-        for treatment, tried_on in zip(self.treatments, _lengths(self.bounds), strict=True):
-            for decision, chosen in zip(self.choice.decisions, _lengths(self.choice.bounds), strict=True):
-                yield treatment.of(decision), tried_on * chosen
 
 
 def with_trials(
@@ -171,7 +162,3 @@ def _treatment(
     besides = {ref: share for ref, share in shadows.items() if at >= 1.0 - share}
     models = besides if canary is None else {canary: canaries[canary], **besides}
     return Treatment(tuple(models), tuple(models.values()), canary, left if canary is None else canaries[canary])
-
-
-def _lengths(bounds: tuple[float, ...]) -> list[float]:
-    return [end - start for start, end in pairwise((0.0, *bounds, 1.0))]

@@ -12,77 +12,11 @@ Rules of this file:
 """
 
 import math
-from dataclasses import dataclass
-from typing import Protocol, Self
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Self
 
 from clipper_stream.errors import InvalidLabel, InvalidSetting
-
-
-class ConfidenceSequence(Protocol):
-    """An interval for the mean of bounded observations: `Betting` and `EmpiricalBernstein`, frozen dataclasses.
-
-    The observations may depend on each other; what has to be the same at all times is the mean of the next one, given
-    those before (a share of queries drawn at random, each compared in the same way, has that).
-    """
-
-    @property
-    def alpha(self) -> float:
-        """Probability, in (0, 1), that the mean is ever outside, over all times together; half of it for each end."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Observations so far."""
-        ...
-
-    @property
-    def mean(self) -> float:
-        """Mean of the observations; the middle of the range before the first."""
-        ...
-
-    @property
-    def lower(self) -> float:
-        """Lower end of the interval, in the observations' unit."""
-        ...
-
-    @property
-    def upper(self) -> float:
-        """Upper end of the interval."""
-        ...
-
-    def observe(self, value: float) -> Self:
-        """The sequence after one observation.
-
-        Raises:
-            InvalidLabel: the value lies outside of the range.
-        """
-        ...
-
-
-def check_sequence(alpha: float, low: float, high: float) -> None:
-    """Check the parameters of a sequence.
-
-    Raises:
-        InvalidSetting: alpha outside of (0, 1), or an empty range.
-    """
-    if not 0.0 < alpha < 1.0:
-        raise InvalidSetting(f"alpha is {alpha!r}: give a probability in (0, 1), such as 0.05")
-    if not low < high:
-        raise InvalidSetting(f"range {low!r} to {high!r}: give a lower end below the upper end")
-
-
-def scaled(value: float, low: float, high: float) -> float:
-    """The value as a number in [0, 1].
-
-    >>> scaled(0.0, -1.0, 1.0)
-    0.5
-
-    Raises:
-        InvalidLabel: the value lies outside of the range.
-    """
-    if not low <= value <= high:
-        raise InvalidLabel(f"observation {value!r}: give a number from {low:g} to {high:g}")
-    return (value - low) / (high - low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +63,78 @@ class PlugIn:
         total = self.total + value
         distance = value - total / (self.count + 2)
         return PlugIn(self.count + 1, total, self.squares + distance * distance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConfidenceSequence:
+    """An interval for the mean of bounded observations: `Betting` or `EmpiricalBernstein`.
+
+    The observations may depend on each other; what has to be the same at all times is the mean of the next one, given
+    those before (a share of queries drawn at random, each compared in the same way, has that).
+
+    Attributes:
+        alpha: Probability, in (0, 1), that the mean is ever outside, over all times together; half of it for each end.
+        low: Least value of an observation.
+        high: Greatest value of an observation.
+
+    Raises:
+        InvalidSetting: alpha outside of (0, 1), or an empty range.
+    """
+
+    alpha: float
+    low: float = 0.0
+    high: float = 1.0
+    _sum: float = 0.0
+    _plug_in: PlugIn = field(default_factory=PlugIn)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha < 1.0:
+            raise InvalidSetting(f"alpha is {self.alpha!r}: give a probability in (0, 1), such as 0.05")
+        if not self.low < self.high:
+            raise InvalidSetting(f"range {self.low!r} to {self.high!r}: give a lower end below the upper end")
+
+    @abstractmethod
+    def observe(self, value: float) -> Self:
+        """The sequence after one observation.
+
+        Raises:
+            InvalidLabel: the value lies outside of the range.
+        """
+
+    @property
+    @abstractmethod
+    def _unit_ends(self) -> tuple[float, float]:
+        """The interval's ends, when the range is [0, 1]."""
+
+    @property
+    def count(self) -> int:
+        """Observations so far."""
+        return self._plug_in.count
+
+    @property
+    def mean(self) -> float:
+        """Mean of the observations; the middle of the range before the first."""
+        return self._in_range(self._sum / self.count if self.count else 0.5)
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the interval, in the observations' unit."""
+        return self._in_range(self._unit_ends[0])
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the interval."""
+        return self._in_range(self._unit_ends[1])
+
+    @property
+    def variance_of_mean(self) -> float:
+        """Estimated variance of `mean`: the square of its standard error at this one time."""
+        return (self.high - self.low) ** 2 * self._plug_in.variance_of_mean
+
+    def _in_range(self, unit: float) -> float:
+        return self.low + (self.high - self.low) * unit
+
+    def _unit_of(self, value: float) -> float:
+        if not self.low <= value <= self.high:
+            raise InvalidLabel(f"observation {value!r}: give a number from {self.low:g} to {self.high:g}")
+        return (value - self.low) / (self.high - self.low)

@@ -11,13 +11,13 @@ Rules of this file:
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from clipper_stream.sequential_testing.confidence_sequence import PlugIn, check_sequence, scaled
+from clipper_stream.sequential_testing.confidence_sequence import ConfidenceSequence
 
 GRID = 800
 """Means to look at: steps of 0.00125 of a loss, and of 0.0025 of a difference, an eighth of the usual margin."""
@@ -37,13 +37,8 @@ def _even() -> _Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Betting:
+class Betting(ConfidenceSequence):
     """The means against which nobody could have made a fortune.
-
-    Attributes:
-        alpha: As `ConfidenceSequence.alpha`.
-        low: Least value of an observation.
-        high: Greatest value of an observation.
 
     >>> differences = Betting(alpha=0.05, low=-1.0, high=1.0)
     >>> for _ in range(10):
@@ -55,51 +50,23 @@ class Betting:
     2024 (2023 online), theorem 3 and section 4.4 (theta = 1/2 and c = `LARGEST_BET`), with its running intersection.
     """
 
-    alpha: float
-    low: float = 0.0
-    high: float = 1.0
-    _sum: float = 0.0
-    _plug_in: PlugIn = field(default_factory=PlugIn)
     _above: _Floats = field(default_factory=_even, repr=False)
     _below: _Floats = field(default_factory=_even, repr=False)
 
-    def __post_init__(self) -> None:
-        check_sequence(self.alpha, self.low, self.high)
-
     @property
-    def count(self) -> int:
-        return self._plug_in.count
-
-    @property
-    def mean(self) -> float:
-        return self.low + (self.high - self.low) * (self._sum / self.count if self.count else 0.5)
-
-    @property
-    def lower(self) -> float:
-        ruled_out = GRID + 1 - len(self._above)
-        return self.low + (self.high - self.low) * max(0, ruled_out - 1) / GRID
-
-    @property
-    def upper(self) -> float:
-        ruled_out = GRID + 1 - len(self._below)
-        return self.low + (self.high - self.low) * (GRID - max(0, ruled_out - 1)) / GRID
-
-    @property
-    def variance_of_mean(self) -> float:
-        """Estimated variance of `mean`: the square of its standard error at this one time."""
-        return (self.high - self.low) ** 2 * self._plug_in.variance_of_mean
+    def _unit_ends(self) -> tuple[float, float]:
+        below, above = (max(0, GRID - len(left)) for left in (self._above, self._below))
+        return below / GRID, (GRID - above) / GRID
 
     def observe(self, value: float) -> "Betting":
-        unit = scaled(value, self.low, self.high)
+        unit = self._unit_of(value)
         goal = math.log(2.0 / self.alpha)
         bet = self._plug_in.bet(goal)
         first, stop = GRID + 1 - len(self._above), len(self._below)
         above = self._above + np.log1p(np.minimum(bet, _MOST_ABOVE[first:]) * (unit - _MEANS[first:]))
         below = self._below + np.log1p(np.minimum(bet, _MOST_BELOW[:stop]) * (_MEANS[:stop] - unit))
-        return Betting(
-            alpha=self.alpha,
-            low=self.low,
-            high=self.high,
+        return replace(
+            self,
             _sum=self._sum + unit,
             _plug_in=self._plug_in.observe(unit),
             _above=above[np.count_nonzero(above >= goal) :],

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipper_stream.evaluation.report.document import captioned, cell, document, row, section, table
-from clipper_stream.evaluation.report.plots import line_style, panels, svg
-from clipper_stream.evaluation.report.style import SVG
+from clipper_stream.evaluation.report.plots import SVG, line_style, panels, svg
 from clipper_topics.change import Change
 from examples.shared.traffic import TrafficSecond
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clipper_agents.demo.data import Digits, draw_traffic, load_digits
-from clipper_agents.demo.models import TrainedModel, train
+from clipper_agents.demo.models import TRUSTED, TrainedModel, train
 from clipper_stream.client import Client
 from examples.shared.operation import Operator, PipelineProcess
 from examples.shared.traffic import LabelledTraffic
@@ -159,7 +159,7 @@ def configuration(folder: Path, models: dict[str, TrainedModel]) -> str:
     served = ", ".join(f'"{models[name].ref}"' for name in SERVED)
     parts = [CONFIGURATION.format(folder=folder, served=served)]
     for name in SERVED:
-        trusted = ", ".join(f'"{one}"' for one in models[name].trusted)
+        trusted = ", ".join(f'"{one}"' for one in TRUSTED)
         parts.append(MODEL.format(name=name, path=models[name].path, trusted=trusted))
     return "".join(parts)
 

@@ -6,48 +6,17 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from clipper_loadgen.gate import Outlet
+from clipper_loadgen.script import TopicRecord
 
 TICK_S = 0.001
 """Feedback that is due within a millisecond leaves together."""
-
-
-class DueQueue:
-    """Queries by the time at which something is due. No clock.
-
-    >>> queue = DueQueue()
-    >>> queue.add(2.0, 7); queue.add(1.0, 8)
-    >>> queue.next_s, queue.take(1.5), queue.take(1.5), len(queue)
-    (1.0, [8], [], 1)
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int]] = []
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    @property
-    def next_s(self) -> float:
-        """When the first is due; there must be one."""
-        return self._heap[0][0]
-
-    def add(self, due_s: float, query: int) -> None:
-        """The query is due then."""
-        heapq.heappush(self._heap, (due_s, query))
-
-    def take(self, now_s: float) -> list[int]:
-        """Remove and give what is due by now, in order of time."""
-        due = []
-        while self._heap and self._heap[0][0] <= now_s:
-            due.append(heapq.heappop(self._heap)[1])
-        return due
 
 
 class DelayedFeedback:
     """Sends the feedback of each query a drawn time after its answer.
 
     Args:
-        record_of: The record of (partition, key, value) of a query's feedback.
+        record_of: The record of a query's feedback.
         delays_s: Delay of each query's feedback, in seconds.
         outlet: Where feedback goes.
         clock: Seconds.
@@ -55,13 +24,13 @@ class DelayedFeedback:
 
     def __init__(
         self,
-        record_of: Callable[[int], tuple[int, bytes, bytes]],
+        record_of: Callable[[int], TopicRecord],
         delays_s: list[float],
         outlet: Outlet,
         clock: Callable[[], float],
     ) -> None:
         self._record_of, self._delays_s, self._outlet, self._clock = record_of, delays_s, outlet, clock
-        self._queue = DueQueue()
+        self._heap: list[tuple[float, int]] = []
         self._due, self._empty = asyncio.Event(), asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self.sent_count = 0
@@ -69,19 +38,26 @@ class DelayedFeedback:
     @property
     def pending(self) -> int:
         """Answered queries whose feedback is not sent."""
-        return len(self._queue)
+        return len(self._heap)
 
     def answered(self, query: int, now_s: float) -> None:
         """The query was answered now."""
-        self._queue.add(now_s + self._delays_s[query], query)
+        heapq.heappush(self._heap, (now_s + self._delays_s[query], query))
 
     def arm(self) -> None:
         """Set the timer to the first that is due; call it after `answered`, once for many."""
         if self._timer is not None:
             self._timer.cancel()
-        if len(self._queue):
-            ahead_s = max(TICK_S, self._queue.next_s - self._clock())
+        if self._heap:
+            ahead_s = max(TICK_S, self._heap[0][0] - self._clock())
             self._timer = asyncio.get_running_loop().call_later(ahead_s, self._due.set)
+
+    def take(self) -> list[int]:
+        """Remove and give the queries whose feedback is due by now, in order of time."""
+        now_s, due = self._clock(), []
+        while self._heap and self._heap[0][0] <= now_s:
+            due.append(heapq.heappop(self._heap)[1])
+        return due
 
     async def drained(self, at_most_s: float) -> None:
         """Return when all feedback is sent, or after so many seconds."""
@@ -95,7 +71,7 @@ class DelayedFeedback:
         while True:
             await self._due.wait()
             self._due.clear()
-            queries = self._queue.take(self._clock())
+            queries = self.take()
             await self._outlet.send([self._record_of(query) for query in queries])
             self.sent_count += len(queries)
             self.arm()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.script import Script
+from clipper_loadgen.script import Script, TopicRecord
 
 CHUNK = 256
 """Queries handed over before the loop may read answers again: about a millisecond of work."""
@@ -22,7 +22,7 @@ CHUNK = 256
 class Outlet(Protocol):
     """Where records go."""
 
-    async def send(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
+    async def send(self, records: Iterable[TopicRecord]) -> None:
         """Hand over records of (partition, key, value); waits only where the producer's buffer is full."""
         ...
 
@@ -55,7 +55,7 @@ async def send_released(script: Script, gate: Gate, outlet: Outlet, ledger: Ledg
         released = min(await gate.beyond(sent), sent + CHUNK, len(script))
         chunk = range(sent, released)
         began_s = clock()
-        await outlet.send([(script.partitions[q], script.keys[q], script.value(q)) for q in chunk])
+        await outlet.send([script.record(query) for query in chunk])
         now_s = clock()
         for query in chunk:
             ledger.sent(query, began_s=began_s, now_s=now_s)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipper_loadgen.schedule import FloatArray
+from clipper_loadgen.draws import FloatArray
 
 
 class Ledger:
@@ -28,24 +28,26 @@ class Ledger:
 
     Args:
         due_s: Intended send time of each query; in saturation mode NaN until the query is sent.
+
+    Attributes:
+        due_s: When each query was meant to be sent.
+        sent_s: When it was handed to the producer; NaN before.
+        answered_s: When its first answer was read; infinite before.
+        reasons: Why the default output was given, by query.
+        duplicates: Answers beyond the first, by query.
     """
 
     def __init__(self, due_s: Sequence[float]) -> None:
-        self._due_s = list(due_s)
-        self._sent_s = [math.nan] * len(due_s)
-        self._answered_s = [math.inf] * len(due_s)
-        self._reasons: dict[int, str] = {}
-        self._duplicates: Counter[int] = Counter()
+        self.due_s = list(due_s)
+        self.sent_s = [math.nan] * len(due_s)
+        self.answered_s = [math.inf] * len(due_s)
+        self.reasons: dict[int, str] = {}
+        self.duplicates: Counter[int] = Counter()
         self.sent_count = 0
         self.answered_count = 0
 
     def __len__(self) -> int:
-        return len(self._due_s)
-
-    @property
-    def outstanding(self) -> int:
-        """Queries that were sent and not answered."""
-        return self.sent_count - self.answered_count
+        return len(self.due_s)
 
     def sent(self, query: int, *, began_s: float, now_s: float) -> None:
         """The query was handed to the producer. Queries are sent once, in order.
@@ -55,59 +57,23 @@ class Ledger:
             began_s: When handing it over began: the intended time of a query that had none.
             now_s: When it was done.
         """
-        self._sent_s[query] = now_s
-        if math.isnan(self._due_s[query]):
-            self._due_s[query] = began_s
+        self.sent_s[query] = now_s
+        if math.isnan(self.due_s[query]):
+            self.due_s[query] = began_s
         self.sent_count += 1
 
     def answered(self, query: int, now_s: float, *, reason: str | None) -> bool:
-        """An answer was read; False when the query had one already.
-
-        Args:
-            query: Index of the query.
-            now_s: When it was read.
-            reason: Why the default output was given; None for a prediction.
-        """
-        if self._answered_s[query] != math.inf:
-            self._duplicates[query] += 1
+        """An answer was read; False when the query had one already. A `reason` says why it is the default output."""
+        if self.answered_s[query] != math.inf:
+            self.duplicates[query] += 1
             return False
-        self._answered_s[query] = now_s
+        self.answered_s[query] = now_s
         self.answered_count += 1
         if reason is not None:
-            self._reasons[query] = reason
+            self.reasons[query] = reason
         return True
 
     def latencies_s(self, first: int = 0) -> FloatArray:
         """From the intended send time to the answer, infinite without one, of the queries from `first` on."""
-        latencies_s: FloatArray = np.array(self._answered_s[first:]) - np.nan_to_num(np.array(self._due_s[first:]))
+        latencies_s: FloatArray = np.array(self.answered_s[first:]) - np.nan_to_num(np.array(self.due_s[first:]))
         return latencies_s
-
-    def due_times_s(self, first: int = 0) -> FloatArray:
-        """When each query was meant to be sent; NaN in saturation mode for one that was not sent."""
-        times: FloatArray = np.array(self._due_s[first:])
-        return times
-
-    def lateness_s(self, first: int = 0) -> FloatArray:
-        """How late the sender itself was, of the queries that were sent."""
-        late: FloatArray = np.array(self._sent_s[first:]) - np.array(self._due_s[first:])
-        return late[~np.isnan(late)]
-
-    def offered_per_s(self, first: int = 0) -> float | None:
-        """Queries sent a second; None before two of them were sent at different times."""
-        sent = np.array(self._sent_s[first:])
-        sent = sent[~np.isnan(sent)]
-        took_s = sent[-1] - sent[0] if len(sent) else 0.0
-        return round(float((len(sent) - 1) / took_s), 1) if took_s > 0 else None
-
-    def answer_times_s(self, first: int = 0) -> FloatArray:
-        """When answers were read, ascending."""
-        times: FloatArray = np.sort(np.array(self._answered_s[first:]))
-        return times[: np.searchsorted(times, np.inf)]
-
-    def reasons(self, first: int = 0) -> dict[str, int]:
-        """Number of default answers by reason."""
-        return dict(Counter(reason for query, reason in self._reasons.items() if query >= first).most_common())
-
-    def duplicates(self, first: int = 0) -> int:
-        """Number of answers beyond the first to a query."""
-        return sum(count for query, count in self._duplicates.items() if query >= first)

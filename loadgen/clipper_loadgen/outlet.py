@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from clipper_loadgen.plan import CONTENT_TYPES
+from clipper_loadgen.script import TopicRecord
 from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.client.kafka import MAX_BATCH_BYTES, make_producer
 from clipper_topics.codec import headers_of
@@ -45,7 +46,7 @@ class BatchOutlet:
         self.first_failure: str | None = None
         self.refused: KafkaError | None = None
 
-    async def send(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
+    async def send(self, records: Iterable[TopicRecord]) -> None:
         """Append the records; waits only where the producer's buffer is full."""
         batches, headers = self._open, self._headers
         for partition, key, value in records:

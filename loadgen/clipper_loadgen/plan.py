@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.schedule import ARRIVALS, DELAYS
+from clipper_loadgen.draws import ARRIVALS, DELAYS
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics.codec import JSON, MSGPACK
 

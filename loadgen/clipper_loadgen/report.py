@@ -7,13 +7,14 @@ Rules of this file:
 """
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from clipper_loadgen.draws import FloatArray
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.schedule import FloatArray
 
 PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p99.9_ms": 99.9, "max_ms": 100.0}
 STEADY = (0.05, 0.95)
@@ -107,31 +108,25 @@ def steady_rate_per_s(times_s: FloatArray) -> float | None:
 
 
 def summarise(ledger: Ledger, *, application: str, mode: str, first: int = 0, **further: Any) -> LoadReport:
-    """The report on the queries from `first` on.
-
-    Args:
-        ledger: Times of the queries.
-        application: Name of the application.
-        mode: `rate` or `saturation`.
-        first: Index of the first query after the warm-up.
-        further: Fields of the report that are not in the ledger.
-    """
-    lateness_s = ledger.lateness_s(first)
-    sent = len(lateness_s)
-    answered_s = ledger.answer_times_s(first)
-    reasons = ledger.reasons(first)
+    """The report on the queries from `first`, the first one after the warm-up, on; `further` is not in the ledger."""
+    sent_s, late_s = np.array(ledger.sent_s[first:]), np.array(ledger.sent_s[first:]) - np.array(ledger.due_s[first:])
+    sent_s, late_s = sent_s[~np.isnan(sent_s)], late_s[~np.isnan(late_s)]
+    sent, took_s = len(sent_s), sent_s[-1] - sent_s[0] if len(sent_s) else 0.0
+    answered_s = np.sort(ledger.answered_s[first:])
+    answered_s = answered_s[np.isfinite(answered_s)]
+    reasons = Counter(reason for query, reason in ledger.reasons.items() if query >= first)
     return LoadReport(
         application=application,
         mode=mode,
         queries=sent,
         answered=len(answered_s),
         missing=sent - len(answered_s),
-        duplicates=ledger.duplicates(first),
-        offered_per_s=ledger.offered_per_s(first),
+        duplicates=sum(count for query, count in ledger.duplicates.items() if query >= first),
+        offered_per_s=round(float((sent - 1) / took_s), 1) if took_s > 0 else None,
         throughput_per_s=steady_rate_per_s(answered_s),
         latency=percentiles_ms(ledger.latencies_s(first)[:sent]),
-        default_ratio=round(sum(reasons.values()) / max(1, len(answered_s)), 6),
-        defaults=reasons,
-        late_p99_ms=percentile_ms(lateness_s, 99.0),
+        default_ratio=round(reasons.total() / max(1, len(answered_s)), 6),
+        defaults=dict(reasons.most_common()),
+        late_p99_ms=percentile_ms(late_s, 99.0),
         **further,
     )

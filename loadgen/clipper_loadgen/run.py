@@ -11,25 +11,26 @@ report <── ledger <── answers <────────── prediction
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
+import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from clipper_loadgen.answers import ANSWER_STATUSES, AnswerStatus, read_answers
 from clipper_loadgen.feedback import DelayedFeedback
 from clipper_loadgen.gate import Gate, Outlet, Pacer, send_released
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.outlet import BatchOutlet, frozen_garbage, open_outlet
 from clipper_loadgen.plan import LoadPlan
-from clipper_loadgen.preparation import PreparedLoad, prepare_load
+from clipper_loadgen.preparation import prepare_load
 from clipper_loadgen.report import LoadReport, summarise
+from clipper_loadgen.script import Script
 from clipper_stream.client.access import explained
 from clipper_stream.client.kafka import assigned_consumer
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.codec import Codec
+from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 
 HEAD_START_S = 0.1
@@ -41,18 +42,35 @@ DUPLICATES_S = 0.2
 FETCH_BYTES = 4 << 20
 
 
+class AnswerStatus(msgspec.Struct):
+    """The fields of a prediction that are counted; the others are skipped, not decoded."""
+
+    query_id: str
+    default: bool = False
+    reason: str | None = None
+
+
+ANSWER_STATUSES = Codec(AnswerStatus)
+
+
+def decode_answer(
+    value: bytes | None, headers: Iterable[tuple[str, bytes]], answers: Codec[Any] = ANSWER_STATUSES
+) -> Any | None:
+    """The answer in a record, with as many fields as the codec decodes; None for bytes that are no prediction."""
+    try:
+        return answers.decode(value, headers)
+    except UndecodableRecord:
+        return None
+
+
 class LoadObserver(Protocol):
-    """Follows a run query by query.
+    """Follows a run query by query, which costs the generator time.
 
     Attributes:
-        answers: Decodes the predictions, as far as they are observed.
+        answers: Decodes the predictions as far as they are observed, at least what an `AnswerStatus` has.
     """
 
     answers: Codec[Any]
-
-    def begun(self, run: "LoadRun") -> None:
-        """The first query is due in a moment."""
-        ...
 
     def releasing(self, count: int) -> None:
         """The first `count` queries may be sent from now on."""
@@ -63,11 +81,11 @@ class LoadObserver(Protocol):
         ...
 
 
-class ProgressSink(Protocol):
-    """Told a few times a second how far the run is."""
+class LoadFollower(Protocol):
+    """Looks at a run while it lasts: a progress bar, for example."""
 
-    def __call__(self, *, sent: int, answered: int, total: int) -> None:
-        """Queries sent and answered so far, of how many."""
+    async def __call__(self, run: "LoadRun", /) -> None:
+        """Begins with the first query, and is cancelled when nothing more is to be expected."""
         ...
 
 
@@ -75,7 +93,7 @@ async def run_load(
     plan: LoadPlan,
     connection: KafkaConnection,
     catalogue: Catalogue,
-    progress: ProgressSink | None = None,
+    follower: LoadFollower | None = None,
     observer: LoadObserver | None = None,
 ) -> LoadReport:
     """Put the load on the pipeline and report what became of it.
@@ -84,8 +102,8 @@ async def run_load(
         plan: What to send.
         connection: Where Kafka is.
         catalogue: The topics of the deployment.
-        progress: Told a few times a second how far the run is.
-        observer: Told about every query and answer, which costs the generator time.
+        follower: Runs beside the load.
+        observer: Told about every query and answer.
 
     Returns:
         The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
@@ -106,14 +124,14 @@ async def run_load(
         )
         try:
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
-            prepared = await prepare_load(plan, connection, catalogue, partitions)
+            script = await prepare_load(plan, connection, catalogue, partitions)
             async with (
                 open_outlet(connection, catalogue.queries, plan.encoding) as queries,
                 open_outlet(connection, catalogue.feedback, plan.encoding) as feedback,
             ):
                 with frozen_garbage():
-                    run = LoadRun(plan, prepared, feedback, time.perf_counter, observer)
-                    await run.run(consumer, queries, progress)
+                    run = LoadRun(plan, script, feedback, time.perf_counter, observer)
+                    await run.run(consumer, queries, follower)
                 return run.report(queries, feedback)
         finally:
             await consumer.stop()
@@ -126,35 +144,34 @@ class LoadRun:
 
     Args:
         plan: The plan.
-        prepared: The plan's queries.
+        script: The plan's queries.
         feedback: Where feedback goes.
         clock: Seconds.
         observer: Told about every query and answer.
 
     Attributes:
+        script: The queries.
         start_s: When the first query may be sent, in seconds of the clock.
         ledger: When each query was due, sent and answered.
-        labels: What the feedback of each query says; None where the truth is not known.
     """
 
     def __init__(
         self,
         plan: LoadPlan,
-        prepared: PreparedLoad,
+        script: Script,
         feedback: Outlet,
         clock: Callable[[], float],
         observer: LoadObserver | None = None,
     ) -> None:
-        self._plan, self._prepared, self._clock, self._observer = plan, prepared, clock, observer
-        self._script, self.labels = prepared.script, prepared.labels
+        self._plan, self.script, self._clock, self._observer = plan, script, clock, observer
         self.start_s = clock() + HEAD_START_S
-        self._due_s = [self.start_s + time_s for time_s in prepared.times_s]
-        self.ledger = Ledger(self._due_s if plan.mode == "rate" else [math.nan] * len(self._due_s))
-        self._due = len(self._due_s) if plan.mode == "saturation" else 0
+        self._due_s = [self.start_s + time_s for time_s in script.times_s]
+        self.ledger = Ledger(self._due_s if plan.mode == "rate" else [math.nan] * len(script))
+        self._due = len(script) if plan.mode == "saturation" else 0
         self._gate = Gate()
         self._delayed: DelayedFeedback | None = None
-        if prepared.delays_s is not None:
-            self._delayed = DelayedFeedback(prepared.feedback_of, prepared.delays_s, feedback, clock)
+        if script.delays_s is not None:
+            self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback, clock)
         self._last_event_s = self.start_s
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
@@ -164,19 +181,17 @@ class LoadRun:
         """Feedback records sent so far."""
         return self._delayed.sent_count if self._delayed else 0
 
-    async def run(self, consumer: AIOKafkaConsumer, queries: BatchOutlet, progress: ProgressSink | None) -> None:
+    async def run(self, consumer: AIOKafkaConsumer, queries: BatchOutlet, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
-        answers = ANSWER_STATUSES if self._observer is None else self._observer.answers
         work = [
-            read_answers(consumer, self._clock, self._on_answers, answers),
-            send_released(self._script, self._gate, queries, self.ledger, self._clock),
+            self._read(consumer),
+            send_released(self.script, self._gate, queries, self.ledger, self._clock),
             *([] if self._delayed is None else [self._delayed.run()]),
+            *([] if follower is None else [follower(self)]),
         ]
         cpu_s = time.process_time()
-        if self._observer is not None:
-            self._observer.begun(self)
         with self._gate_keeper():
-            await _run_alongside(self._settled(progress), *work)
+            await _run_alongside(self._settled(), *work)
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
     def report(self, queries: BatchOutlet, feedback: BatchOutlet) -> LoadReport:
@@ -185,10 +200,10 @@ class LoadRun:
             self.ledger,
             application=", ".join(self._plan.applications),
             mode=self._plan.mode,
-            first=self._prepared.first,
+            first=self.script.first,
             send_failures=queries.failures + feedback.failures,
             send_failure=queries.first_failure or feedback.first_failure,
-            distinct_inputs=self._prepared.distinct_inputs,
+            distinct_inputs=len(set(self.script.rows)),
             feedback_sent=self.feedback_sent,
             feedback_pending=self._delayed.pending if self._delayed else 0,
             generator_cpu_us=round(self._cpu_s * 1e6 / max(1, self.ledger.sent_count), 1),
@@ -213,14 +228,24 @@ class LoadRun:
             self._observer.releasing(count)
         self._gate.release(count)
 
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        answers = ANSWER_STATUSES if self._observer is None else self._observer.answers
+        while True:
+            fetched = await consumer.getmany(timeout_ms=1_000)
+            now_s = self._clock()
+            for records in fetched.values():
+                decoded = (decode_answer(record.value, record.headers, answers) for record in records)
+                self._on_answers([answer for answer in decoded if answer is not None], now_s)
+
     def _on_answers(self, answers: Sequence[AnswerStatus], now_s: float) -> None:
         """Enter answers, release further queries, and plan feedback; answers to others' queries are passed over."""
         for answer in answers:
-            query = self._script.query_of(answer.query_id)
+            query = self.script.query_of(answer.query_id)
             if query is None:
                 continue
             self._last_event_s = now_s
-            if not self.ledger.answered(query, now_s, reason=answer.default_reason):
+            reason = (answer.reason or "unstated") if answer.default else None
+            if not self.ledger.answered(query, now_s, reason=reason):
                 continue
             if self._delayed is not None:
                 self._delayed.answered(query, now_s)
@@ -231,22 +256,20 @@ class LoadRun:
         if self._delayed is not None:
             self._delayed.arm()
 
-    async def _settled(self, progress: ProgressSink | None) -> None:
+    async def _settled(self) -> None:
         """Return when every query is answered and every feedback sent, or nothing has happened for `plan.drain_s`."""
-        ledger = self.ledger
-        while ledger.answered_count < len(ledger) and not self._stalled():
+        while self.ledger.answered_count < len(self.ledger) and not self._stalled():  # noqa: ASYNC110 - and time passes
             await asyncio.sleep(LOOK_S)
-            if progress is not None:
-                progress(sent=ledger.sent_count, answered=ledger.answered_count, total=len(ledger))
         await asyncio.sleep(DUPLICATES_S)
         if self._delayed is not None:
             await self._delayed.drained(self._plan.drain_s)
 
     def _stalled(self) -> bool:
         """Nothing was sent or answered for `plan.drain_s`, though something was to be expected."""
-        if self.ledger.sent_count != self._sent_before:
-            self._sent_before, self._last_event_s = self.ledger.sent_count, self._clock()
-        waiting = self.ledger.outstanding > 0 or self.ledger.sent_count == len(self.ledger)
+        sent = self.ledger.sent_count
+        if sent != self._sent_before:
+            self._sent_before, self._last_event_s = sent, self._clock()
+        waiting = sent > self.ledger.answered_count or sent == len(self.ledger)
         return waiting and self._clock() - self._last_event_s > self._plan.drain_s
 
 

@@ -1,10 +1,11 @@
-"""Queries as bytes, put together from pieces that were encoded before the run.
+"""The queries and feedback of a run as bytes, put together from pieces that were encoded before the run.
 
-A query is `head + index + middle + body`: the head has the partition and the run, the index tells the queries of a run
-apart, the middle has the application and the context, and the body the input. Each piece is encoded once, so that
-during the run a query costs one join instead of one encoding of its whole input.
+A query is `head + index + middle + body`: the head goes up to the index in the id, which tells the queries of a run
+apart, the middle on to the input, and the body has the input. Each piece is encoded once, so that during the run a
+query costs one join instead of one encoding of its whole input.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,86 +16,81 @@ import xxhash
 from aiokafka.partitioner import murmur2
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.workload import Workload
+from clipper_loadgen.draws import (
+    IntArray,
+    arrival_times,
+    feedback_delays,
+    noisy_labels,
+    repeated_from,
+    row_of_each,
+    wrong_losses,
+    zipf_contexts,
+)
+from clipper_loadgen.plan import CONTENT_TYPES, LoadPlan
+from clipper_topics import codec
+from clipper_topics.feedback import Feedback
+from clipper_topics.query import Query
 
-INDEX_CHARS = 8
-"""A query id is `<partition>-<run><index>`, run and index with eight hexadecimal digits each."""
+TopicRecord = tuple[int, bytes, bytes]
+"""Partition, key and value."""
+_INDEX = "________"
+"""Where the index of a query goes: a query id is `<partition>-<run><index>`, both with eight hexadecimal digits."""
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 
 
-class JsonPieces:
-    """A query as JSON: `head` goes up to the index, `middle` on to the input, `body` to the end of the record.
-
-    >>> p = JsonPieces()
-    >>> p.head("0-12345678", has_context=False) + b"00000000" + p.middle("digits", None) + p.body([1, 2])
-    b'{"query_id":"0-1234567800000000","application":"digits","input":[1,2]}'
-    """
-
-    def head(self, identity: str, *, has_context: bool) -> bytes:
-        del has_context
-        return b'{"query_id":"' + identity.encode()
-
-    def middle(self, application: str, context: str | None) -> bytes:
-        named = b"" if context is None else b'"context":' + _json.encode(context) + b","
-        return b'","application":' + _json.encode(application) + b"," + named + b'"input":'
-
-    def body(self, row: Any) -> bytes:
-        return _json.encode(row) + b"}"
-
-
-class MsgpackPieces:
-    """The same as msgpack; flat rows of floating-point numbers are written as float32."""
-
-    def head(self, identity: str, *, has_context: bool) -> bytes:
-        id_chars = len(identity) + INDEX_CHARS
-        fields = 4 if has_context else 3
-        # fixmap, "query_id", fixstr: the id has at most 22 characters, fixstr takes 31
-        return bytes([0x80 | fields]) + _msgpack.encode("query_id") + bytes([0xA0 | id_chars]) + identity.encode()
-
-    def middle(self, application: str, context: str | None) -> bytes:
-        fields = ["application", application, *([] if context is None else ["context", context]), "input"]
-        return b"".join(_msgpack.encode(field) for field in fields)
-
-    def body(self, row: Any) -> bytes:
-        if not (isinstance(row, list) and row and isinstance(row[0], float)):
-            return _msgpack.encode(row)
-        packed = np.empty((len(row), 5), np.uint8)
-        packed[:, 0] = 0xCA
-        packed[:, 1:] = np.asarray(row, ">f4").view(np.uint8).reshape(-1, 4)
-        # the header of an array, from an array of as many nils of one byte each
-        return _msgpack.encode([None] * len(row))[: -len(row)] + packed.tobytes()
-
-
-PIECES: dict[str, JsonPieces | MsgpackPieces] = {"json": JsonPieces(), "msgpack": MsgpackPieces()}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Every query of a run, ready to be sent.
+    """Every query and feedback of a run, ready to be sent.
 
     Attributes:
         run: Eight hexadecimal digits that tell this run's queries from all others.
+        applications: Names of the applications, to which queries go in turn.
+        content_type: Of queries and feedback.
+        times_s: Intended send times from the start of the run; NaN in saturation mode, where there are none.
+        first: Index of the first query after the warm-up.
+        rows: Index of each query's row in the data set.
         partitions: Partition of each query.
         keys: Record key of each query: the context, else a digest of the input.
-        heads: By partition.
+        heads: Of each query.
         middles: Of each query.
         bodies: Of each query.
+        labels: What the feedback of each query says; None where the truth is not known.
+        losses: What it says then.
+        delays_s: Feedback delay of each query; None for a run without feedback.
     """
 
     run: str
+    applications: Sequence[str]
+    content_type: str
+    times_s: list[float]
+    first: int
+    rows: list[int]
     partitions: list[int]
     keys: list[bytes]
     heads: list[bytes]
     middles: list[bytes]
     bodies: list[bytes]
+    labels: list[Any] | None
+    losses: list[float]
+    delays_s: list[float] | None
 
     def __len__(self) -> int:
         return len(self.partitions)
 
-    def value(self, query: int) -> bytes:
-        """The query's record value."""
-        return b"".join((self.heads[self.partitions[query]], b"%08x" % query, self.middles[query], self.bodies[query]))
+    def record(self, query: int) -> TopicRecord:
+        """The query's record."""
+        value = b"".join((self.heads[query], b"%08x" % query, self.middles[query], self.bodies[query]))
+        return self.partitions[query], self.keys[query], value
+
+    def feedback(self, query: int) -> TopicRecord:
+        """The record of the query's feedback: its label, or a loss where no label is known."""
+        truth = Feedback(query_id=self.query_id(query), application=self.applications[query % len(self.applications)])
+        if self.labels is None:
+            truth.loss = self.losses[query]
+        else:
+            truth.label = self.labels[query]
+        return self.partitions[query], self.keys[query], codec.feedback.encode(truth, self.content_type)
 
     def query_id(self, query: int) -> str:
         """The query's id."""
@@ -111,39 +107,87 @@ class Script:
         return query if query < len(self.partitions) else None
 
 
-def write_script(
-    workload: Workload, dataset: Dataset, *, applications: Sequence[str], encoding: str, partitions: int, run: str
-) -> Script:
-    """Encode the pieces of every query, each distinct row and context once.
+def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str) -> Script:
+    """Draw a run, and encode the pieces of every query, each distinct row and context once.
 
     Args:
-        workload: Which row and context each query has.
+        plan: What is drawn.
         dataset: The rows.
-        applications: Names of the applications, to which queries go in turn.
-        encoding: A name in `PIECES`.
         partitions: Number of partitions of the queries topic.
         run: Eight hexadecimal digits, new for each run: a known id is answered from the log, not by a model.
     """
-    pieces = PIECES[encoding]
-    row_bodies = {row: pieces.body(dataset.row(row)) for row in sorted(set(workload.rows))}
-    bodies = [row_bodies[row] for row in workload.rows]
-    heads = [pieces.head(f"{p}-{run}", has_context=workload.contexts is not None) for p in range(partitions)]
-    names: list[str | None]
-    if workload.contexts is None:
-        names = [None] * len(bodies)
-        row_keys = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
-        keys = [row_keys[row] for row in workload.rows]
-    else:
-        name_of = {context: f"c{context}" for context in set(workload.contexts)}
-        key_of = {context: name.encode() for context, name in name_of.items()}
-        names = [name_of[context] for context in workload.contexts]
-        keys = [key_of[context] for context in workload.contexts]
-    turns = [{name: pieces.middle(each, name) for name in set(names)} for each in applications]
-    middles = [turns[query % len(turns)][name] for query, name in enumerate(names)]
+    kind, seed, times_s = CONTENT_TYPES[plan.encoding], plan.seed, intended_times(plan)
+    count = len(times_s)
+    rows = row_of_each(origin_of_each(plan, count), len(dataset.rows), seed)
+    row_bodies = {row: encode_input(dataset.row(row), kind) for row in sorted(set(rows))}
+    contexts: Sequence[str | None] = [None] * count
+    if plan.contexts:
+        contexts = [f"c{one}" for one in zipf_contexts(count, plan.contexts, plan.zipf_exponent, seed)]
+    row_keys = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
+    keys = [row_keys[row] if name is None else name.encode() for row, name in zip(rows, contexts, strict=True)]
     partition_of = {key: _partition(key, partitions) for key in set(keys)}
+    places = [(query % len(plan.applications), partition_of[key], contexts[query]) for query, key in enumerate(keys)]
+    around = {
+        place: _around_index(Query(application=plan.applications[place[0]], context=place[2]), place[1], run, kind)
+        for place in set(places)
+    }
+    delay_s, distribution = plan.feedback_delay_s, plan.feedback_distribution
     return Script(
-        run=run, partitions=[partition_of[key] for key in keys], keys=keys, heads=heads, middles=middles, bodies=bodies
+        run=run,
+        applications=plan.applications,
+        content_type=kind,
+        times_s=times_s,
+        first=sum(time_s < plan.warmup_s for time_s in times_s),
+        rows=rows,
+        partitions=[partition for _, partition, _ in places],
+        keys=keys,
+        heads=[around[place][0] for place in places],
+        middles=[around[place][1] for place in places],
+        bodies=[row_bodies[row] for row in rows],
+        labels=_labels(plan, dataset, rows),
+        losses=wrong_losses(count, plan.label_noise_ratio, seed),
+        delays_s=None if delay_s is None else feedback_delays(distribution, delay_s, count, seed),
     )
+
+
+def intended_times(plan: LoadPlan) -> list[float]:
+    """Intended send times of a plan's queries; one NaN a query in saturation mode."""
+    if plan.mode == "saturation":
+        return [math.nan] * plan.queries
+    return arrival_times(plan.arrivals, plan.rate_per_s, plan.warmup_s + plan.duration_s, plan.seed)
+
+
+def origin_of_each(plan: LoadPlan, count: int) -> IntArray:
+    """For each of so many queries the earlier one whose input it repeats, itself where its input is fresh."""
+    return repeated_from(count, plan.repeat_ratio, plan.recent, plan.seed)
+
+
+def encode_input(row: Any, kind: str) -> bytes:
+    """The input as it ends a query; in msgpack flat rows of floating-point numbers are written as float32."""
+    if kind == codec.JSON:
+        return _json.encode(row) + b"}"
+    if not (isinstance(row, list) and row and isinstance(row[0], float)):
+        return _msgpack.encode(row)
+    packed = np.empty((len(row), 5), np.uint8)
+    packed[:, 0] = 0xCA
+    packed[:, 1:] = np.asarray(row, ">f4").view(np.uint8).reshape(-1, 4)
+    # the header of an array, from an array of as many nils of one byte each
+    return _msgpack.encode([None] * len(row))[: -len(row)] + packed.tobytes()
+
+
+def _around_index(query: Query, partition: int, run: str, kind: str) -> tuple[bytes, bytes]:
+    """What stands in a query before its index, and from there to its input, which is the last field."""
+    query.query_id, query.input = f"{partition}-{run}{_INDEX}", None
+    head, _, rest = codec.queries.encode(query, kind).partition(_INDEX.encode())
+    return head, rest.removesuffix(b"null}" if kind == codec.JSON else b"\xc0")
+
+
+def _labels(plan: LoadPlan, dataset: Dataset, rows: list[int]) -> list[Any] | None:
+    if dataset.labels is None:
+        return None
+    known = [dataset.label(row) for row in range(len(dataset.labels))]
+    pool = list({repr(label): label for label in known}.values())
+    return noisy_labels([known[row] for row in rows], pool, plan.label_noise_ratio, plan.seed)
 
 
 def _partition(key: bytes, partitions: int) -> int:

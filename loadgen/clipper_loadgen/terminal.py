@@ -1,5 +1,6 @@
 """What people see of a run: a bar while it lasts, and its report as a table with warnings."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,14 +9,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from clipper_loadgen.report import LoadReport
-from clipper_loadgen.run import ProgressSink
+from clipper_loadgen.run import LoadFollower, LoadRun
 
+UPDATE_S = 0.05
 LATE_SHARE = 0.2
 """A sender later than this share of the median latency is worth a warning."""
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[ProgressSink]:
+def progress_bar(description: str) -> Iterator[LoadFollower]:
     """A bar on stderr while the context lasts; nothing where stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
@@ -27,10 +29,14 @@ def progress_bar(description: str) -> Iterator[ProgressSink]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None, counts="")
 
-        def update(*, sent: int, answered: int, total: int) -> None:
-            bar.update(task, completed=answered, total=total, counts=f"{sent:,} sent, {answered:,} answered")
+        async def follow(run: LoadRun) -> None:
+            ledger = run.ledger
+            while True:
+                counts = f"{ledger.sent_count:,} sent, {ledger.answered_count:,} answered"
+                bar.update(task, completed=ledger.answered_count, total=len(ledger), counts=counts)
+                await asyncio.sleep(UPDATE_S)
 
-        yield update
+        yield follow
 
 
 def report_table(report: LoadReport) -> Table:

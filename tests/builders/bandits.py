@@ -2,9 +2,12 @@
 
 import random
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
+from clipper_stream.selection.distribution import Decision
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.trials import ChoiceWithTrials
 
 
 def queries_of(
@@ -37,3 +40,14 @@ def regret_of(policy: SelectionPolicy, means: Mapping[str, float], count: int, s
         for shares, _ in queries_of(policy, means, count, seed)
         for model, chance in shares.items()
     )
+
+
+def outcomes(choice: ChoiceWithTrials) -> list[tuple[Decision, float]]:
+    """Every decision that can be drawn, and its probability."""
+    lengths = ([end - start for start, end in pairwise((0.0, *one.bounds, 1.0))] for one in (choice, choice.choice))
+    tried, chosen = lengths
+    return [
+        (treatment.of(decision), tried_on * chance)
+        for treatment, tried_on in zip(choice.treatments, tried, strict=True)
+        for decision, chance in zip(choice.choice.decisions, chosen, strict=True)
+    ]

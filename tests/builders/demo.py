@@ -3,30 +3,24 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from clipper_agents.demo.answers import AnswerLog, DigitAnswer, ModelDigit
 from clipper_agents.demo.data import draw_traffic, load_digits
-from clipper_agents.demo.error_rates import score
-from clipper_agents.demo.fault import FaultSwitch
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import FAILED, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result
+from clipper_agents.demo.result import DemoResult, demo_result
 from clipper_agents.demo.run import load_plan
-from clipper_agents.demo.samples import DemoSample
+from clipper_agents.demo.run_recorder import DemoRecorder, DemoSample
 from clipper_agents.observability.exposition import Scrape
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
-from clipper_loadgen.preparation import PreparedLoad, encode_load, intended_times
 from clipper_loadgen.report import summarise
 from clipper_loadgen.run import LoadRun
-from clipper_loadgen.workload import repeated_from
+from clipper_loadgen.script import Script, write_script
+from clipper_topics.prediction import ModelAnswer, Prediction
 
 PLAN = DemoPlan(queries=400)
 MODELS = [
     TrainedModel("good", "the good one", Path("good.skops"), "0" * 64, 0.03),
     TrainedModel("fair", "the fair one", Path("fair.skops"), "1" * 64, 0.05),
 ]
-REFS = [model.ref for model in MODELS]
 VERDICT = PartitionVerdict(
     partition=0, since=0, position=39, behind=0, feedbacks=40, rows=16, checkpoints=16, unproven=0
 )
@@ -37,37 +31,34 @@ class FabricatedDemo:
     """All parts of the run."""
 
     run: LoadRun
-    log: AnswerLog
-    record: DemoRecord
+    recorder: DemoRecorder
     result: DemoResult
 
 
-def prepared_load(plan: DemoPlan = PLAN) -> PreparedLoad:
+def demo_script(run: str = "0123abcd") -> Script:
     """The queries of a demo, encoded for two partitions."""
-    load = load_plan(plan, draw_traffic(load_digits(plan.seed), plan.queries, plan.seed))
-    times_s = intended_times(load)
-    origin = repeated_from(len(times_s), load.repeat_ratio, load.recent, np.random.default_rng(plan.seed))
-    return encode_load(load, load.dataset, times_s, origin, partitions=2)
+    load = load_plan(PLAN, draw_traffic(load_digits(PLAN.seed), PLAN.queries, PLAN.seed))
+    return write_script(load, load.dataset, partitions=2, run=run)
 
 
-def begun_run(flag: Path = Path("/nonexistent/flag"), models: list[str] = REFS) -> tuple[LoadRun, AnswerLog]:
+def begun_run(flag: Path = Path("/nonexistent/flag")) -> tuple[LoadRun, DemoRecorder]:
     """A run without Kafka and without feedback, of which nothing is sent yet."""
-    prepared = prepared_load()
-    log = AnswerLog(models, PLAN.queries, FaultSwitch(flag, PLAN))
-    plan = replace(load_plan(PLAN, draw_traffic(load_digits(0), 1, 0)), feedback_delay_s=None)
-    run = LoadRun(plan, replace(prepared, delays_s=None), None, lambda: 0.0, log)
-    log.begun(run)
-    return run, log
+    recorder = DemoRecorder(PLAN, MODELS, flag)
+    plan = load_plan(PLAN, draw_traffic(load_digits(0), 1, 0))
+    run = recorder.run = LoadRun(plan, replace(demo_script(), delays_s=None), None, lambda: 0.0, recorder)
+    return run, recorder
 
 
-def answer_to(run: LoadRun, query: int) -> DigitAnswer:
+def answer_to(run: LoadRun, query: int) -> Prediction:
     """`good` errs in the failure only, `fair` about every 20th query; exp3 asks `fair`, exp4 both and takes `fair`."""
-    label = run.labels[query]
+    label = run.script.labels[query]
     wrong = (label + 1) % 10
     good = wrong if PLAN.phase_of(query) == FAILED else label
     fair = wrong if query % 20 < 2 else label
-    said = [ModelDigit("good", "1", good), ModelDigit("fair", "1", fair)]
-    return DigitAnswer(run._script.query_id(query), output=fair, models=said if query % len(POLICIES) else said[1:])
+    said = [ModelAnswer(model=name, version="1", propensity=1.0, output=digit) for name, digit in
+            (("good", good), ("fair", fair))]  # fmt: skip
+    models = said if query % len(POLICIES) else said[1:]
+    return Prediction(query_id=run.script.query_id(query), application="digits", output=fair, models=models)
 
 
 def sample(at_s: float, answered: int, feedback: dict[str, float]) -> DemoSample:
@@ -82,7 +73,6 @@ def sample(at_s: float, answered: int, feedback: dict[str, float]) -> DemoSample
         model = {"model": name, "version": "1"}
         series += [
             ("clipper_batch_rows_sum", 10.0 * at_s, model),
-            ("clipper_batch_rows_count", 4.0 * at_s, model),
             ("clipper_batch_rows_bucket", 4.0 * at_s, {**model, "le": "8.0"}),
             ("clipper_batch_limit_rows", 3.0 + at_s, model),
         ]
@@ -100,27 +90,20 @@ def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = fro
         skipped: Queries without an answer.
         twice: Queries with two answers.
     """
-    run, log = begun_run()
+    run, recorder = begun_run()
     for query in range(PLAN.queries):
         sent_s = query / PLAN.rate_per_s
         run.ledger.sent(query, began_s=sent_s, now_s=sent_s)
         if query not in skipped:
             run._on_answers([answer_to(run, query)] * (2 if query in twice else 1), sent_s + 0.01 + 0.0001 * query)
-    record = DemoRecord(
-        plan=PLAN,
-        models=MODELS,
-        load=summarise(run.ledger, application="digits", mode="bounded", distinct_inputs=360, feedback_sent=400),
-        scores=score(log, run.labels, PLAN, "good:1"),
-        samples=[sample(float(second), 100 * second, {"applied": 100.0 * second}) for second in range(5)],
-        sent_s=run.ledger.due_times_s(),
-        latencies_s=run.ledger.latencies_s(),
-    )
+    recorder.samples = [sample(float(second), 100 * second, {"applied": 100.0 * second}) for second in range(5)]
     result = demo_result(
-        record,
+        recorder,
+        summarise(run.ledger, application="digits", mode="bounded", distinct_inputs=360, feedback_sent=400),
         uncommitted={},
         verification=Verification(equal=True, seconds=0.5, partitions=[VERDICT]),
         seconds=12.0,
         setup_seconds=4.0,
         versions={"python": "3.x"},
     )
-    return FabricatedDemo(run, log, record, result)
+    return FabricatedDemo(run, recorder, result)

@@ -4,12 +4,12 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from clipper_stream.evaluation.estimators.blocks import BLOCKS
+from clipper_stream.evaluation.estimators.block_sums import BLOCKS
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 from clipper_stream.evaluation.log.columns import DecisionColumns
 
 
-def choices(logged, target, chosen, loss, predicted=None, *, share=None):
+def choices(logged, target, chosen, loss, predicted=None, *, context=None):
     """Decisions that asked exactly one model each, a row a decision."""
     n, models = target.shape
     weight, known = np.zeros((n, models)), np.zeros((n, models))
@@ -21,8 +21,9 @@ def choices(logged, target, chosen, loss, predicted=None, *, share=None):
         target=target,
         predicted=predicted,
         answer_loss=np.asarray(loss, float),
-        share=share,
+        share=None,
         block=np.random.default_rng(n).integers(0, BLOCKS, n),
+        context=np.zeros(n, np.int32) if context is None else context,
     )
 
 
@@ -46,12 +47,7 @@ def taken(some, rows):
 def columns(models=("a:1", "b:1"), contexts=(None,), **given):
     """Decisions with what is given; each is a query of partition 0 with feedback by label, unless said otherwise."""
     n = len(next(iter(given.values())))
-    empty, filled = DecisionColumns.empty(models), {}
+    empty = DecisionColumns.empty(models, n)
     given = {"offset": np.arange(n), "label": np.zeros(n), "answered": np.ones((n, len(models)))} | given
-    for field in fields(empty):
-        nothing = getattr(empty, field.name)
-        if isinstance(nothing, np.ndarray):
-            shape = (n, *nothing.shape[1:])
-            values = given.get(field.name, np.zeros(shape))
-            filled[field.name] = np.asarray(values).astype(nothing.dtype).reshape(shape)
-    return replace(empty, contexts=tuple(contexts), **filled)
+    arrays = {name: np.asarray(values).astype(getattr(empty, name).dtype) for name, values in given.items()}
+    return replace(empty, contexts=tuple(contexts), **arrays)

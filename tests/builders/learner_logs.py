@@ -10,6 +10,7 @@ from builders.kafka import record
 from builders.router_deployment import Read
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
@@ -137,11 +138,23 @@ class Deployment:
         self.logs.append(self.catalogue.control, codec.applications.encode(manifest), 0, application_key(name))
         self.logs.append(self.catalogue.control, codec.changes.encode(change), 0, change_key(name, manifest.revision))
 
+    def withdraw(self, name, revision):
+        """Delete an application, and have the learners follow."""
+        change = Change(
+            application=name, revision=revision, command="delete", at_ms=self.logs.now_ms, by="ada",
+            before=self._manifests.pop(name),
+        )  # fmt: skip
+        self.logs.append(self.catalogue.control, b"", 0, application_key(name))
+        self.logs.append(self.catalogue.control, codec.changes.encode(change), 0, change_key(name, revision))
+        del self._applications[name]
+
     def follow(self):
         """The learners know now what is declared."""
         for name, one in self._manifests.items():
             policy = make_policy(one.policy.name, one.policy.parameters)
-            self._applications[name] = Application(name=name, candidates=(), policy=policy, loss=one.loss)
+            self._applications[name] = Application(
+                name=name, candidates=(), policy=policy, loss=one.loss, learning_config=config_digest(one)
+            )
         self._control.take(self.logs.topics.get((self.catalogue.control, 0), []))
 
     def restore(self, name, rows, restore_id="r-0000000000000001", partitions=None):
@@ -185,7 +198,7 @@ class Deployment:
             {},
             {query_id: self._credits.get((partition, query_id)) for query_id in ids},
             lambda place: self.rows.get((*place, partition), NO_ROW),
-            self._applications.get,
+            lambda name, _: self._applications.get(name),
             markers,
             lambda name: [key[:2] for key in self.rows if key[0] == name and key[2] == partition],
         )

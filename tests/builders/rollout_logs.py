@@ -1,17 +1,18 @@
-"""Logs as routers and applications write them, and changes as the writer of the control topic makes them."""
+"""Logs as routers and applications write them, and a rollout controller that reads them."""
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from clipper_agents.control.state import ControlState, read_manifests
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.control.apply import apply_manifests
+from clipper_agents.control.plan import refs_of
+from clipper_agents.control.state import ControlState, read_control
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
-from clipper_agents.rollout.decisions import ControlChanges, StaleDecision
+from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -19,7 +20,7 @@ from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
 SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
@@ -119,9 +120,37 @@ async def writing(kafka, catalogue):
         yield LogWriter(producer, catalogue)
 
 
+class RecordedChanges(ControlChanges):
+    """The changes of the rollout controller, which are remembered too.
+
+    Attributes:
+        made: Every change, in order.
+        noted: Every detection that was news, in order.
+    """
+
+    def __init__(self, kafka, catalogue):
+        super().__init__(kafka, catalogue)
+        self.made: list[Change] = []
+        self.noted: list[DriftEvent] = []
+
+    async def create(self, *manifests: ApplicationManifest) -> None:
+        named = {ref.partition(":")[::2] for manifest in manifests for ref in refs_of(manifest)}
+        models = [ModelManifest(name=name, version=version, uri="models:any") for name, version in named]
+        await apply_manifests(self._kafka, self._catalogue, manifests, models)
+
+    async def apply(self, decision):
+        await super().apply(decision)
+        history = (await read_control(self._kafka, self._catalogue)).history(decision.application)
+        self.made.append(history[decision.revision + 1])
+
+    async def note_drift(self, event):
+        news = await super().note_drift(event)
+        self.noted += [event] if news else []
+        return news
+
+
 @asynccontextmanager
 async def steward(kafka, catalogue, changes):
-    """A rollout controller that runs for the time of the block, and its metrics."""
     metrics = StewardMetrics()
     process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
     await process.start()
@@ -133,77 +162,6 @@ async def steward(kafka, catalogue, changes):
         await asyncio.wait([running])
         await process.stop()
     assert running.cancelled(), running.exception()
-
-
-def _other_trials(before, decision):
-    return [one for one in before.trials if one.model != decision.model]
-
-
-def _stepped(before, decision):
-    step = Trial(model=decision.model, stage="canary", share=decision.share, automatic=True)
-    return {"trials": [step if one.model == decision.model else one for one in before.trials]}
-
-
-CHANGES = {
-    "step": _stepped,
-    "promote": lambda before, one: {
-        "models": [*before.models, one.model],
-        "trials": _other_trials(before, one),
-    },
-    "abort": lambda before, one: {"trials": _other_trials(before, one)},
-    "retire": lambda before, one: {"models": [ref for ref in before.models if ref != one.model]},
-}
-
-
-class PublishedChanges:
-    """Makes changes as manifests with the next revision, each with its record.
-
-    Attributes:
-        made: Every change, in order.
-        noted: Every detection that was news, in order.
-    """
-
-    def __init__(self, kafka, catalogue):
-        self._kafka, self._catalogue = kafka, catalogue
-        self.made: list[Change] = []
-        self.noted: list[DriftEvent] = []
-
-    async def create(self, manifest: ApplicationManifest) -> None:
-        await self._publish("create", None, manifest, "", {}, None)
-
-    async def apply(self, decision):
-        before = (await read_manifests(self._kafka, self._catalogue)).applications[decision.application]
-        if before.revision != decision.revision:
-            raise StaleDecision(f"revision {decision.revision} of {before.name}: it has {before.revision} now")
-        changed = CHANGES[decision.command](before, decision)
-        after = msgspec.structs.replace(before, revision=decision.revision + 1, **changed)
-        await self._publish(decision.command, before, after, decision.why, decision.numbers, decision.model)
-
-    async def note_drift(self, event):
-        news = await ControlChanges(self._kafka, self._catalogue).note_drift(event)
-        self.noted += [event] if news else []
-        return news
-
-    async def _publish(self, command, before, after, why, numbers, model):
-        record = Change(
-            application=after.name,
-            revision=after.revision,
-            command=command,
-            model=model,
-            at_ms=int(time.time() * 1000),
-            by="rollout",
-            why=why,
-            numbers=dict(numbers),
-            before=before,
-            after=after,
-        )
-        async with AIOKafkaProducer(**self._kafka.aiokafka()) as producer:
-            for key, value in (
-                (application_key(after.name), codec.applications.encode(after)),
-                (change_key(after.name, after.revision), codec.changes.encode(record)),
-            ):
-                await producer.send_and_wait(self._catalogue.control, value, key=key, partition=0)
-        self.made.append(record)
 
 
 async def until(what, holds, within_s=60.0):

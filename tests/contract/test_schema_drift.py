@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from clipper_topics import codec, generate
-from clipper_topics.asyncapi import KEYS, document
+from clipper_topics.asyncapi import document
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.examples import MESSAGES
 from clipper_topics.json_schema import field_sentences
 
 CODECS = {
@@ -36,19 +37,18 @@ def test_the_packaged_files_are_what_would_be_generated_now():
     assert packaged == generate.documents(), "run `python -m clipper_topics.generate` and commit the files"
 
 
-@pytest.mark.parametrize("name", generate.SCHEMAS)
+@pytest.mark.parametrize("name", MESSAGES)
 def test_every_example_fits_its_schema_and_comes_back_from_its_codec(name):
-    _, examples = generate.SCHEMAS[name]
-    for example in examples:
+    for example in MESSAGES[name].examples:
         validator(name).validate(json.loads(msgspec.json.encode(example)))
         for kind in (codec.JSON, codec.MSGPACK):
             written = CODECS[name].encode(example, kind)
             assert CODECS[name].decode(written, codec.headers_of(kind)) == example
 
 
-@pytest.mark.parametrize("name", generate.SCHEMAS)
+@pytest.mark.parametrize("name", MESSAGES)
 def test_every_field_has_a_sentence(name):
-    record, _ = generate.SCHEMAS[name]
+    record = MESSAGES[name].record
     assert set(field_sentences(record)) == {field.name for field in msgspec.structs.fields(record)}
 
 
@@ -97,4 +97,7 @@ def test_the_asyncapi_document_names_every_topic_and_message_key():
     assert content["asyncapi"] == "3.0.0"
     assert content["channels"]["queries"]["address"] == "other.queries"
     assert content["channels"]["predictions"]["bindings"]["kafka"]["partitions"] == 7
-    assert set(content["components"]["messages"]) == set(KEYS)
+    messages = content["components"]["messages"]
+    assert len(messages) == len(MESSAGES) + 1
+    named = {name for channel in content["channels"].values() for name in channel["messages"]}
+    assert named == set(messages)

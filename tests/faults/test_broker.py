@@ -50,13 +50,13 @@ def test_a_frozen_broker(tmp_path: Path, short: bool, fault_report: FaultReport)
     ):
         assert reachable(port)
         stands.fault()
-        broker.freeze()
+        broker.node(1).freeze()
         until("the log says so", lambda: "no broker answers" in stands.up.log)
         until("the metric says so", lambda: not reachable(port))
         asked = run("status", "--bootstrap", broker.bootstrap, folder=tmp_path)
         assert asked.code == 3, asked
         time.sleep(0.0 if short else 12.0)  # not to wait for something: this is the fault
-        broker.thaw()
+        broker.node(1).thaw()
         seconds = time.monotonic() - stands.faults_s[0]
         stands.flows()
         until("the log says so", lambda: "a broker answers again" in stands.up.log)
@@ -102,7 +102,7 @@ def controller(cluster: EmbeddedCluster) -> int:
     activated = [
         (line.split(" ", 2)[:2], number)
         for number in cluster.node_ids
-        for line in cluster.log_file(number).read_text().splitlines()
+        for line in cluster.node(number).log_file.read_text().splitlines()
         if "Performing controller activation" in line
     ]
     return max(activated)[1]
@@ -121,10 +121,10 @@ def test_leaders_that_move(cluster: EmbeddedCluster, tmp_path: Path, short: bool
     with standing(cluster.bootstrap, tmp_path / "up", replication=3) as stands:
         for number in cluster.node_ids[: 1 if short else 3]:
             stands.fault()
-            cluster.stop_node(number)
+            cluster.node(number).stop()
             stands.flows()
             stands.fault()
-            cluster.start_node(number)
+            cluster.node(number).start()
             cluster.wait_until_in_sync()
             stands.fault()
             elect_preferred(cluster)
@@ -143,11 +143,11 @@ def test_a_node_that_is_gone_for_good(cluster: EmbeddedCluster, tmp_path: Path, 
             "the controller": lambda: controller(cluster),
         }[which]()
         stands.fault()
-        cluster.stop_node(number, kill=True)
+        cluster.node(number).stop(kill=True)
         stands.flows()
         seen = run("status", "--bootstrap", cluster.bootstrap, folder=tmp_path)
         assert seen.code == 1
-        assert f"address {cluster.address(number)}: nobody takes a connection" in seen.out
+        assert f"address {cluster.node(number).connection.bootstrap}: nobody takes a connection" in seen.out
         assert "fewer copies than they should" in seen.out
         concluded(stands, fault_report, f"one of three nodes killed: {which}", 1)
 
@@ -158,9 +158,9 @@ def test_a_frozen_node(cluster: EmbeddedCluster, tmp_path: Path, fault_report: F
         cluster.wait_until_in_sync()
         number = coordinator(cluster, f"{PREFIX}.router")
         stands.fault()
-        cluster.freeze_node(number)
+        cluster.node(number).freeze()
         stands.flows()
         stands.fault()
-        cluster.thaw_node(number)
+        cluster.node(number).thaw()
         stands.flows()
         concluded(stands, fault_report, "one of three nodes frozen: the coordinator", 2)

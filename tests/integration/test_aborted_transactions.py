@@ -47,9 +47,9 @@ async def test_status_and_the_rollout_controller_do_not_see_it(kafka: KafkaConne
     assert list(state.manifests.applications) == ["digits"]
     status = await read_status(kafka, haunted)
     assert list(status.applications) == ["digits"]
-    assert {one.application for one in await read_comparisons(kafka, haunted)} == {"digits"}
+    assert {one.application for one in await read_comparisons(kafka, haunted, state)} == {"digits"}
 
 
 async def test_a_replay_does_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
     known = await read_known(KafkaLogs(kafka, haunted), haunted, 3600.0)
-    assert list(known.ways) == ["digits"]
+    assert list(known.configs) == ["digits"]

@@ -243,7 +243,7 @@ async def test_when_reading_ends_every_call_fails_and_says_so(catalogue, client,
     await has_read(router, 1)
     await client._reader._consumer.stop()
     for failing in (call, client.predict("digits", [1])):
-        with pytest.raises(BrokerUnavailable, match=f"reading {catalogue.predictions} at .* ended"):
+        with pytest.raises(BrokerUnavailable, match=f"reading {catalogue.predictions} ended"):
             await failing
 
 

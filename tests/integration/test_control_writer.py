@@ -16,7 +16,7 @@ from aiokafka.errors import ProducerFenced
 from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control import changes as rules
-from clipper_agents.control.change_records import Signature, os_user
+from clipper_agents.control.change_records import Signature, os_user, records_of, sign
 from clipper_agents.control.errors import RefusedChange, StaleRevision
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
@@ -115,9 +115,10 @@ async def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothin
     async with ControlWriter(kafka, digits) as slow:
         plan = rules.promote(slow.state.manifests, "digits", "svm:2")
         async with ControlWriter(kafka, digits) as quick:
-            await quick.publish(rules.abort(quick.state.manifests, "digits", "svm:2"), Signature(by="quick"))
+            abort = rules.abort(quick.state.manifests, "digits", "svm:2")
+            await quick.write(records_of(sign(abort, quick.state, Signature(by="quick"), None, 0)))
         with pytest.raises(ProducerFenced):
-            await slow.publish(plan, Signature(by="slow"))
+            await slow.write(records_of(sign(plan, slow.state, Signature(by="slow"), None, 0)))
     gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio"] == []
     state = await read_control(kafka, digits)

@@ -45,11 +45,14 @@ models = ["fast:1", "slow:1"]
 """
 WORKER = """
 import signal, sys
+from pathlib import Path
 from clipper_agents.supervisor.process import end_with_stdin
 if "broken:1" in sys.argv:
     print("error: no such model file", file=sys.stderr)
     sys.exit(3)
 def drain(*_):
+    with Path(__file__).with_name("drained").open("a") as drained:
+        drained.write(sys.argv[2] + "\\n")
     print("drained", flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, drain)
@@ -111,10 +114,10 @@ def deployment_of(settings, worker, lines):
 async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(
     configuration, worker, temporary
 ):
-    lines = []
     settings = load_settings(configuration, {})
-    async with deployment_of(settings, worker, lines) as deployment:
-        children = deployment.children
+    async with deployment_of(settings, worker, []) as deployment:
+        children = deployment.supervisor.children
+        pids = {name: child.pid for name, child in children.items()}
         assert list(children) == NAMES
         assert all(child.metrics_port == 9 for child in children.values())
         topics = await existing_topics(deployment.connection, "clipper")
@@ -124,17 +127,13 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
         assert list(published.models.values()) == settings.models
         assert list(published.applications.values()) == settings.applications
 
-        deployment.kill("router-1")
-        await deployment.wait_ready("router-1")
-        await deployment.restart("host.slow.1.0")
-        changed = {name for name, child in deployment.children.items() if child.pid != children[name].pid}
-        assert changed == {"router-1", "host.slow.1.0"}
-        pids = [deployment.broker.pid, *(child.pid for child in deployment.children.values())]
-    assert not any(map(is_alive, pids))
+        deployment.supervisor.kill("router-1")
+        await deployment.supervisor.child("router-1").wait_ready()
+        assert {name for name, child in children.items() if child.pid != pids[name]} == {"router-1"}
+        running = [deployment.broker.pid, *(child.pid for child in children.values())]
+    assert not any(map(is_alive, running))
     assert list(temporary.iterdir()) == []
-    drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
-    assert drained[0] == "host.slow.1.0", "the restart"
-    roles = [name.split("-")[0].split(".")[0] for name in drained[1:]]
+    roles = worker.with_name("drained").read_text().split()
     assert roles[:2] == ["router", "router"], "what they have open is answered only while the hosts are there"
     assert sorted(roles[2:]) == ["host", "host", "steward"]
 
@@ -148,23 +147,26 @@ def settings(kafka, catalogue, configuration, tmp_path):
 
 async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(kafka, catalogue, settings, worker, temporary):
     async with deployment_of(settings, worker, []) as deployment:
-        first = deployment.children["host.slow.1.0"].pid
+        first = deployment.supervisor.children["host.slow.1.0"].pid
         new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
         await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
         await until(
-            lambda: set(deployment.children) == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
+            lambda: (
+                set(deployment.supervisor.children)
+                == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
+            )
         )
-        await deployment.wait_ready("host.slow.1.0")
-        assert deployment.children["host.slow.1.0"].pid != first, "changed, so started anew"
+        await deployment.supervisor.child("host.slow.1.0").wait_ready()
+        assert deployment.supervisor.children["host.slow.1.0"].pid != first, "changed, so started anew"
         await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
-        await until(lambda: set(deployment.children) == {"router-0", "router-1", "steward"})
+        await until(lambda: set(deployment.supervisor.children) == {"router-0", "router-1", "steward"})
 
 
 async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(
     kafka, catalogue, settings, worker, temporary
 ):
     async with deployment_of(settings, worker, []) as deployment:
-        before = {name: child.pid for name, child in deployment.children.items()}
+        before = {name: child.pid for name, child in deployment.supervisor.children.items()}
         slow = ModelManifest(name="slow", uri="os:system", replicas=2)
         evil = [
             slow,
@@ -172,9 +174,9 @@ async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_
             ModelManifest(name="file", uri="/x", runtime="sklearn"),
         ]
         await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
-        await until(lambda: "host.good.1.0" in deployment.children)
-        await deployment.wait_ready("host.good.1.0")
-        after = {name: child.pid for name, child in deployment.children.items() if name != "host.good.1.0"}
+        await until(lambda: "host.good.1.0" in deployment.supervisor.children)
+        await deployment.supervisor.child("host.good.1.0").wait_ready()
+        after = {name: child.pid for name, child in deployment.supervisor.children.items() if name != "host.good.1.0"}
         assert after == before
         changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
         assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"

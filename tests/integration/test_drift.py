@@ -4,11 +4,11 @@ import asyncio
 import json
 
 import pytest
-from builders.rollout_logs import PublishedChanges, answered, steward, until, writing
+from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
 from e2e.programs import environment_of, run
 
 from clipper_agents.control.state import read_control
-from clipper_agents.rollout import read_comparisons
+from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_topics.manifests import ApplicationManifest, DriftRule
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -29,7 +29,7 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
         versions = found["applications"]["digits"]["versions"]
         return {one["model"]: one["drift"] for one in versions if one["drift"]}
 
-    changes = PublishedChanges(kafka, catalogue)
+    changes = RecordedChanges(kafka, catalogue)
     await changes.create(WATCHED)
     async with writing(kafka, catalogue) as logs:
         async with steward(kafka, catalogue, changes) as (_, metrics):
@@ -39,7 +39,9 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
             assert counted(metrics, "up") == 1
         shown = await asyncio.to_thread(status)
         page = await asyncio.to_thread(run, "status", folder=tmp_path, environ=environ)
-        assert await read_comparisons(kafka, catalogue) == (), "nothing is compared"
+        assert await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue)) == (), (
+            "nothing is compared"
+        )
         async with steward(kafka, catalogue, changes) as (process, metrics):
             await logs.queries(200, [answered("good:1", 1), answered("bad:1", 1)])
             await until("the fall", lambda: len(changes.noted) > 1)

@@ -18,6 +18,7 @@ from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key
 from clipper_topics.host_report import HostReport, report_key
+from clipper_topics.restore import digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
@@ -218,7 +219,6 @@ def test_a_rollback_brings_back_the_selection_state_of_before_the_change(shell, 
     shell("apply")
     shell("model", "deploy", "svm:2", *NEW)
     rows = [SavedRow(partition=1, totals={"svm:1": (3.0, 1.0, 3.0, 1.0)})]
-    asked = []
 
     async def with_rows() -> Change:
         """As if the routers had learned something before the last change."""
@@ -228,15 +228,15 @@ def test_a_rollback_brings_back_the_selection_state_of_before_the_change(shell, 
             await producer.send_and_wait(catalogue.control, codec.changes.encode(change), change_key("digits", 2))
         return change
 
-    async def restore(connection, topics, application, found, by, why):
-        state = await read_control(connection, topics)
-        asked.append((application, found, by, why, state.manifests.applications["digits"].revision))
-        return "restore-1"
-
     async def scenario():
         change = await with_rows()
-        return change, await roll_back(kafka, catalogue, "digits", restore=restore)
+        done = await roll_back(kafka, catalogue, "digits")
+        return change, done, await read_control(kafka, catalogue)
 
-    change, done = asyncio.run(scenario())
-    assert (done.undone, done.restored, done.why_not) == ((change,), "restore-1", "")
-    assert asked == [("digits", rows, "ada", "rollback to revision 1", 3)]
+    change, done, control = asyncio.run(scenario())
+    (declared,) = control.restores.values()
+    assert (done.undone, done.restored, done.why_not) == ((change,), declared.restore_id, "")
+    restore = declared.restore
+    assert (restore.application, restore.by, restore.why) == ("digits", "ada", "rollback to revision 1")
+    assert restore.digests == digests_of(markers_of("digits", rows, catalogue.partitions))
+    assert control.manifests.applications["digits"].revision == 3

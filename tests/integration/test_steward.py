@@ -3,9 +3,10 @@
 import random
 
 import pytest
-from builders.rollout_logs import PublishedChanges, answered, missing, steward, until, writing
+from builders.rollout_logs import RecordedChanges, answered, missing, steward, until, writing
 
-from clipper_agents.rollout import read_comparisons
+from clipper_agents.control.state import read_control
+from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -26,9 +27,8 @@ WATCHED_BY_HAND = ApplicationManifest(name="by-hand", models=["old:1"], trials=[
 
 async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kafka, catalogue):
     old, new = answered("old:1", 0), answered("new:1", 1)
-    changes = PublishedChanges(kafka, catalogue)
-    for manifest in (RISING, FAILING, CROWDED, WATCHED_BY_HAND):
-        await changes.create(manifest)
+    changes = RecordedChanges(kafka, catalogue)
+    await changes.create(RISING, FAILING, CROWDED, WATCHED_BY_HAND)
     async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
 
         def made(command):
@@ -50,10 +50,10 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
             "all of it", lambda: [one.feedbacks for one in process.comparisons if one.stage == "shadow"] == [90]
         )
         live = process.comparisons
-    again = await read_comparisons(kafka, catalogue)
+    again = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
     async with steward(kafka, catalogue, changes) as (restarted, _):
         await until("the same", lambda: restarted.comparisons == live)
-    assert [one.command for one in changes.made] == ["create"] * 4 + ["step", "promote", "abort", "retire"]
+    assert [one.command for one in changes.made] == ["step", "promote", "abort", "retire"]
     assert (step.application, step.model, step.after.trials[0].share) == ("rising", "new:1", 0.2)
     assert step.numbers["feedbacks"] >= RULE.least
     assert step.numbers["upper"] < RULE.margin

@@ -83,8 +83,7 @@ async def write(kafka: KafkaConnection, records: list[Written], transaction: str
 async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> DeploymentTailer:
     partitions = await readable_partitions(kafka, catalogue)
     async with DeploymentTailer(kafka, catalogue, last_records=last_records, last_rows=0) as following:
-        await following.position(partitions)
-        assert await following.catch_up(20.0) == []
+        assert await following.catch_up(partitions) == []
     return following
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
+from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.registry import ESTIMATORS, make_estimators
 
 EVERY = {estimator.name: estimator for estimator in make_estimators(decisions=400)}
@@ -26,7 +26,7 @@ def others(**left_out):
 
 
 def sums(name, some):
-    return BlockSums.of(EVERY[name].terms(some), some)
+    return EVERY[name].sums(some)
 
 
 @others(
@@ -95,7 +95,7 @@ def test_neither_the_order_of_rows_nor_the_cut_into_chunks_changes_anything(name
     assert merged.value == pytest.approx(whole.value, abs=1e-12)
     assert merged.squares == pytest.approx(whole.squares, rel=1e-12)
     found, expected = bootstrap(merged, DRAWN), bootstrap(whole, DRAWN)
-    assert (found.lower, found.upper) == pytest.approx((expected.lower, expected.upper), abs=1e-9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -111,7 +111,7 @@ def test_without_a_decision_there_is_no_value_and_nothing_is_known(name):
     none = taken(some_choices(1), slice(0, 0))
     found = bootstrap(sums(name, none), DRAWN)
     assert np.isnan(sums(name, none).value)
-    assert (found.lower, found.upper) == (0.0, 1.0)
+    assert (found.low, found.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", MEANS)

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from builders.benchmarks import benchmark_module
 
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
-from clipper_stream.evaluation.estimators.intervals import bernstein
+from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, draws
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
 
@@ -30,14 +28,14 @@ def hits(case):
     target = world.far(traffic) if candidate == "far" else world.near(traffic, 2)
     truth = traffic.truth(target)
     for seed in range(SEEDS):
-        some, contexts = traffic.logged(policy, audits, target, DECISIONS, seed)
-        support = SupportSums.of(some, contexts).support(list("abcde"))
-        warned += bool(support.warnings)
+        some = traffic.logged(policy, audits, target, DECISIONS, seed)
+        support = SupportSums.of(some, len(policy))
+        warned += bool(support.warnings("abcde", range(len(policy))))
         for estimator in make_estimators([*RECOMMENDED, "dm"], decisions=DECISIONS):
-            sums, width = BlockSums.of(estimator.terms(some), some), estimator.width(support.largest_importance)
-            found.setdefault((estimator.name, "bca"), []).append(bootstrap(sums, drawn).holds(truth))
+            sums, width = estimator.sums(some), estimator.width(support.largest_importance)
+            found.setdefault((estimator.name, "bca"), []).append(bootstrap(sums, drawn).covers(truth))
             if width is not None:
-                found.setdefault((estimator.name, "bernstein"), []).append(bernstein(sums, width).holds(truth))
+                found.setdefault((estimator.name, "bernstein"), []).append(bernstein(sums, width).covers(truth))
     return {key: float(np.mean(each)) for key, each in found.items()}, warned / SEEDS
 
 

@@ -6,10 +6,12 @@ import hashlib
 import os
 import pickle
 import shutil
+import sys
 
 import pytest
 import skops.io
 from builders.boosters import CLASSES, TWO, X, lightgbm_file, xgboost_file
+from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 from stub_server import StubServer, serving
 
@@ -20,14 +22,19 @@ from clipper_stream.models.testing import assert_model
 
 OF_FILES = sorted(name for name, runtime in RUNTIMES.items() if runtime.NEEDS_DIGEST)
 UNPICKLING = {"joblib", "mlflow", "torch_export"}
-
-
-class Canary:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+LIBRARIES = {
+    "sklearn": ["sklearn", "skops.io"],
+    "joblib": ["joblib"],
+    "onnx": ["onnxruntime"],
+    "mlflow": ["mlflow.pyfunc", "pandas"],
+    "torch": ["torch"],
+    "torch_export": ["torch"],
+    "lightgbm": ["lightgbm"],
+    "xgboost": ["xgboost"],
+}
+"""What each runtime of files imports when it loads a model."""
+EXTRAS = {"joblib": "sklearn", "torch_export": "torch"}
+"""Optional extras that are not named like their runtime."""
 
 
 @pytest.fixture
@@ -103,6 +110,16 @@ def test_a_parameter_that_a_runtime_does_not_know_is_refused(name, written):
     uri, digest = written(b"no model")
     with pytest.raises(ModelNotLoaded):
         load_model(name, uri, digest, {"no_such_parameter": 1}, files=FileRules(unpickle=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [(name, library) for name in OF_FILES for library in LIBRARIES[name]], ids=str
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(name, library, written, monkeypatch):
+    uri, digest = written(b"no model")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModelNotLoaded, match=rf"pip install 'clipper-stream\[{EXTRAS.get(name, name)}\]'"):
+        load_model(name, uri, digest, {}, files=FileRules(unpickle=True))
 
 
 def of_python(tmp_path):

@@ -44,3 +44,27 @@ class DeadlineMachine(RuleBasedStateMachine):
 
 DeadlineMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestDeadlineQueue = DeadlineMachine.TestCase
+
+
+def test_items_need_not_be_comparable():
+    queue = DeadlineQueue()
+    queue.push(1.0, "text")
+    queue.push(1.0, 7)
+    assert queue.pop_due(1.0) == ["text", 7]
+
+
+def test_memory_follows_the_items_that_wait_when_most_finish_early():
+    queue = DeadlineQueue()
+    for item in range(10_000):
+        queue.push(1e9 + item, item)
+        queue.discard(item - 10)
+    assert len(queue) == 10
+    assert len(queue._heap) <= 2 * len(queue) + DEAD_ENTRIES
+
+
+def test_memory_does_not_grow_when_one_item_moves_for_ever():
+    queue = DeadlineQueue()
+    for moment in range(10_000):
+        queue.push(float(moment), "item")
+    assert len(queue._heap) <= 2 + DEAD_ENTRIES
+    assert queue.pop_due(1e9) == ["item"]

@@ -102,7 +102,7 @@ class Process:
             {},
             {one.query_id: self.credits.get(one.query_id) for _, one in found},
             lambda row: self.selection.row(*row, 0),
-            APPLICATIONS.get,
+            lambda name, _: APPLICATIONS.get(name),
             markers,
             lambda name: [(name, context) for context in self.selection.contexts(name, 0)],
         )

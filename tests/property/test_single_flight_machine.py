@@ -37,3 +37,20 @@ class SingleFlightMachine(RuleBasedStateMachine):
 
 SingleFlightMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestSingleFlight = SingleFlightMachine.TestCase
+
+
+def test_many_waiters_of_one_key_are_not_compared_with_one_another():
+    compared = []
+
+    class Waiter:
+        def __eq__(self, other):
+            compared.append(other)
+            return self is other
+
+        __hash__ = object.__hash__
+
+    flight = SingleFlight()
+    waiters = [Waiter() for _ in range(2_000)]
+    assert [flight.join("row", waiter) for waiter in waiters].count(True) == 1
+    assert flight.resolve("row") == waiters
+    assert len(compared) <= 2 * len(waiters)

@@ -4,11 +4,11 @@ import math
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper_stream.batching.window import Window
 
-DELAY_S = 4.0  # whole seconds, so that sums of times are exact
+DELAYS_S = st.sampled_from([0.0, 4.0])  # whole seconds, so that sums of times are exact
 
 
 def is_late(row, now_s, needed_s):
@@ -19,13 +19,13 @@ def is_late(row, now_s, needed_s):
 class NaiveWindow:
     """Rows (number, shape, deadline_s, came_s) in the order they came."""
 
-    def __init__(self):
-        self.rows = []
+    def __init__(self, delay_s):
+        self.delay_s, self.rows = delay_s, []
 
     def go_at_s(self, shape, limit_rows):
         rows = [row for row in self.rows if row[1] == shape]
-        urgent = any(deadline_s <= came_s + DELAY_S for _, _, deadline_s, came_s in rows)
-        return rows[0][3] if urgent or len(rows) >= limit_rows else rows[0][3] + DELAY_S
+        urgent = any(deadline_s <= came_s + self.delay_s for _, _, deadline_s, came_s in rows)
+        return rows[0][3] if urgent or len(rows) >= limit_rows else rows[0][3] + self.delay_s
 
     def shapes(self):
         return list(dict.fromkeys(row[1] for row in self.rows))  # oldest row first
@@ -56,9 +56,9 @@ class NaiveWindow:
 
 
 class WindowMachine(RuleBasedStateMachine):
-    def __init__(self):
-        super().__init__()
-        self.window, self.naive = Window(DELAY_S), NaiveWindow()
+    @initialize(delay_s=DELAYS_S)
+    def start(self, delay_s):
+        self.window, self.naive = Window(delay_s), NaiveWindow(delay_s)
         self.now_s, self.added, self.given = 100.0, 0, []
 
     @rule(

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import rocksdict
 import skops.io
+from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
@@ -22,14 +22,6 @@ from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import UnknownFrame, decode_output, decode_request
 
 KINDS = ["application/json", "application/msgpack", "application/x-python-pickle", "application/python-pickle", ""]
-
-
-class Canary:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.fixture

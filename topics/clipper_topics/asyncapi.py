@@ -8,40 +8,13 @@ from typing import Any
 
 import msgspec
 
-from clipper_topics import examples
-from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue, TopicSpec
-from clipper_topics.change import Change
 from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK
 from clipper_topics.dead_letter import PREFIX
-from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import Feedback
-from clipper_topics.host_report import HostReport
+from clipper_topics.examples import MESSAGES, MessageKind
 from clipper_topics.json_schema import components
-from clipper_topics.manifests import ApplicationManifest, ModelManifest
-from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
-from clipper_topics.restore import Restore
 
 KAFKA_BINDING = "0.5.0"
-RECORDS: list[type[msgspec.Struct]] = [
-    Query, Prediction, Audit, Feedback, ApplicationManifest, ModelManifest, Change, HostReport,
-    Restore, DriftEvent,
-]  # fmt: skip
-
-KEYS = {
-    "query": "The context if the query has one, else anything that spreads well, such as a digest of the input.",
-    "prediction": "The query's key.",
-    "audit": "The query's key.",
-    "feedback": "The query's key; none, with the partition chosen, where the query's id names the partition.",
-    "application": "`application/<name>`",
-    "model": "`model/<name>:<version>`",
-    "change": "`change/<application>/<revision>`",
-    "restore": "`restore/<id>`",
-    "drift": "`drift/<application>/<name>:<version>`",
-    "hostReport": "`<name>:<version>/<instance>`",
-    "deadLetter": "The original record's key.",
-}
 
 
 def document(catalogue: Catalogue, version: str) -> dict[str, Any]:
@@ -133,59 +106,37 @@ def _operation(action: str, channel: str, summary: str, *messages: str) -> dict[
 
 def _messages() -> dict[str, Any]:
     return {
-        "query": _message(
-            "query",
-            Query,
-            examples.QUERY,
-            examples.QUERY_OF_ROWS,
-            examples.QUERY_IN_CONTEXT,
-            examples.QUERY_WITH_FEATURES,
-        ),
-        "prediction": _message(
-            "prediction", Prediction, examples.PREDICTION, examples.PREDICTION_BY_FEATURES, examples.DEFAULT_PREDICTION
-        ),
-        "audit": _message("audit", Audit, examples.AUDIT),
-        "feedback": _message("feedback", Feedback, examples.LABEL, examples.REWARD),
-        "application": _message("application", ApplicationManifest, examples.APPLICATION),
-        "model": _message("model", ModelManifest, examples.MODEL),
-        "change": _message("change", Change, examples.CHANGE),
-        "restore": _message("restore", Restore, examples.RESTORE),
-        "drift": _message("drift", DriftEvent, examples.DRIFT),
-        "hostReport": _message("hostReport", HostReport, examples.HOST_REPORT),
-        "deadLetter": _dead_letter(),
+        **{name.replace("host-report", "hostReport"): _message(kind) for name, kind in MESSAGES.items()},
+        "deadLetter": {
+            "name": "DeadLetter",
+            "contentType": "application/octet-stream",
+            "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+            "payload": {"description": "The original bytes."},
+            "bindings": _key("The original record's key."),
+        },
     }
 
 
-def _message(name: str, record: type[msgspec.Struct], *shown: msgspec.Struct) -> dict[str, Any]:
+def _message(kind: MessageKind) -> dict[str, Any]:
     return {
-        "name": record.__name__,
+        "name": kind.record.__name__,
         "contentType": JSON,
         "headers": {"$ref": "#/components/schemas/Headers"},
-        "payload": {"$ref": f"#/components/schemas/{record.__name__}"},
-        "bindings": _key(name),
-        "examples": [{"payload": msgspec.to_builtins(example)} for example in shown],
+        "payload": {"$ref": f"#/components/schemas/{kind.record.__name__}"},
+        "bindings": _key(kind.key),
+        "examples": [{"payload": msgspec.to_builtins(example)} for example in kind.examples],
     }
 
 
-def _dead_letter() -> dict[str, Any]:
-    return {
-        "name": "DeadLetter",
-        "contentType": "application/octet-stream",
-        "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
-        "payload": {"description": "The original bytes."},
-        "bindings": _key("deadLetter"),
-    }
-
-
-def _key(message: str) -> dict[str, Any]:
-    return {"kafka": {"key": {"type": "string", "description": KEYS[message]}, "bindingVersion": KAFKA_BINDING}}
+def _key(description: str) -> dict[str, Any]:
+    return {"kafka": {"key": {"type": "string", "description": description}, "bindingVersion": KAFKA_BINDING}}
 
 
 def _schemas() -> dict[str, Any]:
     content_type = {"type": "string", "enum": [JSON, MSGPACK], "default": JSON}
     names = ("exception", "message", "stacktrace", "topic", "partition", "offset")
     return {
-        **components(RECORDS, "#/components/schemas/{name}"),
+        **components([kind.record for kind in MESSAGES.values()], "#/components/schemas/{name}"),
         "Headers": _text_headers({CONTENT_TYPE: content_type}, required=()),
         "DeadLetterHeaders": _text_headers(
             {PREFIX + name: {"type": "string"} for name in names},

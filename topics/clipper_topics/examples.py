@@ -1,4 +1,11 @@
-"""One exchange in records: the examples of the schemas, the documentation and the contract tests."""
+"""One exchange in records: the examples of the schemas, the documentation and the contract tests.
+
+`MESSAGES` has each kind of record with its examples, for whatever is generated.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
@@ -125,3 +132,35 @@ DRIFT = DriftEvent(
     partition=3,
     offset=812,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class MessageKind:
+    """A kind of record that applications or operators meet: its examples, and what its key is."""
+
+    record: type[msgspec.Struct]
+    examples: tuple[msgspec.Struct, ...]
+    key: str
+
+
+MESSAGES = {
+    "query": MessageKind(
+        Query,
+        (QUERY, QUERY_OF_ROWS, QUERY_IN_CONTEXT, QUERY_WITH_FEATURES),
+        "The context if the query has one, else anything that spreads well, such as a digest of the input.",
+    ),
+    "prediction": MessageKind(Prediction, (PREDICTION, PREDICTION_BY_FEATURES, DEFAULT_PREDICTION), "The query's key."),
+    "audit": MessageKind(Audit, (AUDIT,), "The query's key."),
+    "feedback": MessageKind(
+        Feedback,
+        (LABEL, REWARD),
+        "The query's key; none, with the partition chosen, where the query's id names the partition.",
+    ),
+    "application": MessageKind(ApplicationManifest, (APPLICATION,), "`application/<name>`"),
+    "model": MessageKind(ModelManifest, (MODEL,), "`model/<name>:<version>`"),
+    "change": MessageKind(Change, (CHANGE,), "`change/<application>/<revision>`"),
+    "host-report": MessageKind(HostReport, (HOST_REPORT,), "`<name>:<version>/<instance>`"),
+    "restore": MessageKind(Restore, (RESTORE,), "`restore/<id>`"),
+    "drift": MessageKind(DriftEvent, (DRIFT,), "`drift/<application>/<name>:<version>`"),
+}
+"""By the name of the schema."""

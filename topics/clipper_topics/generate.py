@@ -10,43 +10,21 @@ from typing import Any
 
 import msgspec
 
-from clipper_topics import examples
 from clipper_topics.asyncapi import document
-from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change
-from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import Feedback
-from clipper_topics.host_report import HostReport
+from clipper_topics.examples import MESSAGES
 from clipper_topics.json_schema import schema
-from clipper_topics.manifests import ApplicationManifest, ModelManifest
-from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
-from clipper_topics.restore import Restore
 
 FOLDER = Path(__file__).parent / "schemas"
 CONTRACT_VERSION = "1.2.0"
 """Minor: a field was added, older readers ignore it. Major: an old reader would misunderstand."""
 
-SCHEMAS: dict[str, tuple[type[msgspec.Struct], list[msgspec.Struct]]] = {
-    "query": (Query, [examples.QUERY, examples.QUERY_OF_ROWS, examples.QUERY_IN_CONTEXT, examples.QUERY_WITH_FEATURES]),
-    "prediction": (Prediction, [examples.PREDICTION, examples.PREDICTION_BY_FEATURES, examples.DEFAULT_PREDICTION]),
-    "audit": (Audit, [examples.AUDIT]),
-    "feedback": (Feedback, [examples.LABEL, examples.REWARD]),
-    "application": (ApplicationManifest, [examples.APPLICATION]),
-    "model": (ModelManifest, [examples.MODEL]),
-    "change": (Change, [examples.CHANGE]),
-    "host-report": (HostReport, [examples.HOST_REPORT]),
-    "restore": (Restore, [examples.RESTORE]),
-    "drift": (DriftEvent, [examples.DRIFT]),
-}
-
 
 def documents() -> dict[str, str]:
     """Text of every generated file, by file name."""
     found: dict[str, Any] = {
-        f"{name}.schema.json": schema(record, [msgspec.to_builtins(example) for example in shown])
-        for name, (record, shown) in SCHEMAS.items()
+        f"{name}.schema.json": schema(kind.record, [msgspec.to_builtins(example) for example in kind.examples])
+        for name, kind in MESSAGES.items()
     }
     found["asyncapi.json"] = document(Catalogue(), CONTRACT_VERSION)
     return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in found.items()}

@@ -9,7 +9,7 @@ Rules of this file:
 - Of two rows with one key the one with the higher feedback offset counts, and of two with one offset the first.
 - Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position,
   under an application's name its newest restore (the offset of the marker, and `applied` is the offset of the
-  declaration on the control topic).
+  declaration on the control topic), and under `config_context` its policies and losses.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +18,9 @@ from typing import TypeVar
 import msgspec
 
 ROW_VERSION = 1
+NOT_DECLARED = 0
+MOST_CONFIGS = 16
+"""More than anybody changes an application's policy or loss while its feedback is kept; the oldest is forgotten."""
 POSITION = ("", None)
 """Application and context of the note that holds a partition's feedback position."""
 
@@ -33,6 +36,15 @@ class ModelTotalsRecord(msgspec.Struct, array_like=True):
     moments: tuple[float, ...] = ()
 
 
+class ConfigStart(msgspec.Struct, array_like=True, frozen=True):
+    """Where an application's policy and loss took effect in a partition."""
+
+    first: int
+    """First feedback offset that was folded under them."""
+    config: int
+    """Their digest; `NOT_DECLARED`: the application did not exist, and its feedback taught nothing."""
+
+
 class SelectionRow(msgspec.Struct, array_like=True):
     """Totals of one (application, context) in one partition."""
 
@@ -44,6 +56,8 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """Feedbacks that counted."""
     totals: list[ModelTotalsRecord] = []
     """By model, in the order in which the models were first scored."""
+    configs: tuple[ConfigStart, ...] = ()
+    """Of the note of an application's policies and losses: the newest, oldest first."""
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
@@ -86,7 +100,8 @@ def encode_row(row: SelectionRow) -> bytes:
         one if one.moments else (one.model, one.count, one.loss, one.weighted_loss, one.weighted_count)
         for one in row.totals
     ]
-    return _encode((row.version, row.offset, row.applied, totals))
+    fields = (row.version, row.offset, row.applied, totals)
+    return _encode((*fields, row.configs) if row.configs else fields)
 
 
 def decode_row(value: bytes) -> SelectionRow:
@@ -130,6 +145,21 @@ def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionR
 def note_row(offset: int, applied: int = 0) -> SelectionRow:
     """Return a row without totals: a note, or what a restore has emptied."""
     return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied)
+
+
+def config_context(application: str) -> str:
+    """Return the context of the note that holds an application's policies and losses; no application has this name."""
+    return f"{application}/config"
+
+
+def config_note(before: SelectionRow, start: ConfigStart) -> SelectionRow:
+    """Return the note of an application's policies and losses after another one took effect.
+
+    >>> config_note(NO_ROW, ConfigStart(first=7, config=99)).configs
+    (ConfigStart(first=7, config=99),)
+    """
+    configs = (*before.configs, start)[-MOST_CONFIGS:]
+    return SelectionRow(version=ROW_VERSION, offset=start.first, configs=configs)
 
 
 # --- which row counts -----------------------------------------------------------------------------------------------

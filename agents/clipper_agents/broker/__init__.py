@@ -1,11 +1,10 @@
 """An Apache Kafka of one's own, without Docker: for a laptop, a demonstration and the tests.
 
-[runtime]: Java, jars  --->  [node]: [properties], [process] and its guard, [readiness]  <---  [embedded], [cluster]
+[runtime]: Java, jars  --->  [node]: [properties], [process] and its guard, [readiness]  <---  [embedded_kafka]
   BrokerNotStarted           BrokerNotStarted (the log file is named)                          one, or several
 """
 
-from clipper_agents.broker.cluster import EmbeddedCluster
-from clipper_agents.broker.embedded_broker import EmbeddedBroker
+from clipper_agents.broker.embedded_kafka import EmbeddedBroker, EmbeddedCluster
 from clipper_agents.broker.errors import BrokerNotStarted
 from clipper_agents.broker.runtime import KAFKA_VERSION
 

@@ -11,7 +11,6 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -23,31 +22,13 @@ LOCK_S = 5.0
 POLL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
 class DataDir:
     """Data folder of one broker."""
 
-    path: Path
-
-    @property
-    def records(self) -> Path:
-        """Kafka's `log.dirs`."""
-        return self.path / "data"
-
-    @property
-    def log_file(self) -> Path:
-        """Log file of the broker."""
-        return self.path / "broker.log"
-
-    @property
-    def config_file(self) -> Path:
-        """Kafka's `server.properties`."""
-        return self.path / "server.properties"
-
-    @property
-    def logging_file(self) -> Path:
-        """log4j's properties."""
-        return self.path / "log4j2.properties"
+    def __init__(self, path: Path) -> None:
+        self.path, self.records, self.log_file = path, path / "data", path / "broker.log"
+        self.config_file, self.logging_file = path / "server.properties", path / "log4j2.properties"
+        self._port_file = path / "port"
 
     @contextmanager
     def locked(self) -> Iterator[IO[str]]:
@@ -92,15 +73,14 @@ class DataDir:
 
     def remembered_port(self) -> int | None:
         """Port of the last run; None before the first."""
-        file = self.path / "port"
-        return int(file.read_text(encoding="ascii")) if file.exists() else None
+        return int(self._port_file.read_text(encoding="ascii")) if self._port_file.exists() else None
 
     def remember_port(self, port: int) -> None:
         """Remember the port for the next start."""
-        (self.path / "port").write_text(str(port), encoding="ascii")
+        self._port_file.write_text(str(port), encoding="ascii")
 
     def log_size(self) -> int:
-        """Length of the log so far, bytes."""
+        """Bytes in the log so far."""
         return self.log_file.stat().st_size if self.log_file.exists() else 0
 
     def logged_since(self, position: int) -> str:

@@ -1,6 +1,7 @@
 """One node of Apache Kafka: a folder, two ports and a JVM."""
 
 import base64
+import signal
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from clipper_agents.broker.data_dir import DataDir
 from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
 from clipper_agents.broker.process import GuardedProcess
 from clipper_agents.broker.properties import LOOPBACK, Node, server_properties
-from clipper_agents.broker.readiness import wait_until_ready
+from clipper_agents.broker.readiness import knows, wait_until
 from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime
 from clipper_topics.connection import KafkaConnection
 
@@ -19,27 +20,13 @@ START_S = 120.0
 """A start takes three seconds on an idle machine and twenty on one with ten times the work it can do."""
 
 # A small heap, and the first compiler tier only unless it is to run for long: the broker starts in half the time.
-JVM = (
-    "-Xms64m",
-    "-Xss512k",
-    "-XX:+UseSerialGC",
-    "-XX:-UsePerfData",
-    "-Xshare:auto",
-    "-Djava.awt.headless=true",
-)
+JVM = ("-Xms64m", "-Xss512k", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xshare:auto", "-Djava.awt.headless=true")
 FIRST_TIER_ONLY = "-XX:TieredStopAtLevel=1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """How the JVM of a node is made.
-
-    Attributes:
-        heap_mib: Largest Java heap, in MiB.
-        extra_properties: Broker settings by their Kafka names, on top of ours.
-        for_long: Compile as a production broker does.
-        temporary: The node's folder goes when we die without stopping it.
-    """
+    """How the JVM of a node is made; the folder of a `temporary` node goes when we die without stopping it."""
 
     heap_mib: int
     extra_properties: Mapping[str, object] = field(default_factory=dict)
@@ -47,7 +34,7 @@ class Making:
     temporary: bool = False
 
     def options(self, folder: DataDir) -> list[str]:
-        """The JVM's options."""
+        """Options of the JVM."""
         compiling = () if self.for_long else (FIRST_TIER_ONLY,)
         return [*JVM, *compiling, f"-Xmx{self.heap_mib}m", f"-Dlog4j2.configurationFile={folder.logging_file}"]
 
@@ -60,28 +47,43 @@ def new_cluster_id() -> str:
 class KafkaNode:
     """A node that can be started, stopped, killed, frozen and started again, always on its two ports.
 
-    Args:
-        folder: What it keeps.
-        node: Its id and its ports.
-        voters: All nodes of its cluster, this one included.
-        making: Its JVM.
-
     Attributes:
         connection: How clients reach it.
+        log_file: Its warnings and errors.
     """
 
-    def __init__(self, folder: DataDir, node: Node, voters: Sequence[Node], making: Making) -> None:
+    def __init__(
+        self,
+        folder: DataDir,
+        node: Node,
+        voters: Sequence[Node],
+        making: Making,
+        runtime: KafkaRuntime,
+        cluster_id: str,
+    ) -> None:
         self._folder, self._node, self._voters, self._making = folder, node, voters, making
+        self._runtime, self._cluster_id = runtime, cluster_id
         self._process: GuardedProcess | None = None
         self._logged = 0
         self.connection = KafkaConnection(f"{LOOPBACK}:{node.port}")
+        self.log_file = folder.log_file
 
     @property
     def pid(self) -> int | None:
         """Process id, None when it does not run."""
         return self._process.pid if self._process and self._process.exit_code is None else None
 
-    def launch(self, runtime: KafkaRuntime, cluster_id: str) -> None:
+    def start(self) -> None:
+        """Start it again, where and with what it was; returns when it answers.
+
+        Raises:
+            BrokerNotStarted: it ended, or somebody else took one of its ports.
+        """
+        if self.pid is None:
+            self.launch()
+            self.wait()
+
+    def launch(self) -> None:
         """Start the JVM; `wait` says when it answers. The folder is formatted the first time.
 
         Raises:
@@ -92,53 +94,53 @@ class KafkaNode:
             text = server_properties(self._node, self._voters, folder.records, self._making.extra_properties)
             folder.config_file.write_text(text, encoding="utf-8")
             if folder.cluster_id() is None:
-                self._format(runtime, cluster_id)
+                self._format()
             self._logged = folder.log_size()
             self._process = GuardedProcess(
-                runtime.command(self._making.options(folder), "kafka.Kafka", str(folder.config_file)),
+                self._runtime.command(self._making.options(folder), "kafka.Kafka", str(folder.config_file)),
                 folder.log_file,
                 temporary=folder.path if self._making.temporary else None,
                 keeps=(lock.fileno(),),
             )
 
-    def wait(self, cluster_id: str, brokers: int = 1) -> None:
+    def wait(self, brokers: int = 1) -> None:
         """Wait until it answers, and knows so many brokers of its cluster, itself included.
 
         Raises:
             BrokerNotStarted: it ended, or did not answer in time; one line says which.
             PortTaken: it ended because somebody else listens on one of its ports.
         """
-        process = self._process
-        if process is not None and wait_until_ready(
-            self.connection, cluster_id, lambda: process.exit_code is None, START_S, brokers
-        ):
+        if wait_until(knows(self._cluster_id, brokers), self.connection, START_S, alive=lambda: self.pid is not None):
             self._folder.remember_port(self._node.port)
             return
-        code = process.exit_code if process else None
+        code = self._process.exit_code if self._process else None
         self.stop(kill=True)
         raise self._failure(code, self._folder.logged_since(self._logged))
 
     def stop(self, kill: bool = False) -> None:
-        """End it; nothing happens when it does not run. A frozen one is thawed, so that it can end in order."""
+        """End it; nothing happens when it does not run. What it keeps stays for another `start`.
+
+        A frozen one is thawed, so that it can end in order; `kill` is a power cut, without any shutdown work.
+        """
         if self._process is not None:
             self.thaw()
             self._process.stop(kill)
             self._process = None
 
     def freeze(self) -> None:
-        """Give it no more processor time: its ports still take connections, and nobody answers."""
+        """Give it no more processor time (SIGSTOP): its ports still take connections, and nobody answers."""
         if self._process is not None:
-            self._process.freeze()
+            self._process.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Resume the frozen node (SIGCONT)."""
         if self._process is not None:
-            self._process.thaw()
+            self._process.send(signal.SIGCONT)
 
-    def _format(self, runtime: KafkaRuntime, cluster_id: str) -> None:
+    def _format(self) -> None:
         """Give the empty folder its cluster id."""
-        arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
-        command = runtime.command(self._making.options(self._folder), "kafka.tools.StorageTool", *arguments)
+        arguments = ("format", f"--cluster-id={self._cluster_id}", f"--config={self._folder.config_file}")
+        command = self._runtime.command(self._making.options(self._folder), "kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         with self._folder.log_file.open("a", encoding="utf-8") as log:
             log.write(done.stdout + done.stderr)

@@ -72,24 +72,17 @@ class GuardedProcess:
         Args:
             kill: Like a power cut, without any shutdown work. A process that does not stop in time is killed anyway.
         """
-        self._send(signal.SIGKILL if kill else signal.SIGTERM)
+        self.send(signal.SIGKILL if kill else signal.SIGTERM)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self._send(signal.SIGKILL)
+            self.send(signal.SIGKILL)
             self._process.wait()
         with contextlib.suppress(BrokenPipeError):
             self._guard.communicate(b"\n")
 
-    def freeze(self) -> None:
-        """Give the process no more processor time, until `thaw`."""
-        self._send(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Resume the frozen process (SIGCONT)."""
-        self._send(signal.SIGCONT)
-
-    def _send(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when the process has ended."""
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)

@@ -60,13 +60,7 @@ def is_free(port: int) -> bool:
 def server_properties(
     node: Node, voters: Sequence[Node], log_dir: Path, extra: Mapping[str, object] | None = None
 ) -> str:
-    """The text of `server.properties`.
-
-    Args:
-        node: The node that is configured.
-        voters: All nodes of the cluster, this one included; one for the embedded broker.
-        log_dir: Where the node keeps its records.
-        extra: Broker settings on top, by their Kafka names.
+    """The text of `server.properties`, of a node among the `voters` of its cluster, this one included.
 
     Source: Apache Kafka documentation, broker configs. Times are short and internal topics small because everything
     happens on one machine; topics are only ever created on purpose.

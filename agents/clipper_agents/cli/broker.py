@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import LogLevel
+from clipper_agents.cli.options import LogLevel
 
 
 def broker(
@@ -25,7 +25,7 @@ def broker(
 
     Prints one line, `ready bootstrap=HOST:PORT`, when it can be used.
     """
-    from clipper_agents.broker import EmbeddedBroker
+    from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
     from clipper_agents.observability.logging import configure_logging
 
     configure_logging(log_level, os.environ)
@@ -36,10 +36,4 @@ def broker(
         print(f"ready bootstrap={running.bootstrap}", flush=True)
         while not ended.wait(1.0):
             if running.pid is None:
-                _fail(running.log_file)
-
-
-def _fail(log_file: Path) -> None:
-    from clipper_agents.broker import BrokerNotStarted
-
-    raise BrokerNotStarted(f"Kafka ended by itself (log: {log_file})")
+                raise BrokerNotStarted(f"Kafka ended by itself (log: {running.log_file})")

@@ -2,17 +2,17 @@
 
 import asyncio
 import json
-import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from datetime import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.plain_text import plain, value_lines, when
+from clipper_agents.cli.options import Json, Yes, since_ms
+from clipper_agents.cli.terminal import console, plain, table, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
@@ -21,7 +21,7 @@ dead_letters = typer.Typer(
     name="dead-letters", no_args_is_help=True, help="Look at records that could not be used, and send them once more."
 )
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+COLUMNS = ("position", "when", "topic", "partition", "offset", "error", "message")
 Topic = Annotated[str | None, typer.Option(metavar="TOPIC", help="Only of this topic: feedback, or a whole name.")]
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="Only of this time and later: 30m, 2h, 7d, or 2026-01-31T12:00:00.")
@@ -29,7 +29,6 @@ Since = Annotated[
 ErrorPart = Annotated[
     str | None, typer.Option("--error", metavar="TEXT", help="Only with this in the error's class or message.")
 ]
-Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")]
 
 
 @dead_letters.command("list", epilog="Example: clipper-stream dead-letters list --topic feedback --since 2h")
@@ -40,23 +39,20 @@ def list_letters(
     topic: Topic = None,
     since: Since = None,
     error: ErrorPart = None,
-    limit: Limit = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a letter instead of a table.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = 50,
+    as_json: Json = False,
 ) -> None:
     """Print the dead letters, newest first."""
-    wanted = _filter(deployment, topic, since, error)
-
-    async def newest() -> list[dict[str, Any]]:
-        async with _opened(deployment) as letters:
-            found = deque([_row(letter) async for letter in _newest(letters, wanted, limit)])
-        return [*reversed(found)]
-
-    rows = asyncio.run(newest())
+    found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
+    rows = [*map(_row, reversed(found))]
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
+    elif rows:
+        cells = (["" if row[name] is None else str(row[name]) for name in COLUMNS] for row in rows)
+        console().print(table(COLUMNS, cells, wrapped={"message"}))
     else:
-        _print_table(rows)
+        console().print("no dead letters")
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
@@ -67,10 +63,9 @@ def show_letter(
 ) -> None:
     """Print everything about one dead letter: where it stood, why it is one, headers, key and value."""
 
-    async def read() -> "Letter":
+    async def read() -> Any:
         async with _opened(deployment) as letters:
-            found: Letter = await letters.at(position)
-            return found
+            return await letters.at(position)
 
     for line in _description(asyncio.run(read())):
         typer.echo(line)
@@ -90,7 +85,7 @@ def replay_letters(
     error: ErrorPart = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Send dead letters to their topics and partitions once more, with their keys, values and headers.
 
@@ -100,7 +95,9 @@ def replay_letters(
         raise typer.BadParameter("give positions, or --all with or without filters")
     if positions and (topic or since or error or limit):
         raise typer.BadParameter("filters choose among --all: leave them out beside positions")
-    chosen = positions or _chosen(deployment, _filter(deployment, topic, since, error), limit)
+    if not positions:
+        found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
+    chosen = positions or [letter.position for letter in found]
     if not chosen:
         typer.echo("no dead letter to replay")
         return
@@ -108,14 +105,6 @@ def replay_letters(
         typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
     if not asyncio.run(_replay(deployment, sorted(set(chosen)), again=again)):
         raise typer.Exit(1)
-
-
-def _chosen(deployment: DeploymentContext, wanted: "Filter", limit: int | None) -> list[int]:
-    async def read() -> list[int]:
-        async with _opened(deployment) as letters:
-            return [letter.position async for letter in _newest(letters, wanted, limit)]
-
-    return asyncio.run(read())
 
 
 async def _replay(deployment: DeploymentContext, positions: list[int], *, again: bool) -> bool:
@@ -133,13 +122,10 @@ async def _replay(deployment: DeploymentContext, positions: list[int], *, again:
             for outcome in await replayer.replay(batch):
                 done = outcome.sent_to is not None
                 sent, left = sent + done, left + (not done)
-                typer.echo(f"{outcome.position}: sent to {outcome.sent_to}" if done else _not_sent(outcome))
+                became = f"sent to {outcome.sent_to}" if done else f"not replayed, {plain(outcome.reason)}"
+                typer.echo(f"{outcome.position}: {became}")
     typer.echo(f"{sent} replayed, {left} not")
     return left == 0
-
-
-def _not_sent(outcome: Any) -> str:
-    return f"{outcome.position}: not replayed, {plain(outcome.reason)}"
 
 
 async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterator[Letter]":
@@ -153,15 +139,13 @@ def _opened(deployment: DeploymentContext) -> Any:
     return opened_letters(deployment.kafka, deployment.catalogue)
 
 
-async def _newest(letters: "DeadLetterReader", wanted: "Filter", limit: int | None) -> "AsyncIterator[Letter]":
+async def _newest(deployment: DeploymentContext, wanted: "Filter", limit: int | None) -> "list[Letter]":
     """The newest that are wanted, oldest of them first; without values, of which a topic may be full."""
-    from dataclasses import replace
-
     kept: deque[Letter] = deque(maxlen=limit)
-    async for letter in letters.all(wanted):
-        kept.append(replace(letter, value=None))
-    for letter in kept:
-        yield letter
+    async with _opened(deployment) as letters:
+        async for letter in letters.all(wanted):
+            kept.append(replace(letter, value=None))
+    return [*kept]
 
 
 def _filter(deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None) -> "Filter":
@@ -170,24 +154,6 @@ def _filter(deployment: DeploymentContext, topic: str | None, since: str | None,
     prefix = f"{deployment.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
     return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
-
-
-def since_ms(text: str, now_s: float, option: str = "--since") -> int:
-    """A time as milliseconds since the epoch: so long ago, or a date; without a zone it is that of this machine.
-
-    >>> since_ms("2h", 7_200.0), since_ms("1970-01-01T00:01:00+00:00", 0.0)
-    (0, 60000)
-
-    Raises:
-        BadParameter: it is neither.
-    """
-    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if ago is not None:
-        return round((now_s - int(ago[1]) * _UNITS_S[ago[2]]) * 1000)
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError) as wrong:
-        raise typer.BadParameter(f"{option} {text}: write 30m, 2h, 7d, or a date as 2026-01-31T12:00:00") from wrong
 
 
 def _row(letter: "Letter") -> dict[str, Any]:
@@ -202,20 +168,6 @@ def _row(letter: "Letter") -> dict[str, Any]:
         "message": said and said.message,
         "replayed_from": letter.replayed_from,
     }
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    columns = ("position", "when", "topic", "partition", "offset", "error", "message")
-    for name in columns:
-        table.add_column(name, overflow="ellipsis" if name == "message" else "fold", no_wrap=name != "message")
-    for row in rows:
-        table.add_row(*(Text(plain("" if row[name] is None else str(row[name]))) for name in columns))
-    Console(width=None if rows else 80).print(table if rows else "no dead letters")
 
 
 def _description(letter: "Letter") -> list[str]:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clipper_agents.demo.plan import DemoPlan
-    from clipper_agents.demo.result import DemoRecord, DemoResult
+    from clipper_agents.demo.result import DemoResult
+    from clipper_agents.demo.run_recorder import DemoRecorder
 
 NEEDED = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
 LOG = "processes.log"
@@ -45,8 +46,8 @@ def demo(
     plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), Console()
     out.mkdir(parents=True, exist_ok=True)
     with log_file(out / LOG, "info", os.environ) as lines:
-        result, record = _run(plan, console, lines)
-        _report(result, record, console, out, json_file)
+        result, recorder = _run(plan, console, lines)
+        _report(result, recorder, console, out, json_file)
 
 
 def _check_installed() -> None:
@@ -57,34 +58,33 @@ def _check_installed() -> None:
         raise InvalidSetting(f"the demo needs {', '.join(missing)}: pip install 'clipper-stream[demo]'")
 
 
-def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoResult, DemoRecord]":
+def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoResult, DemoRecorder]":
     from clipper_agents.demo.run import run_demo
-    from clipper_agents.demo.view import open_view
+    from clipper_agents.demo.view import DemoView
 
-    with open_view(console) as view:
+    async def run() -> "tuple[DemoResult, DemoRecorder]":
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run_demo(plan, os.environ, DemoView(console), lambda line: print(line, file=lines))
 
-        async def run() -> "tuple[DemoResult, DemoRecord]":
-            task = asyncio.current_task()
-            assert task is not None
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await run_demo(plan, os.environ, view, lambda line: print(line, file=lines))
-
-        try:
-            return asyncio.run(run())
-        except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
-            raise KeyboardInterrupt from ended
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
+        raise KeyboardInterrupt from ended
 
 
-def _report(result: "DemoResult", record: "DemoRecord", console: "Console", out: Path, json_file: Path | None) -> None:
+def _report(
+    result: "DemoResult", recorder: "DemoRecorder", console: "Console", out: Path, json_file: Path | None
+) -> None:
     from clipper_agents import exits
-    from clipper_agents.demo.report import write_json, write_report
+    from clipper_agents.demo.report import print_summary, write_json, write_report
     from clipper_agents.demo.result import problems
-    from clipper_agents.demo.summary import print_summary
 
     failed = problems(result)
     if json_file is not None:
         write_json(result, json_file)
-    page = write_report(result, record, failed, out)
+    page = write_report(result, recorder, failed, out)
     print_summary(console, result, failed)
     console.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
     if failed:

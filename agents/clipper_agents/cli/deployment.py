@@ -10,57 +10,32 @@ gives the command the options of `ChangeRequest` in place of the parameter `chan
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from clipper_agents.cli.options import Bootstrap, By, ConfigFile, Json, Revision, Set, Why, fields_of
+from clipper_agents.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from clipper_agents.control.change_records import CommittedChange, Signature
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
+    from clipper_agents.kafka.topics import TopicsReport
     from clipper_agents.settings import Settings
     from clipper_topics.catalogue import Catalogue
     from clipper_topics.connection import KafkaConnection
+    from clipper_topics.manifests import ModelManifest
 
 Command = Callable[..., None]
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration, as examples/clipper.toml.")
-]
-Bootstrap = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="Address of Kafka; before KAFKA_BOOTSTRAP_SERVERS and the configuration."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting, for example router.processes=2; repeatable."),
-]
-LogLevel = Annotated[
-    str | None,
-    typer.Option(metavar="LEVEL", help="debug, info, warning or error; before CLIPPER_LOG_LEVEL, default info."),
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
-By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who does it; absent: this user.")]
-Revision = Annotated[
-    int | None,
-    typer.Option("--revision", metavar="N", min=0, help="The revision that you saw: refused when it is another."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentContext:
-    """The deployment that a command works on: its options, then the environment, then the file, then defaults.
-
-    Attributes:
-        config: The configuration file, when one is named.
-        bootstrap: The address of Kafka, when one is named.
-        assignments: Settings as SECTION.KEY=VALUE.
-    """
+    """The deployment that a command works on: its options, then the environment, then the file, then defaults."""
 
     config: Path | None = None
     bootstrap: str | None = None
@@ -75,7 +50,8 @@ class DeploymentContext:
         """
         from clipper_agents.settings import load_settings
 
-        overrides = dict(_assignment(text) for text in self.assignments)
+        given = fields_of(list(self.assignments), "--set", "SECTION.KEY=VALUE, for example router.processes=2")
+        overrides = {name: value.strip() for name, value in given.items()}
         if self.bootstrap:
             overrides["kafka.bootstrap"] = self.bootstrap
         return load_settings(self.config, os.environ, overrides)
@@ -95,27 +71,26 @@ class DeploymentContext:
         """Prefix of its topics."""
         return self.settings.kafka.prefix
 
-    def with_setting(self, *assignments: str) -> "DeploymentContext":
-        """The same deployment with more settings."""
-        return replace(self, assignments=(*self.assignments, *assignments))
-
     def control_state(self) -> "ControlState":
         """What its control topic says now."""
         from clipper_agents.control.state import read_control
 
         return asyncio.run(read_control(self.kafka, self.catalogue))
 
+    def ensure_topics(self, models: "Sequence[ModelManifest]") -> "TopicsReport":
+        """Create its topics that are missing, with those of the models; tell which are not as they should be."""
+        from clipper_agents.kafka.topics import ensure_topics
+
+        replication = self.settings.kafka.replication
+        report = asyncio.run(ensure_topics(self.kafka, self.catalogue, models, replication_factor=replication))
+        for line in report.advice:
+            print(f"warning: {line}", file=sys.stderr)
+        return report
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeRequest:
-    """A change of a deployment's registry, and how its result is printed.
-
-    Attributes:
-        deployment: Whose registry.
-        signature: Who changes it, and why.
-        revision: The application's revision that the user saw; None: any.
-        as_json: Whether to print JSON.
-    """
+    """A change of a deployment's registry; `revision` is the application's that the user saw."""
 
     deployment: DeploymentContext
     signature: "Signature"
@@ -123,12 +98,7 @@ class ChangeRequest:
     as_json: bool = False
 
     def make(self, decide: "Callable[[ControlState], Plan]", application: str | None = None) -> None:
-        """Decide on what the control topic says, write it, and print what was written.
-
-        Args:
-            decide: Makes a plan of the state.
-            application: Whose revision the user saw.
-        """
+        """Decide on what the control topic says, write it, and print what was written."""
         from clipper_agents.control.writer import change_control
 
         seen = self.seen(application)
@@ -141,13 +111,10 @@ class ChangeRequest:
 
     def print(self, written: "CommittedChange") -> None:
         """Print a line a change and a model, or a JSON object a change."""
-        if not self.as_json:
+        if self.as_json:
+            print_json(*written.changes)
+        else:
             print(*lines_of(written), sep="\n")
-            return
-        import msgspec
-
-        for made in written.changes:
-            print(msgspec.json.encode(made).decode())
 
 
 def lines_of(written: "CommittedChange") -> list[str]:
@@ -231,10 +198,3 @@ with_new = _with_options("change", _new)
 """Gives a command the options of a change of what is not there yet, and that as its parameter `change`."""
 with_change = _with_options("change", _change)
 """Gives a command the options of a change, and that as its parameter `change`."""
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"--set {text}: write SECTION.KEY=VALUE, for example router.processes=2")
-    return name.strip(), value.strip()

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.plain_text import plain
-from clipper_stream.evaluation.report.page import carried_by, interval, lead
-from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_agents.cli.terminal import plain, table
+from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
+from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
 COLOURS = {"better": "green", "worse": "red"}
 
@@ -34,36 +34,25 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 
 def _table(evaluation: Evaluation) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in (
-        ("candidate", "left"), ("loss", "right"), (f"{evaluation.confidence:.0%} interval", "left"), ("by", "left"),
-        ("difference", "right"), ("interval", "left"), ("verdict", "left"), ("carried by", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if side == "left" else "right", no_wrap=name != "candidate")
-    table.add_row(*_cells(evaluation.logged, logged=True))
-    for one in evaluation.candidates:
-        table.add_row(*_cells(one, logged=False))
-    return table
+    sure = f"{evaluation.confidence:.0%} interval"
+    headings = ("candidate", "loss", sure, "by", "difference", "interval", "verdict", "carried by")
+    rows = [_cells(evaluation.logged, logged=True), *(_cells(one, logged=False) for one in evaluation.candidates)]
+    return table(headings, rows, right={"loss", "difference", "carried by"}, wrapped={"candidate"})
 
 
 def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
     name = f"{plain(one.name)} (logged)" if logged else plain(one.name)
     cells = [
         Text(name, "bold" if logged else ""),
-        Text(_number(one.loss)),
+        Text(number(one.loss.value)),
         Text(interval(one.loss)),
         Text(one.headline),
     ]
     if logged:
         return cells
     verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
-    carried = carried_by(one)
-    count = f"{carried:,.0f}" if math.isfinite(carried) else ""
-    return [*cells, Text(_number(one.difference, "+")), Text(interval(one.difference)), verdict, Text(count)]
-
-
-def _number(estimate: Estimate, sign: str = "") -> str:
-    return f"{estimate.value:{sign}.4f}" if math.isfinite(estimate.value) else "unknown"
+    count = number(carried_by(one), ",.0f", "")
+    return [*cells, Text(number(one.difference.value, SIGNED)), Text(interval(one.difference)), verdict, Text(count)]
 
 
 def _known(value: Any) -> Any:

@@ -10,20 +10,18 @@ import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.application import application
-from clipper_agents.cli.apply import apply
+from clipper_agents.cli.apply import apply, export
 from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
-from clipper_agents.cli.export import export
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
 from clipper_agents.cli.predict import feedback, predict
 from clipper_agents.cli.replay import replay
 from clipper_agents.cli.selection import selection
-from clipper_agents.cli.status import status
+from clipper_agents.cli.status import status, watch
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
-from clipper_agents.cli.watch import watch
 from clipper_agents.cli.worker import worker
 
 app = typer.Typer(

@@ -1,17 +1,18 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, Json, lines_of, with_change, with_deployment
+from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, lines_of, with_change, with_deployment
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
+from clipper_agents.cli.options import Json, Ref
+from clipper_agents.cli.terminal import print_json
 
 if TYPE_CHECKING:
-    from clipper_agents.control.plan import Plan, Published
+    from clipper_agents.control.plan import Plan
     from clipper_agents.control.rollback import RolledBack
     from clipper_agents.control.state import ControlState
 
@@ -27,7 +28,6 @@ ApplicationOption = Annotated[
     str | None,
     typer.Option("--application", "-a", metavar="NAME", help="The application; absent: the one that names the model."),
 ]
-Ref = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version.")]
 Share = Annotated[float, typer.Option("--share", min=0.0, max=1.0, metavar="RATIO", help="Share of the queries.")]
 Automatic = Annotated[
     bool | None,
@@ -46,20 +46,17 @@ def list_models(deployment: DeploymentContext, as_json: Json = False) -> None:
     from clipper_agents.cli.registry_view import print_models, stages_of
 
     published = deployment.control_state().manifests
-    if not as_json:
-        print_models(published)
-        return
-    for ref, each in sorted(published.models.items()):
-        row = msgspec.to_builtins(each) | {"model": ref, "stages": list(stages_of(published, ref))}
-        print(msgspec.json.encode(row).decode())
+    rows = (
+        msgspec.to_builtins(each) | {"model": ref, "stages": list(stages_of(published, ref))}
+        for ref, each in sorted(published.models.items())
+    )
+    print_json(*rows) if as_json else print_models(published)
 
 
 @model.command("show", epilog="Example: clipper-stream model show svm:3")
 @with_deployment
 def show_model(deployment: DeploymentContext, ref: Ref, as_json: Json = False) -> None:
     """Print a version's manifest, its stages, and what its hosts say."""
-    import msgspec
-
     from clipper_agents.cli.registry_view import print_manifest, report_line, stages_of
     from clipper_agents.control.errors import RefusedChange
     from clipper_agents.control.readiness import read_reports
@@ -72,11 +69,10 @@ def show_model(deployment: DeploymentContext, ref: Ref, as_json: Json = False) -
     hosts = [each for each in reports.values() if each.model == ref]
     stages = list(stages_of(published, ref))
     if as_json:
-        print(msgspec.json.encode({"manifest": found, "stages": stages, "hosts": hosts}).decode())
+        print_json({"manifest": found, "stages": stages, "hosts": hosts})
         return
     print_manifest(found)
-    for line in (*stages, *map(report_line, hosts)):
-        print(line)
+    print(*stages, *map(report_line, hosts), sep="\n")
 
 
 @model.command("shadow", epilog="Example: clipper-stream model shadow svm:3 -a digits --share 0.2")
@@ -89,9 +85,7 @@ def shadow_model(
     automatic: Automatic = None,
 ) -> None:
     """Have a version asked beside the candidates: its answers are scored, and never served or waited for."""
-    from clipper_agents.control import changes
-
-    _make(change, ref, application, lambda now, name: changes.shadow(now, name, ref, share, automatic=automatic))
+    _make(change, "shadow", ref, application, share=share, automatic=automatic)
 
 
 @model.command("canary", epilog="Example: clipper-stream model canary svm:3 -a digits --share 0.05 --why 'less loss'")
@@ -104,36 +98,28 @@ def canary_model(
     automatic: Automatic = None,
 ) -> None:
     """Have a version answer a share of the queries instead of the policy's choice."""
-    from clipper_agents.control import changes
-
-    _make(change, ref, application, lambda now, name: changes.canary(now, name, ref, share, automatic=automatic))
+    _make(change, "canary", ref, application, share=share, automatic=automatic)
 
 
 @model.command("promote", epilog="Example: clipper-stream model promote svm:3 -a digits --revision 8")
 @with_change
 def promote_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """Make a version on trial one of the application's candidates."""
-    from clipper_agents.control import changes
-
-    _make(change, ref, application, lambda now, name: changes.promote(now, name, ref))
+    _make(change, "promote", ref, application)
 
 
 @model.command("abort", epilog="Example: clipper-stream model abort svm:3 -a digits --why 'too slow'")
 @with_change
 def abort_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """End a version's trial; its hosts end when no other application names it."""
-    from clipper_agents.control import changes
-
-    _make(change, ref, application, lambda now, name: changes.abort(now, name, ref))
+    _make(change, "abort", ref, application)
 
 
 @model.command("retire", epilog="Example: clipper-stream model retire svm:1 -a digits")
 @with_change
 def retire_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """Have an application ask a version no more; its hosts end when no other one names it."""
-    from clipper_agents.control import changes
-
-    _make(change, ref, application, lambda now, name: changes.retire(now, name, ref))
+    _make(change, "retire", ref, application)
 
 
 @model.command("rollback", epilog="Example: clipper-stream model rollback -a digits --why 'svm:3 is slow at night'")
@@ -146,12 +132,11 @@ def rollback_models(
     ] = None,
 ) -> None:
     """Undo the last change of an application, or all since a revision, with the selection state of then."""
-    from clipper_agents.control.restore import restore_state
     from clipper_agents.control.rollback import roll_back
 
     target = change.deployment.kafka, change.deployment.catalogue
     seen = change.seen(application)
-    done = asyncio.run(roll_back(*target, application, to_revision, change.signature, restore=restore_state, seen=seen))
+    done = asyncio.run(roll_back(*target, application, to_revision, change.signature, seen=seen))
     if change.as_json:
         change.print(done.written)
     else:
@@ -170,14 +155,15 @@ def _rollback_lines(done: "RolledBack") -> list[str]:
     return [*lines, *lines_of(done.written), f"selection state {state}"]
 
 
-def _make(change: ChangeRequest, ref: str, application: str | None, rule: "Callable[[Published, str], Plan]") -> None:
+def _make(change: ChangeRequest, command: str, ref: str, application: str | None, **options: Any) -> None:
     """Apply a rule to the application that is named, or else to the only one that names the version."""
-    from clipper_agents.control.changes import application_of
+    from clipper_agents.control import changes
     from clipper_agents.control.writer import check_seen
 
     def decide(state: "ControlState") -> "Plan":
-        name = application or application_of(state.manifests, ref)
+        name = application or changes.application_of(state.manifests, ref)
         check_seen(change.seen(name), state)
-        return rule(state.manifests, name)
+        plan: Plan = getattr(changes, command)(state.manifests, name, ref, **options)
+        return plan
 
     change.make(decide)

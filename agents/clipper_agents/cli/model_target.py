@@ -1,4 +1,4 @@
-"""What `clipper-stream model test` was given: a URI, a file or a manifest, and rows in a file."""
+"""A model as options and files describe it, for commands that publish one or load it on this machine."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from clipper_agents.cli.options import manifest_from
 from clipper_agents.settings.load import load_settings
+from clipper_agents.settings.sources import read_file
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.manifests import ModelManifest
 
+MOST_ROWS = 1024
+"""Of a batch that is tried, where no manifest says."""
 _RUNTIMES = {
     ".skops": "sklearn",
     ".onnx": "onnx",
@@ -27,43 +31,46 @@ _RUNTIMES = {
 """Runtime by the end of a file's name, where nobody says another."""
 
 
-class Target(msgspec.Struct, kw_only=True, frozen=True):
-    """The model to test, as a manifest would say it."""
+def manifest_of(ref: str, stated: Mapping[str, Any], file: Path | None = None) -> ModelManifest:
+    """The manifest that the options and the file describe together.
 
-    uri: str
-    runtime: str
-    sha256: str | None = None
-    parameters: dict[str, Any] = {}
-    dtype: str = "float32"
-    shape: list[int] | None = None
-    deterministic: bool = True
-    target_ms: float = 20.0
-    max_rows: int = 1024
-    files: FileRules = STRICT
+    Args:
+        ref: `name:version`.
+        stated: Options by the name of the field, `dtype` and `shape` of the input too; None: not given.
+        file: With the rest, as a `[[model]]` table or at the top.
+
+    Raises:
+        InvalidSetting: with the key and what is allowed.
+    """
+    name, _, version = ref.partition(":")
+    content = _with_options(_table(file, name, version) if file else {}, stated) | {"name": name, "version": version}
+    if "uri" not in content:
+        raise InvalidSetting(f"model {ref} has no uri: give --uri, or --manifest FILE with one")
+    if content.get("runtime", "python") != "python" and "://" not in str(content["uri"]):
+        beside = Path() if file is None or stated.get("uri") is not None else file.parent
+        content["uri"] = str((beside / str(content["uri"])).resolve())
+    return manifest_from(content, ModelManifest, f"model {ref}")
 
 
-def read_target(text: str, ref: str | None, said: Mapping[str, Any]) -> Target:
-    """The model that the text names, and what the options say instead.
+def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[ModelManifest, FileRules]:
+    """The model that the text names with what the options say instead, and what may be done to load it.
 
     Args:
         text: `package.module:attribute`, a model file, a URL, or a `.toml` or `.json` file with manifests.
         ref: `name:version`, of a file that declares several models.
-        said: Options by the name of the target's field; None: not given.
-
-    >>> read_target("acme.models:f", None, {"dtype": None}).runtime, read_target("m.ubj", None, {}).runtime
-    ('python', 'xgboost')
+        stated: As for `manifest_of`.
 
     Raises:
         InvalidSetting: no such file or model, or one whose runtime cannot be told.
     """
-    declared = _declared(Path(text), ref) if said.get("runtime") is None else None
-    found = (
-        _of_manifest(*declared)
-        if declared is not None
-        else Target(uri=text, runtime=said.get("runtime") or _runtime(text))
-    )
-    given = {name: value for name, value in said.items() if value is not None}
-    return msgspec.structs.replace(found, **given)
+    runtime = stated.get("runtime")
+    declared = _declared(Path(text), ref) if runtime is None else None
+    if declared is not None:
+        content, files = msgspec.to_builtins(declared[0]), declared[1]
+    else:
+        named = {"name": "model", "uri": text, "runtime": runtime or _runtime(text)}
+        content, files = named | {"batch": {"max_rows": MOST_ROWS}}, STRICT
+    return manifest_from(_with_options(content, stated), ModelManifest, text), files
 
 
 def read_samples(path: Path, dtype: str) -> list[Any]:
@@ -92,6 +99,12 @@ def read_samples(path: Path, dtype: str) -> list[Any]:
     return rows
 
 
+def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in stated.items() if value is not None}
+    row = {name: given.pop(name) for name in ("dtype", "shape") if name in given}
+    return content | given | ({"input": {**content.get("input", {}), **row}} if row else {})
+
+
 def _runtime(text: str) -> str:
     if text.startswith(("http://", "https://")):
         return "oip"
@@ -105,12 +118,11 @@ def _runtime(text: str) -> str:
 
 def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | None:
     """The one manifest of a file, and what its `[models]` say; None when the file is a model, or none."""
-    files = STRICT
     if path.suffix == ".toml":
         settings = load_settings(path, {})
         models, files = settings.models, settings.files
     elif path.suffix == ".json" and (content := _json_object(path)) is not None and "uri" in content:
-        models = [_one(path, content)]
+        models, files = [manifest_from(content, ModelManifest, str(path))], STRICT
     else:
         return None
     chosen = [model for model in models if ref in (None, model.ref)]
@@ -128,23 +140,12 @@ def _json_object(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _one(path: Path, content: dict[str, Any]) -> ModelManifest:
-    try:
-        return msgspec.convert(content, ModelManifest)
-    except msgspec.ValidationError as error:
-        raise InvalidSetting(f"{path}: {error}") from error
-
-
-def _of_manifest(manifest: ModelManifest, files: FileRules) -> Target:
-    return Target(
-        uri=manifest.uri,
-        runtime=manifest.runtime,
-        sha256=manifest.sha256,
-        parameters=manifest.parameters,
-        dtype=manifest.input.dtype,
-        shape=manifest.input.shape,
-        deterministic=manifest.deterministic,
-        target_ms=manifest.batch.target_ms,
-        max_rows=manifest.batch.max_rows,
-        files=files,
-    )
+def _table(file: Path, name: str, version: str) -> dict[str, Any]:
+    content = read_file(file)
+    if "model" not in content:
+        return content
+    tables = [each for each in content["model"] if each.get("name") == name]
+    found = [each for each in tables if str(each.get("version", "1")) == version] or tables
+    if len(found) != 1:
+        raise InvalidSetting(f"{file}: {len(found)} [[model]] tables are named {name!r}: one of version {version!r}")
+    return dict(found[0])

@@ -2,17 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.model_options import Dtype, Parameters, Runtime, Shape, parameters_of, shape_of
+from clipper_agents.cli.options import Dtype, Json, Parameters, Runtime, Shape, parameters_of, shape_of
+from clipper_agents.cli.terminal import console, plain, table
 
 if TYPE_CHECKING:
-    from clipper_agents.cli.model_target import Target
     from clipper_stream.models.testing import Report
+    from clipper_topics.manifests import ModelManifest
 
-_SIGNS = {"kept": "kept", "broken": "BROKEN", "unknown": "not seen"}
+_SIGNS = {"kept": ("kept", "green"), "broken": ("BROKEN", "red"), "unknown": ("not seen", "yellow")}
 
 
 def test_model(
@@ -38,7 +39,7 @@ def test_model(
     max_rows: Annotated[int | None, typer.Option(min=1, help="The largest batch to measure. Absent: 1024.")] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
     random: Annotated[bool, typer.Option("--random", help="The same row need not have the same output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Try a model on this machine: does it keep what a host relies on, and how long do batches take?
 
@@ -47,66 +48,46 @@ def test_model(
     from clipper_agents.cli.model_target import read_samples, read_target
     from clipper_stream.models.testing import check_model
 
-    said = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
-    found = read_target(target, model, said)
-    samples = read_samples(rows, found.dtype) if rows is not None else None
+    stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
+    found, files = read_target(target, model, stated)
     report = check_model(
         found.uri,
-        samples,
-        dtype=found.dtype,
-        shape=found.shape,
+        read_samples(rows, found.input.dtype) if rows is not None else None,
+        dtype=found.input.dtype,
+        shape=found.input.shape,
         runtime=found.runtime,
         sha256=found.sha256,
         parameters=found.parameters,
-        files=found.files,
+        files=files,
         deterministic=found.deterministic and not random,
         tolerance=tolerance,
-        target_ms=target_ms or found.target_ms,
-        max_rows=max_rows or found.max_rows,
+        target_ms=target_ms or found.batch.target_ms,
+        max_rows=max_rows or found.batch.max_rows,
     )
     typer.echo(json.dumps(report.plain())) if as_json else _print(found, report)
     if not report.kept:
         raise typer.Exit(1)
 
 
-def _print(target: "Target", report: "Report") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from clipper_agents.cli.plain_text import plain
-
-    console = Console(width=None if typer.get_text_stream("stdout").isatty() else 110, highlight=False)
-    console.print(
-        f"{plain(target.uri)}  ({target.runtime}, {target.dtype}{target.shape or ''})", markup=False, soft_wrap=True
-    )
-    laws = Table(box=None, pad_edge=False)
-    for name in ("law", "state", "found"):
-        laws.add_column(name, no_wrap=name != "found")
-    for finding in report.findings:
-        words = plain(finding.found) + (f"; {plain(finding.advice)}" if finding.advice else "")
-        colour = {"broken": "red", "unknown": "yellow"}.get(finding.state, "green")
-        laws.add_row(finding.law.replace("_", " "), f"[{colour}]{_SIGNS[finding.state]}[/]", _text(words))
-    console.print(laws)
-    if report.latencies:
-        console.print(_latencies(report))
-    if report.advice:
-        console.print(f"\nadvice: {report.advice}", markup=False, soft_wrap=True)
-    verdict = "every law that was looked at is kept" if report.kept else f"{len(report.broken)} laws are broken"
-    console.print(f"\n{verdict}", markup=False)
-
-
-def _text(words: str) -> Any:
+def _print(target: "ModelManifest", report: "Report") -> None:
     from rich.text import Text
 
-    return Text(words)
-
-
-def _latencies(report: "Report") -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, title_justify="left", title="\nlatency by batch size")
-    for name in ("rows", "median ms", "worst ms", "rows/s"):
-        table.add_column(name, justify="right")
-    for each in report.latencies:
-        table.add_row(str(each.rows), f"{each.median_ms:.3f}", f"{each.worst_ms:.3f}", f"{each.rows_per_s:,.0f}")
-    return table
+    out, row = console(110), target.input
+    out.print(f"{plain(target.uri)}  ({target.runtime}, {row.dtype}{row.shape or ''})", markup=False, soft_wrap=True)
+    laws = []
+    for finding in report.findings:
+        words = f"{finding.found}; {finding.advice}" if finding.advice else finding.found
+        laws.append((finding.law.replace("_", " "), Text(*_SIGNS[finding.state]), words))
+    out.print(table(("law", "state", "found"), laws, wrapped={"found"}))
+    if report.latencies:
+        headings = ("rows", "median ms", "worst ms", "rows/s")
+        rows = [
+            (str(each.rows), f"{each.median_ms:.3f}", f"{each.worst_ms:.3f}", f"{each.rows_per_s:,.0f}")
+            for each in report.latencies
+        ]
+        out.print("\nlatency by batch size")
+        out.print(table(headings, rows, right=headings))
+    if report.advice:
+        out.print(f"\nadvice: {report.advice}", markup=False, soft_wrap=True)
+    verdict = "every law that was looked at is kept" if report.kept else f"{len(report.broken)} laws are broken"
+    out.print(f"\n{verdict}", markup=False)

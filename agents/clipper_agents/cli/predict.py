@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import json_or_text
 
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
 
@@ -59,7 +60,7 @@ def feedback(
     """Say what was true about a query: exactly one of --label, --loss and --reward."""
     from clipper_stream.client.client import Client
 
-    given = {"loss": loss, "reward": reward, "label": None if label is None else _label(label)}
+    given = {"loss": loss, "reward": reward, "label": None if label is None else json_or_text(label)}
     truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if len(truth) != 1:
         raise typer.BadParameter("give exactly one of --label, --loss and --reward")
@@ -78,13 +79,6 @@ def _parsed(text: str) -> Any:
         raise typer.BadParameter(
             f"{text!r} is no JSON ({error}); write for example '[1, 2, 3]' or '\"text\"'"
         ) from error
-
-
-def _label(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _shown(answer: Any) -> str:

@@ -1,14 +1,11 @@
 """Models, applications and their changes as tables for people."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from clipper_agents.cli.plain_text import plain, when
-from clipper_agents.control.plan import Published, stated
+from clipper_agents.cli.terminal import console, plain, table, when
+from clipper_agents.control.plan import stated
+from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -20,18 +17,23 @@ TOLD_ELSEWHERE = {"feedbacks", "difference", "lower", "upper", "confidence", "ma
 """Numbers that have a place in a sentence, or that the manifest states."""
 
 
-def print_models(published: Published) -> None:
+def print_models(published: Manifests) -> None:
     """A row a version: how it runs, and its stage at each application."""
-    rows = (
-        (ref, model.runtime, _hosts(model), ", ".join(stages_of(published, ref)) or "-")
+    rows = [
+        (
+            ref,
+            model.runtime,
+            "in routers" if model.colocated else str(model.replicas),
+            ", ".join(stages_of(published, ref)) or "-",
+        )
         for ref, model in sorted(published.models.items())
-    )
+    ]
     _print("model runtime hosts stages", rows, "no models")
 
 
 def print_applications(applications: Iterable[ApplicationManifest]) -> None:
     """Print a row an application."""
-    rows = (
+    rows = [
         (
             each.name,
             str(each.revision),
@@ -40,14 +42,14 @@ def print_applications(applications: Iterable[ApplicationManifest]) -> None:
             each.policy.name,
             "-" if each.objective_ms is None else f"{each.objective_ms} ms",
         )
-        for each in sorted(applications, key=lambda each: each.name)
-    )
+        for each in applications
+    ]
     _print("application revision models trials policy objective", rows, "no applications")
 
 
 def print_history(changes: Iterable[Change]) -> None:
     """Print a row a change, oldest first."""
-    rows = (
+    rows = [
         (
             str(each.revision),
             when(each.at_ms),
@@ -57,7 +59,7 @@ def print_history(changes: Iterable[Change]) -> None:
             numbers_of(each) or "-",
         )
         for each in changes
-    )
+    ]
     _print("revision when who what why numbers", rows, "no changes")
 
 
@@ -69,7 +71,7 @@ def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
         print(f"{name:<{width}}  {plain(value if isinstance(value, str) else json.dumps(value))}")
 
 
-def stages_of(published: Published, ref: str) -> Iterator[str]:
+def stages_of(published: Manifests, ref: str) -> Iterator[str]:
     """Return where a version stands, as `digits: canary 10%` or `digits: live`, or that it is retired."""
     for name, each in sorted(published.applications.items()):
         if ref in each.models:
@@ -116,15 +118,7 @@ def _short(value: object) -> str:
     return str(value)
 
 
-def _hosts(model: ModelManifest) -> str:
-    return "in routers" if model.colocated else str(model.replicas)
-
-
-def _print(columns: str, rows: Iterable[Sequence[str]], otherwise: str) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in columns.split():
-        table.add_column(column, overflow="fold", no_wrap=column in {"revision", "when", "who", "what"})
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console()
-    console.print(table if table.row_count else otherwise, width=None if console.is_terminal else PIPE_COLUMNS)
+def _print(columns: str, rows: Collection[Sequence[str]], otherwise: str) -> None:
+    headings = columns.split()
+    shown = table(headings, rows, wrapped={*headings}.difference(("revision", "when", "who", "what")))
+    console(PIPE_COLUMNS).print(shown if rows else otherwise)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
+from clipper_agents.cli.terminal import console, progress
 
 if TYPE_CHECKING:
     from clipper_agents.replay.span import Span
-    from clipper_topics.manifests import ApplicationManifest
 
 
 @with_deployment
 def evaluate(
     deployment: DeploymentContext,
-    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    application: ApplicationName,
     candidates: Annotated[
         list[str],
         typer.Option(
@@ -52,7 +52,7 @@ def evaluate(
     reweigh: Annotated[bool, typer.Option("--reweigh", help="Weigh decisions against missing feedback.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots, .html.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evaluation as JSON, too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    as_json: Json = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask Kafka for the application's manifest; with --log.")
     ] = False,
@@ -66,8 +66,6 @@ def evaluate(
 
     How to read it: explanation/off-policy-evaluation.md.
     """
-    from rich.console import Console
-
     from clipper_agents.cli.evaluation_view import as_json as in_json
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
@@ -81,10 +79,12 @@ def evaluate(
     names = tuple(estimators or ESTIMATORS)
     question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=names)
     span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
-    with _decisions(deployment, application, log, span, processes) as path, _working(f"evaluating {application}"):
+    with _decisions(deployment, application, log, span, processes) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
-        _check_application(application, opened.facts.application)
-        manifest = None if offline else _manifest(deployment, application)
+        if application != opened.facts.application:
+            other = f"the file holds decisions of {opened.facts.application}, not of {application}"
+            raise typer.BadParameter(f"{other}: give another file, or name")
+        manifest = None if offline else deployment.control_state().manifests.applications.get(application)
         found = evaluate_file(opened, candidates, question, manifest, state)
     if report is not None:
         from clipper_stream.evaluation.report import write_page
@@ -95,15 +95,9 @@ def evaluate(
     if as_json:
         typer.echo(in_json(found))
         return
-    terminal = Console()
-    show_evaluation(terminal if terminal.is_terminal else Console(width=160), found)
+    show_evaluation(console(160), found)
     if report is not None:
         typer.echo(f"page: {report}")
-
-
-def _check_application(asked: str, found: str) -> None:
-    if asked != found:
-        raise typer.BadParameter(f"the file holds decisions of {found}, not of {asked}: give another file, or name")
 
 
 @contextmanager
@@ -120,26 +114,7 @@ def _decisions(
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"
         source = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span))
-        with reading_bar(f"reading {application}") as (total, more):
-            export_log(source, path, processes or os.cpu_count() or 1, total, more)
+        with progress(f"reading {application}") as update:
+            at_once = processes or os.cpu_count() or 1
+            export_log(source, path, at_once, lambda total: update(total=total), lambda more: update(advance=more))
         yield path
-
-
-@contextmanager
-def _working(description: str) -> Iterator[None]:
-    """Something that turns on standard error while the block lasts; nothing where it is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(description):
-        yield
-
-
-def _manifest(deployment: DeploymentContext, application: str) -> "ApplicationManifest | None":
-    from clipper_agents.control.state import read_manifests
-
-    found = asyncio.run(read_manifests(deployment.kafka, deployment.catalogue))
-    return found.applications.get(application)

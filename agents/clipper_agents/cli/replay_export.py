@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.replay_options import Horizon, Offsets, Processes, Since, Until, reading_bar, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
+from clipper_agents.cli.terminal import progress
 
 SHOWN = {
     "decisions": "decisions",
@@ -29,7 +30,7 @@ SHOWN = {
 @with_deployment
 def export(
     deployment: DeploymentContext,
-    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    application: ApplicationName,
     *,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="Where to: a new file .parquet, or else a new folder of such files.")
@@ -40,7 +41,7 @@ def export(
     horizon: Horizon = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
     processes: Processes = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
 
@@ -50,10 +51,10 @@ def export(
     from clipper_agents.replay.logs import log_of
 
     span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    log = asyncio.run(log_of(kafka, catalogue, application, span, inputs=inputs))
-    with reading_bar(f"reading {application}") as (total, more):
-        facts = export_log(log, out, processes or os.cpu_count() or 1, total, more)
+    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
+    with progress(f"reading {application}") as update:
+        at_once = processes or os.cpu_count() or 1
+        facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
         typer.echo(json.dumps(summary))

@@ -5,23 +5,22 @@ import json
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from clipper_agents import exits
-from clipper_agents.cli.dead_letters import since_ms
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import Json, Yes, since_ms
+from clipper_agents.cli.terminal import progress
 
 if TYPE_CHECKING:
     from clipper_agents.kafka.reader import Range
     from clipper_agents.replay.merged_log import TimeRange
-    from clipper_agents.replay.rerun import Kind, RerunPlan, RerunProgress
+    from clipper_agents.replay.rerun import Kind, RerunPlan
     from clipper_agents.replay.resend import RerunSummary
-    from clipper_agents.replay.run_ids import Ids
 
 _SHOWN = 64
 """Of a progress bar: an update every so many records."""
@@ -61,15 +60,15 @@ def produce(
         str, typer.Option(metavar="N", help="So many times faster than it was logged; max: as fast as possible.")
     ] = "1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Send logged queries, and the feedback about them, again: to this deployment or another one.
 
     Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent.
     """
     from clipper_agents.replay.rerun import RerunEndpoint, RerunPlan, same_deployment
-    from clipper_agents.replay.run_ids import new_run
+    from clipper_agents.replay.run_ids import NewIds, new_run, same_id
 
     kafka, run = deployment.kafka, new_run()
     source = RerunEndpoint(kafka=kafka, prefix=deployment.prefix)
@@ -80,7 +79,7 @@ def produce(
         kinds=("queries", "feedback") if topic == "both" else (topic,),
         wanted=wanted(since, until, offsets, time.time()),
         applications=tuple(application or ()),
-        ids=_ids(ids, run),
+        ids=NewIds(run) if ids == "new" else same_id,
         speed=speed_of(speed),
         dry=dry_run,
     )
@@ -144,12 +143,6 @@ def _range(text: str) -> "tuple[tuple[Kind, int], Range]":
     return (kind, int(found[2])), Range(int(found[3]), int(found[4]))
 
 
-def _ids(kind: str, run: str) -> "Ids":
-    from clipper_agents.replay.run_ids import NewIds, same_id
-
-    return NewIds(run) if kind == "new" else same_id
-
-
 def _run(plan: "RerunPlan") -> "RerunSummary":
     from clipper_agents.replay.rerun import rerun
 
@@ -157,8 +150,8 @@ def _run(plan: "RerunPlan") -> "RerunSummary":
         stop, task = asyncio.Event(), asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _told, stop, task)
-        with _bar("counting" if plan.dry else "sending") as progress:
-            return await rerun(plan, stop, progress)
+        with progress("counting" if plan.dry else "sending") as update:
+            return await rerun(plan, stop, _Bar(update))
 
     try:
         return asyncio.run(run())
@@ -173,28 +166,16 @@ def _told(stop: asyncio.Event, task: "asyncio.Task[Any] | None") -> None:
     stop.set()
 
 
-@contextmanager
-def _bar(description: str) -> "Iterator[RerunProgress]":
-    """A bar on stderr while the context lasts; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield _Bar(bar, bar.add_task(description, total=None, counts=""))
-
-
 class _Bar:
-    def __init__(self, bar: Any, task: Any) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, update: Callable[..., None]) -> None:
+        self._update = update
 
     def begin(self, offsets: int) -> None:
-        self._bar.update(self._task, total=offsets)
+        self._update(total=offsets)
 
     def __call__(self, *, read: int, sent: int) -> None:
         if read % _SHOWN == 0:
-            self._bar.update(self._task, completed=read, counts=f"{read:,} read, {sent:,} sent")
+            self._update(completed=read, counts=f"{read:,} read, {sent:,} sent")
 
 
 def _show(summary: "RerunSummary", plan: "RerunPlan", run: str | None, *, as_json: bool) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.dead_letters import since_ms
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.plain_text import plain
+from clipper_agents.cli.options import ApplicationName, By, DryRun, Why, Yes, since_ms
 from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
+from clipper_agents.cli.terminal import console, table
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @with_deployment
 def restore(
     deployment: DeploymentContext,
-    application: Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")],
+    application: ApplicationName,
     *,
     at: Annotated[
         str | None,
@@ -31,10 +31,10 @@ def restore(
         str | None,
         typer.Option(metavar="P:O,P:O", help="Feedback before offset O of partition P counts; of others, all of it."),
     ] = None,
-    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")] = "",
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who; the user of this process by default.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    why: Why = "",
+    by: By = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Fold the logs up to a time or to offsets, and set the rows of all contexts to that, under traffic.
 
@@ -46,9 +46,8 @@ def restore(
     ends = offsets_of(offsets or "")
     found, before, plan = asyncio.run(_plan(deployment, application, at_ms, ends, why, by))
     _show(deployment, found, before)
-    if dry_run:
-        return
-    carry_out_if_wanted(deployment, application, plan, yes=yes)
+    if not dry_run:
+        carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
 def offsets_of(text: str) -> dict[int, int]:
@@ -86,33 +85,24 @@ async def _plan(
 
 def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRow]") -> None:
     """Weights without a context before and after, on standard error; how many contexts change."""
-    from rich.console import Console
-    from rich.table import Table
-
     from clipper_agents.control.selection_states import state_of_rows
-    from clipper_agents.control.state import read_manifests
 
-    manifests = asyncio.run(read_manifests(deployment.kafka, deployment.catalogue))
-    manifest = manifests.applications.get(found.application)
-    console = Console(stderr=True, highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "weight now", "then", "feedbacks now", "then", "loss now", "then"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    manifest = deployment.control_state().manifests.applications.get(found.application)
     now, then = state_of_rows(before, None), state_of_rows(found.rows, None)
     weights = [weights_of(manifest, state) for state in (now, then)]
+    rows = []
     for ref in dict.fromkeys([*weights[0], *now.totals, *then.totals]):
         shares = [f"{one[ref]:.4f}" if ref in one else "-" for one in weights]
-        sums = [
-            f"{number:.2f}" for number in (now.of(ref).count, then.of(ref).count, now.of(ref).loss, then.of(ref).loss)
-        ]
-        table.add_row(plain(ref), *shares, *sums)
-    console.print(table)
+        sums = (now.of(ref).count, then.of(ref).count, now.of(ref).loss, then.of(ref).loss)
+        rows.append((ref, *shares, *(f"{number:.2f}" for number in sums)))
+    headings = ("model", "weight now", "then", "feedbacks now", "then", "loss now", "then")
+    shown = console(stderr=True)
+    shown.print(table(headings, rows, right=headings[1:]))
     ends = ", ".join(f"{number}:{end}" for number, end in enumerate(found.ends))
-    console.print(
-        f"before feedback offsets {ends}; {changed_contexts(before, found.rows)} contexts change", markup=False
-    )
+    changed = changed_contexts(before, found.rows)
+    shown.print(f"before feedback offsets {ends}; {changed} contexts change", markup=False)
     if found.partings:
-        console.print(
+        shown.print(
             f"{len(found.partings)} rows of the table were not what the logs lead to: what the logs lead to is "
             "restored; see `clipper-stream replay verify`",
             markup=False,

@@ -1,15 +1,14 @@
 """`clipper-stream replay score`: what a model says to logged inputs, before it is deployed."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.model_options import Dtype, Parameters, Runtime, Shape, parameters_of, shape_of
+from clipper_agents.cli.options import Dtype, Json, Parameters, Runtime, Shape, parameters_of, shape_of
+from clipper_agents.cli.terminal import progress
 
 
 def score(
@@ -40,7 +39,7 @@ def score(
         Path | None, typer.Option(metavar="FOLDER", help="Of chunks that are done. Absent: in the user's cache.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute also what is in the cache.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a model over logged inputs, chunk by chunk; one that was broken off goes on where it was.
 
@@ -52,19 +51,24 @@ def score(
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
-    said = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
-    target = read_target(uri, model, {**said, "parameters": parameters_of(parameters)})
+    stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
+    target, files = read_target(uri, model, {**stated, "parameters": parameters_of(parameters)})
+    row = target.input
     source = ModelSource(
         ref=model,
         runtime=target.runtime,
         uri=target.uri,
         sha256=target.sha256,
         parameters=target.parameters,
-        spec=RowSpec(target.dtype, None if target.shape is None else tuple(target.shape)),
-        batch_rows=target.max_rows,
-        files=target.files,
+        spec=RowSpec(row.dtype, None if row.shape is None else tuple(row.shape)),
+        batch_rows=target.batch.max_rows,
+        files=files,
     )
-    with _bar(model) as told:
+    with progress(model) as update:
+
+        def told(done: int, of: int) -> None:
+            update(completed=done, total=of)
+
         found = score_inputs(inputs, source, out, processes=processes, cache_dir=cache_dir, fresh=fresh, told=told)
     if as_json:
         typer.echo(json.dumps({"file": str(out), "model": model, **asdict(found)}))
@@ -72,15 +76,3 @@ def score(
     kept = found.chunks - found.computed
     typer.echo(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
     typer.echo(f"{found.computed} chunks computed, {kept} were there already")
-
-
-@contextmanager
-def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while the block lasts; nothing where it is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

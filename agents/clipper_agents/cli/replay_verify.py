@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.plain_text import plain
+from clipper_agents.cli.options import Json
+from clipper_agents.cli.terminal import console, plain, print_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from rich.console import Console
 
     from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification
 
@@ -23,66 +23,49 @@ def verify(
         str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fold the logs once more and compare with the stored selection table, bit for bit.
 
     Ends with exit code 0 when they are equal, and with 1 when not. The table may be in use.
     """
-    import msgspec
-
-    from clipper_agents import exits
     from clipper_agents.replay.verify import verify as verify_table
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
     found = asyncio.run(verify_table(kafka, catalogue, deployment.settings.router.horizon_s, application))
-    if as_json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        print_verification(found)
+    print_json(found) if as_json else print_verification(found)
     if not found.equal:
         raise typer.Exit(exits.FAILURE)
 
 
 def print_verification(found: "Verification") -> None:
-    """A table of the partitions, what was assumed, what differs, and the verdict."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    _print_partitions(console, found.partitions)
-    for line in (*_assumed(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
-        console.print(line, markup=False)
-    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
-    console.print(
-        f"{verdict}: {found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions, "
-        f"{found.seconds:.1f} s",
-        markup=False,
-    )
-
-
-def _print_partitions(console: "Console", verdicts: "Iterable[PartitionVerdict]") -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in verdicts:
+    """A table of the partitions, what could not be verified, what differs, and the verdict."""
+    headings = ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ")
+    rows = []
+    for one in found.partitions:
         numbers = (one.since, one.position, one.behind, one.feedbacks, one.rows, one.checkpoints, one.unproven)
-        table.add_row(str(one.partition), *(f"{number:,}" for number in numbers), f"{len(one.partings):,}")
-    console.print(table)
+        rows.append((str(one.partition), *(f"{number:,}" for number in (*numbers, len(one.partings)))))
+    shown = console()
+    shown.print(table(headings, rows, right=headings), soft_wrap=True)
+    for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
+        shown.print(line, markup=False, soft_wrap=True)
+    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
+    of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
+    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", markup=False, soft_wrap=True)
 
 
-def _assumed(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
+def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
     for verdict in verdicts:
         if verdict.since:
             yield (
                 f"partition {verdict.partition}: the beginning of its logs was deleted: verified from feedback offset "
                 f"{verdict.since} on; {verdict.unproven} rows stand as they were before that"
             )
-        for one in verdict.switches:
+        for application in verdict.unlogged:
             yield (
-                f"partition {one.partition}: revision {one.revision} of {plain(one.application)} is taken to count "
-                f"from feedback offset {one.offset} on, of {one.earliest} to {one.latest}; the log does not say it"
+                f"partition {verdict.partition}: rows of {plain(application)} cannot be verified: an older version "
+                "folded feedback that is still there, and did not log where a changed policy or loss took effect; "
+                "verify again when the topic has dropped that feedback"
             )
 
 

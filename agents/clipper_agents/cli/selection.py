@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.plain_text import plain
+from clipper_agents.cli.options import ApplicationName, By, Json, Why, Yes
+from clipper_agents.cli.terminal import console, plain, table
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
@@ -20,29 +21,24 @@ selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
 )
 
-Application = Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")]
-
 
 @selection.command("show", epilog="Example: clipper-stream selection show digits --context user-42")
 @with_deployment
 def show_selection(
     deployment: DeploymentContext,
-    application: Application,
+    application: ApplicationName,
     *,
     context: Annotated[str | None, typer.Option(metavar="TEXT", help="Of this context instead of all without.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print totals and weights of the models, as the routers have stored them."""
-    shown = asyncio.run(_look(deployment, application, context))
-    if as_json:
-        typer.echo(json.dumps(shown))
-    else:
-        _print(shown)
+    shown = _shown(deployment, application, context)
+    typer.echo(json.dumps(shown)) if as_json else _print(shown)
 
 
 @selection.command("export", epilog="Example: clipper-stream selection export digits > digits.json")
 @with_deployment
-def export_selection(deployment: DeploymentContext, application: Application) -> None:
+def export_selection(deployment: DeploymentContext, application: ApplicationName) -> None:
     """Print the rows of all partitions and contexts as JSON, for `restore --from`."""
     import msgspec
 
@@ -57,19 +53,19 @@ def export_selection(deployment: DeploymentContext, application: Application) ->
 @with_deployment
 def restore_selection(
     deployment: DeploymentContext,
-    application: Application,
+    application: ApplicationName,
     *,
     revision: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="The rows when the manifest became this revision.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="The rows of an export.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="The rows before the newest restore.")] = False,
-    why: Annotated[str, typer.Option(metavar="TEXT", help="The reason, for whoever asks later.")] = "",
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who; the user of this process by default.")] = None,
+    why: Why = "",
+    by: By = None,
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Finish this restore, which was broken off; with the same rows.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Set the rows of all partitions and contexts back, under traffic; exactly one of --revision, --from, --undo.
 
@@ -142,20 +138,22 @@ def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "
     typer.echo(plan.restore_id)
 
 
-async def _look(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
+def _shown(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
     from clipper_agents.control.selection_states import read_rows, state_of_rows
-    from clipper_agents.control.state import read_manifests
 
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    manifest = (await read_manifests(kafka, catalogue)).applications.get(application)
-    rows = await read_rows(kafka, catalogue, application)
+    manifest = deployment.control_state().manifests.applications.get(application)
+    rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = state_of_rows(rows, context)
     weights = weights_of(manifest, state)
+    sums = ("count", "loss", "weighted_count", "weighted_loss")
     return {
         "application": application,
         "context": context,
         "contexts": len({row.context for row in rows} - {None}),
-        "models": _models(state, weights),
+        "models": [
+            {"model": ref, "weight": weights.get(ref), **{name: getattr(state.of(ref), name) for name in sums}}
+            for ref in dict.fromkeys([*weights, *state.totals])
+        ],
     }
 
 
@@ -169,33 +167,14 @@ def weights_of(manifest: "ApplicationManifest | None", state: "SelectionState") 
     return dict(policy.prepare(state, manifest.models).weights)
 
 
-def _models(state: "SelectionState", weights: dict[str, float]) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": ref,
-            "weight": weights.get(ref),
-            "count": state.of(ref).count,
-            "loss": state.of(ref).loss,
-            "weighted_count": state.of(ref).weighted_count,
-            "weighted_loss": state.of(ref).weighted_loss,
-        }
-        for ref in dict.fromkeys([*weights, *state.totals])
-    ]
-
-
 def _print(shown: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "weight", "count", "loss", "weighted count", "weighted loss"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    headings = ("model", "weight", "count", "loss", "weighted count", "weighted loss")
+    rows = []
     for one in shown["models"]:
-        numbers = (one["count"], one["loss"], one["weighted_count"], one["weighted_loss"])
         weight = "no candidate" if one["weight"] is None else f"{one['weight']:.4f}"
-        table.add_row(Text(plain(one["model"])), weight, *(f"{number:.2f}" for number in numbers))
+        numbers = (one["count"], one["loss"], one["weighted_count"], one["weighted_loss"])
+        rows.append((one["model"], weight, *(f"{number:.2f}" for number in numbers)))
     of = "without a context" if shown["context"] is None else f"in context {plain(shown['context'])}"
-    console = Console()
-    console.print(Text(f"{plain(shown['application'])} {of}; {shown['contexts']} contexts have totals"))
-    console.print(table if shown["models"] else "nothing learned")
+    screen = console()
+    screen.print(f"{plain(shown['application'])} {of}; {shown['contexts']} contexts have totals", markup=False)
+    screen.print(table(headings, rows, right=headings[1:]) if rows else "nothing learned")

@@ -1,17 +1,21 @@
-"""`clipper-stream status`: what an operator sees, from any machine that reaches Kafka."""
+"""`clipper-stream status` and `watch`: what an operator sees, from any machine that reaches Kafka."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import Json
+from clipper_agents.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from clipper_agents.status.model import Status
+    from clipper_agents.status.watch import Snapshot
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object, with the reasons, for machines.")]
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
 Context = Annotated[
     str | None, typer.Option(metavar="CONTEXT", help="Show the weights and losses of this context of each application.")
@@ -20,6 +24,8 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST:PORT", help="Metrics of a worker, for batch limits and latencies; repeatable."),
 ]
+Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
+Show = Callable[["Snapshot"], None]
 
 
 @with_deployment
@@ -34,30 +40,62 @@ def status(
 
     Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
     """
-    from clipper_agents.status.collect import StatusOptions, read_status
+    import msgspec
+
+    from clipper_agents.cli.status_view import COLUMNS, show
+    from clipper_agents.status.collect import read_status
     from clipper_agents.status.problems import reasons_of
     from clipper_agents.status.processes import configured_addresses
 
-    wanted = StatusOptions(
-        context=context,
-        metrics=(*configured_addresses(deployment.settings), *(metrics or ())),
-    )
-    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, wanted))
+    addresses = [*configured_addresses(deployment.settings), *(metrics or ())]
+    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, context, addresses))
     reasons = reasons_of(found, most_lag)
-    _show(found, reasons, as_json)
+    if as_json:
+        print_json(msgspec.to_builtins(found) | {"reasons": reasons})
+    else:
+        show(console(COLUMNS), found, reasons)
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)
 
 
-def _show(found: "Status", reasons: list[str], as_json: bool) -> None:
+@with_deployment
+def watch(deployment: DeploymentContext, application: Application = None, as_json: Json = False) -> None:
+    """Show throughput, latency, defaults, versions, trials and events, each second, until Ctrl-C.
+
+    In a pipe: a line an application and second. Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
+    """
+    view, show = _view(as_json, deployment.prefix)
+    with view:
+        asyncio.run(_watch(deployment, application, show))
+
+
+async def _watch(deployment: DeploymentContext, application: str | None, show: Show) -> None:
+    from clipper_agents.status.watch import snapshots
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    found = snapshots(deployment.kafka, deployment.catalogue, application, ended.is_set)
+    async with aclosing(found):  # the connection is closed before the event loop is
+        async for look in found:
+            show(look)
+
+
+def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
+    """Return the context manager of the live view, and the function that shows a snapshot."""
+    from clipper_agents.cli.status_view import json_line, lines, page
+
     if as_json:
-        import msgspec
+        return nullcontext(), lambda look: print(json_line(look), flush=True)
+    screen = console()
+    if screen.is_terminal:
+        from rich.live import Live
 
-        print(msgspec.json.encode(msgspec.to_builtins(found) | {"reasons": reasons}).decode(), flush=True)
-        return
-    from rich.console import Console
+        live = Live(console=screen, auto_refresh=False, vertical_overflow="visible")
+        return live, lambda look: live.update(page(look, prefix, screen.width), refresh=True)
+    told: list[str] = []
 
-    from clipper_agents.cli.applications_view import COLUMNS
-    from clipper_agents.cli.status_view import show
+    def print_lines(look: "Snapshot") -> None:
+        print("\n".join(lines(look, told)), flush=True)
+        told[:] = look.reasons
 
-    terminal = Console()
-    show(terminal if terminal.is_terminal else Console(width=COLUMNS), found, reasons)
+    return nullcontext(), print_lines

@@ -1,31 +1,61 @@
-"""A status as tables for people."""
+"""What `status` and `watch` show: a deployment as tables of at most 100 columns, as lines, and as an object."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.applications_view import application_parts, instant
-from clipper_agents.status.model import GroupStatus, Status
+from clipper_agents.cli.terminal import table
+from clipper_agents.status.deployment_view import DeploymentEvent
+from clipper_agents.status.model import (
+    ApplicationStatus,
+    DriftStatus,
+    GroupStatus,
+    Status,
+    TopicStatus,
+    TrialStatus,
+    VersionStatus,
+)
+from clipper_agents.status.watch import Snapshot
+
+COLUMNS = 100
+"""Where there is no terminal that says how wide it is."""
+SHOWN_EVENTS = 8
+STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
+HEADINGS = ("version", "stage", "weight", "share", "loss, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
+UNKNOWN = "-"
+_OPTIONAL = {"batch", "lag"}
+"""Left out where nothing is known of any version."""
+_RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 
+# --- the page of `status` -------------------------------------------------------------------------------------------
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
     """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
-    console.print(Group(*_parts(status, console.width)))
+    console.print(Group(*_status_parts(status, console.width)))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
     if not reasons:
         console.print(Text("nothing is wrong", "green"))
 
 
-def _parts(status: Status, width: int) -> Iterator[RenderableType]:
+def _status_parts(status: Status, width: int) -> Iterator[RenderableType]:
     yield Text(f"{status.prefix} at {instant(status.at_s)}")
-    yield _table(
-        "broker address answers", ((str(one.node_id), one.address, _yes(one.reachable)) for one in status.brokers)
-    )
-    yield _table("topic partitions leaderless under-replicated", _topic_rows(status))
-    yield _table("group state instance host reads lag", (row for group in status.groups for row in _group_rows(group)))
+    brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in status.brokers]
+    topics = [row for one in status.topics for row in _topic_row(one)]
+    if fine := [one for one in status.topics if not (one.leaderless or one.under_replicated)]:
+        topics.append((f"{len(fine)} without trouble", str(sum(one.partitions for one in fine)), "", ""))
+    groups = [row for group in status.groups for row in _group_rows(group)]
+    for columns, rows in (
+        ("broker address answers", brokers),
+        ("topic partitions leaderless under-replicated", topics),
+        ("group state instance host reads lag", groups),
+    ):
+        headings = columns.split()
+        yield table(headings, rows, wrapped=headings)
     for name, application in status.applications.items():
         yield from application_parts(name, application, width=width)
     named = {version.model for each in status.applications.values() for version in each.versions}
@@ -34,15 +64,11 @@ def _parts(status: Status, width: int) -> Iterator[RenderableType]:
     yield Text(f"dead letters within the last hour: {status.dead_letters}", "yellow" if status.dead_letters else "")
 
 
-def _topic_rows(status: Status) -> Iterator[tuple[str, ...]]:
-    """Yield the topics with a problem, then how many have none."""
-    troubled = [one for one in status.topics if one.leaderless or one.under_replicated]
-    for one in troubled:
-        lists = (",".join(map(str, partitions)) for partitions in (one.leaderless, one.under_replicated))
-        yield (one.name, str(one.partitions), *lists)
-    fine = [one for one in status.topics if one not in troubled]
-    if fine:
-        yield (f"{len(fine)} without trouble", str(sum(one.partitions for one in fine)), "", "")
+def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
+    """Yield a row when the topic has a problem."""
+    if topic.leaderless or topic.under_replicated:
+        lists = (",".join(map(str, partitions)) for partitions in (topic.leaderless, topic.under_replicated))
+        yield (topic.name, str(topic.partitions), *lists)
 
 
 def _group_rows(group: GroupStatus) -> Iterator[tuple[str, ...]]:
@@ -55,14 +81,226 @@ def _group_rows(group: GroupStatus) -> Iterator[tuple[str, ...]]:
         yield *head, member.instance, member.host, ",".join(map(str, reads)), "" if number else lag
 
 
-def _table(columns: str, rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns.split():
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+# --- the page and the lines of `watch` ------------------------------------------------------------------------------
+def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> RenderableType:
+    """Return the whole page for a terminal, of a deployment whose topics have this prefix."""
+    return Group(*_watch_parts(look, prefix, width))
 
 
-def _yes(good: bool) -> str:
-    return "yes" if good else "no"
+def _watch_parts(look: Snapshot, prefix: str, width: int) -> Iterator[RenderableType]:
+    yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
+    for name, status in look.applications.items():
+        yield Text()
+        yield from application_parts(name, status, changes=False, width=width)
+    if look.latest:
+        yield Text()
+    for event in look.latest[-SHOWN_EVENTS:]:
+        yield Text(event_line(event), style="dim", no_wrap=True, overflow="ellipsis")
+    for reason in look.reasons:
+        yield Text(f"wrong: {reason}", style="red")
+
+
+def lines(look: Snapshot, told: Sequence[str]) -> Iterator[str]:
+    """For a pipe: what happened, what is wrong now and was not told before, and a line an application."""
+    yield from map(event_line, look.events)
+    yield from (f"{clock(look.at_s)} wrong: {reason}" for reason in look.reasons if reason not in told)
+    for name, status in look.applications.items():
+        yield line_of(name, status, look.at_s)
+
+
+def json_line(look: Snapshot) -> str:
+    """Return one JSON object, with the events since the snapshot before."""
+    content = msgspec.to_builtins(look)
+    del content["latest"]
+    return msgspec.json.encode(content).decode()
+
+
+def event_line(event: DeploymentEvent) -> str:
+    """Return the time and text of an event.
+
+    >>> event_line(DeploymentEvent(at_s=1_700_000_000.0, text="host h of svm:2 is ready"))
+    '22:13:20Z event: host h of svm:2 is ready'
+    """
+    return f"{clock(event.at_s)} event: {event.text}"
+
+
+def line_of(name: str, status: ApplicationStatus, at_s: float) -> str:
+    """An application in a line: what flows, then each version but the retired ones."""
+    parts = [f"{clock(at_s)} {name} {status.queries_per_s:.1f} q/s"]
+    if status.latency is not None:
+        parts.append(f"p50={status.latency.p50_ms:.0f}ms p99={status.latency.p99_ms:.0f}ms")
+    parts += [f"default:{reason}={count}" for reason, count in status.defaults.items()]
+    versions = [_version(one) for one in status.versions if one.stage != "retired"]
+    return " | ".join([" ".join(parts), *versions])
+
+
+def _version(version: VersionStatus) -> str:
+    parts = [version.model, _stage(version).replace(" %", "%").replace(" ", "@")]
+    if version.share is not None:
+        parts.append(f"share={version.share:.0%}")
+    if version.weight is not None:
+        parts.append(f"weight={version.weight:.2f}")
+    if version.loss is not None:
+        parts.append(f"loss={version.loss.mean:.3f}")
+    if version.drift is not None:
+        parts.append(f"drift={version.drift.loss_before:.3f}->{version.drift.loss_after:.3f}")
+    return " ".join(parts)
+
+
+# --- an application -------------------------------------------------------------------------------------------------
+def application_parts(
+    name: str, status: ApplicationStatus, *, changes: bool = True, width: int = COLUMNS
+) -> Iterator[RenderableType]:
+    """Return the tables and lines that show one application, with its last changes if they are wanted."""
+    objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
+    context = f", context {status.context}" if status.context is not None else ""
+    yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}", style="bold")
+    yield Text(flow_line(status))
+    yield _versions(status, gap=2 if width >= COLUMNS else 1)
+    for version in status.versions:
+        for instance, reason in version.failed.items():
+            yield Text(f"host {instance} failed: {reason}", style="red")
+    for trial in status.trials:
+        yield Text(trial_line(trial))
+    for version in status.versions:
+        if version.drift is not None:
+            yield Text(drift_line(version.model, version.drift), style="yellow")
+    if status.contexts:
+        least = "" if status.contexts_whole else "at least "
+        yield Text(f"contexts with weights of their own: {least}{status.contexts}")
+    if changes and status.changes:
+        headings = ("revision", "changed at", "by", "what", "why")
+        rows = (
+            (str(one.revision), instant(one.at_s), one.by, f"{one.command} {one.model or ''}".strip(), one.why)
+            for one in status.changes
+        )
+        yield table(headings, rows, wrapped=headings)
+
+
+def instant(at_s: float) -> str:
+    """A moment in UTC, to the second.
+
+    >>> instant(1_700_000_000.0)
+    '2023-11-14T22:13:20Z'
+    """
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def clock(at_s: float) -> str:
+    """The time of day of a moment in UTC.
+
+    >>> clock(1_700_000_000.0)
+    '22:13:20Z'
+    """
+    return instant(at_s)[11:]
+
+
+def flow_line(status: ApplicationStatus) -> str:
+    """Throughput, latency and defaults in a line."""
+    parts = [f"{status.queries_per_s:.1f} queries/s", f"{status.feedback / max(1, status.window_s):.1f} feedback/s"]
+    if status.latency is not None:
+        parts += [f"p50 {_ms(status.latency.p50_ms)} ms", f"p99 {_ms(status.latency.p99_ms)} ms"]
+    defaults = ", ".join(f"{reason} {count}" for reason, count in status.defaults.items())
+    parts.append(f"defaults: {defaults}" if defaults else "no defaults")
+    return f"last {status.window_s} s: {'; '.join(parts)}"
+
+
+def trial_line(trial: TrialStatus) -> str:
+    """Return how a trial does, and what it waits for."""
+    if not trial.feedbacks:
+        return f"trial {trial.model}: no feedback; waits for {trial.waits_for}"
+    said = "" if trial.source == "steward" else " (of totals)"
+    return (
+        f"trial {trial.model}: {trial.feedbacks} feedbacks, loss {trial.difference:+.3f} "
+        f"[{trial.lower:+.3f} {trial.upper:+.3f}]{said}; waits for {trial.waits_for}"
+    )
+
+
+def drift_line(model: str, drift: DriftStatus) -> str:
+    """Return how a version's loss has changed, and when.
+
+    >>> drift = DriftStatus(at_s=0.0, ago_s=750.0, loss_before=0.04, loss_after=0.31, context=None, detector="adwin")
+    >>> drift_line("svm:1", drift)
+    'drift svm:1: loss 0.040 -> 0.310, 12 min ago (adwin)'
+    """
+    context = "" if drift.context is None else f", context {drift.context}"
+    return (
+        f"drift {model}: loss {drift.loss_before:.3f} -> {drift.loss_after:.3f}, "
+        f"{ago(drift.ago_s)} ({drift.detector}{context})"
+    )
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago, in the unit that fits.
+
+    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
+    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
+    """
+    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size_s:
+            return f"{seconds // size_s:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
+def _versions(status: ApplicationStatus, gap: int) -> Table:
+    rows = [[*_cells(version)] for version in status.versions]
+    shown = [
+        at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
+    ]
+    headings = [HEADINGS[at] for at in shown]
+    return table(headings, ([row[at] for at in shown] for row in rows), right=_RIGHT, wrapped={"version"}, gap=gap)
+
+
+def _cells(version: VersionStatus) -> Iterator[Text]:
+    latency, loss = version.latency, version.loss
+    dim = "dim" if version.stage == "retired" else ""
+    yield Text(version.model, dim)
+    yield Text(_stage(version), STAGE_STYLE[version.stage])
+    yield Text(_percent(version.weight), dim)
+    yield Text(_percent(version.share), dim)
+    yield Text(UNKNOWN if loss is None else f"{loss.mean:.3f} [{loss.lower:.3f} {loss.upper:.3f}]", dim)
+    yield Text(_hosts(version), "red" if version.hosts == 0 and version.replicas else dim)
+    yield Text(_count(version.batch_limit), dim)
+    yield Text(_ms(None if latency is None else latency.p50_ms), dim)
+    yield Text(_ms(None if latency is None else latency.p99_ms), dim)
+    yield Text(_count(version.lag), dim)
+
+
+def _stage(version: VersionStatus) -> str:
+    return version.stage if version.declared_share is None else f"{version.stage} {_percent(version.declared_share)}"
+
+
+def _hosts(version: VersionStatus) -> str:
+    if not version.declared:
+        return "undeclared"
+    if version.stage == "retired":
+        return UNKNOWN
+    if version.colocated:
+        return "routers"
+    return f"{'?' if version.hosts is None else version.hosts}/{version.replicas}"
+
+
+def _percent(share: float | None) -> str:
+    """A share as a percentage, two digits of small ones.
+
+    >>> _percent(0.714), _percent(0.004), _percent(None)
+    ('71 %', '0.4 %', '-')
+    """
+    if share is None:
+        return UNKNOWN
+    return f"{100 * share:.1f} %" if 0.0 < share < 0.01 else f"{100 * share:.0f} %"  # noqa: PLR2004 (a percent)
+
+
+def _count(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f}"
+
+
+def _ms(value: float | None) -> str:
+    """Milliseconds, with a digit behind the point where there is one before it; a dash of none.
+
+    >>> _ms(3.14159), _ms(41.7), _ms(None)
+    ('3.1', '42', '-')
+    """
+    if value is None:
+        return UNKNOWN
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"  # noqa: PLR2004 (two digits)

@@ -1,7 +1,6 @@
 """`clipper-stream topics`: create the topics of a deployment, or list them."""
 
 import asyncio
-import sys
 
 import typer
 
@@ -14,21 +13,10 @@ topics = typer.Typer(name="topics", no_args_is_help=True, help="Create or list t
 @with_deployment
 def create(deployment: DeploymentContext) -> None:
     """Create the topics that are missing, also those of the configuration's models; can be repeated."""
-    from clipper_agents.kafka.topics import ensure_topics
-
-    report = asyncio.run(
-        ensure_topics(
-            deployment.kafka,
-            deployment.catalogue,
-            deployment.settings.models,
-            replication_factor=deployment.settings.kafka.replication,
-        )
-    )
+    report = deployment.ensure_topics(deployment.settings.models)
     for what in ("created", "grown", "existing"):
         for name in getattr(report, what):
             print(f"{what} {name}")
-    for line in report.advice:
-        print(f"warning: {line}", file=sys.stderr)
 
 
 @topics.command("list", epilog="Example: clipper-stream topics list --bootstrap localhost:9092")

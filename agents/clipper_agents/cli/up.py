@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, LogLevel, with_configured_deployment
+from clipper_agents.cli.deployment import DeploymentContext, with_configured_deployment
+from clipper_agents.cli.options import LogLevel
 
 if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
@@ -18,11 +20,7 @@ WATCH_S = 1.0
 
 
 @with_configured_deployment
-def up(
-    deployment: DeploymentContext,
-    log_level: LogLevel = None,
-    profile: Profile = False,
-) -> None:
+def up(deployment: DeploymentContext, log_level: LogLevel = None, profile: Profile = False) -> None:
     """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
 
     Prints one line, `ready bootstrap=HOST:PORT`, when a query sent now will be answered. Logs go to standard error.
@@ -32,7 +30,8 @@ def up(
     from clipper_agents.supervisor.deployment import Deployment
 
     configure_logging(log_level, os.environ)
-    deployment = deployment.with_setting("router.profile=true") if profile else deployment
+    if profile:
+        deployment = replace(deployment, assignments=(*deployment.assignments, "router.profile=true"))
     asyncio.run(serve(Deployment(deployment.settings, log_level=log_level)))
 
 
@@ -46,7 +45,7 @@ async def serve(deployment: "Deployment") -> None:
 
     def end() -> None:
         if ending.is_set():
-            deployment.kill()
+            deployment.supervisor.kill()
         ending.set()
 
     loop = asyncio.get_running_loop()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, LogLevel, with_deployment
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import LogLevel
 
 if TYPE_CHECKING:
-    from clipper_topics.connection import KafkaConnection
     from clipper_topics.manifests import ModelManifest
 
 worker = typer.Typer(
@@ -38,13 +38,10 @@ def router(
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a router: it reads queries, chooses models, answers and learns."""
-    _prepare(log_level, ends_with_stdin)
-    kafka = deployment.kafka
-    if not _let_in(kafka):
-        return
-    from clipper_agents.router.app import run
+    if _may_start(deployment, log_level, ends_with_stdin):
+        from clipper_agents.router.app import run
 
-    run(deployment.settings.router_settings(instance, kafka))
+        run(deployment.settings.router_settings(instance, deployment.kafka))
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
@@ -57,15 +54,12 @@ def host(
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
-    _prepare(log_level, ends_with_stdin)
-    kafka = deployment.kafka
-    if not _let_in(kafka):
-        return
-    declared = {each.ref: each for each in deployment.settings.models}
-    manifest = declared.get(model) or asyncio.run(_published(deployment, model))
-    from clipper_agents.host.app import run
+    if _may_start(deployment, log_level, ends_with_stdin):
+        declared = {each.ref: each for each in deployment.settings.models}
+        manifest = declared.get(model) or _published(deployment, model)
+        from clipper_agents.host.app import run
 
-    run(deployment.settings.host_settings(instance, manifest, kafka))
+        run(deployment.settings.host_settings(instance, manifest, deployment.kafka))
 
 
 @worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")
@@ -77,17 +71,15 @@ def steward(
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run the steward: it compares versions by their feedback, and steps up, promotes, aborts and retires them."""
-    _prepare(log_level, ends_with_stdin)
-    kafka = deployment.kafka
-    if not _let_in(kafka):
-        return
-    from clipper_agents.rollout.decisions import ControlChanges
-    from clipper_agents.rollout.worker import run
+    if _may_start(deployment, log_level, ends_with_stdin):
+        from clipper_agents.rollout.worker import run
 
-    run(deployment.settings.steward_settings(instance, kafka), ControlChanges(kafka, deployment.catalogue))
+        run(deployment.settings.steward_settings(instance, deployment.kafka))
 
 
-def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
+def _may_start(deployment: DeploymentContext, log_level: str | None, ends_with_stdin: bool) -> bool:
+    """Prepare the process; False when it was told to end while it waited for Kafka."""
+    from clipper_agents.kafka.startup_check import wait_for_access
     from clipper_agents.observability.logging import configure_logging
     from clipper_agents.supervisor.process import end_with_stdin
 
@@ -96,20 +88,13 @@ def _prepare(log_level: str | None, ends_with_stdin: bool) -> None:
         end_with_stdin()
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path has text; models beside the user are found as by python -m
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the same
+    return asyncio.run(wait_for_access(deployment.kafka))
 
 
-def _let_in(kafka: "KafkaConnection") -> bool:
-    """Whether the worker may start; False when it was told to end while it waited for Kafka."""
-    from clipper_agents.kafka.startup_check import wait_for_access
-
-    return asyncio.run(wait_for_access(kafka))
-
-
-async def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":
-    from clipper_agents.control.state import read_manifests
+def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":
     from clipper_stream.errors import UnknownName
 
-    found = (await read_manifests(deployment.kafka, deployment.catalogue)).models
+    found = deployment.control_state().manifests.models
     if ref not in found:
         raise UnknownName(
             f"model {ref!r} is neither configured nor published; published: {', '.join(sorted(found)) or 'none'}"

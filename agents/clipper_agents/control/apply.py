@@ -43,19 +43,9 @@ async def apply_manifests(
     *,
     prune: bool = False,
 ) -> list[ApplicationManifest | ModelManifest]:
-    """Publish the manifests that differ from those on the control topic, and return them.
+    """Publish the manifests that differ from those on the control topic, and return them; errors as `change_control`.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        applications: As they shall be.
-        models: As they shall be.
-        signature: Of the changes.
-        prune: Withdraw manifests that are not among them.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
+    With `prune`, manifests that are not among them are withdrawn.
     """
 
     def decide(state: ControlState) -> Plan:
@@ -72,14 +62,10 @@ def plan_declared(
     *,
     prune: bool = False,
 ) -> Plan:
-    """Return the changes that put the given manifests in force.
+    """Return the changes that put the given manifests in force, and with `prune` withdraw all others.
 
-    Args:
-        manifests: What is there. A record that everybody refuses is replaced, though what was there before it is in
-            force and the same.
-        applications: As they shall be; a revision above the published one is kept.
-        models: As they shall be.
-        prune: Withdraw what is not declared.
+    A revision above the published one is kept. A record that everybody refuses is replaced, though what was there
+    before it is in force and the same.
     """
     wanted, by_ref = {each.name: each for each in applications}, {each.ref: each for each in models}
     there, broken = manifests.applications, manifests.unreadable.keys()

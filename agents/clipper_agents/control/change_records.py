@@ -30,13 +30,7 @@ def os_user() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Author of a change, and the reason.
-
-    Attributes:
-        by: A user, or the rule that decided.
-        why: In words.
-        numbers: What an automatic decision was made of.
-    """
+    """Author of a change (a user, or the rule that decided), the reason, and what a rule decided by."""
 
     by: str = field(default_factory=os_user)
     why: str = ""
@@ -49,11 +43,6 @@ class CommittedChange:
 
     plan: Plan
     changes: tuple[Change, ...] = ()
-
-
-def changing(plan: Plan) -> list[str]:
-    """Return the existing applications that the plan changes."""
-    return [edit.application for edit in plan.edits if edit.before is not None]
 
 
 def is_committed(written: CommittedChange, state: ControlState) -> bool:
@@ -69,11 +58,8 @@ def is_committed(written: CommittedChange, state: ControlState) -> bool:
 def _is_recorded(change: Change, state: ControlState) -> bool:
     """Return whether this change, and no other one of its revision, is on the control topic."""
     found = state.changes.get(change.application, {}).get(change.revision)
-    return found is not None and _essence(found) == _essence(change)
-
-
-def _essence(change: Change) -> tuple[Any, ...]:
-    return (change.at_ms, change.by, change.why, change.command, change.model, change.after)
+    own = ("at_ms", "by", "why", "command", "model", "after")
+    return found is not None and all(getattr(found, name) == getattr(change, name) for name in own)
 
 
 def sign(
@@ -126,12 +112,11 @@ def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
     models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
     return [
         *(record for retired, record in models if not retired),
-        *((application_key(each.application), _application(each)) for each in plan.edits),
+        *(
+            (application_key(each.application), codec.applications.encode(each.after) if each.after else None)
+            for each in plan.edits
+        ),
         *(record for retired, record in models if retired),
         *((model_key(ref), None) for ref in plan.withdrawn),
         *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
     ]
-
-
-def _application(edit: Edit) -> bytes | None:
-    return None if edit.after is None else codec.applications.encode(edit.after)

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Edit, Plan, Published, refs_of, same
+from clipper_agents.control.plan import Edit, Plan, refs_of, same
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings.checks import manifest_problems
 from clipper_topics.change import Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
@@ -28,7 +29,7 @@ FIXED = ("name", "revision", "models", "trials")
 
 
 def shadow(
-    published: Published, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
+    published: Manifests, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
 ) -> Plan:
     """Put a version on trial as a shadow: it is asked beside the candidates, for the log only.
 
@@ -46,13 +47,13 @@ def shadow(
     return _tried(published, before, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
-def canary(published: Published, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
+def canary(published: Manifests, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
     """Put a version on trial as a canary: it answers a share of the queries. Arguments and errors as of `shadow`."""
     before = existing(published, application)
     return _tried(published, before, Trial(model=ref, stage="canary", share=share), automatic, "canary")
 
 
-def step(published: Published, application: str, ref: str, share: float) -> Plan:
+def step(published: Manifests, application: str, ref: str, share: float) -> Plan:
     """Give a version on trial its next share, as a canary.
 
     Raises:
@@ -63,7 +64,7 @@ def step(published: Published, application: str, ref: str, share: float) -> Plan
     return _tried(published, before, Trial(model=ref, stage="canary", share=share), None, "step")
 
 
-def promote(published: Published, application: str, ref: str) -> Plan:
+def promote(published: Manifests, application: str, ref: str) -> Plan:
     """Make a version on trial a candidate.
 
     Raises:
@@ -77,7 +78,7 @@ def promote(published: Published, application: str, ref: str) -> Plan:
     return plan_edit(published, before, after, "promote", ref)
 
 
-def abort(published: Published, application: str, ref: str) -> Plan:
+def abort(published: Manifests, application: str, ref: str) -> Plan:
     """End a version's trial.
 
     Raises:
@@ -90,7 +91,7 @@ def abort(published: Published, application: str, ref: str) -> Plan:
     return plan_edit(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
 
 
-def retire(published: Published, application: str, ref: str) -> Plan:
+def retire(published: Manifests, application: str, ref: str) -> Plan:
     """Remove a version from an application, whatever its stage there.
 
     Raises:
@@ -111,7 +112,7 @@ def retire(published: Published, application: str, ref: str) -> Plan:
 
 
 def deploy(
-    published: Published,
+    published: Manifests,
     application: str,
     model: ModelManifest,
     stage: Stage = "shadow",
@@ -139,7 +140,7 @@ def deploy(
     return _tried(published, before, trial, automatic, stage, model)
 
 
-def create(published: Published, manifest: ApplicationManifest) -> Plan:
+def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
     """Publish a new application.
 
     Raises:
@@ -156,13 +157,8 @@ def create(published: Published, manifest: ApplicationManifest) -> Plan:
     return plan_edit(published, None, manifest, "create")
 
 
-def update(published: Published, application: str, fields: Mapping[str, Any]) -> Plan:
-    """Change fields of an application, other than those of its models' stages.
-
-    Args:
-        published: What is there.
-        application: Its name.
-        fields: By name, as plain values (as JSON has them).
+def update(published: Manifests, application: str, fields: Mapping[str, Any]) -> Plan:
+    """Change fields of an application, other than those of its models' stages; values are plain, as JSON has them.
 
     Raises:
         RefusedChange: no such field, one with a command of its own, or a value that it does not take.
@@ -176,7 +172,7 @@ def update(published: Published, application: str, fields: Mapping[str, Any]) ->
     return plan_edit(published, before, after, "update")
 
 
-def delete(published: Published, application: str) -> Plan:
+def delete(published: Manifests, application: str) -> Plan:
     """Withdraw an application, and retire the versions that no other one names.
 
     Raises:
@@ -186,22 +182,14 @@ def delete(published: Published, application: str) -> Plan:
 
 
 def plan_edit(
-    published: Published,
+    published: Manifests,
     before: ApplicationManifest | None,
     after: ApplicationManifest | None,
     command: Command,
     ref: str | None = None,
     model: ModelManifest | None = None,
 ) -> Plan:
-    """Return the plan of an edit, with the models that it retires or brings back.
-
-    Args:
-        published: The manifests in force.
-        before: The application's manifest before; None: there is none.
-        after: Its manifest after; None: it is withdrawn.
-        command: The command.
-        ref: The version that the command is about.
-        model: A manifest to publish with it.
+    """Return the plan of an edit, with the models that it retires or brings back, and one to publish with it.
 
     Raises:
         RefusedChange: the application would name models that are not there or do not fit.
@@ -219,7 +207,7 @@ def plan_edit(
     return Plan(edits=() if same(before, after) else (edit,), models=changed)
 
 
-def existing(published: Published, application: str) -> ApplicationManifest:
+def existing(published: Manifests, application: str) -> ApplicationManifest:
     """Return the application's manifest.
 
     Raises:
@@ -231,7 +219,7 @@ def existing(published: Published, application: str) -> ApplicationManifest:
     return found
 
 
-def application_of(published: Published, ref: str) -> str:
+def application_of(published: Manifests, ref: str) -> str:
     """Return the one application that names a version.
 
     Raises:
@@ -245,7 +233,7 @@ def application_of(published: Published, ref: str) -> str:
 
 
 def _tried(
-    published: Published,
+    published: Manifests,
     before: ApplicationManifest,
     trial: Trial,
     automatic: bool | None,

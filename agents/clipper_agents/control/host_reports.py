@@ -39,11 +39,7 @@ def one_line(reason: object) -> str:
 
 
 class HostReports:
-    """Reports of one process about itself, or about the hosts that it supervises.
-
-    Args:
-        kafka: How to reach the brokers.
-        topic: The hosts topic.
+    """Reports of one process about itself, or about the hosts that it supervises, on the hosts topic.
 
     Attributes:
         refused: Set to the error once this user turns out not to have the right to write here.

@@ -7,17 +7,17 @@ import msgspec
 import tomli_w
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Plan, Published, stated
+from clipper_agents.control.plan import Plan, stated
+from clipper_agents.control.state import Manifests
 from clipper_topics.control_keys import Manifest
 
 SHOWN_CHARACTERS = 100
 
 
 # --- differences --------------------------------------------------------------------------------------------------
-def plan_lines(published: Published, plan: Plan) -> Iterator[str]:
+def plan_lines(published: Manifests, plan: Plan) -> Iterator[str]:
     """Yield a line for each difference that a plan makes, models first: `+` is new, `-` is withdrawn, `~` changes.
 
-    >>> from clipper_agents.control.state import Manifests
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(*plan_lines(Manifests(), Plan(models=(ModelManifest(name="svm", uri="m:f"),))), sep=chr(10))
     + model svm:1
@@ -62,14 +62,12 @@ def _shown(value: Any) -> str:
 
 
 # --- the whole registry -------------------------------------------------------------------------------------------
-def as_toml(published: Published) -> str:
+def as_toml(published: Manifests) -> str:
     """Return every manifest as the TOML tables of a configuration.
 
     Raises:
         RefusedChange: a value has a null in it, which TOML does not have.
 
-    >>> from clipper_agents.control.state import Manifests
-    >>> from clipper_topics.manifests import ModelManifest
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).splitlines()[:3])
     ['[[model]]', 'name = "svm"', 'uri = "m:f"']
@@ -88,12 +86,12 @@ def _table(kind: str, content: dict[str, Any]) -> str:
     return "[" + tomli_w.dumps({kind: content}).replace("]\n", "]]\n", 1)
 
 
-def as_json(published: Published) -> str:
+def as_json(published: Manifests) -> str:
     """Return every manifest as JSON of the same shape."""
     return msgspec.json.format(msgspec.json.encode(_content(published)), indent=2).decode() + "\n"
 
 
-def _content(published: Published) -> dict[str, list[dict[str, Any]]]:
+def _content(published: Manifests) -> dict[str, list[dict[str, Any]]]:
     return {
         "model": [stated(model) for _, model in sorted(published.models.items())],
         "application": [stated(each) for _, each in sorted(published.applications.items())],

@@ -1,8 +1,7 @@
 """Plans of changes: applications before and after, and the models that change with them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -10,30 +9,14 @@ from clipper_topics.change import Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
-class Published(Protocol):
-    """The manifests in force, as `clipper_agents.control.state.Manifests` has them."""
-
-    @property
-    def applications(self) -> Mapping[str, ApplicationManifest]:
-        """By name."""
-        ...
-
-    @property
-    def models(self) -> Mapping[str, ModelManifest]:
-        """By `name:version`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """One application before and after.
+    """One application before and after a command; its revision is given when it is written.
 
     Attributes:
-        application: Its name.
-        command: What is done.
-        model: The version that it is about.
+        model: The version that the command is about.
         before: None: there is none.
-        after: None: it is deleted. Its revision is given when it is written.
+        after: None: it is deleted.
     """
 
     application: str
@@ -82,6 +65,11 @@ def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
         name for name, value in content.items() if value == {} and isinstance(getattr(manifest, name), msgspec.Struct)
     }
     return {name: value for name, value in content.items() if name not in default}
+
+
+def wanted_hosts(model: ModelManifest) -> int:
+    """Return how many hosts a version should have."""
+    return 0 if model.colocated or model.retired else model.replicas
 
 
 def refs_of(application: ApplicationManifest | None) -> list[str]:

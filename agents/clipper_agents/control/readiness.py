@@ -119,18 +119,10 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
 async def wait_for_host(
     connection: KafkaConnection, catalogue: Catalogue, ref: str, within_s: float, on_report: OnReport
 ) -> HostReport | None:
-    """Wait until a host of a version is ready, or a new report says that one has failed.
+    """Wait until a host of a version is ready, or a new report says that one has failed, and return that report.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        ref: The version, `name:version`.
-        within_s: How long, in seconds.
-        on_report: Called with each report about the version, those from before first.
-
-    Returns:
-        The report that ended it; None when there was none in time. A failure from before does not end it: a host
-        may be about to start again.
+    None when there was none in time. A failure from before does not end it: a host may be about to start again.
+    `on_report` is called with each report about the version, those from before first.
 
     Raises:
         KafkaUnreachable: no broker answers.

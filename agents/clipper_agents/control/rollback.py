@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from clipper_agents.control.change_records import CommittedChange, Signature
 from clipper_agents.control.changes import plan_edit
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Plan, Published
-from clipper_agents.control.state import ControlState
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.restore import restore_state
+from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -19,10 +19,9 @@ from clipper_topics.selection_rows import SavedRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackPlan:
-    """The plan of a rollback, and the changes that it undoes.
+    """The plan of a rollback, empty when the application is like that already, and the changes that it undoes.
 
     Attributes:
-        plan: To be written; empty when the application is like that already.
         undone: The changes that count no more, newest first.
         rows: The selection state before the oldest of them; None when it was not kept.
     """
@@ -33,15 +32,9 @@ class RollbackPlan:
 
 
 def plan_rollback(
-    published: Published, history: Mapping[int, Change], application: str, to_revision: int | None = None
+    published: Manifests, history: Mapping[int, Change], application: str, to_revision: int | None = None
 ) -> RollbackPlan:
-    """Go back to the manifest before the last change, or to that of a revision.
-
-    Args:
-        published: What is there; a deleted application can come back.
-        history: The application's changes by revision.
-        application: Its name.
-        to_revision: Whose manifest is wanted; None: the one before the last change.
+    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back.
 
     Raises:
         RefusedChange: the history does not say how it was, or what it names is not there any more.
@@ -62,14 +55,11 @@ def plan_rollback(
             f"{'created' if to_revision is None else 'deleted'} it, there is nothing to go back to: "
             f"`clipper-stream application delete {application}` takes it away"
         )
-    undone = _undone(history, last if to_revision is None else to_revision + 1)
+    first = last if to_revision is None else to_revision + 1
+    undone = tuple(history[revision] for revision in sorted(history, reverse=True) if revision >= first)
     rows = undone[-1].rows if undone else None
     plan = plan_edit(published, current, target, "rollback")
     return RollbackPlan(plan=plan, undone=undone, rows=None if rows is None else tuple(rows))
-
-
-def _undone(history: Mapping[int, Change], first: int) -> tuple[Change, ...]:
-    return tuple(history[revision] for revision in sorted(history, reverse=True) if revision >= first)
 
 
 def _manifest_at(history: Mapping[int, Change], application: str, revision: int) -> ApplicationManifest | None:
@@ -85,29 +75,11 @@ def _manifest_at(history: Mapping[int, Change], application: str, revision: int)
     )
 
 
-class StateRestorer(Protocol):
-    """Restores the selection state of an application, as `restore_state` does."""
-
-    async def __call__(
-        self,
-        connection: KafkaConnection,
-        catalogue: Catalogue,
-        application: str,
-        rows: list[SavedRow],
-        by: str,
-        why: str,
-    ) -> str:
-        """Restore the rows, and return the id of the restore."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """The result of a rollback.
+    """What a rollback wrote, and the changes that count no more, newest first.
 
     Attributes:
-        written: The manifest and its change; empty when the application was like that already.
-        undone: The changes that count no more, newest first.
         restored: Id of the restored selection state; None: it stays as it is.
         why_not: Why it stays; empty when it was restored.
     """
@@ -125,19 +97,11 @@ async def roll_back(
     to_revision: int | None = None,
     signature: Signature | None = None,
     *,
-    restore: StateRestorer | None = None,
     seen: Mapping[str, int] | None = None,
 ) -> RolledBack:
     """Go back to the manifest before the last change, or to that of a revision, with the selection state of then.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        application: Its name.
-        to_revision: Whose manifest is wanted; None: the one before the last change.
-        signature: Of the change.
-        restore: Puts the selection state back; None: it stays.
-        seen: As for `change_control`, whose errors it raises.
+    Errors as of `plan_rollback`, `change_control`, which `seen` is for, and `restore_state`.
     """
     signature = signature or Signature()
     last: list[RollbackPlan] = []
@@ -155,8 +119,6 @@ async def roll_back(
             f"the change to revision {rollback.undone[-1].revision} kept none" if rollback.undone else "none was kept"
         )
         return RolledBack(written=written, undone=rollback.undone, why_not=why_not)
-    if restore is None:
-        return RolledBack(written=written, undone=rollback.undone, why_not="this version cannot restore it")
     why = signature.why or f"rollback to revision {rollback.undone[-1].revision - 1}"
-    restored = await restore(connection, catalogue, application, list(rollback.rows), signature.by, why)
+    restored = await restore_state(connection, catalogue, application, list(rollback.rows), signature.by, why)
     return RolledBack(written=written, undone=rollback.undone, restored=restored)

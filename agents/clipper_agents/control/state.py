@@ -291,8 +291,13 @@ async def require_control_topic(connection: KafkaConnection, catalogue: Catalogu
     """
     found = await existing_topics(connection, catalogue.prefix)
     if catalogue.control not in found:
-        raise TopicMismatch(
-            f"topic {catalogue.control} does not exist, or this user may not see it: "
-            "run `clipper-stream topics create` first, or give it the rights of its role"
-        )
+        raise no_control_topic(catalogue)
     return found
+
+
+def no_control_topic(catalogue: Catalogue) -> TopicMismatch:
+    """Return the error of a deployment that is not there."""
+    return TopicMismatch(
+        f"topic {catalogue.control} does not exist, or this user may not see it: "
+        "run `clipper-stream topics create` first, or give it the rights of its role"
+    )

@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import CommittedChange, Signature, changing, is_committed, records_of, sign
+from clipper_agents.control.change_records import CommittedChange, Signature, is_committed, records_of, sign
 from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
@@ -45,13 +45,6 @@ Decide = Callable[[ControlState], Plan]
 
 class ControlWriter:
     """The one writer of the control topic, until another one begins.
-
-        async with ControlWriter(connection, catalogue) as writer:
-            await writer.publish(shadow(writer.state.manifests, "digits", "svm:3"), Signature(why="new features"))
-
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
 
     Attributes:
         state: What the control topic says, since the block was entered.
@@ -108,32 +101,14 @@ class ControlWriter:
         """Take a snapshot of what was learned about these applications."""
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
-    async def publish(self, plan: Plan, signature: Signature, snapshot: StateSnapshot | None = None) -> CommittedChange:
-        """Write a plan and the records of its changes in one transaction; an empty plan writes nothing.
-
-        Args:
-            plan: Decided on `state`.
-            signature: Goes into each change.
-            snapshot: Goes into each change; None: it is read now.
+    async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Write records, decided on `state`, in one transaction.
 
         Raises:
             ProducerFenced: another writer has begun; nothing is written.
             KafkaError: it is not known whether it was written.
             TimeoutError: the same.
         """
-        if snapshot is None and plan:
-            snapshot = await self.snapshot(changing(plan))
-        written = sign(plan, self.state, signature, snapshot, round(time.time() * 1000))
-        await self.commit(written)
-        return written
-
-    async def commit(self, written: CommittedChange) -> None:
-        """Write a signed change; errors as of `publish`."""
-        if written.plan:
-            await self.write(records_of(written))
-
-    async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Write records in one transaction; errors as of `publish`."""
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
             await send_in_transaction(self._producer, self._catalogue.control, 0, records)
@@ -149,34 +124,38 @@ async def change_control(
 ) -> CommittedChange:
     """Decide on the present state and write the plan; begin again when another writer interrupts.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        decide: From the state to a plan; called at each attempt.
-        signature: Of the changes; None: the user of this process.
-        seen: Revisions at which applications must be, by name; 0: it must not exist.
+    Without a signature the author is the user of this process. `seen` says at which revisions applications must be, 0
+    that one must not exist.
 
     Raises:
         StaleRevision: an application is at another revision.
         RefusedChange: raised by `decide`.
-        WriteContention: other writers came between at each of `ATTEMPTS` attempts.
-        KafkaUnreachable: no broker answers.
-        NoCoordinator: brokers answer, but none of them keeps transactions.
-        TopicMismatch: there is no control topic.
+        WriteContention: as `as_control_writer`, and its other errors.
     """
-    attempts = _ChangeAttempts(decide, signature or Signature(), seen or {})
-    return await as_control_writer(connection, catalogue, attempts.make)
+    signature = signature or Signature()
+    tried: CommittedChange | None = None
+    snapshot: StateSnapshot | None = None  # costly to read, so it is kept from attempt to attempt
+
+    async def make(writer: ControlWriter) -> CommittedChange:
+        nonlocal tried, snapshot
+        if tried is not None and is_committed(tried, writer.state):
+            return tried
+        check_seen(seen or {}, writer.state)
+        plan = decide(writer.state)
+        if plan and snapshot is None:
+            snapshot = await writer.snapshot([edit.application for edit in plan.edits if edit.before is not None])
+        tried = sign(plan, writer.state, signature, snapshot, round(time.time() * 1000))
+        if plan:
+            await writer.write(records_of(tried))
+        return tried
+
+    return await as_control_writer(connection, catalogue, make)
 
 
 async def as_control_writer(
     connection: KafkaConnection, catalogue: Catalogue, act: Callable[[ControlWriter], Awaitable[T]]
 ) -> T:
-    """Act as the one writer; begin again when another writer interrupts.
-
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Of the deployment.
-        act: Looks at the writer's state, and writes; called at each attempt.
+    """Act as the one writer, at each attempt anew; begin again when another writer interrupts.
 
     Raises:
         WriteContention: other writers came between at each of `ATTEMPTS` attempts.
@@ -210,26 +189,6 @@ def interrupted(error: Exception) -> bool:
     The coordinator says the latter (error -1) when another writer begins just while a transaction is being ended.
     """
     return is_transient(error) or isinstance(error, UnknownError) or isinstance(error.__cause__, UnknownError)
-
-
-class _ChangeAttempts:
-    """Attempts of one command; the snapshot, which is costly to read, is kept from attempt to attempt."""
-
-    def __init__(self, decide: Decide, signature: Signature, seen: Mapping[str, int]) -> None:
-        self._decide, self._signature, self._seen = decide, signature, seen
-        self._tried: CommittedChange | None = None
-        self._snapshot: StateSnapshot | None = None
-
-    async def make(self, writer: ControlWriter) -> CommittedChange:
-        if self._tried is not None and is_committed(self._tried, writer.state):
-            return self._tried
-        check_seen(self._seen, writer.state)
-        plan = self._decide(writer.state)
-        if plan and self._snapshot is None:
-            self._snapshot = await writer.snapshot(changing(plan))
-        self._tried = sign(plan, writer.state, self._signature, self._snapshot, round(time.time() * 1000))
-        await writer.commit(self._tried)
-        return self._tried
 
 
 def check_seen(seen: Mapping[str, int], state: ControlState) -> None:

@@ -25,17 +25,14 @@ NOISE = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Digits:
-    """The data set in three parts; a row has 64 values, a label is the digit that the picture shows.
-
-    Attributes:
-        train: What models are fitted to.
-        validation: What tells which model is best.
-        traffic: What queries are drawn from.
-    """
+    """The data set in three parts; a row has 64 values, a label is the digit that the picture shows."""
 
     train: Dataset
+    """What models are fitted to."""
     validation: Dataset
+    """What tells which model is best."""
     traffic: Dataset
+    """What queries are drawn from."""
 
 
 def load_digits(seed: int) -> Digits:

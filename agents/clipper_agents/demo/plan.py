@@ -28,6 +28,11 @@ POLICIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 BEFORE, FAILED, RESTORED = "before", "failed", "restored"
 PHASES = (BEFORE, FAILED, RESTORED)
 """Phases of a run, by the index of a query."""
+FAILS_AT, RESTORED_AT = 0.25, 0.5
+"""Shares of the stream after which the best model breaks and is repaired."""
+OBJECTIVE_MS = 500
+"""Of both applications: generous, since seven processes share the machine with whatever else runs there, and a late
+answer would be an error that tells nothing about the models."""
 PHASE_TITLES = {BEFORE: "healthy", FAILED: "failed", RESTORED: "restored"}
 
 
@@ -39,13 +44,6 @@ class DemoPlan:
         queries: Queries to both applications together, alternating.
         rate_per_s: Queries a second, evenly spaced; fewer where the machine cannot carry them.
         seed: Seeds data, models, traffic and decisions.
-        repeat_ratio: Share of queries that repeat a recent input exactly, in [0, 1].
-        recent: How many queries back a repeat reaches.
-        feedback_delay_s: Mean of the exponential delay of a feedback after its answer.
-        objective_ms: Latency objective of both applications: generous, since seven processes share the machine with
-            whatever else runs there, and a late answer would be an error that tells nothing about the models.
-        fails_at: Share of the stream after which the best model breaks.
-        restored_at: Share of the stream after which it is repaired.
 
     Raises:
         InvalidSetting: too few queries, or no rate.
@@ -54,12 +52,6 @@ class DemoPlan:
     queries: int = DEFAULT_QUERIES
     rate_per_s: float = DEFAULT_RATE_PER_S
     seed: int = 0
-    repeat_ratio: float = 0.1
-    recent: int = 1_000
-    feedback_delay_s: float = 0.075
-    objective_ms: int = 500
-    fails_at: float = 0.25
-    restored_at: float = 0.5
 
     def __post_init__(self) -> None:
         if self.queries < LEAST_QUERIES:
@@ -69,13 +61,13 @@ class DemoPlan:
 
     @property
     def first_failed(self) -> int:
-        """Index of the first query of the failure."""
-        return round(self.queries * self.fails_at)
+        """First query of the failure."""
+        return round(self.queries * FAILS_AT)
 
     @property
     def first_restored(self) -> int:
-        """Index of the first query after the failure."""
-        return round(self.queries * self.restored_at)
+        """First query after it."""
+        return round(self.queries * RESTORED_AT)
 
     def bounds_of(self, phase: str) -> tuple[int, int]:
         """First query of a phase, and the first one after it."""

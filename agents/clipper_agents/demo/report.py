@@ -1,28 +1,19 @@
-"""The files that a demo leaves: one HTML page that needs nothing else, its figures as PNG, and the result as JSON."""
+"""What a demo leaves: a summary in the terminal, one HTML page with its figures, and the result as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from clipper_agents.demo.figures import draw_figures
 from clipper_agents.demo.models import TrainedModel
 from clipper_agents.demo.plan import PHASE_TITLES, PHASES, POLICIES
-from clipper_agents.demo.result import DemoRecord, DemoResult
-from clipper_agents.demo.summary import numbers, statements
-from clipper_stream.evaluation.report.document import (
-    bullets,
-    captioned,
-    cell,
-    definitions,
-    document,
-    paragraph,
-    png_image,
-    row,
-    section,
-    table,
-)
+from clipper_agents.demo.result import DemoResult
+from clipper_agents.demo.run_recorder import DemoRecorder
+from clipper_stream.evaluation.report import document as html
 
 TITLE = "A model fails, and nobody has to notice"
 CAPTIONS = {
@@ -51,26 +42,50 @@ VERIFIED = (
     "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of "
     "the logs, and everything is committed."
 )
+STYLES = {"policy": "bold", "broken": "", "": ""}
+PhaseError = tuple[float, float, float]
+"""Share of wrong answers in a phase, and the ends of its interval."""
 
 
-def write_report(result: DemoResult, record: DemoRecord, failed: Sequence[str], folder: Path) -> Path:
-    """Draw and write everything; returns the page.
+def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -> None:
+    """Print the errors by phase, the numbers of the run, and every check that failed."""
+    errors = Table(title="Errors in %, with 95 % intervals", title_justify="left", header_style="bold")
+    errors.add_column("who", no_wrap=True)
+    for phase in PHASES:
+        errors.add_column(PHASE_TITLES[phase], justify="right", no_wrap=True)
+    for name, kind, phases in error_rows(result):
+        if name == next(iter(result.single_models)):
+            errors.add_section()
+        cells = (f"{100 * error:.1f} ({100 * low:.1f}-{100 * high:.1f})" for error, low, high in phases)
+        errors.add_row(Text(f"{name} broke" if kind == "broken" else name, STYLES[kind]), *cells)
+    grid = Table.grid(padding=(0, 2))
+    for name, value in numbers(result):
+        grid.add_row(Text(name, style="dim"), value)
+    console.print(errors, grid)
+    for line in statements(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in failed:
+        console.print(Text(f"FAILED {line}", style="bold red"), soft_wrap=True)
+
+
+def write_report(result: DemoResult, recorder: DemoRecorder, failed: Sequence[str], folder: Path) -> Path:
+    """Draw and write everything into an existing folder; returns the page.
 
     Args:
         result: The result.
-        record: What the run has recorded.
+        recorder: What the run has recorded.
         failed: The checks that failed, from `problems`.
-        folder: An existing folder.
+        folder: Gets the page, the figures and the result.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    figures = draw_figures(record)
+    figures = draw_figures(recorder)
     for name, png in figures.items():
         (folder / f"{name}.png").write_bytes(png)
     write_json(result, folder / "result.json")
     page = folder / "report.html"
-    page.write_text(render_report(result, record, figures, failed), encoding="utf-8")
+    page.write_text(render_report(result, recorder, figures, failed), encoding="utf-8")
     return page
 
 
@@ -79,44 +94,80 @@ def write_json(result: DemoResult, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
-def render_report(result: DemoResult, record: DemoRecord, figures: Mapping[str, bytes], failed: Sequence[str]) -> str:
+def render_report(
+    result: DemoResult, recorder: DemoRecorder, figures: Mapping[str, bytes], failed: Sequence[str]
+) -> str:
     """The page; `figures` are PNG by name, of `CAPTIONS`."""
     lead = (
         f"{result.queries:,} pictures of handwritten digits went through Kafka to two applications over the same five "
         f"models. After a quarter of them the best model, {result.broken_model}, began to answer wrong digits; after "
         f"half of them it was repaired. Only the true digits, sent back as feedback, told the pipeline."
     )
-    verdict = paragraph(" ".join(failed), "failed") if failed else paragraph(VERIFIED, "ok")
-    policies = "; ".join(_policy(policy, parameters) for policy, parameters in POLICIES.items())
+    errors = [
+        html.row(
+            [html.cell(name), *(html.cell(f"{error:.1%}", f"{low:.1%} to {high:.1%}") for error, low, high in phases)],
+            kind,
+        )
+        for name, kind, phases in error_rows(result)
+    ]
+    verdict = html.paragraph(" ".join(failed), "failed") if failed else html.paragraph(VERIFIED, "ok")
+    policies = "; ".join(
+        f"{name} with {', '.join(f'{key} {value:g}' for key, value in parameters.items())}"
+        for name, parameters in POLICIES.items()
+    )
     sections = [
-        section(
+        html.section(
             "Errors",
-            paragraph("Share of wrong answers in each phase, with 95 % Wilson intervals."),
-            _errors(result),
-            bullets(statements(result)),
+            html.paragraph("Share of wrong answers in each phase, with 95 % Wilson intervals. A model stands alone."),
+            html.table(["", *(PHASE_TITLES[phase] for phase in PHASES)], errors),
+            html.bullets(statements(result)),
         ),
-        *(captioned(CAPTIONS[name], png_image(png, name)) for name, png in figures.items()),
-        section("The run in numbers", verdict, definitions(numbers(result))),
-        section("The models", _models(record.models, result), paragraph(f"Policies: {policies}.")),
-        section("How to go on", definitions(NEXT)),
+        *(html.captioned(CAPTIONS[name], html.png_image(png, name)) for name, png in figures.items()),
+        html.section("The run in numbers", verdict, html.definitions(numbers(result))),
+        html.section("The models", _models(recorder.models, result), html.paragraph(f"Policies: {policies}.")),
+        html.section("How to go on", html.definitions(NEXT)),
     ]
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    return document(TITLE, lead, sections, footer=f"{versions}, seed {record.plan.seed}")
+    return html.document(TITLE, lead, sections, footer=f"{versions}, seed {recorder.plan.seed}")
 
 
-def _errors(result: DemoResult) -> str:
-    rows = [_error_row(policy, errors, "policy") for policy, errors in result.policies.items()]
-    for ref, errors in result.single_models.items():
-        rows.append(_error_row(f"{ref} alone", errors, "broken" if ref == result.broken_model else ""))
-    return table(["", *(PHASE_TITLES[phase] for phase in PHASES)], rows)
+def error_rows(result: DemoResult) -> Iterator[tuple[str, str, list[PhaseError]]]:
+    """Name, kind and errors by phase of each policy and of each model alone."""
+    kinds = dict.fromkeys(result.policies, "policy") | {result.broken_model: "broken"}
+    for name, errors in (result.policies | result.single_models).items():
+        yield name, kinds.get(name, ""), [(errors[f"error_{phase}"], *errors[f"interval_{phase}"]) for phase in PHASES]
 
 
-def _error_row(name: str, errors: Mapping[str, Any], kind: str) -> str:
-    cells = [cell(name)]
-    for phase in PHASES:
-        low, high = errors[f"interval_{phase}"]
-        cells.append(cell(f"{errors[f'error_{phase}']:.1%}", f"{low:.1%} to {high:.1%}"))
-    return row(cells, kind)
+def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
+    """Name and value of each number of the run."""
+    latency, cache = result.latency_ms, result.cache
+    yield "queries", f"{result.queries:,} sent, {result.distinct_answered:,} answered, by {result.answered:,} answers"
+    yield "latency", ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items() if value is not None)
+    yield "throughput", f"{result.throughput_per_s or 0:.0f} answers a second"
+    yield "defaults", ", ".join(f"{count} {reason}" for reason, count in result.defaults.items()) or "none"
+    yield "cache", f"{cache['hits']:,} of {cache['lookups']:,} rows were known"
+    yield "feedback", ", ".join(f"{count:,} {what}" for what, count in result.feedback.items())
+    yield "offsets", "all committed" if result.committed else f"not committed: {result.uncommitted}"
+    verified = result.verified
+    verdict = "equal" if verified["equal"] else "DIFFER FROM"
+    yield (
+        "verified",
+        f"{verified['rows']:,} rows of {verified['feedbacks']:,} feedbacks {verdict} the serial fold of the logs",
+    )
+    yield "time", f"{result.seconds:.0f} s, of which {result.setup_seconds:.0f} s before the first query"
+
+
+def statements(result: DemoResult) -> Iterator[str]:
+    """The comparisons of policies with single models, a sentence each."""
+    for phase, compared in result.ensemble_minus_best_model.items():
+        low, high = compared["interval"]
+        holds = "no worse within noise" if low <= 0 else "worse"
+        yield (
+            f"{PHASE_TITLES[phase]}: exp4 less the best single model ({compared['model']}): "
+            f"{compared['difference']:+.2%}, 95 % interval {low:+.2%} to {high:+.2%} ({holds})"
+        )
+    ways = ", ".join(f"{policy} {way:.0%}" for policy, way in result.way_to_broken_model.items())
+    yield f"failed: share of the way from the error of the best working model to that of the broken one: {ways}"
 
 
 def _models(models: Sequence[TrainedModel], result: DemoResult) -> str:
@@ -124,9 +175,7 @@ def _models(models: Sequence[TrainedModel], result: DemoResult) -> str:
     for model in models:
         batch = result.batch[model.ref]
         texts = (f"{model.ref}: {model.title}", f"{model.validation_error:.1%}", batch["mean"], batch["limit_final"])
-        rows.append(row((cell(str(text)) for text in texts), "broken" if model.ref == result.broken_model else ""))
-    return table(["model", "validation error", "rows a batch", "batch limit at the end"], rows)
-
-
-def _policy(name: str, parameters: Mapping[str, Any]) -> str:
-    return f"{name} with {', '.join(f'{key} {value:g}' for key, value in parameters.items())}"
+        rows.append(
+            html.row((html.cell(str(text)) for text in texts), "broken" if model.ref == result.broken_model else "")
+        )
+    return html.table(["model", "validation error", "rows a batch", "batch limit at the end"], rows)

@@ -1,49 +1,43 @@
-"""The result of a demo: the record of the run, what `--json` writes, and the checks that failed."""
+"""The result of a demo: the errors by phase, what `--json` writes, and the checks that failed."""
 
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from clipper_agents.broker import KAFKA_VERSION
 from clipper_agents.demo.data import FloatArray
-from clipper_agents.demo.error_rates import ENSEMBLE, DemoScores, error_of
-from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.plan import BEFORE, PHASES, RESTORED, DemoPlan
-from clipper_agents.demo.samples import DemoSample
+from clipper_agents.demo.plan import BEFORE, FAILED, PHASES, POLICIES, RESTORED, DemoPlan
+from clipper_agents.demo.run_recorder import UNANSWERED, DemoRecorder
 from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen import LoadReport
-from clipper_stream.intervals import wilson
+from clipper_stream.intervals import mean_difference, wilson
 
 PERCENTILES = ("p50", "p90", "p99")
 DISTRIBUTIONS = ("clipper-stream", "faust-streaming", "aiokafka", "numpy", "scikit-learn", "skops")
+ENSEMBLE = "exp4"
+"""Asks all models for every query: its log is what each of them alone would have answered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoRecord:
-    """The record of a run, from which the result, the figures and the page are made.
+def score(recorder: DemoRecorder) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """The errors of a run: by query 1 for a wrong answer, 0 for a right one, NaN where the query does not count.
 
-    Attributes:
-        plan: The run.
-        models: The models that were served.
-        load: What became of the queries.
-        scores: The errors.
-        samples: Metrics over time; the last one is of when all feedback was counted.
-        sent_s: When each query was sent, in seconds from the start; NaN where it was not.
-        latencies_s: Of each query, infinite without an answer.
+    Returns:
+        By policy, over the queries to its application, where no answer is wrong, as a default is. And by model, over
+        the queries to the ensemble's application that the model answered in time.
     """
-
-    plan: DemoPlan
-    models: Sequence[TrainedModel]
-    load: LoadReport
-    scores: DemoScores
-    samples: Sequence[DemoSample]
-    sent_s: FloatArray
-    latencies_s: FloatArray
+    truth = np.asarray(recorder.run.script.labels, np.int8)
+    application = np.arange(len(truth)) % len(POLICIES)
+    asked = {policy: application == number for number, policy in enumerate(POLICIES)}
+    policies = {policy: np.where(mine, recorder.digits != truth, np.nan) for policy, mine in asked.items()}
+    models = {
+        ref: np.where(asked[ENSEMBLE] & (digits != UNANSWERED), digits != truth, np.nan)
+        for ref, digits in recorder.model_digits.items()
+    }
+    return policies, models
 
 
 class DemoResult(msgspec.Struct, kw_only=True):
@@ -95,7 +89,8 @@ class DemoResult(msgspec.Struct, kw_only=True):
 
 
 def demo_result(
-    record: DemoRecord,
+    recorder: DemoRecorder,
+    load: LoadReport,
     *,
     uncommitted: dict[str, int],
     verification: Verification,
@@ -103,21 +98,16 @@ def demo_result(
     setup_seconds: float,
     versions: dict[str, str],
 ) -> DemoResult:
-    """The result.
-
-    Args:
-        record: What the run has recorded.
-        uncommitted: Records that are not committed, by topic.
-        verification: The comparison of the selection table with the logs.
-        seconds: From the start of the command to the last commit.
-        setup_seconds: Of these, until the first query.
-        versions: From `used_versions`.
-    """
-    load, scores, last = record.load, record.scores, record.samples[-1]
-    feedback = {"duplicates" if name == "duplicate" else name: int(count) for name, count in last.feedback.items()}
-    compared = {phase: scores.versus_best(ENSEMBLE, phase) for phase in (BEFORE, RESTORED)}
+    """The result; of the samples the last one is of when all feedback was counted."""
+    plan, last, (policies, models) = recorder.plan, recorder.samples[-1], score(recorder)
+    feedback = {"duplicates" if name == "duplicate" else name: count for name, count in last.feedback.items()}
+    by_policy = {policy: _errors(plan, wrong) for policy, wrong in policies.items()}
+    by_model = {ref: _errors(plan, wrong) for ref, wrong in models.items()}
+    best = {phase: _least_error(by_model, phase) for phase in PHASES}
+    least, most = (by_model[ref][f"error_{FAILED}"] for ref in (best[FAILED], recorder.broken))
+    way = {policy: errors[f"error_{FAILED}"] - least for policy, errors in by_policy.items()}
     return DemoResult(
-        queries=record.plan.queries,
+        queries=plan.queries,
         answered=load.answered + load.duplicates,
         distinct_answered=load.answered,
         distinct_inputs=load.distinct_inputs,
@@ -125,27 +115,25 @@ def demo_result(
         feedback={"sent": load.feedback_sent, "applied": 0, "duplicates": 0, **feedback},
         latency_ms={name: load.latency[f"{name}_ms"] for name in PERCENTILES},
         throughput_per_s=load.throughput_per_s,
-        cache={"lookups": int(last.lookups), "hits": int(last.hits)},
+        cache=last.cache,
         batch={
-            ref: {"mean": round(batches.mean, 2), "max": batches.largest, "limit_final": batches.limit}
-            for ref, batches in ((model.ref, last.batches(model.ref)) for model in record.models)
+            model.ref: {"mean": round(batches.mean, 2), "max": batches.largest, "limit_final": batches.limit}
+            for model in recorder.models
+            for batches in (last.batches(model.ref),)
         },
-        broken_model=scores.broken,
-        policies={policy: _errors(scores, wrong) for policy, wrong in scores.policies.items()},
-        single_models={ref: _errors(scores, wrong) for ref, wrong in scores.models.items()},
+        broken_model=recorder.broken,
+        policies=by_policy,
+        single_models=by_model,
         ensemble_minus_best_model={
-            phase: {"model": ref, "difference": round(difference, 5), "interval": _rounded(interval)}
-            for phase, (ref, difference, interval) in compared.items()
+            phase: _compared(plan, phase, policies[ENSEMBLE] - models[best[phase]], best[phase])
+            for phase in (BEFORE, RESTORED)
         },
-        way_to_broken_model={policy: round(scores.way_to_broken(policy), 4) for policy in scores.policies},
+        way_to_broken_model={
+            name: round(above / (most - least), 4) if most > least else 0.0 for name, above in way.items()
+        },
         committed=not uncommitted,
         uncommitted=uncommitted,
-        verified={
-            "equal": verification.equal,
-            "rows": verification.rows,
-            "feedbacks": verification.feedbacks,
-            "seconds": verification.seconds,
-        },
+        verified={name: getattr(verification, name) for name in ("equal", "rows", "feedbacks", "seconds")},
         seconds=round(seconds, 2),
         setup_seconds=round(setup_seconds, 2),
         versions=versions,
@@ -180,15 +168,31 @@ def problems(result: DemoResult) -> list[str]:
     return found
 
 
-def _errors(scores: DemoScores, wrong: FloatArray) -> dict[str, Any]:
-    """`error_`, `queries_` and `interval_` of each phase."""
+def _errors(plan: DemoPlan, wrong: FloatArray) -> dict[str, Any]:
+    """`error_`, `queries_` and `interval_` of each phase; without queries the error is 0."""
     errors: dict[str, Any] = {}
     for phase in PHASES:
-        within = scores.within(phase, wrong)
-        errors[f"error_{phase}"] = round(error_of(within), 5)
+        within = _within(plan, phase, wrong)
+        errors[f"error_{phase}"] = round(float(within.sum()) / max(1, len(within)), 5)
         errors[f"queries_{phase}"] = len(within)
         errors[f"interval_{phase}"] = _rounded(wilson(float(within.sum()), len(within)))
     return errors
+
+
+def _least_error(by_model: dict[str, dict[str, Any]], phase: str) -> str:
+    """The model with the least error in a phase, known only afterwards."""
+    return min(by_model, key=lambda ref: float(by_model[ref][f"error_{phase}"]))
+
+
+def _compared(plan: DemoPlan, phase: str, differences: FloatArray, model: str) -> dict[str, Any]:
+    difference, interval = mean_difference(_within(plan, phase, differences))
+    return {"model": model, "difference": round(difference, 5), "interval": _rounded(interval)}
+
+
+def _within(plan: DemoPlan, phase: str, wrong: FloatArray) -> FloatArray:
+    """The queries of a phase that count."""
+    found = wrong[slice(*plan.bounds_of(phase))]
+    return found[~np.isnan(found)]
 
 
 def _rounded(interval: tuple[float, float]) -> list[float]:

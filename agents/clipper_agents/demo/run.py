@@ -1,6 +1,6 @@
 """The demo from its start to its result.
 
-models --> settings --> Deployment (Kafka, router, hosts) --> load, sampled --> counted --> committed --> verified
+models --> settings --> Deployment (Kafka, router, hosts) --> load, recorded --> counted --> committed --> verified
 """
 
 import asyncio
@@ -8,26 +8,27 @@ import contextlib
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
-from clipper_agents.demo.answers import AnswerLog
+import msgspec
+
 from clipper_agents.demo.data import draw_traffic, load_digits
-from clipper_agents.demo.error_rates import score
-from clipper_agents.demo.fault import FaultSwitch
-from clipper_agents.demo.manifests import demo_settings
-from clipper_agents.demo.models import best_of, train
-from clipper_agents.demo.plan import POLICIES, DemoPlan, application_of
-from clipper_agents.demo.result import DemoRecord, DemoResult, demo_result, used_versions
-from clipper_agents.demo.samples import DemoSample, take_sample
+from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
+from clipper_agents.demo.plan import OBJECTIVE_MS, POLICIES, DemoPlan, application_of
+from clipper_agents.demo.result import DemoResult, demo_result, used_versions
+from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.replay.verify import verify
-from clipper_agents.settings import load_settings
+from clipper_agents.settings import BrokerSection, Settings, load_settings
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_loadgen import Dataset, LoadPlan, run_load
+from clipper_loadgen.run import LoadRun
+from clipper_loadgen.terminal import progress_bar
+from clipper_topics.manifests import ApplicationManifest, PolicySpec
 
 MAX_OPEN = 32
 """Queries without an answer: twice what an idle machine has at the default rate. On a busy one the demo then sends more
@@ -36,25 +37,19 @@ TICK_S = 0.02
 """Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
 PATIENCE_S = 20.0
 """Without an answer, though queries wait, until the run is given up: longer than a router needs to restart."""
-SAMPLE_EVERY_S = 1.0
-"""As often as routers report their weights."""
 COUNTED_WITHIN_S = 15.0
 """For the last feedback to reach the router's counters."""
 COMMITTED_WITHIN_S = 20.0
 """Offsets are committed a few seconds after their records were finished."""
 LOOK_S = 0.25
+NO_DIGIT = -1
+"""The default output: wrong for every picture, so that a default counts as an error."""
 
 
 async def run_demo(
     plan: DemoPlan, environ: Mapping[str, str], view: DemoView, echo: Callable[[str], None]
-) -> tuple[DemoResult, DemoRecord]:
-    """Run it.
-
-    Args:
-        plan: What to do.
-        environ: The environment variables.
-        view: Told what happens.
-        echo: Gets every line that the processes print.
+) -> tuple[DemoResult, DemoRecorder]:
+    """Run it; `view` is told what happens, `echo` gets every line that the processes print.
 
     Raises:
         SetupError: no Kafka, a wrong setting, or a process that cannot start.
@@ -63,51 +58,68 @@ async def run_demo(
     async with contextlib.AsyncExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="clipper-demo-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
+        flag = folder / "broken"
         view.stage("training five models")
         digits = await asyncio.to_thread(load_digits, plan.seed)
         models = await asyncio.to_thread(train, digits, folder, plan.seed)
         overrides = await stack.enter_async_context(_own_topics(environ, folder))
-        settings = demo_settings(plan, models, folder / "broken", environ, overrides)
+        settings = demo_settings(plan, models, flag, environ, overrides)
         view.stage("starting Kafka, the router and five model hosts")
         process_environment = ProcessEnvironment(echo=echo)
         deployment = await stack.enter_async_context(
             Deployment(settings, environ, log_level="info", process_environment=process_environment)
         )
         view.begin(plan, models, best_of(models).ref)
+        view.stage(f"all else there is to see: clipper-stream watch {_options(deployment)}")
         setup_s = time.perf_counter() - started_s
-        log = AnswerLog([model.ref for model in models], plan.queries, FaultSwitch(folder / "broken", plan))
-        samples: list[DemoSample] = []
-        sampling = asyncio.create_task(_sample(log, deployment, samples, view))
-        try:
-            load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
-            report = await run_load(load, deployment.connection, deployment.catalogue, observer=log)
-        finally:
-            sampling.cancel()
-            await asyncio.wait({sampling})
+        recorder = DemoRecorder(plan, models, flag, lambda: _metrics_ports(deployment), view.sample)
+        load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
+        with progress_bar("demo") as progress:
+
+            async def follow(run: LoadRun) -> None:
+                await asyncio.gather(progress(run), recorder.follow(run))
+
+            report = await run_load(load, deployment.connection, deployment.catalogue, follow, recorder)
         view.stage("waiting for the last feedback and the last commits")
-        samples.append(await _last_sample(log, deployment, report.feedback_sent))
-        behind = await wait_committed(deployment)
+        await _wait_counted(recorder, report.feedback_sent)
+        uncommitted = await wait_committed(deployment)
         view.stage("folding the logs again, to compare what was learned")
         verification = await verify(deployment.connection, deployment.catalogue, settings.router.horizon_s)
-        run = await log.wait_begun()
-        record = DemoRecord(
-            plan=plan,
-            models=models,
-            load=report,
-            scores=score(log, run.labels or [], plan, best_of(models).ref),
-            samples=samples,
-            sent_s=run.ledger.due_times_s() - run.start_s,
-            latencies_s=run.ledger.latencies_s(),
-        )
         result = demo_result(
-            record,
-            uncommitted=behind,
+            recorder,
+            report,
+            uncommitted=uncommitted,
             verification=verification,
             seconds=time.perf_counter() - started_s,
             setup_seconds=setup_s,
             versions=used_versions(embedded=deployment.broker is not None),
         )
-        return result, record
+        return result, recorder
+
+
+def demo_settings(
+    plan: DemoPlan, models: Sequence[TrainedModel], flag: Path, environ: Mapping[str, str], overrides: Mapping[str, str]
+) -> Settings:
+    """The settings of the whole deployment, in which the best of the models breaks when the flag is there."""
+    best = best_of(models)
+    applications = [
+        ApplicationManifest(
+            name=application_of(policy),
+            input=PICTURE,
+            models=[model.ref for model in models],
+            policy=PolicySpec(name=policy, parameters=dict(parameters)),
+            objective_ms=OBJECTIVE_MS,
+            default_output=NO_DIGIT,
+            seed=plan.seed,
+        )
+        for policy, parameters in POLICIES.items()
+    ]
+    return msgspec.structs.replace(
+        load_settings(None, environ, overrides),
+        broker=BrokerSection(),
+        applications=applications,
+        models=[model.manifest(flag if model is best else None) for model in models],
+    )
 
 
 def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
@@ -121,9 +133,8 @@ def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
         arrivals="constant",
         linger_s=TICK_S,
         dataset=pictures,
-        repeat_ratio=plan.repeat_ratio,
-        recent=plan.recent,
-        feedback_delay_s=plan.feedback_delay_s,
+        repeat_ratio=0.1,
+        feedback_delay_s=0.075,
         feedback_distribution="exponential",
         drain_s=PATIENCE_S,
         seed=plan.seed,
@@ -144,26 +155,22 @@ async def wait_committed(deployment: Deployment) -> dict[str, int]:
         await asyncio.sleep(LOOK_S)
 
 
-async def _sample(log: AnswerLog, deployment: Deployment, samples: list[DemoSample], view: DemoView) -> None:
-    run = await log.wait_begun()
-    while True:
-        samples.append(await take_sample(run, _ports(deployment)))
-        view.sample(samples[-1])
-        await asyncio.sleep(SAMPLE_EVERY_S)
-
-
-async def _last_sample(log: AnswerLog, deployment: Deployment, feedback_sent: int) -> DemoSample:
-    """A sample of when all feedback was counted, or of when that took too long."""
-    run, end_s = await log.wait_begun(), time.monotonic() + COUNTED_WITHIN_S
-    while True:
-        last = await take_sample(run, _ports(deployment))
-        if last.learned >= feedback_sent or time.monotonic() > end_s:
-            return last
+async def _wait_counted(recorder: DemoRecorder, feedback_sent: int) -> None:
+    """Take a sample of when all feedback was counted, or of when that took too long."""
+    end_s = time.monotonic() + COUNTED_WITHIN_S
+    while sum((await recorder.sample()).feedback.values()) < feedback_sent and time.monotonic() < end_s:
+        recorder.samples.pop()
         await asyncio.sleep(LOOK_S)
 
 
-def _ports(deployment: Deployment) -> list[int]:
-    return [child.metrics_port for child in deployment.children.values() if child.metrics_port is not None]
+def _options(deployment: Deployment) -> str:
+    """Where the deployment is, as options of commands."""
+    prefix = deployment.settings.kafka.prefix
+    return f"--bootstrap {deployment.connection.bootstrap} --set kafka.prefix={prefix}"
+
+
+def _metrics_ports(deployment: Deployment) -> list[int]:
+    return [child.metrics_port for child in deployment.supervisor.children.values() if child.metrics_port is not None]
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,8 @@ Rules of this file:
   two (rows that are stored, and a position that is not) is finished by doing it again.
 - A marker sets all rows of its application to what it says. How many feedbacks counted goes on: a restore takes back
   what was learned, and not that it was read; a feedback that counted does not count again.
+- Where an application's policy or loss took effect is noted with the rows of the step, so that the fold can be done
+  again.
 - Nothing here is sent or stored: the step says what to write.
 """
 
@@ -27,11 +29,20 @@ from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
-from clipper_topics.selection_rows import SelectionRow, note_row, totals_of
+from clipper_topics.selection_rows import (
+    NOT_DECLARED,
+    ConfigStart,
+    SelectionRow,
+    config_context,
+    config_note,
+    note_row,
+    totals_of,
+)
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Row = tuple[str, str | None]
 """Application and context."""
+FindApplication: TypeAlias = Callable[[str, int], Application | None]
 
 
 class OrphanFeedback(ValueError):
@@ -44,35 +55,37 @@ class UnusableFeedback(ValueError):
 
 @dataclass(slots=True)
 class Step:
-    """What a list of feedback records of one partition leads to.
+    """The outcome of a list of feedback records of one partition.
 
     Attributes:
         rows: Rows that changed.
         applied_feedback: Query id and feedback offset of each feedback that was used.
         outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
         refused: Records for the dead letters, with the reason.
+        configs: Policy and loss in force of each application that was met, as a digest.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
     applied_feedback: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[Record, Exception]] = field(default_factory=list)
+    configs: dict[str, int] = field(default_factory=dict)
 
     def count(self, outcome: str) -> None:
-        """One more feedback ended like this."""
+        """Count one feedback with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def refuse(self, record: Record, outcome: str, error: Exception) -> None:
-        """The record goes to the dead letters."""
+        """Refuse a record, for the dead letters."""
         self.refused.append((record, error))
         self.count(outcome)
 
 
 def decode_feedback(record: Record) -> Feedback:
-    """The feedback of a record.
+    """Decode the feedback of a record.
 
     Raises:
-        UndecodableRecord: it cannot be read, or says nothing, or too much.
+        UndecodableRecord: the record cannot be read, or does not give exactly one of label, loss and reward.
     """
     found = codec.feedback.decode(record.value, record.headers)
     wrong = check_feedback(found)
@@ -87,7 +100,7 @@ def learn(
     audits: Mapping[str, LoggedRecord | None],
     applied_feedback: Mapping[str, int | None],
     row: Callable[[Row], SelectionRow],
-    application: Callable[[str], Application | None],
+    application: FindApplication,
     markers: Sequence[tuple[Record, Restored]] = (),
     stored: Callable[[str], Iterable[Row]] = lambda _: (),
 ) -> Step:
@@ -99,7 +112,7 @@ def learn(
         audits: Audit of each query that has one.
         applied_feedback: Offset of the feedback that counted for each query, None where none did.
         row: The row as it is stored.
-        application: Finds a registered application.
+        application: Finds a registered application by its name, for the feedback at an offset.
         markers: Records that restore a state, and how.
         stored: The rows of an application that are stored.
     """
@@ -127,20 +140,22 @@ def _apply(
     logged: LoggedRecord,
     audit: LoggedRecord | None,
     row: Callable[[Row], SelectionRow],
-    application: Callable[[str], Application | None],
+    application: FindApplication,
 ) -> None:
     prediction = decode_prediction(logged)
-    known = application(prediction.application)
+    known = application(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
         step.refuse(record, "invalid", UnusableFeedback(wrong))
         return
+    key = (prediction.application, prediction.context)
+    before = step.rows[key] if key in step.rows else row(key)
+    if record.offset > before.offset:
+        _note_config(step, prediction.application, known, record.offset, row)
     if known is None or not is_policy_choice(prediction):
         step.applied_feedback[found.query_id] = record.offset
         step.count("unlearned")
         return
-    key = (prediction.application, prediction.context)
-    before = step.rows[key] if key in step.rows else row(key)
     decision = join(prediction, None if audit is None else decode_audit(audit))
     try:
         learned = fold(state_of(before.totals), decision, feedback_value(found), known.policy, known.loss)
@@ -151,6 +166,21 @@ def _apply(
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def _note_config(
+    step: Step, name: str, known: Application | None, offset: int, row: Callable[[Row], SelectionRow]
+) -> None:
+    """Note the policy and loss where others were in force before; a name that was no application has no note."""
+    config = NOT_DECLARED if known is None else known.learning_config
+    if config is None or step.configs.get(name) == config:
+        return
+    place = ("", config_context(name))
+    before = step.rows.get(place) or row(place)
+    last = before.configs[-1].config if before.configs else NOT_DECLARED
+    if config != last and offset > before.offset:
+        step.rows[place] = config_note(before, ConfigStart(offset, config))
+    step.configs[name] = config
 
 
 def _offset(entry: tuple[Record, Feedback | Restored]) -> int:

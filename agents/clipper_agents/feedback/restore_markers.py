@@ -19,12 +19,12 @@ Record: TypeAlias = ConsumerRecord[Any, Any]
 
 
 class RefusedMarker(ValueError):
-    """A record claims to restore a state, and must not; the message says why."""
+    """A record claims to restore a state and must not count; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A marker that counts.
+    """A valid marker of a restored state.
 
     Attributes:
         marker: The rows.
@@ -36,14 +36,14 @@ class Restored:
 
 
 def is_marker(record: Record) -> bool:
-    """Whether a record of the feedback topic is a marker, or claims to be one."""
+    """Return whether a record of the feedback topic is, or claims to be, a marker."""
     return restore_id_of(record.headers) is not None
 
 
 def read_markers(
     claims: Iterable[Record], find: Callable[[str], DeclaredRestore | None], partitions: int
 ) -> tuple[list[tuple[Record, Restored]], list[tuple[Record, Exception]]]:
-    """The markers that count, and those that must not, with the reason; arguments as of `read_marker`."""
+    """Return the valid markers, and the refused ones with the reason; arguments as of `read_marker`."""
     counted: list[tuple[Record, Restored]] = []
     refused: list[tuple[Record, Exception]] = []
     for record in claims:
@@ -55,15 +55,15 @@ def read_markers(
 
 
 def read_marker(record: Record, find: Callable[[str], DeclaredRestore | None], partitions: int) -> Restored:
-    """The marker of a record.
+    """Decode and check the marker of a record.
 
     Args:
         record: Of the feedback topic, with the header.
-        find: Finds a declaration.
-        partitions: Of the feedback topic.
+        find: Finds the declaration of a restore.
+        partitions: Number of partitions of the feedback topic.
 
     Raises:
-        RefusedMarker: it must not count.
+        RefusedMarker: the marker must not count.
     """
     restore_id = restore_id_of(record.headers) or ""
     declared = find(restore_id)

@@ -3,7 +3,7 @@
 start --> model loaded, warm, measured --> joined the group --> `ready` line --> SIGTERM --> drained --> left --> end
              | SetupError                                          | a send failed, a defect: the app crashes
 
-What it says of itself meanwhile on the hosts topic is in `reporting`.
+What it says of itself meanwhile on the hosts topic is in `self_report`.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ import os
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports
-from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
-from clipper_agents.host.poison_rows import PoisonRows
+from clipper_agents.host.engine_builder import make_engine, prepare
+from clipper_agents.host.poison_rows import BatchGuard, PoisonRows
+from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_server import FrameOrigin, RequestServer
 from clipper_agents.host.self_report import SelfReports
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
@@ -44,28 +44,21 @@ def run(settings: HostSettings) -> None:
     reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
     reports.say("starting")
     try:
-        prepared = prepare(settings.model, settings.allowed, settings.files)
+        predictor = prepare(settings.model, settings.allowed, settings.files)
         metrics = HostMetrics()
         port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     except Exception as error:
         reports.fails(error)
         raise
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-    run_worker(lambda: HostProcess(settings, prepared, metrics, reports), lambda: ready, settings.kafka, reports)
+    run_worker(lambda: HostProcess(settings, predictor, metrics, reports), lambda: ready, settings.kafka, reports)
 
 
 class HostProcess:
-    """A host from its start to its end.
-
-    Args:
-        settings: What to host and where.
-        prepared: The model.
-        metrics: Of the process.
-        reports: Tells others of it.
-    """
+    """A host from its start to its end."""
 
     def __init__(
-        self, settings: HostSettings, prepared: PreparedModel, metrics: HostMetrics, reports: SelfReports
+        self, settings: HostSettings, predictor: Predictor, metrics: HostMetrics, reports: SelfReports
     ) -> None:
         model, catalogue = settings.model, settings.catalogue
         self._metrics, self._reports = metrics, reports
@@ -77,7 +70,7 @@ class HostProcess:
         watch = ModelWatch(self._hung, self._outgrown)
         guard = BatchGuard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), poison_rows)
         self._engine: HostEngine[FrameOrigin] = make_engine(
-            model, prepared, server.send, server.finished, metrics, guard
+            model, predictor, server.send, server.finished, metrics, guard
         )
         if model.memory_mib is not None:
             bound_allocations(2 * model.memory_mib)

@@ -25,12 +25,7 @@ MEMORY_BATCHES = 10
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Origin]):
-    """Rows to predict together.
-
-    Attributes:
-        inputs: The rows, all of one kind.
-        runs: Whose rows they are.
-    """
+    """Rows of one kind to predict together, and whose they are."""
 
     inputs: Rows
     runs: Sequence[RowSpan[Origin]]
@@ -54,12 +49,7 @@ class BatchingStep(Generic[Origin]):
 
 
 class HostBatcher(Generic[Origin]):
-    """Decides which rows of one host form the next batch.
-
-    Args:
-        window: Empty.
-        limit: How many rows a batch may have.
-    """
+    """Decides which rows of one host form the next batch."""
 
     def __init__(self, window: Window[tuple[OpenFrame[Origin], int]], limit: BatchLimit) -> None:
         self._window = window

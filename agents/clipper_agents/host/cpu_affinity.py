@@ -18,12 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def cores_of(cpus: float, instance: str, available: set[int]) -> set[int]:
-    """Choose the cores of a host.
-
-    Args:
-        cpus: Of the manifest.
-        instance: Name of the host.
-        available: Cores that the process may use now; not empty.
+    """Choose the cores of a host among those that the process may use now.
 
     >>> len(cores_of(0.25, "host.svm.1.0", {0, 1, 2, 3})), len(cores_of(2.5, "host.svm.1.0", {0, 1, 2, 3}))
     (1, 2)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.batching import Batch, HostBatcher
 from clipper_agents.host.outputs import Reply
+from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor, TimedOutcome
 from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.models.runner import BatchOutcome
@@ -56,9 +56,9 @@ class HostEngine(Generic[Origin]):
         predictor: The model. The engine closes it.
         send: Called once for all pieces that a batch has for one partition.
         finished: Called with the origins of frames whose answers are all safe.
-        observer: Hears what happens.
+        observer: Hears of each batch.
         guard: Stands around each batch.
-        max_open_rows: Rows in the process at most, at least 1.
+        max_open_rows: Rows in the process at most.
         clock: Seconds since the epoch.
     """
 

@@ -2,19 +2,17 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine, Send
+from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.registry import make_limit
 from clipper_stream.batching.window import Window
-from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
@@ -25,20 +23,7 @@ logger = logging.getLogger(__name__)
 Origin = TypeVar("Origin")
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedModel:
-    """A model that is loaded and warm.
-
-    Attributes:
-        model: The model.
-        inline: Whether it is so cheap that it may run on the event loop.
-    """
-
-    model: Model
-    inline: bool
-
-
-def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> PreparedModel:
+def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> Predictor:
     """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
 
     Args:
@@ -62,26 +47,18 @@ def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = 
         event(logger, "model refuses an empty row", logging.WARNING, model=manifest.ref, reason=refused)
     inline = is_cheap(model, sample, manifest.batch.max_rows)
     event(logger, "model loaded", model=manifest.ref, uri=manifest.uri, runs_in="loop" if inline else "thread")
-    return PreparedModel(model, inline)
+    return Predictor(model, inline=inline)
 
 
 def make_engine(
     manifest: ModelManifest,
-    prepared: PreparedModel,
+    predictor: Predictor,
     send: Send,
     finished: Callable[[list[Origin]], None],
     metrics: HostMetrics,
     guard: BatchGuard,
 ) -> HostEngine[Origin]:
-    """An engine with the batching that the manifest says.
-
-    Args:
-        manifest: Of the model version.
-        prepared: What `prepare` made of it.
-        send: Sends pieces to a partition, or hands them to who asked.
-        finished: Called with the origins of frames whose answers are all safe.
-        metrics: Counts the batches.
-        guard: Stands around each batch.
+    """An engine with the batching that the manifest says; the arguments are those of `HostEngine`.
 
     Raises:
         SetupError: the manifest's batch settings lie outside their bounds.
@@ -90,4 +67,4 @@ def make_engine(
     limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
     core: HostBatcher[Origin] = HostBatcher(Window(batch.max_delay_ms / 1000), limit)
     meter = BatchMetrics(metrics, manifest.name, manifest.version)
-    return HostEngine(core, Predictor(prepared.model, inline=prepared.inline), send, finished, meter, guard=guard)
+    return HostEngine(core, predictor, send, finished, meter, guard=guard)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.models.model import Rows
@@ -19,13 +20,7 @@ MAX_RECORD_BYTES = 512 * 1024
 
 @dataclass(slots=True, eq=False)
 class OpenFrame(Generic[Origin]):
-    """A request frame that is not wholly answered.
-
-    Attributes:
-        origin: Where it came from; given back when it is finished.
-        request: Its rows.
-        unanswered: Rows whose answer was not acknowledged yet.
-    """
+    """A request frame of which so many rows have no acknowledged answer yet."""
 
     origin: Origin
     request: RequestRows
@@ -140,22 +135,12 @@ def records_of(piece: OutputFrame, max_bytes: int = MAX_RECORD_BYTES) -> list[by
     if len(record) <= max_bytes:
         return [record]
     if len(piece.outputs) == 1:
-        return [encode_frame(_too_large(piece, len(record), max_bytes))]
-    middle = piece.row0 + len(piece.outputs) // 2
-    return [
-        *records_of(_part(piece, piece.row0, middle), max_bytes),
-        *records_of(_part(piece, middle, None), max_bytes),
-    ]
-
-
-def _part(piece: OutputFrame, start: int, stop: int | None) -> OutputFrame:
-    stop = piece.row0 + len(piece.outputs) if stop is None else stop
-    outputs = piece.outputs[start - piece.row0 : stop - piece.row0]
-    failed = [failure for failure in piece.failed if start <= failure.row < stop]
-    return OutputFrame(router=piece.router, frame=piece.frame, row0=start, outputs=outputs, failed=failed)
-
-
-def _too_large(piece: OutputFrame, size: int, max_bytes: int) -> OutputFrame:
-    words = f"the output takes {size} bytes, a record has at most {max_bytes}: give a smaller one"
-    failed = [FailedRow(piece.row0, "error", words)]
-    return OutputFrame(router=piece.router, frame=piece.frame, row0=piece.row0, outputs=[None], failed=failed)
+        words = f"the output takes {len(record)} bytes, a record has at most {max_bytes}: give a smaller one"
+        return [encode_frame(replace(piece, outputs=[None], failed=[FailedRow(piece.row0, "error", words)]))]
+    half = len(piece.outputs) // 2
+    middle = piece.row0 + half
+    before = [failure for failure in piece.failed if failure.row < middle]
+    after = [failure for failure in piece.failed if failure.row >= middle]
+    first = replace(piece, outputs=piece.outputs[:half], failed=before)
+    then = replace(piece, row0=middle, outputs=piece.outputs[half:], failed=after)
+    return [*records_of(first, max_bytes), *records_of(then, max_bytes)]

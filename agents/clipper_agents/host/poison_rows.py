@@ -21,6 +21,7 @@ import msgspec
 
 from clipper_agents.host.outputs import RowSpan
 from clipper_agents.host.request_rows import RequestRows
+from clipper_agents.host.watchdog import BatchWatch
 
 DEATHS = 2
 """A row with which the process died so often is not asked again."""
@@ -42,9 +43,6 @@ class PoisonSpan(NamedTuple):
 
 class PoisonRows:
     """Rows that were in the model when the process died, on disk.
-
-    Args:
-        folder: Where the host keeps what it must know after a death; made if it is missing.
 
     Attributes:
         found: What the run before this one left behind.
@@ -102,6 +100,34 @@ class PoisonRows:
     def _left_behind(self) -> list[PoisonSpan]:
         (length,) = _LENGTH.unpack(self._journal[: _LENGTH.size])
         return _decoded(self._journal[_LENGTH.size : _LENGTH.size + length])
+
+
+class BatchGuard:
+    """What stands around each batch of a model: the watch over its time, and the memory of rows that ended the process.
+
+    A colocated model has no such memory: its requests do not outlive its process.
+    """
+
+    def __init__(self, watch: BatchWatch | None = None, poison_rows: PoisonRows | None = None) -> None:
+        self._watch, self._poison_rows = watch, poison_rows
+
+    def begin(self, runs: Sequence[RowSpan[Any]]) -> str | None:
+        """Record that these rows go into the model, or return why they must not."""
+        if self._poison_rows is not None:
+            refusal = self._poison_rows.refusal(runs)
+            if refusal is not None:
+                return refusal
+            self._poison_rows.note(runs)
+        if self._watch is not None:
+            self._watch.begin(sum(map(len, runs)))
+        return None
+
+    def end(self) -> None:
+        """Record that the batch has returned."""
+        if self._watch is not None:
+            self._watch.end()
+        if self._poison_rows is not None:
+            self._poison_rows.clear()
 
 
 def _mapped(path: Path) -> mmap.mmap:

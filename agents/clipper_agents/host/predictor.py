@@ -42,27 +42,21 @@ class TimedOutcome:
 
 
 class Predictor:
-    """Runs batches of one model, one at a time.
-
-    Args:
-        model: The model.
-        inline: Whether to begin on the loop; see `is_cheap`.
-        timer: Seconds that never go back.
-    """
+    """Runs batches of one model, one at a time: on the loop as long as it is `inline`, else in a thread."""
 
     def __init__(self, model: Model, *, inline: bool, timer: Timer = time.perf_counter) -> None:
-        self._model = model
+        self.model = model
         self._timer = timer
         self._slow_ratio = 0.0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.inline = inline
-        """Whether batches run on the loop now."""
 
     async def predict(self, inputs: Rows) -> TimedOutcome:
         """Run one batch; never raises for the model's fault."""
         if not self.inline:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._timed, inputs)
-        timed = self._timed(inputs)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, _timed, self.model, inputs, self._timer)
+        timed = _timed(self.model, inputs, self._timer)
         self._slow_ratio += ((timed.latency_s > FULL_BATCH_MAX_S) - self._slow_ratio) / _MEMORY_BATCHES
         self.inline = self._slow_ratio <= MAX_SLOW_RATIO and timed.latency_s < STALL_S
         await asyncio.sleep(0)  # others have their turn between two batches
@@ -72,21 +66,15 @@ class Predictor:
         """Let the thread end; a batch in it is not waited for."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _timed(self, inputs: Rows) -> TimedOutcome:
-        began = self._timer()
-        outcome = predict_rows(self._model, inputs)
-        return TimedOutcome(outcome, self._timer() - began)
+
+def _timed(model: Model, inputs: Rows, timer: Timer) -> TimedOutcome:
+    began = timer()
+    outcome = predict_rows(model, inputs)
+    return TimedOutcome(outcome, timer() - began)
 
 
 def is_cheap(model: Model, sample: Sample, max_rows: int, timer: Timer = time.perf_counter) -> bool:
-    """Whether every batch of the model is short enough for the event loop, by measuring ever larger ones.
-
-    Args:
-        model: Warmed up.
-        sample: Rows to measure with.
-        max_rows: The largest batch there can be, at least 1.
-        timer: Seconds that never go back.
-    """
+    """Whether every batch of a warm model, of up to `max_rows` rows, is short enough for the event loop."""
     sizes = [*takewhile(lambda rows: rows < max_rows, (2**power for power in range(1, 32))), max_rows]
     try:
         return _within(model, sample(1), ONE_ROW_MAX_S, timer) and all(
@@ -102,10 +90,8 @@ def _within(model: Model, inputs: Rows | None, bound_s: float, timer: Timer) -> 
         return False
     spent_s = 0.0
     for _ in range(_TRIES):
-        began = timer()
-        outcome = predict_rows(model, inputs)
-        taken_s = timer() - began
-        spent_s += taken_s
-        if outcome.failed or taken_s < bound_s or spent_s > _PATIENCE * bound_s:
-            return not outcome.failed and taken_s < bound_s
+        timed = _timed(model, inputs, timer)
+        spent_s += timed.latency_s
+        if timed.outcome.failed or timed.latency_s < bound_s or spent_s > _PATIENCE * bound_s:
+            return not timed.outcome.failed and timed.latency_s < bound_s
     return False

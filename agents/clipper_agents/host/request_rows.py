@@ -9,10 +9,9 @@ import numpy as np
 
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
+from clipper_stream.query.inputs import LISTED, NUMERIC
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
 
-NUMERIC = frozenset({"float32", "float64", "int32", "int64", "uint8"})
-LISTED = frozenset({"text", "bytes", "json"})
 _DEADLINE_BYTES = 8
 MOST_ROWS = 16_384
 """Of a frame; routers ask for at most a thousand. A shape of some bytes can claim any number of empty rows."""
@@ -29,7 +28,6 @@ class RequestRows:
         frame: Number of the frame within it.
         reply: Partition of the outputs topic for the answer.
         kind: dtype and row shape: only rows of one kind are batched together.
-        rows: The rows.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.
         apart: Places of rows that are asked alone, because the process died with them (`poison_rows`).
 
@@ -49,11 +47,7 @@ class RequestRows:
 
 
 def read_request(value: bytes | None, partitions: int) -> RequestRows:
-    """Decode a request frame into its rows.
-
-    Args:
-        value: Bytes of the record.
-        partitions: How many the outputs topic has.
+    """Decode a request frame into its rows; the outputs topic has so many partitions.
 
     Raises:
         UnknownFrame: the bytes are no request frame, or its parts contradict one another.
@@ -67,11 +61,7 @@ def read_request(value: bytes | None, partitions: int) -> RequestRows:
 
 
 def rows_of_request(frame: RequestFrame) -> RequestRows:
-    """Return the rows of a request frame.
-
-    Raises:
-        UnknownFrame: its parts contradict one another.
-    """
+    """Return the rows of a request frame; `UnknownFrame` when its parts contradict one another."""
     rows = _rows(frame)
     return RequestRows(
         router=frame.router,
@@ -91,7 +81,7 @@ def _rows(frame: RequestFrame) -> Rows:
     if frame.dtype in NUMERIC:
         return _matrix(frame)
     if frame.dtype not in LISTED:
-        raise UnknownFrame(f"dtype {shown(frame.dtype)}: use one of {', '.join(sorted(NUMERIC | LISTED))}")
+        raise UnknownFrame(f"dtype {shown(frame.dtype)}: use one of {', '.join(sorted((*NUMERIC, *LISTED)))}")
     if frame.shape != [len(frame.rows)]:
         raise UnknownFrame(f"shape {shown(frame.shape)} with {len(frame.rows)} rows of {frame.dtype}")
     return frame.rows

@@ -36,14 +36,7 @@ class FrameOrigin(NamedTuple):
 
 
 class RequestServer:
-    """Feeds an engine from the requests topic and answers on the outputs topic.
-
-    Args:
-        app: Of the process.
-        catalogue: The topics.
-        metrics: Counts dead letters.
-        poison_rows: Rows with which the process died.
-    """
+    """Feeds an engine from the requests topic and answers on the outputs topic."""
 
     def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, poison_rows: PoisonRows) -> None:
         self._poison_rows = poison_rows

@@ -22,13 +22,7 @@ LAST_WORD_S = 2.0
 
 
 class SelfReports:
-    """The reports of one host about itself.
-
-    Args:
-        reports: Writes them.
-        model: What it serves.
-        instance: Name of the process.
-    """
+    """The reports of one host about itself."""
 
     def __init__(self, reports: HostReports, model: ModelManifest, instance: str) -> None:
         self._reports, self._model, self._instance = reports, model, instance

@@ -38,12 +38,7 @@ def drain_self() -> None:
 
 
 class BatchWatch:
-    """The batch that one model runs now. `begin` and `end` cost a store each.
-
-    Attributes:
-        ref: `name:version`.
-        hang_s: How long a batch may run, in seconds.
-    """
+    """The batch that one model runs now. `begin` and `end` cost a store each."""
 
     def __init__(self, ref: str, hang_s: float) -> None:
         self.ref, self.hang_s = ref, hang_s
@@ -66,12 +61,7 @@ class BatchWatch:
 
 
 class ModelWatch:
-    """The watching thread of one process; it runs until the process ends.
-
-    Args:
-        end: Ends the process at once, with an exit code.
-        outgrown: Called once when the process has more memory than it may: drains it.
-    """
+    """The watching thread of one process, until `end` ends that; `outgrown` is called once when it must be drained."""
 
     def __init__(self, end: Callable[[int], None] = os._exit, outgrown: Callable[[], None] = drain_self) -> None:
         self._end, self._outgrown = end, outgrown
@@ -80,13 +70,7 @@ class ModelWatch:
         self._thread: threading.Thread | None = None
 
     def add(self, ref: str, hang_s: float, memory_mib: int | None = None) -> BatchWatch:
-        """Watch a model.
-
-        Args:
-            ref: `name:version`.
-            hang_s: How long a batch may run.
-            memory_mib: Resident memory above which the process drains; None: no limit.
-        """
+        """Watch a model: each batch for `hang_s` seconds, and the process for its resident memory if limited."""
         watch = BatchWatch(ref, hang_s)
         self._batches.append(watch)
         if memory_mib is not None:

@@ -36,6 +36,7 @@ POLL_S = 0.02
 """Behind the last record there may be the marker of its transaction, of which a consumer is not told: so often it is
 seen whether the position is behind it."""
 FETCH_WAIT_S = 0.01
+"""Short, since the next reading waits for a fetch that is under way."""
 METADATA_WAIT_S = 0.1
 BEHIND_S = 20.0
 """How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
@@ -341,14 +342,17 @@ async def open_reader(
     isolation_level: IsolationLevel,
     policy: RetryPolicy = COMMANDS,
     fetch_bytes: int = FETCH_BYTES,
+    fetch_wait_s: float = FETCH_WAIT_S,
 ) -> AsyncIterator[LogReader]:
-    """A connected `LogReader` for the time of the block.
+    """A connected `LogReader` for the time of the block; arguments as of its own.
 
     Raises:
         KafkaUnreachable: no broker answers, or nothing came for as long as the policy says.
         AccessRefused: Kafka does not let us in, or a right is missing.
     """
-    reader = LogReader(kafka, isolation_level=isolation_level, policy=policy, fetch_bytes=fetch_bytes)
+    reader = LogReader(
+        kafka, isolation_level=isolation_level, policy=policy, fetch_bytes=fetch_bytes, fetch_wait_s=fetch_wait_s
+    )
     async with translated_errors(kafka):
         try:
             await reader.start()

@@ -1,13 +1,19 @@
 """The metric families of one process, made from their specs."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 from clipper_agents.observability.histogram import BatchHistogram, HistogramSeries
-from clipper_agents.observability.specs import SPECS
+from clipper_agents.observability.specs import SPECS, MetricSpec
 
 # a `_created` series beside every counter would double what is scraped, and nobody reads it
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 
 
 class MetricFamilies:
@@ -25,48 +31,37 @@ class MetricFamilies:
     def __init__(self, *roles: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._labels = {spec.name: spec.labels for spec in SPECS if spec.role in {*roles, "both"}}
-        specs = [spec for spec in SPECS if spec.name in self._labels]
-        self._counter_families = {
-            spec.name: Counter(spec.name, spec.text, spec.labels, registry=self.registry)
-            for spec in specs
-            if spec.kind == "counter"
-        }
-        self._gauge_families = {
-            spec.name: Gauge(spec.name, spec.text, spec.labels, registry=self.registry)
-            for spec in specs
-            if spec.kind == "gauge"
-        }
-        self._histogram_families = {
-            spec.name: BatchHistogram(spec.name, spec.text, spec.labels, spec.buckets)
-            for spec in specs
-            if spec.kind == "histogram"
-        }
-        for family in self._histogram_families.values():
-            self.registry.register(family)
-        self._counters: dict[tuple[str, ...], Counter] = {}
-        self._gauges: dict[tuple[str, ...], Gauge] = {}
+        self._specs = {spec.name: spec for spec in SPECS if spec.role in {*roles, "both"}}
+        self._families = {name: self._family(spec) for name, spec in self._specs.items()}
+        self._series: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in self._specs}
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
-        found = self._counters.get((name, *labels))
-        if found is None:
-            family = self._counter_families[name]
-            found = self._counters[name, *labels] = family.labels(*labels) if labels else family
+        found: Counter = self._found(name, labels)
         return found
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """The gauge with these label values."""
-        found = self._gauges.get((name, *labels))
-        if found is None:
-            family = self._gauge_families[name]
-            found = self._gauges[name, *labels] = family.labels(*labels) if labels else family
+        found: Gauge = self._found(name, labels)
         return found
 
-    def forget_gauge(self, name: str, *labels: str) -> None:
-        """Take a gauge back, so that a model or partition that left is not scraped for ever."""
-        if self._gauges.pop((name, *labels), None) is not None:
-            self._gauge_families[name].remove(*labels)
+    def histogram(self, name: str, *labels: str) -> HistogramSeries:
+        """The histogram with these label values."""
+        found: HistogramSeries = self._found(name, labels)
+        return found
+
+    def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
+        """Set the gauges with these label values, and take back those that have left.
+
+        Args:
+            name: The family.
+            values: By label values.
+            within: First label values of those that may have left; none: of the whole family.
+        """
+        for labels in [one for one in self._series[name] if one[: len(within)] == within and one not in values]:
+            self._take_back(name, labels)
+        for labels, value in values.items():
+            self.gauge(name, *labels).set(value)
 
     def forget(self, **values: str) -> None:
         """Take back every series of any family that has these label values.
@@ -77,21 +72,27 @@ class MetricFamilies:
         >>> families.registry.get_sample_value("clipper_cache_hits_total", {"model": "svm:2"}) is None
         True
         """
-        for name, series in [*((key[0], key[1:]) for key in (*self._counters, *self._gauges)), *self._of_histograms()]:
-            if values.items() <= dict(zip(self._labels[name], series, strict=True)).items():
-                self._take_back(name, series)
+        for name, spec in self._specs.items():
+            for labels in list(self._series[name]):
+                if values.items() <= dict(zip(spec.labels, labels, strict=True)).items():
+                    self._take_back(name, labels)
 
-    def _of_histograms(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [(name, series) for name, family in self._histogram_families.items() for series in family.series]
+    def _family(self, spec: MetricSpec) -> Any:
+        if spec.kind == "histogram":
+            family = BatchHistogram(spec.name, spec.text, spec.labels, spec.buckets)
+            self.registry.register(family)
+            return family
+        return {"counter": Counter, "gauge": Gauge}[spec.kind](
+            spec.name, spec.text, spec.labels, registry=self.registry
+        )
 
-    def _take_back(self, name: str, series: tuple[str, ...]) -> None:
-        if name in self._histogram_families:
-            self._histogram_families[name].remove(*series)
-        elif self._counters.pop((name, *series), None) is not None:
-            self._counter_families[name].remove(*series)
-        else:
-            self.forget_gauge(name, *series)
+    def _found(self, name: str, labels: tuple[str, ...]) -> Any:
+        found = self._series[name].get(labels)
+        if found is None:
+            family = self._families[name]
+            found = self._series[name][labels] = family.labels(*labels) if labels else family
+        return found
 
-    def histogram(self, name: str, *labels: str) -> HistogramSeries:
-        """The histogram with these label values."""
-        return self._histogram_families[name].labels(*labels)
+    def _take_back(self, name: str, labels: tuple[str, ...]) -> None:
+        del self._series[name][labels]
+        self._families[name].remove(*labels)

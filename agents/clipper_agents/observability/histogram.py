@@ -65,11 +65,6 @@ class BatchHistogram(Collector):
             self._series[values] = HistogramSeries(self._bounds)
         return self._series[values]
 
-    @property
-    def series(self) -> list[tuple[str, ...]]:
-        """Return the label values of every series."""
-        return list(self._series)
-
     def remove(self, *values: str) -> None:
         """Remove a series."""
         self._series.pop(values, None)

@@ -1,13 +1,43 @@
-"""What routers and hosts count, a call a batch. The names and their meaning are in `specs`."""
+"""What routers, hosts and the steward count, a call a batch. The names and their meaning are in `specs`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from clipper_agents.observability.families import MetricFamilies
 
 
-class RouterMetrics:
+class ProcessMetrics:
+    """What every worker process counts.
+
+    Attributes:
+        families: A router shares them with a `HostMetrics` when it runs colocated models.
+    """
+
+    def __init__(self, families: MetricFamilies) -> None:
+        self.families = families
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is scraped."""
+        return self.families.registry
+
+    def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Unread records of all partitions that the process reads now, by (topic, partition)."""
+        unread = {(topic, str(partition)): records for (topic, partition), records in lags.items()}
+        self.families.set_gauges("clipper_consumer_lag", unread)
+
+    def set_broker_reachable(self, reachable: bool) -> None:
+        """Whether a broker has answered within the last seconds."""
+        self.families.gauge("clipper_broker_reachable").set(reachable)
+
+    def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
+        """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
+        self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
+
+
+class RouterMetrics(ProcessMetrics):
     """Metrics of one router process.
 
     >>> metrics = RouterMetrics()
@@ -15,21 +45,10 @@ class RouterMetrics:
     >>> labels = {"application": "digits", "outcome": "default", "reason": "late"}
     >>> metrics.registry.get_sample_value("clipper_predictions_total", labels)
     2.0
-
-    Attributes:
-        families: Shared with a `HostMetrics` when the process runs colocated models.
     """
 
     def __init__(self) -> None:
-        self.families = MetricFamilies("router", "host")
-        self._weighted: dict[str, set[str]] = {}
-        self._hosted: set[str] = set()
-        self._lagging: set[tuple[str, str]] = set()
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """What is scraped."""
-        return self.families.registry
+        super().__init__(MetricFamilies("router", "host"))
 
     def count_queries(self, application: str, count: int = 1) -> None:
         """Count queries that were read."""
@@ -72,11 +91,8 @@ class RouterMetrics:
 
     def set_selection_weights(self, application: str, weights: Mapping[str, float]) -> None:
         """The weights of all candidates of an application now; a model that is not named has left."""
-        for model in self._weighted.get(application, set()) - weights.keys():
-            self.families.forget_gauge("clipper_selection_weight", application, model)
-        for model, weight in weights.items():
-            self.families.gauge("clipper_selection_weight", application, model).set(weight)
-        self._weighted[application] = set(weights)
+        shares = {(application, model): weight for model, weight in weights.items()}
+        self.families.set_gauges("clipper_selection_weight", shares, application)
 
     def count_rebalances(self, rebalances: int) -> None:
         """The group was rebalanced so many times more."""
@@ -84,11 +100,7 @@ class RouterMetrics:
 
     def set_ready_hosts(self, hosts: Mapping[str, int]) -> None:
         """So many hosts of each model (`name:version`) are ready; a model that is not named has left."""
-        for model in self._hosted - hosts.keys():
-            self.families.forget_gauge("clipper_ready_hosts", model)
-        for model, count in hosts.items():
-            self.families.gauge("clipper_ready_hosts", model).set(count)
-        self._hosted = set(hosts)
+        self.families.set_gauges("clipper_ready_hosts", {(model,): count for model, count in hosts.items()})
 
     def forget_model(self, model: str) -> None:
         """The model (`name:version`) has left this process: its series end."""
@@ -104,90 +116,16 @@ class RouterMetrics:
         """Set the number of queries in flight."""
         self.families.gauge("clipper_in_flight").set(queries)
 
-    def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
-        """Unread records of all partitions that the process reads now, by (topic, partition)."""
-        self._lagging = _set_lags(self.families, self._lagging, lags)
 
-    def set_broker_reachable(self, reachable: bool) -> None:
-        """Whether a broker has answered within the last seconds."""
-        self.families.gauge("clipper_broker_reachable").set(reachable)
-
-    def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
-        """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
-        self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
-
-
-class HostMetrics:
-    """Metrics of the batches of model versions: of one host process, or of colocated models.
-
-    >>> metrics = HostMetrics()
-    >>> metrics.observe_batch("svm", "1", rows=8, latency_s=0.004)
-    >>> metrics.registry.get_sample_value("clipper_batch_rows_sum", {"model": "svm", "version": "1"})
-    8.0
-
-    Args:
-        families: Of the router that runs the models; None in a host process.
-    """
+class HostMetrics(ProcessMetrics):
+    """Metrics of a host process, or of a router's colocated models, whose `families` then are the router's."""
 
     def __init__(self, families: MetricFamilies | None = None) -> None:
-        self.families = families or MetricFamilies("host")
-        self._lagging: set[tuple[str, str]] = set()
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """What is scraped."""
-        return self.families.registry
-
-    def observe_batch(self, model: str, version: str, *, rows: int, latency_s: float) -> None:
-        """A batch of so many rows ran so long."""
-        self.families.histogram("clipper_batch_rows", model, version).observe(rows)
-        self.families.histogram("clipper_batch_latency_seconds", model, version).observe(latency_s)
-
-    def count_rows(self, model: str, version: str, *, ok: int = 0, late: int = 0, error: int = 0) -> None:
-        """So many rows have an output, were dropped past their deadline, or failed."""
-        for outcome, rows in (("ok", ok), ("late", late), ("error", error)):
-            if rows:
-                self.families.counter("clipper_rows_total", model, version, outcome).inc(rows)
-
-    def set_batch_limit(self, model: str, version: str, rows: int) -> None:
-        """The limit allows so many rows a batch."""
-        self.families.gauge("clipper_batch_limit_rows", model, version).set(rows)
-
-    def set_queued_rows(self, model: str, version: str, rows: int) -> None:
-        """So many rows wait for a batch."""
-        self.families.gauge("clipper_queued_rows", model, version).set(rows)
-
-    def set_consumer_lag(self, lags: Mapping[tuple[str, int], int]) -> None:
-        """Unread records of all partitions that the process reads now, by (topic, partition)."""
-        self._lagging = _set_lags(self.families, self._lagging, lags)
-
-    def set_broker_reachable(self, reachable: bool) -> None:
-        """Whether a broker has answered within the last seconds."""
-        self.families.gauge("clipper_broker_reachable").set(reachable)
-
-    def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
-        """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
-        self.families.counter("clipper_dead_letters_total", topic, reason).inc(count)
-
-
-def _set_lags(
-    families: MetricFamilies, before: set[tuple[str, str]], lags: Mapping[tuple[str, int], int]
-) -> set[tuple[str, str]]:
-    now = {(topic, str(partition)): records for (topic, partition), records in lags.items()}
-    for gone in before - now.keys():
-        families.forget_gauge("clipper_consumer_lag", *gone)
-    for labels, records in now.items():
-        families.gauge("clipper_consumer_lag", *labels).set(records)
-    return set(now)
+        super().__init__(families or MetricFamilies("host"))
 
 
 class BatchMetrics:
     """Records the batches of one model version; the engine's observer.
-
-    Args:
-        metrics: Of the process.
-        model: Name of the model.
-        version: Its version.
 
     >>> metrics = HostMetrics()
     >>> BatchMetrics(metrics, "svm", "1").late(2)
@@ -197,20 +135,81 @@ class BatchMetrics:
     """
 
     def __init__(self, metrics: HostMetrics, model: str, version: str) -> None:
-        self._metrics = metrics
-        self._model = model
-        self._version = version
+        self._families, self._labels = metrics.families, (model, version)
 
     def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int) -> None:
-        """Observe a batch."""
-        self._metrics.observe_batch(self._model, self._version, rows=rows, latency_s=latency_s)
-        self._metrics.count_rows(self._model, self._version, ok=rows - failed, error=failed)
-        self._metrics.set_batch_limit(self._model, self._version, limit_rows)
+        """A batch ran so long, of whose rows so many failed, and the limit now allows so many."""
+        self._families.histogram("clipper_batch_rows", *self._labels).observe(rows)
+        self._families.histogram("clipper_batch_latency_seconds", *self._labels).observe(latency_s)
+        self._count_rows("ok", rows - failed)
+        self._count_rows("error", failed)
+        self._families.gauge("clipper_batch_limit_rows", *self._labels).set(limit_rows)
 
     def late(self, rows: int) -> None:
         """Count rows that were dropped past their deadlines."""
-        self._metrics.count_rows(self._model, self._version, late=rows)
+        self._count_rows("late", rows)
 
     def queued(self, rows: int) -> None:
         """Set the number of rows that wait for a batch."""
-        self._metrics.set_queued_rows(self._model, self._version, rows)
+        self._families.gauge("clipper_queued_rows", *self._labels).set(rows)
+
+    def _count_rows(self, outcome: str, rows: int) -> None:
+        if rows:
+            self._families.counter("clipper_rows_total", *self._labels, outcome).inc(rows)
+
+
+_EVIDENCE = {
+    "clipper_comparison_feedbacks": "feedbacks",
+    "clipper_comparison_difference": "difference",
+    "clipper_comparison_difference_lower": "lower",
+    "clipper_comparison_difference_upper": "upper",
+    "clipper_comparison_loss": "loss",
+    "clipper_comparison_loss_lower": "loss_lower",
+    "clipper_comparison_loss_upper": "loss_upper",
+}
+"""Metrics of a version in a comparison, and the attributes of `clipper_agents.rollout.Comparison`; one may be None."""
+
+
+class StewardMetrics(ProcessMetrics):
+    """Metrics of a steward process.
+
+    >>> metrics = StewardMetrics()
+    >>> metrics.count_decision("digits", "promote", "made")
+    >>> labels = {"application": "digits", "command": "promote", "outcome": "made"}
+    >>> metrics.registry.get_sample_value("clipper_decisions_total", labels)
+    1.0
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MetricFamilies("steward"))
+        self._dropped: dict[str, int] = {}
+
+    def set_comparisons(self, comparisons: Iterable[Any]) -> None:
+        """How all versions stand now; one that is not named has left."""
+        found = {(one.application, one.model, one.stage): one for one in comparisons}
+        for name, attribute in _EVIDENCE.items():
+            known = {labels: value for labels, one in found.items() if (value := getattr(one, attribute)) is not None}
+            self.families.set_gauges(name, known)
+
+    def count_decision(self, application: str, command: str, outcome: str) -> None:
+        """A rule asked for a change; outcome is `made` or `stale`."""
+        self.families.counter("clipper_decisions_total", application, command, outcome).inc()
+
+    def count_drift(self, application: str, model: str, *, worse: bool) -> None:
+        """The loss of a version has changed."""
+        self.families.counter("clipper_drifts_total", application, model, "up" if worse else "down").inc()
+
+    def count_drift_refused(self, application: str) -> None:
+        """Drift is declared, and is not watched."""
+        self.families.counter("clipper_drift_refused_total", application).inc()
+
+    def set_dropped(self, dropped: Mapping[str, int]) -> None:
+        """So many were dropped of the present reading, by reason; a new reading counts from 0."""
+        for reason, count in dropped.items():
+            before = self._dropped.get(reason, 0)
+            self.families.counter("clipper_comparison_dropped_total", reason).inc(max(0, count - before))
+        self._dropped = dict(dropped)
+
+    def set_remembered(self, queries: int) -> None:
+        """Set the number of queries that are kept for their feedback."""
+        self.families.gauge("clipper_comparison_queries").set(queries)

@@ -34,14 +34,7 @@ def untimed(_name: str, _items: int) -> AbstractContextManager[object]:
 
 @dataclass(slots=True)
 class StageTimer:
-    """Accumulated time of one stage.
-
-    Attributes:
-        clock: Seconds that never go back.
-        calls: How many batches.
-        items: How many queries, rows or records.
-        spent_s: Seconds.
-    """
+    """Batches, items (queries, rows or records) and seconds of one stage so far."""
 
     clock: Callable[[], float]
     calls: int = 0

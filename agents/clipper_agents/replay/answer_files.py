@@ -25,12 +25,12 @@ _READ_BYTES = 1 << 20
 
 
 class Queries(NamedTuple):
-    """Logged queries that are still there, in columns.
+    """Logged queries that the topic still had when they were exported, as columns.
 
     Attributes:
-        partition: Of each.
-        query_offset: Likewise.
-        text: As JSON.
+        partition: Partition of each query.
+        query_offset: Offset of each query.
+        text: Input of each query, as JSON.
     """
 
     partition: list[int]
@@ -39,10 +39,10 @@ class Queries(NamedTuple):
 
 
 def input_files(path: Path) -> list[Path]:
-    """The file, or the files of the folder, in order.
+    """Return the file itself, or the Parquet files of the folder by name.
 
     Raises:
-        InvalidSetting: there is none, or one without inputs.
+        InvalidSetting: there is no file, or one of them has no inputs.
     """
     found = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if not found:
@@ -56,7 +56,7 @@ def input_files(path: Path) -> list[Path]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     hashed = hashlib.sha256()
     with path.open("rb") as file:
         while content := file.read(_READ_BYTES):
@@ -65,13 +65,13 @@ def digest_of(path: Path) -> str:
 
 
 def group_rows(path: Path) -> list[int]:
-    """Rows of each row group of a file."""
+    """Return the number of rows of each row group of a file."""
     metadata = _opened(path).metadata
     return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
 
 def read_queries(path: Path, chunk: InputChunk) -> Queries:
-    """The queries of a chunk that the log had when they were exported."""
+    """Read the queries of a chunk, without those that the log had lost when it was exported."""
     table = _opened(path).read_row_group(chunk.group, columns=list(_INPUTS), use_threads=False)
     part = table.slice(chunk.first, chunk.rows)
     columns = [part[name].to_pylist() for name in _INPUTS]
@@ -80,7 +80,7 @@ def read_queries(path: Path, chunk: InputChunk) -> Queries:
 
 
 def write_chunk(path: Path, queries: Queries, answers: ModelAnswers) -> None:
-    """Write the answers to these queries; the file is there when this returns, also after a power cut."""
+    """Write the answers to the queries; the file survives a power cut once this returns."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     beside = _beside(path)
@@ -92,15 +92,15 @@ def write_chunk(path: Path, queries: Queries, answers: ModelAnswers) -> None:
 
 
 def join_chunks(path: Path, chunks: Iterable[Path], said: Mapping[str, Any]) -> tuple[int, int]:
-    """Make one file of all chunks.
+    """Join the files of all chunks into one.
 
     Args:
         path: Where to; what is there is replaced.
         chunks: Files of `write_chunk`.
-        said: What the file says about the model and the inputs.
+        said: Metadata of the file: the model and the digests of the inputs.
 
     Returns:
-        How many queries are answered, and how many of them have a row that failed.
+        The number of answered queries, and how many of them have a row that failed.
     """
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -121,10 +121,10 @@ def join_chunks(path: Path, chunks: Iterable[Path], said: Mapping[str, Any]) -> 
 
 
 def read_answers(path: Path) -> tuple[dict[str, Any], PlacedAnswers]:
-    """What a file says about itself, and its answers by the places of their queries.
+    """Return the metadata of a file of answers, and its answers by partition and offset of the query.
 
     Raises:
-        InvalidSetting: it is no file of answers.
+        InvalidSetting: the file holds no answers.
     """
     file = _opened(path)
     said = (file.schema_arrow.metadata or {}).get(_KEY)

@@ -19,11 +19,11 @@ from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, keep_n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedStep:
-    """What the table held at a position.
+    """The rows that the table held at a position.
 
     Attributes:
         position: Feedback offset up to which the rows hold everything.
-        rows: Rows that were written since the position before.
+        rows: Rows written since the previous position.
     """
 
     position: int
@@ -31,40 +31,45 @@ class LearnedStep:
 
 
 class Checkpoints:
-    """The rows of one partition of the changelog.
+    """The rows of one changelog partition, read record by record.
 
     Args:
-        partition: Its number.
+        partition: Number of the partition.
 
     Attributes:
-        live: The rows now, by application and context.
-        misplaced: Rows whose key names another partition: no router reads them.
+        live: The newest rows, by application and context.
+        configs: The policies and losses of each application, by `config_context`.
+        misplaced: Rows whose key names another partition; no router reads them.
     """
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
         self.live: dict[Row, SelectionRow] = {}
+        self.configs: dict[str | None, SelectionRow] = {}
         self.misplaced: dict[RowKey, SelectionRow] = {}
         self._waiting: dict[Row, SelectionRow] = {}
 
     @property
     def position(self) -> int:
-        """The last feedback offset that is in the rows; -1: none."""
+        """The last feedback offset that is in the rows; -1 without any."""
         return self.live[POSITION].offset if POSITION in self.live else -1
 
     @property
     def ahead(self) -> dict[Row, SelectionRow]:
-        """Rows that no position has reached, by offset."""
+        """Rows behind the last position, by offset."""
         return dict(sorted(self._waiting.items(), key=lambda item: item[1].offset))
 
     def take(self, record: ConsumerRecord[Any, Any]) -> LearnedStep | None:
-        """Take in a record of the changelog; the step that it ends, if it ends one."""
+        """Take in a changelog record, and return the learning step that it ends, if it ends one."""
         read = read_row(record.key, record.value)
         if read is None:
             return None
         key, row = read
         if key.partition != self._partition:
             self.misplaced[key] = row
+            return None
+        if row.configs:
+            keep_newest(self.configs, key.context, row)
             return None
         place = (key.application, key.context)
         if not keep_newest(self.live, place, row):

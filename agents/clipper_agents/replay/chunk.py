@@ -57,8 +57,8 @@ class Chunk:
         features: Of the queries, NaN where one has fewer of them or none, (n, F).
         entries: By name, an array with an element a model that a decision asked; `row` counts from 0 in the chunk.
         models: References by their numbers.
-        contexts: Likewise.
-        policies: Likewise.
+        contexts: Contexts by their numbers.
+        policies: Names of policies by their numbers.
         values: Outputs and labels by their numbers.
     """
 
@@ -80,7 +80,7 @@ class Chunk:
         return int(self.rows["logged_ms"].max())
 
     def save(self, path: Path) -> None:
-        """Write the chunk to a file, uncompressed."""
+        """Write the chunk to an uncompressed file."""
         values = list(map(packed, self.values.known))
         words = (self.first_row, list(self.models), list(self.contexts), list(self.policies), values)
         encoded = np.frombuffer(msgspec.msgpack.encode(words), np.uint8)
@@ -91,7 +91,7 @@ class Chunk:
 
     @classmethod
     def load(cls, path: Path) -> "Chunk":
-        """The chunk that was saved there."""
+        """Read the chunk that `save` wrote."""
         with np.load(path) as found:
             first_row, models, contexts, policies, values = msgspec.msgpack.decode(found["words"].tobytes())
             rows = {name: found[name] for name in _ROWS}
@@ -110,10 +110,10 @@ class Chunk:
 
 
 class ChunkBuilder:
-    """Gathers one chunk.
+    """Builds one chunk from lists of decisions.
 
     Args:
-        first_row: Of the chunk.
+        first_row: Number of the chunk's first decision.
     """
 
     def __init__(self, first_row: int) -> None:
@@ -129,7 +129,7 @@ class ChunkBuilder:
         return self._count
 
     def add(self, records: Sequence[Record], found: Sequence[LeanPrediction]) -> None:
-        """Take in decisions, in log order."""
+        """Append decisions, in log order."""
         contexts, policies = self._contexts, self._policies
         answers = [one.output if one.outputs is UNSAID else one.outputs for one in found]
         columns: dict[str, list[Any]] = {
@@ -159,7 +159,7 @@ class ChunkBuilder:
         self._count += len(found)
 
     def close(self) -> Chunk:
-        """What was gathered."""
+        """Return the finished chunk."""
         return Chunk(
             first_row=self._first_row,
             rows={name: np.concatenate([piece[name] for piece in self._rows]) for name in _ROWS},
@@ -179,7 +179,7 @@ class ChunkBuilder:
         return self._entries_of(asked, row=row, output=outputs, latency_ms=latency_ms)
 
     def _missing(self, found: Sequence[LeanPrediction]) -> Arrays:
-        """Behind the answers, so that they stand where a model is in both."""
+        """Return the models that did not answer; placed after the answers, they win where a model is in both."""
         asked = [one for each in found for one in each.missing]
         row = np.repeat(np.arange(self._count, self._count + len(found)), [len(one.missing) for one in found])
         return self._entries_of(asked, row=row, output=[NO_ANSWER] * len(asked), latency_ms=[0.0] * len(asked))
@@ -192,7 +192,7 @@ class ChunkBuilder:
         return {name: np.array(columns[name], kind) for name, kind in _ENTRIES.items()}
 
     def _codes(self, outputs: list[Any]) -> list[int]:
-        """The numbers of outputs; what was left out is null."""
+        """Return the number of each output; an output that the record leaves out counts as null."""
         if UNSAID in outputs:
             outputs = [None if one is UNSAID else one for one in outputs]
         return self._values.codes(outputs)

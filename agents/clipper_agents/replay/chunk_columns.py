@@ -30,7 +30,7 @@ _NOT_SAID = -1
 
 
 class _Used(NamedTuple):
-    """Which feedback counts: of each row its number among the feedback, -1 for none; and the losses that it gives."""
+    """The feedback that counts for each row, by number (-1: none), and the losses that it gives."""
 
     number: Ints
     loss: Floats
@@ -58,13 +58,13 @@ def columns_of(
     horizon_ms: float,
     counts: Counter[str],
 ) -> DecisionColumns:
-    """The columns of a chunk.
+    """Return the columns of a chunk.
 
     Args:
         chunk: Decisions; audits and labels add to its words.
         partition: Of the chunk.
         audits: About decisions of the chunk, in log order.
-        feedback: Likewise.
+        feedback: About decisions of the chunk, in log order.
         loss_kind: How a label is compared with an output.
         horizon_ms: How long after its decision a feedback still counts.
         counts: `late`, `invalid`, `duplicates`, `with_feedback`, `no_audit` and `models_added` are counted here.
@@ -80,7 +80,7 @@ def columns_of(
 
 
 def _feedback_of(chunk: Chunk, feedback: Sequence[FeedbackTuple], horizon_ms: float, counts: Counter[str]) -> _Feedback:
-    """In time, sorted by decision and offset."""
+    """Return the feedback within the horizon, sorted by decision and offset."""
     columns = [*zip(*feedback, strict=True)] or [()] * len(FeedbackPatch._fields)
     contexts = chunk.contexts
     row = np.array(columns[0], np.int64) - chunk.first_row
@@ -128,7 +128,7 @@ def _first_usable(
 def _scored(
     chunk: Chunk, asked: PropensityMatrix, rows: Ints, label: Ints, given: Floats, compared: PairLosses
 ) -> tuple[Floats, Bools]:
-    """Losses of the models by one feedback a row, and whether it can be used; as `fold.score` has it."""
+    """Return the losses by one feedback a row, and whether it can be used, as the library's `score` does."""
     answered = asked.output[rows] >= 0
     labelled = np.isnan(given)
     flags = chunk.rows["flags"][rows]
@@ -148,7 +148,7 @@ def _scored(
 
 
 def _all_refused(rows: int, at: NDArray[Any], refused: Bools) -> Bools:
-    """Rows in which the label can be compared with no output, though there are some."""
+    """Return the rows that have outputs and a label that can be compared with none of them."""
     outputs = np.bincount(at, minlength=rows)
     refusals = np.bincount(at[refused], minlength=rows)
     none_fits: Bools = (outputs > 0) & (outputs == refusals)
@@ -158,7 +158,7 @@ def _all_refused(rows: int, at: NDArray[Any], refused: Bools) -> Bools:
 def _by_given_loss(
     loss: Floats, chunk: Chunk, asked: PropensityMatrix, rows: Ints, given: Floats, compared: PairLosses
 ) -> None:
-    """The lone model has the loss of the answer; of an ensemble, those that said what the answer was."""
+    """Give the loss to the lone model, or to the models of the ensemble that said what the answer was."""
     told = np.flatnonzero(~np.isnan(given) & ((chunk.rows["flags"][rows] & DEFAULT) == 0))
     lone = told[asked.lone[rows[told]] >= 0]
     loss[lone, asked.lone[rows[lone]]] = given[lone]
@@ -219,5 +219,5 @@ def _assembled(
 
 
 def _of_used(column: NDArray[Any], used: _Used, nothing: float) -> NDArray[Any]:
-    """Of each decision what the feedback that counts says there."""
+    """Return, for each decision, the value of the feedback that counts."""
     return np.append(column, np.array([nothing], column.dtype))[used.number]

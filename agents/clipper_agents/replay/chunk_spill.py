@@ -14,10 +14,10 @@ from clipper_agents.replay.patches import AuditPatch, FeedbackTuple, decode_patc
 
 
 class ChunkPatches:
-    """What has come about the decisions of one chunk.
+    """Audits and feedback about the decisions of one chunk.
 
     Args:
-        path: For what memory has no room for.
+        path: File for patches that do not fit into memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class ChunkPatches:
         return len(self.audits) + len(self.feedback)
 
     def put_away(self) -> None:
-        """Append to the file what is in memory."""
+        """Move the patches in memory to the file."""
         if len(self):
             content = encode_patches(self.audits, self.feedback)
             with self._path.open("ab") as file:
@@ -38,7 +38,7 @@ class ChunkPatches:
             self.audits, self.feedback = [], []
 
     def all(self) -> tuple[list[AuditPatch], list[FeedbackTuple]]:
-        """Everything that came, in order; the file is removed."""
+        """Return all patches in the order in which they came, and remove the file."""
         if not self._on_disk:
             return self.audits, self.feedback
         audits: list[AuditPatch] = []
@@ -53,11 +53,11 @@ class ChunkPatches:
 
 
 class WaitingChunks:
-    """The chunks of one partition that are not finished.
+    """The chunks of one partition about which records may still come.
 
     Args:
-        folder: For what memory has no room for; it is there.
-        chunk_rows: Decisions in a chunk, all but the last.
+        folder: Existing folder for what does not fit into memory.
+        chunk_rows: Decisions in each chunk but the last.
         most_in_memory: Decisions in memory, and as many patches.
     """
 
@@ -70,7 +70,7 @@ class WaitingChunks:
         self._left = 0
 
     def add(self, chunk: Chunk) -> None:
-        """One more chunk, of the next decisions."""
+        """Append the chunk of the next decisions."""
         number = chunk.first_row // self._chunk_rows
         self._last_ms[number] = chunk.last_ms
         if self._chunks and self._rows_in_memory + len(chunk) > self._most:
@@ -81,7 +81,7 @@ class WaitingChunks:
             self._rows_in_memory += len(chunk)
 
     def patches(self, row: int) -> ChunkPatches | None:
-        """What has come about the chunk of a decision, to be added to; None when the chunk has left."""
+        """Return the patches of a decision's chunk, to append to; None when the chunk has left."""
         number = row // self._chunk_rows
         if number < self._left:
             return None
@@ -91,7 +91,7 @@ class WaitingChunks:
         return found
 
     def tidy(self, more: int) -> None:
-        """So many patches were added: put all on disk when there are too many."""
+        """Count patches as added, and move all of them to disk when there are too many."""
         self._patches_in_memory += more
         if self._patches_in_memory > self._most:
             for patches in self._patches.values():
@@ -99,7 +99,7 @@ class WaitingChunks:
             self._patches_in_memory = 0
 
     def leave(self, before_ms: float) -> tuple[Chunk, ChunkPatches] | None:
-        """The oldest chunk, if all its decisions are older than this, milliseconds since the epoch."""
+        """Remove and return the oldest chunk if all its decisions are older than a time in milliseconds."""
         if not self._chunks:
             return None
         number, chunk = next(iter(self._chunks.items()))

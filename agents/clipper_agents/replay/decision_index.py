@@ -23,13 +23,13 @@ _DECISION, _CREDIT = b"d", b"c"
 
 
 class KnownDecision(NamedTuple):
-    """A decision.
+    """An indexed decision.
 
     Attributes:
-        name: Its own.
+        name: Unique name of the decision.
         at_ms: When it was logged, milliseconds since the epoch.
-        logged: What the log holds.
-        late: Whether it is more than a horizon older than the feedback.
+        logged: The record in the log.
+        late: Whether the decision is more than a horizon older than the feedback.
     """
 
     name: str
@@ -42,7 +42,7 @@ class DecisionIndex:
     """Decisions by query id, and which feedback counted for each.
 
     Args:
-        folder: Empty or missing; it is the caller's to delete. A database is made there when there is something in it.
+        folder: Empty or missing; the caller deletes it. The first write creates a database in it.
         horizon_s: How long after its prediction a feedback counts, in seconds.
     """
 
@@ -54,7 +54,7 @@ class DecisionIndex:
         self._store.close()
 
     def add(self, found: Sequence[tuple[str, int, LoggedRecord]]) -> None:
-        """Take in decisions in log order: query id, time in milliseconds since the epoch, and record."""
+        """Index decisions in log order, each as query id, time in milliseconds since the epoch, and record."""
         known = self._store.get([_key(query_id) for query_id, *_ in found])
         new, repeated = dict[str, bytes](), []
         for one, old in zip(found, known, strict=True):
@@ -67,7 +67,7 @@ class DecisionIndex:
             self._add_again(query_id, at_ms, logged)
 
     def find(self, wanted: Sequence[tuple[str, int]]) -> list[KnownDecision | None]:
-        """The decision that each feedback is about, None where there is none: query id, and time of the feedback."""
+        """Return the decision that each feedback, given as query id and time, is about; None without one."""
         values = self._store.get([_key(query_id) for query_id, _ in wanted])
         return [
             None if value is None else self._newest(query_id, at_ms, _unpacked(query_id, value))
@@ -75,7 +75,7 @@ class DecisionIndex:
         ]
 
     def credits(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Offset of the feedback that counted, by the decision's name; None where none did."""
+        """Return the offset of the feedback that counted, by the decision's name; None where none did."""
         values = self._store.get([_CREDIT + name.encode() for name in names])
         return {
             name: None if value is None else _OFFSET.unpack(value)[0] for name, value in zip(names, values, strict=True)

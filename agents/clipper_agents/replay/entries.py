@@ -21,8 +21,8 @@ class EntryReader:
 
     Args:
         catalogue: The topics.
-        decisions: Of the partition.
-        audits: Of the partition.
+        decisions: Decisions of the partition.
+        audits: Audits of the partition.
         restores: Declared restores, by id.
         orphans: Feedback offsets of the partition that the dead letters call orphans.
     """
@@ -47,7 +47,7 @@ class EntryReader:
         self._audits.add(_keyed(records, read_audit))
 
     def entries(self, records: Iterable[Record]) -> list[Entry]:
-        """What can be folded, in log order; what no learner can use is left out."""
+        """Return the records that a learner can use, in log order."""
         given = list(self._readable(records))
         asked = [(said.query_id, record.timestamp) for record, said in given if isinstance(said, Feedback)]
         known = iter(self.decisions.find(asked))
@@ -91,7 +91,7 @@ class EntryReader:
 
 
 def counted_after_all(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, with those that the dead letters call orphans as if their decision had been found."""
+    """Return the entries as if the decision of each that the dead letters call an orphan had been found."""
     return [_uncontested(one) if one.contested is not None else one for one in entries]
 
 

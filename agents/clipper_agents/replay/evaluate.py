@@ -34,11 +34,11 @@ class LogFile:
 
     Attributes:
         path: Of the file, or the folder of files.
-        facts: What it says about itself.
-        new: Answers of models that were not there, by reference.
+        facts: Metadata of the file.
+        new: Answers of models that the log has no outputs of, by reference.
 
     Raises:
-        UnusableFile: it holds no decisions.
+        UnusableFile: the file holds no decisions.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class LogFile:
 
     @classmethod
     def opened(cls, path: Path, answers: Sequence[Path] = ()) -> "LogFile":
-        """The file, with what new models answered.
+        """Open a log file together with files of answers of new models.
 
         Raises:
-            UnusableFile: it holds no decisions.
-            InvalidSetting: a file of answers that is none, or of a model that the log has.
+            UnusableFile: the file holds no decisions.
+            InvalidSetting: a file holds no answers, or those of a model that the log has already.
         """
         facts = read_facts(path)
         new: dict[str, PlacedAnswers] = {}
@@ -65,11 +65,11 @@ class LogFile:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All that there is a loss of."""
+        """References of all models with a loss."""
         return (*self.facts.models, *self.new)
 
     def chunks(self) -> Iterator[DecisionColumns]:
-        """The decisions in the order of time, with a column for each new model."""
+        """Read the decisions in the order of time, with a column for each new model."""
         for columns in read_in_time_order(self.path):
             wider = columns
             for ref, placed in self.new.items():
@@ -84,17 +84,17 @@ def evaluate_file(
     manifest: ApplicationManifest | None = None,
     state: Path | None = None,
 ) -> Evaluation:
-    """What candidates would have lost on the decisions of a file.
+    """Estimate what candidates would have lost on the decisions of a file.
 
     Args:
         log: The decisions.
-        candidates: As texts; see `candidates.parsing`.
-        question: How they are looked at.
-        manifest: Of the application; None: it is not known.
+        candidates: As texts; see `candidates.candidate_text`.
+        question: Estimators, intervals and warnings to use.
+        manifest: Of the application, if it is known.
         state: A file of `selection export`: what candidates have learned when the log begins; None: nothing.
 
     Raises:
-        InvalidSetting: a candidate that cannot be read, or a log that says nothing.
+        InvalidSetting: a candidate cannot be read, or the log has no feedback.
         UnusableState: the file of the state cannot be read.
     """
     asked = asked_of(log, question, manifest)
@@ -107,7 +107,7 @@ def evaluate_file(
 
 
 def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | None) -> Question:
-    """The question with what the application says about answers, and about versions on trial."""
+    """Return the question with the application's combiner, loss and default, and its versions on trial."""
     if manifest is None:
         return replace(question, answering=replace(question.answering, loss=log.facts.loss_kind))
     answering = Answering(
@@ -115,11 +115,11 @@ def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | N
         loss=log.facts.loss_kind,
         default_output=manifest.default_output,
         confidence_threshold=manifest.confidence_threshold,
+        trials=frozenset(one.model for one in manifest.trials),
     )
-    trials = question.trials | {one.model for one in manifest.trials}
-    return replace(question, answering=answering, trials=frozenset(trials))
+    return replace(question, answering=answering)
 
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:
-    """Totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
+    """Read the totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
     return {(row.context, row.partition): state_of(totals_of(row)) for row in read_state(file, application)}

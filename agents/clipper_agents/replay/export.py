@@ -17,22 +17,22 @@ def export_log(
     total: Callable[[int], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> FileFacts:
-    """Write the decisions to a file (`.parquet`) or a folder; it is there when all of them were read.
+    """Write the decisions to a file (`.parquet`) or a folder, which appears once all of them have been read.
 
     Args:
         log: The logs.
-        out: Where to; nothing may be there.
-        processes: How many read at once; 0: this one.
-        total: Told how many records there are.
-        progress: Told how many were read since it was told last.
+        out: The file or folder; it must not exist.
+        processes: Number of reading processes; 0: this one.
+        total: Called with the number of records to read.
+        progress: Called with the number of records read since the last call.
 
     Returns:
-        What the file says about itself.
+        The metadata of the file.
 
     Raises:
-        UnusableFile: something is there already.
-        KafkaUnreachable: no broker answers, or it went away.
-        EmptySpan: the span names a partition that is not there.
+        UnusableFile: the file or folder exists.
+        KafkaUnreachable: no broker answers.
+        EmptySpan: the span names a partition that does not exist.
     """
     facts = FileFacts(
         application=log.application,

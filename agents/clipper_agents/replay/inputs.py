@@ -15,12 +15,12 @@ from clipper_topics.catalogue import Catalogue
 
 
 class InputReader:
-    """Reads the queries of one partition.
+    """Reads the inputs of one partition's queries.
 
     Args:
-        reader: Connected; it reads nothing else meanwhile.
-        catalogue: Of the deployment.
-        partition: Its number.
+        reader: A connected reader that reads nothing else meanwhile.
+        catalogue: Topics of the deployment.
+        partition: Number of the partition.
     """
 
     def __init__(self, reader: LogReader, catalogue: Catalogue, partition: int) -> None:
@@ -29,11 +29,11 @@ class InputReader:
         self._decoder = ListDecoder(LeanQuery)
 
     async def of(self, columns: DecisionColumns) -> tuple[str | None, ...]:
-        """Of each decision `{"input": ...}`, or `{"inputs": [...]}` of several rows, as JSON; None where it is gone.
+        """Return the input of each decision as JSON, `{"input": ...}` or `{"inputs": [...]}`; None if it is deleted.
 
         Raises:
             KafkaError: the broker refuses.
-            TimeoutError: nothing came for as long as the reader waits.
+            TimeoutError: no record came within the reader's patience.
         """
         wanted: dict[int, str | None] = dict.fromkeys(columns.query_offset.tolist())
         wanted.pop(-1, None)
@@ -55,7 +55,7 @@ class InputReader:
 
 
 def _text(query: LeanQuery) -> str | None:
-    """The field with the row, or the rows, as one JSON object."""
+    """Return the field with the row or rows as one JSON object."""
     if query.inputs is not UNSAID:
         return text_of({"inputs": query.inputs})
     return None if query.input is msgspec.UNSET else text_of({"input": query.input})

@@ -20,30 +20,30 @@ MOST_RECORDS = 4_000
 
 
 class Logs(Protocol):
-    """Where records come from; offsets are those of the topic partition."""
+    """A source of records, by topic, partition and offset."""
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """The first offset that is still there, and one past the last record now."""
+        """Return the first offset that still exists, and one past the last record."""
         ...
 
     async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
-        """The first record of this time (milliseconds since the epoch) or later; the end when there is none."""
+        """Return the first offset at or after a time in milliseconds since the epoch; the end if there is none."""
         ...
 
     def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[list[Record], None]:
-        """Lists of records from `start` on, up to before `end`, in log order."""
+        """Read the records from `start` to before `end`, in lists in log order."""
         ...
 
 
 class KafkaLogs:
-    """The topics of a deployment, read as routers read them: of the control topic only what was committed.
+    """The topics of a deployment, read as routers read them: only committed records of the control topic.
 
     Args:
         connection: How to reach the brokers.
         catalogue: The topics.
 
     Raises:
-        KafkaUnreachable: no broker answers, or nothing comes for a long time.
+        KafkaUnreachable: no broker answers, or no record comes for a long time.
     """
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
@@ -74,10 +74,10 @@ class KafkaLogs:
 
 
 class Cursor:
-    """A range that is read on as far as is wanted, part by part.
+    """A range of records that is read in steps.
 
     Args:
-        lists: Of `Logs.read`.
+        lists: What `Logs.read` returned.
     """
 
     def __init__(self, lists: AsyncGenerator[list[Record], None]) -> None:
@@ -87,7 +87,7 @@ class Cursor:
         self._ended = False
 
     async def through(self, offset: int) -> AsyncGenerator[list[Record], None]:
-        """Lists of the records up to and with this offset that were not read yet."""
+        """Read on up to and including an offset, in lists of records."""
         while not self._ended:
             stop = bisect_right(self._read, offset, self._next, key=_offset)
             ready, self._next = self._read[self._next : stop], stop
@@ -101,7 +101,7 @@ class Cursor:
                 self._ended = True
 
     async def close(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         await self._lists.aclose()
 
 

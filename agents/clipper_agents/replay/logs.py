@@ -22,11 +22,13 @@ ROWS_WITH_INPUTS = 4_096
 """Decisions in a chunk with inputs: an input may be an image."""
 ISOLATION_LEVEL: Final = "read_committed"
 """What was taken back is no decision."""
+FETCH_WAIT_S = 0.1
+"""Of a long reading: a topic that has come to its end is asked about a few times a second, and no more."""
 _ALL = Span()
 
 
 class NoSuchApplication(SetupError):
-    """No application of this name is registered, so nobody knows how a label is compared."""
+    """No application of this name is registered, so its loss is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,7 @@ class DecisionChunk:
 
     Attributes:
         columns: The decisions.
-        inputs: Of each the query's `{"input": ...}` or `{"inputs": [...]}` as JSON, None where it is gone; None as a
-            whole where inputs were not asked for.
+        inputs: Input of each query as JSON, None where Kafka has deleted it; None altogether if not asked for.
 
     >>> len(DecisionChunk(columns=DecisionColumns.empty()).columns)
     0
@@ -52,13 +53,13 @@ class KafkaLog:
 
     Attributes:
         kafka: How to reach the brokers.
-        catalogue: Of the deployment.
-        application: Its name.
+        catalogue: Topics of the deployment.
+        application: Name of the application.
         loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
-        span: Which part.
-        inputs: Whether the queries' inputs are wanted too.
-        chunk_rows: Decisions in a chunk, at most.
-        most_in_memory: Of each partition that is read: decisions that wait in memory; further ones wait on disk.
+        span: The part to read.
+        inputs: Whether to read the queries' inputs too.
+        chunk_rows: Most decisions in a chunk.
+        most_in_memory: Most decisions of a partition that wait in memory; others wait on disk.
     """
 
     kafka: KafkaConnection
@@ -72,7 +73,7 @@ class KafkaLog:
 
     @property
     def rules(self) -> JoinRules:
-        """Of the join."""
+        """Rules of the join."""
         return JoinRules(
             application=self.application,
             loss_kind=self.loss_kind,
@@ -86,10 +87,10 @@ class KafkaLog:
 async def log_of(
     kafka: KafkaConnection, catalogue: Catalogue, application: str, span: Span, **settings: Any
 ) -> KafkaLog:
-    """The logs of a registered application, scored as its manifest says now; further settings as of `KafkaLog`.
+    """Return the logs of a registered application with the loss of its current manifest; settings as of `KafkaLog`.
 
     Raises:
-        NoSuchApplication: it is not registered.
+        NoSuchApplication: the application is not registered.
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
@@ -104,11 +105,11 @@ async def log_of(
 
 
 async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
-    """The offsets of each partition, now.
+    """Return the current offsets of each partition of the span.
 
     Raises:
         KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that is not there.
+        EmptySpan: the span names a partition that does not exist.
     """
     async with open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader:
         return await partition_spans(reader, log.catalogue, log.span)
@@ -117,19 +118,19 @@ async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
 async def read_spans(
     log: KafkaLog, spans: Sequence[PartitionSpan], counts: Counter[str], progress: Progress = lambda _: None
 ) -> AsyncIterator[DecisionChunk]:
-    """The decisions of these partitions, one partition after the other.
+    """Read the decisions of partitions, one partition after the other.
 
     Args:
         log: The logs.
         spans: Of `spans_of`.
-        counts: What was read, and what became of it, is added here.
-        progress: Told how many records were read since it was told last.
+        counts: Counts of records by outcome are added here.
+        progress: Called with the number of records read since the last call.
 
     Raises:
         KafkaUnreachable: the broker went away.
     """
     async with (
-        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader,
+        open_reader(log.kafka, isolation_level=ISOLATION_LEVEL, fetch_wait_s=FETCH_WAIT_S) as reader,
         open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as queries,
     ):
         for span in spans:

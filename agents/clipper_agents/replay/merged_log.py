@@ -30,11 +30,11 @@ class TimeRange:
 
 
 class MergedLog:
-    """Records of ranges that are fixed before the first is read: what is written meanwhile is not among them.
+    """The records of several ranges in one order of time; the ranges are fixed before the first record is read.
 
     Args:
-        reader: Connected; it reads nothing else meanwhile.
-        ranges: What to read; of topics in this order, where times are equal.
+        reader: A connected reader that reads nothing else meanwhile.
+        ranges: What to read. Records of equal time come in the order of the topics here.
     """
 
     def __init__(self, reader: LogReader, ranges: Mapping[TopicPartition, Range]) -> None:
@@ -45,11 +45,11 @@ class MergedLog:
 
     @property
     def offsets(self) -> int:
-        """How many offsets the ranges span; compacted ones and markers of transactions have no record."""
+        """Number of offsets in the ranges; compacted offsets and transaction markers have no record."""
         return sum(one.end - one.first for one in self._ranges.values())
 
     async def records(self) -> AsyncGenerator[tuple[int, Record], None]:
-        """Each record with its time in milliseconds, which never goes back within a partition.
+        """Read each record with its time in milliseconds, which never decreases within a partition.
 
         Raises:
             KafkaError: an error that does not pass, for example a missing right.
@@ -64,7 +64,7 @@ class MergedLog:
 
 
 def log_reader(connection: KafkaConnection) -> AbstractAsyncContextManager[LogReader]:
-    """A reader for `MergedLog` and `ranges_of`, for the time of the block; an outage is waited for.
+    """Open a reader for `MergedLog` and `ranges_of` that waits for an outage to end.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -76,7 +76,7 @@ def log_reader(connection: KafkaConnection) -> AbstractAsyncContextManager[LogRe
 async def ranges_of(
     reader: LogReader, partitions: Sequence[TopicPartition], times: TimeRange
 ) -> dict[TopicPartition, Range]:
-    """The offsets of a range of time, by the records' timestamps.
+    """Return the offsets of a range of time, by the records' timestamps.
 
     Raises:
         KafkaError: a right is missing.
@@ -88,7 +88,7 @@ async def ranges_of(
 
 
 async def within_log(reader: LogReader, wanted: Mapping[TopicPartition, Range]) -> dict[TopicPartition, Range]:
-    """The wanted offsets, without those that the partitions do not have (any more, or yet).
+    """Return the part of the wanted ranges that the partitions have.
 
     Raises:
         KafkaError: a right is missing.

@@ -35,7 +35,7 @@ from clipper_agents.replay.answer_files import (
 from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, answers_of, planned
 from clipper_stream.models.model import Model
-from clipper_stream.models.registry import RUNTIMES, check_allowed, file_digest, load_model
+from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import RowSpec
@@ -46,7 +46,7 @@ Told = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """A model as its manifest would say it.
+    """A model with the fields of its manifest that a run needs.
 
     Attributes:
         ref: `name:version`.
@@ -72,7 +72,7 @@ class ModelSource:
     files: FileRules = STRICT
 
     def described(self, sha256: str) -> dict[str, Any]:
-        """What a file of its answers says about it: all that may change them."""
+        """Everything about the model that may change its answers, for the metadata of their file."""
         return {
             "runtime": self.runtime,
             "uri": self.uri,
@@ -84,13 +84,13 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRunSummary:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        queries: That were asked, in this run or before.
-        failed: Of these, with a row that has no output.
-        chunks: Of all inputs.
-        computed: Chunks of this run; the others were there.
+        queries: Queries asked, in this run or an earlier one.
+        failed: Queries of these with a row without output.
+        chunks: Chunks of all inputs.
+        computed: Chunks computed by this run; the others existed.
 
     >>> ModelRunSummary(queries=10, failed=0, chunks=1, computed=0).computed
     0
@@ -104,7 +104,7 @@ class ModelRunSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A chunk to compute."""
+    """One chunk of inputs to run the model over."""
 
     inputs: Path
     chunk: InputChunk
@@ -129,27 +129,26 @@ def score_inputs(
     fresh: bool = False,
     told: Told = lambda _done, _of: None,
 ) -> ModelRunSummary:
-    """Run a model over all inputs, and write what it says.
+    """Run a model over all inputs, and write its answers.
 
     Args:
         inputs: A file of `replay export --inputs`, or a folder of such files.
         source: The model.
-        out: The file to write; what is there is replaced.
-        processes: That run it at the same time; 0: this one does.
+        out: The file to write or replace.
+        processes: Number of processes; 0: this one.
         cache_dir: Where chunks are kept; None: `default_cache_dir`.
         chunk_rows: Queries of a chunk, at least 1.
-        fresh: Whether to forget what is kept.
-        told: Called after each chunk.
+        fresh: Whether to compute all chunks anew.
+        told: Called after each chunk with the number of finished chunks and of all chunks.
 
     Raises:
-        InvalidSetting: inputs that cannot be read.
+        InvalidSetting: the inputs cannot be read.
         ModelNotLoaded: the model cannot be loaded.
-        ModelUnavailable: its server is not there.
-        ModelFailed: it ended its process.
+        ModelUnavailable: the server of the model does not answer.
+        ModelFailed: the model ended its process.
     """
-    check_allowed(source.runtime, source.uri, source.parameters, None)
-    sha256 = source.sha256 or file_digest(source.runtime, source.uri)
-    sha256 = sha256 or hashlib.sha256(RUNTIMES[source.runtime].read(source.uri)).hexdigest()
+    runtime = runtime_of(source.runtime)
+    sha256 = source.sha256 or hashlib.sha256(runtime.read(source.uri)).hexdigest()
     described = source.described(sha256)
     jobs, digests = _jobs(
         inputs, source, sha256, _folder(described, cache_dir or default_cache_dir()), chunk_rows, fresh
@@ -172,7 +171,7 @@ def _folder(described: Mapping[str, Any], cache_dir: Path) -> Path:
 def _jobs(
     inputs: Path, source: ModelSource, sha256: str, folder: Path, chunk_rows: int, fresh: bool
 ) -> tuple[list[_Job], list[str]]:
-    """A job a chunk, and the digests of the files."""
+    """Return one job a chunk, and the digests of the input files."""
     jobs: list[_Job] = []
     digests: list[str] = []
     for path in input_files(inputs):
@@ -212,7 +211,7 @@ def _compute_here(jobs: list[_Job], of: int, told: Told) -> None:
 
 # --- in the worker processes ------------------------------------------------------------------------------------------
 def _begin() -> None:
-    """End with the process that started this one; what ends the command by Ctrl-C is its business."""
+    """End with the parent process, and leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -236,7 +235,7 @@ def _run(job: _Job) -> None:
 
 @cache
 def _loaded(named: str, files: FileRules) -> Model:
-    """The model, once a process."""
+    """Load the model once a process."""
     runtime, uri, sha256, parameters, dtype, shape = json.loads(named)
     model = load_model(runtime, uri, sha256, parameters, files=files)
     warm_up(model, sample_rows(dtype, shape, 1))

@@ -33,7 +33,7 @@ class Pace:
     speed: float | None
 
     def due_s(self, at_ms: int) -> float:
-        """When a record is due, in seconds of the caller's clock.
+        """Return when a record is due, in seconds of the caller's clock.
 
         Args:
             at_ms: Its logged timestamp; one before the first counts as the first.
@@ -44,7 +44,7 @@ class Pace:
 
 
 class Lateness:
-    """How late records were sent, in constant memory.
+    """Distribution of how late records were sent, in constant memory.
 
     >>> lateness = Lateness()
     >>> for late_s in (0.001, 0.001, 0.5):
@@ -58,13 +58,13 @@ class Lateness:
         self._largest_ms = 0.0
 
     def add(self, late_s: float) -> None:
-        """A record was sent so late, in seconds; early is in time."""
+        """Count one record, sent this many seconds late; a negative number counts as 0."""
         late_ms = max(0.0, late_s * 1000)
         self._largest_ms = max(self._largest_ms, late_ms)
         self._counts[_bound(late_ms)] += 1
 
     def percentile_ms(self, percent: float) -> float | None:
-        """A lateness that so many percent of the records do not exceed, at most a tenth too large; None without any.
+        """Return a percentile of the lateness in milliseconds, at most a tenth too large; None without records.
 
         Args:
             percent: 0 to 100.

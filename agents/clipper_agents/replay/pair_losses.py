@@ -16,7 +16,7 @@ _DENSE = 8
 
 
 class PairLosses:
-    """Compares values by their numbers.
+    """Losses of pairs of values, given by their numbers.
 
     Args:
         values: The values; new ones may still come.
@@ -27,7 +27,7 @@ class PairLosses:
         self._values, self._kind = values, loss_kind
 
     def losses(self, labels: NDArray[Any], outputs: NDArray[Any], several_rows: Bools) -> Floats:
-        """Loss in [0, 1] of each pair; NaN where the label cannot be compared with the output."""
+        """Return the loss in [0, 1] of each pair; NaN where the label cannot be compared with the output."""
         found = np.empty(len(labels))
         for compare, chosen in ((self._loss, ~several_rows), (self._loss_of_rows, several_rows)):
             where = np.flatnonzero(chosen)
@@ -35,7 +35,7 @@ class PairLosses:
         return found
 
     def same(self, first: NDArray[Any], second: NDArray[Any]) -> Bools:
-        """Whether the values of each pair are equal."""
+        """Return whether the values of each pair are equal."""
         equal: Bools = self._each(lambda one, other: float(same(one, other)), first, second) == 1.0
         return equal
 
@@ -62,7 +62,7 @@ class PairLosses:
 
 
 def _distinct(keys: NDArray[np.int64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The different keys, and for each key its place among them; without sorting where there are few."""
+    """Return the distinct keys and the index of each key among them; sorts only where there are many possible keys."""
     if cells > _DENSE * len(keys):
         pairs, place = np.unique(keys, return_inverse=True)
         return pairs, place

@@ -1,16 +1,15 @@
 """The fold of one partition, step by step as the table's changelog has its steps.
 
 Rules of this file:
-- What is read between two steps is held until the step has been compared, so that another way of observing can be
-  tried; beyond `MOST_HELD` it is folded as expected, and nothing is tried.
-- Tried is only where a row that was equal until now is not: a row that has parted stays so whatever is tried.
+- What is read between two steps is held until the step has been compared, so that feedback that the dead letters call
+  an orphan can be counted after all; beyond `MOST_HELD` it is folded as it is, and nothing is tried.
 """
 
 from collections.abc import Mapping, Sequence
 
 from clipper_agents.feedback.feedback_step import Row
-from clipper_agents.replay.config_inference import ConfigChoice, ConfigChoices, ConfigInference
 from clipper_agents.replay.entries import EntryReader, counted_after_all
+from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor
 from clipper_agents.replay.refold import Entry, KnownRows, RefoldOutcome, refold
 from clipper_topics.feedback import Feedback
@@ -18,40 +17,38 @@ from clipper_topics.selection_rows import SelectionRow
 
 MOST_HELD = 20_000
 """A few tens of megabytes."""
-MOST_TRIED = 2_000_000
-"""Feedbacks folded in vain, of a partition: about a minute."""
 Wanted = Mapping[Row, SelectionRow]
 
 
 class PartitionFold:
-    """Rows as the logs lead to them.
+    """Folds the feedback of one partition into rows.
 
     Args:
-        cursor: Of the feedback.
-        reader: Joins it with decisions.
-        rows: Where to keep the rows.
-        observing: Knows the ways.
+        cursor: Reads the feedback.
+        reader: Joins feedback with decisions.
+        rows: Keeps the rows.
+        configs: Knows under which policy and loss each feedback was folded.
 
     Attributes:
         rows: The rows so far.
         folded: Records so far.
-        observing: As given.
+        configs: As given.
     """
 
-    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, observing: ConfigInference) -> None:
+    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
         self._cursor, self._reader, self._index = cursor, reader, reader.decisions
-        self.rows, self.observing = rows, observing
+        self.rows, self.configs = rows, configs
         self.folded = 0
-        self._tries_left = MOST_TRIED
 
     async def credit(self, upto: int) -> None:
-        """Note only which feedback counted, up to and with this offset."""
+        """Note only which feedback counted, up to and including an offset."""
         async for records in self._cursor.through(upto):
             entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
-            self._index.credit(self._folded(entries, {}).credited)
+            self._index.credit(self._folded(entries).credited)
+        self.configs.unlogged.clear()
 
     async def advance(self, upto: int, wanted: Wanted, keep_upto: int | None = None) -> None:
-        """Fold up to and with this offset.
+        """Fold the feedback up to and including an offset.
 
         Args:
             upto: A feedback offset.
@@ -65,59 +62,29 @@ class PartitionFold:
                 self.folded += len(records)
             held += self._reader.entries(records)
             if len(held) > MOST_HELD:
-                self._keep(self._folded(_upto(held, keep_upto), {}))
+                self._keep(self._folded(_upto(held, keep_upto)))
                 held, wanted = [], {}
         if held:
-            self._finish(held, wanted, keep_upto)
+            entries, outcome = self._fitting(held, wanted)
+            self._keep(outcome if keep_upto is None else self._folded(_upto(entries, keep_upto)))
 
-    def _finish(self, held: list[Entry], wanted: Wanted, keep_upto: int | None) -> None:
-        entries, choices, outcome = self._fitting(held, wanted)
-        if keep_upto is not None:
-            outcome = self._folded(_upto(entries, keep_upto), choices)
-        else:
-            wrong = self._wrong(outcome, wanted)
-            for name in {place[0] for place in wanted} - wrong:
-                self.observing.settle(name, entries, choices)
-        self._keep(outcome)
-
-    def _fitting(self, held: list[Entry], wanted: Wanted) -> tuple[list[Entry], ConfigChoices, RefoldOutcome]:
-        """The entries and ways that lead to the wanted rows, or what is expected when none do."""
-        plain = held, dict[str, ConfigChoice](), self._folded(held, {})
-        wrong = self._wrong(plain[2], wanted)
-        if not wrong:
-            return plain
-        found = self._other_ways(held, wanted, plain)
-        if self._wrong(found[2], wanted) and any(one.contested is not None for one in held):
+    def _fitting(self, held: list[Entry], wanted: Wanted) -> tuple[list[Entry], RefoldOutcome]:
+        """Return the entries, with all orphans counted if that leads to more of the wanted rows, and their outcome."""
+        outcome = self._folded(held)
+        wrong = self._wrong(outcome, wanted)
+        if wrong and any(one.contested is not None for one in held):
             counted = counted_after_all(held)
-            otherwise = self._other_ways(counted, wanted, (counted, {}, self._folded(counted, {})))
-            if len(self._wrong(otherwise[2], wanted)) < len(self._wrong(found[2], wanted)):
-                return otherwise
-        return found
+            otherwise = self._folded(counted)
+            if self._wrong(otherwise, wanted) < wrong:
+                return counted, otherwise
+        return held, outcome
 
-    def _other_ways(
-        self, entries: list[Entry], wanted: Wanted, plain: tuple[list[Entry], dict[str, ConfigChoice], RefoldOutcome]
-    ) -> tuple[list[Entry], dict[str, ConfigChoice], RefoldOutcome]:
-        _, choices, outcome = plain
-        for name in sorted(self._wrong(outcome, wanted)):
-            for choice in self.observing.choices(name, entries):
-                if self._tries_left < 0:
-                    break
-                self._tries_left -= len(entries)
-                tried = self._folded(entries, choices | {name: choice})
-                if name not in self._wrong(tried, wanted):
-                    choices, outcome = choices | {name: choice}, tried
-                    break
-        return entries, choices, outcome
+    def _folded(self, entries: Sequence[Entry]) -> RefoldOutcome:
+        return refold(entries, self.configs.application, self.rows, self._index)
 
-    def _folded(self, entries: Sequence[Entry], choices: ConfigChoices) -> RefoldOutcome:
-        outcome = RefoldOutcome()
-        for part, find in self.observing.pieces(entries, choices):
-            refold(part, find, self.rows, self._index, outcome)
-        return outcome
-
-    def _wrong(self, outcome: RefoldOutcome, wanted: Wanted) -> set[str]:
-        """Applications of which a row is not as wanted."""
-        return {place[0] for place, row in wanted.items() if not self.rows.equal(place, row, outcome)}
+    def _wrong(self, outcome: RefoldOutcome, wanted: Wanted) -> int:
+        """Return how many rows differ from the wanted ones."""
+        return sum(not self.rows.equal(place, row, outcome) for place, row in wanted.items())
 
     def _keep(self, outcome: RefoldOutcome) -> None:
         self.rows.keep(outcome)

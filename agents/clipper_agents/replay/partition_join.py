@@ -50,7 +50,7 @@ _Told: TypeAlias = tuple[Record, LeanFeedback, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRules:
-    """What is joined, and how.
+    """What is joined, how labels are scored, and how much stays in memory.
 
     Attributes:
         application: Whose decisions are wanted.
@@ -70,16 +70,16 @@ class JoinRules:
 
 
 class PartitionJoin:
-    """Joins one partition.
+    """Joins predictions, audits and feedback of one partition.
 
     Args:
-        partition: Its number.
-        rules: Of the join.
-        first_offset: Of the first prediction that is wanted; those before it are only known by their ids.
-        folder: For what memory has no room for; it is there, and empty.
+        partition: Number of the partition.
+        rules: Rules of the join.
+        first_offset: First wanted prediction; of earlier ones only the ids are kept.
+        folder: Empty folder for what does not fit into memory.
 
     Attributes:
-        counts: What was read and what became of it, by the names in `docs/reference/replay-files.md`.
+        counts: Counts of records by outcome, with the names in `docs/reference/replay-files.md`.
     """
 
     def __init__(self, partition: int, rules: JoinRules, first_offset: int, folder: Path) -> None:
@@ -147,15 +147,15 @@ class PartitionJoin:
         self._chunks.tidy(len(told))
 
     def finished(self, read_upto_ms: float) -> Iterator[DecisionColumns]:
-        """Chunks about which nothing more can come.
+        """Return the chunks about which no further record can come.
 
         Args:
-            read_upto_ms: All audits and feedback older than this have been taken in, milliseconds since the epoch.
+            read_upto_ms: Time up to which all audits and feedback have been taken in, milliseconds since the epoch.
         """
         return self._left(read_upto_ms - self._rules.horizon_ms)
 
     def end(self) -> Iterator[DecisionColumns]:
-        """Everything was read: the chunks that are left."""
+        """Return the remaining chunks after everything has been read."""
         if len(self._builder):
             self._close_chunk()
         self.counts["orphans"] += self._early.feedback_left
@@ -172,7 +172,7 @@ class PartitionJoin:
             yield columns
 
     def _known_on_disk(self, found: Sequence[LeanPrediction | None]) -> Container[str]:
-        """Of the queries of these predictions, those that one was read about long ago."""
+        """Return the ids of queries whose first prediction was read long ago and is on disk."""
         if not self._ids.on_disk:
             return ()
         recent = self._ids.recent
@@ -193,7 +193,7 @@ class PartitionJoin:
         self._builder = ChunkBuilder(chunk.first_row + len(chunk))
 
     def _rows_of(self, ids: Sequence[str]) -> list[int | None]:
-        """The number of each decision, `NOT_WANTED`, or None where no prediction was read."""
+        """Return the number of each decision, `NOT_WANTED`, or None where no prediction was read."""
         get = self._ids.recent.get
         rows = [get(one) for one in ids]
         if self._ids.on_disk:
@@ -203,7 +203,7 @@ class PartitionJoin:
         return rows
 
     def _told(self, records: Sequence[Record]) -> list[_Told]:
-        """What is feedback: no markers, and nothing that says nothing."""
+        """Return the valid feedback, without markers of restores."""
         if any(record.headers for record in records):
             plain = [one for one in records if not one.headers or restore_id_of(one.headers) is None]
             self.counts["markers"] += len(records) - len(plain)
@@ -223,7 +223,7 @@ class PartitionJoin:
         return told
 
     def _put(self, told: Sequence[_Told], rows: Iterable[int | None]) -> list[_Told]:
-        """Keep what is about decisions, whose numbers these are; what is about none that is known comes back."""
+        """Keep feedback about known decisions, whose numbers are `rows`, and return the rest."""
         per_chunk, application, unknown = self._rules.chunk_rows, self._rules.application, []
         last, patches = -1, None
         for (record, one, given), row in zip(told, rows, strict=True):
@@ -244,7 +244,7 @@ class PartitionJoin:
         return unknown
 
     def _unknown(self, record: Record, one: LeanFeedback, given: float | None) -> None:
-        """Feedback of which no decision was read here: another partition's, another application's, or early."""
+        """Count or keep feedback without a decision: of another partition or application, or read too early."""
         named = partition_of(one.query_id)
         elsewhere = named is not None and named != self._partition and named < self._rules.partitions
         if elsewhere and not any(name == FORWARDED for name, _ in record.headers):
@@ -257,7 +257,7 @@ class PartitionJoin:
             self._early.put(one.query_id, patch)
 
     def _deliver(self, ids: Sequence[str]) -> None:
-        """What waited for the predictions about these queries is about their decisions now."""
+        """Hand audits and feedback that waited for these queries to their decisions."""
         for query_id, waiting in self._early.take(ids).items():
             row = self._ids.recent[query_id]
             patches = None if row == NOT_WANTED else self._chunks.patches(row)

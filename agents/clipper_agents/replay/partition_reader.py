@@ -25,11 +25,11 @@ AT_ONCE = 8_192
 _at_ms = attrgetter("timestamp")
 
 Progress = Callable[[int], None]
-"""Told how many records have been read since it was told last."""
+"""Called with the number of records read since the last call."""
 
 
 class _Cursor:
-    """How far one topic has been read.
+    """The reading position of one topic.
 
     Attributes:
         at_ms: Timestamp of the next record, or of the last one when it is not known; infinite at the end.
@@ -43,7 +43,7 @@ class _Cursor:
         self._look_ahead()
 
     def take(self, upto_ms: float) -> int:
-        """Hand over records up to this time, and one at least if it is the turn of this topic; how many they were."""
+        """Hand over records up to a time, at least one if it is this topic's turn, and return their number."""
         count = bisect_right(self.fetched, upto_ms, key=_at_ms) if upto_ms < math.inf else len(self.fetched)
         if self.fetched and self.at_ms <= upto_ms:
             count = max(1, count)  # where clocks went back, nothing may be found though there is something
@@ -55,7 +55,7 @@ class _Cursor:
         return count
 
     async def fetch(self) -> None:
-        """Wait for the next records, or for the end."""
+        """Wait for the next records, or for the end of the range."""
         while not self.fetched and self._tp in self._reader.unread:
             self.fetched = (await self._reader.fetch([self._tp], AT_ONCE)).get(self._tp, [])
         self._look_ahead()
@@ -74,18 +74,18 @@ async def read_partition(
     join: PartitionJoin,
     progress: Progress = lambda _: None,
 ) -> AsyncIterator[DecisionColumns]:
-    """The decisions of one partition, in log order.
+    """Read the decisions of one partition, in log order.
 
     Args:
-        reader: Connected; it reads nothing else meanwhile.
-        catalogue: Of the deployment.
-        span: The offsets.
-        join: Of this partition, new.
-        progress: Told of what was read.
+        reader: A connected reader that reads nothing else meanwhile.
+        catalogue: Topics of the deployment.
+        span: Offsets to read.
+        join: A new join of this partition.
+        progress: Called with the number of records read since the last call.
 
     Raises:
         KafkaError: the broker refuses.
-        TimeoutError: nothing came for as long as the reader waits.
+        TimeoutError: no record came within the reader's patience.
     """
     predictions, *others = cursors = _begin(reader, catalogue, span, join)
     while live := [cursor for cursor in cursors if cursor.at_ms < math.inf]:

@@ -18,13 +18,13 @@ import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.feedback.feedback_step import Row
+from clipper_agents.feedback.learning_config import LearningConfigs
 from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
-from clipper_agents.replay.config_inference import ConfigInference
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
-from clipper_agents.replay.learning_config import LearningConfig
+from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor, Logs
 from clipper_agents.replay.partition_fold import PartitionFold
 from clipper_agents.replay.refold import Entry, KnownRows
@@ -42,20 +42,20 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationInputs:
-    """What is read once for all partitions.
+    """What all partitions share, read once.
 
     Attributes:
-        catalogue: The topics.
-        ways: Of each application.
+        catalogue: Topics of the deployment.
+        configs: The policies and losses of each application.
         restores: Declared restores, by id.
         orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
         horizon_s: How long after its prediction a feedback counts, in seconds.
-        application: The one that is asked about; None: all.
+        application: The application to verify; None: all.
     """
 
     catalogue: Catalogue
-    ways: Mapping[str, Sequence[LearningConfig]]
+    configs: Mapping[str, LearningConfigs]
     restores: Mapping[str, DeclaredRestore]
     orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
@@ -63,24 +63,24 @@ class VerificationInputs:
     application: str | None = None
 
     def asked(self, place: Row) -> bool:
-        """Whether a row is asked about."""
+        """Return whether a row is to be verified."""
         about = place[0] or place[1]
         return self.application is None or about in (None, self.application)
 
 
 class PartitionVerifier:
-    """Verifies one partition, or folds it up to an offset; once.
+    """Verifies one partition, or folds it up to an offset. An instance is used once.
 
     Args:
-        logs: Where records come from.
+        logs: Source of the records.
         known: What all partitions share.
-        partition: Its number.
-        folder: Empty, for the index of decisions; it is the caller's to delete.
+        partition: Number of the partition.
+        folder: Empty folder for the index of decisions; the caller deletes it.
 
     Attributes:
-        table: The table, as far as it was read.
+        table: The table, as far as it has been read.
         since: First feedback offset that is folded.
-        parted: Rows that are not what was folded.
+        parted: Rows that differ from the fold.
     """
 
     def __init__(self, logs: Logs, known: VerificationInputs, partition: int, folder: Path) -> None:
@@ -91,11 +91,17 @@ class PartitionVerifier:
         self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores, orphans)
         self.table = Checkpoints(partition)
         self.parted: dict[Row, RowMismatch] = {}
+        self._configs = FoldedConfigs({}, {})
         self.since = 0
         self._equal: dict[Row, int] = {}
         self._begun: dict[Row, int] = {}
         self._compared = self._end = 0
         self._ready = True
+
+    @property
+    def unlogged(self) -> set[str]:
+        """Return the applications of which nothing says under which policy and loss their feedback was folded."""
+        return self._configs.unlogged
 
     def close(self) -> None:
         """Close the index."""
@@ -103,7 +109,7 @@ class PartitionVerifier:
         self._audits.close()
 
     async def verify(self) -> PartitionVerdict:
-        """What is equal, and what is not."""
+        """Fold the partition and compare it with the table."""
         async with self._fold() as fold:
             async for step in self._steps():
                 if self._ready:
@@ -116,7 +122,7 @@ class PartitionVerifier:
             return await self._verdict(fold)
 
     async def rows_at(self, upto: int) -> KnownRows:
-        """The rows as feedback up to and with an offset leads to them; `table` and `since` say what is not known."""
+        """Return the rows after feedback up to and including an offset; `table` and `since` say which are unknown."""
         async with self._fold() as fold:
             reached = False
             async for step in self._steps():
@@ -147,8 +153,8 @@ class PartitionVerifier:
         self._ready = not self.since
         cursor = Cursor(self._logs.read(catalogue.feedback, number, start, self._end))
         try:
-            rows = KnownRows(whole=self._ready)
-            yield PartitionFold(cursor, self._reader, rows, ConfigInference(self._known.ways, number))
+            self._configs = FoldedConfigs(self._known.configs, await self._config_notes())
+            yield PartitionFold(cursor, self._reader, KnownRows(whole=self._ready), self._configs)
         finally:
             await cursor.close()
 
@@ -160,7 +166,7 @@ class PartitionVerifier:
                 add(records)
 
     async def _first_certain(self, bounds: Mapping[str, tuple[int, int]]) -> int:
-        """The first feedback offset of which every decision must still be there; 0 when nothing was deleted."""
+        """Return the first feedback offset whose decisions must all still exist; 0 if no record was deleted."""
         times = [
             await self._first_ms(topic, start, end) if start < end else None
             for topic, (start, end) in bounds.items()
@@ -180,19 +186,29 @@ class PartitionVerifier:
                 return int(records[0].timestamp)
         return None
 
-    async def _steps(self) -> AsyncIterator[LearnedStep]:
+    async def _config_notes(self) -> Mapping[str | None, SelectionRow]:
+        """Read where policies and losses took effect, if any application has had several."""
+        if all(configs.only is not None for configs in self._known.configs.values()):
+            return {}
+        table = Checkpoints(self._partition)
+        async for _ in self._steps(table):
+            pass
+        return table.configs
+
+    async def _steps(self, table: Checkpoints | None = None) -> AsyncIterator[LearnedStep]:
+        table = self.table if table is None else table
         topic = self._known.catalogue.selection_changelog
         start, _ = await self._logs.bounds(topic, self._partition)
         end = self._known.changelog_ends[self._partition]
         async with aclosing(self._logs.read(topic, self._partition, start, end)) as lists:
             async for records in lists:
                 for record in records:
-                    step = self.table.take(record)
+                    step = table.take(record)
                     if step is not None:
                         yield step
 
     async def _begin(self, fold: PartitionFold, step: LearnedStep, keep_upto: int | None = None) -> bool:
-        """Rows are begun from what the table held before the first certain feedback, or in the step that it is in.
+        """Begin with the rows that the table held before the first certain feedback, or in its step.
 
         Returns:
             Whether the next step can be folded.
@@ -216,7 +232,7 @@ class PartitionVerifier:
         self._begun[place] = row.offset
 
     def _unparted(self, rows: Mapping[Row, SelectionRow]) -> dict[Row, SelectionRow]:
-        return {place: row for place, row in rows.items() if place not in self.parted}
+        return {place: row for place, row in rows.items() if place not in self.parted and place[0] not in self.unlogged}
 
     def _compare(self, fold: PartitionFold, rows: Mapping[Row, SelectionRow]) -> None:
         for place, row in rows.items():
@@ -230,7 +246,7 @@ class PartitionVerifier:
                 self._part(fold, place, row)
 
     def _part(self, fold: PartitionFold, place: Row, row: SelectionRow | None) -> None:
-        if place in self.parted or not self._known.asked(place):
+        if place in self.parted or place[0] in self.unlogged or not self._known.asked(place):
             return
         mine = fold.rows.row(place)
         self.parted[place] = RowMismatch(
@@ -244,7 +260,7 @@ class PartitionVerifier:
         )
 
     async def _compare_now(self, fold: PartitionFold) -> None:
-        """The rows as they are, at the position; then those that no position has reached, each at its own offset."""
+        """Compare the newest rows at the position, then the rows behind it, each at its own offset."""
         live, position = self.table.live, self.table.position
         if not self._ready:
             self.since = self._end
@@ -275,7 +291,7 @@ class PartitionVerifier:
             checkpoints=self._compared,
             unproven=sum(self._begun.get(place) == live[place].offset for place in compared),
             partings=[await self._explained(one) if at < MOST_EXPLAINED else one for at, one in enumerate(partings)],
-            switches=fold.observing.switches,
+            unlogged=sorted(self.unlogged),
         )
 
     def _misplaced(self) -> Iterator[RowMismatch]:
@@ -292,7 +308,7 @@ class PartitionVerifier:
                 )
 
     async def _explained(self, parting: RowMismatch) -> RowMismatch:
-        """With the feedback about the row behind the last row that is equal, up to the first that is not."""
+        """Return the mismatch with the feedback between the last equal row and the first different one."""
         first = self.since if parting.last_equal is None else parting.last_equal + 1
         last = max(row.offset for row in (parting.table, parting.logs) if row is not None)
         topic, found, count = self._known.catalogue.feedback, list[FeedbackAt](), 0
@@ -305,7 +321,7 @@ class PartitionVerifier:
 
 
 def concerns(entry: Entry, parting: RowMismatch) -> bool:
-    """Whether a record can change a row."""
+    """Return whether a record can change the row of a mismatch."""
     if isinstance(entry.said, Restored):
         return entry.said.marker.application in (parting.application, parting.application or parting.context)
     logged = entry.decision or entry.contested
@@ -316,7 +332,7 @@ def concerns(entry: Entry, parting: RowMismatch) -> bool:
 
 
 def feedback_at(entry: Entry) -> FeedbackAt:
-    """Where a record stands."""
+    """Return the place of a record."""
     query_id = entry.said.query_id.partition("\0")[0] if isinstance(entry.said, Feedback) else None
     record = entry.record
     return FeedbackAt(topic=record.topic, partition=record.partition, offset=record.offset, query_id=query_id)

@@ -12,7 +12,7 @@ from clipper_agents.replay.wire import UNSAID, LeanAnswer, LeanAudit, Record
 
 
 class FeedbackPatch(NamedTuple):
-    """One feedback about a decision.
+    """A feedback about a decision, as the join keeps it.
 
     Attributes:
         row: Number of the decision.
@@ -36,7 +36,7 @@ FeedbackTuple: TypeAlias = tuple[int, int, int, Any, float | None, str | None]
 
 
 class AuditEntry(NamedTuple):
-    """A model that was asked for the log only; `output` says nothing when it did not answer."""
+    """A model that was asked for the log only; without an answer `output` is meaningless."""
 
     model: str
     propensity: float
@@ -46,14 +46,14 @@ class AuditEntry(NamedTuple):
 
 
 class AuditPatch(NamedTuple):
-    """One audit of a decision.
+    """An audit of a decision, as the join keeps it.
 
     Attributes:
         row: Number of the decision.
         offset: Of the audit's record.
         at_ms: Its timestamp, milliseconds since the epoch.
-        query_offset: Of the query that it is about: one with the same id may have come before.
-        entries: Whom it asked.
+        query_offset: Of its query; an earlier query may have the same id.
+        entries: The models that it asked.
     """
 
     row: int
@@ -64,7 +64,7 @@ class AuditPatch(NamedTuple):
 
 
 def audit_patch(row: int, record: Record, found: LeanAudit) -> AuditPatch:
-    """The audit as it is kept."""
+    """Return an audit as the join keeps it."""
     entries = [
         AuditEntry(f"{one.model}:{one.version}", one.propensity, one.latency_ms, answered=True, output=_said(one))
         for one in found.models
@@ -82,14 +82,14 @@ def _said(one: LeanAnswer) -> Any:
 
 
 def encode_patches(audits: Sequence[AuditPatch], feedback: Sequence[FeedbackTuple]) -> bytes:
-    """Patches as bytes."""
+    """Encode patches as bytes."""
     plain_audits = [(*one[:4], [(*entry[:4], packed(entry.output)) for entry in one.entries]) for one in audits]
     plain_feedback = [(*one[:3], packed(one[3]), *one[4:]) for one in feedback]
     return msgspec.msgpack.encode((plain_audits, plain_feedback))
 
 
 def decode_patches(content: bytes) -> tuple[list[AuditPatch], list[FeedbackPatch]]:
-    """The patches that were encoded."""
+    """Decode the patches that `encode_patches` encoded."""
     audits, feedback = msgspec.msgpack.decode(content)
     return (
         [
@@ -111,21 +111,21 @@ Patch: TypeAlias = AuditPatch | FeedbackPatch
 
 
 class OrphanBuffer:
-    """Patches that were read before the prediction that they are about, by the query's id.
+    """Patches read before the prediction that they are about, by the query's id.
 
     They wait until the end: a query may have waited for a router for any time. What is taken out comes in the order in
     which it was put in.
 
     Args:
-        folder: For what memory has no room for; made when it is needed.
-        most_in_memory: Ids in memory.
+        folder: For patches that do not fit into memory; created when needed.
+        most_in_memory: Most ids in memory.
     """
 
     def __init__(self, folder: Path, most_in_memory: int) -> None:
         self._most = most_in_memory
         self._waiting = SpillingDict[list[Patch]](folder, _encode_waiting, _decode_waiting)
         self.feedback_left = 0
-        """Feedback that waits."""
+        """Number of feedback records that wait."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -141,7 +141,7 @@ class OrphanBuffer:
             self._waiting.spill(0)
 
     def take(self, ids: Sequence[str]) -> dict[str, list[Patch]]:
-        """What waits for these queries; it waits no more."""
+        """Remove and return the patches of these queries."""
         found, recent = self._waiting.take_older(ids), self._waiting.recent
         for query_id in recent.keys() & set(ids):
             found.setdefault(query_id, []).extend(recent.pop(query_id))

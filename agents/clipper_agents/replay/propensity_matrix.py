@@ -19,7 +19,7 @@ from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, Codes, Floats,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropensityMatrix:
-    """Matrices with a row a decision and a column a model.
+    """Arrays of shape (decisions, models): who was asked with which probability, and what each said.
 
     Attributes:
         propensity: Probability of asking, 0 where it was not asked.
@@ -41,7 +41,7 @@ class PropensityMatrix:
 
 
 def asked_of(chunk: Chunk, audits: Sequence[AuditPatch], horizon_ms: float, counts: Counter[str]) -> PropensityMatrix:
-    """Whom the chunk's decisions asked.
+    """Return whom the chunk's decisions asked.
 
     Args:
         chunk: Models and values that only audits name are added to its words.
@@ -82,7 +82,7 @@ def _with_lone(chunk: Chunk, propensity: Floats, served: Bools, latency_ms: Floa
 
 
 def _own(chunk: Chunk, audits: Sequence[AuditPatch], horizon_ms: float, counts: Counter[str]) -> list[AuditPatch]:
-    """The first audit of each decision that has one."""
+    """Return the first valid audit of each decision that has one."""
     own: dict[int, AuditPatch] = {}
     audited = (chunk.rows["flags"] & AUDITED) != 0
     query_offset, latest_ms = chunk.rows["query_offset"], chunk.rows["logged_ms"] + horizon_ms

@@ -1,13 +1,13 @@
 """Feedback of one partition folded once more, by the learner's own step.
 
 Rules of this file:
-- The step is `router.learning.learn`. Here is what it is asked with: rows, decisions and credits.
+- The step is `feedback_step.learn`. Here is what it is asked with: rows, decisions and credits.
 - Where the beginning of the logs was deleted, a row is known from the first time on that the changelog holds it, or
   from a marker that set it. What feedback does to a row that is not known is dropped.
 - A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -22,18 +22,18 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
 
-Find: TypeAlias = Callable[[str], Application | None]
+Find: TypeAlias = Callable[[str, int], Application | None]
 
 
 class Entry(NamedTuple):
-    """A record of the feedback topic with what is known about it.
+    """A record of the feedback topic, joined with its decision and audit.
 
     Attributes:
         record: The record.
-        said: What it says; the query's id is the name of its decision.
-        decision: What was decided; None: an orphan.
-        audit: What was asked for the log only.
-        contested: A decision of a feedback that the dead letters call an orphan.
+        said: Its content; the query id is the name of the decision.
+        decision: The decision; None: the feedback is an orphan.
+        audit: The audit of the decision.
+        contested: The decision of a feedback that the dead letters call an orphan.
     """
 
     record: Record
@@ -44,14 +44,14 @@ class Entry(NamedTuple):
 
     @property
     def offset(self) -> int:
-        """Of the record."""
+        """Offset of the record."""
         offset: int = self.record.offset
         return offset
 
 
 @dataclass(slots=True)
 class RefoldOutcome:
-    """What entries lead to, until it is kept.
+    """The outcome of folding entries, until it is kept.
 
     Attributes:
         rows: Rows that changed.
@@ -63,12 +63,12 @@ class RefoldOutcome:
 
 
 def same(one: SelectionRow, other: SelectionRow) -> bool:
-    """Whether two rows are equal in every bit: each float as its eight bytes, models in order."""
+    """Return whether two rows are equal in every bit: each float as its eight bytes, models in order."""
     return encode_row(one) == encode_row(other)
 
 
 class KnownRows:
-    """The rows that the fold has come to.
+    """The rows of the fold so far, and which of them are known.
 
     Args:
         whole: Whether the fold began at the beginning, so that a row that is not here is empty.
@@ -85,43 +85,43 @@ class KnownRows:
         self._marked: dict[str, int] = {}
 
     def row(self, place: Row) -> SelectionRow:
-        """The row; an empty one, of the marker that emptied it if there was one, when nothing is in it."""
+        """Return the row; an empty one, as of the marker that emptied it if any, when it has no content."""
         found = self.rows.get(place)
         if found is None and not self.whole and place[0] in self._marked:
             return note_row(self._marked[place[0]])
         return NO_ROW if found is None else found
 
     def known(self, place: Row) -> bool:
-        """Whether what the row holds is known."""
+        """Return whether the content of the row is known."""
         return self.whole or place in self.rows or place[0] in self._marked
 
     def marked(self, place: Row) -> bool:
-        """Whether a marker has set the row, or the note."""
+        """Return whether a marker has set the row, or the note."""
         return place[0] in self._marked or (not place[0] and place[1] in self._marked)
 
     def forget(self, place: Row) -> None:
-        """What the row holds is not known."""
+        """Forget the content of the row."""
         self.rows.pop(place, None)
 
     def start(self, place: Row, row: SelectionRow) -> None:
-        """The row is known from here on."""
+        """Set the row; it is known from now on."""
         self.rows[place] = row
 
     def equal(self, place: Row, live: SelectionRow, outcome: RefoldOutcome | None = None) -> bool:
-        """Whether a row of the table is what the fold has come to, with an outcome that is not kept yet."""
+        """Return whether a row of the table equals that of the fold, including an outcome that is not kept yet."""
         mine = (outcome.rows.get(place) if outcome is not None else None) or self.row(place)
         if not self.whole and (place in self.uncounted or place not in self.rows):
             mine = msgspec.structs.replace(mine, applied=live.applied)
         return same(mine, live)
 
     def counted(self, place: Row, live: SelectionRow) -> None:
-        """The table says how many feedbacks counted in a row that is equal otherwise."""
+        """Take the number of counted feedbacks from the table for a row that is equal otherwise."""
         if not self.whole:
             self.rows[place] = live
             self.uncounted.discard(place)
 
     def keep(self, outcome: RefoldOutcome) -> None:
-        """Take in what entries led to."""
+        """Keep the outcome of folding entries."""
         for application, name in outcome.rows:
             if not application and name is not None and not self.whole:
                 self._mark(name, outcome)
@@ -134,35 +134,25 @@ class KnownRows:
         self.rows["", name] = outcome.rows["", name]
 
 
-def refold(
-    entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex, before: RefoldOutcome | None = None
-) -> RefoldOutcome:
-    """What entries lead to, behind what is kept in the rows and the index.
+def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex) -> RefoldOutcome:
+    """Fold entries on top of the rows and the index, and return the outcome.
 
     Args:
         entries: In log order.
-        find: Finds an application, as it observed then.
+        find: Finds an application by its name, as it learned from the feedback at an offset.
         rows: The rows before; they are not changed.
         index: Knows which feedback counted.
-        before: An outcome that is not kept yet; it is added to.
     """
-    so_far = RefoldOutcome() if before is None else before
-    feedback = [(one.record, one.said) for one in entries if isinstance(one.said, Feedback)]
-    names = [said.query_id for _, said in feedback]
+    said = [one for one in entries if isinstance(one.said, Feedback)]
+    names = [one.said.query_id for one in said if isinstance(one.said, Feedback)]
     step = learn(
-        feedback,
-        {one.said.query_id: one.decision for one in entries if isinstance(one.said, Feedback)},
-        {one.said.query_id: one.audit for one in entries if isinstance(one.said, Feedback)},
-        {**index.credits(names), **{name: so_far.credited[name] for name in names if name in so_far.credited}},
-        lambda place: so_far.rows.get(place) or rows.row(place),
+        [(one.record, one.said) for one in said if isinstance(one.said, Feedback)],
+        {name: one.decision for name, one in zip(names, said, strict=True)},
+        {name: one.audit for name, one in zip(names, said, strict=True)},
+        index.credits(names),
+        rows.row,
         find,
         [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],
-        lambda name: _of(name, [*rows.rows, *so_far.rows]),
+        lambda name: [place for place in rows.rows if place[0] == name],
     )
-    so_far.rows |= step.rows
-    so_far.credited |= step.applied_feedback
-    return so_far
-
-
-def _of(name: str, places: Iterable[Row]) -> list[Row]:
-    return [place for place in dict.fromkeys(places) if place[0] == name]
+    return RefoldOutcome(rows=step.rows, credited=step.applied_feedback)

@@ -1,4 +1,4 @@
-"""A whole run: looks what there is, checks that it may be sent there, reads, sends."""
+"""One whole run of `replay produce`: find the ranges, check the target, read, and send."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ Kind = Literal["queries", "feedback"]
 
 
 class RerunProgress(ResendProgress, Protocol):
-    """Told how long the range is, too."""
+    """Progress of a run that also knows the length of the range."""
 
     def begin(self, offsets: int) -> None:
-        """So many offsets are read."""
+        """Start with this number of offsets to read."""
         ...
 
 
@@ -47,17 +47,17 @@ class RerunEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunPlan:
-    """What to send, from where to where and how fast.
+    """Which records to send, from where to where, and how fast.
 
     Attributes:
-        source: Where the records are logged.
-        target: Where they go.
-        kinds: What is sent.
-        wanted: Which times, or which offsets of which partitions.
-        applications: Only of these; empty: of all.
-        ids: The id of each query.
-        speed: So many times faster than it was logged; None: as fast as possible.
-        dry: Send nothing, and say what would be sent.
+        source: Deployment with the logged records.
+        target: Deployment to send them to.
+        kinds: Kinds of records to send.
+        wanted: A range of time, or of offsets by kind and partition.
+        applications: Applications to send; empty: all.
+        ids: Makes the id of each query.
+        speed: Multiple of the logged speed; None: as fast as possible.
+        dry: Send nothing, and count what would be sent.
     """
 
     source: RerunEndpoint
@@ -71,7 +71,7 @@ class RerunPlan:
 
 
 async def same_deployment(one: RerunEndpoint, other: RerunEndpoint) -> bool:
-    """Whether two places are one deployment, also under two addresses.
+    """Return whether two endpoints are one deployment, possibly under two addresses.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -82,12 +82,12 @@ async def same_deployment(one: RerunEndpoint, other: RerunEndpoint) -> bool:
 
 
 async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | None = None) -> RerunSummary:
-    """Send the range again.
+    """Send the records of a range again.
 
     Args:
-        plan: What and how.
-        stop: Ends the run when it is set, with the summary of what was sent.
-        progress: Told how long the range is, and then about each record.
+        plan: What to send, and how.
+        stop: Ends the run when it is set; the summary tells what was sent.
+        progress: Called with the length of the range, then after each record.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -150,7 +150,7 @@ def _check_partitions(plan: RerunPlan, source: Catalogue) -> None:
 
 
 async def _catalogue(place: RerunEndpoint) -> Catalogue:
-    """The deployment's topics, with as many partitions as there are."""
+    """Return the topics of a deployment with their actual number of partitions."""
     found = Catalogue(prefix=place.prefix)
     topics = await existing_topics(place.kafka, place.prefix)
     for name in (found.queries, found.feedback):

@@ -30,16 +30,16 @@ YIELD_EVERY = 100
 
 
 class ResendProgress(Protocol):
-    """Told after each record that was read."""
+    """Called after each record."""
 
     def __call__(self, *, read: int, sent: int) -> None:
-        """Records read and sent so far."""
+        """Report the records read and sent so far."""
         ...
 
 
 @dataclass(slots=True, kw_only=True)
 class RerunSummary:
-    """What a run did; times in seconds.
+    """Outcome of a run; times in seconds.
 
     Attributes:
         read: Records of the range.
@@ -69,31 +69,31 @@ class RerunSummary:
 
     @property
     def span_s(self) -> float:
-        """What was sent took so long when it was logged."""
+        """Seconds between the first and the last sent record when they were logged."""
         return 0.0 if self.first_ms is None else (self.last_ms - self.first_ms) / 1000
 
     @property
     def speed(self) -> float | None:
-        """So many times faster than it was logged; None: too short to say."""
+        """Multiple of the logged speed; None for a run too short to tell."""
         return self.span_s / self.took_s if self.took_s > 0 else None
 
     @property
     def rate_per_s(self) -> float | None:
-        """Records sent a second; None: too short to say."""
+        """Records sent a second; None for a run too short to tell."""
         return self.sent.total() / self.took_s if self.took_s > 0 else None
 
 
 class Rerun:
-    """One run over a log.
+    """Sends the records of a log at their pace, once.
 
     Args:
         resending: Makes the copies.
-        send: Hands a copy to the producer; the future is done when the brokers have it.
-        speed: So many times faster than it was logged; None: as fast as possible.
+        send: Hands a copy to the producer; the future is done when the brokers have acknowledged it.
+        speed: Multiple of the logged speed; None: as fast as possible.
         stop: Ends the run when it is set.
-        clock: Seconds.
-        wait: Waits so many seconds, or until it is stopped.
-        progress: Told about each record.
+        clock: Returns seconds.
+        wait: Waits a number of seconds, or until the run is stopped.
+        progress: Called after each record.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Rerun:
         self._summary = RerunSummary()
 
     async def run(self, log: AsyncGenerator[tuple[int, Record], None]) -> RerunSummary:
-        """Send what the log holds; what was done, once the brokers have acknowledged all of it."""
+        """Send the records of the log, and return the summary once the brokers have acknowledged all of them."""
         async with contextlib.aclosing(log):
             async for at_ms, record in log:
                 if self._stop.is_set() or self._summary.refused is not None:
@@ -139,7 +139,7 @@ class Rerun:
             await asyncio.sleep(0)
 
     async def _sent_when_due(self, at_ms: int, copy: ResentRecord) -> bool:
-        """Whether it was sent: not when the run was stopped before it was due."""
+        """Send a copy when it is due; return False if the run was stopped before."""
         if self._pace is None:
             self._pace = Pace(first_ms=at_ms, started_s=self._clock(), speed=self._speed)
             self._summary.first_ms = self._summary.last_ms = at_ms
@@ -155,7 +155,7 @@ class Rerun:
         return True
 
     async def _until(self, due_s: float) -> bool:
-        """Wait until then; False when the run was stopped meanwhile."""
+        """Wait until a time; return False if the run was stopped meanwhile."""
         ahead_s = due_s - self._clock()
         if ahead_s > 0:
             await self._wait(ahead_s)
@@ -189,7 +189,7 @@ class Rerun:
 
 
 def sender(producer: AIOKafkaProducer) -> Send:
-    """Sends by this producer, which waits where its buffer is full."""
+    """Return a function that sends by this producer, and waits while its buffer is full."""
 
     async def send(copy: ResentRecord) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = await producer.send(
@@ -201,7 +201,7 @@ def sender(producer: AIOKafkaProducer) -> Send:
 
 
 async def only_counted(copy: ResentRecord) -> "asyncio.Future[Any]":
-    """Sends nothing."""
+    """Send nothing."""
     del copy
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     done.set_result(None)

@@ -37,10 +37,10 @@ class ResentRecord:
 
     Attributes:
         topic: The target's topic.
-        partition: Of it.
-        key: As it was.
-        value: As it was, but for the query's id.
-        headers: As they were, and where the record stood.
+        partition: Partition of that topic.
+        key: The logged key.
+        value: The logged value, with the new query id.
+        headers: The logged headers, and one with the place of the logged record.
     """
 
     topic: str
@@ -52,7 +52,7 @@ class ResentRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Said:
-    """What a record says of itself, and all of its fields as bytes of its own encoding."""
+    """Id and application of a record, and all its fields as bytes of its own encoding."""
 
     query_id: str | None
     application: str | None
@@ -74,7 +74,7 @@ _PROTOCOLS = {
 
 
 class SentQueries:
-    """Where the last queries went, by their old partition and id.
+    """Target partitions of the last queries, by their old partition and id.
 
     >>> sent = SentQueries(most=4)
     >>> sent.note(0, "a", 1)
@@ -82,7 +82,7 @@ class SentQueries:
     (1, None)
 
     Args:
-        most: Queries known at most; at least half as many are.
+        most: Most queries to remember; at least half as many are remembered.
     """
 
     def __init__(self, most: int = REMEMBERED) -> None:
@@ -91,29 +91,29 @@ class SentQueries:
         self._old: dict[int, int] = {}
 
     def note(self, partition: int, query_id: str, sent_to: int) -> None:
-        """A query of this partition was sent to that one."""
+        """Note that a query of this partition was sent to another one."""
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
         self._young[hash((partition, query_id))] = sent_to
 
     def partition_of(self, partition: int, query_id: str) -> int | None:
-        """Where it was sent; None: it was not, or so long ago that it is forgotten."""
+        """Return the partition to which a query was sent; None if it was not sent, or is forgotten."""
         key = hash((partition, query_id))
         found = self._young.get(key)
         return self._old.get(key) if found is None else found
 
 
 class RecordResender:
-    """Makes copies of records, one after the other in the order of the log.
+    """Makes copies of records, in the order of the log.
 
     Args:
         source: The topics that are read.
         target: The topics that are written; `partitions` of both say whether partitions are kept.
-        ids: The query's id in the copy.
-        applications: Only of these; empty: of all.
+        ids: Makes the query id of the copy.
+        applications: Applications to send; empty: all.
         queries: Send queries.
         feedback: Send feedback.
-        sent: Queries that were sent.
+        sent: Remembers the queries that were sent.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RecordResender:
         self._sent = SentQueries() if sent is None else sent
 
     def copy(self, record: Record) -> ResentRecord | LeftOut:
-        """The record to send, or why none is."""
+        """Return the record to send, or why none is sent."""
         return self._query(record) if record.topic == self._source.queries else self._feedback(record)
 
     def _query(self, record: Record) -> ResentRecord | LeftOut:
@@ -174,7 +174,7 @@ class RecordResender:
         return "no_query" if found is None else found
 
     def _kept(self, record: Record, key: bytes) -> int:
-        """The partition as it was where there are as many, else by the key, or by what stands for one."""
+        """Return the logged partition if both topics have as many, else that of the key or of its substitute."""
         if self._source.partitions == self._target.partitions:
             return int(record.partition)
         return partition_for(key if record.key is None else record.key, self._target.partitions)
@@ -193,7 +193,7 @@ class RecordResender:
 
 
 def _read(record: Record) -> _Said | None:
-    """What a record says of itself; None: it is unreadable, and can only be sent as it is."""
+    """Return id, application and fields of a record; None for an unreadable one, which can only be sent unchanged."""
     protocol = _PROTOCOLS.get(content_type(record.headers))
     if protocol is None or not record.value:
         return None
@@ -206,7 +206,7 @@ def _read(record: Record) -> _Said | None:
 
 
 def _with_id(record: Record, said: _Said, query_id: str) -> bytes:
-    """The value with this id; every other field is copied byte by byte."""
+    """Return the value with another query id; every other field is copied byte by byte."""
     protocol = _PROTOCOLS[content_type(record.headers)]
     changed: bytes = protocol.encode(said.fields | {"query_id": query_id})
     return changed

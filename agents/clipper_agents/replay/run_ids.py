@@ -17,31 +17,31 @@ from clipper_topics.query_ids import partition_of
 
 
 class Ids(Protocol):
-    """The id under which a query is sent again."""
+    """Makes the id under which a query is sent again."""
 
     def __call__(self, query_id: str, partition: int) -> str:
-        """The new id.
+        """Return the new id.
 
         Args:
-            query_id: The old one.
-            partition: To which the query is sent.
+            query_id: The logged id.
+            partition: Partition to which the query is sent.
         """
         ...
 
 
 def same_id(query_id: str, partition: int) -> str:
-    """The old id."""
+    """Return the logged id."""
     del partition
     return query_id
 
 
 def new_run() -> str:
-    """A name that no other run has."""
+    """Return a name that no other run has."""
     return f"r{uuid.uuid4().hex[:12]}"
 
 
 class NewIds(Ids):
-    """Ids of one run, made of the old ones and the run's name.
+    """Ids of one run, made of the logged id and the run's name.
 
     >>> ids = NewIds("r1")
     >>> ids("3-41", 3), ids("3-41", 0), ids("order 7", 0)

@@ -37,33 +37,33 @@ COUNTS = {
 
 
 class DecisionReading(Protocol):
-    """Decisions that can be iterated over once, and what is known about them at the end."""
+    """Decisions to iterate over once; the counts are complete at the end."""
 
     counts: Counter[str]
-    """What was read, and what became of it, by the names in `COUNTS`."""
+    """Counts of records by outcome, with the names in `COUNTS`."""
 
     @property
     def offsets(self) -> Mapping[int, tuple[int, int]]:
-        """Of each partition that has something: the first prediction, and one past the last."""
+        """First prediction and one past the last, of each partition with decisions."""
         ...
 
     def __iter__(self) -> Iterator[DecisionChunk]: ...
 
 
 class FileReading:
-    """One reading of a file, or a folder of files, of `replay export`.
+    """Reads a file, or a folder of files, of `replay export`.
 
     Args:
         path: The file or the folder.
-        wanted: Names of the arrays to read; in the others nothing is known.
-        inputs: Whether the queries' inputs are wanted, if they are there.
+        wanted: Names of the arrays to read; the others are filled with unknown values.
+        inputs: Whether to read the queries' inputs, if the file has them.
 
     Attributes:
-        facts: What the file says about itself.
-        counts: Those of the reading of the logs that wrote it.
+        facts: Metadata of the file.
+        counts: Counts of the export that wrote the file.
 
     Raises:
-        UnusableFile: it holds no decisions, or in a newer form.
+        UnusableFile: it holds no decisions, or was written in a newer format.
     """
 
     def __init__(self, path: Path, wanted: Collection[str] = EVERYTHING, *, inputs: bool = False) -> None:
@@ -73,7 +73,7 @@ class FileReading:
 
     @property
     def offsets(self) -> Mapping[int, tuple[int, int]]:
-        """As of `DecisionReading`."""
+        """First prediction and one past the last, of each partition with decisions."""
         return self.facts.offsets
 
     def __iter__(self) -> Iterator[DecisionChunk]:
@@ -82,17 +82,17 @@ class FileReading:
 
 
 class LogReading:
-    """One reading of the logs: iterate over its chunks, then look at its counts.
+    """Reads the logs: iterate over the chunks, then look at the counts.
 
     Args:
         log: The logs.
-        spans: Of `spans_of`.
-        processes: How many read at once, a partition each; 0: this one, without lean records.
-        progress: Told how many records were read since it was told last.
+        spans: What `spans_of` returned.
+        processes: Number of reading processes, a partition each; 0: this one, without lean records.
+        progress: Called with the number of records read since the last call.
 
     Attributes:
-        counts: What was read so far, by the names in `docs/reference/replay-files.md`; whole at the end.
-        records: How many there are to read.
+        counts: Counts of records by outcome so far, with the names in `docs/reference/replay-files.md`.
+        records: Number of records to read.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class LogReading:
 
     @property
     def offsets(self) -> Mapping[int, tuple[int, int]]:
-        """Of each partition that has something: the first prediction, and one past the last."""
+        """First prediction and one past the last, of each partition with decisions."""
         return {span.partition: (span.first, span.predictions[1]) for span in self._spans}
 
     def __iter__(self) -> Iterator[DecisionChunk]:
@@ -127,11 +127,11 @@ class LogReading:
 
 
 def read_log(log: KafkaLog, processes: int = 0, progress: Progress = lambda _: None) -> LogReading:
-    """A reading of the logs up to where they end now; arguments as of `LogReading`.
+    """Return a reading of the logs up to their current end; arguments as of `LogReading`.
 
     Raises:
         KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that is not there.
+        EmptySpan: the span names a partition that does not exist.
     """
     return LogReading(log, asyncio.run(spans_of(log)), processes, progress)
 
@@ -142,17 +142,17 @@ def read_decisions(
     progress: Progress = lambda _: None,
     wanted: Collection[str] = EVERYTHING,
 ) -> DecisionReading:
-    """Decisions from the logs or from a file.
+    """Read decisions from the logs or from a file.
 
     Args:
         source: The logs of an application, or a file or folder of `replay export`.
-        processes: How many read the logs at once; 0: this one. A file is read by this one.
-        progress: Told how many records of the logs were read since it was told last.
-        wanted: Names of the arrays that are needed; of a file, only these are read.
+        processes: Number of processes that read the logs; 0: this one. A file is read by this one.
+        progress: Called with the number of log records read since the last call.
+        wanted: Names of the arrays to read from a file.
 
     Raises:
         KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that is not there.
-        UnusableFile: the file holds no decisions, or in a newer form.
+        EmptySpan: the span names a partition that does not exist.
+        UnusableFile: the file holds no decisions, or was written in a newer format.
     """
     return FileReading(source, wanted) if isinstance(source, Path) else read_log(source, processes, progress)

@@ -21,7 +21,7 @@ LEAD_MS = 300_000
 
 
 class EmptySpan(SetupError):
-    """The span ends before it begins, or names a partition that is not there."""
+    """The span ends before it begins, or names a partition that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Span:
     inf
 
     Raises:
-        EmptySpan: it ends before it begins, or has times and offsets.
+        EmptySpan: the span ends before it begins, or has both times and offsets.
     """
 
     since_ms: int | None = None
@@ -64,14 +64,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpan:
-    """Offsets of one partition: where to begin in each topic, and one past the last of each.
+    """Ranges of offsets to read in one partition of each topic.
 
     Attributes:
-        partition: Its number.
-        first: The first prediction that is wanted.
-        predictions: Where to begin for the ids of repeated ones, and where to end.
-        audits: Where to begin and to end.
-        feedback: Likewise.
+        partition: Number of the partition.
+        first: Offset of the first wanted prediction.
+        predictions: Predictions to read; those before `first` only for their ids.
+        audits: Audits to read.
+        feedback: Feedback to read.
     """
 
     partition: int
@@ -82,22 +82,22 @@ class PartitionSpan:
 
     @property
     def records(self) -> int:
-        """Records to read."""
+        """Number of offsets to read."""
         return sum(end - begin for begin, end in (self.predictions, self.audits, self.feedback))
 
 
 async def partition_spans(reader: LogReader, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
-    """The offsets of each partition in which there is something.
+    """Return the offsets of each partition with predictions in the span.
 
     Args:
-        reader: Connected; it reads nothing else meanwhile.
-        catalogue: Of the deployment.
-        span: What is wanted.
+        reader: A connected reader that reads nothing else meanwhile.
+        catalogue: Topics of the deployment.
+        span: The part to read.
 
     Raises:
-        EmptySpan: the span names a partition that is not there.
+        EmptySpan: the span names a partition that does not exist.
         KafkaError: no broker answers, or a right is missing.
-        TimeoutError: nothing came for as long as the reader waits.
+        TimeoutError: no record came within the reader's patience.
     """
     foreign = [number for number in span.offsets if not 0 <= number < catalogue.partitions]
     if foreign:
@@ -146,14 +146,14 @@ async def _between(
 
 
 async def _offset_at(reader: LogReader, tp: TopicPartition, at_ms: int | None, there: Range) -> int:
-    """The first offset of a time; the first one without a time, the end when nothing is that new."""
+    """Return the first offset at or after a time; the first of all without a time, the end if all are older."""
     if at_ms is None:
         return there.first
     return min(there.end, (await reader.offsets_at([tp], at_ms)).get(tp, there.end))
 
 
 async def _time_at(reader: LogReader, tp: TopicPartition, offset: int) -> int:
-    """Timestamp of the first record at or behind an offset, milliseconds since the epoch."""
+    """Return the timestamp of the first record at or after an offset, milliseconds since the epoch."""
     async with aclosing(reader.lists({tp: Range(offset, NO_END)}, max_records=1)) as lists:
         _, records = await anext(lists)
     timestamp: int = records[0].timestamp

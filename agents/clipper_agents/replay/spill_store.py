@@ -24,7 +24,7 @@ class SpillStore:
         folder: Empty or missing.
 
     Raises:
-        DatabaseCorrupt: the disk gave back something else than was written.
+        DatabaseCorrupt: the disk returned other bytes than were written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,11 +33,11 @@ class SpillStore:
         self._unlogged = unlogged()
 
     def __bool__(self) -> bool:
-        """Whether something was ever written."""
+        """Return whether anything was ever written."""
         return self._opened is not None
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key, None where there is none."""
+        """Return the value of each key, None where there is none."""
         if self._opened is None or not keys:
             return [None] * len(keys)
         values: Any = self._opened.get(list(keys))
@@ -72,15 +72,15 @@ class SpillStore:
 
 
 class SpillingDict(Generic[V]):
-    """Values by name: the newest in memory, the others in a `SpillStore`.
+    """A dictionary with its newest values in memory and the others in a `SpillStore`.
 
     Args:
-        folder: Of the store.
-        encode: A value as bytes.
-        decode: A value from its bytes.
+        folder: Folder of the store.
+        encode: Encodes a value as bytes.
+        decode: Decodes the bytes of a value.
 
     Attributes:
-        recent: Those in memory. Whoever adds to it calls `spill` now and then.
+        recent: The values in memory; after adding to it, call `spill` from time to time.
     """
 
     def __init__(self, folder: Path, encode: Callable[[V], bytes], decode: Callable[[bytes], V]) -> None:
@@ -88,21 +88,21 @@ class SpillingDict(Generic[V]):
         self.recent: dict[str, V] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is, or was, something in it."""
+        """Return whether it holds, or ever held, a value."""
         return bool(self.recent) or bool(self._store)
 
     @property
     def on_disk(self) -> bool:
-        """Whether some are not in memory."""
+        """Whether some values are on disk."""
         return bool(self._store)
 
     def older(self, names: Sequence[str]) -> list[V | None]:
-        """Values that are not in memory, None where there is none."""
+        """Return the values on disk, None where there is none."""
         values = self._store.get([name.encode() for name in names])
         return [None if value is None else self._decode(value) for value in values]
 
     def take_older(self, names: Sequence[str]) -> dict[str, V]:
-        """The same, by name; they are in the store no more."""
+        """Remove and return the values on disk, by name."""
         if not self.on_disk:
             return {}
         found = {name: value for name, value in zip(names, self.older(names), strict=True) if value is not None}
@@ -110,7 +110,7 @@ class SpillingDict(Generic[V]):
         return found
 
     def spill(self, kept: int) -> None:
-        """Put all but the newest `kept` on disk."""
+        """Move all but the newest `kept` values to disk."""
         moved = dict(islice(self.recent.items(), max(0, len(self.recent) - kept)))
         if moved:
             self._store.put((name.encode(), self._encode(value)) for name, value in moved.items())

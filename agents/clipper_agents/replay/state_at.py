@@ -23,10 +23,10 @@ class StateAt:
     """Rows of an application as they were.
 
     Attributes:
-        application: Its name.
-        ends: Feedback offset of each partition before which feedback is in the rows.
-        rows: Those that are not empty, by partition and context.
-        partings: Rows of the table that were not what the logs lead to, before that; the logs are what is restored.
+        application: Name of the application.
+        ends: One past the last feedback offset in the rows, of each partition.
+        rows: The rows that are not empty, by partition and context.
+        partings: Earlier rows of the table that differ from the fold of the logs; the fold is what is restored.
     """
 
     application: str
@@ -48,14 +48,14 @@ async def state_at(
 
     Args:
         connection: Kafka's address.
-        catalogue: Of the deployment.
-        application: Its name.
+        catalogue: Topics of the deployment.
+        application: Name of the application.
         horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
         at_ms: Milliseconds since the epoch; None: up to the offsets.
-        ends: First offset that does not count, by partition; partitions that are left out count whole.
+        ends: First offset that does not count, by partition; other partitions count as a whole.
 
     Raises:
-        UnusableState: an offset that is not in the log, or a state that the logs do not tell any more.
+        UnusableState: an offset is not in the log, or the logs no longer tell the state.
         KafkaUnreachable: no broker answers.
         TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
@@ -73,7 +73,7 @@ async def state_of_logs(
     at_ms: int | None = None,
     ends: Mapping[int, int] | None = None,
 ) -> StateAt:
-    """The same, of logs from anywhere."""
+    """Fold logs of any source up to a time or to offsets; arguments as of `state_at`."""
     known = await read_known(logs, catalogue, horizon_s, application)
     found = await _ends(logs, catalogue, at_ms, ends or {})
     rows: list[SavedRow] = []
@@ -114,6 +114,12 @@ async def _rows(one: PartitionVerifier, known: VerificationInputs, partition: in
             f"the state of {known.application} in partition {partition} before offset {end} is not known: the logs "
             f"that led to it were deleted, and tell it from offset {one.since} on, or from its next row on: give a "
             "later time or offset, or restore a file or a revision by `selection restore`"
+        )
+    if known.application in one.unlogged:
+        raise UnusableState(
+            f"the state of {known.application} in partition {partition} before offset {end} is not known: an older "
+            "version folded it, which did not log when a changed policy or loss took effect: restore a file or a "
+            "revision by `selection restore`"
         )
     own_rows = {place: row for place, row in rows.rows.items() if place[0] == known.application and row.totals}
     return saved_rows({RowKey(*place, partition): row for place, row in own_rows.items()})

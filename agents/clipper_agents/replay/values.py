@@ -20,7 +20,7 @@ _PLAIN = frozenset((int, str, type(None)))
 
 
 class Codes(dict[W, int], Generic[W]):
-    """Words by number, in the order in which they were asked for; a new one gets the next.
+    """Consecutive numbers of words; looking up a new word gives it the next number.
 
     >>> codes = Codes[str]()
     >>> codes["a"], codes["b"], codes["a"], list(codes)
@@ -33,7 +33,7 @@ class Codes(dict[W, int], Generic[W]):
 
     @classmethod
     def of(cls, words: Iterable[W]) -> "Codes[W]":
-        """Numbered in this order."""
+        """Return the words numbered in this order."""
         codes: Codes[W] = cls()
         for word in words:
             _ = codes[word]
@@ -41,7 +41,7 @@ class Codes(dict[W, int], Generic[W]):
 
 
 class _ValueCodes(Codes[Any]):
-    """Numbers of values that are their own keys; each new one is noted."""
+    """Numbers of values that are their own keys; each new value is appended to a list."""
 
     def __init__(self, known: list[Any]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _ValueCodes(Codes[Any]):
 
 
 class Values:
-    """Values of the logs by number.
+    """Outputs and labels of the logs by number.
 
     Attributes:
         known: The values in the order of their numbers.
@@ -71,14 +71,14 @@ class Values:
         return len(self.known)
 
     def codes(self, values: Sequence[Any]) -> list[int]:
-        """The numbers of values."""
+        """Return the number of each value."""
         own = self._codes
         if _PLAIN.issuperset(map(type, values)):
             return [own[value] for value in values]
         return [own[value] if type(value) in _PLAIN else self._code(value) for value in values]
 
     def _code(self, value: Any) -> int:
-        """The number of a value that needs a key."""
+        """Return the number of a value that is not its own key."""
         key = _key_of(value)
         found = self._codes.get(key)
         if found is None:
@@ -94,7 +94,7 @@ def _key_of(value: Any) -> Hashable:
 
 
 def packed(value: Any) -> bytes:
-    """The value as bytes; `unpacked` gives it back.
+    """Encode a value as bytes that `unpacked` decodes.
 
     >>> unpacked(packed([2**70, "x"]))
     [1180591620717411303424, 'x']
@@ -106,12 +106,12 @@ def packed(value: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """The value that was packed."""
+    """Decode a value that `packed` encoded."""
     return _decode(content[1:]) if content[:1] == _MSGPACK else json.loads(content[1:])
 
 
 def text_of(value: Any) -> str:
-    """The value as compact JSON; what is no finite number is null there, as in every JSON of this project.
+    """Return the value as compact JSON, with null for numbers that are not finite.
 
     >>> text_of([1, 2.50]), text_of(2**70)
     ('[1,2.5]', '1180591620717411303424')

@@ -22,17 +22,17 @@ class FeedbackAt(msgspec.Struct, kw_only=True):
     """A record of the feedback topic."""
 
     topic: str
-    """The topic."""
+    """Its topic."""
     partition: int
-    """The partition."""
+    """Its partition."""
     offset: int
-    """The offset."""
+    """Its offset."""
     query_id: str | None = None
-    """The query that it is about; absent: it is a marker of a restored state."""
+    """The query that the feedback is about; absent for the marker of a restored state."""
 
 
 class RowMismatch(msgspec.Struct, kw_only=True):
-    """A row of the table that is not what the logs lead to: where the two were equal last, and what came then."""
+    """A row of the table that differs from the fold of the logs, with the feedback at which the two part."""
 
     application: str
     """The application; empty: a note of the learner."""
@@ -54,28 +54,11 @@ class RowMismatch(msgspec.Struct, kw_only=True):
     """The first of these: with one of them, that is the record at which they part."""
 
 
-class ConfigSwitch(msgspec.Struct, kw_only=True):
-    """From where on a changed policy or loss is taken to have been observed with; the log does not say it."""
-
-    application: str
-    """The application."""
-    partition: int
-    """The partition."""
-    revision: int
-    """Of the manifest."""
-    offset: int
-    """First feedback that was observed so."""
-    earliest: int
-    """It was this one at the earliest."""
-    latest: int
-    """And this one at the latest."""
-
-
 class PartitionVerdict(msgspec.Struct, kw_only=True):
-    """One partition."""
+    """The result of verifying one partition."""
 
     partition: int
-    """Its number."""
+    """Number of the partition."""
     since: int
     """First feedback offset that was verified: 0, unless the beginning of a log was deleted."""
     position: int
@@ -92,28 +75,28 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
     """Rows whose feedback was deleted with the beginning of the log: nothing can be said about them."""
     partings: list[RowMismatch] = []
     """Rows that differ."""
-    switches: list[ConfigSwitch] = []
-    """What was assumed about changes of policies and losses."""
+    unlogged: list[str] = []
+    """Applications whose rows cannot be verified: nothing says where a changed policy or loss took effect."""
 
 
 class Verification(msgspec.Struct, kw_only=True):
-    """The whole table."""
+    """The result of verifying the whole table."""
 
     equal: bool
     """Whether every row is what the logs lead to, in every bit."""
     seconds: float
-    """How long it took."""
+    """Duration in seconds."""
     partitions: list[PartitionVerdict]
-    """By number."""
+    """Verdicts by number of the partition."""
 
     @property
     def rows(self) -> int:
-        """Rows that were compared."""
+        """Number of compared rows."""
         return sum(one.rows for one in self.partitions)
 
     @property
     def feedbacks(self) -> int:
-        """Records that were folded."""
+        """Number of folded records."""
         return sum(one.feedbacks for one in self.partitions)
 
     @property
@@ -123,7 +106,7 @@ class Verification(msgspec.Struct, kw_only=True):
 
 
 def shown_row(row: SelectionRow | None) -> ShownRow | None:
-    """The row with names."""
+    """Return a row as it is printed, with names."""
     if row is None:
         return None
     totals = {

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import OrphanFeedback
+from clipper_agents.feedback.learning_config import learning_configs
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.learning_config import learning_configs
 from clipper_agents.replay.log_ranges import KafkaLogs, Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
@@ -40,11 +40,11 @@ async def verify(
     """Fold the logs again and compare.
 
     Args:
-        connection: Kafka's address.
-        catalogue: Of the deployment.
+        connection: How to reach the brokers.
+        catalogue: Topics of the deployment.
         horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
-        application: Compare its rows alone; None: all.
-        told: Called when a partition is done.
+        application: The application whose rows are compared; None: all.
+        told: Called with the verdict on each partition.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -61,7 +61,7 @@ async def verify_logs(
     application: str | None = None,
     told: Callable[[PartitionVerdict], None] = lambda _: None,
 ) -> Verification:
-    """The same, of logs from anywhere."""
+    """Verify logs of any source; arguments as of `verify`."""
     started_s = time.perf_counter()
     known = await read_known(logs, catalogue, horizon_s, application)
     found: list[PartitionVerdict] = []
@@ -75,7 +75,7 @@ async def verify_logs(
 
 @asynccontextmanager
 async def verifier(logs: Logs, known: VerificationInputs, partition: int) -> AsyncIterator[PartitionVerifier]:
-    """A verifier with a folder of its own, for the time of the block."""
+    """Open a verifier with a temporary folder of its own."""
     with TemporaryDirectory(prefix="clipper-verify-") as folder:
         one = PartitionVerifier(logs, known, partition, Path(folder))
         try:
@@ -87,7 +87,7 @@ async def verifier(logs: Logs, known: VerificationInputs, partition: int) -> Asy
 async def read_known(
     logs: Logs, catalogue: Catalogue, horizon_s: float, application: str | None = None
 ) -> VerificationInputs:
-    """What all partitions share; arguments as of `verify`."""
+    """Read what all partitions share; arguments as of `verify`."""
     changelog = catalogue.selection_changelog
     ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
     control = ControlState(saved_rows=False)
@@ -95,7 +95,7 @@ async def read_known(
         control.take(records)
     return VerificationInputs(
         catalogue=catalogue,
-        ways=learning_configs(control),
+        configs=learning_configs(control),
         restores=control.restores,
         orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,
@@ -105,7 +105,7 @@ async def read_known(
 
 
 async def check_topics(connection: KafkaConnection, catalogue: Catalogue) -> None:
-    """Nothing, when every topic that is read is there.
+    """Check that every topic to read exists.
 
     Raises:
         KafkaUnreachable: no broker answers.

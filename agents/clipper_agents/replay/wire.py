@@ -22,7 +22,7 @@ _Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class LeanAnswer(msgspec.Struct, gc=False):
-    """A model that answered."""
+    """The fields of a model that answered."""
 
     model: str
     version: str
@@ -34,7 +34,7 @@ class LeanAnswer(msgspec.Struct, gc=False):
 
 
 class LeanMissing(msgspec.Struct, gc=False):
-    """A model that did not."""
+    """The fields of a model that did not answer."""
 
     model: str
     version: str
@@ -43,14 +43,14 @@ class LeanMissing(msgspec.Struct, gc=False):
 
 
 class LeanPolicy(msgspec.Struct, gc=False):
-    """Who decided."""
+    """The policy that decided."""
 
     name: str
     version: _Short = 1
 
 
 class LeanPrediction(msgspec.Struct, gc=False):
-    """A decision."""
+    """The fields of a prediction."""
 
     query_id: str
     application: str
@@ -71,7 +71,7 @@ class LeanPrediction(msgspec.Struct, gc=False):
 
 
 class LeanAudit(msgspec.Struct, gc=False):
-    """What was asked for the log only."""
+    """The fields of an audit."""
 
     query_id: str
     models: list[LeanAnswer] = []
@@ -80,7 +80,7 @@ class LeanAudit(msgspec.Struct, gc=False):
 
 
 class LeanFeedback(msgspec.Struct, gc=False):
-    """What was true."""
+    """The fields of a feedback."""
 
     query_id: str
     application: str | None = None
@@ -91,7 +91,7 @@ class LeanFeedback(msgspec.Struct, gc=False):
 
 
 class LeanQuery(msgspec.Struct, gc=False):
-    """What was asked."""
+    """The input of a query."""
 
     input: Any = UNSAID
     inputs: Any = UNSAID
@@ -101,7 +101,7 @@ class ListDecoder:
     """Decodes lists of records of one kind.
 
     Args:
-        kind: Of the records.
+        kind: Type of the records.
 
     >>> from aiokafka import ConsumerRecord
     >>> values = [b'{"query_id": "0-1", "label": 3}', b"{"]
@@ -117,7 +117,7 @@ class ListDecoder:
         }
 
     def decode(self, records: Sequence[Record]) -> list[Any]:
-        """What each record says, in order; None where it is no such record."""
+        """Decode each record, in order; None where it is no record of this kind."""
         headers = {record.headers for record in records}
         kinds = {content_type(one) for one in headers}
         if len(kinds) == 1 and (decode := self._decoders.get(kinds.pop())) is not None:
@@ -142,7 +142,7 @@ def _no_extension(code: int, _: memoryview) -> Any:
 
 
 def given_loss(found: LeanFeedback) -> float | None:
-    """The loss in [0, 1] that a feedback without a label gives; None when it gives none, or too much."""
+    """Return the loss in [0, 1] that a feedback without a label gives; None unless it gives loss or reward."""
     loss, reward = found.loss, found.reward
     if isinstance(reward, float | int):
         return 1.0 - float(reward) if loss is msgspec.UNSET else None

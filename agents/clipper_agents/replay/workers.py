@@ -22,17 +22,17 @@ from clipper_stream.errors import ClipperError
 
 
 class ReadingBroken(ClipperError):
-    """A process that was reading ended: what it read is not whole."""
+    """A reading process ended early, so the reading is incomplete."""
 
 
 def read_in_processes(
     log: KafkaLog, spans: Sequence[PartitionSpan], processes: int, counts: Counter[str], progress: Progress
 ) -> Iterator[DecisionChunk]:
-    """The chunks of all partitions, those of one in log order; arguments as of `LogReading`.
+    """Read the chunks of all partitions, those of each in log order; arguments as of `LogReading`.
 
     Raises:
-        KafkaUnreachable: the broker went away.
-        ReadingBroken: a process was ended by something else.
+        KafkaUnreachable: no broker answers any more.
+        ReadingBroken: a reading process was killed.
     """
     context = get_context("spawn")
     pipes: list[Connection] = []
@@ -55,7 +55,7 @@ def read_in_processes(
 
 
 def shared_out(spans: Sequence[PartitionSpan], processes: int) -> list[list[PartitionSpan]]:
-    """The partitions of each process, about as many records each; at most as many processes as partitions."""
+    """Divide the partitions among at most as many processes, about as many records each."""
     shares: list[list[PartitionSpan]] = [[] for _ in range(min(processes, len(spans)))]
     for span in sorted(spans, key=lambda one: -one.records):
         min(shares, key=lambda share: sum(one.records for one in share)).append(span)
@@ -83,7 +83,7 @@ def _received(pipes: Sequence[Connection], counts: Counter[str], progress: Progr
 
 
 def _read(log: KafkaLog, spans: Sequence[PartitionSpan], pipe: Connection) -> None:
-    """What a process does."""
+    """Read spans in a process of its own, and send the chunks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it ends it
     gc.disable()
     try:

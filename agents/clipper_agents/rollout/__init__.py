@@ -9,7 +9,3 @@ feedback -----+   (one order)                        +--------> drift_monitor
 All but reading and changing is a pure fold of the logs: a restart reads them again and comes to the same. On the wire,
 in commands, settings and metrics the process is called `steward`.
 """
-
-from clipper_agents.rollout.read_comparisons import Comparison, read_comparisons
-
-__all__ = ["Comparison", "read_comparisons"]

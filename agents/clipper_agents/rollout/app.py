@@ -13,15 +13,14 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
-from aiokafka import ConsumerRecord
-
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
-from clipper_agents.rollout.decisions import Changes, RolloutDecision, StaleDecision, is_newer
-from clipper_agents.rollout.evidence import EvidenceFold, Record, UnknownRevision
+from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, StaleDecision, is_newer
+from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.rollout.trial_evidence import Comparison
@@ -44,16 +43,11 @@ class _HistoryNeeded(Exception):
 class RolloutController:
     """One controller. Two of them at once do no harm: of two changes of one revision only one is made.
 
-    Args:
-        settings: Of the process.
-        changes: Carries decisions out.
-        metrics: Of the process.
-
     Attributes:
         comparisons: How all versions stood when they were last reported, at most `REPORT_EVERY_S` ago.
     """
 
-    def __init__(self, settings: StewardSettings, changes: Changes, metrics: StewardMetrics) -> None:
+    def __init__(self, settings: StewardSettings, changes: ControlChanges, metrics: StewardMetrics) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
@@ -172,7 +166,7 @@ class RolloutController:
             return False
         return True
 
-    def _take_control(self, records: "Iterable[ConsumerRecord[bytes, bytes]]") -> None:
+    def _take_control(self, records: Iterable[Record]) -> None:
         self._control.take(records)
         self._control_moved.set()
 

@@ -12,7 +12,7 @@ Rules of this file:
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from clipper_agents.control.state import ControlState
 from clipper_stream.errors import InvalidSetting
@@ -21,38 +21,20 @@ from clipper_topics.manifests import ApplicationManifest, DriftRule, Trial
 
 _DRIFT = "drift"
 """In the place of a version: none is called so, without a colon."""
-Stage: TypeAlias = Literal["shadow", "canary"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One trial of an application.
+    """One trial of an application, the revision at which it began, and that of its present stage and share."""
 
-    Attributes:
-        model: The version.
-        stage: Its stage.
-        share: Its share.
-        automatic: Whether the rule may change it.
-        since: Revision at which it began.
-        step_since: Revision at which the present stage and share began.
-    """
-
-    model: str
-    stage: Stage
-    share: float
-    automatic: bool
+    trial: Trial
     since: int
     step_since: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftSpec:
-    """The detector that reads the losses of an application's versions.
-
-    Attributes:
-        rule: The detector.
-        since: Revision since which it is this one, over these losses.
-    """
+    """The detector of an application's losses, and the revision since which it is this one over these losses."""
 
     rule: DriftRule
     since: int
@@ -63,12 +45,9 @@ class ComparisonSpec:
     """What is compared of one application.
 
     Attributes:
-        application: Its name.
         revision: Of its manifest now.
         rule: How its trials are judged.
         loss: How a label is compared with an output.
-        trials: Its trials.
-        candidates: Its candidates.
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
         drift: The detector of its losses; None: none.
@@ -94,12 +73,7 @@ class ComparisonSpec:
 
 
 def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, ComparisonSpec]:
-    """The applications of which something is compared, or watched for drift, by name.
-
-    Args:
-        state: The control topic; it has to keep changes.
-        drift: Whether drift is of interest; otherwise an application of which nothing is compared is left out.
-    """
+    """The applications of which something is compared, or watched for `drift`, by name; `state` has to keep changes."""
     found = {}
     for name, manifest in state.manifests.applications.items():
         watches = drift and manifest.drift is not None
@@ -133,10 +107,7 @@ def _spec(state: ControlState, manifest: ApplicationManifest, rule: TrialRule, *
 
 def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> TrialSpec:
     return TrialSpec(
-        model=trial.model,
-        stage=trial.stage,
-        share=trial.share,
-        automatic=trial.automatic,
+        trial=trial,
         since=_since(state, manifest, partial(same_comparison, now=manifest, ref=trial.model)),
         step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
     )
@@ -217,10 +188,7 @@ def needs_history(
 ) -> bool:
     """Whether something is compared now that began before it was compared, so that what was read already is needed.
 
-    Args:
-        before: What was compared.
-        now: What is compared now.
-        revisions: The highest revision of each application that was followed then.
+    `revisions` are the highest of each application that were followed before.
     """
     known = set(_spans(before))
     return any(
@@ -233,5 +201,5 @@ def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]
         yield name, "", one.candidates_since
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since
-        for trial in one.trials:
-            yield name, trial.model, trial.since
+        for one_trial in one.trials:
+            yield name, one_trial.trial.model, one_trial.since

@@ -5,25 +5,22 @@ Rules of this file:
 - A change that its rule refuses is one that somebody else made meanwhile, or made impossible: stale as well.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
-from clipper_agents.control.plan import Plan, Published
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.state import Manifests
 from clipper_agents.control.writer import ControlWriter, as_control_writer, change_control
-from clipper_agents.observability.logging import event as event_line
 from clipper_stream.errors import ClipperError
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import key_of
 from clipper_topics.drift import DriftEvent
-
-logger = logging.getLogger(__name__)
 
 BY = "rollout"
 """Author of automatic decisions in the history of an application."""
@@ -43,8 +40,6 @@ class RolloutDecision:
     Attributes:
         command: `step` (the trial becomes, or stays, a canary of this share), `promote` (the trial becomes a
             candidate), `abort` (the trial ends) or `retire` (the candidate is one no longer).
-        application: Whose.
-        model: About which version, `name:version`.
         revision: Of the application's manifest that was looked at.
         share: Of the canary, for `step`.
         why: The rule that fired.
@@ -60,35 +55,19 @@ class RolloutDecision:
     numbers: Mapping[str, Any]
 
 
-class Changes(Protocol):
-    """Makes changes of applications, and notes detections.
+class ControlChanges:
+    """Has decisions carried out, and detections noted, on the control topic.
 
-    Both methods raise:
+    Raises:
         StaleDecision: the application has another revision than the one that was looked at; nothing was changed.
         KafkaUnreachable: no broker answers; it is not known whether something was changed.
-    """
-
-    async def apply(self, decision: RolloutDecision) -> None:
-        """Change the application as the decision says."""
-        ...
-
-    async def note_drift(self, event: DriftEvent) -> bool:
-        """Note that the loss of a version has changed, and return whether that is news; nothing else is changed."""
-        ...
-
-
-class ControlChanges(Changes):
-    """Writes to the control topic.
-
-    Args:
-        kafka: How to reach the brokers.
-        catalogue: Of the deployment.
     """
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._kafka, self._catalogue = kafka, catalogue
 
     async def apply(self, decision: RolloutDecision) -> None:
+        """Change the application as the decision says."""
         signature = Signature(by=BY, why=decision.why, numbers=decision.numbers)
         seen = {decision.application: decision.revision}
         try:
@@ -99,29 +78,21 @@ class ControlChanges(Changes):
             raise StaleDecision(str(error)) from error
 
     async def note_drift(self, event: DriftEvent) -> bool:
+        """Note a detection unless it, or a newer one about the version, is there; return whether it was written."""
+
+        async def write(writer: ControlWriter) -> bool:
+            if not is_newer(event, writer.state.drifts.get((event.application, event.model))):
+                return False
+            await writer.write([(key_of(event), codec.drifts.encode(event))])
+            return True
+
         try:
-            return await write_drift(self._kafka, self._catalogue, event)
+            return await as_control_writer(self._kafka, self._catalogue, write)
         except WriteContention as error:
             raise StaleDecision(str(error)) from error
 
 
-class DryRunChanges(Changes):
-    """Logs what it would change, and changes nothing."""
-
-    async def apply(self, decision: RolloutDecision) -> None:
-        text = "change not made, nobody here may write the control topic"
-        command = decision.command if decision.share is None else f"canary of {decision.share:g}"
-        about: dict[str, Any] = {"command": command, "application": decision.application, "model": decision.model}
-        about |= {"revision": decision.revision, "why": decision.why, "numbers": dict(decision.numbers)}
-        event_line(logger, text, logging.WARNING, **about)
-
-    async def note_drift(self, event: DriftEvent) -> bool:
-        text = "detection not written, nobody here may write the control topic"
-        event_line(logger, text, logging.WARNING, application=event.application, model=event.model)
-        return True
-
-
-def plan_of(decision: RolloutDecision, published: Published) -> Plan:
+def plan_of(decision: RolloutDecision, published: Manifests) -> Plan:
     """The change of the manifests that a decision asks for.
 
     Raises:
@@ -133,24 +104,6 @@ def plan_of(decision: RolloutDecision, published: Published) -> Plan:
         return rules.step(published, application, model, decision.share)
     rule = {"promote": rules.promote, "abort": rules.abort, "retire": rules.retire}[decision.command]
     return rule(published, application, model)
-
-
-async def write_drift(connection: KafkaConnection, catalogue: Catalogue, event: DriftEvent) -> bool:
-    """Write a detection unless it, or a newer one about the version, is there; return whether it was written.
-
-    Raises:
-        WriteContention: other writers came between again and again.
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-
-    async def write(writer: ControlWriter) -> bool:
-        if not is_newer(event, writer.state.drifts.get((event.application, event.model))):
-            return False
-        await writer.write([(key_of(event), codec.drifts.encode(event))])
-        return True
-
-    return await as_control_writer(connection, catalogue, write)
 
 
 def is_newer(event: DriftEvent, known: DriftEvent | None) -> bool:

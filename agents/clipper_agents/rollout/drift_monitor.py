@@ -9,11 +9,11 @@ Rules of this file:
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from clipper_agents.kafka.reader import Record
 from clipper_agents.rollout.comparison_spec import DriftSpec
 from clipper_stream.drift.detectors import DetectorSpec, make_spec
-from clipper_stream.drift.loss_watch import LossChange, LossWatch
+from clipper_stream.drift.loss_watch import LossWatch
 from clipper_stream.errors import SetupError
 from clipper_topics.drift import DriftEvent
 
@@ -21,44 +21,12 @@ MOST = 1_000
 """Detectors of an application: a version and a context each. One holds some 20 kB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletedQuery:
-    """A query of which all records are read, with the place of the last of them.
+class DriftMonitor:
+    """The detectors of one application, with the newest known detection by version.
 
     Attributes:
-        at_ms: Time of that record, milliseconds since the epoch.
-        topic: Of that record.
-        partition: Of that record.
-        offset: Of that record.
-        context: The query's.
-        revision: Under which the query was decided.
-    """
-
-    at_ms: int
-    topic: str
-    partition: int
-    offset: int
-    context: str | None
-    revision: int
-
-    def fired(self, event: DriftEvent | None) -> bool:
-        """Whether the record that completed the query fired the detection."""
-        place = (self.topic, self.partition, self.offset)
-        return event is not None and (event.topic, event.partition, event.offset) == place
-
-
-class DriftMonitor:
-    """The detectors of one application.
-
-    Args:
-        application: Its name.
         spec: The detector that the application declares.
         loss: How a label is compared with an output.
-        known: The newest known detection by version.
-
-    Attributes:
-        spec: As given.
-        loss: As given.
         refused: Why nothing is watched: the declaration is no detector, or its library is missing; None: all is well.
     """
 
@@ -75,22 +43,44 @@ class DriftMonitor:
         else:
             self._detector = detector
 
-    def observe(self, losses: Mapping[str, float], query: CompletedQuery) -> list[DriftEvent]:
+    def observe(
+        self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None
+    ) -> list[DriftEvent]:
         """Take in one query; return what is detected by it.
 
         Args:
             losses: Of each version that answered, in [0, 1].
-            query: Where it stands.
+            record: The last record of the query.
+            at_ms: Its place in time, milliseconds since the epoch.
+            revision: Under which the query was decided.
+            context: The query's.
         """
-        if self._detector is None or query.revision < self.spec.since:
+        if self._detector is None or revision < self.spec.since:
             return []
-        found = []
+        rule, found = self.spec.rule, []
+        context = context if rule.per_context else None
         for ref, loss in losses.items():
-            watch = self._watch(self._detector, ref, query.context if self.spec.rule.per_context else None)
+            watch = self._watch(self._detector, ref, context)
             change = watch.observe(loss)
             if change is not None:
-                found.append(self._event(ref, change, query))
-            elif query.fired(self._known.get(ref)):
+                event = DriftEvent(
+                    application=self._application,
+                    model=ref,
+                    context=context,
+                    at_ms=at_ms,
+                    detector=rule.detector,
+                    parameters=rule.parameters,
+                    losses=change.losses,
+                    after=change.after,
+                    loss_before=change.loss_before,
+                    loss_after=change.loss_after,
+                    revision=revision,
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                )
+                found.append(event)
+            elif _fired(record, self._known.get(ref)):
                 watch.begin_anew()
         return found
 
@@ -103,21 +93,8 @@ class DriftMonitor:
         self._watches.move_to_end((ref, context))
         return watch
 
-    def _event(self, ref: str, change: LossChange, query: CompletedQuery) -> DriftEvent:
-        rule = self.spec.rule
-        return DriftEvent(
-            application=self._application,
-            model=ref,
-            context=query.context if rule.per_context else None,
-            at_ms=query.at_ms,
-            detector=rule.detector,
-            parameters=rule.parameters,
-            losses=change.losses,
-            after=change.after,
-            loss_before=change.loss_before,
-            loss_after=change.loss_after,
-            revision=query.revision,
-            topic=query.topic,
-            partition=query.partition,
-            offset=query.offset,
-        )
+
+def _fired(record: Record, event: DriftEvent | None) -> bool:
+    """Return whether the record, the last one of its query, fired the detection."""
+    place = (record.topic, record.partition, record.offset)
+    return event is not None and (event.topic, event.partition, event.offset) == place

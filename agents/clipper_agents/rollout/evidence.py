@@ -2,15 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
 
 import msgspec
-from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import decode_feedback
+from clipper_agents.kafka.reader import Record
 from clipper_agents.rollout.comparison_spec import ComparisonSpec
 from clipper_agents.rollout.decisions import RolloutDecision
-from clipper_agents.rollout.drift_monitor import CompletedQuery, DriftMonitor
+from clipper_agents.rollout.drift_monitor import DriftMonitor
 from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, Comparison, followed
@@ -23,16 +22,9 @@ from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import Prediction
 from clipper_topics.restore import RESTORE
 
-Record: TypeAlias = ConsumerRecord[Any, Any]
-
 
 class UnknownRevision(Exception):
-    """A record was decided under a revision of its application that is not followed yet.
-
-    Attributes:
-        application: The application.
-        revision: The revision.
-    """
+    """A record was decided under a revision of its application that is not followed yet."""
 
     def __init__(self, application: str, revision: int) -> None:
         super().__init__(f"revision {revision} of {application} is not followed yet")
@@ -164,14 +156,6 @@ class EvidenceFold:
         self._queries.close(query)
         evidence.observe(revision, losses)
         if (monitor := self._monitors.get(name)) is not None:
-            completed = CompletedQuery(
-                at_ms=at_ms,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                context=prediction.context,
-                revision=revision,
-            )
             given = {ref: losses.models[ref] for ref in decision.outputs if ref in losses.models}
-            self.detected += monitor.observe(given, completed)
+            self.detected += monitor.observe(given, record, at_ms, revision=revision, context=prediction.context)
         return name

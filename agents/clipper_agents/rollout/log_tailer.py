@@ -26,12 +26,7 @@ SLICE = 300
 
 
 class MergedLogTailer:
-    """One reading of the three topics, from a time on.
-
-    Args:
-        kafka: How to reach the brokers.
-        catalogue: The topics.
-    """
+    """One reading of the three topics, from a time on."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._tailer = TopicTailer(kafka, isolation_level="read_uncommitted", policy=WORKERS)

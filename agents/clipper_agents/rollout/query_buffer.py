@@ -8,7 +8,6 @@ Rules of this file:
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clipper_stream.feedback.join import disagreement
@@ -22,15 +21,7 @@ Query = tuple[int, str]
 
 @dataclass(slots=True)
 class BufferedQuery:
-    """The records of one query.
-
-    Attributes:
-        at_ms: When its first record was written.
-        prediction: The first one about the query.
-        audit: Its audit.
-        feedback: The feedback that counts.
-        done: Whether the query was complete once.
-    """
+    """The records of one query, the first of which was written at `at_ms`; `done` when it was complete once."""
 
     at_ms: int
     prediction: Prediction | None = None
@@ -99,15 +90,11 @@ class QueryBuffer:
 
     def forget(self, now_ms: int) -> None:
         """Drop queries that are older than the horizon."""
-        for key in self._expired(now_ms):
-            self._drop(key, "no_audit", only_with_feedback=True)
-
-    def _expired(self, now_ms: int) -> Iterator[Query]:
         while self._queries:
-            key, query = next(iter(self._queries.items()))
+            query = next(iter(self._queries.values()))
             if now_ms - query.at_ms <= self._horizon_ms:
                 return
-            yield key
+            self._drop_oldest("no_audit", counts=query.feedback is not None)
 
     def _query(self, partition: int, query_id: str, at_ms: int) -> BufferedQuery:
         self.forget(at_ms)
@@ -116,12 +103,12 @@ class QueryBuffer:
         if query is None:
             query = self._queries[key] = BufferedQuery(at_ms)
             if len(self._queries) > self._most:
-                self._drop(next(iter(self._queries)), "full")
+                self._drop_oldest("full")
         return query
 
-    def _drop(self, key: Query, reason: str, *, only_with_feedback: bool = False) -> None:
-        query = self._queries.pop(key)
-        if not query.done and (query.feedback is not None or not only_with_feedback):
+    def _drop_oldest(self, reason: str, *, counts: bool = True) -> None:
+        _, query = self._queries.popitem(last=False)
+        if counts and not query.done:
             self.dropped[reason] += 1
 
 

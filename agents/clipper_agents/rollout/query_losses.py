@@ -17,12 +17,9 @@ from clipper_stream.feedback.values import FeedbackValue, Label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryLosses:
-    """Losses in [0, 1].
+    """Losses in [0, 1] of each version that can be scored, and of what the application's models answered, if known.
 
-    Attributes:
-        models: Of each version that can be scored.
-        answer: Of what the application's models answered; None: not known.
-        silent: Versions that were asked and did not answer.
+    Versions that were asked and did not answer are `silent`.
     """
 
     models: Mapping[str, float]
@@ -33,13 +30,7 @@ class QueryLosses:
 def losses_of(
     decision: LoggedDecision, feedback: FeedbackValue, candidates: Collection[str], loss_kind: str
 ) -> QueryLosses:
-    """Score one query for a comparison of versions.
-
-    Args:
-        decision: Prediction and audit, joined.
-        feedback: What was true.
-        candidates: The application's models; any other version that was asked is on trial.
-        loss_kind: How a label is compared with an output.
+    """Score one query for a comparison of versions; a version that was asked and is no candidate is on trial.
 
     Raises:
         InvalidLabel: as `score`; then the learner does not use the feedback either.

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 
-from clipper_agents.control.state import read_control
+from clipper_agents.control.state import ControlState
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-
-__all__ = ["SLACK_MS", "Comparison", "begins_ms", "read_comparisons"]
 
 SLACK_MS = 5 * 60_000
 """Allowed difference between the clock of a change's author and the brokers' clock."""
@@ -19,29 +17,17 @@ MOST_QUERIES = 200_000
 
 
 async def read_comparisons(
-    connection: KafkaConnection,
-    catalogue: Catalogue,
-    *,
-    horizon_s: float = HORIZON_S,
-    most_queries: int = MOST_QUERIES,
+    connection: KafkaConnection, catalogue: Catalogue, control: ControlState
 ) -> tuple[Comparison, ...]:
-    """The comparisons of the rollout controller, from the logs alone; empty when nothing is compared.
-
-    Args:
-        connection: How to reach the brokers.
-        catalogue: The topics.
-        horizon_s: How long after its prediction a feedback still counts, in seconds.
-        most_queries: How many are kept at most, between a prediction and its feedback.
+    """The comparisons of the rollout controller, from the logs alone; `control` has to keep changes.
 
     Raises:
         KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
     """
-    control = await read_control(connection, catalogue)
     specs = comparison_specs(control, drift=False)
     if not specs:
         return ()
-    fold = EvidenceFold(catalogue, control.current, horizon_s, most_queries)
+    fold = EvidenceFold(catalogue, control.current, HORIZON_S, MOST_QUERIES)
     fold.follow(specs)
     logs = MergedLogTailer(connection, catalogue)
     await logs.start(begins_ms(specs))

@@ -28,16 +28,10 @@ class Comparison:
     """What feedback says about one version of an application, with intervals that hold at all times at once.
 
     Attributes:
-        application: Its name.
-        model: The version, `name:version`.
         stage: `shadow`, `canary`, or `live` for a candidate.
-        feedbacks: About the version.
-        difference: Loss minus that of the answers, of a trial; None: not known, or a candidate.
-        lower: Lower end of the difference's interval, -1 when nothing is known.
-        upper: Upper end of the difference's interval, 1 when nothing is known.
-        loss: Mean of its own losses, in [0, 1]; None: not known.
-        loss_lower: Lower end of its interval.
-        loss_upper: Upper end of its interval.
+        difference: Loss minus that of the answers, of a trial; None: not known, or a candidate. Its interval is from
+            `lower` to `upper`, -1 and 1 when nothing is known.
+        loss: Mean of its own losses, in [0, 1], with the interval from `loss_lower` to `loss_upper`; None: not known.
     """
 
     application: str
@@ -60,14 +54,7 @@ class _Trial:
 
 
 class ApplicationEvidence:
-    """What feedback says about the versions of one application.
-
-    Args:
-        spec: What is compared.
-
-    Attributes:
-        spec: What is compared now.
-    """
+    """What feedback says about the versions of one application that `spec` compares now."""
 
     def __init__(self, spec: ComparisonSpec) -> None:
         self.spec = spec
@@ -78,7 +65,7 @@ class ApplicationEvidence:
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
-        self._trials = {trial.model: self._trial(trial, spec.rule) for trial in spec.trials}
+        self._trials = {one.trial.model: self._trial(one, spec.rule) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec) or not self._losses:
             first = losses_of_candidates(max(1, len(spec.candidates)), spec.rule.confidence)
             self._losses = dict.fromkeys(spec.candidates, first)
@@ -97,8 +84,8 @@ class ApplicationEvidence:
     def decision(self) -> RolloutDecision | None:
         """The first change that a rule asks for: of trials in their order, then of candidates."""
         for ref, trial in self._trials.items():
-            if trial.spec.automatic:
-                verdict = judge(self.spec.rule, trial.spec.stage, trial.spec.share, trial.evidence)
+            if (of := trial.spec.trial).automatic:
+                verdict = judge(self.spec.rule, of.stage, of.share, trial.evidence)
                 if verdict.action != "wait":
                     return self._decided(
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
@@ -109,7 +96,7 @@ class ApplicationEvidence:
         """How each version stands, trials first."""
         name = self.spec.application
         trials = [
-            _comparison(name, ref, one.spec.stage, one.evidence.losses, one.evidence.whole.difference)
+            _comparison(name, ref, one.spec.trial.stage, one.evidence.losses, one.evidence.whole.difference)
             for ref, one in self._trials.items()
         ]
         return [*trials, *(_comparison(name, ref, LIVE, losses) for ref, losses in self._losses.items())]
@@ -139,14 +126,13 @@ class ApplicationEvidence:
             numbers=numbers,
         )
 
-    def _trial(self, trial: TrialSpec, rule: TrialRule) -> _Trial:
+    def _trial(self, spec: TrialSpec, rule: TrialRule) -> _Trial:
         made_with = rule.alpha_of_trial, len(rule.steps)
-        known = self._trials.get(trial.model)
-        if known is None or known.spec.since != trial.since or known.made_with != made_with:
-            return _Trial(trial, made_with, TrialEvidence.of(rule))
-        if known.spec.step_since != trial.step_since:
-            return _Trial(trial, made_with, known.evidence.at_next_step(rule))
-        return _Trial(trial, made_with, known.evidence)
+        known = self._trials.get(spec.trial.model)
+        if known is None or known.spec.since != spec.since or known.made_with != made_with:
+            return _Trial(spec, made_with, TrialEvidence.of(rule))
+        stepped = known.spec.step_since != spec.step_since
+        return _Trial(spec, made_with, known.evidence.at_next_step(rule) if stepped else known.evidence)
 
 
 def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:

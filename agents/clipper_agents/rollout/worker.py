@@ -16,9 +16,9 @@ from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.clients import make_client
 from clipper_agents.kafka.retry import retry
 from clipper_agents.observability.exposition import serve_metrics
-from clipper_agents.observability.rollout_metrics import StewardMetrics
+from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
-from clipper_agents.rollout.decisions import Changes, DryRunChanges
+from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_stream.client.access import RIGHTS, refused_right
@@ -26,12 +26,8 @@ from clipper_stream.client.access import RIGHTS, refused_right
 logger = logging.getLogger(__name__)
 
 
-def run(settings: StewardSettings, changes: Changes | None = None) -> None:
+def run(settings: StewardSettings) -> None:
     """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
-
-    Args:
-        settings: Of the process.
-        changes: Carries decisions out; None: decisions are only logged.
 
     Raises:
         SetupError: Kafka refuses a right.
@@ -42,9 +38,7 @@ def run(settings: StewardSettings, changes: Changes | None = None) -> None:
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=steward instance={settings.instance} metrics={port}"
     try:
-        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(
-            _run(settings, changes or DryRunChanges(), metrics, ready)
-        )
+        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(settings, metrics, ready))
     except RIGHTS as error:
         raise refused_right(settings.kafka, error) from error
     except Exception as error:
@@ -52,12 +46,12 @@ def run(settings: StewardSettings, changes: Changes | None = None) -> None:
         raise SystemExit(exits.CRASHED) from error
 
 
-async def _run(settings: StewardSettings, changes: Changes, metrics: StewardMetrics, ready: str) -> None:
+async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     client = make_client(settings.kafka)
-    process = RolloutController(settings, changes, metrics)
+    process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
     work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
     try:
         starting = asyncio.ensure_future(process.start())

@@ -75,11 +75,11 @@ def run(settings: RouterSettings) -> None:
 
 
 class RouterProcess:
-    """The router of the partitions that Kafka gives to this process.
+    """The router process, for the partitions that Kafka assigns to it.
 
     Attributes:
         app: The Faust app.
-        metrics: Of the process.
+        metrics: Metrics of the process.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
@@ -188,7 +188,7 @@ class RouterProcess:
         await app.start()
 
     async def stop(self) -> None:
-        """Let the queries in flight finish, then stop; what was not acknowledged is read again by the next process."""
+        """Let the queries in flight finish, then stop; the next process reads again what was not acknowledged."""
         if self.app.generation < 0:
             return  # nothing is owned, so nothing is under way
         if self._timers is not None:
@@ -223,7 +223,7 @@ class RouterProcess:
         return table
 
     async def _restore(self, owned: set[int]) -> None:
-        """Restore what is not in tables, before the inputs flow: manifests, totals, decisions and applied feedback."""
+        """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
         for follower in self._followers:
             if not follower.started:
                 await self.app.add_runtime_dependency(follower)
@@ -240,18 +240,18 @@ class RouterProcess:
         self._queries.update_room()
 
     def _keep_only(self, owned: set[int]) -> None:
-        """Close what belongs to other partitions."""
+        """Close indexes and caches of partitions that are not owned."""
         for by_partition in (self._decisions, self._audits, self._caches):
             by_partition.keep_only(owned)
 
     async def _positions(self) -> dict[TP, int]:
-        """Feedback is read on where the rows end, whatever was committed; from the beginning where there is none."""
+        """Return the offsets to read feedback from: behind the rows' positions, whatever offset is committed."""
         feedback = self._settings.catalogue.feedback
         owned = self.app.owned_partitions(feedback)
         return {TP(feedback, number): self._selection.position(number) + 1 for number in owned}
 
     async def _revoked(self, *_: Any, **__: Any) -> None:
-        """What is in flight is read again by whoever owns the partitions next.
+        """Drop what is in flight; the next owner of the partitions reads it again.
 
         Kafka gives them away when this returns. What is on its way to the broker then would come after the next owner
         has read the log; so it is waited for, as long as that cannot cost the membership.

@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
+from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
@@ -75,7 +76,7 @@ class ApplicationRegistry:
         self.resolve()
 
     def application(self, name: str) -> Application | None:
-        """The application of this name."""
+        """Return the application of this name, if it is registered."""
         return self._applications.get(name)
 
     @property
@@ -84,15 +85,15 @@ class ApplicationRegistry:
         return list(self._applications.values())
 
     def model(self, ref: str) -> ModelManifest | None:
-        """The manifest of a model version."""
+        """Return the manifest of a model version, if it is declared."""
         return self._manifests.models.get(ref)
 
     def restore(self, restore_id: str) -> DeclaredRestore | None:
-        """The declaration of a restore."""
+        """Return the declaration of a restore, if it is known."""
         return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
-        """Element type of the rows that a model takes."""
+        """Return the element type of the rows that a model takes."""
         model = self.model(ref)
         return model.input.dtype if model else "json"
 
@@ -109,7 +110,7 @@ class ApplicationRegistry:
 
     @property
     def leaving(self) -> list[str]:
-        """Models that could be asked and may not be asked any more: they were withdrawn, retired or moved."""
+        """Models that were askable until they were withdrawn, retired or moved."""
         return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
 
     def reached(self, ref: str) -> None:
@@ -119,11 +120,11 @@ class ApplicationRegistry:
         self.resolve()
 
     def left(self, ref: str) -> None:
-        """Note that nothing is left of the model here; declared again, it has to be reached again."""
+        """Forget the model; if it is declared again, it has to be reached again."""
         self._reachable.pop(ref, None)
 
     def _is_here(self, model: ModelManifest | None) -> bool:
-        """Whether the model can be asked where its manifest says that it runs."""
+        """Return whether the model can be asked where its manifest says that it runs."""
         if model is None or model.retired or model.ref not in self._reachable:
             return False
         return self._reachable[model.ref] in {model.colocated, None}
@@ -132,7 +133,7 @@ class ApplicationRegistry:
         return self._is_here(model) and (model.colocated or self._ready(model.ref))
 
     def _accept(self, manifest: Manifest) -> None:
-        """Raise for a manifest that this process cannot use; what a host loads is for the host to accept."""
+        """Raise for a manifest that this process cannot use; hosts check what they load themselves."""
         if isinstance(manifest, ApplicationManifest):
             make_policy(manifest.policy.name, manifest.policy.parameters)
         elif manifest.colocated:
@@ -140,7 +141,7 @@ class ApplicationRegistry:
             check_declared(*declared, self._allowed, self._files)
 
     def resolve(self) -> None:
-        """Resolve every application again."""
+        """Resolve every application from the current manifests."""
         for name in self._applications.keys() - self._manifests.applications.keys():
             del self._applications[name]
             self._changed(name)
@@ -155,7 +156,7 @@ class ApplicationRegistry:
                 self._changed(name)
 
     def _candidate(self, ref: str) -> CandidateModel | None:
-        """The model version, when it can be asked."""
+        """Return the model version if it can be asked."""
         model = self._manifests.models.get(ref)
         if model is None or not self._may_be_asked(model):
             return None
@@ -182,6 +183,7 @@ class ApplicationRegistry:
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,
             loss=manifest.loss,
+            learning_config=config_digest(manifest),
             objective_s=None if manifest.objective_ms is None else manifest.objective_ms / 1000,
             default_output=manifest.default_output,
             confidence_threshold=manifest.confidence_threshold,

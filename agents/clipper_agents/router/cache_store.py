@@ -26,11 +26,11 @@ class RocksCacheStore:
         self._unlogged = unlogged()
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """One multi-get."""
+        """Return the value of each key, by one multi-get."""
         return self._database.get(list(keys)) or []
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        """One write batch."""
+        """Write all changes as one batch."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in puts:
             batch.put(key, value)
@@ -39,7 +39,7 @@ class RocksCacheStore:
         self._database.write(batch, self._unlogged)
 
     def items(self) -> Iterable[tuple[bytes, bytes]]:
-        """Every entry."""
+        """Iterate over all entries."""
         return self._database.items()
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class PartitionCaches:
         self._open: dict[int, tuple[RocksCacheStore, ClockCache]] = {}
 
     def of(self, partition: int) -> ClockCache:
-        """The partition's cache, which the first call opens."""
+        """Return the partition's cache; the first call opens it."""
         found = self._open.get(partition)
         if found is None:
             store = RocksCacheStore(self._folder / str(partition))
@@ -68,6 +68,6 @@ class PartitionCaches:
         return sum(cache.size_bytes for _, cache in self._open.values())
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the caches of partitions that are owned no more."""
+        """Close the caches of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition)[0].close()

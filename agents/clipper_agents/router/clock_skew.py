@@ -23,7 +23,7 @@ WARN_EVERY_S = 60.0
 
 
 class ClockSkew:
-    """The difference of two clocks.
+    """The difference between this process's clock and the broker's.
 
     >>> skew = ClockSkew()
     >>> skew.observe(sent_s=100.000, stamped_s=99.500, acknowledged_s=100.004)
@@ -50,7 +50,7 @@ class ClockSkew:
             self._least_s, self._most_s = max(self._least_s, least_s), min(self._most_s, most_s)
 
     def take(self) -> float | None:
-        """Seconds that our clock is ahead, from acknowledgements since the last call; None when there were none."""
+        """Return how many seconds this clock is ahead by acknowledgements since the last call; None without any."""
         if self._least_s == -math.inf:
             return None
         found = max(self._least_s, min(self._most_s, 0.0))

@@ -11,9 +11,10 @@ from math import inf
 
 import numpy as np
 
-from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.engine_builder import PreparedModel, make_engine, prepare
+from clipper_agents.host.engine_builder import make_engine, prepare
+from clipper_agents.host.poison_rows import BatchGuard
+from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
@@ -53,7 +54,7 @@ class ColocatedModels:
         self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
-        self._loading: dict[str, asyncio.Future[PreparedModel]] = {}
+        self._loading: dict[str, asyncio.Future[Predictor]] = {}
         self._load_within_s = load_within_s
         self._files = files
 
@@ -71,7 +72,7 @@ class ColocatedModels:
         model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._tasks)
         self._models[manifest.ref] = model
 
-    async def _prepared(self, manifest: ModelManifest) -> PreparedModel:
+    async def _prepared(self, manifest: ModelManifest) -> Predictor:
         """Load a model; a load that takes long goes on, and the next call waits for the same one.
 
         A thread cannot be ended: a model that never loads keeps one, and holds up no other model.

@@ -45,11 +45,11 @@ NONE = -1
 
 
 class PartitionIndex:
-    """The index of one partition.
+    """The index of one partition of a log.
 
     Attributes:
-        last_offset: Of the last prediction that was indexed, -1 for none.
-        applied_feedback_upto: Feedback offset up to which applied feedback is noted, -1 for none.
+        last_offset: Offset of the last indexed prediction, -1 for none.
+        applied_feedback_upto: Last feedback offset up to which applied feedback is noted, -1 for none.
     """
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
@@ -65,12 +65,12 @@ class PartitionIndex:
         forget_broken(folder)
 
     def find(self, query_ids: Sequence[str]) -> list[LoggedRecord | None]:
-        """The decision of each query, None where none is known."""
+        """Return the decision of each query, None where none is known."""
         values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
         return [_unpack(value) if value is not None else None for value in values]
 
     def applied_feedback(self, query_ids: Sequence[str]) -> list[int | None]:
-        """Offset of the feedback that was applied to each query's decision, None where none was."""
+        """Return the offset of the feedback applied to each query's decision, None where none was."""
         values = self._find([_APPLIED + query_id.encode() for query_id in query_ids])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
@@ -88,7 +88,7 @@ class PartitionIndex:
         )
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
-        """Index predictions of queries of which none is known, each once: nothing is looked up.
+        """Index the first predictions of distinct new queries, without looking any up.
 
         Args:
             records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
@@ -104,7 +104,7 @@ class PartitionIndex:
         self._age_of(at_s).write(batch, self._unlogged)
 
     def note_applied_feedback(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
-        """Note which feedback was applied to which query's decision.
+        """Note which feedback was applied to each query's decision.
 
         Args:
             counted: Query id and feedback offset of each, in log order; the first of a query stays.
@@ -122,7 +122,7 @@ class PartitionIndex:
         self._age_of(at_s).write(batch, self._unlogged)
 
     def clear(self) -> None:
-        """Forget everything, because the log is another one than the one that was indexed."""
+        """Forget everything, because the topic was created anew."""
         for age in list(self._ages):
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
@@ -160,7 +160,7 @@ class PartitionIndex:
         return Database(self._folder / str(age), options(), self._folder)
 
     def _new_of(self, records: Sequence[tuple[str, LoggedRecord]]) -> list[tuple[str, LoggedRecord]]:
-        """The first record of each query that has none yet."""
+        """Return the first record of each query that is not indexed yet."""
         first = dict(reversed(records))
         known = self._find([_DECISION + query_id.encode() for query_id in first])
         return [record for record, old in zip(first.items(), known, strict=True) if old is None]
@@ -179,7 +179,7 @@ class PartitionIndex:
         return found
 
     def _age_of(self, at_s: float) -> Database:
-        """The database that takes writes of this time; databases older than a horizon before it are dropped."""
+        """Return the database for writes of a time, and drop databases that are more than a horizon older."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
             for database in self._ages.values():
@@ -208,14 +208,14 @@ def _unpack(value: bytes) -> LoggedRecord:
 
 
 class LogIndex:
-    """The index of one log, for the partitions that this process owns."""
+    """The index of one log, for the owned partitions."""
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._open: dict[int, PartitionIndex] = {}
 
     def of(self, partition: int) -> PartitionIndex:
-        """The partition's index, which the first call opens."""
+        """Return the partition's index; the first call opens it."""
         found = self._open.get(partition)
         if found is None:
             found = PartitionIndex(self._folder / str(partition), self._horizon_s)
@@ -223,6 +223,6 @@ class LogIndex:
         return found
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the indexes of partitions that are owned no more."""
+        """Close the indexes of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition).close()

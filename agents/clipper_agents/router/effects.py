@@ -52,7 +52,7 @@ class EffectRunner:
         self._sender, self._colocated = sender, colocated
 
     def run(self, effects: Effects) -> None:
-        """Do it all; nothing here waits."""
+        """Carry out all effects, without waiting."""
         self._prediction_log.put(effects.answers, effects.audits)
         take = self._colocated.take
         self._sender.put(request for request in effects.requests if not take(request))
@@ -66,7 +66,7 @@ class EffectRunner:
         self._set_timer()
 
     def gather(self, frames: Iterable[OutputFrame]) -> None:
-        """Give outputs to the queries that wait for them, a few hundred rows at a time, and run what follows."""
+        """Hand outputs to the waiting queries, a few hundred rows at a time, and run the effects."""
         pieces: list[OutputPiece] = []
         rows = 0
         for frame in frames:
@@ -82,18 +82,18 @@ class EffectRunner:
             self._gather(pieces, rows)
 
     def fail(self, request: Request, reason: str) -> None:
-        """Let all rows of a request that could not be sent fail."""
+        """Fail all rows of a request that could not be sent."""
         rows = len(request.rows)
         piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
         self.run(self._router.gather([piece], time.time()))
 
     def end_audits(self, most: int) -> None:
-        """Leave room for queries: end the oldest audits, so that no more than `most` are under way."""
+        """End the oldest audits so that at most `most` are in flight, which leaves room for queries."""
         if self._router.audits > most:
             self.run(self._router.end_audits(most, time.time()))
 
     def stop(self) -> None:
-        """Wake the router no more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -48,7 +48,7 @@ FEEDBACK_A_CHUNK = 500
 
 
 class DecisionLookup:
-    """Decisions about queries and their audits, as far as they are indexed: each is looked up once.
+    """The indexed decisions about some queries and their audits, each looked up once.
 
     Attributes:
         decisions: By query id; None where none is indexed.
@@ -62,7 +62,7 @@ class DecisionLookup:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again for what is missing, after a wait that may have brought it."""
+        """Look up again what was missing, after a wait."""
         missing = [query_id for query_id, logged in self.decisions.items() if logged is None]
         if missing:
             self.decisions.update(zip(missing, self._decision_index.find(missing), strict=True))
@@ -75,7 +75,7 @@ class DecisionLookup:
             self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
 
     def is_complete(self, query_id: str) -> bool:
-        """Whether the decision about the query is here, and its audit if it has one."""
+        """Return whether the decision about the query is known, and its audit if it has one."""
         decision = self.decisions[query_id]
         return decision is not None and self.audits.get(query_id, decision) is not None
 
@@ -113,7 +113,7 @@ class FeedbackProcessor:
         self._followed_upto = followed_upto
 
     async def serve(self, stream: Any) -> None:
-        """Take chunks until the process stops."""
+        """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
             generation = stream.generation
             for tp, records in by_partition(chunk).items():
@@ -121,7 +121,7 @@ class FeedbackProcessor:
                     stream.ack(tp, [record.offset for record in records], generation)
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        """Apply feedback records of one partition; False when their generation has ended, and nothing was applied."""
+        """Apply feedback records of one partition; return False, with none applied, if their generation has ended."""
         async with self._app.state_lock:
             if not self._current(generation):
                 return False
@@ -151,7 +151,7 @@ class FeedbackProcessor:
             return True
 
     async def rebuild_applied_feedback(self, partitions: Iterable[int], horizon_s: float) -> None:
-        """Note again which feedback was applied, up to the rows' position: the fold without its effect on the rows."""
+        """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows."""
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in partitions:
@@ -182,7 +182,7 @@ class FeedbackProcessor:
             lookup.audits,
             dict(zip(ids, self._decisions.of(partition).applied_feedback(ids), strict=True)),
             lambda row: self._selection.row(*row, partition),
-            self._registry.application,
+            lambda name, _: self._registry.application(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
         )
@@ -192,7 +192,7 @@ class FeedbackProcessor:
         return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), ids)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
-        """Wait for declarations that may still be followed; False when the generation ended meanwhile."""
+        """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
         if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
             return True
         control = TopicPartition(self._catalogue.control, 0)
@@ -206,7 +206,7 @@ class FeedbackProcessor:
     def _split(
         self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
     ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, int]]]:
-        """Feedback for this partition, and feedback whose id names another one, with that partition."""
+        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
         here, elsewhere = [], []
         for record, found in feedback:
             target = self._named_partition(partition, record, found, lookup)
@@ -227,7 +227,7 @@ class FeedbackProcessor:
     async def _await_decisions(
         self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup, generation: int
     ) -> bool:
-        """Wait for decisions and audits that are still to come; False when the generation ended meanwhile."""
+        """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
         awaited = self._incomplete(partition, feedback, lookup)
         if not awaited:
             return True
@@ -249,7 +249,7 @@ class FeedbackProcessor:
     def _incomplete(
         self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
     ) -> list[tuple[Record, Feedback]]:
-        """Feedback that belongs here, and whose decision, or the audit of it, is not known yet."""
+        """Return the feedback of this partition whose decision or audit is not known yet."""
         return [
             (record, found)
             for record, found in feedback
@@ -258,7 +258,7 @@ class FeedbackProcessor:
         ]
 
     def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
-        """The partition to send the feedback on to; None when it stays."""
+        """Return the partition to forward the feedback to; None if it stays."""
         named = None if lookup.decisions[found.query_id] is not None else partition_of(found.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None

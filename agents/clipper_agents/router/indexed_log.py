@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Outgoing(NamedTuple):
-    """One record to send.
+    """A record to send.
 
     Attributes:
         query: The query that it is about.
@@ -48,20 +48,20 @@ class Outgoing(NamedTuple):
 
 
 class LoggedTopic(Protocol):
-    """What the records of a topic are about, and who is told that they are written."""
+    """What an `IndexedLog` needs to know about the records of its topic, and whom it notifies."""
 
     topic: str
 
     def key(self, query: DecodedQuery, /) -> str:
-        """The key under which the record about a query is indexed."""
+        """Return the key under which the record about a query is indexed."""
         ...
 
     def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
-        """The key and the content of a record, whoever wrote it; None for a record of another kind."""
+        """Return key and content of a record of any writer; None for a record of another kind."""
         ...
 
     def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
-        """Records of one partition are in the log and indexed.
+        """Take note that records of one partition are in the log and indexed.
 
         `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
         was sent.
@@ -69,7 +69,7 @@ class LoggedTopic(Protocol):
         ...
 
     def round_ended(self, answers: list[QueryAnswer], took_s: float, /) -> None:
-        """A round of these answers took so many seconds."""
+        """Take note that a round of these answers took a number of seconds."""
         ...
 
 
@@ -110,14 +110,14 @@ class IndexedLog:
         self._idle.set()
 
     def add(self, outgoing: list[Outgoing]) -> None:
-        """Send records with the next round."""
+        """Queue records for the next round."""
         if outgoing:
             self._waiting += outgoing
             self._idle.clear()
             self._work.set()
 
     async def idle(self) -> None:
-        """Wait until nothing is being sent."""
+        """Wait until no record is being sent."""
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class IndexedLog:
                 self._idle.set()
 
     async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
-        """Index what stands in the log behind the index, or all of it when the index is of another log; count records.
+        """Index the part of the log behind the index, or all of another log, and return the number of records.
 
         Args:
             partitions: The partitions that this process owns now.
@@ -147,7 +147,7 @@ class IndexedLog:
         return count
 
     async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
-        """Index what stands in the log behind the index; return the number of records."""
+        """Index the part of the log behind the index, and return the number of records."""
         starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
         return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
 
@@ -174,7 +174,7 @@ class IndexedLog:
         self._owner.round_ended(answers, time.monotonic() - began_s)
 
     async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
-        """Index records that the broker has and report them as written; False when the generation has ended."""
+        """Index acknowledged records and report them as written; return False if the generation has ended."""
         if self._consumer.generation != generation:
             return False
         index = self.index.of(partition)
@@ -197,7 +197,7 @@ class IndexedLog:
         self.index.of(tp.partition).index(found, records[-1].offset, at_s)
 
     def _index(self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
-        """Index a batch that stands in the log from an offset on.
+        """Index a batch that begins at an offset of the log.
 
         A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
         application's query has the same id, or (`look`) records of another process were read after the decision.

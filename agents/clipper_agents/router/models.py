@@ -26,27 +26,27 @@ LOOK_S = 0.2
 
 
 class RequestLanes(Protocol):
-    """Requests topics by model: a `RequestSender`."""
+    """Opens and closes request lanes by model: a `RequestSender`."""
 
     async def open(self, ref: str, /) -> None: ...
     def close(self, ref: str, /) -> bool: ...
 
 
 class LocalModels(Protocol):
-    """Models in this process: `ColocatedModels`."""
+    """Loads and unloads models in this process: `ColocatedModels`."""
 
     async def load(self, manifest: ModelManifest, /) -> None: ...
     async def unload(self, ref: str, /) -> None: ...
 
 
 class ModelMetrics(Protocol):
-    """Metric series by model: `RouterMetrics`."""
+    """Drops the metric series of a model: `RouterMetrics`."""
 
     def forget_model(self, ref: str, /) -> None: ...
 
 
 class ModelDiscovery:
-    """Makes declared models askable, side by side, each once: finds their requests topics, or loads colocated ones.
+    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones.
 
     Args:
         registry: Knows which models are declared, and is told which can be asked.
@@ -64,11 +64,11 @@ class ModelDiscovery:
         self._trying: dict[str, asyncio.Future[None]] = {}
 
     async def reach(self) -> None:
-        """Try every model that cannot be asked yet, unless it was tried a moment ago; returns when all are tried."""
+        """Try every model that cannot be asked yet and was not tried just before; return when all are tried."""
         await asyncio.gather(*self.begin())
 
     def begin(self) -> list["asyncio.Future[None]"]:
-        """The same, without waiting: a model that takes long to load must not hold up one that comes after it."""
+        """Begin to try them without waiting: a model that loads slowly must not delay the next one."""
         unreached = self._registry.unreached
         self._tidy({model.ref for model in unreached})
         now_s = asyncio.get_running_loop().time()
@@ -104,7 +104,7 @@ class ModelDiscovery:
 
 
 class ModelTeardown:
-    """Lets go of versions that are leaving, one task a version, when the last request has gone out.
+    """Removes versions that are leaving once their last request has been sent, one task a version.
 
     Args:
         registry: Knows which versions are leaving, and is told when they have left.
@@ -131,7 +131,7 @@ class ModelTeardown:
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
-        """Let go of what is leaving now; nothing here waits."""
+        """Begin to remove the versions that are leaving now, without waiting."""
         for ref in self._registry.leaving:
             if ref not in self._at_work:
                 task = self._at_work[ref] = self._tasks.watched(self._release(ref))

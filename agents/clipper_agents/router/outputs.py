@@ -47,7 +47,7 @@ class OutputAgent:
         self._outbox, self._catalogue, self._metrics = outbox, catalogue, metrics
 
     async def serve(self, stream: Any) -> None:
-        """Take chunks until the process stops."""
+        """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FRAMES_A_CHUNK):
             generation = stream.generation
             frames = await self._decode(chunk)
@@ -60,7 +60,7 @@ class OutputAgent:
                 stream.ack(tp, [record.offset for record in records], generation)
 
     async def _decode(self, chunk: Chunk) -> list[OutputFrame]:
-        """The frames of a chunk; a record that is no frame goes to the dead letters."""
+        """Decode the frames of a chunk; other records go to the dead letters."""
         frames: list[OutputFrame] = []
         refused: list[tuple[ConsumerRecord[Any, Any], UnknownFrame]] = []
         for _, records in chunk:
@@ -75,6 +75,6 @@ class OutputAgent:
         return frames
 
     def _measure_return(self, chunk: Chunk) -> None:
-        """Smooth the time that outputs take from the host's clock to here."""
+        """Update the smoothed time that outputs take from the host to this process."""
         took_s = max(0.0, time.time() - max(records[0].timestamp for _, records in chunk) / 1000)
         self._router.return_s += (took_s - self._router.return_s) / MEMORY_CHUNKS

@@ -37,12 +37,12 @@ _application_and_failure = attrgetter("application", "failure")
 
 
 class AnsweredQueries(Protocol):
-    """What the log tells the router about answered queries: a `Router`."""
+    """Is told about answered queries: a `Router`."""
 
     lead_s: float
 
     def recorded(self, query: DecodedQuery, /) -> Sequence[DecodedQuery]:
-        """The query's prediction is in the log; the records of the query that were read meanwhile."""
+        """Note that the query's prediction is in the log, and return repetitions of the query read meanwhile."""
         ...
 
 
@@ -106,7 +106,7 @@ class PredictionLog:
             self._consumer.acknowledge(query.partition, [query.offset], query.generation)
 
     async def idle(self) -> None:
-        """Wait until nothing is being sent."""
+        """Wait until no record is being sent."""
         await self._log.idle()
         if self._audits is not None:
             await self._audits.log.idle()
@@ -123,7 +123,7 @@ class PredictionLog:
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:
-        """Index what stands in both logs behind their indexes: predictions first, because audits follow them."""
+        """Index the parts of both logs behind their indexes: predictions first, because audits follow them."""
         await self._log.catch_up(partitions)
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
@@ -136,7 +136,7 @@ class PredictionLog:
             _count_answers(self._metrics, answers)
 
     def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
-        """Acknowledge the queries of predictions that are in the log, but for those that an audit follows."""
+        """Acknowledge the queries of logged predictions, except those whose audit follows."""
         done: list[int] = []
         for one in outgoing:
             query, value, kind, answer = one
@@ -166,7 +166,7 @@ class PredictionLog:
         return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
 
     def _owes_another(self, query: DecodedQuery) -> bool:
-        """Whether another process's prediction about the query came first and its audit is missing."""
+        """Return whether another process's prediction about the query came first and its audit is missing."""
         (first,) = self._log.index.of(query.partition).find([query.query_id])
         return (
             first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)
@@ -174,7 +174,7 @@ class PredictionLog:
 
 
 def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
-    """Whether a prediction with the query's id is about it: another application may use the same ids."""
+    """Return whether a prediction with the query's id is about this query: another application may use the same ids."""
     return prediction_head(logged).application == query.application
 
 

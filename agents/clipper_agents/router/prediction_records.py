@@ -20,7 +20,7 @@ _NO_FEATURES: list[float] = []
 
 
 def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[QueryAnswer, bytes]:
-    """The answer, and its prediction as bytes in the content type of its query.
+    """Return the answer and its prediction as bytes, in the content type of its query.
 
     An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
 
@@ -40,7 +40,7 @@ def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[Qu
 
 
 def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswer, bytes]:
-    """The application's default output instead; null when no record can hold the default output either."""
+    """Return a prediction with the application's default output, or null where no record can hold that either."""
     with contextlib.suppress(*_UNWRITABLE):
         default = _without_outputs(answer, why, answer.application and answer.application.default_output)
         encoded = _encoded(default)
@@ -51,7 +51,7 @@ def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswe
 
 
 def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
-    """An audit as bytes in the content type of its query; one that no record can hold becomes one without outputs.
+    """Encode an audit in the content type of its query, without outputs where no record can hold them.
 
     Args:
         answer: What was asked for the log only, and came.
@@ -70,7 +70,7 @@ def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def audit_of(answer: QueryAnswer) -> Audit:
-    """The record of an audit."""
+    """Return the record of an audit."""
     query = answer.query
     return Audit(
         query_id=query.query_id,
@@ -99,7 +99,7 @@ def _without_outputs(answer: QueryAnswer, why: str, default_output: Any) -> Quer
 
 
 def prediction_of(answer: QueryAnswer) -> Prediction:
-    """The prediction record of an answer; fields with their usual value stay at the default, which costs nothing."""
+    """Return the prediction record of an answer; fields with their default value are left out."""
     pending, application, outputs, at_s, confidence, failure, served_propensity, used, missing = answer
     query = pending.query
     packed, queried_at_s = query.packed, query.queried_at_s
@@ -138,13 +138,13 @@ def _policy(query: DecodedQuery, application: Application) -> PolicyRef:
 
 @lru_cache(maxsize=1024)
 def policy_ref(name: str, version: int) -> PolicyRef:
-    """One record for all decisions of a policy and revision."""
+    """Return the one record shared by all decisions of a policy and revision."""
     return PolicyRef(name=name, version=version)
 
 
 @lru_cache(maxsize=4096)
 def name_and_version(ref: str) -> tuple[str, str]:
-    """The two halves of a model reference."""
+    """Split a model reference into name and version."""
     name, _, version = ref.partition(":")
     return name, version
 

@@ -73,7 +73,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
 
 
 def _rows(query: Query) -> list[Any]:
-    """The rows; none of a query with too many, lest its refusal repeats the default output for each."""
+    """Return the rows, or none for a query with too many: its refusal would repeat the default output for each."""
     if isinstance(query.inputs, list):
         return query.inputs if len(query.inputs) <= MOST_ROWS else []
     return [query.input]
@@ -102,7 +102,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
 
 
 class FreshQueries:
-    """Decodes queries a few at a time and gives those about which no decision is known; the others are answered again.
+    """Decodes queries a few at a time, answers repeated ones again, and returns the new ones.
 
     Args:
         router: Has the queries in flight.
@@ -119,7 +119,7 @@ class FreshQueries:
     def of(
         self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Undecodable
     ) -> Iterator[DecodedQuery]:
-        """The new queries of a chunk, in log order.
+        """Return the new queries of a chunk, in log order.
 
         Args:
             chunk: Records by partition.
@@ -145,7 +145,7 @@ class FreshQueries:
 
 
 class QueryAgent:
-    """Takes queries to the router.
+    """The agent that reads queries and has the router decide about them.
 
     Args:
         consumer: Acknowledges queries, and says when there is room for more.
@@ -176,14 +176,14 @@ class QueryAgent:
         self._metrics, self._stage = metrics, stage
 
     async def serve(self, stream: Any) -> None:
-        """Take chunks until the process stops."""
+        """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(QUERIES_A_CHUNK):
             generation = stream.generation
             await self._consumer.wait_for_room()
             await self.receive(by_partition(chunk), generation)
 
     async def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
-        """Answer again what was answered before, refuse what cannot be read, decide about the rest together.
+        """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
 
         The records of a generation that has ended are left alone: whoever has their partition now reads them again.
         """

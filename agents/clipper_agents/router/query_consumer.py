@@ -9,7 +9,7 @@ from clipper_agents.streaming.app import ClipperApp
 
 
 class QueryConsumer(Protocol):
-    """The consumer, as those see it who finish queries."""
+    """The consumer as seen by those who finish queries."""
 
     @property
     def generation(self) -> int:
@@ -17,7 +17,7 @@ class QueryConsumer(Protocol):
         ...
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
-        """The queries at these offsets are finished."""
+        """Mark the queries at these offsets as finished."""
         ...
 
 
@@ -51,7 +51,7 @@ class BoundedQueryConsumer:
         return self._app.generation
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
-        """The queries at these offsets are finished."""
+        """Mark the queries at these offsets as finished."""
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
         self.update_room()
 
@@ -60,7 +60,7 @@ class BoundedQueryConsumer:
         await self._room.wait()
 
     def update_room(self) -> None:
-        """Look at the queries in flight again, after more were read or some were dropped."""
+        """Recompute the room for queries after some were read or dropped."""
         if self._draining or self._router.in_flight >= self._max_in_flight:
             self._room.clear()
         else:
@@ -69,7 +69,7 @@ class BoundedQueryConsumer:
             self._drained.set()
 
     async def drain(self) -> None:
-        """Read no more queries, and wait until those in flight are finished."""
+        """Stop reading queries, and wait until those in flight are finished."""
         self._draining = True
         self.update_room()
         await self._drained.wait()

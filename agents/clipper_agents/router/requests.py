@@ -30,7 +30,7 @@ OPEN_WITHIN_S = 2.0
 
 
 class OutputReceiver(Protocol):
-    """Hears what became of requests: an `EffectRunner`."""
+    """Receives outputs and failures of requests: an `EffectRunner`."""
 
     def gather(self, frames: Iterable[OutputFrame], /) -> None:
         """Take outputs that have arrived."""
@@ -42,7 +42,7 @@ class OutputReceiver(Protocol):
 
 
 def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> bytes:
-    """A request as a frame.
+    """Encode a request as a frame.
 
     Args:
         request: The rows.
@@ -126,7 +126,7 @@ class RequestSender:
         self._lanes.setdefault(ref, Lane(topic))
 
     def close(self, ref: str) -> bool:
-        """End the lane of a model; False while the broker does not have all its requests yet, to be tried again.
+        """Close the lane of a model; return False while the broker has not acknowledged all its requests.
 
         A broker that creates topics on demand would create a deleted topic anew if the producer still followed it.
         """
@@ -165,7 +165,7 @@ class RequestSender:
             self._unanswered[frame] = lane, partition, left - rows
 
     def forget(self, frames: Iterable[int]) -> None:
-        """Count all rows of these requests as answered: nobody waits for them any more."""
+        """Count all rows of these requests as answered, because no query waits for them any more."""
         for frame in frames:
             if frame in self._unanswered:
                 self.count_answered(frame, self._unanswered[frame][2])
@@ -213,7 +213,7 @@ class RequestSender:
         self._tasks.watch(future)
 
     def _unfollow(self, topic: str) -> None:
-        """Let the producer forget the topic but not its sequence numbers, which a topic that stays remembers too."""
+        """Remove the topic from the producer's metadata, but keep its sequence numbers, as the broker does."""
         self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
     def _overdue(self, request: Request) -> bool:

@@ -43,7 +43,7 @@ MAX_PREPARED = 20_000
 
 
 def newer(candidate: bytes, current: bytes) -> bool:
-    """Whether a row is of a later feedback than another with the same key."""
+    """Return whether a row is of a later feedback than another with the same key."""
     return is_newer(decode_row(candidate), decode_row(current))
 
 
@@ -60,7 +60,7 @@ class SelectionStore:
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def own(self, partitions: Iterable[int]) -> None:
-        """Own these partitions from now on: their rows are in the table, and only this process writes them."""
+        """Own these partitions from now on; their rows are in the table, and only this process writes them."""
         self._owned = set(partitions)
         self._prepared.clear()
         for partition in self._owned:
@@ -68,22 +68,22 @@ class SelectionStore:
                 self._note(decode_key(key), value)
 
     def position(self, partition: int) -> int:
-        """The last feedback offset that the partition's rows contain, -1 for none."""
+        """Return the last feedback offset in the partition's rows, -1 for none."""
         return self._row(RowKey(*POSITION, partition)).offset
 
     def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
-        """The row, an empty one when there is none."""
+        """Return the row, an empty one if there is none."""
         return self._row(RowKey(application, context, partition))
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
-        """The contexts of the application that have a row in the partition; None for the row without a context."""
+        """Return the contexts of the application's rows in the partition; None stands for the row without a context."""
         keys = map(decode_key, self._table.rows(partition))
         return [key.context for key in keys if key.application == application]
 
     async def write(
         self, outbox: Outbox, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int
     ) -> None:
-        """Store rows and the new position in one step; they are durable when this returns."""
+        """Store rows and the new position in one step; both are durable when this returns."""
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
         encoded[RowKey(*POSITION, partition)] = encode_row(note_row(position))
@@ -104,7 +104,7 @@ class SelectionStore:
 
     # --- totals of other routers ------------------------------------------------------------------------------------
     def take_published(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Take totals that routers published; those of this process come back too, and the table goes before them."""
+        """Take totals that routers published; for owned partitions the table takes precedence."""
         for record in records:
             try:
                 key = decode_key(record.key)
@@ -118,13 +118,13 @@ class SelectionStore:
                 self._prepared.pop((key.application, None, None), None)
 
     def unpublished(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
-        """Records for the selection topic: the rows that changed since the last call."""
+        """Return records for the selection topic: the rows that changed since the last call."""
         changed, self._unpublished = self._unpublished, {}
         return [(encode_key(key), value, []) for key, value in changed.items() if key.partition in self._owned]
 
     # --- choices ----------------------------------------------------------------------------------------------------
     def prepare(self, application: Application, partition: int, context: str | None) -> PolicyChoice:
-        """The policy's choice with audits and trials, from the totals known now."""
+        """Return the policy's choice with audits and trials, from the totals known now."""
         key = (application.name, None if context is None else partition, context)
         found = self._prepared.get(key)
         if found is None:
@@ -136,13 +136,13 @@ class SelectionStore:
         return found
 
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
-        """The state of the application's models, in a context or over all partitions."""
+        """Return the state of the application's models, in a context or over all partitions."""
         if context is not None:
             return state_of(self.row(application, context, partition).totals)
         return merge(self._part(application, number) for number in self._partitions)
 
     def forget(self, application: str) -> None:
-        """Prepare the choices of an application anew, because its manifest has changed."""
+        """Drop the prepared choices of an application, because its manifest has changed."""
         for key in [key for key in self._prepared if key[0] == application]:
             del self._prepared[key]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipper_stream.drift.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
-from clipper_stream.models.registry import RUNTIMES, check_allowed, check_permitted
+from clipper_stream.models.registry import RUNTIMES, check_allowed
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
@@ -55,8 +55,7 @@ def outside_problems(
     """Models that a process with this configuration could not load."""
     for model in models:
         try:
-            check_allowed(model.runtime, model.uri, model.parameters, allowed)
-            check_permitted(model.runtime, model.uri, files)
+            check_allowed(model.runtime, model.uri, model.parameters, allowed, files)
         except SetupError as error:
             yield f"model {model.ref!r}: {error}"
 

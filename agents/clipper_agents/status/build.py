@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from clipper_agents.control.plan import refs_of, wanted_hosts
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.deployment_view import DeploymentView, one_line
 from clipper_agents.status.model import (
@@ -24,7 +25,8 @@ from clipper_stream.errors import SetupError
 from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
+from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
 SHOWN_CHANGES = 5
 DRIFT_SHOWN_S = 7 * 86_400.0
@@ -41,8 +43,7 @@ class StatusBuilder:
         now_s: The time, seconds since the epoch.
         window_s: Seconds that figures of what flowed are of.
         context: Whose weights and losses are wanted.
-        comparisons: The steward's; absent: of totals.
-        workers: What is known of processes.
+        comparisons: The steward's; a trial without one is compared by totals.
     """
 
     facts: DeploymentView
@@ -85,7 +86,9 @@ class StatusBuilder:
     def _versions(
         self, manifest: ApplicationManifest, state: SelectionState, counts: TrafficCounts
     ) -> Iterable[VersionStatus]:
-        weights = _weights(manifest, state, self._present(manifest.models))
+        models = self.facts.declared.manifests.models
+        present = [ref for ref in manifest.models if ref in models and not models[ref].retired]
+        weights = _weights(manifest, state, present)
         for ref in manifest.models:
             drift = self._drift(manifest.name, ref)
             yield self._version(ref, "live", state, counts, weight=weights.get(ref), drift=drift)
@@ -95,19 +98,13 @@ class StatusBuilder:
         for ref in self._retired(manifest, state):
             yield self._version(ref, "retired", state, counts)
 
-    def _present(self, refs: Iterable[str]) -> list[str]:
-        models = self.facts.declared.manifests.models
-        return [ref for ref in refs if ref in models and not models[ref].retired]
-
     def _retired(self, manifest: ApplicationManifest, state: SelectionState) -> list[str]:
         """Versions that the application had once and that wait for a rollback."""
-        had = set(state.totals)
-        for change in self.facts.changes_of(manifest.name):
-            for then in (change.before, change.after):
-                had |= {*then.models, *(trial.model for trial in then.trials)} if then else set()
-        has = {*manifest.models, *(trial.model for trial in manifest.trials)}
+        changes = self.facts.changes_of(manifest.name)
+        then = (ref for change in changes for each in (change.before, change.after) for ref in refs_of(each))
         models = self.facts.declared.manifests.models
-        return sorted(ref for ref in had - has if ref in models and models[ref].retired)
+        had = {*state.totals, *then}.difference(refs_of(manifest))
+        return sorted(ref for ref in had if ref in models and models[ref].retired)
 
     def _version(
         self,
@@ -121,7 +118,7 @@ class StatusBuilder:
         drift: DriftStatus | None = None,
     ) -> VersionStatus:
         model = self.facts.declared.manifests.models.get(ref)
-        reports = [*self.facts.hosts_of(ref)]
+        reports = self.facts.hosts_of(ref)
         has_hosts = model is not None and not model.colocated
         of = counts.asked if stage == "shadow" else counts.served
         return VersionStatus(
@@ -132,8 +129,8 @@ class StatusBuilder:
             loss=_loss(state.of(ref)),
             share=min(1.0, of[ref] / counts.queries) if counts.queries else None,
             queries=counts.asked[ref],
-            hosts=self._ready(ref, [report.state for report in reports]) if has_hosts else None,
-            replicas=_replicas(model),
+            hosts=self._ready(ref, reports) if has_hosts else None,
+            replicas=0 if model is None else wanted_hosts(model),
             colocated=model is not None and model.colocated,
             declared=model is not None,
             starting=tuple(report.instance for report in reports if report.state in {"starting", "draining"}),
@@ -162,10 +159,10 @@ class StatusBuilder:
             detector=one_line(found.detector),
         )
 
-    def _ready(self, ref: str, states: Sequence[str]) -> int | None:
+    def _ready(self, ref: str, reports: Iterable[HostReport]) -> int | None:
         """Hosts that say so; where no host of the deployment says anything, those in the group."""
         if self.facts.hosts.reports:
-            return sum(state == "ready" for state in states)
+            return sum(report.state == "ready" for report in reports)
         return self.workers.members.get(ref)
 
     # --- trials and changes -----------------------------------------------------------------------------------------
@@ -174,11 +171,12 @@ class StatusBuilder:
             (one for one in self.comparisons if (one.application, one.model) == (manifest.name, trial.model)), None
         )
         if found is None:
-            mine, others = state.of(trial.model), _sum(state.of(ref) for ref in manifest.models)
+            mine, others = state.of(trial.model), sum(map(state.of, manifest.models), ModelTotals())
             difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
             feedbacks = int(mine.count)
         else:
             difference, lower, upper, feedbacks = found.difference or 0.0, found.lower, found.upper, found.feedbacks
+        changed_ms = (one.at_ms for one in self.facts.changes_of(manifest.name) if one.model == trial.model)
         return TrialStatus(
             model=trial.model,
             feedbacks=feedbacks,
@@ -186,15 +184,10 @@ class StatusBuilder:
             lower=lower,
             upper=upper,
             source="totals" if found is None else "steward",
-            since_s=self._since_s(manifest.name, trial.model),
+            since_s=next((at_ms / 1000 for at_ms in changed_ms), None),
             automatic=trial.automatic,
             waits_for=waits_for(trial, manifest.rollout, feedbacks, lower, upper),
         )
-
-    def _since_s(self, application: str, ref: str) -> float | None:
-        """When the version got its stage and share: the last change about it."""
-        times = (change.at_ms for change in self.facts.changes_of(application) if change.model == ref)
-        return next((at_ms / 1000 for at_ms in times), None)
 
     def _changes(self, application: str) -> Iterable[ChangeStatus]:
         for change in self.facts.changes_of(application)[:SHOWN_CHANGES]:
@@ -231,23 +224,8 @@ def _latency(values: Sequence[float]) -> Latency | None:
     return Latency(p50_ms=p50_ms, p99_ms=p99_ms, source="predictions")
 
 
-def _sum(totals: Iterable[ModelTotals]) -> ModelTotals:
-    return sum(totals, ModelTotals())
-
-
-def _replicas(model: ModelManifest | None) -> int:
-    return 0 if model is None or model.colocated or model.retired else model.replicas
-
-
 def waits_for(trial: Trial, rule: RolloutRule, feedbacks: int, lower: float, upper: float) -> str:
-    """What has to come before a trial makes its next step.
-
-    Args:
-        trial: The trial.
-        rule: The application's.
-        feedbacks: About it.
-        lower: Lower end of the interval of the difference of losses, the trial's less the others'.
-        upper: Upper end of it.
+    """What has to come before a trial makes its next step; the interval is of its loss less that of the others.
 
     >>> waits_for(Trial(model="svm:2", automatic=True), RolloutRule(least=50), 12, -0.1, 0.1)
     '38 more feedbacks (12 of 50)'

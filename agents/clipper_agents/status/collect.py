@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -18,12 +18,14 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clipper_agents.control.state import Manifests, read_manifests
+from clipper_agents.control.plan import wanted_hosts
+from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
 from clipper_agents.kafka.consumer_groups import group_lag
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
-from clipper_agents.rollout import Comparison, read_comparisons
+from clipper_agents.rollout.read_comparisons import read_comparisons
+from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.model import (
     BrokerStatus,
@@ -40,49 +42,39 @@ from clipper_agents.status.traffic_window import LONGEST_S
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-CATCH_UP_S = 10.0
-"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 UUID_LENGTH = 36
 COMPARE_S = 15.0
 """For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusOptions:
-    """What else is to be looked at.
-
-    Attributes:
-        context: Whose weights and losses are shown; None: those of queries without one.
-        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
-    """
-
-    context: str | None = None
-    metrics: tuple[str, ...] = ()
-
-
-EVERYTHING = StatusOptions()
-
-
-async def read_status(connection: KafkaConnection, catalogue: Catalogue, wanted: StatusOptions = EVERYTHING) -> Status:
+async def read_status(
+    connection: KafkaConnection, catalogue: Catalogue, context: str | None = None, metrics: Iterable[str] = ()
+) -> Status:
     """The deployment now.
 
     Args:
         connection: Where to read.
         catalogue: Its topics.
-        wanted: What else is to be looked at.
+        context: Whose weights and losses are shown; None: those of queries without one.
+        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
 
     Raises:
         KafkaUnreachable: no broker answers.
     """
     async with AsyncExitStack() as stack:
         try:
-            return await asyncio.wait_for(_read(connection, catalogue, wanted, stack), 2 * STATUS.within_s)
+            async with asyncio.timeout(2 * STATUS.within_s):
+                return await _read(connection, catalogue, context, metrics, stack)
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
 
 
 async def _read(
-    connection: KafkaConnection, catalogue: Catalogue, wanted: StatusOptions, stack: AsyncExitStack
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    context: str | None,
+    metrics: Iterable[str],
+    stack: AsyncExitStack,
 ) -> Status:
     admin = make_admin(connection, STATUS.request_s)
     stack.push_async_callback(stop, admin)
@@ -93,26 +85,24 @@ async def _read(
     cluster = await _again("cluster", admin.describe_cluster)
     topics = _topics(await _again("topics", admin.describe_topics), catalogue)
     names = {topic.name for topic in topics}
-    manifests = await read_manifests(connection, catalogue) if catalogue.control in names else Manifests()
+    following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
+    unread = await following.catch_up(_readable(topics))
+    manifests = following.facts.declared.manifests
     groups = [await _group(admin, reader, catalogue, topics, None)]
     for ref, model in manifests.models.items():
         if not model.colocated:
             group = await _group(admin, reader, catalogue, topics, ref)
             groups += [group] if group.members or not model.retired else []
-    following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=wanted.context))
-    await following.position(_readable(topics))
-    unread = await following.catch_up(CATCH_UP_S)
-    following.facts.declared.manifests = manifests
-    comparisons = await _compared(connection, catalogue, manifests)
+    comparisons = await _compared(connection, catalogue, following.facts.declared)
     at_s = time.time()
-    looking = StatusBuilder(
+    builder = StatusBuilder(
         facts=following.facts,
         recent=following.recent,
         now_s=at_s,
         window_s=LONGEST_S,
-        context=wanted.context,
+        context=context,
         comparisons=comparisons,
-        workers=_workers(groups, await read_metrics(wanted.metrics)),
+        workers=_workers(groups, await read_metrics(metrics)),
     )
     return Status(
         prefix=catalogue.prefix,
@@ -123,7 +113,7 @@ async def _read(
         topics=topics,
         missing_topics=tuple(_missing(catalogue, manifests, names)),
         groups=tuple(groups),
-        applications=looking.applications(),
+        applications=builder.applications(),
         models=tuple(_models(manifests, groups)),
         unreadable=dict(manifests.unreadable),
         dead_letters=await _dead_letters(reader, catalogue) if catalogue.dead_letters in names else 0,
@@ -132,13 +122,13 @@ async def _read(
     )
 
 
-async def _compared(connection: KafkaConnection, catalogue: Catalogue, manifests: Manifests) -> Sequence[Comparison]:
+async def _compared(connection: KafkaConnection, catalogue: Catalogue, control: ControlState) -> Sequence[Comparison]:
     """What is known of trials; nothing where there are none, where the logs are too long, or may not be read."""
-    if not any(one.trials for one in manifests.applications.values()):
+    if not any(one.trials for one in control.manifests.applications.values()):
         return ()
     try:
         async with asyncio.timeout(COMPARE_S):
-            found = await read_comparisons(connection, catalogue)
+            found = await read_comparisons(connection, catalogue, control)
             return [one for one in found if one.feedbacks]
     except (TimeoutError, KafkaError):
         return ()
@@ -186,8 +176,8 @@ async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> Brok
 async def _silent(connection: KafkaConnection) -> list[str]:
     """Addresses of the connection at which nobody takes a connection."""
     addresses = [address.strip() for address in connection.bootstrap.split(",")]
-    takes = await asyncio.gather(*map(_takes_connections, addresses))
-    return [address for address, taken in zip(addresses, takes, strict=True) if not taken]
+    taken = await asyncio.gather(*map(_takes_connections, addresses))
+    return [address for address, takes in zip(addresses, taken, strict=True) if not takes]
 
 
 async def _takes_connections(address: str) -> bool:
@@ -217,8 +207,7 @@ def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tup
 
 def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> list[str]:
     wanted = [spec.name for spec in catalogue.fixed_topics()]
-    hosted = [one for one in manifests.models.values() if not (one.colocated or one.retired)]
-    wanted += [catalogue.requests(one.name, one.version) for one in hosted]
+    wanted += [catalogue.requests(one.name, one.version) for one in manifests.models.values() if wanted_hosts(one)]
     return [name for name in wanted if name not in names]
 
 
@@ -239,13 +228,17 @@ async def _group(
     (response,) = await _again("group", lambda: admin.describe_consumer_groups([group]))
     (described,) = response.to_object()["groups"]
     inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
+    partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
+    lag = dict.fromkeys(inputs, 0)
+    for tp, records in (await group_lag(admin, reader, group, partitions, STATUS.within_s)).items():
+        lag[tp.topic] += records
     return GroupStatus(
         group=group,
         model=ref,
         state=described["state"],
         members=tuple(sorted(map(_member, described["members"]), key=lambda member: member.instance)),
         inputs=inputs,
-        lag=await _lag(admin, reader, group, inputs),
+        lag=lag,
     )
 
 
@@ -268,22 +261,13 @@ def instance_of(member_id: str) -> str:
     return member_id[: -UUID_LENGTH - 1] or member_id
 
 
-async def _lag(admin: AIOKafkaAdminClient, reader: LogReader, group: str, inputs: Mapping[str, int]) -> dict[str, int]:
-    """Records that the group has not finished, by topic; what was never committed counts from the beginning."""
-    partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
-    lag = dict.fromkeys(inputs, 0)
-    for tp, records in (await group_lag(admin, reader, group, partitions, STATUS.within_s)).items():
-        lag[tp.topic] += records
-    return lag
-
-
 def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[ModelStatus]:
     members = {group.model: len(group.members) for group in groups}
     for ref, model in sorted(manifests.models.items()):
         yield ModelStatus(
             ref=ref,
             colocated=model.colocated,
-            replicas=0 if model.colocated or model.retired else model.replicas,
+            replicas=wanted_hosts(model),
             live=members.get(None if model.colocated and not model.retired else ref, 0),
             retired=model.retired,
         )

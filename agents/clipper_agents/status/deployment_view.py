@@ -7,7 +7,7 @@ Rules of this file:
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clipper_agents.control.readiness import HostStates
@@ -31,13 +31,7 @@ Totals = dict[RowKey, SelectionRow]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentEvent:
-    """Something that happened to a deployment.
-
-    Attributes:
-        at_s: When, seconds since the epoch.
-        application: Which one changed; None: a host reported.
-        text: What, in one line.
-    """
+    """Something that happened to a deployment, in one line; without an application, a host reported."""
 
     at_s: float
     application: str | None = None
@@ -50,9 +44,8 @@ class DeploymentView:
 
     Attributes:
         declared: What the control topic says: manifests, changes and detections.
-        hosts: What each host said last.
-        published: Totals without context, by key.
-        contexts: Totals of contexts, by key.
+        published: Totals without context.
+        contexts: Totals of contexts.
         contexts_read: Whether contexts are read at all.
         contexts_whole: Whether every one of them was read.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
@@ -78,14 +71,7 @@ class DeploymentView:
                 self._note(drift.at_ms / 1000, drift_described(drift), drift.application)
 
     def host(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
-        """Take a record of the hosts topic in; an empty value: the host has left.
-
-        Args:
-            key: The record's.
-            value: The record's.
-            headers: The record's.
-            at_s: Its timestamp, seconds since the epoch.
-        """
+        """Take a record of the hosts topic in, with its timestamp; an empty value: the host has left."""
         try:
             report = self.hosts.apply(key, value, list(headers))
         except UndecodableRecord:
@@ -127,11 +113,9 @@ class DeploymentView:
         """How many contexts of the application have totals of their own."""
         return len({key.context for key in self.contexts if key.application == application})
 
-    def hosts_of(self, ref: str) -> Iterator[HostReport]:
+    def hosts_of(self, ref: str) -> list[HostReport]:
         """What the hosts of a model version said last, by instance."""
-        return iter(
-            sorted((each for each in self.hosts.reports.values() if each.model == ref), key=lambda one: one.instance)
-        )
+        return sorted((one for one in self.hosts.reports.values() if one.model == ref), key=lambda one: one.instance)
 
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""

@@ -1,4 +1,8 @@
-"""What an operator sees of a deployment at one moment: records, which `build` and `collect` make of what was read."""
+"""What an operator sees of a deployment at one moment: records, which `build` and `collect` make of what was read.
+
+Times are seconds since the epoch, losses, weights and shares are in [0, 1], a version is `name:version`.
+docs/reference/status.md explains the figures.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +13,7 @@ Stage = Literal["live", "canary", "shadow", "retired"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Mean loss of a version over the feedback about it.
-
-    Attributes:
-        count: Feedbacks; with a half-life those that still weigh, which is no whole number.
-        mean: In [0, 1].
-        lower: Lower end of its 95 % interval.
-        upper: Upper end of it.
-    """
+    """Mean loss of a version with its 95 % interval; with a half-life `count` is no whole number."""
 
     count: float
     mean: float
@@ -26,13 +23,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """How long answers took.
-
-    Attributes:
-        p50_ms: Half of them at most so long.
-        p99_ms: 99 % of them at most so long.
-        source: `metrics`: batches, or answers, since the processes started. `predictions`: what the log has lately.
-    """
+    """How long answers took: `metrics`, since the processes started; `predictions`, what the log has lately."""
 
     p50_ms: float
     p99_ms: float
@@ -44,12 +35,9 @@ class DriftStatus:
     """A version's loss that has risen, and has not been seen to fall since.
 
     Attributes:
-        at_s: Time of the record that showed it, seconds since the epoch.
-        ago_s: How long ago that is, in seconds.
-        loss_before: Mean loss before, in [0, 1].
-        loss_after: Mean loss from the estimated change to the detection, in [0, 1].
+        at_s: Time of the record that showed it.
+        loss_after: Mean loss from the estimated change to the detection.
         context: Whose losses; None: all.
-        detector: Which detector saw it.
     """
 
     at_s: float
@@ -65,23 +53,18 @@ class VersionStatus:
     """One version of an application.
 
     Attributes:
-        model: `name:version`.
         stage: `live`: one of its models. `retired`: it was, and its manifest is still there.
-        declared_share: Of a trial: the share of queries that it is to have.
-        weight: The policy's trust in it, in [0, 1]; None when the policy does not choose it.
-        loss: None without feedback.
+        declared_share: Share of queries that a trial is to have.
+        weight: The policy's trust in it; None when the policy does not choose it.
         share: Share of the queries that it answered lately; of a shadow, for which it was asked. None without queries.
         queries: For how many queries it was asked in that time.
         hosts: How many of its hosts are ready; None: it runs in the routers, or nobody said.
         replicas: How many hosts it should have; 0 when it runs in the routers.
-        colocated: Whether it runs in the routers.
         declared: Whether its manifest exists.
         starting: Names of hosts that are not ready yet, or not any more.
         failed: Why a host failed, by its name.
         batch_limit: Rows that a batch may have now; None where no metrics are known.
-        latency: Of its answers.
         lag: Requests that its hosts have not finished; None when unknown.
-        drift: None: no rise of its loss is known that counts still (`build`).
     """
 
     model: str
@@ -108,13 +91,9 @@ class TrialStatus:
     """How a version on trial compares with the application's models.
 
     Attributes:
-        model: `name:version`.
-        feedbacks: About it.
-        difference: Its mean loss less theirs.
-        lower: Lower end of the interval of the difference.
-        upper: Upper end of it.
+        difference: Its mean loss less theirs, with the interval from `lower` to `upper`.
         source: `steward`: paired, and holds at all times at once. `totals`: of two means, a look at one moment.
-        since_s: When it was put into its stage, seconds since the epoch; None when no change says so.
+        since_s: When it was put into its stage; None when no change says so.
         automatic: Whether the rule moves it.
         waits_for: What has to come before the next step.
     """
@@ -132,16 +111,7 @@ class TrialStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeStatus:
-    """A change, without the manifests: the control topic has those.
-
-    Attributes:
-        revision: After it.
-        at_s: When, seconds since the epoch.
-        by: Who.
-        command: What.
-        model: About which version.
-        why: Why.
-    """
+    """A change, without the manifests: the control topic has those."""
 
     revision: int
     at_s: float
@@ -156,19 +126,10 @@ class ApplicationStatus:
     """One application.
 
     Attributes:
-        models: Its models, as declared.
-        revision: Of its manifest.
-        policy: Name of its policy.
-        objective_ms: None: no deadline.
-        window_s: Seconds that the figures of what flowed are of.
-        queries: Answered in that time.
-        defaults: Default answers among them, by reason.
-        feedback: Feedback records that name the application in that time.
-        latency: Of its answers.
+        window_s: Seconds that `queries` (answered ones), `defaults` (by reason), `feedback` and `latency` are of.
         versions: Live ones first, then trials, then what is retired.
-        trials: By version.
         contexts: How many contexts have weights of their own; None: not read.
-        contexts_whole: Whether there may be more of them, which changed longer ago.
+        contexts_whole: Whether these are all of them; false where older ones were not read.
         context: The context whose weights and losses these are; None: of queries without one.
         changes: The last ones, the newest first.
     """
@@ -197,14 +158,11 @@ class ApplicationStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMetrics:
-    """What is known of processes besides records.
+    """What is known of processes besides records: by version, and `answers` by application.
 
     Attributes:
         members: Processes in the group of a version's hosts.
         lag: Requests that the hosts of a version have not finished.
-        batch_limits: Of a version.
-        batches: Latency of a version's batches.
-        answers: Latency of an application's answers.
     """
 
     members: Mapping[str, int] = field(default_factory=dict)
@@ -216,13 +174,7 @@ class WorkerMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerStatus:
-    """One broker that the cluster knows as alive.
-
-    Attributes:
-        node_id: Its id.
-        address: `host:port`, as clients are told.
-        reachable: Whether it answered a request.
-    """
+    """One broker that the cluster knows as alive, and whether it answered a request."""
 
     node_id: int
     address: str
@@ -231,14 +183,7 @@ class BrokerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicStatus:
-    """One topic of the deployment.
-
-    Attributes:
-        name: Its name.
-        partitions: How many it has.
-        leaderless: Partitions that nobody can write or read.
-        under_replicated: Partitions with fewer copies in sync than they should have.
-    """
+    """One topic: partitions that nobody can write or read, and those with too few copies in sync."""
 
     name: str
     partitions: int
@@ -248,13 +193,7 @@ class TopicStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberStatus:
-    """One process in a group.
-
-    Attributes:
-        instance: Its `--instance`.
-        host: The machine from which it is connected.
-        partitions: Those that it owns, by topic.
-    """
+    """One process in a group, the machine from which it is connected, and its partitions by topic."""
 
     instance: str
     host: str
@@ -266,10 +205,8 @@ class GroupStatus:
     """The routers, or the hosts of one model version.
 
     Attributes:
-        group: Id of the consumer group.
         model: `name:version` of a host group; None: the routers.
         state: As the coordinator says: `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
-        members: Its processes.
         inputs: Partition counts of the topics that it has to read.
         lag: Records that are not finished, by topic.
     """
@@ -294,15 +231,7 @@ class GroupStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStatus:
-    """One model version that is declared.
-
-    Attributes:
-        ref: `name:version`.
-        colocated: Whether the routers run it themselves.
-        replicas: How many hosts it should have; 0 when it is colocated or retired.
-        live: How many it has.
-        retired: Whether it waits for a rollback, without hosts.
-    """
+    """One model version that is declared: `replicas` hosts are wanted, 0 when it is colocated or retired."""
 
     ref: str
     colocated: bool
@@ -316,16 +245,10 @@ class Status:
     """A deployment at one moment.
 
     Attributes:
-        prefix: Of its topics.
-        at_s: When it was read, seconds since the epoch.
-        brokers: Those that the cluster knows as alive.
         controller: Whether the cluster has one; without it nothing can be created or moved.
         silent_addresses: Addresses of the connection at which nobody takes a connection.
-        topics: Those of the deployment.
         missing_topics: Those that it should have, and has not.
         groups: The routers' first, then those of the hosts.
-        applications: By name.
-        models: All that are declared.
         unreadable: Manifests that this version cannot read, with the reason, by key.
         dead_letters: How many records were refused within the last hour.
         unread_topics: Those that were not read to their end in time, so that figures are incomplete.

@@ -1,8 +1,8 @@
 """What is wrong with a deployment: one line each that says what to do."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from clipper_agents.status.model import ApplicationStatus, GroupStatus, ModelStatus, Status, TrialStatus, VersionStatus
+from clipper_agents.status.model import ApplicationStatus, GroupStatus, Status, TrialStatus, VersionStatus
 
 MOST_LAG = 10_000
 """Unread records of a group beyond which it does not keep up: a router clears as many in about a second."""
@@ -13,13 +13,8 @@ LEAST_ASKED = 20
 
 
 def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
-    """What is wrong, a line each with what to do; empty when nothing is.
-
-    Args:
-        status: The deployment.
-        most_lag: Unread records of one group that are still fine.
-    """
-    absent = [one.ref for one in _understaffed(status) if not one.live]
+    """What is wrong, a line each with what to do; `most_lag` unread records of one group are still fine."""
+    absent = [one.ref for one in status.models if one.replicas and not one.live]
     return [
         *_of_brokers(status),
         *_of_topics(status),
@@ -29,77 +24,59 @@ def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
     ]
 
 
-def _of_brokers(status: Status) -> list[str]:
-    silent = [f"address {one}: nobody takes a connection: start the broker, or correct the address"
-              for one in status.silent_addresses]  # fmt: skip
-    frozen = [
-        f"broker {one.node_id} at {one.address} does not answer: look at its log"
-        for one in status.brokers
-        if not one.reachable
-    ]
-    headless = [] if status.controller else ["the cluster has no controller: start the missing nodes"]
-    return silent + frozen + headless
+def _of_brokers(status: Status) -> Iterator[str]:
+    for address in status.silent_addresses:
+        yield f"address {address}: nobody takes a connection: start the broker, or correct the address"
+    for one in status.brokers:
+        if not one.reachable:
+            yield f"broker {one.node_id} at {one.address} does not answer: look at its log"
+    if not status.controller:
+        yield "the cluster has no controller: start the missing nodes"
 
 
-def _of_topics(status: Status) -> list[str]:
-    missing = [f"topic {one} does not exist: run `clipper-stream topics create`" for one in status.missing_topics]
-    leaderless = [
-        f"topic {one.name}: partitions {_listed(one.leaderless)} have no leader: start the brokers that hold them"
-        for one in status.topics
-        if one.leaderless
-    ]
-    thin = [one for one in status.topics if one.under_replicated]
-    unread = [
-        *(f"topic {one}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
-          for one in status.unread_topics),
-        *map(refused_reason, status.refused_topics),
-    ]  # fmt: skip
-    if not thin:
-        return missing + leaderless + unread
-    count = sum(len(one.under_replicated) for one in thin)
-    names = ", ".join(one.name for one in thin)
-    line = f"{count} partitions have fewer copies than they should ({names}): is a broker down, or catching up?"
-    return [*missing, *leaderless, line, *unread]
+def _of_topics(status: Status) -> Iterator[str]:
+    for topic in status.missing_topics:
+        yield f"topic {topic} does not exist: run `clipper-stream topics create`"
+    for one in status.topics:
+        if one.leaderless:
+            numbers = _listed(one.leaderless)
+            yield f"topic {one.name}: partitions {numbers} have no leader: start the brokers that hold them"
+    if thin := [one for one in status.topics if one.under_replicated]:
+        count, names = sum(len(one.under_replicated) for one in thin), ", ".join(one.name for one in thin)
+        yield f"{count} partitions have fewer copies than they should ({names}): is a broker down, or catching up?"
+    for topic in status.unread_topics:
+        yield f"topic {topic}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
+    yield from map(refused_reason, status.refused_topics)
 
 
-def _of_manifests(status: Status) -> list[str]:
-    unknown = [
-        f"application {name}: model {ref} is not declared: run `clipper-stream apply`"
-        for name, application in status.applications.items()
-        for ref in (version.model for version in application.versions if version.stage != "retired")
-        if ref not in {model.ref for model in status.models}
-    ]
-    few = [
-        f"model {one.ref} has {one.live} of {one.replicas} hosts: "
-        f"run `clipper-stream worker host {one.ref} --instance NAME`, or look at the log of `up`"
-        for one in _understaffed(status)
-    ]
-    return unknown + few + [f"manifest {key} cannot be read: {why}" for key, why in status.unreadable.items()]
+def _of_manifests(status: Status) -> Iterator[str]:
+    declared = {model.ref for model in status.models}
+    for name, application in status.applications.items():
+        for version in application.versions:
+            if version.stage != "retired" and version.model not in declared:
+                yield f"application {name}: model {version.model} is not declared: run `clipper-stream apply`"
+    for one in status.models:
+        if one.live < one.replicas:
+            yield (
+                f"model {one.ref} has {one.live} of {one.replicas} hosts: "
+                f"run `clipper-stream worker host {one.ref} --instance NAME`, or look at the log of `up`"
+            )
+    for key, why in status.unreadable.items():
+        yield f"manifest {key} cannot be read: {why}"
 
 
-def _understaffed(status: Status) -> list[ModelStatus]:
-    """Versions with fewer processes than they should have."""
-    return [one for one in status.models if one.live < one.replicas]
-
-
-def _of_group(group: GroupStatus, most_lag: int) -> list[str]:
-    lines = []
+def _of_group(group: GroupStatus, most_lag: int) -> Iterator[str]:
     if not group.members:
         if group.model is None:
-            lines.append(
-                "no router runs: run `clipper-stream worker router --instance NAME`, or look at the log of `up`"
-            )
+            yield "no router runs: run `clipper-stream worker router --instance NAME`, or look at the log of `up`"
     elif group.state != "Stable":
-        lines.append(f"group {group.group} is in state {group.state}: if it stays so, do two processes have one name?")
+        yield f"group {group.group} is in state {group.state}: if it stays so, do two processes have one name?"
     else:
-        lines += [
-            f"group {group.group}: nobody reads partitions {_listed(partitions)} of {topic}: restart its processes"
-            for topic, partitions in group.unowned.items()
-        ]
-    lag = sum(group.lag.values())
-    if lag > most_lag:
-        lines.append(f"group {group.group} is {lag} records behind, more than {most_lag}: add processes, or ask less")
-    return lines
+        for topic, partitions in group.unowned.items():
+            numbers = _listed(partitions)
+            yield f"group {group.group}: nobody reads partitions {numbers} of {topic}: restart its processes"
+    if (lag := sum(group.lag.values())) > most_lag:
+        yield f"group {group.group} is {lag} records behind, more than {most_lag}: add processes, or ask less"
 
 
 def _listed(partitions: tuple[int, ...]) -> str:
@@ -114,13 +91,7 @@ def refused_reason(topic: str) -> str:
 def application_reasons(
     applications: Mapping[str, ApplicationStatus], now_s: float, told: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong, the versions first, each told once.
-
-    Args:
-        applications: By name.
-        now_s: The time, seconds since the epoch.
-        told: Versions of which it is told already that they have no process.
-    """
+    """What is wrong, the versions first, each once; of those in `told` it is known that they have no process."""
     versions = {one.model: one for each in applications.values() for one in each.versions if one.stage != "retired"}
     return [
         *(line for _, version in sorted(versions.items()) for line in _of_version(version, version.model in told)),
@@ -142,7 +113,7 @@ def _of_version(version: VersionStatus, told: bool) -> Iterator[str]:
         )
 
 
-def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterable[str]:
+def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[str]:
     asked = {version.model: version.queries for version in application.versions}
     for trial in application.trials:
         if not trial.feedbacks and _long_enough(trial, asked.get(trial.model, 0), now_s):

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.settings import Settings
 from clipper_agents.status.model import Latency, WorkerMetrics
@@ -24,8 +25,7 @@ def configured_addresses(settings: Settings) -> list[str]:
     >>> configured_addresses(Settings(router=RouterSection(metrics_port=9100, processes=2)))
     ['127.0.0.1:9100', '127.0.0.1:9101']
     """
-    hosts = sum(model.replicas for model in settings.models if not model.colocated and not model.retired)
-    sections = ((settings.router, settings.router.processes), (settings.host, hosts))
+    sections = (settings.router, settings.router.processes), (settings.host, sum(map(wanted_hosts, settings.models)))
     return [
         f"{_ANYWHERE.get(section.metrics_address, section.metrics_address)}:{section.metrics_port + number}"
         for section, count in sections

@@ -26,6 +26,8 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
 
+CATCH_UP_S = 10.0
+"""For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
 LAST_ROWS = 20_000
@@ -47,6 +49,10 @@ class DeploymentTailer:
         facts: What is declared, changed and learned.
         recent: What flowed.
         refused: Topics that this user may not read.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        AccessRefused: Kafka does not let us in.
     """
 
     def __init__(
@@ -61,18 +67,13 @@ class DeploymentTailer:
     ) -> None:
         self.facts, self.recent = DeploymentView(contexts_read=contexts or context is not None), TrafficWindow()
         self._connection, self._catalogue = connection, catalogue
+        self._logs = {catalogue.predictions, catalogue.audits, catalogue.feedback}
         self._context, self._last_records, self._last_rows = context, last_records, last_rows
         self.refused: set[str] = set()
         self._cut: set[TopicPartition] = set()
         self._tailer = TopicTailer(connection, isolation_level="read_committed", policy=STATUS)
 
     async def __aenter__(self) -> Self:
-        """Connect.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-            AccessRefused: Kafka does not let us in.
-        """
         async with translated_errors(self._connection):
             await self._tailer.reader.start()
         return self
@@ -83,8 +84,8 @@ class DeploymentTailer:
         with suppress(KafkaError, OSError):
             await self._tailer.close()
 
-    async def position(self, existing: Iterable[TopicPartition]) -> None:
-        """Find from where to read.
+    async def catch_up(self, existing: Iterable[TopicPartition]) -> list[str]:
+        """Read what is there now, and return the names of topics that were not read to their end in time.
 
         Args:
             existing: Partitions that can be read; those of other topics are left alone.
@@ -97,14 +98,7 @@ class DeploymentTailer:
             there = await self._tailer.reader.ranges(found)
             starts = await self._starts(there, time.time())
             await self._tailer.begin_at(starts, {tp: one.end for tp, one in there.items()})
-
-    async def catch_up(self, within_s: float) -> list[str]:
-        """Read what was there when the position was found.
-
-        Returns:
-            Names of topics that were not read to their end in that time.
-        """
-        end_s = time.monotonic() + within_s
+        end_s = time.monotonic() + CATCH_UP_S
         while (behind := self._tailer.behind) and time.monotonic() < end_s:
             await self.poll()
         return sorted({tp.topic for tp in behind})
@@ -131,15 +125,13 @@ class DeploymentTailer:
     # --- where to begin ---------------------------------------------------------------------------------------------
     def _topics(self) -> set[str]:
         topics = self._catalogue
-        logs = {topics.predictions, topics.audits, topics.feedback}
         compacted = {topics.control, topics.hosts, topics.selection}
-        return logs | compacted | ({topics.selection_changelog} if self.facts.contexts_read else set())
+        return self._logs | compacted | ({topics.selection_changelog} if self.facts.contexts_read else set())
 
     async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
-        topics = self._catalogue
-        logs = [tp for tp in there if tp.topic in {topics.predictions, topics.audits, topics.feedback}]
-        since_ms = int((now_s - LONGEST_S) * 1000)
-        timed = await self._tailer.reader.offsets_at(logs, since_ms)
+        logs = [tp for tp in there if tp.topic in self._logs]
+        timed = await self._tailer.reader.offsets_at(logs, int((now_s - LONGEST_S) * 1000))
+        changelog = None if self._context is not None else self._catalogue.selection_changelog
         starts: dict[TopicPartition, int] = {}
         for tp, (oldest, end) in there.items():
             starts[tp] = oldest
@@ -148,7 +140,7 @@ class DeploymentTailer:
                 starts[tp] = max(first, end - self._last_records)
                 if starts[tp] > first:
                     self._cut.add(tp)
-            elif tp.topic == topics.selection_changelog and self._context is None and end - self._last_rows > oldest:
+            elif tp.topic == changelog and end - self._last_rows > oldest:
                 starts[tp], self.facts.contexts_whole = end - self._last_rows, False
         return starts
 

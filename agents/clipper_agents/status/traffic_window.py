@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipper_topics.audit import Audit
-from clipper_topics.prediction import Prediction
+from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 
 LONGEST_S = 60
 """Seconds kept: shares of the last minute are shown."""
@@ -37,17 +37,14 @@ def _floats() -> "array[float]":
 
 @dataclass(slots=True)
 class TrafficCounts:
-    """What was counted in some seconds.
+    """What was counted of an application in so many seconds.
 
     Attributes:
-        seconds: How many seconds these are.
-        queries: Answered queries.
         defaults: Default answers, by reason.
         latencies_ms: Of the answers, from the query's timestamp.
         served: Queries that a version answered, alone or with others.
         asked: Queries for which a version was asked, for the log only too, and whether or not it answered.
         model_latencies_ms: Of a version's answers that came from no cache.
-        feedback: Feedback records that name the application.
     """
 
     seconds: int = 0
@@ -58,6 +55,15 @@ class TrafficCounts:
     asked: Counter[str] = field(default_factory=Counter)
     model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     feedback: int = 0
+
+    def add_answers(self, answers: Iterable[ModelAnswer], missing: Iterable[Missing]) -> None:
+        """Count what versions said about one query, and versions that said nothing."""
+        for answer in answers:
+            ref = f"{answer.model}:{answer.version}"
+            self.asked[ref] += 1
+            if not answer.cached:
+                self.model_latencies_ms[ref].append(answer.latency_ms)
+        self.asked.update(f"{one.model}:{one.version}" for one in missing)
 
     def add(self, other: "TrafficCounts") -> None:
         """Count the other's seconds too."""
@@ -87,63 +93,30 @@ class TrafficWindow:
         self.since_s = 0.0
         self._seconds: defaultdict[str, dict[int, TrafficCounts]] = defaultdict(dict)
 
-    @property
-    def applications(self) -> Iterable[str]:
-        """Names of those about which something was read."""
-        return self._seconds.keys()
-
     def predicted(self, prediction: Prediction, at_s: float, now_s: float) -> None:
-        """Take a prediction in.
-
-        Args:
-            prediction: The record.
-            at_s: Its timestamp, seconds since the epoch.
-            now_s: The time now, the same.
-        """
-        counts = self._at(prediction.application, at_s, now_s)
-        if counts is None:
+        """Take a prediction in, with its timestamp and the time now, seconds since the epoch."""
+        if (counts := self._at(prediction.application, at_s, now_s)) is None:
             return
         counts.queries += 1
         counts.latencies_ms.append(prediction.latency_ms)
         if prediction.default:
             counts.defaults[prediction.reason or "unknown"] += 1
-        for answer in prediction.models:
-            ref = f"{answer.model}:{answer.version}"
-            counts.asked[ref] += 1
-            if answer.served and not prediction.default:
-                counts.served[ref] += 1
-            if not answer.cached:
-                counts.model_latencies_ms[ref].append(answer.latency_ms)
-        for missing in prediction.missing:
-            counts.asked[f"{missing.model}:{missing.version}"] += 1
+        else:
+            counts.served.update(f"{one.model}:{one.version}" for one in prediction.models if one.served)
+        counts.add_answers(prediction.models, prediction.missing)
 
     def audited(self, audit: Audit, at_s: float, now_s: float) -> None:
-        """Take an audit in; arguments as of `predicted`."""
-        counts = self._at(audit.application, at_s, now_s)
-        if counts is None:
-            return
-        for answer in audit.models:
-            ref = f"{answer.model}:{answer.version}"
-            counts.asked[ref] += 1
-            if not answer.cached:
-                counts.model_latencies_ms[ref].append(answer.latency_ms)
-        for missing in audit.missing:
-            counts.asked[f"{missing.model}:{missing.version}"] += 1
+        """Take an audit in, with times as `predicted` does."""
+        if (counts := self._at(audit.application, at_s, now_s)) is not None:
+            counts.add_answers(audit.models, audit.missing)
 
     def fed_back(self, application: str, at_s: float, now_s: float) -> None:
-        """Take a feedback record in; arguments as of `predicted`."""
-        counts = self._at(application, at_s, now_s)
-        if counts is not None:
+        """Take a feedback record in, with times as `predicted` does."""
+        if (counts := self._at(application, at_s, now_s)) is not None:
             counts.feedback += 1
 
     def window(self, application: str, now_s: float, seconds: int) -> TrafficCounts:
-        """What was counted in the seconds before now: whole ones, of which everything was read.
-
-        Args:
-            application: Its name.
-            now_s: Seconds since the epoch.
-            seconds: How many, at most `LONGEST_S`.
-        """
+        """What was counted in the seconds before now: whole ones, of which everything was read; at most `LONGEST_S`."""
         end = int(now_s)
         begin = max(end - seconds, min(end, math.ceil(self.since_s)))
         counts = TrafficCounts(seconds=end - begin)

@@ -4,10 +4,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.control.state import no_control_topic
 from clipper_agents.kafka.tailer import POLL_S
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.collect import CATCH_UP_S, readable_partitions
+from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.deployment_view import DeploymentEvent, DeploymentView
 from clipper_agents.status.model import ApplicationStatus
 from clipper_agents.status.problems import application_reasons, refused_reason
@@ -25,9 +25,8 @@ class Snapshot:
     """A deployment at one moment, as a view that goes on shows it.
 
     Attributes:
-        at_s: When, seconds since the epoch.
-        applications: By name; the figures of what flowed are of the last seconds.
-        events: What happened since the look before.
+        applications: By name; the figures of what flowed are of the last `WINDOW_S` seconds.
+        events: What happened since the snapshot before.
         latest: The last events, these included, the newest last.
         reasons: What is wrong with applications and versions.
     """
@@ -47,16 +46,7 @@ def take_snapshot(
     application: str | None = None,
     refused: Iterable[str] = (),
 ) -> Snapshot:
-    """What there is to see now.
-
-    Args:
-        facts: What is declared, changed and learned.
-        recent: What flowed.
-        now_s: Seconds since the epoch.
-        seen: How many events were shown before.
-        application: The only one that is wanted; None: all.
-        refused: Topics that may not be read.
-    """
+    """What there is to see now, of one application or of all; `seen` events were shown before."""
 
     def wanted(event: DeploymentEvent) -> bool:
         return application is None or event.application in {None, application}
@@ -81,13 +71,7 @@ def take_snapshot(
 async def snapshots(
     connection: KafkaConnection, catalogue: Catalogue, application: str | None, stopped: Callable[[], bool]
 ) -> AsyncGenerator[Snapshot, None]:
-    """A look at the end of each second, until somebody stops it.
-
-    Args:
-        connection: Where to read.
-        catalogue: The deployment.
-        application: The only one that is wanted; None: all.
-        stopped: Whether to end; asked several times a second.
+    """A snapshot at the end of each second, of one application or of all, until `stopped` says so.
 
     Raises:
         KafkaUnreachable: no broker answers at the start; later ones are waited for.
@@ -95,13 +79,9 @@ async def snapshots(
     """
     partitions = await readable_partitions(connection, catalogue)
     if catalogue.control not in {tp.topic for tp in partitions}:
-        raise TopicMismatch(
-            f"topic {catalogue.control} does not exist, or this user may not see it: "
-            "run `clipper-stream topics create` first, or give it the rights of its role"
-        )
+        raise no_control_topic(catalogue)
     async with DeploymentTailer(connection, catalogue, contexts=False) as following:
-        await following.position(partitions)
-        await following.catch_up(CATCH_UP_S)
+        await following.catch_up(partitions)
         seen, due_s = following.facts.seen, time.time()
         while not stopped():
             if (left_s := due_s - time.time()) > 0:

@@ -5,11 +5,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -35,23 +34,6 @@ LAST_WORD_S = 2.0
 """For the last reports about hosts: a broker that is away must not hold up the end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingChild:
-    """A child as it is now.
-
-    Attributes:
-        name: For example `router-0` or `host.svm.2.0`.
-        pid: Its process id, None between two runs.
-        metrics_port: Port of its metrics on 127.0.0.1, None while it does not serve.
-        reason: Why it does not serve, once it has ended by itself.
-    """
-
-    name: str
-    pid: int | None
-    metrics_port: int | None
-    reason: str | None = None
-
-
 class Deployment:
     """Starts everything that a configuration says, and ends it; as a context manager it leaves nothing behind.
 
@@ -67,6 +49,9 @@ class Deployment:
         log_level: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
+
+    Attributes:
+        supervisor: Keeps the workers, by name.
     """
 
     def __init__(
@@ -82,8 +67,7 @@ class Deployment:
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._log_level, self._program = log_level, program
-        self._supervisor = Supervisor(process_environment, self._failed)
-        self._fleet: Fleet | None = None
+        self.supervisor = Supervisor(process_environment)
         self._stack = AsyncExitStack()
 
     @property
@@ -95,19 +79,6 @@ class Deployment:
     def catalogue(self) -> Catalogue:
         """Its topics."""
         return self.settings.catalogue
-
-    @property
-    def children(self) -> dict[str, ServingChild]:
-        """Its workers by name, as they are now."""
-        return {
-            name: ServingChild(
-                name=name,
-                pid=child.pid,
-                metrics_port=int(child.fields["metrics"]) if "metrics" in child.fields else None,
-                reason=child.reason,
-            )
-            for name, child in self._supervisor.children.items()
-        }
 
     async def start(self) -> None:
         """Start everything; returns when a query sent now will be answered. On any error nothing is left.
@@ -124,32 +95,6 @@ class Deployment:
     async def stop(self) -> None:
         """End everything in order; a second time does nothing."""
         await self._stack.aclose()
-
-    def kill(self, name: str | None = None) -> None:
-        """SIGKILL to one worker, which is then started again, or to all when none is named.
-
-        Raises:
-            UnknownName: there is no such worker.
-        """
-        self._supervisor.kill(name)
-
-    async def wait_ready(self, name: str) -> None:
-        """Wait until the worker serves, for example after `kill`.
-
-        Raises:
-            UnknownName: there is no such worker.
-            ChildNotReady: it was given up.
-        """
-        await self._supervisor.child(name).wait_ready()
-
-    async def restart(self, name: str) -> None:
-        """Drain a worker and start it again; returns when it serves.
-
-        Raises:
-            UnknownName: there is no such worker.
-            ChildNotReady: it cannot start again.
-        """
-        await self._supervisor.restart(name)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -182,33 +127,23 @@ class Deployment:
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
         resources = KafkaResources(self.connection, self.catalogue, replication)
-        fleet = self._fleet = Fleet(self._supervisor, workers, resources, reports)
-        self._stack.push_async_callback(self._stop_workers)
-        await _all_or_first_error(
-            self._supervisor.start([*workers.routers(), *workers.stewards()]), fleet.start(models)
-        )
+        fleet = Fleet(self.supervisor, workers, resources, reports)
+        self.supervisor.on_failure = fleet.failed
+        self._stack.push_async_callback(self._stop_workers, fleet)
+        await self.supervisor.start([*workers.routers(), *workers.stewards(), *fleet.begin(models)])
         following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
 
-    async def _stop_workers(self) -> None:
+    async def _stop_workers(self, fleet: Fleet) -> None:
         """Routers first: what they have open is answered only while the hosts still are."""
-        routers = [name for name in self._supervisor.children if name.startswith("router-")]
+        routers = [name for name in self.supervisor.children if name.startswith("router-")]
         if routers:
-            await self._supervisor.stop(*routers)
-        hosts = list(self._supervisor.children)
-        await self._supervisor.stop()
+            await self.supervisor.stop(*routers)
+        hosts = list(self.supervisor.children)
+        await self.supervisor.stop()
         for name in hosts:
-            self._withdraw(name)
-
-    def _failed(self, name: str, reason: str) -> None:
-        if self._fleet is not None:
-            self._fleet.failed(name, reason)
-
-    def _withdraw(self, name: str) -> None:
-        """Whatever it said of itself, it is gone: also when it had no time to say so."""
-        if self._fleet is not None:
-            self._fleet.withdraw(name)
+            fleet.withdraw(name)  # whatever it said of itself, it is gone: also when it had no time to say so
 
     async def _with_embedded_broker(self, run_dir: Path) -> Settings:
         """Start it; the settings with its address, and with temporary folders if its data is temporary."""
@@ -222,16 +157,6 @@ class Deployment:
             return settings
         router = replace(settings.router, data_dir=str(run_dir / "router"))
         return replace(settings, router=router, host=replace(settings.host, data_dir=str(run_dir / "host")))
-
-
-async def _all_or_first_error(*parts: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 def _tell_failure(task: "asyncio.Task[None]") -> None:

@@ -9,17 +9,18 @@ Rules of this file:
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import inf
-from typing import Protocol
 
-from clipper_agents.control.host_reports import one_line
+from clipper_agents.control.host_reports import HostReports, one_line
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
 from clipper_agents.streaming.follower import Follower
+from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.supervisor.supervisor import Supervisor
-from clipper_agents.supervisor.version import SETTLE_S, Version, VersionResources
+from clipper_agents.supervisor.version import SETTLE_S, Version
 from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.models.registry import check_declared
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
@@ -31,30 +32,18 @@ from clipper_topics.manifests import REF_PATTERN, ApplicationManifest, ModelMani
 log = logging.getLogger(__name__)
 
 
-class Reports(Protocol):
-    """Tells others about hosts: `HostReports`."""
-
-    def put(self, report: HostReport) -> None: ...
-    def withdraw(self, model: str, instance: str) -> None: ...
-
-
 class Fleet:
     """Hosts by model version. A version that cannot start is left out until its manifest changes.
 
-    Args:
-        supervisor: Keeps the hosts.
-        workers: Knows their command lines.
-        resources: What they have on Kafka.
-        reports: Says what hosts cannot say themselves.
-        settle_s: How long routers have to hear that a version is retired, seconds.
+    Routers have `settle_s` seconds to hear that a version is retired.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
         workers: Workers,
-        resources: VersionResources,
-        reports: Reports,
+        resources: KafkaResources,
+        reports: HostReports,
         settle_s: float = SETTLE_S,
     ) -> None:
         self._supervisor, self._workers = supervisor, workers
@@ -67,16 +56,12 @@ class Fleet:
         self._control = ControlState(notes=(), accept=self._accept)
         self._published = self._control.manifests
 
-    async def start(self, models: Iterable[ModelManifest]) -> None:
-        """Start the hosts of these models, whose topics are there.
-
-        Raises:
-            ChildNotReady: one of them cannot.
-        """
-        starting = [model for model in models if host_names(model)]
-        for model in starting:
-            self._version(model.ref).started(model)
-        await self._supervisor.start([spec for model in starting for spec in self._workers.hosts(model)])
+    def begin(self, models: Sequence[ModelManifest]) -> list[ChildSpec]:
+        """The hosts of these models, whose topics are there; whoever asks starts them."""
+        for model in models:
+            if host_names(model):
+                self._version(model.ref).started(model)
+        return [spec for model in models for spec in self._workers.hosts(model)]
 
     async def follow(self, kafka: KafkaConnection, topic: str) -> None:
         """Do as the control topic says, until cancelled."""

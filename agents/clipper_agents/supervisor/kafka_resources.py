@@ -16,14 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class KafkaResources:
-    """Requests topic and consumer group of versions.
-
-    Args:
-        kafka: How to reach the brokers.
-        catalogue: Names the topics.
-        replication: Copies of each partition of a new topic.
-        empty_within_s: How long a group may take to be empty once its hosts have ended.
-    """
+    """Requests topics and consumer groups of versions; a group has `empty_within_s` to be empty at the end."""
 
     def __init__(
         self,

@@ -23,22 +23,16 @@ _LINE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """What to start.
-
-    Attributes:
-        name: Unique name, for example `router-0`.
-        command: Program and arguments.
-        environment: The child's whole environment; None: the supervisor's.
-        ready_s: It must print its ready line within so many seconds: five hosts that import scikit-learn at once on two
-            busy cores take one minute.
-        drain_s: After SIGTERM it has so many seconds before SIGKILL; more than a worker gives itself.
-    """
+    """What to start, under which unique name; without an environment of its own in the supervisor's."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] | None = None
     ready_s: float = 150.0
+    """Within so long it prints its ready line: five hosts that import scikit-learn at once on two busy cores take one
+    minute."""
     drain_s: float = 25.0
+    """From SIGTERM to SIGKILL; more than a worker gives itself."""
 
 
 class ChildProcess:
@@ -64,11 +58,7 @@ class ChildProcess:
 
     @classmethod
     async def start(cls, spec: ChildSpec, echo: Callable[[str], None]) -> "ChildProcess":
-        """Start it.
-
-        Args:
-            spec: What to start.
-            echo: Gets every line that the child prints, but the ready line.
+        """Start it; `echo` gets every line that the child prints, but the ready line.
 
         Raises:
             OSError: the program cannot be started.

@@ -50,14 +50,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessEnvironment:
-    """What a kept child takes from outside; tests give their own.
-
-    Attributes:
-        backoff: Waits between restarts.
-        sleep: Waits so many seconds.
-        clock: Seconds that never go back.
-        echo: Gets every line that a child prints.
-    """
+    """What a kept child takes from outside: waits, a clock, and who gets every line that it prints."""
 
     backoff: Backoff = field(default_factory=Backoff)
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
@@ -68,22 +61,14 @@ class ProcessEnvironment:
 class SupervisedProcess:
     """A child and the task that keeps it running.
 
-    Args:
-        spec: What is started.
-        environment: What it takes from outside.
-        failed: Called with the child's name and the reason when it has ended by itself, or is given up.
-
     Attributes:
-        spec: What is started.
         process: The present run, None before the first and between two.
         starts: Number of starts so far.
         reason: Why it does not serve: how it ended, how often in a row, and when it is tried again; None while it does,
             and before its first end.
     """
 
-    def __init__(
-        self, spec: ChildSpec, environment: ProcessEnvironment, failed: Callable[[str, str], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, spec: ChildSpec, environment: ProcessEnvironment, failed: Callable[[str, str], None]) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
@@ -105,6 +90,11 @@ class SupervisedProcess:
     def fields(self) -> dict[str, str]:
         """The fields of its ready line, empty while it does not serve."""
         return self.process.ready.result() if self.process and self._serves.is_set() else {}
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Port of its metrics on 127.0.0.1, None while it does not serve."""
+        return int(self.fields["metrics"]) if "metrics" in self.fields else None
 
     async def wait_ready(self) -> dict[str, str]:
         """Wait until it serves, in this run or a later one; the fields of its ready line.

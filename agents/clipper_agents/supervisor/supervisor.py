@@ -23,13 +23,14 @@ class Supervisor:
 
     Args:
         environment: Backoff, clock and where the children's lines go.
-        failed: Called with a child's name and the reason when it has ended by itself, or is given up.
+
+    Attributes:
+        on_failure: Called with a child's name and the reason when it has ended by itself, or is given up.
     """
 
-    def __init__(
-        self, environment: ProcessEnvironment | None = None, failed: Callable[[str, str], None] = lambda *_: None
-    ) -> None:
-        self._environment, self._failed = environment or ProcessEnvironment(echo=to_stderr), failed
+    def __init__(self, environment: ProcessEnvironment | None = None) -> None:
+        self._environment = environment or ProcessEnvironment(echo=to_stderr)
+        self.on_failure: Callable[[str, str], None] = lambda *_: None
         self._children: dict[str, SupervisedProcess] = {}
 
     @property
@@ -68,17 +69,6 @@ class Supervisor:
         for name in going:
             self._children.pop(name, None)
 
-    async def restart(self, name: str) -> None:
-        """End a child in order and start it again at once; returns when it serves.
-
-        Raises:
-            UnknownName: there is no such child.
-            ChildNotReady: it cannot start again.
-        """
-        spec = self.child(name).spec
-        await self.stop(name)
-        await self.start([spec])
-
     def kill(self, name: str | None = None) -> None:
         """SIGKILL to one child, which is then started again, or to all when none is named.
 
@@ -97,5 +87,5 @@ class Supervisor:
     def _keep(self, spec: ChildSpec) -> SupervisedProcess:
         if spec.name in self._children:
             raise UnknownName(f"child {spec.name!r} runs already: give another name")
-        child = self._children[spec.name] = SupervisedProcess(spec, self._environment, self._failed)
+        child = self._children[spec.name] = SupervisedProcess(spec, self._environment, self.on_failure)
         return child

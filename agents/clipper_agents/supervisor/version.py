@@ -16,15 +16,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.process import ChildSpec
-from clipper_agents.supervisor.workers import host_names, model_of_host
+from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.supervisor import Supervisor
+from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.errors import SetupError
 from clipper_topics.manifests import ModelManifest
 
@@ -36,54 +37,23 @@ LOOK_S = 0.25
 AGAIN_S = 2.0
 
 
-class Hosts(Protocol):
-    """Keeps processes by name: a `Supervisor`."""
-
-    @property
-    def children(self) -> dict[str, Any]: ...
-    async def start(self, specs: Sequence[ChildSpec]) -> None: ...
-    async def stop(self, *names: str) -> None: ...
-
-
-class VersionResources(Protocol):
-    """What hosts have on Kafka: `KafkaResources`."""
-
-    async def provide(self, model: ModelManifest) -> None: ...
-    async def is_consumed(self, model: ModelManifest) -> bool: ...
-    async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None: ...
-    async def remove(self, model: ModelManifest) -> None: ...
-
-
-class Specs(Protocol):
-    """Knows command lines and folders: `Workers`."""
-
-    def hosts(self, model: ModelManifest) -> list[ChildSpec]: ...
-    def forget(self, name: str) -> None: ...
-    def forget_model(self, model: ModelManifest) -> None: ...
-
-
 class Version:
     """One version. `want` says what should be, `converge` makes it so.
 
-    Args:
-        hosts: Keeps the processes.
-        specs: How they are started, and what they have on the disk.
-        resources: What they have on Kafka.
-        withdraw: Takes the report of a host back, by its name.
-        patience_s: The longest that anybody waits for an answer of this version, seconds.
-        settle_s: How long routers have to hear that it is retired.
+    `withdraw` takes the report of a host back, by its name. In seconds, `patience_s` is the longest that anybody waits
+    for an answer of this version, and `settle_s` how long routers have to hear that it is retired.
     """
 
     def __init__(
         self,
-        hosts: Hosts,
-        specs: Specs,
-        resources: VersionResources,
+        supervisor: Supervisor,
+        workers: Workers,
+        resources: KafkaResources,
         withdraw: Callable[[str], None],
         patience_s: Callable[[], float],
-        settle_s: float = SETTLE_S,
+        settle_s: float,
     ) -> None:
-        self._hosts, self._specs, self._resources = hosts, specs, resources
+        self._supervisor, self._workers, self._resources = supervisor, workers, resources
         self._withdraw, self._patience_s, self._settle_s = withdraw, patience_s, settle_s
         self._wanted: ModelManifest | None = None
         self._hosted: ModelManifest | None = None
@@ -145,7 +115,7 @@ class Version:
         self._hosted = model
         try:
             await self._resources.provide(model)
-            await self._unless_changed(self._hosts.start(self._specs.hosts(model)))
+            await self._unless_changed(self._supervisor.start(self._workers.hosts(model)))
         except KafkaUnreachable:
             self._hosted = None
             raise
@@ -157,9 +127,9 @@ class Version:
         event(log, "replicas changed", model=wanted.ref, before=len(before), after=len(after))
         await self._resources.provide(wanted)
         self._hosted = wanted
-        fresh = [spec for spec in self._specs.hosts(wanted) if spec.name not in self._hosts.children]
+        fresh = [spec for spec in self._workers.hosts(wanted) if spec.name not in self._supervisor.children]
         try:
-            await self._unless_changed(self._hosts.start(fresh))
+            await self._unless_changed(self._supervisor.start(fresh))
         except ChildNotReady as error:
             await self._give_up(wanted, [spec.name for spec in fresh], error)
         await self._end(hosted, before[len(after) :])
@@ -168,10 +138,10 @@ class Version:
     async def _roll(self, wanted: ModelManifest) -> None:
         event(log, "replacing hosts", model=wanted.ref, hosts=wanted.replicas)
         self._hosted = wanted
-        for spec in self._specs.hosts(wanted):
-            await self._hosts.stop(spec.name)
+        for spec in self._workers.hosts(wanted):
+            await self._supervisor.stop(spec.name)
             try:
-                await self._unless_changed(self._hosts.start([spec]))
+                await self._unless_changed(self._supervisor.start([spec]))
             except ChildNotReady as error:
                 await self._give_up(wanted, [spec.name], error)
                 return
@@ -206,29 +176,29 @@ class Version:
                 return
         await self._end(hosted, self._running(hosted))
         self._hosted, self._left = None, hosted
-        self._specs.forget_model(hosted)
+        self._workers.forget_model(hosted)
 
     async def _is_finished(self, hosted: ModelManifest, elapsed_s: float) -> bool:
         if elapsed_s < self._settle_s:
             return False
-        serving = any(self._hosts.children[name].fields for name in self._running(hosted))
+        serving = any(self._supervisor.children[name].fields for name in self._running(hosted))
         late = elapsed_s >= self._patience_s() + self._settle_s
         return late or not serving or await self._resources.is_consumed(hosted)
 
     async def _end(self, model: ModelManifest, names: Sequence[str]) -> None:
-        running = [name for name in names if name in self._hosts.children]
+        running = [name for name in names if name in self._supervisor.children]
         if running:
             event(log, "ending hosts", model=model.ref, hosts=len(running))
-            await self._hosts.stop(*running)
+            await self._supervisor.stop(*running)
         await self._resources.evict(model, names)
 
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:
             self._withdraw(name)
-            self._specs.forget(name)
+            self._workers.forget(name)
 
     def _running(self, model: ModelManifest) -> list[str]:
-        return [name for name in self._hosts.children if model_of_host(name) == model.ref]
+        return [name for name in self._supervisor.children if model_of_host(name) == model.ref]
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -13,7 +13,7 @@ Rules of this file:
 import itertools
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -61,29 +61,18 @@ class Workers:
 
     def routers(self) -> list[ChildSpec]:
         """One spec a router process."""
-        content = msgspec.structs.replace(self._settings, applications=[], models=[])
-        config = self._write("router", content)
-        return [
-            self._spec(f"router-{number}", "router", "router", config, ONE_THREAD)
-            for number in range(self._settings.router.processes)
-        ]
+        names = [f"router-{number}" for number in range(self._settings.router.processes)]
+        return self._specs(names, "router", "router", "router", [], ONE_THREAD)
 
     def stewards(self) -> list[ChildSpec]:
         """The spec of the steward; none when it is not wanted."""
-        if not self._settings.steward.enabled:
-            return []
-        config = self._write("steward", msgspec.structs.replace(self._settings, applications=[], models=[]))
-        return [self._spec("steward", "steward", "steward", config, ONE_THREAD)]
+        names = ["steward"] if self._settings.steward.enabled else []
+        return self._specs(names, "steward", "steward", "steward", [], ONE_THREAD)
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a model that is colocated or retired."""
-        names = host_names(model)
-        if not names:
-            return []
-        content = msgspec.structs.replace(self._settings, applications=[], models=[model])
-        config = self._write(_stem(model), content)
         threads = thread_variables(model.cpus)
-        return [self._spec(name, "host", f"host {model.ref}", config, threads) for name in names]
+        return self._specs(host_names(model), "host", f"host {model.ref}", _stem(model), [model], threads)
 
     def forget(self, name: str) -> None:
         """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
@@ -94,25 +83,28 @@ class Workers:
         """No host of this version is started any more."""
         (self._run_dir / f"{_stem(model)}.json").unlink(missing_ok=True)
 
-    def _write(self, name: str, content: Settings) -> Path:
-        path = self._run_dir / f"{name}.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
-        return path
-
-    def _spec(self, name: str, section: str, command: str, config: Path, threads: Mapping[str, str]) -> ChildSpec:
-        settings = self._settings
-        first = {
-            "router": settings.router.metrics_port,
-            "host": settings.host.metrics_port,
-            "steward": settings.steward.metrics_port,
-        }[section]
-        port = self._port(name, first) if first else 0
-        options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
-        return ChildSpec(
-            name=name,
-            command=(*self._program, "worker", *command.split(), *options, "--ends-with-stdin", *self._log_level),
-            environment={**threads, **self._environ},
-        )
+    def _specs(
+        self,
+        names: Sequence[str],
+        section: str,
+        command: str,
+        file: str,
+        models: list[ModelManifest],
+        threads: Mapping[str, str],
+    ) -> list[ChildSpec]:
+        """Specs of workers with these names, who read one settings file."""
+        config = self._run_dir / f"{file}.json"
+        if names:
+            content = msgspec.structs.replace(self._settings, applications=[], models=models)
+            config.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        first = getattr(self._settings, section).metrics_port
+        specs = []
+        for name in names:
+            port = self._port(name, first) if first else 0
+            options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
+            words = (*self._program, "worker", *command.split(), *options, "--ends-with-stdin", *self._log_level)
+            specs.append(ChildSpec(name=name, command=words, environment={**threads, **self._environ}))
+        return specs
 
     def _port(self, name: str, first: int) -> int:
         if name not in self._ports:

@@ -17,10 +17,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.evaluation.candidates.ensemble import Ensemble
-from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
-from clipper_stream.evaluation.candidates.one_model import OneModel
+from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.sequential.candidate_state import Place
 from clipper_stream.selection.registry import POLICIES, make_policy

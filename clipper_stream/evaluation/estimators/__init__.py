@@ -1,9 +1,10 @@
 """Estimating: the loss that a candidate would have had on logged decisions, with an interval and what to be wary of.
 
-    DecisionColumns, target --> [choices] --> [an estimator] --> Terms --> [sums] --> value --> [bootstrap, bernstein]
+    DecisionColumns, target --> [choices] --> [an estimator] --> [block sums] --> [bootstrap, bernstein] --> Estimate
           |                        ^  ^
-          +--> [outcome] predicted-+  +-- weights of [censoring] <-- [delays]
+          +--> [outcome] predicted-+  +-- weights of [censored_feedback]
           +--> [support] what the log cannot say about the candidate
 
-Everything is a sum over decisions, so chunks of a log are estimated one by one and their sums merged.
+Everything is a sum over decisions, so chunks of a log are estimated one by one and their sums merged. The chunks have
+the models and contexts of the whole log, so that sums of one chunk can be added to those of another.
 """

@@ -1,22 +1,31 @@
 """Feedback that has not come yet, or never comes: who is left out, who counts more, and what is said about it.
 
 Rules of this file:
+- A decision without feedback says "not within its age". Leaving those out would make delays too short and models whose
+  feedback is slow too rare, so the distribution of delays is that of Kaplan and Meier.
+- Delays are counted in buckets whose edges are 4 % apart, so that counts of chunks are added.
 - Young decisions are left out by their age, which their loss has nothing to do with.
 - Weights correct for feedback that comes more often for one model than for another. They cannot correct for feedback
   that comes more often for a good answer than for a bad one: nothing in the log shows that.
+- A group is the model that was served: one a column, then several models, then none, (G,).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.contexts import totals
-from clipper_stream.evaluation.estimators.feedback_delays import Delays, buckets_of, groups_of
-from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
+from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, totals
+from clipper_stream.evaluation.log.columns import Bools, Codes, DecisionColumns, Floats, Ints
 
+_EDGES_OF_A_DOUBLING = 16
+BUCKETS = 36 * _EDGES_OF_A_DOUBLING
+"""Up to 2^36 ms, two years: no log is kept as long."""
+OTHER_GROUPS = ("several models", "no model")
 LEAST_ARRIVED = 0.05
 """A decision so young that less has come of its like is left out: it would count more than twenty times."""
 LEAST_EXPECTED = 5.0
@@ -25,51 +34,82 @@ CHANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Censored:
+class Delays(AdditiveSums):
+    """Decisions by whom they served, and by how long their feedback took, or has been waited for.
+
+    Attributes:
+        came: Decisions with feedback, by its delay, (G, BUCKETS).
+        waiting: Decisions without, by their age, (G, BUCKETS).
+
+    >>> Delays.empty(1).maturity_ms()
+    0
+
+    Source: Kaplan and Meier, "Nonparametric estimation from incomplete observations", J. Am. Stat. Assoc. 53, 1958.
+    """
+
+    came: Floats
+    waiting: Floats
+
+    @classmethod
+    def empty(cls, models: int) -> Self:
+        nothing = np.zeros((models + len(OTHER_GROUPS), BUCKETS))
+        return cls(came=nothing, waiting=nothing)
+
+    @classmethod
+    def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
+        """Return the delays of decisions from a log that was read up to `now_ms`."""
+        rows = columns.with_feedback
+        since_ms = np.where(rows, columns.feedback_at_ms, now_ms) - columns.at_ms
+        cell = groups_of(columns) * np.int64(BUCKETS) + buckets_of(since_ms)
+        size = (len(columns.models) + len(OTHER_GROUPS)) * BUCKETS
+        came, waiting = totals(cell, size, np.column_stack([rows, ~rows])).T.reshape(2, -1, BUCKETS)
+        return cls(came=came, waiting=waiting)
+
+    @property
+    def arrived(self) -> Floats:
+        """Probability that feedback has come within each bucket's upper edge, (G, BUCKETS)."""
+        return _arrived(self.came, self.waiting)
+
+    def maturity_ms(self, ratio: float = 0.99) -> int:
+        """Age by which this share of the feedback that ever comes has come, whomever it is about; milliseconds.
+
+        Raises:
+            InvalidSetting: a share outside of (0, 1].
+        """
+        if not 0.0 < ratio <= 1.0:
+            raise InvalidSetting(f"ratio is {ratio!r}: give a share of the feedback in (0, 1], such as 0.99")
+        everybody = _arrived(self.came.sum(axis=0, keepdims=True), self.waiting.sum(axis=0, keepdims=True))[0]
+        reached = everybody >= ratio * everybody[-1] * (1.0 - 1e-12)
+        return edge_ms(int(reached.argmax())) if everybody[-1] > 0.0 else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Censored(AdditiveSums):
     """Decisions with and without feedback, by whom they served.
 
     Attributes:
-        groups: As `Delays.groups`.
         young: Decisions whose feedback may still come, left out, (G,).
         came: Older ones with feedback, (G,).
         missing: Older ones without, (G,).
 
-    >>> found = Censored(groups=("a:1", "b:1"), young=np.zeros(2), came=np.array([90.0, 50.0]),
-    ...                  missing=np.array([10.0, 50.0]))
+    >>> found = Censored(young=np.zeros(2), came=np.array([90.0, 50.0]), missing=np.array([10.0, 50.0]))
     >>> found.p_value < 1e-8, found.missing_ratio
     (True, 0.3)
 
     Source: Little and Rubin, "Statistical analysis with missing data", 3rd edition 2019, section 1.3.
     """
 
-    groups: tuple[str, ...]
     young: Floats
     came: Floats
     missing: Floats
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
-        """How many there are; arguments as of `mature`."""
+        """Return how many there are; arguments as of `mature`."""
         old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
         kinds = np.column_stack([~old, old & rows, old & ~rows])
-        young, came, missing = totals(groups_of(columns), len(columns.models) + 2, kinds).T
-        groups = Delays.empty(columns.models).groups
-        return cls(groups=groups, young=young, came=came, missing=missing)
-
-    def merged(self, other: Self) -> Self:
-        """Return the counts of both, which must be over different decisions.
-
-        Raises:
-            InvalidSetting: they are of other models.
-        """
-        if self.groups != other.groups:
-            raise InvalidSetting(f"decisions of {self.groups} and {other.groups}: bring both to the same models first")
-        return type(self)(
-            groups=self.groups,
-            young=self.young + other.young,
-            came=self.came + other.came,
-            missing=self.missing + other.missing,
-        )
+        young, came, missing = totals(groups_of(columns), len(columns.models) + len(OTHER_GROUPS), kinds).T
+        return cls(young=young, came=came, missing=missing)
 
     @property
     def missing_ratio(self) -> float:
@@ -104,13 +144,12 @@ class Censored:
             f"of the other {old:,.0f}, {self.missing.sum():,.0f} have none and were left out too"
         )
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self, models: Sequence[str]) -> tuple[str, ...]:
         """A warning when feedback depends on the served model, else nothing."""
         if self.p_value >= CHANCE:
             return ()
-        old = self.came + self.missing
-        shares = {g: m / n for g, m, n in zip(self.groups, self.missing, old, strict=True) if n}
+        groups, old = (*models, *OTHER_GROUPS), self.came + self.missing
+        shares = {g: m / n for g, m, n in zip(groups, self.missing, old, strict=True) if n}
         least, most = min(shares, key=lambda g: shares[g]), max(shares, key=lambda g: shares[g])
         sentence = (
             f"{shares[most]:.1%} of the decisions that {most} served have no feedback, of those of {least} "
@@ -150,6 +189,24 @@ def weights_of(columns: DecisionColumns, delays: Delays, now_ms: int) -> Floats:
     return np.divide(1.0, arrived, out=np.zeros(len(columns)), where=counted)
 
 
+def groups_of(columns: DecisionColumns) -> Codes:
+    """Group of each decision, (n,)."""
+    models, served = len(columns.models), columns.served.sum(axis=1)
+    lone = columns.served.argmax(axis=1) if models else np.zeros(len(columns), np.int64)
+    return np.where(served == 1, lone, np.where(served > 1, models, models + 1)).astype(np.int32)
+
+
+def buckets_of(since_ms: Ints) -> NDArray[np.int64]:
+    """Bucket of each delay; one that clocks made negative is none at all, (n,)."""
+    doublings = np.log2(np.maximum(since_ms, 1))
+    return np.asarray(np.minimum(np.ceil(doublings * _EDGES_OF_A_DOUBLING), BUCKETS - 1), np.int64)
+
+
+def edge_ms(bucket: int) -> int:
+    """Longest delay in a bucket, milliseconds."""
+    return int(2.0 ** (bucket / _EDGES_OF_A_DOUBLING))
+
+
 def chi_square_above(value: float, degrees: int) -> float:
     """Probability that a chi-square variable is above a value.
 
@@ -169,3 +226,9 @@ def chi_square_above(value: float, degrees: int) -> float:
     powers = (lowest + step for step in range(degrees // 2))
     terms = (math.exp(power * math.log(half) - half - math.lgamma(power + 1.0)) for power in powers)
     return min(1.0, (math.erfc(math.sqrt(half)) if degrees % 2 else 0.0) + sum(terms))
+
+
+def _arrived(came: Floats, waiting: Floats) -> Floats:
+    at_risk = np.cumsum((came + waiting)[:, ::-1], axis=1)[:, ::-1]
+    hazard = np.divide(came, at_risk, out=np.zeros_like(came), where=at_risk > 0.0)
+    return np.asarray(1.0 - np.cumprod(1.0 - hazard, axis=1), np.float64)

@@ -1,11 +1,8 @@
-"""Logged decisions as four matrices, which is all that an estimator looks at.
+"""Logged decisions as matrices, which is all that an estimator looks at.
 
 Rules of this file:
 - n decisions with feedback, K columns that a candidate chooses among (models; or models and ensembles).
-- A decision without feedback is no row: nothing is known about it. `censoring` says what that costs.
-- A loss is weighed with the probability of having been *scored*. A label scores every model that answered, so that is
-  the probability of having been asked, audits included. A loss, a reward, or a lone model that did not answer scores
-  the served one only, so that is the probability of having been served.
+- A decision without feedback is no row: nothing is known about it. `censored_feedback` says what that costs.
 """
 
 from dataclasses import dataclass
@@ -14,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.blocks import Blocks, blocks_of
-from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
+from clipper_stream.evaluation.estimators.block_sums import Blocks, blocks_of
+from clipper_stream.evaluation.log.columns import Codes, DecisionColumns, Floats
+from clipper_stream.evaluation.log.known_losses import known_losses
 
 _ROUNDING = 1e-6
 """How far probabilities may miss a sum of 1: they are sums of logged float64, and often of float32 of a model."""
@@ -33,9 +31,11 @@ class Choices:
         answer_loss: Loss of the answer that was given; NaN where it is not known, (n,).
         share: How much each decision counts, against censoring; None is equally, (n,).
         block: Block of each decision, in [0, BLOCKS), (n,).
+        context: Index into the contexts of the log, (n,).
 
     >>> two = Choices(weight=np.array([[2.0, 0.0]]), loss=np.array([[1.0, 0.0]]), target=np.array([[0.5, 0.5]]),
-    ...               predicted=None, answer_loss=np.array([1.0]), share=None, block=np.array([0]))
+    ...               predicted=None, answer_loss=np.ones(1), share=None, block=np.zeros(1, int),
+    ...               context=np.zeros(1, np.int32))
     >>> two.importance.tolist()
     [1.0]
 
@@ -50,6 +50,7 @@ class Choices:
     answer_loss: Floats
     share: Floats | None
     block: Blocks
+    context: Codes
 
     def __len__(self) -> int:
         return len(self.target)
@@ -72,69 +73,45 @@ class Choices:
             InvalidSetting: there are none.
         """
         if self.predicted is None:
-            raise InvalidSetting("no predicted losses: give `predicted`, which OutcomeSums.predicted makes")
+            raise InvalidSetting("no predicted losses: add them by `outcome_model.with_predictions`")
         return self.predicted
 
 
-def choices_of(
-    columns: DecisionColumns, target: Floats, predicted: Floats | None = None, censoring: Floats | None = None
-) -> Choices:
+def choices_of(columns: DecisionColumns, target: Floats, censoring: Floats | None = None) -> Choices:
     """Return the decisions with feedback as matrices.
 
     Args:
         columns: n decisions, with feedback or without.
         target: Probability that the candidate serves each model alone, (n, M), in the order of `columns.models`.
-        predicted: Predicted loss of each model, (n, M).
-        censoring: How much each decision counts, (n,), as `censoring.weights_of` says; None is equally.
+        censoring: How much each decision counts, (n,), as `censored_feedback.weights_of` says; None is equally.
 
     Raises:
-        InvalidSetting: a matrix of another shape, probabilities that are none, or a predicted loss that is no number.
+        InvalidSetting: a matrix of another shape, or probabilities that are none.
     """
-    _check(columns.loss.shape, target, predicted)
+    if target.shape != columns.loss.shape:
+        raise InvalidSetting(
+            f"target has shape {target.shape}: give {columns.loss.shape}, a row a decision, a column a model"
+        )
+    if not (target >= 0.0).all() or (np.abs(row_sums(target, np.ones_like(target)) - 1.0) > _ROUNDING).any():
+        raise InvalidSetting("target has a row that is no distribution: give probabilities >= 0 that sum to 1")
     rows = columns.with_feedback
     kept = None if rows.all() else np.flatnonzero(rows)
-    weight, loss = _weighed(columns)
+    known = known_losses(columns)
     return Choices(
-        weight=_of_rows(weight, kept),
-        loss=_of_rows(loss, kept),
+        weight=_of_rows(known.weight, kept),
+        loss=_of_rows(known.loss, kept),
         target=_of_rows(target, kept),
-        predicted=None if predicted is None else _of_rows(predicted, kept),
+        predicted=None,
         answer_loss=columns.answer_loss if kept is None else columns.answer_loss[kept],
         share=censoring if kept is None or censoring is None else censoring[kept],
         block=blocks_of(columns) if kept is None else blocks_of(columns)[kept],
+        context=columns.context if kept is None else columns.context[kept],
     )
-
-
-def scored_propensity(columns: DecisionColumns, model: int) -> Floats:
-    """Probability with which a model was to be scored; 0 where it was not asked, (n,).
-
-    Args:
-        columns: n decisions.
-        model: Its column.
-
-    Source: `clipper_stream.feedback.update.score`, whose losses these are.
-    """
-    labelled = columns.answered[:, model] & (columns.label >= 0)
-    if labelled.all():
-        return columns.propensity[:, model]
-    return np.where(labelled, columns.propensity[:, model], columns.served_propensity * columns.served[:, model])
 
 
 def row_sums(left: Floats, right: Floats) -> Floats:
     """Sum of products over the columns, (n,): the one operation that all estimators are made of."""
     return np.asarray(np.einsum("ij,ij->i", left, right))
-
-
-def _weighed(columns: DecisionColumns) -> tuple[Floats, Floats]:
-    """Weights and losses, column by column: sums over few columns are fast where each lies beside itself in memory."""
-    shape = columns.loss.shape
-    weight, loss = np.empty(shape, order="F"), np.empty(shape, order="F")
-    for model in range(shape[1]):
-        scored, of_model = scored_propensity(columns, model), columns.loss[:, model]
-        known = (scored > 0.0) & ~np.isnan(of_model) & columns.with_feedback
-        np.divide(1.0, np.where(known, scored, np.inf), out=weight[:, model])  # faster than with `where=`
-        loss[:, model] = np.where(known, of_model, 0.0)
-    return weight, loss
 
 
 def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
@@ -145,13 +122,3 @@ def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
     for column in range(matrix.shape[1]):
         np.take(matrix[:, column], kept, out=found[:, column])
     return found
-
-
-def _check(shape: tuple[int, ...], target: Floats, predicted: Floats | None) -> None:
-    for name, matrix in (("target", target), ("predicted", predicted)):
-        if matrix is not None and matrix.shape != shape:
-            raise InvalidSetting(f"{name} has shape {matrix.shape}: give {shape}, a row a decision, a column a model")
-    if not (target >= 0.0).all() or (np.abs(row_sums(target, np.ones_like(target)) - 1.0) > _ROUNDING).any():
-        raise InvalidSetting("target has a row that is no distribution: give probabilities >= 0 that sum to 1")
-    if predicted is not None and not np.isfinite(predicted).all():
-        raise InvalidSetting("predicted has a value that is no number: give a loss for every model")

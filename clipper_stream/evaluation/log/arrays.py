@@ -57,7 +57,7 @@ def logged(
     names = tuple(models) if models is not None else tuple(f"m{number}:1" for number in range(count))
     chosen = np.asarray(served, np.bool_) if served is not None else np.eye(count, dtype=np.bool_)[asked.argmax(axis=1)]
     given = {"at_ms": np.arange(rows), **columns}
-    table = _blank(names, rows)
+    table = DecisionColumns.empty(names, rows)
     answered = asked > 0.0
     values, output, label = _counted(outputs, labels, rows, count)
     if outputs is not None:
@@ -85,17 +85,6 @@ def logged(
         name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()
     }
     return replace(table, contexts=tuple(contexts), policies=tuple(policies), values=values, **typed)
-
-
-def _blank(models: Sequence[str], rows: int) -> DecisionColumns:
-    """So many decisions about which nothing is known but that they were made in partition 0."""
-    empty = DecisionColumns.empty(models)
-    arrays: dict[str, Any] = {}
-    for name in DecisionColumns.__slots__:
-        array = getattr(empty, name)
-        if isinstance(array, np.ndarray):
-            arrays[name] = np.zeros((rows, *array.shape[1:]), array.dtype)
-    return replace(empty, **arrays)
 
 
 def _rows(values: ArrayLike, rows: int) -> np.ndarray:

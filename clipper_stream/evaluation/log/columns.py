@@ -10,10 +10,12 @@ Rules of this file:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clipper_stream.errors import InvalidSetting
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -110,16 +112,16 @@ class DecisionColumns:
         return self.feedback_offset >= 0
 
     @classmethod
-    def empty(cls, models: Sequence[str] = ()) -> Self:
-        """Return no decision, of these models."""
-        columns: dict[str, Any] = {}
-        for name, kind, wide, _ in _ARRAYS:
-            columns[name] = np.empty((0, len(models)) if wide else (0,), kind)
-        return cls(models=tuple(models), contexts=(), policies=(), values=(), **columns)
+    def empty(cls, models: Sequence[str] = (), rows: int = 0) -> Self:
+        """Return so many decisions of these models whose arrays are all zeros."""
+        arrays: dict[str, Any] = {
+            name: np.zeros((rows, len(models)) if one.wide else rows, one.kind) for name, one in ARRAYS.items()
+        }
+        return cls(models=tuple(models), contexts=(), policies=(), values=(), **arrays)
 
     def take(self, rows: Any) -> Self:
         """Some of the decisions: a mask, a slice, or indices in the order wanted."""
-        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name, *_ in _ARRAYS}
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in ARRAYS}
         return replace(self, features=self.features[rows], **arrays)
 
     def of_models(self, models: Sequence[str]) -> Self:
@@ -128,17 +130,56 @@ class DecisionColumns:
         Args:
             models: Each once; those left out are dropped.
         """
+        if self.models == tuple(models):
+            return self
         place = {model: number for number, model in enumerate(self.models)}
         found = [place.get(model, UNKNOWN) for model in models]
         wide: dict[str, Any] = {}
-        for name, kind, is_wide, nothing in _ARRAYS:
-            if is_wide:
-                matrix = np.full((len(self), len(models)), nothing, kind)
+        for name, one in ARRAYS.items():
+            if one.wide:
+                matrix = np.full((len(self), len(models)), one.nothing, one.kind)
                 for column, source in enumerate(found):
                     if source != UNKNOWN:
                         matrix[:, column] = getattr(self, name)[:, source]
                 wide[name] = matrix
         return replace(self, models=tuple(models), **wide)
+
+    def of_contexts(self, contexts: tuple[str | None, ...]) -> Self:
+        """The same decisions, whose contexts are counted through these, which have to be among them."""
+        if self.contexts == contexts:
+            return self
+        number = {name: code for code, name in enumerate(contexts)}
+        return replace(self, contexts=contexts, context=_recoded(self.context, self.contexts, number))
+
+    def with_model(self, name: str, loss: Floats, propensity: Floats, output: Codes | None = None) -> Self:
+        """The same decisions with one more model, so that every estimator works as for the others.
+
+        Args:
+            name: How the column is called; none of theirs.
+            loss: In [0, 1]; NaN where it is not known, (n,).
+            propensity: Probability in (0, 1] that it could be known, 0 where nothing of it was seen, (n,): 1 for a
+                model that was run on every logged input, the probability of asking all its members for an ensemble.
+            output: Index into `values`; -1 where there is none, (n,). Absent: none.
+
+        >>> from clipper_stream.evaluation.log.arrays import logged
+        >>> columns = logged([[1.0]], [[0.0]]).with_model("new:2", np.array([0.5]), np.array([1.0]))
+        >>> columns.models, columns.loss.tolist()
+        (('m0:1', 'new:2'), [[0.0, 0.5]])
+
+        Raises:
+            InvalidSetting: there is such a column, or an array has another length.
+        """
+        if name in self.models:
+            raise InvalidSetting(f"column {name!r} is there: give a name that is none of {', '.join(self.models)}")
+        for array in (loss, propensity):
+            if array.shape != (len(self),):
+                raise InvalidSetting(f"an array of shape {array.shape} for {len(self)} decisions: give one value each")
+        wider = self.of_models([*self.models, name])
+        wider.loss[:, -1] = loss
+        wider.propensity[:, -1] = propensity
+        wider.answered[:, -1] = (propensity > 0.0) & ~np.isnan(loss)
+        wider.output[:, -1] = UNKNOWN if output is None else output
+        return wider
 
     @classmethod
     def concatenated(cls, parts: Iterable[Self]) -> Self:
@@ -147,11 +188,11 @@ class DecisionColumns:
         if not given:
             return cls.empty()
         models = tuple(dict.fromkeys(model for part in given for model in part.models))
-        wide = [part if part.models == models else part.of_models(models) for part in given]
-        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name, *_ in _ARRAYS}
+        wide = [part.of_models(models) for part in given]
+        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name in ARRAYS}
         columns["features"] = stacked([part.features for part in wide])
         vocabularies: dict[str, Any] = {}
-        for vocabulary, counted in _COUNTED.items():
+        for vocabulary, counted in VOCABULARIES.items():
             words = tuple(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
             vocabularies[vocabulary] = words
             number = {word: code for code, word in enumerate(words)}
@@ -162,7 +203,16 @@ class DecisionColumns:
         return cls(models=models, **vocabularies, **columns)
 
 
-_COUNTED = {"contexts": ("context",), "policies": ("policy",), "values": ("output", "answer", "label")}
+class ArrayKind(NamedTuple):
+    """Type of an array's elements, whether it has a column a model, and what stands for nothing."""
+
+    kind: Any
+    wide: bool
+    nothing: Any
+
+
+VOCABULARIES = {"contexts": ("context",), "policies": ("policy",), "values": ("output", "answer", "label")}
+"""Arrays that count through each tuple of words."""
 _KINDS: dict[Any, tuple[Any, Any]] = {
     Floats: (np.float64, np.nan),
     Bools: (np.bool_, False),
@@ -170,17 +220,14 @@ _KINDS: dict[Any, tuple[Any, Any]] = {
     Codes: (np.int32, UNKNOWN),
 }
 _WIDE = ("propensity", "served", "answered", "latency_ms", "output", "loss")
-_ARRAYS = tuple(
-    (
-        one.name,
-        _KINDS[one.type][0],
-        one.name in _WIDE,
-        0.0 if one.name == "propensity" else _KINDS[one.type][1],
+ARRAYS = {
+    one.name: ArrayKind(
+        _KINDS[one.type][0], one.name in _WIDE, 0.0 if one.name == "propensity" else _KINDS[one.type][1]
     )
     for one in fields(DecisionColumns)
     if one.type in _KINDS and one.name != "features"  # neither a column a model nor one number a decision
-)
-"""Of each array: its name, type of its elements, whether it has a column a model, and what stands for nothing."""
+}
+"""Every array but `features`, by its name."""
 
 
 def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Codes:

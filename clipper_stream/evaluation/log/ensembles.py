@@ -11,7 +11,7 @@ Rules of this file:
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
-from clipper_stream.evaluation.log.added_columns import with_column
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.feedback.losses import LOSSES, loss_of
@@ -38,6 +37,7 @@ class Answering:
         loss: `zero_one`, `absolute` or `squared`.
         default_output: Given when nobody answered, or when they agreed too little.
         confidence_threshold: Below it the default output is given, in [0, 1].
+        trials: Versions in the log that no policy chose.
 
     >>> Answering().loss_of({"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, 2, "cat")
     0.0
@@ -56,10 +56,12 @@ class Answering:
     loss: str = "zero_one"
     default_output: Any = None
     confidence_threshold: float = 0.0
+    trials: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        check_name("combiner", self.combiner, COMBINERS)
-        check_name("loss", self.loss, LOSSES)
+        for what, name, known in (("combiner", self.combiner, COMBINERS), ("loss", self.loss, LOSSES)):
+            if name not in known:
+                raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
         check_number("confidence threshold", self.confidence_threshold, most=1.0)
 
     def loss_of(self, outputs: Mapping[str, Any], weights: Mapping[str, float], asked: int, label: Any) -> float:
@@ -83,7 +85,7 @@ class Answering:
 
 
 class OutputRows:
-    """Losses of combined answers, one decision at a time; equal outputs are combined once for equal weights.
+    """Losses of combined answers, one decision at a time.
 
     Args:
         columns: The decisions.
@@ -162,31 +164,11 @@ def with_ensemble(
     members: Sequence[str],
     weights: Mapping[int, Mapping[str, float]] | Mapping[str, float],
     answering: Answering,
-    trials: Collection[str] = (),
 ) -> DecisionColumns:
-    """The decisions with the ensemble as one more model.
-
-    Args:
-        columns: The decisions.
-        name: How the column is called.
-        members: Models that are combined.
-        weights: As in `combined_losses`.
-        answering: Likewise.
-        trials: Versions in the log that no policy chose.
-    """
+    """The decisions with the ensemble as one more model of this name; other arguments as of `combined_losses`."""
     loss = combined_losses(columns, members, weights, answering)
-    joint = joint_propensity(columns, members, trials)
-    return with_column(columns, name, np.where(joint > 0.0, loss, np.nan), joint)
-
-
-def check_name(what: str, name: str, known: Collection[str]) -> None:
-    """Refuse a name that is none of these.
-
-    Raises:
-        UnknownName: with those that are.
-    """
-    if name not in known:
-        raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
+    joint = joint_propensity(columns, members, answering.trials)
+    return columns.with_model(name, np.where(joint > 0.0, loss, np.nan), joint)
 
 
 def _known(mine: DecisionColumns) -> Bools:

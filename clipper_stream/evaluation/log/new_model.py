@@ -10,7 +10,7 @@ Rules of this file:
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
-from clipper_stream.evaluation.log.added_columns import with_column, with_values
 from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns, Floats
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
@@ -231,13 +230,15 @@ def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, l
     answers = placed.answers
     said = {row: answers.output[found[row]] for row in np.flatnonzero(there).tolist()}
     texts = {row: text for row, text in said.items() if text is not None}
-    wider, known = with_values(columns, list(texts.values()))
+    number = {value: code for code, value in enumerate(columns.values)}
+    known = [number.setdefault(text, len(number)) for text in texts.values()]
+    wider = replace(columns, values=tuple(number))
     output = np.full(len(columns), UNKNOWN, np.int32)
     output[list(texts)] = known
     several = np.zeros(len(columns), np.bool_)
     several[there] = [answers.several_rows[number] for number in found[there].tolist()]
     loss = np.where(there, _losses(wider, output, several, loss_kind), np.nan)
-    return with_column(wider, name, loss, there.astype(np.float64), output)
+    return wider.with_model(name, loss, there.astype(np.float64), output)
 
 
 def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.int64]:

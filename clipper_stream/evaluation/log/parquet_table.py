@@ -11,33 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns
+from clipper_stream.evaluation.log.columns import ARRAYS, UNKNOWN, VOCABULARIES, Bools, DecisionColumns
 
-CONTEXTS, POLICIES, VALUES = "contexts", "policies", "values"
-WORDS = {"context": CONTEXTS, "policy": POLICIES, "answer": VALUES, "label": VALUES}
+ENTRIES: dict[str, Any] = {name: one.kind for name, one in ARRAYS.items() if one.wide}
+"""Fields of an entry besides `model`, and the types of their elements."""
+WORDS = {name: words for words, counted in VOCABULARIES.items() for name in counted if name not in ENTRIES}
 """Columns of words, and the vocabulary that they count through."""
-PLAIN: dict[str, Any] = {
-    "partition": np.int32,
-    "offset": np.int64,
-    "query_offset": np.int64,
-    "at_ms": np.int64,
-    "revision": np.int32,
-    "served_propensity": np.float64,
-    "confidence": np.float64,
-    "default": np.bool_,
-    "feedback_offset": np.int64,
-    "feedback_at_ms": np.int64,
-    "answer_loss": np.float64,
-}
-ENTRIES: dict[str, Any] = {
-    "propensity": np.float64,
-    "served": np.bool_,
-    "answered": np.bool_,
-    "latency_ms": np.float64,
-    "output": np.int32,
-    "loss": np.float64,
-}
-"""Fields of an entry besides `model`."""
+PLAIN: dict[str, Any] = {name: one.kind for name, one in ARRAYS.items() if name not in ENTRIES and name not in WORDS}
 INPUT, FEATURES = "input", "features"
 
 
@@ -78,16 +58,15 @@ def columns_of(table: Any, n: int, models: Sequence[str], wanted: Collection[str
         wanted: Names of arrays; the others say that nothing is known.
     """
     found: dict[str, Any] = {
-        name: _plain_back(table[name], PLAIN[name]) if name in wanted else _unknown(name, PLAIN[name], (n,))
-        for name in PLAIN
+        name: _plain_back(table[name], PLAIN[name]) if name in wanted else _unknown(name, (n,)) for name in PLAIN
     }
-    vocabularies: dict[str, dict[Any, int]] = {CONTEXTS: {}, POLICIES: {}, VALUES: {}}
+    vocabularies: dict[str, dict[Any, int]] = {name: {} for name in VOCABULARIES}
     for name, vocabulary in WORDS.items():
         known = vocabularies[vocabulary]
-        found[name] = _words_back(table[name], known) if name in wanted else _unknown(name, np.int32, (n,))
+        found[name] = _words_back(table[name], known) if name in wanted else _unknown(name, (n,))
         if name == "context" and name in wanted and (found[name] == UNKNOWN).any():
             found[name][found[name] == UNKNOWN] = known.setdefault(None, len(known))
-    found |= _matrices(table, (n, len(models)), models, wanted, vocabularies[VALUES])
+    found |= _matrices(table, (n, len(models)), models, wanted, vocabularies["values"])
     if FEATURES in wanted:
         found[FEATURES] = _features_back(table[FEATURES])
     words: dict[str, Any] = {name: tuple(known) for name, known in vocabularies.items()}
@@ -173,7 +152,7 @@ def _matrices(
     wanted: Collection[str],
     values: dict[Any, int],
 ) -> dict[str, Any]:
-    found = {name: _unknown(name, kind, shape) for name, kind in ENTRIES.items()}
+    found = {name: _unknown(name, shape) for name in ENTRIES}
     asked = [name for name in ENTRIES if name in wanted]
     if not asked:
         return found
@@ -183,7 +162,7 @@ def _matrices(
     row = np.repeat(np.arange(shape[0]), np.diff(lists.offsets.to_numpy()))
     cell = row * shape[1] + _words_back(entries.field("model"), place)
     for name in asked:
-        matrix = np.full(shape, _nothing(name, ENTRIES[name]), ENTRIES[name])
+        matrix = np.full(shape, ARRAYS[name].nothing, ENTRIES[name])
         field = entries.field(name)
         matrix.ravel()[cell] = _words_back(field, values) if name == "output" else _plain_back(field, ENTRIES[name])
         found[name] = matrix
@@ -210,12 +189,6 @@ def _words_back(array: Any, known: dict[Any, int]) -> NDArray[np.int32]:
     return np.concatenate(pieces) if pieces else np.empty(0, np.int32)
 
 
-def _nothing(name: str, kind: Any) -> Any:
-    if name == "propensity":
-        return 0.0
-    return {"f": np.nan, "i": UNKNOWN, "b": False}[np.dtype(kind).kind]
-
-
-def _unknown(name: str, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+def _unknown(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """An array that says that nothing is known, of one element however long it is."""
-    return np.broadcast_to(np.array(_nothing(name, kind), kind), shape)
+    return np.broadcast_to(np.array(ARRAYS[name].nothing, ARRAYS[name].kind), shape)

@@ -5,8 +5,24 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
 
-from clipper_stream.evaluation.report.style import PAGE
-
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #f6f6f4; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 0 0 .4rem; }
+p { max-width: 46rem; margin: .4rem 0 1rem; } .lead { font-size: 1.08rem; color: #444; }
+section { background: #fff; border: 1px solid #e4e4e0; border-radius: 10px; padding: 1.4rem 1.6rem; margin: 1.2rem 0; }
+img { width: 100%; height: auto; display: block; } figure { margin: 0; } figure svg { width: 100%; height: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
+th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid #ececea; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { color: #666; font-weight: 600; }
+td small { color: #777; } tr.policy td:first-child { font-weight: 700; } tr.broken td { color: #b34700; }
+td.text { text-align: left; white-space: normal; }
+.wide { overflow-x: auto; } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
+dt { color: #666; } dd { margin: 0; } code { background: #f1f1ee; padding: .1rem .35rem; border-radius: 4px; }
+.ok, .better { color: #1a7f4b; font-weight: 600; } .failed, .worse { color: #b3261e; font-weight: 600; }
+footer { color: #777; font-size: .85rem; }
+"""
 DOCUMENT = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title><style>$style</style></head><body><main>
@@ -27,7 +43,7 @@ def document(title: str, lead: str, sections: Iterable[str], footer: str = "") -
         footer: Plain text.
     """
     parts = [*sections, f"<footer>{escape(footer)}</footer>" if footer else ""]
-    return DOCUMENT.substitute(style=PAGE, title=escape(title), lead=escape(lead), sections="\n".join(parts))
+    return DOCUMENT.substitute(style=STYLE, title=escape(title), lead=escape(lead), sections="\n".join(parts))
 
 
 def section(title: str, *parts: str) -> str:

@@ -1,14 +1,25 @@
 """The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipper_stream.evaluation.report.plots import interval_rows, line_style, panels, time_axis, times
-from clipper_stream.evaluation.report.style import COLOURS, LOGGED_COLOUR, SVG
-from clipper_stream.evaluation.results import Estimate, Evaluation
+from clipper_stream.evaluation.report.plots import (
+    COLOURS,
+    LOGGED_COLOUR,
+    REFERENCE,
+    SVG,
+    interval_rows,
+    line_style,
+    panels,
+    time_axis,
+    times,
+)
+from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
 MOST_PANELS = 6
 """Of a figure with a panel a candidate; the tables of the page have all of them."""
@@ -33,13 +44,13 @@ def losses(evaluation: Evaluation) -> Figure | None:
     """Loss of each candidate with its interval, beside what was logged; and the difference."""
     results = [evaluation.logged, *evaluation.candidates]
     figure, (left, right) = panels(1, 2, 1.4 + 0.42 * len(results))
-    interval_rows(left, [one.name for one in results], [_points(one.loss) for one in results], color=COLOURS[0])
-    left.axvline(evaluation.logged.loss.value, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    interval_rows(left, [one.name for one in results], [one.loss for one in results], color=COLOURS[0])
+    left.axvline(evaluation.logged.loss.value, **REFERENCE)
     left.set_title("Loss")
     if evaluation.candidates:
         names = [one.name for one in evaluation.candidates]
-        interval_rows(right, names, [_points(one.difference) for one in evaluation.candidates], color=COLOURS[1])
-    right.axvline(0.0, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+        interval_rows(right, names, [one.difference for one in evaluation.candidates], color=COLOURS[1])
+    right.axvline(0.0, **REFERENCE)
     right.set_title("Difference to what was logged")
     for axes in (left, right):
         axes.set_xlabel("lower is better")
@@ -68,10 +79,8 @@ def shares(evaluation: Evaluation) -> Figure | None:
     if not results:
         return None
     models = list(dict.fromkeys(model for one in results for model in one.series.shares))
-    columns = min(3, len(results))
-    rows = -(-len(results) // columns)
-    figure, all_axes = panels(rows, columns, 0.6 + 2.5 * rows, sharey=True)
-    for axes, one in zip(all_axes, results, strict=False):
+    figure, all_axes = _grid(results, 2.5, 0.6, sharey=True)
+    for axes, one in zip(all_axes, results, strict=True):
         parts = [np.nan_to_num(one.series.shares.get(model, [0.0] * len(one.series.at_ms))) for model in models]
         axes.stackplot(
             times(one.series.at_ms), parts, labels=models, alpha=0.85, lw=0,
@@ -80,8 +89,6 @@ def shares(evaluation: Evaluation) -> Figure | None:
         axes.set_title(one.name, fontsize=10)
         axes.set_ylim(0, 1)
         time_axis(axes)
-    for axes in all_axes[len(results) :]:
-        axes.set_axis_off()
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, reverse=True)
     return figure
@@ -92,16 +99,12 @@ def estimators(evaluation: Evaluation) -> Figure | None:
     results = [one for one in evaluation.candidates if len(one.estimates) > 1][:MOST_PANELS]
     if not results:
         return None
-    columns = min(3, len(results))
-    rows = -(-len(results) // columns)
-    figure, all_axes = panels(rows, columns, rows * (0.9 + 0.26 * max(len(one.estimates) for one in results)))
-    for axes, one in zip(all_axes, results, strict=False):
+    figure, all_axes = _grid(results, 0.9 + 0.26 * max(len(one.estimates) for one in results))
+    for axes, one in zip(all_axes, results, strict=True):
         names = list(one.estimates)
-        interval_rows(axes, names, [_points(one.estimates[name]) for name in names], color=COLOURS[2])
-        axes.axvline(evaluation.logged.loss.value, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+        interval_rows(axes, names, list(one.estimates.values()), color=COLOURS[2])
+        axes.axvline(evaluation.logged.loss.value, **REFERENCE)
         axes.set_title(one.name, fontsize=10)
-    for axes in all_axes[len(results) :]:
-        axes.set_axis_off()
     return figure
 
 
@@ -114,8 +117,8 @@ def contexts(evaluation: Evaluation) -> Figure | None:
     figure, all_axes = panels(1, len(results), 1.2 + 0.27 * most)
     for axes, one in zip(all_axes, results, strict=True):
         names = ["without" if each.context is None else each.context[:24] for each in one.contexts]
-        interval_rows(axes, names, [_points(each.difference) for each in one.contexts], color=COLOURS[3])
-        axes.axvline(0.0, color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+        interval_rows(axes, names, [each.difference for each in one.contexts], color=COLOURS[3])
+        axes.axvline(0.0, **REFERENCE)
         axes.set_title(one.name, fontsize=10)
         axes.set_xlabel("difference, lower is better")
     return figure
@@ -127,7 +130,7 @@ def calibration(evaluation: Evaluation) -> Figure | None:
     if not bins:
         return None
     figure, (left, right) = panels(1, 2, 3.6)
-    left.plot([0, 1], [0, 1], color=LOGGED_COLOUR, lw=1, ls=(0, (4, 3)))
+    left.plot([0, 1], [0, 1], **REFERENCE)
     left.plot([one.confidence for one in bins], [one.right for one in bins], "o-", color=COLOURS[0], lw=1.6)
     left.set_title("Right at a confidence")
     left.set_xlabel("confidence")
@@ -144,5 +147,13 @@ def calibration(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _points(estimate: Estimate) -> tuple[float, float, float]:
-    return estimate.value, estimate.low, estimate.high
+def _grid(
+    results: Sequence[CandidateResult], row_height: float, above: float = 0.0, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A panel a result, three in a row."""
+    columns = min(3, len(results))
+    rows = -(-len(results) // columns)
+    figure, axes = panels(rows, columns, above + row_height * rows, **shared)
+    for unused in axes[len(results) :]:
+        unused.set_axis_off()
+    return figure, axes[: len(results)]

@@ -28,7 +28,7 @@ A confidence is calibrated when answers of confidence 0.9 are right nine times o
 dashed line, and a threshold on it means what it says.""",
 }
 """Title, in the first line, and text of each figure."""
-PROMILLE = 4  # digits after the point: losses differ by tenths of a percent
+SIGNED = "+.4f"
 
 
 def write_page(path: Path, evaluation: Evaluation) -> Path:
@@ -64,7 +64,7 @@ def lead(evaluation: Evaluation) -> str:
     span = f"{_when(evaluation.since_ms)} to {_when(evaluation.until_ms)} UTC"
     start = (
         f"{evaluation.decisions:,} decisions of {evaluation.logged.name}, {span}; the truth of "
-        f"{evaluation.with_feedback:,} of them is known. Their loss was {evaluation.logged.loss.value:.{PROMILLE}f}. "
+        f"{evaluation.with_feedback:,} of them is known. Their loss was {evaluation.logged.loss.value:.4f}. "
     )
     told = [one for one in evaluation.candidates if one.verdict == "better"]
     if not told:
@@ -72,8 +72,8 @@ def lead(evaluation: Evaluation) -> str:
     best = min(told, key=lambda one: one.loss.value)
     low, high = best.difference.low, best.difference.high
     return start + (
-        f"{best.name} would have lost {best.loss.value:.{PROMILLE}f}: better by {-high:.{PROMILLE}f} to "
-        f"{-low:.{PROMILLE}f}, with {evaluation.confidence:.0%} confidence."
+        f"{best.name} would have lost {best.loss.value:.4f}: better by {-high:.4f} to "
+        f"{-low:.4f}, with {evaluation.confidence:.0%} confidence."
     )
 
 
@@ -81,7 +81,12 @@ def interval(estimate: Estimate) -> str:
     """An interval as text; `unknown` where there is none."""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return "unknown"
-    return f"{estimate.low:.{PROMILLE}f} to {estimate.high:.{PROMILLE}f}"
+    return f"{estimate.low:.4f} to {estimate.high:.4f}"
+
+
+def number(value: float, how: str = ".4f", otherwise: str = "unknown") -> str:
+    """A number as text, in a format; another text where it is not known."""
+    return f"{value:{how}}" if math.isfinite(value) else otherwise
 
 
 def carried_by(one: CandidateResult) -> float:
@@ -115,12 +120,12 @@ def _result_row(one: CandidateResult) -> str:
     cells = (
         cell(one.name),
         cell(one.kind, kind="text"),
-        cell(_number(one.loss.value), f"{interval(one.loss)}, {one.headline}"),
-        cell("") if is_logged else cell(_signed(one.difference.value), interval(one.difference)),
+        cell(number(one.loss.value), f"{interval(one.loss)}, {one.headline}"),
+        cell("") if is_logged else cell(number(one.difference.value, SIGNED), interval(one.difference)),
         cell(verdict, kind=verdict if verdict in {"better", "worse"} else ""),
-        cell(_count(carried_by(one))),
-        cell(_weight(standing.largest_weight)),
-        cell(_share(standing.unsupported_ratio)),
+        cell(number(carried_by(one), ",.0f", "")),
+        cell(number(standing.largest_weight, ".1f", "")),
+        cell(number(standing.unsupported_ratio, ".1%", "")),
     )
     return row(cells, "policy" if is_logged else "")
 
@@ -132,7 +137,7 @@ def _estimates(results: Sequence[CandidateResult]) -> str:
 
 def _estimate_row(one: CandidateResult, name: str) -> str:
     found = one.estimates[name]
-    return row(map(cell, (one.name, name, _number(found.value), interval(found), found.interval.replace("_", " "))))
+    return row(map(cell, (one.name, name, number(found.value), interval(found), found.interval.replace("_", " "))))
 
 
 def _contexts(one: CandidateResult) -> str:
@@ -141,28 +146,8 @@ def _contexts(one: CandidateResult) -> str:
 
 def _context_row(each: ContextResult) -> str:
     name = "without" if each.context is None else each.context
-    plain = (name, f"{each.decisions:,}", _number(each.logged), _number(each.candidate))
-    return row([*map(cell, plain), cell(_signed(each.difference.value), interval(each.difference))])
-
-
-def _number(value: float) -> str:
-    return f"{value:.{PROMILLE}f}" if math.isfinite(value) else "unknown"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.{PROMILLE}f}" if math.isfinite(value) else "unknown"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else ""
-
-
-def _weight(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else ""
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}" if math.isfinite(value) else ""
+    plain = (name, f"{each.decisions:,}", number(each.logged), number(each.candidate))
+    return row([*map(cell, plain), cell(number(each.difference.value, SIGNED), interval(each.difference))])
 
 
 def _when(at_ms: int) -> str:

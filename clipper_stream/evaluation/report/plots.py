@@ -14,7 +14,34 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from clipper_stream.evaluation.report.style import COLOURS, DASHES, SVG
+from clipper_stream.evaluation.results import Estimate
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#111111", "#B8A800")
+"""Of Okabe and Ito, the yellow darker: told apart also by readers who do not see all colours."""
+LOGGED_COLOUR = "#555555"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
+"""When the colours come again, with other lines."""
+REFERENCE: dict[str, Any] = {"color": LOGGED_COLOUR, "lw": 1, "ls": (0, (4, 3))}
+"""Of a line that values are compared with."""
+PLOT: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "figure.dpi": 110,
+    "font.size": 10.5,
+    "grid.color": "#E8E8E8",
+    "legend.frameon": False,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+"""Settings of matplotlib."""
+SVG: dict[Any, Any] = {**PLOT, "svg.fonttype": "none", "svg.hashsalt": "clipper-stream", "font.family": "sans-serif"}
+"""The same for an SVG inside a page: text stays text, and the same figures give the same bytes."""
 
 
 def line_style(number: int) -> dict[str, Any]:
@@ -40,19 +67,11 @@ def time_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def interval_rows(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float, float]], **style: Any) -> None:
-    """A point with its interval in each row, the first on top.
-
-    Args:
-        axes: The panel.
-        names: Of the rows.
-        points: Value, low and high of each.
-        **style: Of all of them.
-    """
+def interval_rows(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], **style: Any) -> None:
+    """A named row for each estimate, a point with its interval, the first on top."""
     places = np.arange(len(names))[::-1]
-    values, lows, highs = (np.array(column, float) for column in zip(*points, strict=True))
-    axes.hlines(places, lows, highs, lw=2.2, **style)
-    axes.plot(values, places, "o", ms=6, **style)
+    axes.hlines(places, [one.low for one in estimates], [one.high for one in estimates], lw=2.2, **style)
+    axes.plot([one.value for one in estimates], places, "o", ms=6, **style)
     axes.set_yticks(places, labels=list(names))
     axes.set_ylim(-0.6, len(names) - 0.4)
 

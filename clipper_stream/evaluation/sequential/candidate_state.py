@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
@@ -71,8 +72,9 @@ class CandidateState:
     >>> learner = CandidateState(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
     >>> learner.standing(None, 0).target
     (0.75, 0.25)
-    >>> learner.expect(1_000, (None, 0), 7, {"svm:1": 1.0}, {"svm:1": 0.75})
-    >>> learner.expect(1_000, (None, 1), 9, {"knn:1": 0.0}, {"knn:1": 0.25})
+    >>> query = ReplayedQuery(row=0, at_ms=0, place=(None, 0), query_offset=7, feedback_at_ms=1_000, feedback_offset=7)
+    >>> learner.expect(query, {"svm:1": 1.0}, {"svm:1": 0.75})
+    >>> learner.expect(query._replace(place=(None, 1)), {"knn:1": 0.0}, {"knn:1": 0.25})
     >>> learner.advance(1_000)
     >>> learner.standing(None, 0).target
     (0.75, 0.25)
@@ -95,12 +97,16 @@ class CandidateState:
             raise InvalidSetting(f"policy {policy.name!r} has no model to choose from: name at least one")
         self.models = tuple(models)
         self.policy, self.audit_ratio = policy, audit_ratio
-        self.learned = 0
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
         self._standings: dict[Place, ReplayChoices] = {}
-        self._coming: list[tuple[int, int, int, int, Place, Losses, Losses, Features]] = []
+        self._coming: list[tuple[int, int, int, int, ReplayedQuery, Losses, Losses]] = []
+
+    def choice_for(self, query: ReplayedQuery) -> ReplayChoice:
+        """Return what the policy would do for a query, once it has learned all that came before."""
+        self.advance(query.at_ms)
+        return self.standing(*query.place, query.features)
 
     def standing(self, context: str | None, partition: int, features: Features = ()) -> ReplayChoice:
         """Return what the policy would do for a query of this context, partition and features."""
@@ -120,42 +126,27 @@ class CandidateState:
             return self._states[None, self._partitions[0]]
         return merge(self._states[None, number] for number in self._partitions)
 
-    def expect(
-        self,
-        at_ms: int,
-        place: Place,
-        offset: int,
-        losses: Losses,
-        propensities: Losses,
-        features: Features = (),
-    ) -> None:
+    def expect(self, query: ReplayedQuery, losses: Losses, propensities: Losses) -> None:
         """Schedule feedback that arrives later.
 
         Args:
-            at_ms: When it comes, milliseconds since the epoch.
-            place: Context and partition of its decision.
-            offset: Of the feedback in its partition.
+            query: What it is about, which says when it comes.
             losses: Loss in [0, 1] of each model that it scores.
             propensities: Probability in (0, 1] with which the candidate was to score each of them.
-            features: Of the query, empty for one without.
         """
         self._number += 1
-        heappush(self._coming, (at_ms, place[1], offset, self._number, place, losses, propensities, features))
+        order = (query.feedback_at_ms, query.place[1], query.feedback_offset, self._number)
+        heappush(self._coming, (*order, query, losses, propensities))
 
     def advance(self, now_ms: float) -> None:
         """Learn from all feedback that came before this time, in milliseconds since the epoch."""
-        coming = self._coming
-        while coming and coming[0][0] < now_ms:
-            *_, place, losses, propensities, features = heappop(coming)
-            self._learn(place, losses, propensities, features)
-
-    def _learn(self, place: Place, losses: Losses, propensities: Losses, features: Features) -> None:
-        before = self._states.get(place)
-        if before is None and place[0] is None:
-            self._partitions = sorted([*self._partitions, place[1]])
-        self._states[place] = self.policy.observe_for(before or _NOTHING, losses, propensities, features)
-        self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
-        self.learned += 1
+        while self._coming and self._coming[0][0] < now_ms:
+            *_, query, losses, propensities = heappop(self._coming)
+            place, before = query.place, self._states.get(query.place)
+            if before is None and place[0] is None:
+                self._partitions = sorted([*self._partitions, place[1]])
+            self._states[place] = self.policy.observe_for(before or _NOTHING, losses, propensities, query.features)
+            self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
 
 
 def policy_choices(

@@ -11,17 +11,17 @@ Rules of this file:
 - An ensemble is scored by the combination of the logged outputs, with the weights that it has by then.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering, OutputRows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, ReplayChoice, replay_rng
-from clipper_stream.evaluation.sequential.replay_loop import Progress, ReplayedQuery, ReplayRun, queries_in_order
+from clipper_stream.evaluation.sequential.candidate_state import CandidateState, replay_rng
+from clipper_stream.evaluation.sequential.replay_loop import ReplayRun, queries_in_order
 
 
 def simulate(
@@ -30,8 +30,6 @@ def simulate(
     *,
     seed: int = 0,
     answering: Answering | None = None,
-    trials: Collection[str] = (),
-    progress: Progress | None = None,
 ) -> Iterator[ReplayRun]:
     """Let the candidate decide and learn, decision by decision.
 
@@ -40,8 +38,6 @@ def simulate(
         candidate: What it begins with.
         seed: Of its draws. Another seed is another course: run several, and look how far they part.
         answering: How outputs are combined, for a policy that serves several models; None: by vote, zero-one loss.
-        trials: Versions in the log that no policy chose.
-        progress: Told how many decisions were gone through.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> from clipper_stream.selection.registry import make_policy
@@ -58,63 +54,32 @@ def simulate(
     """
     learner = candidate.learner()
     for columns in chunks:
-        yield _through(columns.of_models(_all(columns, learner)), learner, seed, answering or Answering(), trials)
-        if progress is not None:
-            progress(len(columns))
+        others = (model for model in columns.models if model not in learner.models)
+        yield _through(columns.of_models([*learner.models, *others]), learner, seed, answering or Answering())
 
 
-def _all(columns: DecisionColumns, learner: CandidateState) -> tuple[str, ...]:
-    """The learner's models first, in their order."""
-    return (*learner.models, *(model for model in columns.models if model not in learner.models))
-
-
-def _through(
-    columns: DecisionColumns, learner: CandidateState, seed: int, answering: Answering, trials: Collection[str]
-) -> ReplayRun:
+def _through(columns: DecisionColumns, learner: CandidateState, seed: int, answering: Answering) -> ReplayRun:
     count = len(learner.models)
     known = known_losses(columns)
     whole = (known.weight[:, :count] > 0.0).all(axis=1)
-    weight = np.divide(
-        1.0,
-        joint := joint_propensity(columns, learner.models, trials),
-        where=(joint > 0.0) & whole,
-        out=np.zeros(len(columns)),
-    )
+    joint = joint_propensity(columns, learner.models, answering.trials)
+    weight = np.divide(1.0, joint, where=(joint > 0.0) & whole, out=np.zeros(len(columns)))
     run = ReplayRun.blank(len(columns), count)
     losses, outputs = known.loss[:, :count].tolist(), OutputRows(columns, learner.models, answering)
     for query in queries_in_order(columns, weight > 0.0):
-        learner.advance(query.at_ms)
-        standing = learner.standing(*query.place, query.features)
+        row, choice = query.row, learner.choice_for(query)
         loss = (
-            outputs.loss(query.row, standing.choice.weights)
-            if standing.together
-            else _expected(standing, losses[query.row])
+            outputs.loss(row, choice.choice.weights)
+            if choice.together
+            else sum(share * each for share, each in zip(choice.target, losses[row], strict=True))
         )
         if np.isnan(loss):
             continue
-        run.target[query.row] = standing.target
-        run.denominator[query.row] = weight[query.row]
-        run.numerator[query.row] = weight[query.row] * loss
-        _learn(learner, standing, query, losses[query.row], seed)
-    run.learned[:] = run.denominator > 0.0
+        run.target[row], run.learned[row] = choice.target, True
+        run.denominator[row], run.numerator[row] = weight[row], weight[row] * loss
+        rng = replay_rng(seed, query.place[1], query.query_offset)
+        decision = choice.choice.certain or choice.choice.select(rng)
+        told = dict(zip(learner.models, losses[row], strict=True))
+        seen = {model: told[model] for model in decision.models}
+        learner.expect(query, seen, dict(zip(decision.models, decision.propensities, strict=True)))
     return run
-
-
-def _expected(standing: ReplayChoice, losses: list[float]) -> float:
-    return sum(share * loss for share, loss in zip(standing.target, losses, strict=True))
-
-
-def _learn(
-    learner: CandidateState, standing: ReplayChoice, query: ReplayedQuery, losses: list[float], seed: int
-) -> None:
-    rng = replay_rng(seed, query.place[1], query.query_offset)
-    decision = standing.choice.certain or standing.choice.select(rng)
-    known = dict(zip(learner.models, losses, strict=True))
-    learner.expect(
-        query.feedback_at_ms,
-        query.place,
-        query.feedback_offset,
-        {model: known[model] for model in decision.models},
-        dict(zip(decision.models, decision.propensities, strict=True)),
-        query.features,
-    )

@@ -1,16 +1,13 @@
 """What every way to walk a log in order has in common: the rows that say something, and what is kept of each."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
-
-Progress: TypeAlias = Callable[[int], None]
-"""Told the number of decisions since it was told last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +23,6 @@ class ReplayRun:
         denominator: Weight, (n,); 0 where the decision says nothing.
         learned: Decisions that the candidate learns from, when their feedback comes, (n,).
         clipped: Decisions that should have counted more than they can, so that the estimate leans to the log, (n,).
-
-    >>> ReplayRun.blank(2, 3).target.shape
-    (2, 3)
 
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.2 (the self-normalised mean).
     """
@@ -91,28 +85,3 @@ def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
     """Of each decision's query, without what stands for nothing behind them."""
     counts = (~np.isnan(columns.features)).sum(axis=1).tolist()
     return [tuple(row[:count]) for row, count in zip(columns.features.tolist(), counts, strict=True)]
-
-
-def mean_over_time(at_ms: np.ndarray, runs: Sequence[ReplayRun], points: int = 100) -> tuple[np.ndarray, Floats]:
-    """The loss in consecutive spans of equal length.
-
-    Args:
-        at_ms: Of all decisions of the runs, one after another, milliseconds since the epoch, (n,).
-        runs: Of consecutive columns.
-        points: How many spans.
-
-    Returns:
-        The middle of each span, and the mean loss in it; NaN where nothing is known.
-
-    >>> run = ReplayRun.blank(4, 1)
-    >>> run.numerator[:], run.denominator[:] = [1.0, 0.0, 0.0, 0.0], 1.0
-    >>> [array.tolist() for array in mean_over_time(np.array([0, 10, 90, 100]), [run], points=2)]
-    [[25.0, 75.0], [0.5, 0.0]]
-    """
-    numerator = np.concatenate([run.numerator for run in runs])
-    denominator = np.concatenate([run.denominator for run in runs])
-    edges = np.linspace(at_ms.min(), at_ms.max(), points + 1)
-    span = np.clip(np.searchsorted(edges, at_ms, side="right") - 1, 0, points - 1)
-    weight = np.bincount(span, denominator, points)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (edges[:-1] + edges[1:]) / 2.0, np.bincount(span, numerator, points) / weight

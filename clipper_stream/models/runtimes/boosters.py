@@ -1,51 +1,50 @@
-"""What the runtimes of boosted trees share: which file, which parameters, and what becomes of a booster's values.
+"""The runtimes `lightgbm` and `xgboost`: boosted trees in the files that `Booster.save_model` writes.
 
 Rules of this file:
+- Neither library's format runs code; a pickled booster and XGBoost's binary format of old are refused.
+- Both readers trust a file: one that was cut off makes LightGBM's read beyond its memory, and ends the process or asks
+  for all memory there is in XGBoost's. So a file is looked through to its end before.
 - A booster gives values: a number, the probability of class 1 of two, or one probability a class. What an application
   asks for is one of three: `label`, `probabilities` (one a class, two of two) or `value` (what the booster gives).
 - Nothing says `label` of a booster that does not tell classes apart: a number would be taken for a class.
+- A booster of XGBoost that stopped early answers with the trees up to its best iteration, as its own estimators do.
+
+Source: LightGBM documentation, "Python API", `lightgbm.Booster`, and "Parameters", section "Core Parameters"; XGBoost
+documentation, "Introduction to Model IO" and "Learning Task Parameters".
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.model import Rows
+from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, imported, number
+from clipper_stream.models.runtimes.ubjson import check_whole
 
-_OUTPUTS = ("label", "probabilities", "value")
-_DEFAULTS: Mapping[str, Any] = {"output": None, "threshold": 0.5, "threads": 1}
-_KNOWN = frozenset({*_DEFAULTS, "labels"})
 _MATRIX = 2
-MAX_THREADS = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoosterParameters:
-    """Parameters of a booster in a manifest.
-
-    Attributes:
-        output: `label`, `probabilities` or `value`; None: `label` of a classifier, else `value`.
-        labels: Names of the classes in the order of their numbers; None: the numbers.
-        threshold: Least probability of class 1 for the label 1, where there are two classes, in [0, 1].
-        threads: Threads of one batch, at least 1.
-    """
-
-    output: str | None = None
-    labels: tuple[Any, ...] | None = None
-    threshold: float = 0.5
-    threads: int = 1
-
-
-class BoosterValues(Protocol):
-    """Asks a booster about a matrix of shape (rows, features): values of shape (rows,) or (rows, classes)."""
-
-    def __call__(self, matrix: NDArray[Any], /) -> NDArray[Any]:
-        """The values."""
-        ...
+_OUTPUTS = ("label", "probabilities", "value")
+PARAMETERS = {
+    "output": Parameter(lambda value: value in _OUTPUTS, f"one of {', '.join(_OUTPUTS)}"),
+    "labels": Parameter(
+        lambda value: isinstance(value, list | tuple) and all(isinstance(label, str | int | float) for label in value),
+        "a list of texts or numbers",
+    ),
+    "threshold": number(0, 1, default=0.5),
+    "threads": THREADS._replace(default=1),
+}
+_LIGHTGBM_BEGINS, _LIGHTGBM_ENDS = "tree\n", "\nend of trees\n"
+_LIGHTGBM_CLASSIFIERS = frozenset({"binary", "multiclass", "multiclassova"})
+_JSON_BEGINS = frozenset({b'{"', b"{ ", b"{\n", b"{\r"})
+_TWO_CLASSES = frozenset({"binary:logistic", "binary:hinge"})
+_MANY_CLASSES = "multi:softprob"
+_LABELS_ONLY = "multi:softmax"
+"""Gives labels where `multi:softprob` gives probabilities, of the same trees: it is read as that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +52,38 @@ class BoosterModel:
     """A booster behind the `Model` protocol.
 
     Attributes:
-        values: Asks the booster.
+        values: Asks the booster about a matrix of shape (rows, features): values of shape (rows,) or (rows, classes).
         features: How many numbers a row has.
+        objective: What the booster was trained for.
         classes: How many classes it tells apart, 0 for a booster that gives numbers.
-        parameters: As in the manifest.
+        parameters: `PARAMETERS` of the manifest.
+
+    Raises:
+        ModelNotLoaded: classes are asked for that the booster does not know, or named in another number than it has.
 
     >>> import numpy as np
-    >>> model = BoosterModel(values=lambda matrix: matrix[:, 0], features=1, classes=2, parameters=BoosterParameters())
-    >>> model.predict_batch(np.array([[0.2], [0.7]], "float32"))
-    array([0, 1])
+    >>> parameters = {"output": "label", "labels": ["cat", "dog"], "threshold": 0.5}
+    >>> how = dict(features=1, objective="binary", classes=2, parameters=parameters)
+    >>> BoosterModel(values=lambda matrix: matrix[:, 0], **how).predict_batch(np.array([[0.2], [0.7]], "float32"))
+    ['cat', 'dog']
 
     Source: the class's own; the meaning of the values is that of `Booster.predict` in LightGBM and XGBoost.
     """
 
-    values: BoosterValues
+    values: Callable[[NDArray[Any]], NDArray[Any]]
     features: int
+    objective: str
     classes: int
-    parameters: BoosterParameters
+    parameters: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        output, labels = self.parameters["output"], self.parameters["labels"]
+        if output in ("label", "probabilities") and not self.classes:
+            what = f"output is {output!r}, and the objective {self.objective!r} tells no classes"
+            raise ModelNotLoaded(f'{what} apart: use output = "value", or train a classifier')
+        if labels is not None and len(labels) != self.classes:
+            what = f"labels has {len(labels)} names, and the booster has {self.classes} classes"
+            raise ModelNotLoaded(f"{what}: give one name a class")
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
         """Return one output a row, computed in one call; a row of more dimensions is read in C order.
@@ -86,67 +100,70 @@ class BoosterModel:
         return self._outputs(self.values(matrix))
 
     def _outputs(self, values: NDArray[Any]) -> Sequence[Any] | NDArray[Any]:
-        wanted = self.parameters.output or ("label" if self.classes else "value")
+        wanted = self.parameters["output"] or ("label" if self.classes else "value")
         if wanted == "value":
             return values
         if wanted == "probabilities":
             return values if values.ndim == _MATRIX else np.stack([1 - values, values], axis=1)
-        numbers = values.argmax(axis=1) if values.ndim == _MATRIX else (values >= self.parameters.threshold).astype(int)
-        names = self.parameters.labels
+        of_two = values.ndim != _MATRIX
+        numbers = (values >= self.parameters["threshold"]).astype(int) if of_two else values.argmax(axis=1)
+        names = self.parameters["labels"]
         return numbers if names is None else [names[number] for number in numbers]
 
 
-def read_parameters(uri: str, runtime: str, parameters: Mapping[str, Any]) -> BoosterParameters:
-    """The parameters of a manifest, each checked.
-
-    Args:
-        uri: For messages.
-        runtime: For messages.
-        parameters: As in the manifest.
-
-    Raises:
-        ModelNotLoaded: an unknown one, or a value out of its bounds.
-    """
-    unknown = sorted(set(parameters) - _KNOWN)
-    if unknown:
-        takes = ", ".join(sorted(_KNOWN))
-        raise ModelNotLoaded(
-            f"model file {uri!r}: parameters {unknown} are unknown, the runtime {runtime} takes {takes}"
-        )
-    output, threshold, threads = (parameters.get(name, default) for name, default in _DEFAULTS.items())
-    if output not in (None, *_OUTPUTS):
-        raise ModelNotLoaded(f"model file {uri!r}: output is {output!r}, give one of {', '.join(_OUTPUTS)}")
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise ModelNotLoaded(f"model file {uri!r}: threshold is {threshold!r}, give a number in [0, 1]")
-    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-        raise ModelNotLoaded(f"model file {uri!r}: threads is {threads!r}, give an integer in [1, {MAX_THREADS}]")
-    labels = _labels(uri, parameters.get("labels"))
-    return BoosterParameters(output=output, labels=labels, threshold=threshold, threads=threads)
+def _of_lightgbm(file: ModelFile) -> BoosterModel:
+    lightgbm = imported("lightgbm", "lightgbm")
+    text = file.content.decode()
+    if not text.startswith(_LIGHTGBM_BEGINS) or _LIGHTGBM_ENDS not in text:
+        raise ValueError(f"a model begins with {_LIGHTGBM_BEGINS!r} and has {_LIGHTGBM_ENDS!r}")
+    booster = lightgbm.Booster(model_str=text)
+    objective = _lightgbm_objective(text)
+    return BoosterModel(
+        values=partial(booster.predict, num_threads=file.parameters["threads"]),
+        features=booster.num_feature(),
+        objective=objective,
+        classes=max(2, booster.num_model_per_iteration()) if objective in _LIGHTGBM_CLASSIFIERS else 0,
+        parameters=file.parameters,
+    )
 
 
-def check_fits(uri: str, objective: str, classes: int, parameters: BoosterParameters) -> None:
-    """Nothing, when the booster can give what the parameters ask for.
-
-    Args:
-        uri: For messages.
-        objective: What the booster was trained for, for messages.
-        classes: How many classes it tells apart, 0: none.
-        parameters: As in the manifest.
-
-    Raises:
-        ModelNotLoaded: classes are asked for that it does not know, or named in another number than it has.
-    """
-    if parameters.output in ("label", "probabilities") and not classes:
-        what = f"model file {uri!r}: output is {parameters.output!r}, and the objective {objective!r} tells no classes"
-        raise ModelNotLoaded(f'{what} apart: use output = "value", or train a classifier')
-    if parameters.labels is not None and len(parameters.labels) != classes:
-        what = f"model file {uri!r}: labels has {len(parameters.labels)} names, and the booster has {classes} classes"
-        raise ModelNotLoaded(f"{what}: give one name a class")
+def _lightgbm_objective(text: str) -> str:
+    """The first word of the header's line `objective=`, without the objective's own settings."""
+    header = text.partition("\nTree=")[0]
+    words = next((line.partition("=")[2].split() for line in header.splitlines() if line.startswith("objective=")), [])
+    return words[0] if words else "custom"
 
 
-def _labels(uri: str, labels: Any) -> tuple[Any, ...] | None:
-    if labels is None:
-        return None
-    if not isinstance(labels, list | tuple) or not all(isinstance(label, str | int | float) for label in labels):
-        raise ModelNotLoaded(f"model file {uri!r}: labels is {labels!r}, give a list of texts or numbers")
-    return tuple(labels)
+def _of_xgboost(file: ModelFile) -> BoosterModel:
+    xgboost, threads = imported("xgboost", "xgboost"), file.parameters["threads"]
+    if file.content[:2] in _JSON_BEGINS:
+        json.loads(file.content)
+    else:
+        check_whole(file.content)
+    booster = xgboost.Booster({"nthread": threads})
+    booster.load_model(bytearray(file.content))  # the bytes whose digest was compared: no file is opened twice
+    booster.set_param({"nthread": threads, "device": "cpu"})
+    learner = json.loads(booster.save_config())["learner"]
+    objective, classes = learner["objective"]["name"], int(learner["learner_model_param"]["num_class"])
+    if objective == _LABELS_ONLY:
+        booster.set_param({"objective": _MANY_CLASSES, "num_class": classes})
+        objective = _MANY_CLASSES
+    if objective != _MANY_CLASSES:
+        classes = 2 if objective in _TWO_CLASSES else 0
+    best = booster.attr("best_iteration")
+    trees = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)  # (0, 0): all
+    return BoosterModel(
+        values=partial(booster.inplace_predict, iteration_range=trees),
+        features=booster.num_features(),
+        objective=objective,
+        classes=classes,
+        parameters=file.parameters,
+    )
+
+
+LIGHTGBM = FileRuntime(
+    name="lightgbm", make=_of_lightgbm, advice="write it with Booster.save_model", parameters=PARAMETERS
+)
+XGBOOST = FileRuntime(
+    name="xgboost", make=_of_xgboost, advice="write it with Booster.save_model('model.ubj')", parameters=PARAMETERS
+)

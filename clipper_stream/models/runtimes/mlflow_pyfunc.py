@@ -9,28 +9,17 @@ Source: MLflow documentation, "python_function custom models".
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.model import Rows
 from clipper_stream.models.runtimes.archives import unpack
-from clipper_stream.models.runtimes.model_files import (
-    cannot_be_loaded,
-    check_allowed,
-    check_parameters,
-    missing_library,
-    read,
-)
+from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, imported
 
-__all__ = ["NEEDS_DIGEST", "UNPICKLES", "PyfuncModel", "check_allowed", "load", "read"]
-
-NEEDS_DIGEST = True
-UNPICKLES = True
 _DESCRIPTION = "MLmodel"
 
 
@@ -59,44 +48,16 @@ class PyfuncModel:
         return plain
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """Load the model of an archive.
-
-    Args:
-        uri: Where the archive is, for messages.
-        content: Bytes of the archive; what is in it is imported and unpickled.
-        parameters: None are known.
-        allowed: Holds the archive; says nothing about what a pickle does.
-
-    Raises:
-        ModelNotLoaded: MLflow or pandas is missing, the archive is none or would leave its folder, or holds no
-            `python_function`.
-    """
-    del allowed
-    check_parameters(uri, "mlflow", parameters, {})
+def _of_archive(file: ModelFile) -> PyfuncModel:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a host tells nobody what it serves
+    pandas, pyfunc = imported("mlflow", "pandas"), imported("mlflow", "mlflow.pyfunc")
     folder = tempfile.TemporaryDirectory(prefix="clipper-mlflow-")
     try:
-        unpack(content, Path(folder.name))
-        path = _described(Path(folder.name))
-        pyfunc, frame = _libraries(uri)
-        loaded = pyfunc.load_model(str(path))
-    except ModelNotLoaded:
+        unpack(file.content, Path(folder.name))
+        return PyfuncModel(pyfunc.load_model(str(_described(Path(folder.name)))), pandas.DataFrame, folder)
+    except BaseException:
         folder.cleanup()
         raise
-    except BaseException as error:
-        folder.cleanup()
-        raise cannot_be_loaded(uri, error, "pack the directory that mlflow.pyfunc.save_model wrote") from error
-    return PyfuncModel(loaded, frame, folder)
-
-
-def _libraries(uri: str) -> tuple[Any, Any]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a host tells nobody what it serves
-    try:
-        import mlflow.pyfunc  # noqa: PLC0415 - an optional extra, loaded only by who uses it
-        import pandas as pd  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_library(uri, "mlflow", error) from error
-    return mlflow.pyfunc, pd.DataFrame
 
 
 def _described(folder: Path) -> Path:
@@ -106,3 +67,11 @@ def _described(folder: Path) -> Path:
         if (each / _DESCRIPTION).is_file():
             return each
     raise ValueError(f"the archive has no file {_DESCRIPTION}")
+
+
+PYFUNC = FileRuntime(
+    name="mlflow",
+    make=_of_archive,
+    advice="pack the directory that mlflow.pyfunc.save_model wrote",
+    UNPICKLES=True,
+)

@@ -1,17 +1,23 @@
-"""What runtimes of model files have in common: whether a file is allowed, its bytes, its parameters, a missing library.
+"""What runtimes have in common: checked parameters, libraries that are optional extras, and models that are files.
 
-A runtime is a module with `NEEDS_DIGEST`, `UNPICKLES`, `check_allowed`, `read` and `load` (see `loading.Runtime`). One
-of files takes `check_allowed` and `read` from here.
+A runtime of files is a `FileRuntime`; how its bytes become a model is all that it has of its own.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from clipper_stream.errors import ModelNotLoaded, shown
+from numpy.typing import NDArray
+
+from clipper_stream.errors import ModelFailed, ModelNotLoaded, shown
 from clipper_stream.models.allowlist import allows_file, local_path, not_allowed
 from clipper_stream.models.fetch import default_cache_dir, fetched, read_remote
+from clipper_stream.models.model import Model
+
+_MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class FileRules:
     cache_dir: str | None = None
 
     def fetched(self, uri: str, sha256: str) -> bytes:
-        """The bytes of a file elsewhere; see `fetching.fetched`."""
+        """The bytes of a file elsewhere; see `fetch.fetched`."""
         return fetched(uri, sha256, Path(self.cache_dir) if self.cache_dir else default_cache_dir())
 
 
@@ -38,73 +44,171 @@ STRICT = FileRules()
 """Nothing is unpickled, files are kept where they are by default."""
 
 
-def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when the file is in an allowed directory.
+class Parameter(NamedTuple):
+    """A parameter of a runtime: which values it takes, in code and in words, and its value when it is left out."""
+
+    accepts: Callable[[Any], bool]
+    words: str
+    default: Any = None
+
+
+def number(least: float, most: float, default: float) -> Parameter:
+    """A finite number within bounds."""
+    return Parameter(
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most,
+        f"a number in [{least}, {most}]",
+        default,
+    )
+
+
+TEXT = Parameter(lambda value: isinstance(value, str) and value != "", "a text")
+THREADS = Parameter(lambda value: type(value) is int and 1 <= value <= 1024, "an integer in [1, 1024]")  # noqa: PLR2004
+COLUMNS = Parameter(
+    lambda value: isinstance(value, list) and value != [] and all(isinstance(name, str) for name in value),
+    "a list of texts, one a column",
+)
+
+
+def checked_parameters(runtime: str, given: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The parameters of a manifest, with the defaults of those that are left out.
 
     Raises:
-        ModelNotLoaded: it is outside.
+        ModelNotLoaded: one is unknown, or has a value that it does not take.
+
+    >>> checked_parameters("xgboost", {"threads": 2}, {"threads": THREADS, "threshold": number(0, 1, 0.5)})
+    {'threads': 2, 'threshold': 0.5}
     """
-    del parameters
-    if not allows_file(allowed, uri):
-        raise not_allowed(f"model file {uri!r}", allowed)
-
-
-def read(uri: str) -> bytes:
-    """The bytes of the file, here or elsewhere.
-
-    Raises:
-        ModelNotLoaded: no such file.
-    """
-    path = local_path(uri)
-    if path is None:
-        return read_remote(uri)
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        what = f"model file {uri!r}: {error}"
-        raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
-
-
-def check_parameters(uri: str, runtime: str, parameters: Mapping[str, Any], known: Mapping[str, type]) -> None:
-    """Nothing, when every parameter is known and of its type.
-
-    Raises:
-        ModelNotLoaded: names what is not.
-
-    >>> check_parameters("a.onnx", "onnx", {"threads": 2}, {"threads": int, "output": str})
-    """
-    unknown = sorted(set(parameters) - set(known))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         takes = ", ".join(sorted(known)) or "none"
-        raise ModelNotLoaded(
-            f"model file {uri!r}: parameters {unknown} are unknown, the runtime {runtime} takes {takes}"
-        )
-    for name, value in parameters.items():
-        if not isinstance(value, known[name]) or (isinstance(value, bool) and known[name] is not bool):
-            expected = known[name].__name__
-            raise ModelNotLoaded(
-                f"model file {uri!r}: parameter {name} = {shown(value)}: give a value of type {expected}"
-            )
+        raise ModelNotLoaded(f"parameters {unknown} are unknown, the runtime {runtime} takes {takes}")
+    for name, value in given.items():
+        if value is not known[name].default and not known[name].accepts(value):
+            raise ModelNotLoaded(f"{name} is {shown(value)}, give {known[name].words}")
+    return {name: given.get(name, parameter.default) for name, parameter in known.items()}
 
 
-def missing_library(uri: str, extra: str, error: ImportError) -> ModelNotLoaded:
-    """The error that says how the library of a runtime is installed.
+def imported(extra: str, *modules: str) -> Any:
+    """The first of the modules that an optional extra of this package brings, all of them imported.
+
+    Raises:
+        ModelNotLoaded: one is missing; the message says how it is installed.
+    """
+    try:
+        first, *_ = [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise ModelNotLoaded(f"a library is missing ({error}): pip install 'clipper-stream[{extra}]'") from error
+    return first
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Put what a message is about before the messages of errors."""
+    try:
+        yield
+    except ModelNotLoaded as error:
+        raise ModelNotLoaded(f"{what}: {error}") from error
+
+
+class ModelFile(NamedTuple):
+    """A file whose digest was compared, and the manifest's parameters.
+
+    Attributes:
+        content: Its bytes.
+        parameters: Checked, with defaults.
+        allowed: Modules that code named by a parameter may be of; None: all.
+    """
+
+    content: bytes
+    parameters: Mapping[str, Any]
+    allowed: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FileRuntime:
+    """A runtime of model files, behind the `Runtime` protocol.
+
+    Attributes:
+        name: As a manifest gives it.
+        make: Makes the model of a file; may raise whatever its library raises.
+        advice: How such a file is written, for one of which no model can be made.
+        parameters: Those of a manifest, by name.
+        check_code: Raises `ModelNotLoaded` when checked parameters name code outside of the allowed modules.
+        UNPICKLES: Whether `make` runs whatever the file says.
+        NEEDS_DIGEST: Always.
+
+    >>> runtime = FileRuntime(name="text", make=lambda file: file.content.decode(), advice="write UTF-8")
+    >>> runtime.load("a.txt", b"ok", {})
+    'ok'
+    """
+
+    name: str
+    make: Callable[[ModelFile], Model]
+    advice: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    check_code: Callable[[Mapping[str, Any], Sequence[str]], None] | None = None
+    UNPICKLES: bool = False
+    NEEDS_DIGEST: bool = field(default=True, init=False)
+
+    def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
+        """Raise `ModelNotLoaded` when the file is in no allowed directory, or a parameter names other code."""
+        if not allows_file(allowed, uri):
+            raise not_allowed(f"model file {uri!r}", allowed)
+        if self.check_code is not None:
+            with named(f"model file {uri!r}"):
+                self.check_code(checked_parameters(self.name, parameters, self.parameters), allowed)
+
+    def read(self, uri: str) -> bytes:
+        """The bytes of the file, here or elsewhere.
+
+        Raises:
+            ModelNotLoaded: no such file.
+        """
+        path = local_path(uri)
+        if path is None:
+            return read_remote(uri)
+        try:
+            return Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            what = f"model file {uri!r}: {error}"
+            raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
+
+    def load(
+        self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None
+    ) -> Model:
+        """Load the model of a file.
+
+        Raises:
+            ModelNotLoaded: a library is missing, a parameter does not fit, or the file is no model of this runtime.
+        """
+        with named(f"model file {uri!r}"):
+            wanted = checked_parameters(self.name, parameters, self.parameters)
+            try:
+                return self.make(ModelFile(content, wanted, allowed))
+            except ModelNotLoaded:
+                raise
+            except BaseException as error:
+                said = str(error).partition("Stack trace")[0].strip()  # XGBoost's, of its C++
+                raise ModelNotLoaded(f"cannot be loaded, {type(error).__name__}: {said}; {self.advice}") from error
+
+
+def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArray[Any] | list[Any]:
+    """The rows of a batch's outputs; a column becomes plain values, a row of scores the label of the greatest.
 
     Args:
-        uri: The model.
-        extra: The optional extra of this package that brings the library.
-        error: What the import raised.
+        array: Rows first.
+        labels: Names of the columns; None: the rows as they are.
+
+    Raises:
+        ModelFailed: the array has another number of columns than there are labels.
+
+    >>> import numpy as np
+    >>> one_a_row(np.array([[1.5], [2.5]])), one_a_row(np.array([[0.1, 0.9]]), ["cat", "dog"])
+    (array([1.5, 2.5]), ['dog'])
     """
-    return ModelNotLoaded(f"model {uri!r} needs a library ({error}): pip install 'clipper-stream[{extra}]'")
-
-
-def cannot_be_loaded(uri: str, error: BaseException, advice: str) -> ModelNotLoaded:
-    """The error about a file whose bytes are as declared, and that is still no model.
-
-    Args:
-        uri: The model.
-        error: What the library raised.
-        advice: What to do about it.
-    """
-    said = str(error).partition("Stack trace")[0].strip()  # XGBoost's, of its C++
-    return ModelNotLoaded(f"model file {uri!r} cannot be loaded, {type(error).__name__}: {said}; {advice}")
+    if labels is not None:
+        if array.shape[1:] != (len(labels),):
+            found = f"the model gave scores of shape {array.shape}"
+            raise ModelFailed(f"{found} for {len(labels)} labels: name one label a column in parameters.labels")
+        return [labels[best] for best in array.argmax(axis=1)]
+    return array[:, 0] if array.ndim == _MATRIX and array.shape[1] == 1 else array

@@ -12,23 +12,30 @@ Rules of this file:
 Source: Open Inference Protocol, "HTTP/REST" (health, metadata, inference).
 """
 
-import json
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
 from clipper_stream.models.allowlist import allows_url, not_allowed, plain_url
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runtimes.model_files import missing_library
-from clipper_stream.models.runtimes.oip_tensors import error_text, outputs_of, request_body
+from clipper_stream.models.runtimes.model_files import TEXT, checked_parameters, imported, named, number
+from clipper_stream.models.runtimes.oip_tensors import error_text, json_object, outputs_of, request_body
 
 NEEDS_DIGEST = False
 """The server has the model's file, and answers for it."""
 UNPICKLES = False
+PARAMETERS = {
+    "input": TEXT,
+    "output": TEXT,
+    "content_type": TEXT,
+    "timeout_s": number(0.001, 3600, default=5.0),
+    "max_response_mib": number(1, 1024, default=16.0),
+    "token_env": TEXT,
+}
 
 _MODEL_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?$")
 _TOKEN_VARIABLE = re.compile(r"CLIPPER_OIP_TOKEN[A-Z0-9_]*")
@@ -41,59 +48,24 @@ _DEFAULT_INPUT = "input-0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OipParameters:
-    """Parameters of a model on a server, in a manifest.
-
-    Attributes:
-        input: Name of the input tensor; None: the only one of the server's metadata, or `input-0`.
-        output: Name of the output tensor; None: the only one.
-        content_type: How MLServer is to read the input, for example `np` or `pd`; None: as the datatype says.
-        timeout_s: A batch takes at most so long, connecting and reading included, in [0.001, 3600].
-        max_response_mib: An answer has at most so many MiB, in [1, 1024].
-        token_env: Environment variable that has the bearer token; None: no token.
-    """
-
-    input: str | None = None
-    output: str | None = None
-    content_type: str | None = None
-    timeout_s: float = 5.0
-    max_response_mib: float = 16.0
-    token_env: str | None = None
-
-
-_KNOWN = frozenset(OipParameters.__dataclass_fields__)
-_BOUNDS = {"timeout_s": (0.001, 3600), "max_response_mib": (1, 1024)}
-
-
-class Exchange(Protocol):
-    """Sends one request to the server of the model."""
-
-    def __call__(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """The status and the body of the answer.
-
-        Raises:
-            ModelUnavailable: no answer, none in time, or a larger one than is allowed.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OipModel:
-    """A model on a server, as a model.
+    """A model on a server, behind the `Model` protocol.
 
     Attributes:
         exchange: Sends one request.
         path: Of the model on the server, `/v2/models/NAME`.
         input: Name of the input tensor.
-        parameters: As in the manifest.
+        output: Name of the output tensor; None: the only one.
+        content_type: How MLServer is to read the input, for example `np` or `pd`; None: as the datatype says.
 
     Source: Open Inference Protocol, "Inference".
     """
 
-    exchange: Exchange
+    exchange: "_Http"
     path: str
     input: str
-    parameters: OipParameters
+    output: str | None
+    content_type: str | None
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any]:
         """Return one output a row, of all rows in one request.
@@ -102,11 +74,10 @@ class OipModel:
             ModelFailed: the server refuses the batch, or its answer does not fit the rows.
             ModelUnavailable: the server is not there, too slow, or refuses all requests.
         """
-        said = self.parameters
-        body = request_body(inputs, self.input, said.output, said.content_type)
-        status, answer = self.exchange("POST", f"{self.path}/infer", body)
+        body = request_body(inputs, self.input, self.output, self.content_type)
+        status, answer = self.exchange.ask("POST", f"{self.path}/infer", body)
         if status == _OK:
-            return outputs_of(answer, len(inputs), said.output)
+            return outputs_of(answer, len(inputs), self.output)
         what = f"the server answered {status}: {error_text(answer)}"
         if status in _UNAVAILABLE or status in _REDIRECTS:
             raise ModelUnavailable(f"{what} (POST {self.path}/infer)")
@@ -114,13 +85,10 @@ class OipModel:
 
 
 def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when an entry of the operator's is a beginning of the URL.
-
-    Raises:
-        ModelNotLoaded: none is, or the parameters are wrong.
-    """
+    """Raise `ModelNotLoaded` when no entry of the operator's is a beginning of the URL, or the parameters are wrong."""
     _path(uri)
-    _read_parameters(uri, parameters)
+    with named(f"model server {uri!r}"):
+        checked_parameters("oip", parameters, PARAMETERS)
     if not allows_url(allowed, uri):
         raise not_allowed(f"model server {uri!r}", allowed)
 
@@ -134,22 +102,19 @@ def read(uri: str) -> bytes:
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
     """The model, when its server says that it is ready.
 
-    Args:
-        uri: `http(s)://HOST:PORT/v2/models/NAME`, with `/versions/V` or without.
-        content: Unused.
-        parameters: Those of `OipParameters`.
-        allowed: What `check_allowed` has looked at.
-
     Raises:
         ModelNotLoaded: urllib3 is missing, the URL or a parameter is wrong, or the server is not ready for the model.
     """
     del content, allowed
-    path, said = _path(uri), _read_parameters(uri, parameters)
-    exchange = _Http(uri, said, _headers(uri, said))
-    _check_ready(uri, exchange, path)
-    return OipModel(
-        exchange=exchange, path=path, input=said.input or _declared_input(uri, exchange, path), parameters=said
-    )
+    path = _path(uri)
+    with named(f"model server {uri!r}"):
+        wanted = checked_parameters("oip", parameters, PARAMETERS)
+        exchange = _Http(uri, wanted["timeout_s"], wanted["max_response_mib"], _headers(wanted["token_env"]))
+        _check_ready(exchange, path)
+        name = wanted["input"] or _declared_input(exchange, path)
+        return OipModel(
+            exchange=exchange, path=path, input=name, output=wanted["output"], content_type=wanted["content_type"]
+        )
 
 
 def _path(uri: str) -> str:
@@ -160,65 +125,42 @@ def _path(uri: str) -> str:
     return parts.path
 
 
-def _read_parameters(uri: str, parameters: Mapping[str, Any]) -> OipParameters:
-    unknown = sorted(set(parameters) - _KNOWN)
-    if unknown:
-        takes = ", ".join(sorted(_KNOWN))
-        raise ModelNotLoaded(f"model server {uri!r}: parameters {unknown} are unknown, the runtime oip takes {takes}")
-    for name, value in parameters.items():
-        if name in _BOUNDS:
-            least, most = _BOUNDS[name]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise ModelNotLoaded(f"model server {uri!r}: {name} is {value!r}, give a number in [{least}, {most}]")
-        elif not isinstance(value, str) or not value:
-            raise ModelNotLoaded(f"model server {uri!r}: {name} is {shown(value)}, give a text")
-    return OipParameters(**parameters)
-
-
-def _headers(uri: str, said: OipParameters) -> dict[str, str]:
+def _headers(token_env: str | None) -> dict[str, str]:
     headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
-    if said.token_env is None:
+    if token_env is None:
         return headers
-    if not _TOKEN_VARIABLE.fullmatch(said.token_env):
-        what = f"model server {uri!r}: token_env is {shown(said.token_env)}"
+    if not _TOKEN_VARIABLE.fullmatch(token_env):
+        what = f"token_env is {shown(token_env)}"
         raise ModelNotLoaded(f"{what}, give the name of an environment variable that begins with CLIPPER_OIP_TOKEN")
-    token = os.environ.get(said.token_env, "").strip()
+    token = os.environ.get(token_env, "").strip()
     if not token or not token.isascii() or not token.isprintable():
         what = "has a character that no header takes" if token else "is not set"
-        raise ModelNotLoaded(f"model server {uri!r}: the variable {said.token_env} {what}: set it where the model runs")
+        raise ModelNotLoaded(f"the variable {token_env} {what}: set it where the model runs")
     return headers | {"authorization": f"Bearer {token}"}
 
 
-def _check_ready(uri: str, exchange: Exchange, path: str) -> None:
+def _check_ready(exchange: "_Http", path: str) -> None:
     try:
-        status, body = exchange("GET", f"{path}/ready")
+        status, body = exchange.ask("GET", f"{path}/ready")
     except ModelUnavailable as error:
-        raise ModelNotLoaded(f"model server {uri!r}: {error}; start it, or correct the uri") from error
-    if status != _OK or _json_object(body).get("ready") is False:
-        what = f"model server {uri!r} is not ready, it answered {status}: {error_text(body)}"
+        raise ModelNotLoaded(f"{error}; start it, or correct the uri") from error
+    if status != _OK or json_object(body).get("ready") is False:
+        what = f"the server is not ready, it answered {status}: {error_text(body)}"
         raise ModelNotLoaded(f"{what}; wait for the model, or correct its name, version or token")
 
 
-def _declared_input(uri: str, exchange: Exchange, path: str) -> str:
+def _declared_input(exchange: "_Http", path: str) -> str:
     """The name of the input tensor in the server's metadata, of which it need not have any."""
     try:
-        status, body = exchange("GET", path)
+        status, body = exchange.ask("GET", path)
     except ModelUnavailable:
         return _DEFAULT_INPUT
-    inputs = _json_object(body).get("inputs") if status == _OK else None
+    inputs = json_object(body).get("inputs") if status == _OK else None
     names = [each.get("name") for each in inputs if isinstance(each, dict)] if isinstance(inputs, list) else []
     if len(names) > 1:
-        what = f"model server {uri!r}: the model takes the tensors {shown(names)}, and a row is one tensor"
+        what = f"the model takes the tensors {shown(names)}, and a row is one tensor"
         raise ModelNotLoaded(f"{what}: name it in parameters.input if the others may be left out")
     return names[0] if names and isinstance(names[0], str) else _DEFAULT_INPUT
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(slots=True)
@@ -226,29 +168,30 @@ class _Http:
     """Requests to one server, over connections that are kept; may be called from any thread."""
 
     uri: str
-    said: OipParameters
+    timeout_s: float
+    max_response_mib: float
     headers: dict[str, str] = field(repr=False)
     _urllib3: Any = field(init=False, repr=False)
     _pool: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._urllib3 = _urllib3(self.uri)
+        self._urllib3 = imported("oip", "urllib3")
         self._pool = self._urllib3.connection_from_url(self.uri, maxsize=1)
 
-    def __call__(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        until_s = time.monotonic() + self.said.timeout_s
-        try:
-            return self._answer(method, path, body, until_s)
-        except (
-            self._urllib3.exceptions.ProtocolError
-        ):  # a kept connection that the server closed: an answer is asked twice
-            pass
-        except self._urllib3.exceptions.HTTPError as error:
-            raise self._unavailable(error) from error
-        try:
-            return self._answer(method, path, body, until_s)
-        except self._urllib3.exceptions.HTTPError as error:
-            raise self._unavailable(error) from error
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer.
+
+        Raises:
+            ModelUnavailable: no answer, none in time, or a larger one than is allowed.
+        """
+        until_s, errors = time.monotonic() + self.timeout_s, self._urllib3.exceptions
+        for again in (True, False):
+            try:
+                return self._answer(method, path, body, until_s)
+            except errors.HTTPError as error:
+                if not (again and isinstance(error, errors.ProtocolError)):  # the server closed a kept connection
+                    raise self._unavailable(error) from error
+        raise AssertionError("the second attempt returns or raises")
 
     def _answer(self, method: str, path: str, body: bytes | None, until_s: float) -> tuple[int, bytes]:
         timeout = self._urllib3.Timeout(total=max(0.001, until_s - time.monotonic()))
@@ -263,23 +206,15 @@ class _Http:
 
     def _check(self, received: int, until_s: float) -> None:
         """Nothing, while the answer is neither too large nor too slow; each read alone has a bound as well."""
-        if received > self.said.max_response_mib * _MIB:
-            most = f"{self.said.max_response_mib:g} MiB"
+        if received > self.max_response_mib * _MIB:
+            most = f"{self.max_response_mib:g} MiB"
             raise ModelUnavailable(f"the server's answer has more than {most}: raise parameters.max_response_mib")
         if time.monotonic() > until_s:
-            raise ModelUnavailable(f"no whole answer after {self.said.timeout_s:g} s: raise parameters.timeout_s")
+            raise ModelUnavailable(f"no whole answer after {self.timeout_s:g} s: raise parameters.timeout_s")
 
     def _unavailable(self, error: Exception) -> ModelUnavailable:
         if isinstance(error, self._urllib3.exceptions.TimeoutError) and not isinstance(
             error, self._urllib3.exceptions.NewConnectionError
         ):
-            return ModelUnavailable(f"no answer after {self.said.timeout_s:g} s: raise parameters.timeout_s")
+            return ModelUnavailable(f"no answer after {self.timeout_s:g} s: raise parameters.timeout_s")
         return ModelUnavailable(f"the server cannot be asked, {type(error).__name__}: {shown(str(error))}")
-
-
-def _urllib3(uri: str) -> Any:
-    try:
-        import urllib3  # noqa: PLC0415 - an optional extra, loaded only by who uses it
-    except ImportError as error:
-        raise missing_library(uri, "oip", error) from error
-    return urllib3

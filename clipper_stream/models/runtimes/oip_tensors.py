@@ -91,7 +91,10 @@ def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
     flat = _flat(data)
     if len(flat) != math.prod(shape):
         raise ModelFailed(f"the server gave {len(flat)} values in a tensor of shape {shape}: they must be as many")
-    return _nested(flat, [rows] if len(flat) == rows else shape)
+    array = np.empty(len(flat), object)
+    array[:] = flat
+    outputs: list[Any] = array.reshape([rows] if len(flat) == rows else shape).tolist()
+    return outputs
 
 
 def error_text(body: bytes) -> str:
@@ -100,12 +103,18 @@ def error_text(body: bytes) -> str:
     >>> error_text(b'{"error": "no such model"}'), error_text(b"<html>")
     ('no such model', '<html>')
     """
-    try:
-        said = json.loads(body)
-        text = said.get("error") or said.get("detail") or said.get("message")
-    except (ValueError, AttributeError, RecursionError):
-        text = None
+    said = json_object(body)
+    text = said.get("error") or said.get("detail") or said.get("message")
     return " ".join((text if isinstance(text, str) else body.decode("utf-8", "replace")).split())[:_SHOWN_ERROR]
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a response; an empty one when it is something else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
@@ -141,10 +150,3 @@ def _flat(data: Any) -> Sequence[Any]:
             raise ModelFailed("the server gave a tensor in which lists and values stand side by side: one or the other")
         data = list(chain.from_iterable(data))
     return list(data)
-
-
-def _nested(flat: Sequence[Any], shape: Sequence[int]) -> list[Any]:
-    if len(shape) == 1:
-        return list(flat)
-    step = math.prod(shape[1:])
-    return [_nested(flat[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]

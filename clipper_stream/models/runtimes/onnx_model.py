@@ -20,17 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
-from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runtimes import model_files as files
+from clipper_stream.models.model import Rows
 from clipper_stream.models.runtimes import python_function
-from clipper_stream.models.runtimes.model_files import cannot_be_loaded, check_parameters, missing_library, read
-from clipper_stream.models.runtimes.row_outputs import labels_of, one_a_row
+from clipper_stream.models.runtimes.model_files import (
+    COLUMNS,
+    TEXT,
+    THREADS,
+    FileRuntime,
+    ModelFile,
+    imported,
+    one_a_row,
+)
 
-__all__ = ["NEEDS_DIGEST", "UNPICKLES", "OnnxModel", "check_allowed", "load", "read"]
-
-NEEDS_DIGEST = True
-UNPICKLES = False
-_PARAMETERS = {"output": str, "labels": list, "threads": int, "prepare": str}
+PARAMETERS = {"output": TEXT, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -48,13 +50,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of an ONNX model.
-
-    Attributes:
-        name: Its name.
-        dtype: numpy's name of its type.
-        shape: Its axes, the batch first; what is no number is open.
-    """
+    """One input of an ONNX model: its numpy dtype, and its axes, the batch first; what is no number is open."""
 
     name: str
     dtype: str
@@ -105,41 +101,18 @@ class OnnxModel:
             raise ModelFailed(f"a row has no {error}: give one value for each input of the model") from error
 
 
-def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when the file is in an allowed directory and `prepare` in an allowed module.
-
-    Raises:
-        ModelNotLoaded: names what is outside.
-    """
-    files.check_allowed(uri, parameters, allowed)
-    check_parameters(uri, "onnx", parameters, _PARAMETERS)
-    if "prepare" in parameters:
+def _check_prepare(parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    if parameters["prepare"] is not None:
         python_function.check_allowed(parameters["prepare"], {}, allowed)
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """Load the model of a file.
-
-    Args:
-        uri: Where the file is, for messages.
-        content: Bytes of the file.
-        parameters: `output`: name of the output, or a part that only its name has; default: the first. `labels`: names
-            of the output's columns, to give the label of the greatest. `threads`: of one batch; default: as many as
-            OMP_NUM_THREADS says, or 1. `prepare`: `package.module:function`, from rows to what the model takes.
-        allowed: Where `prepare` may be defined.
-
-    Raises:
-        ModelNotLoaded: onnxruntime is missing, the file is no ONNX model, its batch axis is fixed, or the parameters
-            name what it does not have.
-    """
-    check_parameters(uri, "onnx", parameters, _PARAMETERS)
-    labels = labels_of(uri, parameters)
-    prepare = parameters.get("prepare")
-    ready = python_function.load(prepare, b"", {}, allowed).predict_batch if prepare else None
-    session = _session(uri, content, parameters.get("threads", _threads_of_the_process()))
-    inputs = [_input(uri, each) for each in session.get_inputs()]
-    output = _output(uri, [each.name for each in session.get_outputs()], parameters.get("output"))
-    return OnnxModel(session, inputs, output, labels, ready)
+def _of_onnx(file: ModelFile) -> OnnxModel:
+    wanted, prepare = file.parameters, file.parameters["prepare"]
+    ready = python_function.load(prepare, b"", {}, file.allowed).predict_batch if prepare is not None else None
+    session = _session(file.content, wanted["threads"] or _threads_of_the_process())
+    inputs = [_input(each) for each in session.get_inputs()]
+    output = _output([each.name for each in session.get_outputs()], wanted["output"])
+    return OnnxModel(session, inputs, output, wanted["labels"], ready)
 
 
 def _threads_of_the_process() -> int:
@@ -147,38 +120,40 @@ def _threads_of_the_process() -> int:
     return int(said) if said.isdecimal() and int(said) else 1
 
 
-def _session(uri: str, content: bytes, threads: int) -> Any:
-    if threads < 1:
-        raise ModelNotLoaded(f"model file {uri!r}: threads = {threads}: give at least 1")
-    try:
-        import onnxruntime  # noqa: PLC0415 - an optional extra, loaded only by who uses it
-    except ImportError as error:
-        raise missing_library(uri, "onnx", error) from error
+def _session(content: bytes, threads: int) -> Any:
+    onnxruntime = imported("onnx", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors; its warnings are about the making of the model
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores between batches
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except BaseException as error:
-        raise cannot_be_loaded(uri, error, "export it to one ONNX file that holds its weights") from error
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _input(uri: str, found: Any) -> Input:
+def _input(found: Any) -> Input:
     if found.type not in _TYPES:
-        what = f"model file {uri!r}: input {found.name} is a {found.type}"
+        what = f"input {found.name} is a {found.type}"
         raise ModelNotLoaded(f"{what}: export it with one of {', '.join(sorted(_TYPES))}")
     if found.shape and isinstance(found.shape[0], int):
-        what = f"model file {uri!r}: input {found.name} takes exactly {found.shape[0]} rows"
+        what = f"input {found.name} takes exactly {found.shape[0]} rows"
         raise ModelNotLoaded(f"{what}: export it with an open (dynamic) batch axis")
     return Input(found.name, _TYPES[found.type], found.shape)
 
 
-def _output(uri: str, names: Sequence[str], asked: str | None) -> str:
+def _output(names: Sequence[str], asked: str | None) -> str:
+    """The output of the name, or the only one that has it as a part of its name; None: the first."""
     if asked is None or asked in names:
         return asked or names[0]
     matching = [name for name in names if asked in name]
     if len(matching) != 1:
         found = f"{len(matching)} outputs have {asked!r} in their name"
-        raise ModelNotLoaded(f"model file {uri!r}: {found}: set parameters.output to one of {', '.join(names)}")
+        raise ModelNotLoaded(f"{found}: set parameters.output to one of {', '.join(names)}")
     return matching[0]
+
+
+ONNX = FileRuntime(
+    name="onnx",
+    make=_of_onnx,
+    advice="export it to one ONNX file that holds its weights",
+    parameters=PARAMETERS,
+    check_code=_check_prepare,
+)

@@ -47,11 +47,7 @@ compared when there is one."""
 
 
 def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Nothing, when the URI's module is allowed and no part of the attribute begins with an underscore.
-
-    Raises:
-        ModelNotLoaded: not allowed.
-    """
+    """Raise `ModelNotLoaded` when the URI's module is not allowed, or a part of the attribute is private."""
     del parameters
     module, attribute = _parts(uri)
     if not allows_module(allowed, module):
@@ -80,13 +76,7 @@ def read(uri: str) -> bytes:
 
 
 def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
-    """The model that the attribute is or makes.
-
-    Args:
-        uri: `package.module:attribute`; the attribute may be dotted.
-        content: Unused: Python imports the module itself.
-        parameters: Keyword arguments for the class, or for each call of the function.
-        allowed: Modules in which all must be defined that is on the way to the attribute; None: all.
+    """The model that the attribute is or makes, with the parameters of the class or of each call of the function.
 
     Raises:
         ModelNotLoaded: it cannot be imported, was defined elsewhere, cannot be made with these parameters, or is no

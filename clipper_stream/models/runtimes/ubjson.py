@@ -7,14 +7,13 @@ anything.
 Source: Universal Binary JSON Specification, draft 12 ("Value Types", "Container Types", "Optimized Format").
 """
 
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 _SIZES: Mapping[bytes, int] = {
     b"Z": 0, b"N": 0, b"T": 0, b"F": 0, b"i": 1, b"U": 1, b"C": 1, b"I": 2, b"l": 4, b"d": 4, b"L": 8, b"D": 8,
 }  # fmt: skip
 """Bytes after the marker of a value of fixed size."""
-_INTEGERS: Mapping[bytes, str] = {b"i": ">b", b"U": ">B", b"I": ">h", b"l": ">i", b"L": ">q"}
+_INTEGERS = frozenset({b"i", b"U", b"I", b"l", b"L"})
 _MAX_DEPTH = 64
 
 
@@ -35,47 +34,39 @@ def check_whole(content: bytes) -> None:
 
 
 class _Walk:
-    """A place in the bytes, that only goes on.
-
-    Args:
-        content: All bytes.
-    """
+    """A place in the bytes, that only goes on."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self.at = 0
 
-    def value(self, depth: int) -> None:
-        """Go over one value and its marker."""
-        self._after(self._marker(), depth)
-
-    def _after(self, marker: bytes, depth: int) -> None:
-        """Skip the value that follows a marker."""
+    def value(self, depth: int, marker: bytes = b"") -> None:
+        """Go over one value; its marker stands before it, unless that was given for all members of a container."""
+        marker = marker or self._take(1)
         if depth == 0:
             raise ValueError(f"nested deeper than {_MAX_DEPTH} levels at byte {self.at}")
         if marker in _SIZES:
             self._take(_SIZES[marker])
         elif marker in {b"S", b"H"}:
             self._take(self._length())
-        elif marker == b"[":
-            self._members(b"]", lambda: None, depth - 1)
-        elif marker == b"{":
-            self._members(b"}", lambda: self._take(self._length()), depth - 1)
+        elif marker in {b"[", b"{"}:
+            self._members(depth - 1, keyed=marker == b"{")
         else:
             raise ValueError(f"byte {self.at - 1} is {marker!r}, which begins no value")
 
-    def _members(self, end: bytes, key: Callable[[], object], depth: int) -> None:
-        kind = self._marker() if self._announced(b"$") else b""
+    def _members(self, depth: int, *, keyed: bool) -> None:
+        kind = self._take(1) if self._announced(b"$") else b""
         count = self._length() if self._announced(b"#") else None
-        if kind in _SIZES and end == b"]":
+        if kind in _SIZES and not keyed:
             if count is None:
                 raise ValueError(f"an array of one type has no length at byte {self.at}")
             self._take(count * _SIZES[kind])
             return
-        while count != 0 and not (count is None and self._announced(end)):
+        while count != 0 and not (count is None and self._announced(b"}" if keyed else b"]")):
             count = None if count is None else count - 1
-            key()
-            self._after(kind or self._marker(), depth)
+            if keyed:
+                self._take(self._length())
+            self.value(depth, kind)
 
     def _announced(self, marker: bytes) -> bool:
         found = self._content[self.at : self.at + 1] == marker
@@ -83,16 +74,13 @@ class _Walk:
         return found
 
     def _length(self) -> int:
-        marker = self._marker()
+        marker = self._take(1)
         if marker not in _INTEGERS:
             raise ValueError(f"byte {self.at - 1} is {marker!r}, which begins no length")
-        (length,) = struct.unpack(_INTEGERS[marker], self._take(_SIZES[marker]))
+        length = int.from_bytes(self._take(_SIZES[marker]), "big", signed=marker != b"U")
         if length < 0:
             raise ValueError(f"a length of {length} before byte {self.at}")
-        return int(length)
-
-    def _marker(self) -> bytes:
-        return self._take(1)
+        return length
 
     def _take(self, count: int) -> bytes:
         taken = self._content[self.at : self.at + count]

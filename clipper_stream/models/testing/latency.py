@@ -7,6 +7,7 @@ from statistics import median
 
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import predict_rows
+from clipper_stream.models.testing.subject import picked
 
 _TRIES = 7
 """A size is tried so often; the median stands for it, as one of them may have been disturbed."""
@@ -35,13 +36,13 @@ class BatchLatency:
 def measure(
     model: Model, rows: Rows, max_rows: int, budget_s: float, timer: Timer = time.perf_counter
 ) -> tuple[BatchLatency, ...]:
-    """Latencies of 1, 2, 4, ... rows, until `max_rows` or until the time is spent; at least those of one row.
+    """Latencies of batches of 1, 2, 4, ... rows: up to `max_rows`, but no further size once `budget_s` is spent.
 
     Args:
         model: Warmed up.
         rows: Rows that it takes, at least one; they are repeated to fill a batch.
-        max_rows: The largest batch, at least 1.
-        budget_s: No further size is begun when all took so long.
+        max_rows: The largest batch, at least 1; one row is measured in any case.
+        budget_s: Seconds for all of them.
         timer: Seconds that never go back.
     """
     found: list[BatchLatency] = []
@@ -49,7 +50,7 @@ def measure(
     for size in _sizes(max_rows):
         if found and timer() - began_s > budget_s:
             break
-        batch = repeated(rows, size)
+        batch = picked(rows, [index % len(rows) for index in range(size)])
         taken_s = [_taken_s(model, batch, timer) for _ in range(_TRIES)]
         middle_s = median(taken_s)
         per_s = size / middle_s if middle_s > 0 else 0.0
@@ -78,13 +79,6 @@ def advice(latencies: Sequence[BatchLatency], target_ms: float) -> str:
         return f"{what}, but no more rows a second than one by one: batching gains nothing, max_rows = 1 will do"
     limit = f"max_rows = {best.rows}" if len(within) < len(latencies) else f"max_rows = {best.rows} or more"
     return f"{what}, {gain:.0f} times as many a second as one by one: {limit}"
-
-
-def repeated(rows: Rows, size: int) -> Rows:
-    """So many rows, the given ones over and over."""
-    if isinstance(rows, list):
-        return [rows[index % len(rows)] for index in range(size)]
-    return rows[[index % len(rows) for index in range(size)]]
 
 
 def _sizes(max_rows: int) -> Iterator[int]:

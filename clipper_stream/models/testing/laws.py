@@ -27,12 +27,7 @@ MAX_OUTPUT_BYTES = 512 * 1024
 
 
 class Broken(Exception):
-    """Raised when a law does not hold.
-
-    Args:
-        found: What was seen, with the value and the bound.
-        advice: What to do.
-    """
+    """A law does not hold: what was found, with the value and the bound, and what to do."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(found)
@@ -82,11 +77,9 @@ def inputs_are_left_alone(subject: Subject) -> str:
 def a_batch_is_as_row_by_row(subject: Subject) -> str:
     """A row has the output in a batch that it has alone: neighbours are chance, and outputs are cached."""
     together, alone = _answered(subject), subject.one_by_one()
-    row = subject.differing(together, alone)
-    if row is not None:
-        found = f"row {row} has {shown(together[row])} in a batch of {len(together)}, {shown(alone[row])} alone"
-        advice = "let an output depend on its row only (no mean or maximum over the batch), or raise the tolerance"
-        raise Broken(f"{found}; equal within {subject.tolerance:g}", advice)
+    where = f"in a batch of {len(together)}", f"alone; equal within {subject.tolerance:g}"
+    advice = "let an output depend on its row only (no mean or maximum over the batch), or raise the tolerance"
+    _check_same(subject, together, alone, where, advice)
     return f"{len(alone)} rows, within {subject.tolerance:g}"
 
 
@@ -97,10 +90,9 @@ def order_does_not_matter(subject: Subject) -> str:
     if order == sorted(order):
         order.reverse()
     first, moved = _answered(subject), subject.ask(picked(subject.rows, order)).outputs
-    row = subject.differing(moved, [first[index] for index in order])
-    if row is not None:
-        found = f"row {order[row]} has {shown(first[order[row]])}, at place {row} of the same rows {shown(moved[row])}"
-        raise Broken(found, "give outputs in the order of the rows, and keep nothing from row to row")
+    back = [output for _, output in sorted(zip(order, moved, strict=True), key=lambda pair: pair[0])]
+    advice = "give outputs in the order of the rows, and keep nothing from row to row"
+    _check_same(subject, first, back, ("in the order of the samples", "in another order"), advice)
     return f"{len(order)} rows in another order"
 
 
@@ -109,10 +101,8 @@ def the_same_row_has_the_same_output(subject: Subject) -> str:
     if not subject.deterministic:
         raise NotSeen("the model says deterministic = false: nothing is cached")
     first, again = _answered(subject), subject.ask(subject.rows).outputs
-    row = subject.differing(again, first)
-    if row is not None:
-        found = f"row {row} has {shown(first[row])} and then {shown(again[row])}"
-        raise Broken(found, "seed what is random, keep no state, or say deterministic = false")
+    advice = "seed what is random, keep no state, or say deterministic = false"
+    _check_same(subject, first, again, ("at first", "when it is asked again"), advice)
     return f"{len(first)} rows asked twice"
 
 
@@ -127,10 +117,8 @@ def another_process_has_the_same_output(subject: Subject) -> str:
         there = outputs_elsewhere(subject.source, subject.spec, subject.rows)
     except OSError as error:
         raise Broken(f"another process cannot ask it: {error}", "let it need only its file and its module") from error
-    row = subject.differing(there, here)
-    if row is not None:
-        found = f"row {row} has {shown(here[row])} here, {shown(there[row])} in another process"
-        raise Broken(found, "seed what is random, do not use hash() of text, or say deterministic = false")
+    advice = "seed what is random, do not use hash() of text, or say deterministic = false"
+    _check_same(subject, here, there, ("here", "in another process"), advice)
     return f"{len(here)} rows asked in another process"
 
 
@@ -140,13 +128,12 @@ def another_thread_can_ask(subject: Subject) -> str:
     here = subject.ask(subject.rows)
     with ThreadPoolExecutor(max_workers=1) as thread:
         there = thread.submit(subject.ask, subject.rows).result()
+    advice = "keep nothing that belongs to the loading thread"
     lost = next(iter(set(there.failed) - set(here.failed)), None)
     if lost is not None:
-        raise Broken(f"in another thread: {there.failed[lost]}", "keep nothing that belongs to the loading thread")
-    row = subject.differing(there.outputs, here.outputs) if subject.deterministic else None
-    if row is not None:
-        found = f"row {row} has {shown(here.outputs[row])} here, {shown(there.outputs[row])} in another thread"
-        raise Broken(found, "keep nothing that belongs to the loading thread")
+        raise Broken(f"in another thread: {there.failed[lost]}", advice)
+    if subject.deterministic:
+        _check_same(subject, here.outputs, there.outputs, ("here", "in another thread"), advice)
     return f"{len(here.outputs)} rows asked in another thread"
 
 
@@ -158,10 +145,9 @@ def a_bad_row_fails_alone(subject: Subject) -> str:
     alone = _answered(subject)
     with np.errstate(all="ignore"):  # what such rows overflow is no news
         outcome = subject.ask(joined(subject.rows, bad))
-    row = subject.differing(outcome.outputs[: len(alone)], alone)
-    if row is not None:
-        found = f"row {row} has {shown(alone[row])}, beside {len(bad)} odd rows {shown(outcome.outputs[row])}"
-        raise Broken(found, "let an output depend on its row only, and raise rather than keep what a bad row left")
+    advice = "let an output depend on its row only, and raise rather than keep what a bad row left"
+    where = "in a batch of samples", f"beside {len(bad)} odd rows"
+    _check_same(subject, alone, outcome.outputs[: len(alone)], where, advice)
     refused = sum(failed >= len(alone) for failed in outcome.failed)
     if len(subject.bad_rows) and refused < len(bad):
         raise Broken(f"{len(bad) - refused} of {len(bad)} bad rows were answered", "raise, or give null, for a bad row")
@@ -190,6 +176,12 @@ def _answered(subject: Subject) -> list[Any]:
     if len(outcome.failed) == len(outcome.outputs):
         raise NotSeen("no sample was answered")
     return outcome.outputs
+
+
+def _check_same(subject: Subject, first: list[Any], then: list[Any], where: tuple[str, str], advice: str) -> None:
+    for row, (one, other) in enumerate(zip(first, then, strict=True)):
+        if not subject.same(one, other):
+            raise Broken(f"row {row} has {shown(one)} {where[0]}, {shown(other)} {where[1]}", advice)
 
 
 def _check_answered(outcome: BatchOutcome) -> None:

@@ -1,5 +1,6 @@
 """A model with the rows that it is tried with, and what its outputs are compared by."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +15,10 @@ from clipper_stream.query.inputs import RowSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A model with the rows that the laws try it with.
+    """A model with the rows that the laws try it with; as `check_model` has them, rows converted.
 
     Attributes:
-        model: Loaded and warm.
-        rows: Rows that the model should answer, at least two.
-        spec: What a row looks like.
-        bad_rows: Rows that the model should not answer, or empty.
         source: Arguments of `load_model` for another process; None for a model that was made here.
-        deterministic: Whether the manifest says that the same row has the same output.
-        tolerance: By which two numbers may differ and still be the same, relative to the larger.
-        seed: Of the permutation.
     """
 
     model: Model
@@ -44,11 +38,6 @@ class Subject:
         """The outputs of batches of one row each."""
         return [self.ask(self.rows[row : row + 1]).outputs[0] for row in range(len(self.rows))]
 
-    def differing(self, found: list[Any], expected: list[Any]) -> int | None:
-        """The first row whose outputs are not the same; None: there is none."""
-        pairs = enumerate(zip(found, expected, strict=True))
-        return next((row for row, (one, other) in pairs if not self.same(one, other)), None)
-
     def same(self, one: Any, other: Any) -> bool:
         """Whether two plain outputs are the same, numbers within the tolerance."""
         if _is_number(one) and _is_number(other):
@@ -62,9 +51,7 @@ class Subject:
 
 def copied(rows: Rows) -> Rows:
     """The rows, of which a model may change every element without changing these."""
-    if isinstance(rows, np.ndarray):
-        return rows.copy()
-    return [_copied(row) for row in rows]
+    return copy.deepcopy(rows)
 
 
 def joined(first: Rows, then: Rows) -> Rows:
@@ -84,12 +71,6 @@ def equal_rows(rows: Rows, others: Rows) -> bool:
     if isinstance(rows, np.ndarray):
         return bool(np.array_equal(rows, np.asarray(others)))
     return rows == others
-
-
-def _copied(row: Any) -> Any:
-    if isinstance(row, dict):
-        return {key: _copied(value) for key, value in row.items()}
-    return [_copied(value) for value in row] if isinstance(row, list) else row
 
 
 def _is_number(value: Any) -> bool:

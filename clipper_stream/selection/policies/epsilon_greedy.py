@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import check_half_life, check_number
+from clipper_stream.selection.parameters import bounded
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, average_loss
 
@@ -32,16 +32,17 @@ class EpsilonGreedy(SelectionPolicy):
     """
 
     name: ClassVar[str] = "epsilon_greedy"
-    epsilon: float = 0.1
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, most=1.0)
-        check_half_life(self.half_life)
+    epsilon: float = bounded(0.1, most=1.0)
+    half_life: float | None = bounded(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
-        means = mean_losses(state, candidates)
-        return most_to(min(candidates, key=means.__getitem__), candidates, self.epsilon)
+        return least_mean_loss(state, candidates, self.epsilon)
+
+
+def least_mean_loss(state: SelectionState, candidates: Sequence[str], exploration: float) -> ActionDistribution:
+    """Ask the model with the least mean loss, but for a share of exploration; see `mean_losses`."""
+    means = mean_losses(state, candidates)
+    return most_to(min(candidates, key=means.__getitem__), candidates, exploration)
 
 
 def mean_losses(state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:

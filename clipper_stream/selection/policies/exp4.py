@@ -1,14 +1,16 @@
-"""Exp4: ask every model, combine by weight; learn from every output."""
+"""Exp4: ask every model, combine by weight; learn from every output. And the rule that Clipper had, for comparison."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, all_of
-from clipper_stream.selection.parameters import check_half_life, check_number
+from clipper_stream.selection.parameters import bounded, discount_factor
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.state import SelectionState, add_losses
+
+_LEAST_SHARE = 2.0**-53  # a model with less never comes back in any case, and sums stay finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +39,53 @@ class Exp4(SelectionPolicy):
     """
 
     name: ClassVar[str] = "exp4"
-    eta: float = 0.3
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("eta", self.eta, above=0.0)
-        check_half_life(self.half_life)
+    eta: float = bounded(0.3, above=0.0)
+    half_life: float | None = bounded(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exp4Clipper(SelectionPolicy):
+    """The original's rule, `s_i <- s_i exp(-eta L_i / p_i)` with p_i the model's share of the weights. For comparison.
+
+    All models are asked, so nothing has to be made up for, and dividing has a price: shares move by eta (p_i sum L -
+    L_i), away from where they are equal. Who leads by luck is pushed on, and a light model is charged for each mistake
+    many times as much as a heavy one, so that it cannot come back. Use `exp4`.
+
+    The share is that of the models that the feedback scores, in the state of this partition before it. So what is added
+    depends on the partition: over several of them this is not what one process would have learned, and after a change
+    to another policy `weighted_loss` is too high.
+
+    Attributes:
+        eta: Learning rate, > 0; the default is the original's.
+        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+
+    >>> policy, asked = Exp4Clipper(), {"a:1": 1.0, "b:1": 1.0}
+    >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1").weighted_loss
+    2.0
+
+    Source: `Exp4Policy` of Clipper's pull request 48 (commit bac5ec8b, 2017), where the sum of the weights changes
+    while the models are gone through; here all shares are those before the feedback.
+    """
+
+    name: ClassVar[str] = "exp4_clipper"
+    eta: float = bounded(0.01, above=0.0)
+    half_life: float | None = bounded(None, above=0.0)
+
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
+        return all_of(exponential_weights(self.eta, state, candidates))
+
+    def observe(
+        self, state: SelectionState, losses: Mapping[str, float], propensities: Mapping[str, float]
+    ) -> SelectionState:
+        learned = add_losses(state, losses, propensities, discount_factor(self.half_life))
+        if not losses:
+            return learned
+        shares = exponential_weights(self.eta, state, tuple(losses))
+        totals = dict(learned.totals)
+        for model, loss in losses.items():
+            corrected = loss / max(shares[model], _LEAST_SHARE) - loss / propensities[model]
+            totals[model] = replace(totals[model], weighted_loss=totals[model].weighted_loss + corrected)
+        return SelectionState(totals)

@@ -12,6 +12,7 @@ that joins is neither the best nor the worst.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import check_half_life, check_number, discount_factor
-from clipper_stream.selection.policies.epsilon_greedy import mean_losses
+from clipper_stream.selection.parameters import bounded, discount_factor
+from clipper_stream.selection.policies.epsilon_greedy import least_mean_loss
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses, average_loss
 from clipper_stream.selection.sufficient_statistics import Features, normal_equations, width_of
@@ -58,20 +59,13 @@ class LinUcb(SelectionPolicy):
     """
 
     name: ClassVar[str] = "lin_ucb"
-    alpha: float = 1.0
-    ridge: float = 1.0
-    exploration: float = 0.05
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("alpha", self.alpha)
-        check_number("ridge", self.ridge, above=0.0)
-        check_number("exploration", self.exploration, most=1.0)
-        check_half_life(self.half_life)
+    alpha: float = bounded(1.0)
+    ridge: float = bounded(1.0, above=0.0)
+    exploration: float = bounded(0.05, most=1.0)
+    half_life: float | None = bounded(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
-        means = mean_losses(state, candidates)
-        return most_to(min(candidates, key=means.__getitem__), candidates, self.exploration)
+        return least_mean_loss(state, candidates, self.exploration)
 
     def by_features(self, state: SelectionState, candidates: Sequence[str]) -> ContextualChoice[ActionDistribution]:
         totals = [state.of(model) for model in candidates]
@@ -79,7 +73,7 @@ class LinUcb(SelectionPolicy):
         return ContextualChoice(
             otherwise=self.prepare(state, candidates),
             choices=tuple(most_to(model, candidates, self.exploration) for model in candidates),
-            place=_LeastBound(losses, self.alpha),
+            place=partial(losses.least_bound, self.alpha),
         )
 
     def observe_for(
@@ -128,6 +122,11 @@ class LinearLosses:
         projected = (x[:, None] * self.roots).sum(axis=1)
         return (self.theta * x).sum(axis=1), np.sqrt((projected * projected).sum(axis=1) + beyond)
 
+    def least_bound(self, alpha: float, features: Features) -> int:
+        """Index of the model whose loss has the least lower bound, `alpha` deviations below; the first of several."""
+        loss, width = self.at(features)
+        return int((loss - alpha * width).argmin())
+
 
 def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> LinearLosses:
     """Fit the regressions of several models.
@@ -147,15 +146,3 @@ def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> L
     along = (axes * vectors[:, :, None]).sum(axis=1) * inverse
     theta = (axes * along[:, None, :]).sum(axis=2)
     return LinearLosses(theta=theta, roots=axes * np.sqrt(inverse)[:, None, :], ridge=ridge)
-
-
-@dataclass(frozen=True, slots=True)
-class _LeastBound:
-    """Index, in candidate order, of the model whose loss has the least lower bound; the first of several."""
-
-    losses: LinearLosses
-    alpha: float
-
-    def __call__(self, features: Features) -> int:
-        loss, width = self.losses.at(features)
-        return int((loss - self.alpha * width).argmin())

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameters import check_half_life, check_number
+from clipper_stream.selection.parameters import bounded
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -64,14 +64,9 @@ class TsallisInf(SelectionPolicy):
     """
 
     name: ClassVar[str] = "tsallis_inf"
-    rate: float = 2.0
-    delay: float = 0.0
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("rate", self.rate, above=0.0)
-        check_number("delay", self.delay)
-        check_half_life(self.half_life)
+    rate: float = bounded(2.0, above=0.0)
+    delay: float = bounded(0.0)
+    half_life: float | None = bounded(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         entropy = math.sqrt(2.0 * self.delay / math.log(len(candidates))) if len(candidates) > 1 else 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import check_half_life, check_number
+from clipper_stream.selection.parameters import bounded
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -39,14 +39,9 @@ class UCB1(SelectionPolicy):
     """
 
     name: ClassVar[str] = "ucb1"
-    padding: float = 2.0
-    exploration: float = 0.05
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("padding", self.padding)
-        check_number("exploration", self.exploration, most=1.0)
-        check_half_life(self.half_life)
+    padding: float = bounded(2.0)
+    exploration: float = bounded(0.05, most=1.0)
+    half_life: float | None = bounded(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         totals = {model: state.of(model) for model in candidates}

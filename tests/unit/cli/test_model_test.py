@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import joblib
+import msgspec
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -12,6 +13,7 @@ from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.cli.model_target import read_samples, read_target
 from clipper_stream.errors import InvalidSetting
+from clipper_topics.manifests import ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 FLAKY = "clipper_agents.examples.models:flaky"
@@ -89,9 +91,8 @@ def test_a_manifest_says_all_of_it_and_options_say_it_instead(tmp_path):
         "deterministic": False,
     }
     (tmp_path / "model.json").write_text(json.dumps(manifest))
-    found = read_target(str(tmp_path / "model.json"), None, {"dtype": "float32", "shape": None})
-    assert (found.uri, found.runtime, found.dtype, found.shape) == (SUM, "python", "float32", [3])
-    assert (found.target_ms, found.max_rows, found.deterministic) == (7.0, 64, False)
+    found, _ = read_target(str(tmp_path / "model.json"), None, {"dtype": "float32", "shape": None})
+    assert found == msgspec.convert(manifest | {"input": {"dtype": "float32", "shape": [3]}}, ModelManifest)
 
 
 def test_a_model_of_a_configuration_is_named(tmp_path):
@@ -99,8 +100,8 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
         f'[[model]]\nname = "a"\nuri = "{SUM}"\n[[model]]\nname = "b"\nruntime = "sklearn"\nuri = "b.skops"\n'
     )
     path = str(tmp_path / "clipper.toml")
-    assert read_target(path, "a:1", {}).uri == SUM
-    assert read_target(path, "b:1", {}).uri == str(tmp_path / "b.skops")
+    assert read_target(path, "a:1", {})[0].uri == SUM
+    assert read_target(path, "b:1", {})[0].uri == str(tmp_path / "b.skops")
     for ref in (None, "c:1"):
         with pytest.raises(InvalidSetting, match="declared: a:1, b:1: name one with --model"):
             read_target(path, ref, {})
@@ -124,8 +125,8 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
     ],
 )
 def test_the_runtime_is_told_by_the_form_of_the_target(text, runtime):
-    assert read_target(text, None, {}).runtime == runtime
-    assert read_target(text, None, {"runtime": "other"}).runtime == "other"
+    assert read_target(text, None, {})[0].runtime == runtime
+    assert read_target(text, None, {"runtime": "other"})[0].runtime == "other"
 
 
 def test_a_file_that_is_unpickled_is_tested_where_the_configuration_permits_it(ended, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from clipper_agents.cli import registry_view
-from clipper_agents.cli.model_deploy import manifest_of
+from clipper_agents.cli.model_target import manifest_of
 from clipper_agents.control.state import Manifests
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.change import Change
@@ -72,20 +72,20 @@ def test_options_win_over_the_table_of_their_version_in_a_file(tmp_path):
         '[[model]]\nname = "svm"\nuri = "a:b"\n[[model]]\nname = "svm"\nversion = "2"\nuri = "m.skops"\n'
         'runtime = "sklearn"\nreplicas = 3\ninput = { dtype = "uint8" }\n'
     )
-    assert manifest_of("svm:2", {"replicas": 1}, {"shape": [64]}, file) == ModelManifest(
+    assert manifest_of("svm:2", {"replicas": 1, "shape": [64], "dtype": None}, file) == ModelManifest(
         name="svm", version="2", uri=str(tmp_path / "m.skops"), runtime="sklearn", replicas=1,
         input=InputSpec(dtype="uint8", shape=[64]),
     )  # fmt: skip
-    assert manifest_of("svm:2", {"uri": "m:f"}, {}) == ModelManifest(name="svm", version="2", uri="m:f")
+    assert manifest_of("svm:2", {"uri": "m:f"}) == ModelManifest(name="svm", version="2", uri="m:f")
 
 
 @pytest.mark.parametrize(
     ("refused", "said"),
     [
-        (lambda: manifest_of("svm:2", {}, {}), "model svm:2 has no uri: give --uri, or --manifest FILE"),
-        (lambda: manifest_of("SVM:2", {"uri": "m:f"}, {}), "model SVM:2: name = 'SVM': expected str of lower case"),
-        (lambda: manifest_of("svm", {"uri": "m:f"}, {}), "model svm: version = '': expected str of letters"),
-        (lambda: manifest_of("svm:2", {"uri": "m:f"}, {"shape": [2**30]}), "has 1073741824 elements"),
+        (lambda: manifest_of("svm:2", {}), "model svm:2 has no uri: give --uri, or --manifest FILE"),
+        (lambda: manifest_of("SVM:2", {"uri": "m:f"}), "model SVM:2: name = 'SVM': expected str of lower case"),
+        (lambda: manifest_of("svm", {"uri": "m:f"}), "model svm: version = '': expected str of letters"),
+        (lambda: manifest_of("svm:2", {"uri": "m:f", "shape": [2**30]}), "has 1073741824 elements"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused_with_its_key(refused, said):
@@ -97,4 +97,4 @@ def test_a_file_without_that_model_is_refused(tmp_path):
     file = tmp_path / "models.toml"
     file.write_text('[[model]]\nname = "other"\nuri = "a:b"\n')
     with pytest.raises(InvalidSetting, match=r"0 \[\[model\]\] tables are named 'svm': one of version '2'"):
-        manifest_of("svm:2", {}, {}, file)
+        manifest_of("svm:2", {}, file)

@@ -6,7 +6,6 @@ import typer
 from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
 from clipper_agents.cli.replay_verify import parting_lines, print_verification
 from clipper_agents.replay.verdicts import (
-    ConfigSwitch,
     FeedbackAt,
     PartitionVerdict,
     RowMismatch,
@@ -73,11 +72,10 @@ def test_notes_of_the_learner_have_names():
     assert next(iter(parting_lines(parting(application="", context="app")))).startswith("newest restore of app in")
 
 
-def test_what_was_assumed_is_said(capsys):
-    switch = ConfigSwitch(application="app", partition=1, revision=3, offset=40, earliest=38, latest=44)
-    text = printed(capsys, verdict(since=12, unproven=1, switches=[switch]))
+def test_what_could_not_be_verified_is_said(capsys):
+    text = printed(capsys, verdict(since=12, unproven=1, unlogged=["app"]))
     assert "verified from feedback offset 12 on; 1 rows stand as they were" in text
-    assert "revision 3 of app is taken to count from feedback offset 40 on, of 38 to 44" in text
+    assert "partition 1: rows of app cannot be verified: an older version folded" in text
 
 
 @pytest.mark.parametrize("text", ["0", "0:1,0:2", "a:1", "0:1,", "0:-1", "0:1:2"])

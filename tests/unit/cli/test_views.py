@@ -9,9 +9,7 @@ from builders.status import NOW_S, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
-from clipper_agents.cli.applications_view import COLUMNS, application_parts
-from clipper_agents.cli.status_view import show
-from clipper_agents.cli.watch_view import json_line, lines, page
+from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line, lines, page, show
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, Status, TrialStatus, VersionStatus, WorkerMetrics

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
-from clipper_agents.demo.models import RECIPES, best_of, train
+from clipper_agents.demo.models import TRUSTED, FaultyModel, best_of, train
+from clipper_agents.demo.plan import POLICIES, DemoPlan
+from clipper_agents.demo.run import demo_settings
 from clipper_stream.models.registry import load_model
 
 pytest.importorskip("skops")
@@ -18,6 +20,10 @@ def digits() -> Digits:
 @pytest.fixture(scope="module")
 def trained(digits, tmp_path_factory):
     return train(digits, tmp_path_factory.mktemp("models"), seed=0)
+
+
+def loaded(model):
+    return load_model("sklearn", str(model.path), model.sha256, {"trusted": list(TRUSTED)})
 
 
 def test_the_three_parts_are_the_whole_data_set_and_share_no_row(digits):
@@ -46,26 +52,45 @@ def test_traffic_is_distinct_and_repeatable_and_has_every_picture_in_turn(digits
     assert sorted(asked.labels[:pool].tolist()) == sorted(digits.traffic.labels.tolist())
 
 
-def test_each_file_loads_by_its_digest_without_pickle_and_gives_digits(trained, digits):
-    rows = draw_traffic(digits, 20, seed=0).rows.astype(np.float32)
+def test_each_file_loads_by_its_digest_and_the_best_leads_on_the_traffic_too(trained, digits):
+    asked, errors = draw_traffic(digits, 1_500, seed=0), {}
     for model in trained:
         assert hashlib.sha256(model.path.read_bytes()).hexdigest() == model.sha256
-        loaded = load_model("sklearn", str(model.path), model.sha256, {"trusted": list(model.trusted)})
-        assert set(np.asarray(loaded.predict_batch(rows)).tolist()) <= set(range(10))
+        found = np.asarray(loaded(model).predict_batch(asked.rows.astype(np.float32)))
+        assert set(found.tolist()) <= set(range(10))
+        errors[model] = float((found != asked.labels).mean())
+    assert min(errors, key=errors.__getitem__) is best_of(trained)
 
 
 def test_the_five_models_err_at_different_rates_and_the_best_is_the_least(trained):
     errors = {model.name: model.validation_error for model in trained}
-    assert list(errors) == list(RECIPES)
+    assert list(errors) == ["svm", "neighbors", "bayes", "logistic", "forest"]
     assert all(0.01 < error < 0.2 for error in errors.values())
     assert len(set(errors.values())) == len(errors)
     assert best_of(trained).validation_error == min(errors.values())
 
 
-def test_the_best_model_leads_on_the_traffic_too(trained, digits):
-    asked = draw_traffic(digits, 1_500, seed=0)
-    errors = {}
-    for model in trained:
-        loaded = load_model("sklearn", str(model.path), model.sha256, {"trusted": list(model.trusted)})
-        errors[model] = float((np.asarray(loaded.predict_batch(asked.rows.astype(np.float32))) != asked.labels).mean())
-    assert min(errors, key=errors.__getitem__) is best_of(trained)
+def test_the_model_that_fails_is_wrong_about_everything_while_its_flag_exists(trained, digits, tmp_path):
+    model, flag = trained[-1], tmp_path / "broken"  # the one with types that must be trusted
+    manifest = model.manifest(flag)
+    faulty = load_model(manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    assert isinstance(faulty, FaultyModel)
+    assert manifest.ref == model.manifest().ref
+    rows = draw_traffic(digits, 200, seed=0).rows.astype(np.float32)
+    whole = np.asarray(loaded(model).predict_batch(rows))
+    assert np.array_equal(faulty.predict_batch(rows), whole)
+    flag.touch()
+    broken = np.asarray(faulty.predict_batch(rows))
+    assert not (broken == whole).any()
+    assert set(broken.tolist()) == set(range(10))
+    flag.unlink()
+    assert np.array_equal(faulty.predict_batch(rows), whole)
+
+
+def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(trained, tmp_path):
+    overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
+    settings = demo_settings(DemoPlan(queries=400), trained, tmp_path / "broken", {}, overrides)
+    assert [application.policy.name for application in settings.applications] == list(POLICIES)
+    assert all(application.models == [model.ref for model in trained] for application in settings.applications)
+    assert [model.ref for model in settings.models if model.runtime == "python"] == [best_of(trained).ref]
+    assert settings.router.data_dir == str(tmp_path / "router")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders.demo import PLAN, prepared_load
+from builders.demo import PLAN, demo_script
 
 from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
 from clipper_stream.errors import InvalidSetting
@@ -9,8 +9,8 @@ from clipper_topics import codec
 
 
 @pytest.fixture(scope="module")
-def prepared():
-    return prepared_load()
+def script():
+    return demo_script()
 
 
 def test_phases_cover_every_query_once():
@@ -30,22 +30,21 @@ def test_every_policy_of_the_demo_exists_and_forgets():
         assert make_policy(name, parameters).half_life is not None
 
 
-def test_queries_alternate_between_the_applications_and_are_due_evenly(prepared):
-    queries = [codec.queries.decode(prepared.script.value(number)) for number in range(PLAN.queries)]
+def test_queries_alternate_between_the_applications_and_are_due_evenly(script):
+    queries = [codec.queries.decode(script.record(number)[2]) for number in range(PLAN.queries)]
     assert [query.application for query in queries] == [*map(application_of, POLICIES)] * (PLAN.queries // 2)
     assert {len(query.input) for query in queries} == {64}
-    assert np.allclose(np.diff(prepared.times_s), 1 / PLAN.rate_per_s)
+    assert np.allclose(np.diff(script.times_s), 1 / PLAN.rate_per_s)
 
 
-def test_a_tenth_of_the_queries_repeats_an_input_with_its_label(prepared):
-    labels = dict(zip(prepared.script.bodies, prepared.labels, strict=True))
-    assert [labels[body] for body in prepared.script.bodies] == prepared.labels
-    assert len(labels) == prepared.distinct_inputs
+def test_a_tenth_of_the_queries_repeats_an_input_with_its_label(script):
+    labels = dict(zip(script.bodies, script.labels, strict=True))
+    assert [labels[body] for body in script.bodies] == script.labels
+    assert len(labels) == len(set(script.rows))
     assert 0.03 < 1 - len(labels) / PLAN.queries < 0.17  # five standard deviations of a tenth of 400
 
 
-def test_a_seed_gives_the_same_queries_and_delays_in_another_run(prepared):
-    again = prepared_load()
-    assert again.script.bodies == prepared.script.bodies
-    assert again.delays_s == prepared.delays_s
-    assert again.script.run != prepared.script.run
+def test_a_seed_gives_the_same_queries_and_delays_in_another_run(script):
+    again = demo_script("ffffffff")
+    assert (again.bodies, again.delays_s) == (script.bodies, script.delays_s)
+    assert again.query_id(0) != script.query_id(0)

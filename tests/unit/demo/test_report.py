@@ -6,13 +6,12 @@ import pytest
 from builders.demo import MODELS, PLAN, fabricate, sample
 from rich.console import Console
 
-from clipper_agents.demo.summary import print_summary
-from clipper_agents.demo.view import LineView, LiveView, open_view
+from clipper_agents.demo.view import DemoView
 
 pytest.importorskip("matplotlib")
 
 from clipper_agents.demo.figures import draw_figures
-from clipper_agents.demo.report import CAPTIONS, render_report, write_json, write_report
+from clipper_agents.demo.report import CAPTIONS, print_summary, render_report, write_json, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,7 +23,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def figures(run):
-    return draw_figures(run.record)
+    return draw_figures(run.recorder)
 
 
 class Balance(HTMLParser):
@@ -48,7 +47,7 @@ def test_there_is_a_figure_for_each_caption(figures):
 
 
 def test_the_report_needs_nothing_but_itself(run, figures):
-    page = render_report(run.result, run.record, figures, failed=[])
+    page = render_report(run.result, run.recorder, figures, failed=[])
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -58,7 +57,7 @@ def test_the_report_needs_nothing_but_itself(run, figures):
 
 
 def test_the_report_is_well_formed_and_says_what_happened(run, figures):
-    page = render_report(run.result, run.record, figures, failed=[])
+    page = render_report(run.result, run.recorder, figures, failed=[])
     balance = Balance()
     balance.feed(page)
     assert balance.open == []
@@ -67,18 +66,18 @@ def test_the_report_is_well_formed_and_says_what_happened(run, figures):
 
 
 def test_the_report_says_what_failed_and_escapes_it(run, figures):
-    page = render_report(run.result, run.record, figures, failed=["answers: 1 < 2"])
+    page = render_report(run.result, run.recorder, figures, failed=["answers: 1 < 2"])
     assert "answers: 1 &lt; 2" in page
     assert "Every query was answered exactly once" not in page
 
 
 def test_a_run_without_any_answer_can_still_be_reported(tmp_path):
     empty = fabricate(skipped=frozenset(range(PLAN.queries)))
-    assert write_report(empty.result, empty.record, ["answers"], tmp_path).exists()
+    assert write_report(empty.result, empty.recorder, ["answers"], tmp_path).exists()
 
 
 def test_a_folder_holds_the_page_the_figures_and_the_result(run, tmp_path):
-    page = write_report(run.result, run.record, [], tmp_path)
+    page = write_report(run.result, run.recorder, [], tmp_path)
     assert page == tmp_path / "report.html"
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "result.json", *(f"{n}.png" for n in CAPTIONS)}
     write_json(run.result, tmp_path / "again.json")
@@ -100,37 +99,15 @@ def test_the_summary_has_every_error_and_what_failed(run):
     assert "FAILED offsets: not committed" in text
 
 
-def test_the_live_view_shows_phase_weights_batches_and_numbers():
-    console, view = recorded(), LiveView()
-    view.begin(PLAN, MODELS, "good:1")
-    view.sample(sample(1.0, 100, {}))
-    view.sample(sample(2.0, 150, {"applied": 90.0}))
-    console.print(view.render())
-    text = console.export_text()
-    assert "failed: good:1 answers wrong digits" in text
-    assert "62%" in text
-    assert "50 /s" in text
-    assert "learned 90/150" in text
-
-
-def test_a_line_says_how_far_the_run_is_where_there_is_no_terminal():
+def test_a_line_says_how_far_the_run_is_every_few_seconds():
     console = recorded()
-    with open_view(console) as view:
-        assert isinstance(view, LineView)
-        view.stage("starting")
-        view.begin(PLAN, MODELS, "good:1")
-        view.sample(sample(1.0, 300, {}))
-        view.sample(sample(1.1, 301, {}))
+    view = DemoView(console)
+    view.stage("starting")
+    view.begin(PLAN, MODELS, "good:1")
+    view.sample(sample(1.0, 300, {"applied": 90.0}))
+    view.sample(sample(1.1, 301, {}))
     lines = console.export_text().splitlines()
-    assert lines[0] == "starting"
+    assert lines[:2] == ["starting", "validation errors: good 3.0%, fair 5.0%; good:1 will fail at 25% of the queries"]
     assert [line for line in lines if line.startswith("30")] == [lines[2]]
     assert "300/400 restored exp3=fair:75%" in lines[2]
-
-
-def test_a_terminal_gets_the_live_view():
-    console = Console(force_terminal=True, file=io.StringIO(), width=140)
-    with open_view(console) as view:
-        assert isinstance(view, LiveView)
-        view.begin(PLAN, MODELS, "good:1")
-        view.sample(sample(1.0, 50, {}))
-    assert "all models work" in console.file.getvalue()
+    assert "cached=7% defaults=0 learned=90/300" in lines[2]

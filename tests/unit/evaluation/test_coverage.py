@@ -3,8 +3,7 @@
 import numpy as np
 from builders.known_truth import log_of
 
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.bootstrap import bootstrap, draws
+from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.estimators.registry import make_estimators
 
@@ -21,5 +20,5 @@ def test_with_full_information_the_interval_covers_in_at_least_93_of_100_seeds()
         columns, _ = log_of(ROWS, seed, audit_ratio=1.0, means=MEANS)
         choices = choices_of(columns, np.tile(TARGET, (ROWS, 1)))
         for one in make_estimators(tuple(covered), decisions=ROWS):
-            covered[one.name] += bootstrap(BlockSums.of(one.terms(choices), choices), drawn).holds(truth)
+            covered[one.name] += bootstrap(one.sums(choices), drawn).covers(truth)
     assert min(covered.values()) / SEEDS >= 0.93, covered  # 0.95 less 1.8 standard errors

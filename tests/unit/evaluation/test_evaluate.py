@@ -6,8 +6,8 @@ import pytest
 from builders.known_truth import MODELS, in_chunks, log_of
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.question import Question
 from clipper_stream.selection.registry import make_policy

@@ -88,9 +88,9 @@ def test_the_configuration_of_file_types_loads_its_model_as_a_host_does(example,
     assert tomllib.loads((tmp_path / "clipper.toml").read_text())["model"][0]["runtime"] == "onnx"
     settings = load_settings(tmp_path / "clipper.toml", {})
     (manifest,) = settings.models
-    prepared = prepare(manifest, settings.allowed, settings.files)
+    predictor = prepare(manifest, settings.allowed, settings.files)
     outcome = predict_rows(
-        prepared.model, [b"#!/bin/bash\nset -eu\ncd /tmp && ls | sort\n", (ROOT / "README.md").read_bytes()]
+        predictor.model, [b"#!/bin/bash\nset -eu\ncd /tmp && ls | sort\n", (ROOT / "README.md").read_bytes()]
     )
     assert outcome.outputs == ["shell", "markdown"]
     assert outcome.calls == 1

@@ -25,7 +25,8 @@ def step_of(feedbacks, decisions, applied=None, rows=None, applications=APPLICAT
     ids = [found.query_id for _, found in feedbacks]
     known = {name: decisions.get(name) for name in ids}
     counted = {name: (applied or {}).get(name) for name in ids}
-    return learn(feedbacks, known, audits or {}, counted, rows if rows is not None else Rows(), applications.get)
+    found = Rows() if rows is None else rows
+    return learn(feedbacks, known, audits or {}, counted, found, lambda name, _: applications.get(name))
 
 
 def losses(row):
@@ -160,7 +161,8 @@ def restored(offset, *rows, declared=0, name="app"):
 def marked(markers, rows, feedbacks=(), decisions=None):
     known = {found.query_id: (decisions or {}).get(found.query_id) for _, found in feedbacks}
     return learn(
-        list(feedbacks), known, {}, dict.fromkeys(known), Rows(rows), APPLICATIONS.get, markers,
+        list(feedbacks), known, {}, dict.fromkeys(known), Rows(rows), lambda name, _: APPLICATIONS.get(name),
+        markers,
         lambda name: [key for key in rows if key[0] == name],
     )  # fmt: skip
 

@@ -1,7 +1,5 @@
 """The host's decisions, without clock and event loop."""
 
-from math import inf
-
 import numpy as np
 import pytest
 from builders.host import FunctionOfRow, asked, rows_of
@@ -34,16 +32,6 @@ def test_rows_of_several_frames_are_one_batch():
     assert core.step(0.0).batch is None
 
 
-def test_a_frame_larger_than_the_limit_is_answered_in_pieces():
-    core = core_of(rows=2)
-    core.admit("a", asked([1, 2, 3], frame=1), 0.0)
-    first, second = predicted(core), predicted(core)
-    assert [(piece.row0, piece.outputs) for reply in (*first, *second) for piece in reply.pieces] == [
-        (0, [2, 4]),
-        (2, [6]),
-    ]
-
-
 def test_a_batch_has_one_piece_a_frame_and_one_reply_a_partition():
     core = core_of(rows=10)
     core.admit("a", asked([1, 2], frame=1, reply=3), 0.0)
@@ -51,22 +39,6 @@ def test_a_batch_has_one_piece_a_frame_and_one_reply_a_partition():
     core.admit("c", asked([4], frame=3, reply=3), 0.0)
     replies = predicted(core)
     assert [(reply.partition, [piece.frame for piece in reply.pieces]) for reply in replies] == [(3, [1, 3]), (1, [2])]
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (asked([[1.0]], dtype="float32"), asked([[1.0]], dtype="float64")),
-        (asked([[1.0]], dtype="float32"), asked([[1.0, 2.0]], dtype="float32")),
-        (asked(["a"], dtype="text"), asked(["a"], dtype="json")),
-    ],
-)
-def test_rows_of_different_kinds_are_never_in_one_batch(one, other):
-    core = core_of(rows=10)
-    core.admit("a", one, 0.0)
-    core.admit("b", other, 0.0)
-    assert len(core.step(0.0).batch.inputs) == 1
-    assert len(core.step(0.0).batch.inputs) == 1
 
 
 def test_a_matrix_is_joined_in_order_and_is_the_models_own():
@@ -101,39 +73,6 @@ def test_rows_past_their_deadline_are_answered_without_the_model():
     assert step.late_rows == 2
     assert rows_of(piece for reply in step.late for piece in reply.pieces) == {(1, 0): ["late"], (1, 2): ["late"]}
     assert step.late[0].pieces[0].failed[0].explanation.startswith("dropped 5000.0 ms after its deadline")
-
-
-def test_a_frame_is_finished_when_all_its_replies_are_acknowledged_and_once():
-    core = core_of(rows=2)
-    core.admit("a", asked([1, 2, 3], frame=1), 0.0)
-    core.admit("b", asked([4], frame=2), 0.0)
-    first, second = predicted(core), predicted(core)
-    assert core.acknowledge(second[0]) == ["b"]
-    assert core.acknowledge(first[0]) == ["a"]
-
-
-def test_late_rows_count_towards_the_finish():
-    core = core_of(rows=10)
-    core.admit("a", asked([1, 2], frame=1, deadline_s=[1.0, inf]), 0.0)
-    step = core.step(2.0)
-    replies = core.complete(step.batch, BatchOutcome([0], {}), 0.001)
-    assert core.acknowledge(replies[0]) == []
-    assert core.acknowledge(step.late[0]) == ["a"]
-
-
-def test_a_frame_without_rows_is_finished_at_once():
-    assert core_of().admit("a", asked([]), 0.0)
-    assert not core_of().admit("a", asked([1]), 0.0)
-
-
-def test_open_rows_are_counted_until_they_are_acknowledged():
-    core = core_of(rows=2)
-    core.admit("a", asked([1, 2, 3]), 0.0)
-    assert (core.queued_rows, core.open_rows) == (3, 3)
-    replies = predicted(core)
-    assert (core.queued_rows, core.open_rows) == (1, 3)
-    core.acknowledge(replies[0])
-    assert (core.queued_rows, core.open_rows) == (1, 1)
 
 
 def test_a_batch_waits_for_company_as_long_as_the_window_says():

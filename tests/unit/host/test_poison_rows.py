@@ -3,10 +3,9 @@
 import pytest
 from builders.host import asked
 
-from clipper_agents.host.batch_guard import BatchGuard
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.outputs import OpenFrame, RowSpan
-from clipper_agents.host.poison_rows import JOURNAL_BYTES, PoisonRows
+from clipper_agents.host.poison_rows import JOURNAL_BYTES, BatchGuard, PoisonRows
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 

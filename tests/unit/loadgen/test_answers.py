@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from clipper_loadgen.answers import AnswerStatus, decode_answer
+from clipper_loadgen.run import AnswerStatus, decode_answer
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_loadgen.feedback import DelayedFeedback, DueQueue
+from clipper_loadgen.feedback import DelayedFeedback
 
 
 class CollectingOutlet:
@@ -16,17 +16,20 @@ class CollectingOutlet:
         self.sent += [(record, time.perf_counter()) for record in records]
 
 
-@given(st.lists(st.floats(0, 100), max_size=50), st.lists(st.floats(0, 100), max_size=10).map(sorted))
+@given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(0, 100), max_size=10).map(sorted))
 def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
-    queue = DueQueue()
-    for query, due in enumerate(due_s):
-        queue.add(due, query)
-    taken = [(now, query) for now in looks_s for query in queue.take(now)]
+    now_s = 0
+    feedback = DelayedFeedback(lambda query: (0, b"", b""), due_s, CollectingOutlet(), lambda: now_s)
+    for query in range(len(due_s)):
+        feedback.answered(query, 0)
+    taken = []
+    for now_s in looks_s:
+        taken += [(now_s, query) for query in feedback.take()]
     assert [due_s[query] for _, query in taken] == sorted(due_s[query] for _, query in taken)
-    assert all(due_s[query] <= now for now, query in taken)
-    last = looks_s[-1] if looks_s else -1.0
+    assert all(due_s[query] <= at_s for at_s, query in taken)
+    last = looks_s[-1] if looks_s else -1
     assert len(taken) == sum(due <= last for due in due_s)
-    assert len(queue) == len(due_s) - len(taken)
+    assert feedback.pending == len(due_s) - len(taken)
 
 
 def delayed(delays_s, *, answer_gap_s=0.0, wait_s=10.0):

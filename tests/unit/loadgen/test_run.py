@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from clipper_loadgen import Dataset, LoadPlan
-from clipper_loadgen.answers import ANSWER_STATUSES, AnswerStatus
-from clipper_loadgen.preparation import encode_load, intended_times
-from clipper_loadgen.run import LoadRun
-from clipper_topics import codec
+from clipper_loadgen.run import ANSWER_STATUSES, AnswerStatus, LoadRun
+from clipper_loadgen.script import write_script
 
 ROWS = Dataset(np.eye(4), labels=[0, 1, 2, 3])
 
@@ -21,10 +19,7 @@ class Observer:
     answers = ANSWER_STATUSES
 
     def __init__(self):
-        self.released, self.answers_of, self.run = [], {}, None
-
-    def begun(self, run):
-        self.run = run
+        self.released, self.answers_of = [], {}
 
     def releasing(self, count):
         self.released.append(count)
@@ -34,23 +29,20 @@ class Observer:
 
 
 def run_of(plan, observer=None):
-    times_s = intended_times(plan)
-    prepared = encode_load(plan, ROWS, times_s, np.arange(len(times_s)), partitions=2)
-    return LoadRun(plan, prepared, feedback=None, clock=lambda: 0.0, observer=observer)
+    script = write_script(plan, ROWS, partitions=2, run="0123abcd")
+    return LoadRun(plan, script, feedback=None, clock=lambda: 0.0, observer=observer)
 
 
-def bounded(application="digits", **changes):
-    return LoadPlan(
-        application, mode="bounded", rate_per_s=10.0, duration_s=2.0, outstanding=5, dataset=ROWS, **changes
-    )
+def bounded():
+    return LoadPlan("digits", mode="bounded", rate_per_s=10.0, duration_s=2.0, outstanding=5, arrivals="constant")
 
 
 def answer_to(run, query, **fields):
-    return AnswerStatus(run._script.query_id(query), **fields)
+    return AnswerStatus(run.script.query_id(query), **fields)
 
 
 def test_a_bounded_run_lets_through_what_is_due_and_not_more_than_may_be_outstanding():
-    run = run_of(bounded(arrivals="constant"))
+    run = run_of(bounded())
     run._release(3)
     assert asyncio.run(run._gate.beyond(2)) == 3
     run._release(20)
@@ -60,38 +52,33 @@ def test_a_bounded_run_lets_through_what_is_due_and_not_more_than_may_be_outstan
 
 
 def test_a_bounded_run_counts_latencies_from_when_a_query_was_sent():
-    run = run_of(bounded(arrivals="constant"))
+    run = run_of(bounded())
     run.ledger.sent(0, began_s=7.0, now_s=7.1)
     run._on_answers([answer_to(run, 0)], 7.5)
     assert run.ledger.latencies_s()[:2].tolist() == [0.5, math.inf]
 
 
 def test_an_open_loop_lets_through_what_is_due_whatever_the_answers_do():
-    run = run_of(LoadPlan("digits", rate_per_s=10.0, duration_s=2.0, outstanding=5, arrivals="constant", dataset=ROWS))
+    run = run_of(LoadPlan("digits", rate_per_s=10.0, duration_s=2.0, outstanding=5, arrivals="constant"))
     run._release(20)
     assert asyncio.run(run._gate.beyond(0)) == 20
 
 
 def test_an_observer_is_told_of_queries_before_the_gate_opens_and_of_first_answers():
     observer = Observer()
-    run = run_of(bounded(arrivals="constant"), observer)
+    run = run_of(bounded(), observer)
     run._release(2)
     assert observer.released == [2]
     first = answer_to(run, 1)
     run._on_answers([first, answer_to(run, 1, default=True), AnswerStatus("0-somebody-else")], 0.1)
     assert observer.answers_of == {1: first}
-    assert run.ledger.duplicates() == 1
+    assert run.ledger.duplicates.total() == 1
 
 
-def test_queries_and_feedback_go_to_several_applications_in_turn():
-    plan = bounded(("a", "b", "c"), arrivals="constant", feedback_delay_s=0.0)
-    times_s = intended_times(plan)
-    prepared = encode_load(plan, ROWS, times_s, np.arange(len(times_s)), partitions=2)
-    queries = [codec.queries.decode(prepared.script.value(number)) for number in range(6)]
-    assert [query.application for query in queries] == ["a", "b", "c", "a", "b", "c"]
-    _, _, value = prepared.feedback_of(4)
-    feedback = codec.feedback.decode(value)
-    assert (feedback.application, feedback.label) == ("b", prepared.labels[4])
+def test_a_default_answer_counts_with_its_reason():
+    run = run_of(bounded())
+    run._on_answers([answer_to(run, 0, default=True, reason="late"), answer_to(run, 1, default=True)], 0.1)
+    assert run.ledger.reasons == {0: "late", 1: "unstated"}
 
 
 @pytest.mark.parametrize("mode", ["bounded", "saturation"])

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
-from clipper_loadgen.datasets import Dataset
+from clipper_loadgen import Dataset, LoadPlan
 from clipper_loadgen.script import write_script
-from clipper_loadgen.workload import Workload
 from clipper_topics import codec
-from clipper_topics.codec import MSGPACK_HEADERS
+from clipper_topics.codec import headers_of
 from clipper_topics.query_ids import partition_of
 
 ROWS = {
@@ -16,46 +15,75 @@ ROWS = {
     "base64": [{"base64": "AAE="}, {"base64": ""}],
     "many": [np.arange(16.0).tolist(), np.arange(70_000.0).tolist()],
 }
+LABELLED = Dataset(rows=list(range(50)), labels=[row % 3 for row in range(50)])
 
 
-def script_of(rows, encoding="json", contexts=None, partitions=12):
-    workload = Workload(rows=[0, 1, 0], contexts=contexts, labels=None)
-    return write_script(
-        workload, Dataset(rows=rows), applications=["digits"], encoding=encoding, partitions=partitions, run="0123abcd"
-    )
-
-
-def decoded(script, query, encoding):
-    return codec.queries.decode(script.value(query), MSGPACK_HEADERS if encoding == "msgpack" else [])
+def script_of(dataset, application="digits", *, queries=1_000, partitions=12, run="0123abcd", **changes):
+    plan = LoadPlan(application, mode="saturation", queries=queries, **changes)
+    return write_script(plan, dataset, partitions=partitions, run=run)
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-@pytest.mark.parametrize("contexts", [None, [3, 12345, 3]])
+@pytest.mark.parametrize("contexts", [0, 20_000])
 @pytest.mark.parametrize("kind", ROWS)
 def test_the_pieces_of_a_query_are_a_query(encoding, contexts, kind):
-    script = script_of(ROWS[kind], encoding, contexts)
-    for query, row in enumerate([0, 1, 0]):
-        found = decoded(script, query, encoding)
-        assert found.query_id == script.query_id(query)
-        assert found.application == "digits"
-        assert found.context == (None if contexts is None else f"c{contexts[query]}")
-        assert np.array_equal(found.input, ROWS[kind][row]) or np.allclose(found.input, ROWS[kind][row], rtol=1e-7)
-
-
-def test_an_id_names_its_partition_and_its_query():
-    script = script_of(ROWS["ints"])
+    script = script_of(Dataset(ROWS[kind]), queries=3, encoding=encoding, contexts=contexts)
     for query in range(3):
-        query_id = script.query_id(query)
-        assert partition_of(query_id) == script.partitions[query]
-        assert script.query_of(query_id) == query
+        partition, key, value = script.record(query)
+        found = codec.queries.decode(value, headers_of(script.content_type))
+        assert found.query_id == script.query_id(query)
+        assert partition_of(found.query_id) == partition == script.partitions[query]
+        assert script.query_of(found.query_id) == query
+        assert found.application == "digits"
+        assert found.context == (key.decode() if contexts else None)
+        row = ROWS[kind][script.rows[query]]
+        assert np.array_equal(found.input, row) or np.allclose(found.input, row, rtol=1e-7)
 
 
 @pytest.mark.parametrize("query_id", ["", "3-41", "0-ffffabcd00000000", "0-0123abcd00000003", "0-0123abcdnonsense"])
 def test_an_id_of_somebody_else_is_no_query_of_ours(query_id):
-    assert script_of(ROWS["ints"]).query_of(query_id) is None
+    assert script_of(Dataset(ROWS["ints"]), queries=3).query_of(query_id) is None
 
 
-def test_the_key_is_the_context_or_else_a_digest_of_the_input():
-    assert script_of(ROWS["ints"], contexts=[1, 2, 1]).keys == [b"c1", b"c2", b"c1"]
-    first, second, third = script_of(ROWS["ints"]).keys
-    assert first == third != second
+def test_without_contexts_the_key_is_a_digest_of_the_input():
+    script = script_of(Dataset(ROWS["ints"]), queries=4)
+    assert len({*zip(script.keys, script.rows, strict=True)}) == len(set(script.keys)) == 2
+
+
+def test_queries_and_feedback_go_to_several_applications_in_turn():
+    script = script_of(LABELLED, ("a", "b", "c"), queries=6)
+    asked = [codec.queries.decode(script.record(query)[2]).application for query in range(6)]
+    assert asked == ["a", "b", "c", "a", "b", "c"]
+    partition, key, value = script.feedback(4)
+    found = codec.feedback.decode(value)
+    assert (partition, key) == script.record(4)[:2]
+    assert (found.query_id, found.application, found.label) == (script.query_id(4), "b", script.labels[4])
+
+
+def test_feedback_about_rows_without_labels_is_a_loss():
+    script = script_of(Dataset(ROWS["ints"]), queries=2, label_noise_ratio=1.0)
+    assert codec.feedback.decode(script.feedback(0)[2]).loss == 1.0
+
+
+def test_labels_are_those_of_the_rows_asked_about():
+    script = script_of(LABELLED, repeat_ratio=0.1)
+    assert script.labels == [row % 3 for row in script.rows]
+
+
+def test_another_number_of_contexts_leaves_rows_and_labels_as_they_were():
+    few, many, none = (script_of(LABELLED, contexts=contexts, label_noise_ratio=0.1) for contexts in (2, 100, 0))
+    assert few.rows == many.rows == none.rows
+    assert few.labels == many.labels == none.labels
+
+
+def test_noise_leaves_the_other_labels_as_they_were():
+    clean, noisy = (script_of(LABELLED, label_noise_ratio=ratio) for ratio in (0.0, 0.1))
+    changed = sum(a != b for a, b in zip(clean.labels, noisy.labels, strict=True))
+    assert 0 < changed < 200
+    assert clean.rows == noisy.rows
+
+
+def test_the_same_seed_draws_the_same_run():
+    first, same, other = (script_of(LABELLED, contexts=5, seed=seed) for seed in (1, 1, 2))
+    assert first == same
+    assert first.rows != other.rows

@@ -1,5 +1,7 @@
+import asyncio
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 from rich.console import Console
 
@@ -44,6 +46,12 @@ def test_doubtful_numbers_come_with_a_warning():
 
 
 def test_the_progress_bar_leaves_stdout_alone(capsys):
-    with progress_bar("digits") as progress:
-        progress(sent=2, answered=1, total=3)
+    async def follow():
+        with progress_bar("digits") as progress:
+            following = asyncio.ensure_future(progress(SimpleNamespace(ledger=Ledger([0.0, 1.0]))))
+            await asyncio.sleep(0)
+            assert not following.done()
+            following.cancel()
+
+    asyncio.run(follow())
     assert capsys.readouterr().out == ""

@@ -11,11 +11,10 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from clipper_agents.observability.exposition import Scrape, scrape, serve_metrics
 from clipper_agents.observability.histogram import BatchHistogram
 from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_S, FloodFilter, KeyValueFormatter, event
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics, StewardMetrics
 from clipper_agents.observability.reference import PAGE, reference
-from clipper_agents.observability.rollout_metrics import StewardMetrics
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
-from clipper_agents.rollout import Comparison
+from clipper_agents.rollout.trial_evidence import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
@@ -62,10 +61,12 @@ def test_a_quantile_lies_in_the_bucket_of_its_value():
 
 def test_two_scrapes_tell_what_happened_in_between():
     metrics = HostMetrics()
-    metrics.count_rows("svm", "1", ok=3)
+    batches = BatchMetrics(metrics, "svm", "1")
+    batches.batch(rows=3, failed=0, latency_s=0.1, limit_rows=8)
     port = serve_metrics(metrics.registry)
     before = scrape(port)
-    metrics.count_rows("svm", "1", ok=2, late=1)
+    batches.batch(rows=2, failed=0, latency_s=0.1, limit_rows=8)
+    batches.late(1)
     between = scrape(port).since(before)
     assert between.by("outcome", "clipper_rows_total") == {"ok": 2.0, "late": 1.0}
 
@@ -109,7 +110,8 @@ def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
 
 def test_colocated_models_are_scraped_with_their_router():
     router = RouterMetrics()
-    HostMetrics(router.families).observe_batch("svm", "1", rows=8, latency_s=0.004)
+    batches = BatchMetrics(HostMetrics(router.families), "svm", "1")
+    batches.batch(rows=8, failed=0, latency_s=0.004, limit_rows=8)
     assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
 
 
@@ -129,10 +131,10 @@ def everything_counted(router=None):
     router.set_consumer_lag({("q", 0): 4})
     router.set_clock_skew(0.0)
     router.count_dead_letters("q", "undecodable")
-    host.observe_batch("m", "1", rows=8, latency_s=0.004)
-    host.count_rows("m", "1", ok=6, late=1, error=1)
-    host.set_batch_limit("m", "1", 10)
-    host.set_queued_rows("m", "1", 2)
+    batches = BatchMetrics(host, "m", "1")
+    batches.batch(rows=8, failed=1, latency_s=0.004, limit_rows=10)
+    batches.late(1)
+    batches.queued(2)
     host.set_consumer_lag({("r", 0): 4})
     host.count_dead_letters("r", "undecodable")
     steward = StewardMetrics()

@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
+from builders.bandits import outcomes
 from builders.query_router import NOW_S, JsonCodec, application, outputs_of, query
 
 from clipper_stream.caching.clock import ClockCache, DictStore
@@ -89,10 +90,10 @@ def test_audits_and_trials_go_with_the_choice_for_the_features():
     app = application("app", (LOW, HIGH), audit_ratio=0.25, canaries={"new:1": 0.5}, shadows={"shy:1": 0.25})
     choice = replace(app, policy=LinUcb(exploration=0.2)).choice(learned())
     assert isinstance(choice, ContextualChoice)
-    by_low, by_high = ([*choice.given([feature]).outcomes()] for feature in (-1.0, 1.0))
-    for outcomes, greedy in ((by_low, LOW), (by_high, HIGH)):
+    by_low, by_high = (outcomes(choice.given([feature])) for feature in (-1.0, 1.0))
+    for drawn, greedy in ((by_low, LOW), (by_high, HIGH)):
         served = defaultdict(float)
-        for decision, probability in outcomes:
+        for decision, probability in drawn:
             served[decision.served] += probability
         assert served == pytest.approx({(LOW,): 0.05, (HIGH,): 0.05, ("new:1",): 0.5} | {(greedy,): 0.45})
     assert choice.given([-2.0]) is choice.given([-1.0])  # made once a state, not once a query

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from clipper_agents.cli.replay_options import span_from
+from clipper_agents.cli.options import span_from
 from clipper_agents.replay.span import EmptySpan, PartitionSpan, Span
 from clipper_agents.replay.workers import shared_out
 

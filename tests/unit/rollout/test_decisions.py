@@ -1,14 +1,10 @@
 """A decision becomes the change that an operator would make."""
 
-import asyncio
-import logging
-
 import pytest
 from builders.rollout_logs import CANARY, PLAIN, SHADOW, control_of, with_trials
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.rollout.decisions import DryRunChanges, RolloutDecision, plan_of
-from clipper_topics.examples import DRIFT
+from clipper_agents.rollout.decisions import RolloutDecision, plan_of
 from clipper_topics.manifests import ModelManifest
 
 
@@ -41,14 +37,3 @@ def test_each_command_is_the_change_of_its_name():
 def test_a_decision_about_what_is_on_trial_no_more_is_refused():
     with pytest.raises(RefusedChange):
         plan_of(decision("promote"), published(PLAIN))
-
-
-def test_a_dry_run_logs_what_it_would_change(caplog):
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(DryRunChanges().apply(decision("step", share=0.25)))
-        asyncio.run(DryRunChanges().apply(decision("abort")))
-        assert asyncio.run(DryRunChanges().note_drift(DRIFT))
-    step, abort, drift = caplog.records
-    assert (step.fields["command"], step.fields["numbers"]) == ("canary of 0.25", {"lower": 0.5})
-    assert (abort.fields["command"], abort.fields["model"], abort.fields["revision"]) == ("abort", "new:1", 1)
-    assert "detection not written" in drift.getMessage()

@@ -10,7 +10,7 @@ from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control
 
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import is_newer
-from clipper_agents.rollout.drift_monitor import MOST, CompletedQuery, DriftMonitor
+from clipper_agents.rollout.drift_monitor import MOST, DriftMonitor
 from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -130,8 +130,8 @@ def drifts(per_context=False, detector="adwin"):
     return DriftMonitor("digits", watched, "zero_one", {})
 
 
-def place(offset, context=None):
-    return CompletedQuery(at_ms=offset, topic="feedback", partition=0, offset=offset, context=context, revision=1)
+def observed(monitor, loss, offset, context=None):
+    return monitor.observe({"a:1": loss}, record("feedback", None, offset), offset, revision=1, context=context)
 
 
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
@@ -140,8 +140,8 @@ def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
     for number in range(1_200):
         context = "ada" if number % 12 == 0 else "others"
         loss = float(context == "ada" and number >= 600)
-        found["apart"] += apart.observe({"a:1": loss}, place(number, context))
-        found["together"] += together.observe({"a:1": loss}, place(number, context))
+        found["apart"] += observed(apart, loss, number, context)
+        found["together"] += observed(together, loss, number, context)
     assert [one.context for one in found["apart"]] == ["ada"]
     assert all(one.context is None for one in found["together"])
 
@@ -149,7 +149,7 @@ def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
 def test_contexts_without_end_do_not_fill_the_memory():
     found = drifts(per_context=True)
     for number in range(2 * MOST):
-        found.observe({"a:1": 0.0}, place(number, str(number)))
+        observed(found, 0.0, number, str(number))
     assert len(found._watches) == MOST
 
 
@@ -157,7 +157,7 @@ def test_queries_of_an_older_revision_are_not_watched():
     watched = DriftSpec(rule=DriftRule(), since=2)
     found = DriftMonitor("digits", watched, "zero_one", {})
     for number in range(600):
-        assert found.observe({"a:1": float(number >= 300)}, place(number)) == []
+        assert observed(found, float(number >= 300), number) == []
 
 
 def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
@@ -166,7 +166,7 @@ def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatc
     monkeypatch.setitem(sys.modules, "river.drift", None)
     found = drifts()
     assert "pip install 'clipper-stream[drift]'" in found.refused
-    assert found.observe({"a:1": 1.0}, place(1)) == []
+    assert observed(found, 1.0, 1) == []
     control = control_of(msgspec.structs.replace(PLAIN, drift=RULE))
     fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
     fold.follow(comparison_specs(control))

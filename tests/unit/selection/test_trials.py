@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+from builders.bandits import outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,10 +20,6 @@ ONE = one_of({"a:1": 0.75, "b:1": 0.25}, (0.75, 0.25))
 ENSEMBLE = all_of({"a:1": 0.75, "b:1": 0.25})
 
 
-def outcomes(choice):
-    return list(choice.outcomes())
-
-
 def test_without_trials_the_choice_is_the_same_object():
     assert with_trials(ONE, {}, {}) is ONE
     assert with_trials(ONE, {"new:1": 0.0}, {"shadow:1": 0.0}) is ONE
@@ -30,20 +27,24 @@ def test_without_trials_the_choice_is_the_same_object():
 
 def test_a_shadow_of_every_query_leaves_an_ensemble_certain():
     decision = with_trials(ENSEMBLE, {}, {"shadow:1": 1.0}).certain
-    assert (decision.served, decision.unserved, decision.propensities) == (("a:1", "b:1"), ("shadow:1",), (1.0,) * 3)
+    assert (decision.served, decision.split()[1].models, decision.propensities) == (
+        ("a:1", "b:1"),
+        ("shadow:1",),
+        (1.0,) * 3,
+    )
 
 
 def test_where_a_canary_serves_the_whole_ensemble_is_asked_for_the_log():
     (serving, _), (usual, _) = outcomes(with_trials(ENSEMBLE, {"new:1": 0.25}, {}))
-    assert (serving.served, serving.served_propensity, serving.unserved) == (("new:1",), 0.25, ("a:1", "b:1"))
-    assert (usual.served, usual.served_propensity, usual.unserved) == (("a:1", "b:1"), 0.75, ())
+    assert (serving.served, serving.served_propensity, serving.split()[1].models) == (("new:1",), 0.25, ("a:1", "b:1"))
+    assert (usual.served, usual.served_propensity, usual.split()[1].models) == (("a:1", "b:1"), 0.75, ())
 
 
 def test_canaries_that_answer_everything_leave_the_policy_nothing_to_serve():
     shares = {f"new:{number}": 0.1 for number in range(10)}  # their sum is rounded below 1
     choice = with_trials(ONE, shares, {})
     assert {decision.served for decision, _ in outcomes(choice)} == {(ref,) for ref in shares}
-    assert all(len(decision.unserved) == 1 for decision, _ in outcomes(choice))
+    assert all(len(decision.split()[1].models) == 1 for decision, _ in outcomes(choice))
 
 
 def test_without_candidates_a_canary_answers_its_share_and_no_shadow_is_asked():

@@ -4,8 +4,7 @@ import msgspec
 import pytest
 from builders.status import NOW_S, facts, recent
 
-from clipper_agents.cli.applications_view import application_parts, drift_line
-from clipper_agents.cli.watch_view import line_of
+from clipper_agents.cli.status_view import application_parts, drift_line, line_of
 from clipper_agents.status.build import DRIFT_SHOWN_S, StatusBuilder
 from clipper_topics import codec
 from clipper_topics.control_keys import drift_key

@@ -61,7 +61,7 @@ def test_ports_are_those_that_the_workers_of_this_configuration_have() -> None:
 
 def test_a_worker_that_answers_is_read_and_one_that_does_not_is_left_out() -> None:
     metrics = HostMetrics()
-    metrics.set_batch_limit("svm", "1", 48)
+    metrics.families.gauge("clipper_batch_limit_rows", "svm", "1").set(48)
     port = serve_metrics(metrics.registry)
     with socket.socket() as reserved:  # bound and not listening: nobody answers there
         reserved.bind(("127.0.0.1", 0))

@@ -35,9 +35,9 @@ def test_what_no_window_reaches_is_forgotten_and_an_invented_application_with_it
     found.forget(NOW_S + LONGEST_S - 5)
     assert found.window("digits", NOW_S + LONGEST_S - 5, LONGEST_S).queries == 50
     found.forget(NOW_S + LONGEST_S + 1)
-    assert not list(found.applications)
+    assert not found._seconds
     found.predicted(prediction(1, "svm:1"), NOW_S - LONGEST_S - 1, NOW_S)
-    assert not list(found.applications)
+    assert not found._seconds
 
 
 def test_a_default_is_answered_by_nobody_and_still_asked_somebody() -> None:

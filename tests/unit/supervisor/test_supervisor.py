@@ -63,7 +63,8 @@ def is_alive(pid):
 def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
     async def scenario():
         heard = []
-        async with Supervisor(Recorded().all, lambda *said: heard.append(said)) as supervisor:
+        async with Supervisor(Recorded().all) as supervisor:
+            supervisor.on_failure = lambda *said: heard.append(said)
             await supervisor.start([spec(SERVING), spec(SERVING, "b")])
             await supervisor.stop("b")
             supervisor.kill("a")
@@ -83,6 +84,7 @@ def test_a_started_child_serves_and_tells_its_fields():
         async with Supervisor(Recorded().all) as supervisor:
             await supervisor.start([spec(SERVING, "a"), spec(SERVING, "b")])
             assert supervisor.child("b").fields == {"role": "router", "metrics": "9"}
+            assert supervisor.child("b").metrics_port == 9
             assert list(supervisor.children) == ["a", "b"]
             pids = [child.pid for child in supervisor.children.values()]
             assert all(map(is_alive, pids))
@@ -203,20 +205,6 @@ def test_a_program_that_does_not_exist_is_named():
         async with Supervisor(Recorded().all) as supervisor:
             with pytest.raises(ChildNotReady, match="cannot start /no/such/program"):
                 await supervisor.start([ChildSpec(name="a", command=("/no/such/program",))])
-
-    run(scenario())
-
-
-def test_a_restart_is_another_process_and_has_no_wait():
-    async def scenario():
-        around = Recorded()
-        async with Supervisor(around.all) as supervisor:
-            await supervisor.start([spec(DRAINING)])
-            before = supervisor.child("a").pid
-            await supervisor.restart("a")
-            assert supervisor.child("a").pid != before
-        assert around.delays == []
-        assert around.lines == ["child=a drained"] * 2
 
     run(scenario())
 

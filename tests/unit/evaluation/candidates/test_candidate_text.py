@@ -1,11 +1,8 @@
 import pytest
 
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.candidates.ensemble import Ensemble
-from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
-from clipper_stream.evaluation.candidates.one_model import OneModel
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.selection.state import ModelTotals, SelectionState
 

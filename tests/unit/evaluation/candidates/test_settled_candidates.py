@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 from builders.logged_truth import MODELS, truth
 
-from clipper_stream.evaluation.candidates.candidate import Candidate, StationaryCandidate
-from clipper_stream.evaluation.candidates.ensemble import Ensemble
-from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
-from clipper_stream.evaluation.candidates.one_model import OneModel
+from clipper_stream.evaluation.candidates.candidate import (
+    Candidate,
+    Ensemble,
+    FixedPolicy,
+    LearningPolicy,
+    OneModel,
+    StationaryCandidate,
+)
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState

@@ -8,7 +8,6 @@ import pytest
 from builders.estimators import choices
 from obp_figures import arrays
 
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.registry import make_estimators
 
 FIGURES = json.loads((Path(__file__).parent / "obp_figures.json").read_text())
@@ -17,7 +16,7 @@ CASES = [pytest.param(case, name, id=f"{case['seed']}-{name}") for case in FIGUR
 
 def value(name, some, largest=None):
     (estimator,) = make_estimators([name], decisions=len(some), largest=largest)
-    return BlockSums.of(estimator.terms(some), some).value
+    return estimator.sums(some).value
 
 
 @pytest.mark.parametrize(("case", "name"), CASES)

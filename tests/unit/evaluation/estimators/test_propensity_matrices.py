@@ -3,7 +3,7 @@ import pytest
 from builders.estimators import columns, some_choices
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.blocks import BLOCKS, FOLDS, blocks_of, folds_of
+from clipper_stream.evaluation.estimators.block_sums import BLOCKS, FOLDS, blocks_of, folds_of
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 
 NAN = float("nan")
@@ -29,9 +29,8 @@ def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
         feedback_offset=[-1, 3, -1], propensity=[[1, 0], [0, 0.5], [1, 0]], loss=[[NAN] * 2, [NAN, 1], [NAN] * 2]
     )
     target = np.array([[1.0, 0.0], [0.25, 0.75], [1.0, 0.0]])
-    found = choices_of(log, target, predicted=target / 2, censoring=np.array([7.0, 8.0, 9.0]))
+    found = choices_of(log, target, np.array([7.0, 8.0, 9.0]))
     assert found.target.tolist() == [[0.25, 0.75]]
-    assert found.predicted.tolist() == [[0.125, 0.375]]
     assert found.share.tolist() == [8.0]
     assert found.block.tolist() == blocks_of(log)[[1]].tolist()
 
@@ -57,19 +56,17 @@ def test_a_lone_model_that_did_not_answer_is_scored_for_having_been_served():
 
 
 @pytest.mark.parametrize(
-    ("target", "predicted", "said"),
+    ("target", "said"),
     [
-        (np.array([[1.0, 0.0, 0.0]]), None, "target has shape"),
-        (np.array([[0.7, 0.7]]), None, "no distribution"),
-        (np.array([[1.5, -0.5]]), None, "no distribution"),
-        (np.array([[NAN, 1.0]]), None, "no distribution"),
-        (np.array(HALF), np.array([[0.5]]), "predicted has shape"),
-        (np.array(HALF), np.array([[0.5, NAN]]), "no number"),
+        (np.array([[1.0, 0.0, 0.0]]), "target has shape"),
+        (np.array([[0.7, 0.7]]), "no distribution"),
+        (np.array([[1.5, -0.5]]), "no distribution"),
+        (np.array([[NAN, 1.0]]), "no distribution"),
     ],
 )
-def test_what_is_no_candidate_and_no_prediction_is_refused(target, predicted, said):
+def test_what_is_no_candidate_is_refused(target, said):
     with pytest.raises(InvalidSetting, match=said):
-        choices_of(columns(propensity=[[1, 0]], loss=[[1, NAN]]), target, predicted)
+        choices_of(columns(propensity=[[1, 0]], loss=[[1, NAN]]), target)
 
 
 def test_blocks_are_even_and_follow_from_the_place_in_the_log_alone():

@@ -2,13 +2,12 @@ import pytest
 from builders.estimators import some_choices
 
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.registry import ESTIMATORS, make_estimators
 
 
 def value(name, some, largest=None):
     (estimator,) = make_estimators([name], decisions=len(some), largest=largest)
-    return BlockSums.of(estimator.terms(some), some).value
+    return estimator.sums(some).value
 
 
 def test_all_estimators_are_made_without_naming_any():

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.log.added_columns import with_column, with_values
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.known_losses import known_losses
 
@@ -22,18 +21,17 @@ def test_an_array_that_is_no_column_is_refused():
 def test_a_column_is_added_once():
     columns = logged([[1.0]], [[0.0]])
     with pytest.raises(InvalidSetting, match="'m0:1' is there"):
-        with_column(columns, "m0:1", np.zeros(1), np.ones(1))
+        columns.with_model("m0:1", np.zeros(1), np.ones(1))
 
 
 def test_a_column_has_a_value_for_each_decision():
     with pytest.raises(InvalidSetting, match="1 decisions"):
-        with_column(logged([[1.0]], [[0.0]]), "new:1", np.zeros(2), np.ones(2))
+        logged([[1.0]], [[0.0]]).with_model("new:1", np.zeros(2), np.ones(2))
 
 
 def test_the_decisions_that_are_given_stay_as_they_are():
     columns = logged([[1.0]], [[0.0]], outputs=[["a"]], labels=["b"])
-    wider, codes = with_values(columns, ["c", "b"])
-    with_column(wider, "new:1", np.zeros(1), np.ones(1), codes[:1])
+    columns.with_model("new:1", np.zeros(1), np.ones(1), np.zeros(1, np.int32))
     assert columns.models == ("m0:1",)
     assert columns.loss.tolist() == [[0.0]]
 

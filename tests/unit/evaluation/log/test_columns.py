@@ -5,20 +5,10 @@ import numpy as np
 from clipper_stream.evaluation.log.columns import DecisionColumns
 
 
-def columns(models, contexts, **given):
-    empty = DecisionColumns.empty(models)
-    n = len(given["offset"])
-    filled = {}
-    for name in DecisionColumns.__slots__:
-        array = getattr(empty, name)
-        if isinstance(array, np.ndarray):
-            shape = (n, *array.shape[1:])
-            filled[name] = (
-                np.array(given[name], array.dtype).reshape(shape) if name in given else np.zeros(shape, array.dtype)
-            )
-    return DecisionColumns(
-        models=tuple(models), contexts=contexts, policies=("exp3",), values=given.get("values", ()), **filled
-    )
+def columns(models, contexts, values, **given):
+    empty = DecisionColumns.empty(models, len(given["offset"]))
+    arrays = {name: np.array(each, getattr(empty, name).dtype) for name, each in given.items()}
+    return replace(empty, contexts=contexts, policies=("exp3",), values=values, **arrays)
 
 
 FIRST = columns(
@@ -70,6 +60,11 @@ def test_a_model_that_was_never_asked_has_an_empty_column():
     assert wider.propensity.tolist() == [[0, 0.5], [0, 0]]
     assert wider.asked.tolist() == [[False, True], [False, False]]
     assert np.isnan(FIRST.of_models(["c:2"]).loss).all()
+
+
+def test_contexts_are_counted_through_other_names():
+    whole = FIRST.of_contexts((None, "y", "x"))
+    assert [whole.contexts[code] for code in whole.context] == ["x", None]
 
 
 def test_without_features_there_is_a_row_of_none_for_each_decision():

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from builders.logged_truth import MODELS, truth
 
-from clipper_stream.evaluation.log.added_columns import with_column
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
 
@@ -49,7 +48,7 @@ def test_a_query_that_named_its_models_is_no_evidence_about_an_ensemble():
 
 def test_a_model_that_was_run_on_every_input_is_no_condition():
     columns = truth(2_000, 1).logged(PROBABILITIES, audit_ratio=0.2)
-    wider = with_column(columns, "new:1", np.zeros(2_000), np.ones(2_000))
+    wider = columns.with_model("new:1", np.zeros(2_000), np.ones(2_000))
     assert np.allclose(joint_propensity(wider, [*MODELS, "new:1"]), joint_propensity(columns, MODELS), atol=1e-12)
     assert np.array_equal(joint_propensity(wider, ["svm:1", "new:1"]), columns.propensity[:, 0])
 

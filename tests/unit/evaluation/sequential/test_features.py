@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 from builders.logged_truth import value
 
-from clipper_stream.evaluation.candidates.fixed_policy import FixedPolicy
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
+from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import reject
+from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
 from clipper_stream.evaluation.sequential.replay_loop import features_of
-from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 

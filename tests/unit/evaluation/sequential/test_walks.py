@@ -2,19 +2,19 @@
 
 import numpy as np
 import pytest
+from builders.known_truth import in_chunks
 from builders.logged_truth import ERROR_RATIOS, MODELS, truth, value
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.learning_policy import LearningPolicy
-from clipper_stream.evaluation.estimators.block_sums import BlockSums
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.replicates import terms_and_choices
+from clipper_stream.evaluation.log_summary import summarize_log
+from clipper_stream.evaluation.question import Question
+from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import least_propensity, reject
-from clipper_stream.evaluation.sequential.replay_loop import mean_over_time
-from clipper_stream.evaluation.sequential.sequential_dr import sequential_dr
+from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
@@ -54,7 +54,6 @@ def test_rejection_on_uniform_logs_is_unbiased(online):
 def test_rejection_on_uneven_logs_is_unbiased(online):
     # a fifth of 2,100 rows is taken: 420 +- 18
     logs = [truth(2_100, seed).logged([0.2, 0.5, 0.3], seed) for seed in SEEDS]
-    assert least_propensity(logs[0], MODELS) == 0.2
     found = [first_taken(next(reject([log], EXP3, ratio=0.2, seed=3)), ONLINE_ROWS) for log in logs]
     within(found, online)
 
@@ -80,43 +79,15 @@ def test_a_ratio_that_is_none_is_refused(ratio):
         next(reject([truth(1, 1).whole()], EXP3, ratio=ratio))
 
 
-def test_sequential_dr_of_a_policy_that_does_not_learn_is_dr():
-    log = truth(500, 4).logged([0.5, 0.3, 0.2])
-    guess = np.broadcast_to([0.2, 0.25, 0.4], log.loss.shape)
-    (run,) = sequential_dr([log], SPLIT, predict=lambda _: guess)
-    weight = np.where(log.asked, 1.0 / np.where(log.asked, log.propensity, 1.0), 0.0)
-    target = np.array([0.5, 0.5, 0.0])
-    exact = (target * guess).sum(axis=1) + (target * weight * (np.nan_to_num(log.loss) - guess)).sum(axis=1)
-    assert np.allclose(run.numerator / run.denominator, exact, rtol=0, atol=1e-12)
-
-
 def test_sequential_dr_is_near_to_what_the_policy_does_on_as_long_a_stream():
-    # with quantile 0 nothing is clipped once the least ratio was seen, so only the spread over seeds is left
+    # nothing is clipped once the least ratio was seen, so only the spread over seeds is left
     logs = [truth(900, seed).logged([0.4, 0.3, 0.3], seed) for seed in SEEDS]
-    runs = [next(sequential_dr([log], EXP3, quantile=0.0, seed=3)) for log in logs]
+    runs = [next(sequential_dr([log], EXP3, seed=3)) for log in logs]
     lengths = [int(run.learned.sum()) for run in runs]
     expected = [
         value(simulate([truth(length, 500 + seed).whole()], EXP3, seed=seed)) for seed, length in enumerate(lengths)
     ]
     within([value([run]) for run in runs], expected)
-
-
-def test_a_good_prediction_takes_variance_away():
-    # the ratio of two variances of 40 values each exceeds 2.14 by chance once in a hundred (F distribution, 39 and 39
-    # degrees of freedom); the prediction is right on 98 queries of 100
-    plain, predicted = [], []
-    for seed in SEEDS:
-        full = truth(300, seed)
-        log = full.logged([0.2, 0.4, 0.4], seed)
-        wrong = np.random.default_rng([seed, 2]).random(full.loss.shape) < 0.02
-        guess = np.where(wrong, 1.0 - full.loss, full.loss) * 0.8 + 0.1
-        plain.append(
-            value(sequential_dr([log], SPLIT, predict=lambda mine: np.zeros(mine.loss.shape))) - full.loss[:, :2].mean()
-        )
-        predicted.append(
-            value(sequential_dr([log], SPLIT, predict=lambda _, guess=guess: guess)) - full.loss[:, :2].mean()
-        )
-    assert np.var(predicted) * 2.14 < np.var(plain)
 
 
 def test_audits_alone_tell_the_loss_by_their_probability():
@@ -144,9 +115,8 @@ def test_a_candidate_does_not_draw_what_the_log_drew():
 def test_a_policy_that_learns_beats_one_that_does_not_and_later_more_than_at_first():
     full = truth(3_000, 9)
     runs = list(simulate([full.whole()], EXP3))
-    _, over_time = mean_over_time(full.at_ms, runs, points=10)
     assert value(runs) < SPLIT_LOSS
-    assert over_time[-1] < over_time[0]
+    assert runs[0].numerator[-300:].mean() < runs[0].numerator[:300].mean()
 
 
 def test_delay_costs():
@@ -178,39 +148,22 @@ def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
     assert not run.numerator[5:].any()
 
 
-def test_progress_is_told_by_the_chunk():
-    told: list[int] = []
-    log = truth(30, 1).whole()
-    parts = [log.take(slice(0, 10)), log.take(slice(10, 30))]
-    for walk in (simulate, sequential_dr):
-        list(walk(parts, EXP3, progress=told.append))
-    list(reject(parts, EXP3, ratio=1.0, progress=told.append))
-    assert told == [10, 20] * 3
-
-
-@pytest.mark.parametrize("walk", [simulate, sequential_dr])
-def test_a_run_is_summed_and_merged_like_any_estimate(walk):
-    log = truth(900, 2).whole()
-    parts = [log.take(slice(0, 400)), log.take(slice(400, 900))]
-    runs = list(walk(parts, EXP3))
-    sums = [BlockSums.of(*terms_and_choices(run, part, MODELS)) for run, part in zip(runs, parts, strict=True)]
-    assert sums[0].merged(sums[1]).value == pytest.approx(value(runs), abs=1e-12)
-    assert sums[0].merged(sums[1]).decisions == 900
-
-
-def test_decisions_that_say_nothing_are_none_of_a_run():
-    log = truth(900, 2).logged([1 / 3] * 3)
-    (run,) = reject([log], EXP3, ratio=1 / 3)
-    sums = BlockSums.of(*terms_and_choices(run, log, MODELS))
-    assert sums.decisions == run.learned.sum() < 400
-    assert sums.value == pytest.approx(value([run]), abs=1e-12)
+def test_a_course_has_the_loss_of_its_runs():
+    log, question = in_chunks(truth(900, 2).logged([1 / 3] * 3), 400), Question(courses=1)
+    found = summarize_log(log, question)
+    (estimated,), (rejected,) = run_replicates(log, EXP3, question, found).values()
+    runs = list(reject(found.usable(log), EXP3, ratio=found.least_propensity))
+    assert rejected.estimate.value == pytest.approx(value(runs), abs=1e-12)
+    assert rejected.estimate.decisions == rejected.learned == sum(run.learned.sum() for run in runs) < 400
+    assert estimated.estimate.value == pytest.approx(value(sequential_dr(found.usable(log), EXP3)), abs=1e-12)
+    assert estimated.estimate.decisions == estimated.known == found.used
 
 
 def test_sequential_dr_is_not_led_by_the_first_decision_that_weighs_much():
     # the log asks the candidate's first model for one query of fifty, so that one known loss counts for 47 decisions
     greedy = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
     logs = [truth(2_000, seed).logged([0.02, 0.96, 0.02], seed) for seed in SEEDS]
-    runs = [next(sequential_dr([log], greedy, quantile=0.0)) for log in logs]
+    runs = [next(sequential_dr([log], greedy)) for log in logs]
     length = int(np.mean([run.learned.sum() for run in runs]))
     expected = [value(simulate([truth(length, 500 + seed).whole()], greedy, seed=seed)) for seed in range(80)]
     within([value([run]) for run in runs], expected)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -105,10 +104,3 @@ def test_an_archive_that_is_no_model_is_refused_and_its_folder_removed(tmp_path,
     with pytest.raises(ModelNotLoaded, match=r"pack the directory that mlflow.pyfunc.save_model wrote"):
         load_model("mlflow", str(tmp_path / "model.zip"), digest, files=PERMITTED)
     assert {path.name for path in tmp_path.rglob("*")} == {"temporary", "model.zip"}
-
-
-@pytest.mark.parametrize("missing", ["mlflow.pyfunc", "pandas"])
-def test_a_missing_extra_is_named(packed, monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ModelNotLoaded, match=r"pip install 'clipper-stream\[mlflow\]'"):
-        load_model("mlflow", *packed, files=PERMITTED)

@@ -82,23 +82,6 @@ def test_parameters_of_another_form_are_refused(tmp_path, parameters):
         load_model("sklearn", dumped(tmp_path, LogisticRegression().fit(X, Y)), parameters=parameters)
 
 
-def test_the_digest_is_compared_before_anything_is_read_from_the_file(tmp_path):
-    path = tmp_path / "model.skops"
-    path.write_bytes(b"no zip at all")
-    with pytest.raises(ModelNotLoaded, match="has sha256"):
-        load_model("sklearn", str(path), sha256="0" * 64)
-    digest = hashlib.sha256(b"no zip at all").hexdigest()
-    with pytest.raises(ModelNotLoaded, match=r"write it with skops.io.dump"):
-        load_model("sklearn", str(path), sha256=digest)
-
-
-def test_a_file_without_a_digest_is_refused_with_the_one_it_has(tmp_path):
-    path = dumped(tmp_path, LogisticRegression().fit(X, Y))
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    with pytest.raises(ModelNotLoaded, match=f'add sha256 = "{digest}"'):
-        registry.load_model("sklearn", path)
-
-
 def test_a_trusted_type_lies_in_an_allowed_module(tmp_path, foreign_type):
     path, trusted = foreign_pipeline(tmp_path), {"trusted": [foreign_type]}
     for allowed in (["examples_of_types"], ["examples_of_types.Shift"]):
@@ -123,19 +106,6 @@ def test_a_pickle_is_refused(tmp_path):
         load_model("sklearn", str(path))
 
 
-def test_a_file_that_is_not_there_is_explained(tmp_path):
-    with pytest.raises(ModelNotLoaded, match="put it where the model runs"):
-        load_model("sklearn", str(tmp_path / "none.skops"))
-
-
 def test_what_cannot_predict_is_refused(tmp_path):
     with pytest.raises(ModelNotLoaded, match="holds a StandardScaler, which has no predict"):
         load_model("sklearn", dumped(tmp_path, StandardScaler().fit(X)))
-
-
-@pytest.mark.parametrize("missing", ["sklearn", "skops.io"])
-def test_a_missing_extra_is_named(tmp_path, monkeypatch, missing):
-    path = dumped(tmp_path, LogisticRegression().fit(X, Y))
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ModelNotLoaded, match=r"pip install 'clipper-stream\[sklearn\]'"):
-        load_model("sklearn", path)

@@ -5,12 +5,12 @@ Torch is an optional extra that CI does not install; `test_extras` says whether 
 
 import hashlib
 import io
-import os
 import pickle
 import zipfile
 
 import numpy as np
 import pytest
+from builders.pickles import Canary
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import load_model
@@ -38,14 +38,6 @@ class Named(torch.nn.Module):
 class Lengths(torch.nn.Module):
     def forward(self, rows: list[str]):
         return torch.tensor([len(row) for row in rows])
-
-
-class Canary:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def scripted(module):

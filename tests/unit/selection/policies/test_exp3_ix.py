@@ -6,8 +6,7 @@ import random
 import pytest
 from builders.bandits import queries_of, regret_of
 
-from clipper_stream.selection.policies.exp3 import Exp3
-from clipper_stream.selection.policies.exp3_ix import Exp3IX
+from clipper_stream.selection.policies.exp3 import Exp3, Exp3IX
 from clipper_stream.selection.state import SelectionState, merge
 
 MEANS = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.3}

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.exp4_clipper import Exp4Clipper
+from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
 from clipper_stream.selection.state import SelectionState
 
 MODELS = ("a:1", "b:1", "c:1")

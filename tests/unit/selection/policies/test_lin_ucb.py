@@ -129,7 +129,7 @@ def test_loss_and_width_are_those_of_an_independent_bayesian_regression():
 def test_an_unknown_model_has_the_mean_loss_of_the_others():
     state = SelectionState({"a:1": ModelTotals(10.0, 2.0), "b:1": ModelTotals(10.0, 6.0)})
     place = LinUcb().by_features(state, [*MODELS]).place
-    losses, widths = place.losses.at([0.25, -3.0])
+    losses, widths = place.func.__self__.at([0.25, -3.0])
     assert losses == pytest.approx([0.4, 0.4, 0.4])
     assert widths == pytest.approx([math.sqrt(1.0 + 0.25**2 + 9.0)] * 3)
 

@@ -1,0 +1,218 @@
+"""Options that several commands take, and how their texts are read."""
+
+import json
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from clipper_agents.replay.span import Span
+
+T = TypeVar("T", bound="msgspec.Struct")
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration, as examples/clipper.toml.")
+]
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Address of Kafka; before KAFKA_BOOTSTRAP_SERVERS and the configuration."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting, for example router.processes=2; repeatable."),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(metavar="LEVEL", help="debug, info, warning or error; before CLIPPER_LOG_LEVEL, default info."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who does it; absent: this user.")]
+Revision = Annotated[
+    int | None,
+    typer.Option("--revision", metavar="N", min=0, help="The revision that you saw: refused when it is another."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")]
+ApplicationName = Annotated[str, typer.Argument(metavar="APPLICATION", help="Name of the application.")]
+Ref = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version.")]
+
+# --- a model on this machine -----------------------------------------------------------------------------------------
+Runtime = Annotated[str | None, typer.Option(help="As in a manifest. Absent: by the form of the target.")]
+Dtype = Annotated[str | None, typer.Option(help="Of a row, as in a manifest's input. Absent: float32.")]
+Shape = Annotated[str | None, typer.Option(metavar="N[,N...]", help="Of a numeric row, as 64 or 28,28.")]
+Parameters = Annotated[
+    str | None, typer.Option(metavar="JSON", help='As in a manifest, as {"output": "probabilities"}.')
+]
+
+# --- a part of the logs ----------------------------------------------------------------------------------------------
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Decisions from here on: 30m, 2h, 7d ago, or 2026-01-31T12:00:00Z; else all."),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Decisions before this; absent: up to now.")]
+Offsets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PARTITION=FIRST:END",
+        help="Instead of times: predictions of a partition, without END, as 0=100:200 or 0=100:; repeatable.",
+    ),
+]
+Horizon = Annotated[
+    str | None,
+    typer.Option(metavar="DURATION", help="Feedback counts so long after its prediction; absent: as for the routers."),
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Partitions that are read at once; absent: one a processor.")
+]
+_OFFSETS = re.compile(r"(\d{1,6})=(\d{0,18}):(\d{0,18})")
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
+    """Parse KEY=VALUE, repeated.
+
+    Raises:
+        BadParameter: not of this form.
+    """
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{option} {text}: write {example}")
+        found[name.strip()] = value
+    return found
+
+
+def json_or_text(text: str) -> Any:
+    """Return a value as JSON says it; what is no JSON is text.
+
+    >>> json_or_text("200"), json_or_text("absolute")
+    (200, 'absolute')
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def manifest_from(content: dict[str, Any], record: type[T], what: str) -> T:
+    """Return the manifest that plain values describe.
+
+    Raises:
+        InvalidSetting: with the key and what is allowed.
+    """
+    import msgspec
+
+    from clipper_agents.settings.error_messages import explained
+    from clipper_stream.errors import InvalidSetting
+
+    try:
+        return msgspec.convert(content, record)
+    except ValueError as error:
+        said = explained(str(error), content, record) if " - at " in str(error) else str(error)
+        raise InvalidSetting(f"{what}: {said}".replace("`", "")) from error
+
+
+def shape_of(text: str | None) -> list[int] | None:
+    """Parse `--shape`.
+
+    >>> shape_of("[28, 28]"), shape_of(None)
+    ([28, 28], None)
+
+    Raises:
+        BadParameter: one of them is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.strip("[]() ").split(",") if part.strip()]
+    except ValueError as error:
+        raise typer.BadParameter(f"--shape {text}: write numbers with commas between, for example 28,28") from error
+
+
+def parameters_of(text: str | None) -> dict[str, Any] | None:
+    """Parse `--parameters`.
+
+    Raises:
+        BadParameter: it is no JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--parameters {text}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f'--parameters {text}: write an object, as {{"threads": 2}}')
+    return found
+
+
+def seconds_of(text: str) -> int | None:
+    """Parse a duration; None when it is none.
+
+    >>> seconds_of("2h"), seconds_of("2 hours")
+    (7200, None)
+    """
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    return None if found is None else int(found[1]) * _UNITS_S[found[2]]
+
+
+def since_ms(text: str, now_s: float, option: str = "--since") -> int:
+    """A time as milliseconds since the epoch: so long ago, or a date; without a zone it is that of this machine.
+
+    >>> since_ms("2h", 7_200.0), since_ms("1970-01-01T00:01:00+00:00", 0.0)
+    (0, 60000)
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    ago_s = seconds_of(text)
+    if ago_s is not None:
+        return round((now_s - ago_s) * 1000)
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError) as wrong:
+        raise typer.BadParameter(f"{option} {text}: write 30m, 2h, 7d, or a date as 2026-01-31T12:00:00") from wrong
+
+
+def span_from(
+    since: str | None, until: str | None, offsets: list[str] | None, horizon: str | None, default_horizon_s: float
+) -> "Span":
+    """The part of the logs that the options say.
+
+    Raises:
+        BadParameter: a time, a duration or offsets that cannot be read.
+        EmptySpan: it ends before it begins.
+    """
+    from clipper_agents.replay.span import Span
+
+    now_s = time.time()
+    horizon_s = default_horizon_s if horizon is None else seconds_of(horizon)
+    if horizon_s is None:
+        raise typer.BadParameter(f"--horizon {horizon}: write 90s, 30m, 2h or 7d")
+    return Span(
+        since_ms=None if since is None else since_ms(since.removeprefix("-"), now_s),
+        until_ms=None if until is None else since_ms(until.removeprefix("-"), now_s),
+        offsets=dict(map(_range, offsets or ())),
+        horizon_s=float(horizon_s),
+    )
+
+
+def _range(text: str) -> tuple[int, tuple[int | None, int | None]]:
+    """Parse PARTITION=FIRST:END.
+
+    >>> _range("0=100:"), _range("3=:7")
+    ((0, (100, None)), (3, (None, 7)))
+    """
+    found = _OFFSETS.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"--offsets {text}: write PARTITION=FIRST:END, for example 0=100:200 or 0=100:")
+    partition, first, end = found.groups()
+    return int(partition), (int(first) if first else None, int(end) if end else None)

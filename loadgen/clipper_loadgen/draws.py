@@ -1,0 +1,133 @@
+"""What a run draws before its first query: send times, rows, contexts, labels and the delays of feedback.
+
+An open loop sends at these times whatever the answers do, and a latency counts from the time that stands here. A
+stall then delays, and is counted for, every query that was due during it: no pipeline can slow its own load down.
+
+Rules of this file:
+- The draws depend on the plan, the number of rows and the seed, on nothing else.
+- Each draw has a generator of its own, so that changing one leaves the others as they were.
+
+Source: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+ARRIVALS: dict[str, Callable[[float, float, np.random.Generator], FloatArray]] = {
+    "constant": lambda rate_per_s, duration_s, _: np.arange(round(rate_per_s * duration_s)) / rate_per_s,
+    # given their number, the times of a Poisson process are uniform and independent, so the number is drawn first
+    "poisson": lambda rate_per_s, duration_s, rng: np.sort(
+        rng.uniform(0.0, duration_s, rng.poisson(rate_per_s * duration_s))
+    ),
+}
+"""Times of so many queries a second, in so many seconds; `poisson`: many users, none of whom knows of the others."""
+DELAYS: dict[str, Callable[[float, int, np.random.Generator], FloatArray]] = {
+    "constant": lambda mean_s, count, _: np.full(count, mean_s),
+    "exponential": lambda mean_s, count, rng: rng.exponential(mean_s, count),
+    "uniform": lambda mean_s, count, rng: rng.uniform(0.0, 2.0 * mean_s, count),
+}
+"""`exponential` has the long tail of people; `uniform` lies in [0, 2 mean]."""
+
+
+def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) -> list[float]:
+    """Intended send times, in seconds from the start of the run, ascending, all in [0, duration_s).
+
+    >>> arrival_times("constant", 4.0, 1.0, seed=0)
+    [0.0, 0.25, 0.5, 0.75]
+
+    Args:
+        kind: A name in `ARRIVALS`.
+        rate_per_s: Mean queries a second, above 0.
+        duration_s: Length of the run in seconds, above 0.
+        seed: The same seed gives the same times.
+    """
+    times: list[float] = ARRIVALS[kind](rate_per_s, duration_s, np.random.default_rng([seed, 1])).tolist()
+    return times
+
+
+def feedback_delays(kind: str, mean_s: float, count: int, seed: int) -> list[float]:
+    """Seconds from the answer to the feedback of each query; `kind` is a name in `DELAYS`."""
+    delays: list[float] = DELAYS[kind](mean_s, count, np.random.default_rng([seed, 2])).tolist()
+    return delays
+
+
+def repeated_from(count: int, repeat_ratio: float, recent: int, seed: int) -> IntArray:
+    """For each query the earlier query whose input it repeats, itself where its input is fresh.
+
+    Args:
+        count: Number of queries.
+        repeat_ratio: Probability of a repeat, in [0, 1]. The first query is always fresh.
+        recent: A repeat is drawn uniformly from so many queries before it.
+        seed: The same seed gives the same repeats.
+    """
+    rng, position = np.random.default_rng([seed, 4]), np.arange(count)
+    back = 1 + np.floor(rng.random(count) * np.clip(position, 1, recent)).astype(np.int64)
+    repeats = (rng.random(count) < repeat_ratio) & (position > 0)
+    return np.where(repeats, position - back, position)
+
+
+def fresh_count(origin: IntArray) -> int:
+    """Number of queries whose input is not drawn from earlier ones."""
+    return int((origin == np.arange(len(origin))).sum())
+
+
+def row_of_each(origin: IntArray, row_count: int, seed: int) -> list[int]:
+    """A row a query: fresh ones go through all rows in a new order each time round, repeats take their origin's."""
+    rng, rounds = np.random.default_rng([seed, 5]), -(-fresh_count(origin) // row_count)
+    order = np.concatenate([rng.permutation(row_count) for _ in range(rounds)] or [np.empty(0, np.int64)]).tolist()
+    upcoming = iter(order)
+    rows: list[int] = []
+    for query, source in enumerate(origin.tolist()):
+        rows.append(next(upcoming) if source == query else rows[source])
+    return rows
+
+
+def zipf_contexts(count: int, contexts: int, exponent: float, seed: int) -> list[int]:
+    """Contexts with probability proportional to 1 / rank ** exponent; exponent 0 is uniform.
+
+    Args:
+        count: Number of queries.
+        contexts: Number of contexts, at least 1; context 0 is the most frequent.
+        exponent: Skew, at least 0; about 1 for words, users and pages.
+        seed: The same seed gives the same contexts.
+
+    Source: Zipf's law over a finite set, as in Breslau et al., "Web Caching and Zipf-like Distributions", 1999.
+    """
+    weights = np.arange(1, contexts + 1, dtype=np.float64) ** -exponent
+    cumulative = np.cumsum(weights) / weights.sum()
+    cumulative[-1] = 1.0
+    drawn: list[int] = np.searchsorted(
+        cumulative, np.random.default_rng([seed, 6]).random(count), side="right"
+    ).tolist()
+    return drawn
+
+
+def noisy_labels(labels: Sequence[Any], pool: Sequence[Any], noise_ratio: float, seed: int) -> list[Any]:
+    """The labels, each replaced with probability `noise_ratio` by another one of the pool.
+
+    Args:
+        labels: The true labels.
+        pool: The distinct labels that there are.
+        noise_ratio: Share of wrong labels, in [0, 1]; without effect where the pool has one label.
+        seed: The same seed makes the same labels wrong.
+    """
+    rng = np.random.default_rng([seed, 7])
+    wrong = rng.random(len(labels)) < noise_ratio
+    steps = rng.integers(1, max(2, len(pool)), len(labels))
+    place = {repr(label): index for index, label in enumerate(pool)}
+    return [
+        pool[(place[repr(label)] + int(step)) % len(pool)] if flipped else label
+        for label, flipped, step in zip(labels, wrong, steps, strict=True)
+    ]
+
+
+def wrong_losses(count: int, noise_ratio: float, seed: int) -> list[float]:
+    """Losses where no label is known: 1 with probability `noise_ratio`, else 0."""
+    losses: list[float] = (np.random.default_rng([seed, 8]).random(count) < noise_ratio).astype(float).tolist()
+    return losses
