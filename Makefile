@@ -42,6 +42,7 @@ lint: $(STAMP) ## Formatting, lint, import directions, types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/pyright
 
 format: $(STAMP) ## Format, and fix what can be fixed

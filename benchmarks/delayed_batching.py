@@ -30,8 +30,8 @@ from typing import Any
 import rig.one_thread  # noqa: F401 - before numpy is there
 from rig.digit_models import images, plain_linear_svm
 from rig.engines import EngineRun, Feed, asked, backlog, run_engine
-from rig.results import Measures, Summary, Target, load_average, median_of, show, summary
-from rig.session import finish, parsed, result_options, rotated, said
+from rig.results import Measures, Summary, Target, load_average, median_of
+from rig.session import in_rounds, parsed, report, result_options
 
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.request_rows import RequestRows
@@ -56,14 +56,14 @@ def main() -> None:
     model, rows = plain_linear_svm(), images()[0]
     frames = [asked(rows[index : index + 1], index) for index in range(len(rows))]
     names = {f"{delay_ms:g} ms": delay_ms / 1000 for delay_ms in options.delays_ms}
-    runs = [
-        said({"round": number, "system": name, **measured(model, names[name], frames, number, options)})
-        for number in range(options.rounds)
-        for name in rotated(list(names), 2 * number)
-    ]
-    found = summary(runs, MEASURES, {name: next(iter(names)) for name in list(names)[1:]})
-    show(f"{options.rate:g} rows/s one by one, by delay: median (least to most), x: times no delay", found, runs)
-    finish(options, runs, found, targets(found))
+    runs = in_rounds(
+        list(names),
+        options.rounds,
+        lambda name, number: [measured(model, names[name], frames, number, options)],
+        stride=2,
+    )
+    title = f"{options.rate:g} rows/s one by one, by delay: median (least to most), x: times no delay"
+    report(options, title, runs, MEASURES, targets, {name: next(iter(names)) for name in list(names)[1:]})
 
 
 def measured(

@@ -14,15 +14,15 @@ import argparse
 import asyncio
 import itertools
 import threading
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
-from rig.measuring import loaded, rows
+from rig.measuring import loaded, steady
 from rig.metrics import counters
-from rig.processes import NotServing
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, rotated, said, session, system_options
+from rig.results import Measures, Run, Summary, Target
+from rig.session import Session, in_rounds, parsed, report, rotated, session, system_options
 from rig.systems import Place, application, model, pipeline, written
 
 from clipper_agents.broker.properties import free_port
@@ -31,7 +31,6 @@ from clipper_agents.control.plan import Plan
 from clipper_agents.control.state import read_manifests
 from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import existing_topics
-from clipper_loadgen import LoadPlan
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 OBJECTIVE_MS = 250
@@ -53,45 +52,23 @@ MEASURES: Measures = {
 
 def main() -> None:
     options = arguments()
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
         models = [model("base", "models:prompt"), model("other", "models:SlowToMake")]
         config = written(here.folder / "deploying.toml", [application(NAME, ["base"], "exp3", OBJECTIVE_MS)], models)
-        for number in range(options.rounds):
-            runs += measured(number, here, config, options)
-    found = summary(runs, MEASURES)
-    show("median (least to most)", found, runs)
-    finish(options, runs, found, targets(found))
+        runs = in_rounds([DEPLOYING], options.rounds, lambda _, number: measured(number, here, config, options))
+    report(options, "median (least to most)", runs, MEASURES, targets)
 
 
-def measured(number: int, here: Session, config: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(number: int, here: Session, config: str, options: argparse.Namespace) -> Iterator[Run]:
     """Both halves on one system."""
-    runs: list[dict[str, Any]] = []
     place, port = here.place(f"k{number}"), free_port()
-    try:
-        with pipeline(place, config, f"router.metrics_port={port}") as roots:
-            for name in rotated([QUIET, DEPLOYING], number):
-                before = counters(port, COUNTED)
-                with Deploys(place, options.stay, busy=name == DEPLOYING) as deploys:
-                    figures = loaded(plan(number, options), place, roots, here.broker)
-                after = counters(port, COUNTED)
-                seen = {"versions": deploys.count, "rebalances": after["rebalances"] - before["rebalances"]}
-                runs.append(said({"round": number, "system": name, **figures, **seen}))
-    except NotServing as error:
-        runs.append(said({"round": number, "system": DEPLOYING, "failed": str(error)}))
-    return runs
-
-
-def plan(number: int, options: argparse.Namespace) -> LoadPlan:
-    queries = round(2 * options.rate * (options.warmup + options.seconds))
-    return LoadPlan(
-        NAME,
-        rate_per_s=options.rate,
-        duration_s=options.seconds,
-        warmup_s=options.warmup,
-        dataset=rows(queries, seed=number),
-        seed=number,
-    )
+    with pipeline(place, config, f"router.metrics_port={port}") as roots:
+        for name in rotated([QUIET, DEPLOYING], number):
+            before = counters(port, COUNTED)
+            with Deploys(place, options.stay, busy=name == DEPLOYING) as deploys:
+                figures = loaded(steady(NAME, number, options), place, roots, here.broker)
+            rebalances = counters(port, COUNTED)["rebalances"] - before["rebalances"]
+            yield {"system": name, **figures, "versions": deploys.count, "rebalances": rebalances}
 
 
 class Deploys:
@@ -158,21 +135,11 @@ def revised(declared: ApplicationManifest, models: list[str]) -> ApplicationMani
 
 
 def targets(found: Summary) -> list[Target]:
+    rebalances, p99 = (found, DEPLOYING, "rebalances"), (found, DEPLOYING, "p99 ms")
+    what = "rebalances of the routers' group while versions come and go"
     return [
-        Target(
-            benchmark="K",
-            what="rebalances of the routers' group while versions come and go",
-            value=median_of(found, DEPLOYING, "rebalances", "most"),
-            sense="<=",
-            bound=0,
-        ),
-        Target(
-            benchmark="K",
-            what="p99 ms while versions come and go",
-            value=median_of(found, DEPLOYING, "p99 ms"),
-            sense="<=",
-            bound=OBJECTIVE_MS,
-        ),
+        Target.of("K", what, rebalances, "<=", 0, part="most"),
+        Target.of("K", "p99 ms while versions come and go", p99, "<=", OBJECTIVE_MS),
     ]
 
 

@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import finish, parsed, result_options
+from rig.results import Measures, Summary, Target
+from rig.session import parsed, report, result_options
 
 from clipper_stream.evaluation.estimators.censored_feedback import Delays
 from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums, with_predictions
@@ -46,9 +46,7 @@ def main() -> None:
         for number in range(options.rounds)
         for name, work in works.items()
     ]
-    found = summary(runs, MEASURES)
-    show("median (least to most) of the rounds", found, runs)
-    finish(options, runs, found, targets(found))
+    report(options, "median (least to most) of the rounds", runs, MEASURES, targets)
 
 
 def logged(seed: int) -> DecisionColumns:
@@ -111,14 +109,10 @@ def least_s(work: Work, rounds: int) -> float:
 
 
 def targets(found: Summary) -> list[Target]:
+    measure = "million a second"
+    what = "million decisions a second on one core"
     return [
-        Target(
-            benchmark="replay",
-            what=f"{name}: million decisions a second on one core",
-            value=median_of(found, name, "million a second"),
-            sense=">=",
-            bound=LEAST_A_SECOND / 1e6,
-        )
+        Target.of("replay", f"{name}: {what}", (found, name, measure), ">=", LEAST_A_SECOND / 1e6)
         for name in ("dr", "everything")
     ]
 

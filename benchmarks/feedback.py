@@ -17,6 +17,7 @@ looked at ten times a second.
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ from rig.flood import produce_all
 from rig.measuring import loaded
 from rig.metrics import Counter, Growth, counters
 from rig.predictions import answered_since, ends_of
-from rig.processes import NotServing
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, rotated, said, session, system_options
+from rig.results import Measures, Run, Summary, Target
+from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import HERE, Place, pipeline
 
 from clipper_agents.broker.properties import free_port
@@ -57,30 +57,21 @@ QUICK = {"rounds": 1, "queries": 600, "recent": 200, "outstanding": 100}
 
 def main() -> None:
     options = arguments()
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
-        for number in range(options.rounds):
-            for name in rotated([CACHED, UNCACHED], number):
-                found = measured(name, number, here, options)
-                runs += [said({"round": number, "system": name, **run}) for run in found]
-    table = summary(runs, MEASURES, {f"{CACHED}, {load}": f"{UNCACHED}, {load}" for load in (OBSERVATIONS, ALONE)})
-    show("median (least to most), x: times the one without cache", table, runs)
-    finish(options, runs, table, targets(table))
+        systems = [CACHED, UNCACHED]
+        runs = in_rounds(systems, options.rounds, lambda name, number: measured(name, number, here, options))
+    rivals = {f"{CACHED}, {load}": f"{UNCACHED}, {load}" for load in (OBSERVATIONS, ALONE)}
+    report(options, "median (least to most), x: times the one without cache", runs, MEASURES, targets, rivals)
 
 
-def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
     """Warm-up, observations, and feedback alone, on one system."""
-    runs: list[dict[str, Any]] = []
     place = here.place(f"e{number}-{'cached' if name == CACHED else 'uncached'}")
     port = free_port()
-    try:
-        with pipeline(place, str(config(name, place, quick=options.quick)), f"router.metrics_port={port}") as roots:
-            loaded(plan(options, seed=1, count=options.queries // 10), place, roots, here.broker)
-            runs.append({"load": OBSERVATIONS, **observations(options, place, roots, here.broker, port)})
-            runs.append({"load": ALONE, **feedback_alone(options, place, roots, here.broker, port)})
-    except NotServing as error:
-        runs.append({"failed": str(error)})
-    return runs
+    with pipeline(place, str(config(name, place, quick=options.quick)), f"router.metrics_port={port}") as roots:
+        loaded(plan(options, seed=1, count=options.queries // 10), place, roots, here.broker)
+        yield {"load": OBSERVATIONS, **observations(options, place, roots, here.broker, port)}
+        yield {"load": ALONE, **feedback_alone(options, place, roots, here.broker, port)}
 
 
 def config(name: str, place: Place, *, quick: bool) -> Path:
@@ -148,9 +139,8 @@ def feedback_alone(
 
 
 def targets(found: Summary) -> list[Target]:
-    ratio = median_of(found, f"{CACHED}, {OBSERVATIONS}", "a second", "ratio")
-    what = "observations a second with cache, x without"
-    return [Target(benchmark="E", what=what, value=ratio, sense=">=", bound=1.6)]
+    rate = (found, f"{CACHED}, {OBSERVATIONS}", "a second")
+    return [Target.of("E", "observations a second with cache, x without", rate, ">=", 1.6, part="ratio")]
 
 
 def arguments() -> argparse.Namespace:

@@ -19,12 +19,10 @@ what was measured; a note says so.
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from rig.measuring import loaded, rows, warm_broker
-from rig.processes import NotServing
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, rotated, said, session, system_options
+from rig.results import Measures, Run, Summary, Target
+from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import RIVAL_OF, SYSTEMS
 
 from clipper_loadgen import LoadPlan
@@ -54,49 +52,37 @@ QUICK = {
 
 def main() -> None:
     options = arguments()
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
         warm_broker(here, options.warm)
-        for number in range(options.rounds):
-            for name in rotated(options.systems, number):
-                runs += [
-                    said({"round": number, "system": name, **run}) for run in measured(name, number, here, options)
-                ]
+        runs = in_rounds(options.systems, options.rounds, lambda name, number: measured(name, number, here, options))
     rivals = {f"{mine}, {rate}": f"{rival}, {rate}" for mine, rival in RIVAL_OF.items() for rate in loads(options)}
-    found = summary(runs, MEASURES, rivals)
-    show("median (least to most), x: times the echo with the same hops at the same rate", found, runs)
-    finish(options, runs, found, targets(found))
+    title = "median (least to most), x: times the echo with the same hops at the same rate"
+    report(options, title, runs, MEASURES, targets, rivals)
 
 
-def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every load on one system; `failed` instead of numbers when it did not start or ended."""
-    runs: list[dict[str, Any]] = []
-    place = here.place(f"b{number}-{name}")
-    try:
-        with SYSTEMS[name](place) as roots:
-            for load, plan in plans(name, options, runs):
-                runs.append({"load": load, **loaded(plan, place, roots, here.broker)})
-    except NotServing as error:
-        runs.append({"failed": str(error)})
-    return runs
-
-
-def plans(name: str, options: argparse.Namespace, runs: list[dict[str, Any]]) -> Iterator[tuple[str, LoadPlan]]:
-    """What is sent, one after the other; the first of `runs` says what half of saturation is.
+def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
+    """Every load on one system, one after the other.
 
     Each load has its own seed: an input that came before would be answered from the cache.
     """
-    rates = {load_name(rate): float(rate) for rate in options.rates if rate != HALF}
-    if name in RIVAL_OF:
-        yield SATURATION, saturating(options)
-        if HALF in options.rates:
-            rates[load_name(HALF)] = (runs[0]["throughput_per_s"] or 0.0) / 2 or 1.0
-    for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
-        yield load, paced("digits", rate_per_s, seed, options)
-    hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
-    for seed, load in enumerate(hurried, 12):
-        if load in rates:
-            yield f"{load}, {IN_A_HURRY}", paced("digits-50ms", rates[load], seed, options)
+    place = here.place(f"b{number}-{name}")
+    with SYSTEMS[name](place) as roots:
+
+        def run(load: str, plan: LoadPlan) -> Run:
+            return {"load": load, **loaded(plan, place, roots, here.broker)}
+
+        rates = {load_name(rate): float(rate) for rate in options.rates if rate != HALF}
+        if name in RIVAL_OF:
+            most = run(SATURATION, saturating(options))
+            yield most
+            if HALF in options.rates:
+                rates[load_name(HALF)] = (most["throughput_per_s"] or 0.0) / 2 or 1.0
+        for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
+            yield run(load, paced("digits", rate_per_s, seed, options))
+        hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
+        for seed, load in enumerate(hurried, 12):
+            if load in rates:
+                yield run(f"{load}, {IN_A_HURRY}", paced("digits-50ms", rates[load], seed, options))
 
 
 def load_name(rate: str) -> str:
@@ -145,9 +131,8 @@ def targets(found: Summary) -> list[Target]:
 
 
 def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str = "median") -> Target:
-    value = median_of(found, f"{name}, {load}", measure, part)
     words = f"{measure}, x the echo with the same hops" if part == "ratio" else measure
-    return Target(benchmark="B", what=f"{name}, {load}: {words}", value=value, sense="<=", bound=bound)
+    return Target.of("B", f"{name}, {load}: {words}", (found, f"{name}, {load}", measure), "<=", bound, part)
 
 
 def arguments() -> argparse.Namespace:

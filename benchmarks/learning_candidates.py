@@ -27,7 +27,7 @@ from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
-from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
+from clipper_stream.evaluation.sequential.replay import ReplayRun
 
 MODELS = ("good:1", "middling:1", "bad:1")
 LOSSES = (0.1, 0.3, 0.5)

@@ -27,9 +27,8 @@ from rig.flood import Record, TopicEnd, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
 from rig.predictions import default_ratio_of_last
-from rig.processes import NotServing
-from rig.results import Measures, load_average, show, summary
-from rig.session import Session, finish, parsed, said, session, system_options
+from rig.results import Measures, Run, load_average
+from rig.session import Session, parsed, report, session, system_options, told
 from rig.systems import Place, served, tables_of
 
 from clipper_agents.broker.properties import free_port
@@ -56,35 +55,32 @@ QUICK = {"rounds": 1, "decisions": 5_000, "feedback": 500}
 def main() -> None:
     options = arguments()
     with session(options) as here:
-        try:
-            runs = restarts(here, options)
-        except NotServing as error:
-            runs = [{"system": "recovery", "failed": str(error)}]
-    found = summary(runs, MEASURES)
-    show(f"restart with {options.decisions:,} decisions and {options.feedback:,} feedbacks", found, runs)
-    finish(options, runs, found, [])
+        runs = list(told({"system": "recovery"}, restarts(here, options)))
+    title = f"restart with {options.decisions:,} decisions and {options.feedback:,} feedbacks"
+    report(options, title, runs, MEASURES, lambda _: [])
 
 
-def restarts(here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
+def restarts(here: Session, options: argparse.Namespace) -> Iterator[Run]:
     """Empty starts, then the records, then restarts with and without a data directory."""
-    place, runs = here.place("recovery"), []
+    place = here.place("recovery")
     asyncio.run(ensure_topics(place.connection, place.catalogue))
     if not options.quick:
         started(place)  # the first in a broker takes seconds longer
+    empty: list[Run] = []
     for number in range(options.rounds):
         shutil.rmtree(tables_of(place), ignore_errors=True)
-        runs.append(said({"round": number, "system": EMPTY, **started(place)}))
+        empty.append({"round": number, "system": EMPTY, **started(place)})
+        yield empty[-1]
     filled(place, options)
     read = options.decisions + options.feedback
     for number in range(options.rounds):
-        runs.append(said({"round": number, "system": KEPT, **started(place)}))
+        yield {"round": number, "system": KEPT, **started(place)}
         shutil.rmtree(tables_of(place))
         run = started(place)
-        longer_s = run["first_answer_s"] - runs[number]["first_answer_s"]
+        longer_s = run["first_answer_s"] - empty[number]["first_answer_s"]
         run["read_per_s"] = round(read / longer_s, 1) if longer_s > 0 else None
         run["read_per_s_in_recovery"] = round(read / run["recovery_s"], 1) if run["recovery_s"] else None
-        runs.append(said({"round": number, "system": WIPED, **run}))
-    return runs
+        yield {"round": number, "system": WIPED, **run}
 
 
 def started(place: Place) -> dict[str, Any]:

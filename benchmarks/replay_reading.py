@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from rig.decision_log import decisions
 from rig.flood import produce
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, said, session, system_options
+from rig.results import Measures, Summary, Target
+from rig.session import Session, parsed, report, said, session, system_options
 
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.replay.export import export_log
@@ -51,9 +51,7 @@ def main() -> None:
     options = arguments()
     with session(options) as at:
         runs = [said({"system": name, **measured(job)}) for name, job in jobs(options, at)]
-    found = summary(runs, MEASURES)
-    show("decisions read", found, runs)
-    finish(options, runs, found, targets(found))
+    report(options, "decisions read", runs, MEASURES, targets)
 
 
 def jobs(options: argparse.Namespace, at: Session) -> Any:
@@ -108,8 +106,7 @@ def targets(found: Summary) -> list[Target]:
         ),
     ]
     return [
-        Target(benchmark="reading", what=what, value=median_of(found, row, measure), sense=sense, bound=bound)
-        for what, row, measure, sense, bound in rows
+        Target.of("reading", what, (found, row, measure), sense, bound) for what, row, measure, sense, bound in rows
     ]
 
 

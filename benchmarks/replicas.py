@@ -16,14 +16,13 @@ would always be busy.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rig.measuring import loaded, rows, warm_broker
-from rig.processes import NotServing
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, rotated, said, session, system_options
+from rig.results import Measures, Run, Summary, Target
+from rig.session import Session, in_rounds, parsed, report, session, system_options
 from rig.systems import application, model, pipeline, written
 
 from clipper_loadgen import LoadPlan
@@ -68,19 +67,17 @@ RIVALS = {
 
 def main() -> None:
     options = arguments()
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
         warm_broker(here, options.warm)
-        for number in range(options.rounds):
-            for name in rotated(options.systems, 3 * number):
-                runs.append(said({"round": number, "system": name, **measured(name, number, here, options)}))  # noqa: PERF401
-    found = summary(runs, MEASURES, RIVALS)
-    show("median (least to most), x: times one replica, one router", found, runs)
-    finish(options, runs, found, targets(found))
+        runs = in_rounds(
+            options.systems, options.rounds, lambda name, number: measured(name, number, here, options), stride=3
+        )
+    title = "median (least to most), x: times one replica, one router"
+    report(options, title, runs, MEASURES, targets, RIVALS)
 
 
-def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> dict[str, Any]:
-    """One size, with topics and processes of its own; `failed` instead of numbers when it did not start or ended."""
+def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
+    """One size, with topics and processes of its own."""
     size = SIZES[name]
     limit_per_s = size.models * LIMIT_PER_S
     place = here.place(f"f{number}-{name.replace(', ', '-').replace(' ', '-')}")
@@ -94,11 +91,8 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
         dataset=rows(queries, seed=number),
         seed=number,
     )
-    try:
-        with pipeline(place, config) as roots:
-            return {"limit_per_s": limit_per_s, **loaded(plan, place, roots, here.broker)}
-    except NotServing as error:
-        return {"failed": str(error)}
+    with pipeline(place, config) as roots:
+        yield {"limit_per_s": limit_per_s, **loaded(plan, place, roots, here.broker)}
 
 
 def configuration(path: Path, size: Size) -> str:
@@ -121,8 +115,7 @@ def targets(found: Summary) -> list[Target]:
         "routers 2, hosts 4": ("queries/s of 2 routers before 4 replicas, x one router", 0.95),
     }
     return [
-        Target(benchmark="F", what=what, value=median_of(found, row, RATE, "ratio"), sense=">=", bound=bound)
-        for row, (what, bound) in expected.items()
+        Target.of("F", what, (found, row, RATE), ">=", bound, part="ratio") for row, (what, bound) in expected.items()
     ]
 
 

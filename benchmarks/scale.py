@@ -32,9 +32,8 @@ from numpy.typing import NDArray
 from rig.flood import Record, produce_all
 from rig.measuring import loaded, rows
 from rig.predictions import asked_ratio
-from rig.processes import NotServing
-from rig.results import Measures, Summary, median_of, row_of, show, summary
-from rig.session import PARTITIONS, Session, finish, parsed, said, session, system_options
+from rig.results import Measures, Run, Summary, median_of, row_of, show, summary
+from rig.session import PARTITIONS, Session, finish, parsed, session, system_options, told
 from rig.systems import Place, pipeline
 
 from clipper_agents.kafka.topics import ensure_topics
@@ -59,14 +58,13 @@ RIGHT_RATIO = 0.8
 def main() -> None:
     options = arguments()
     sweeps = {"contexts": options.contexts, "partitions": options.partitions, "models": options.models}
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
-        for what, sizes in sweeps.items():
-            for size in sizes:
-                runs += [
-                    said({"system": what, "load": named(what, size), **run})
-                    for run in measured(what, size, here, options)
-                ]
+        runs = [
+            run
+            for what, sizes in sweeps.items()
+            for size in sizes
+            for run in told({"system": what, "load": named(what, size)}, measured(what, size, here, options))
+        ]
     found = summary(runs, MEASURES)
     show("median (least to most) over the loads", found, runs)
     growth = {what: growth_of(what, sizes, found) for what, sizes in sweeps.items()}
@@ -81,26 +79,21 @@ def named(what: str, size: int) -> str:
     return f"{size * 1_000:,}" if what == "contexts" else str(size)
 
 
-def measured(what: str, size: int, here: Session, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(what: str, size: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
     """The loads on one system."""
-    runs: list[dict[str, Any]] = []
     place = here.place(f"i-{what}-{size}", partitions=size if what == "partitions" else PARTITIONS)
     contexts = size * 1_000 if what == "contexts" else 0
     models = size if what == "models" else 2 if contexts else 1
-    try:
-        config = written(place, models, "exp3" if contexts else "exp4")
-        if contexts:
-            learned(place, contexts)
-        began_s = time.monotonic()
-        with pipeline(place, str(config)) as roots:
-            start_s = round(time.monotonic() - began_s, 2)
-            for number, plan in enumerate(plans(options, contexts)):
-                run = {"round": number, **loaded(plan, place, roots, here.broker), "start_s": start_s}
-                if number:  # the first is the warm-up
-                    runs.append({**run, **checked(place, contexts)})
-    except NotServing as error:
-        runs.append({"failed": str(error)})
-    return runs
+    config = written(place, models, "exp3" if contexts else "exp4")
+    if contexts:
+        learned(place, contexts)
+    began_s = time.monotonic()
+    with pipeline(place, str(config)) as roots:
+        start_s = round(time.monotonic() - began_s, 2)
+        for number, plan in enumerate(plans(options, contexts)):
+            run = {"round": number, **loaded(plan, place, roots, here.broker), "start_s": start_s}
+            if number:  # the first is the warm-up
+                yield {**run, **checked(place, contexts)}
 
 
 def plans(options: argparse.Namespace, contexts: int) -> Iterator[LoadPlan]:

@@ -13,18 +13,15 @@ that were not waited for. Accuracy: share of all answers that are right; a defau
 """
 
 import argparse
-import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from models import RIGHT
-from rig.measuring import loaded, rows
-from rig.predictions import DecisionFields, decisions, shares
-from rig.processes import NotServing
-from rig.results import Measures, Summary, Target, median_of, show, summary
-from rig.session import Session, finish, parsed, rotated, said, session, system_options
+from rig.measuring import loaded, steady
+from rig.predictions import decisions, shares
+from rig.results import Measures, Run, Summary, Target
+from rig.session import Session, in_rounds, parsed, report, rotated, session, system_options
 from rig.systems import Place, application, model, pipeline, written
-
-from clipper_loadgen import LoadPlan
 
 OBJECTIVE_MS = 100
 BLOCKING, DEADLINE = "blocking", "deadline"
@@ -42,14 +39,10 @@ MEASURES: Measures = {
 
 def main() -> None:
     options = arguments()
-    runs: list[dict[str, Any]] = []
     with session(options) as here:
         config = written(here.folder / "stragglers.toml", *declared(options.sizes))
-        for number in range(options.rounds):
-            runs += measured(number, here, config, options)
-    found = summary(runs, MEASURES)
-    show("median (least to most)", found, runs)
-    finish(options, runs, found, targets(found, options))
+        runs = in_rounds(["stragglers"], options.rounds, lambda _, number: measured(number, here, config, options))
+    report(options, "median (least to most)", runs, MEASURES, lambda found: targets(found, options))
 
 
 def declared(sizes: list[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -67,53 +60,25 @@ def declared(sizes: list[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return applications, models
 
 
-def measured(number: int, here: Session, config: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(number: int, here: Session, config: str, options: argparse.Namespace) -> Iterator[Run]:
     """Every ensemble in turn, on one system."""
-    runs: list[dict[str, Any]] = []
     place = here.place(f"g{number}")
     names = [f"{kind}-{size}" for size in options.sizes for kind in (BLOCKING, DEADLINE)]
-    try:
-        with pipeline(place, config) as roots:
-            for name in rotated(names, 2 * number):
-                figures = loaded(plan(name, number, options), place, roots, here.broker)
-                runs.append(said({"round": number, "system": name, **figures, **outcome(place, name)}))
-    except NotServing as error:
-        runs.append(said({"round": number, "system": "stragglers", "failed": str(error)}))
-    return runs
-
-
-def plan(name: str, number: int, options: argparse.Namespace) -> LoadPlan:
-    queries = round(2 * options.rate * (options.warmup + options.seconds))
-    return LoadPlan(
-        name,
-        rate_per_s=options.rate,
-        duration_s=options.seconds,
-        warmup_s=options.warmup,
-        dataset=rows(queries, seed=number),
-        seed=number,
-    )
+    with pipeline(place, config) as roots:
+        for name in rotated(names, 2 * number):
+            figures = loaded(steady(name, number, options), place, roots, here.broker)
+            yield {"system": name, **figures, **outcome(place, name)}
 
 
 def outcome(place: Place, name: str) -> dict[str, Any]:
     """Shares over all queries of the application, those of the warm-up too."""
-
-    def wanted(decided: DecisionFields) -> bool:
-        return decided.application == name
-
-    return shares(asyncio.run(decisions(place, wanted)), RIGHT)
+    return shares([one for one in decisions(place) if one.application == name], RIGHT)
 
 
 def targets(found: Summary, options: argparse.Namespace) -> list[Target]:
     largest = max(options.sizes)
-    return [
-        Target(
-            benchmark="G",
-            what=f"{largest} models with an objective of {OBJECTIVE_MS} ms: p99 ms",
-            value=median_of(found, f"{DEADLINE}-{largest}", "p99 ms"),
-            sense="<=",
-            bound=1.1 * OBJECTIVE_MS,
-        )
-    ]
+    what = f"{largest} models with an objective of {OBJECTIVE_MS} ms: p99 ms"
+    return [Target.of("G", what, (found, f"{DEADLINE}-{largest}", "p99 ms"), "<=", 1.1 * OBJECTIVE_MS)]
 
 
 def arguments() -> argparse.Namespace:

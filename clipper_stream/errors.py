@@ -1,8 +1,8 @@
 """Errors by whose fault they are.
 
-    application --Query--> [decode] --> [input spec] --> [policy] --> [model] --> Prediction
-                              |              |              |            |
-                       (dead letter)   InvalidInput   UnknownModel   ModelFailed
+    application --Query--> [decode] --> [input spec] --> [model] --> Prediction
+                              |              |              |
+                       (dead letter)   InvalidInput   ModelFailed
     operator ---manifest---> [registry]: InvalidSetting, UnknownName, ModelNotLoaded
 
 A `RequestError` is the fault of who asked: the answer is a default output with this message, and the process goes
@@ -49,10 +49,6 @@ class InvalidInput(RequestError):
 
 class InvalidLabel(RequestError):
     """A label, loss or reward cannot be compared with the output. Raised by `feedback.losses`."""
-
-
-class UnknownModel(RequestError):
-    """A query names a model that is no candidate of its application."""
 
 
 class ModelFailed(RequestError):

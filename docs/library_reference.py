@@ -17,7 +17,7 @@ INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed QuantileRegression Window
-CacheStore ClockCache DictStore version_digest row_keys
+CacheStore ClockCache DictStore version_digest row_hashes
 Client SyncClient Answer
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean

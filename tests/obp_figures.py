@@ -14,6 +14,7 @@ import sys
 import types
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def shares(weights):
 
 
 def estimators():
-    torch = types.ModuleType("torch")
+    torch: Any = types.ModuleType("torch")
     torch.Tensor = torch.tensor = object
     sys.modules["torch"] = torch
     root = importlib.util.find_spec("obp").submodule_search_locations[0]

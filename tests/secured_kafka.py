@@ -180,7 +180,7 @@ KINDS = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
     "cluster": ResourceType.BROKER,
-    "transactional-id": ResourceType.TRANSACTIONAL_ID,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,  # type: ignore[attr-defined]
 }
 """Kafka's names of resources, as its command line spells them."""
 OPERATIONS = {

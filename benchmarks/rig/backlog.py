@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, TopicPartition
 from models import INPUTS, digits
-from rig.flood import TopicRecord, produce
+from rig.flood import TopicEnd, TopicRecord, produce
 
 from clipper_loadgen.script import encode_input
 from clipper_topics.catalogue import Catalogue
@@ -162,7 +161,11 @@ class Ends:
         self._connection = connection
         self._client: dict[str, Any] = {**connection.librdkafka(), "log_level": 0}
         self._queries, self._predictions = catalogue.queries, catalogue.predictions
-        self._admin = AdminClient(self._client)
+        self._end = TopicEnd(connection, catalogue.predictions, PARTITIONS)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._end.close()
 
     def fill(self, backlog: Backlog) -> None:
         """Write every query, and wait until all are acknowledged."""
@@ -181,19 +184,8 @@ class Ends:
         )
 
     def predictions(self) -> int:
-        """Records on the predictions topic: its end offsets, summed.
-
-        Raises:
-            KafkaException: the broker does not know the topic, `TIMEOUT_S` long.
-        """
-        latest = {TopicPartition(self._predictions, partition): OffsetSpec.latest() for partition in range(PARTITIONS)}
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while True:
-            try:
-                return sum(found.result().offset for found in self._admin.list_offsets(latest).values())
-            except KafkaException:  # of a topic made a moment ago
-                if time.monotonic() > give_up_s:
-                    raise
+        """Records on the predictions topic."""
+        return self._end.grown()
 
     def check(self, backlog: Backlog, cold: int) -> dict[str, Any]:
         """Read all predictions: missing, duplicates, wrong labels, default outputs, share answered from a cache.

@@ -61,18 +61,19 @@ class TopicEnd:
     def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
         self._consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
-        self._first = self._end()
+        self._first = sum(self.ends())
 
     def grown(self) -> int:
         """Records since then."""
-        return self._end() - self._first
+        return sum(self.ends()) - self._first
+
+    def ends(self) -> list[int]:
+        """One past the last record of each partition, now."""
+        return [self._end_of(one) for one in self._partitions]
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
-
-    def _end(self) -> int:
-        return sum(self._end_of(one) for one in self._partitions)
 
     def _end_of(self, partition: TopicPartition) -> int:
         give_up_s = time.monotonic() + LEADERLESS_S

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import uvloop
@@ -29,6 +29,19 @@ def rows(count: int, seed: int, spec: InputSpec = INPUT) -> Dataset:
     return random_dataset(spec, count, seed)
 
 
+def steady(application: str, seed: int, options: Any) -> LoadPlan:
+    """A load at the rate of the options, for its seconds after its warm-up."""
+    queries = round(2 * options.rate * (options.warmup + options.seconds))
+    return LoadPlan(
+        application,
+        rate_per_s=options.rate,
+        duration_s=options.seconds,
+        warmup_s=options.warmup,
+        dataset=rows(queries, seed),
+        seed=seed,
+    )
+
+
 def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: list[int]) -> dict[str, Any]:
     """What became of a load, ready for JSON.
 
@@ -45,7 +58,7 @@ def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: list[int]) ->
 
 
 def _figures(report: LoadReport) -> dict[str, Any]:
-    figures = report.as_dict()
+    figures = asdict(report)
     return {**figures["latency"], **{name: figures[name] for name in KEPT}}
 
 

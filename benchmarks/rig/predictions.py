@@ -1,49 +1,49 @@
 """What stands on the predictions topic: which queries were answered, how, and by whom."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, Message, TopicPartition
+from rig.flood import TopicEnd
 from rig.systems import Place
 
 from clipper_loadgen.run import decode_answer
-from clipper_stream.client.kafka import assigned_consumer
 from clipper_topics import codec
 from clipper_topics.connection import KafkaConnection
 
-QUIET_MS = 1_000
 AnsweredQuery = tuple[int, bytes | None, str]
 """Partition, key and query id."""
 
 
 def ends_of(connection: KafkaConnection, topic: str, partitions: int) -> list[int]:
     """One past the last record of each partition, now."""
-    consumer = _consumer(connection)
-    try:
-        return [
-            consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10.0)[1]
-            for number in range(partitions)
-        ]
-    finally:
-        consumer.close()
+    with closing(TopicEnd(connection, topic, partitions)) as end:
+        return end.ends()
 
 
-def answered_since(connection: KafkaConnection, topic: str, starts: list[int]) -> list[AnsweredQuery]:
-    """The queries whose answers stand at these offsets or later."""
-    wanted = sum(ends_of(connection, topic, len(starts))) - sum(starts)
-    consumer, found = _consumer(connection), []
-    try:
+def records_from(connection: KafkaConnection, topic: str, starts: Sequence[int]) -> list[Message]:
+    """The records of each partition from these offsets on, up to its present end."""
+    wanted, found = sum(ends_of(connection, topic, len(starts))) - sum(starts), list[Message]()
+    with closing(
+        Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
+    ) as consumer:
         consumer.assign([TopicPartition(topic, number, start) for number, start in enumerate(starts)])
         while len(found) < wanted:
             records = consumer.consume(min(10_000, wanted - len(found)), timeout=10.0)
-            assert records, f"{len(found)} of {wanted} answers could be read"
-            for record in records:
-                answer = decode_answer(record.value(), record.headers() or ())
-                assert answer is not None, "a record of the predictions topic is no prediction"
-                found.append((record.partition(), record.key(), answer.query_id))
-    finally:
-        consumer.close()
+            assert records, f"{len(found)} of {wanted} records could be read"
+            found += records
+    return found
+
+
+def answered_since(connection: KafkaConnection, topic: str, starts: Sequence[int]) -> list[AnsweredQuery]:
+    """The queries whose answers stand at these offsets or later."""
+    found = []
+    for record in records_from(connection, topic, starts):
+        answer = decode_answer(record.value(), record.headers() or ())
+        assert answer is not None, "a record of the predictions topic is no prediction"
+        found.append((record.partition(), record.key(), answer.query_id))
     return found
 
 
@@ -56,16 +56,7 @@ def default_ratio_of_last(connection: KafkaConnection, topic: str, count: int = 
 
 def last_records(connection: KafkaConnection, topic: str, count: int = 1_000) -> list[Message]:
     """The last records of partition 0, so many if there are."""
-    consumer = _consumer(connection)
-    try:
-        first, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10.0)
-        consumer.assign([TopicPartition(topic, 0, max(first, end - count))])
-        wanted = min(count, end - first)
-        records = consumer.consume(wanted, timeout=10.0)
-    finally:
-        consumer.close()
-    assert len(records) == wanted, f"{len(records)} of {wanted} records could be read"
-    return records
+    return records_from(connection, topic, [max(0, ends_of(connection, topic, 1)[0] - count)])
 
 
 def asked_ratio(connection: KafkaConnection, topic: str, model: str, count: int = 1_000) -> float:
@@ -89,18 +80,10 @@ class DecisionFields(msgspec.Struct):
 _decode = msgspec.json.Decoder(DecisionFields).decode
 
 
-async def decisions(place: Place, wanted: Callable[[DecisionFields], bool]) -> list[DecisionFields]:
-    """All predictions on the topic that are wanted, read from the beginning until it is quiet."""
-    topic = place.catalogue.predictions
-    consumer = await assigned_consumer(place.connection, topic, at_end=False, isolation_level="read_committed")
-    found: list[DecisionFields] = []
-    try:
-        while fetched := await consumer.getmany(timeout_ms=QUIET_MS):
-            read = (_decode(record.value) for records in fetched.values() for record in records)
-            found += [one for one in read if wanted(one)]
-    finally:
-        await consumer.stop()
-    return found
+def decisions(place: Place) -> list[DecisionFields]:
+    """All predictions on the topic, in which nothing else is written any more."""
+    starts = [0] * place.catalogue.partitions
+    return [_decode(record.value()) for record in records_from(place.connection, place.catalogue.predictions, starts)]
 
 
 def shares(found: list[DecisionFields], right: Any) -> dict[str, float | None]:
@@ -110,7 +93,3 @@ def shares(found: list[DecisionFields], right: Any) -> dict[str, float | None]:
         "missing_ratio": round(sum(len(one.missing) for one in found) / asked, 5) if asked else None,
         "accuracy": round(sum(one.output == right for one in found) / len(found), 5) if found else None,
     }
-
-
-def _consumer(connection: KafkaConnection) -> Consumer:
-    return Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})

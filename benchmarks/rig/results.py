@@ -137,6 +137,19 @@ class Target:
     sense: Literal["<=", ">="]
     bound: float
 
+    @classmethod
+    def of(
+        cls,
+        benchmark: str,
+        what: str,
+        figure: tuple[Summary, str, str],
+        sense: Literal["<=", ">="],
+        bound: float,
+        part: str = "median",
+    ) -> "Target":
+        """An expectation of a figure, given by a summary, its row and measure."""
+        return cls(benchmark=benchmark, what=what, value=median_of(*figure, part), sense=sense, bound=bound)
+
     @property
     def met(self) -> bool:
         """Whether it was shown."""

@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rig.processes import Cpus, on_cpus
-from rig.results import Target, conditions, show_targets
+from rig.processes import Cpus, NotServing, on_cpus
+from rig.results import Measures, Run, Summary, Target, conditions, show, show_targets, summary
 from rig.systems import Place
 
 from clipper_agents.broker import EmbeddedBroker
@@ -89,6 +89,34 @@ def rotated(names: Sequence[str], by: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
+def in_rounds(
+    names: Sequence[str], rounds: int, measure: Callable[[str, int], Iterable[Run]], *, stride: int = 1
+) -> list[Run]:
+    """The runs of every system in each round, which begins with another system each time.
+
+    Args:
+        names: Of the systems.
+        rounds: How many.
+        measure: Runs of a system, by its name and the number of the round.
+        stride: By how many systems a round begins later than the one before.
+    """
+    return [
+        run
+        for number in range(rounds)
+        for name in rotated(names, stride * number)
+        for run in told({"round": number, "system": name}, measure(name, number))
+    ]
+
+
+def told(about: Run, runs: Iterable[Run]) -> Iterator[Run]:
+    """The runs, printed for whoever waits; the last one has `failed` instead of figures where the system ended."""
+    try:
+        for run in runs:
+            yield said({**about, **run})
+    except NotServing as error:
+        yield said({**about, "failed": str(error)})
+
+
 def quick_options(question: str | None) -> argparse.ArgumentParser:
     """A parser with the option that every benchmark has; `parsed` reads it."""
     parser = argparse.ArgumentParser(description=question, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,16 +171,30 @@ def parsed(parser: argparse.ArgumentParser, quick: Mapping[str, Any]) -> argpars
     return parser.parse_args()
 
 
-def said(run: dict[str, Any]) -> dict[str, Any]:
+def said(run: Run) -> Run:
     """The run, printed for whoever waits."""
     print(json.dumps(run), file=sys.stderr, flush=True)
     return run
 
 
+def report(
+    options: argparse.Namespace,
+    title: str,
+    runs: list[Run],
+    measures: Measures,
+    targets: Callable[[Summary], list[Target]],
+    rivals: Mapping[str, str] | None = None,
+) -> None:
+    """Show the summary of the runs, and `finish`."""
+    found = summary(runs, measures, rivals)
+    show(title, found, runs)
+    finish(options, runs, found, targets(found))
+
+
 def finish(
     options: argparse.Namespace,
-    runs: list[dict[str, Any]],
-    summary: Mapping[str, Any],
+    runs: list[Run],
+    found: Mapping[str, Any],
     targets: list[Target],
     cpus: Cpus | None = None,
     **further: Any,
@@ -167,7 +209,7 @@ def finish(
     result = {
         "conditions": {**conditions(cpus, **settings), **further},
         "runs": runs,
-        "summary": summary,
+        "summary": found,
         "targets": [target.as_dict() for target in targets],
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)

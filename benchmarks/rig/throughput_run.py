@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ def _measured(
 def _topics(place: Place) -> Iterator[Ends]:
     asyncio.run(ensure_topics(place.connection, place.catalogue))
     try:
-        yield Ends(place.connection, place.catalogue)
+        with closing(Ends(place.connection, place.catalogue)) as ends:
+            yield ends
     finally:
         names = asyncio.run(existing_topics(place.connection, place.catalogue.prefix))
         asyncio.run(delete_topics(place.connection, list(names)))

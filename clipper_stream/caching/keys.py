@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from clipper_stream.errors import InvalidInput
 
 DIGEST_BYTES = 8
-KEY_BYTES = 24
 
 _MARSHAL_FORMAT = 2  # later formats write shared objects as references, so that equal rows could differ
 
@@ -36,30 +35,20 @@ def version_digest(ref: str, sha256: str | None) -> bytes:
     return hashlib.blake2b(f"{ref}\n{sha256 or ''}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def row_keys(digest: bytes, rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
-    """One key a row: the digest and a 128-bit hash of dtype, shape and bytes.
+def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
+    """One 128-bit hash a row, of dtype, shape and bytes; a key is a version's digest and the hash of a row.
 
     Args:
-        digest: From `version_digest`.
         rows: A matrix with the rows on its first axis, or a sequence of arrays, texts, bytes or JSON values.
 
     Raises:
         InvalidInput: a row is no number, text, bytes or JSON value, or the matrix has no rows axis.
 
-    >>> keys = row_keys(version_digest("svm:1", None), np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
-    >>> len(keys[0]), keys[0] == keys[1], keys[0] == keys[2]
-    (24, False, True)
+    >>> hashes = row_hashes(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+    >>> len(hashes[0]), hashes[0] == hashes[1], hashes[0] == hashes[2]
+    (16, False, True)
 
     Source: XXH3, https://github.com/Cyan4973/xxHash; not keyed against an adversary who searches for collisions.
-    """
-    return [digest + hashed for hashed in row_hashes(rows)]
-
-
-def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
-    """The part of `row_keys` that does not depend on the model version: 16 bytes a row.
-
-    Raises:
-        InvalidInput: as `row_keys`.
     """
     if isinstance(rows, np.ndarray):
         return _matrix_hashes(rows)

@@ -10,8 +10,7 @@ from clipper_stream.client.answer import Answer, answer_of
 from clipper_stream.client.client_records import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
 from clipper_stream.client.keys import plain
-from clipper_stream.client.pending_answers import Waiting
-from clipper_stream.client.reader import PredictionReader
+from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.sender import RecordSender
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.catalogue import Catalogue
@@ -142,15 +141,7 @@ class Client:
     ) -> list[Answer]:
         """Ask one query an input, sent together and decided one by one; return the answers in order.
 
-        Args:
-            application: Name of the application.
-            inputs: Rows.
-            timeout_s: How long to wait for the last answer, in seconds.
-            options: As for `predict`; they hold for every row.
-
-        Raises:
-            RequestError: as for `predict`; the first error ends all calls.
-            SetupError: the same.
+        Arguments and errors are those of `predict`; the options hold for every row, and the first error ends all calls.
         """
         asked = [
             asyncio.ensure_future(self.predict(application, row, timeout_s=timeout_s, **options)) for row in inputs
@@ -172,16 +163,7 @@ class Client:
     ) -> Answer:
         """Ask one query of several rows, decided together: much cheaper a row than a query each.
 
-        Args:
-            application: Name of the application.
-            inputs: Rows, at least one.
-            timeout_s: As for `predict`.
-            query_id: As for `predict`.
-            options: As for `predict`.
-
-        Raises:
-            RequestError: as for `predict`.
-            SetupError: the same.
+        Arguments and errors are those of `predict`; at least one row.
         """
         asked = _query(application, query_id, **options)
         asked.inputs = [plain(row) for row in inputs]

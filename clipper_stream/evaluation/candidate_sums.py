@@ -1,16 +1,28 @@
-"""What is summed about one candidate on the way through a log, whoever it is."""
+"""What is summed about a candidate on the way through a log, and how for those that stay as they are.
 
-from collections.abc import Mapping
+Rules of this file:
+- Of a candidate that does not learn every estimator is summed, in one way through the log for all such candidates.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from functools import reduce
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, BlockSums, summed, totals
+from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
+from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, BlockSums, plus, summed, totals
+from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums, with_predictions
+from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
+from clipper_stream.evaluation.estimators.registry import doubly_robust, make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
-from clipper_stream.evaluation.log_summary import LogOutline, Timeline
+from clipper_stream.evaluation.log_summary import LogOutline, LogSummary, Timeline, anybody
+from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.results import Series
+
+ON_POLICY = "on_policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +50,7 @@ class BinnedSums(AdditiveSums):
 
     @classmethod
     def of(cls, place: np.ndarray, bins: int, loss: Floats, weight: Floats, shares: Floats | None = None) -> Self:
-        """Return the sums of n decisions, by bin.
-
-        Args:
-            place: Bin of each, (n,).
-            bins: How many there are.
-            loss: Weighed losses, (n,).
-            weight: What they are weighed with, (n,).
-            shares: Probability of serving each model, (n, M).
-        """
+        """Return the sums of n decisions by their bins; arguments are arrays of shape (n,) and (n, M)."""
         return cls(
             weight=summed(weight, place, bins),
             loss=summed(loss, place, bins),
@@ -81,7 +85,7 @@ class CandidateSums:
         outline: Of the log.
         models: Columns that can be served.
         estimates: By estimator.
-        support: What the estimates of a candidate that does not learn stand on.
+        support: What the estimates stand on; None: of a candidate that learns, or what was logged.
         spans: By span of time.
         contexts: By context.
         differences: To the logged loss, by context.
@@ -90,27 +94,25 @@ class CandidateSums:
     outline: LogOutline
     models: tuple[str, ...]
     estimates: dict[str, BlockSums] = field(default_factory=dict)
-    support: SupportSums = field(init=False)
+    support: SupportSums | None = None
     spans: BinnedSums = field(init=False)
     contexts: BinnedSums = field(init=False)
     differences: BinnedSums = field(init=False)
 
     def __post_init__(self) -> None:
-        contexts, models = len(self.outline.contexts), len(self.models)
-        self.support = SupportSums.empty(contexts, models)
-        self.spans = BinnedSums.empty(self.outline.timeline.spans, models)
-        self.contexts = self.differences = BinnedSums.empty(contexts)
+        self.spans = BinnedSums.empty(self.outline.timeline.spans, len(self.models))
+        self.contexts = self.differences = BinnedSums.empty(len(self.outline.contexts))
 
     def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
         """Add the sums of another chunk, by estimator."""
         for name, part in parts.items():
-            self.estimates[name] = self.estimates.get(name, BlockSums.empty()).merged(part)
+            self.estimates[name] = plus(self.estimates.get(name), part)
 
     def add_losses(self, columns: DecisionColumns, loss: Floats, weight: Floats, shares: Floats) -> None:
-        """Add losses of decisions with feedback, by span and by context.
+        """Add losses of n decisions with feedback, by span and by context.
 
         Args:
-            columns: n decisions, all with feedback.
+            columns: The decisions.
             loss: Weighed loss of each, (n,).
             weight: What it is weighed with; 0: nothing is known, (n,).
             shares: Probability of serving each model, (n, M).
@@ -123,3 +125,55 @@ class CandidateSums:
         apart = np.where(known, loss - weight * np.nan_to_num(columns.answer_loss), 0.0)
         weights = np.where(known, weight, 0.0)
         self.differences = self.differences.merged(BinnedSums.of(columns.context, contexts, apart, weights))
+
+
+class _Predicted(NamedTuple):
+    """A candidate, the log's models with those that it adds, and the predicted losses of all of them."""
+
+    candidate: StationaryCandidate
+    models: tuple[str, ...]
+    predictions: Floats
+
+
+def sum_stationary(
+    log: Log, candidates: Sequence[StationaryCandidate], question: Question, found: LogSummary
+) -> tuple[CandidateSums, list[CandidateSums]]:
+    """Sums of what was logged, and of each candidate, which is asked what it would have done chunk by chunk."""
+    (on_policy,) = make_estimators([ON_POLICY], decisions=found.used)
+    names = [name for name in question.estimators if name != ON_POLICY]
+    estimators, contexts = make_estimators(names, decisions=found.used), len(found.outline.contexts)
+    prepared = [_predicted(candidate, log, found) for candidate in candidates]
+    logged = CandidateSums(outline=found.outline, models=found.outline.models)
+    tallies = [CandidateSums(outline=found.outline, models=each.models) for each in prepared]
+    for columns in found.usable(log):
+        choices = choices_of(columns, anybody(columns), found.shares(columns, question))
+        logged.add_estimates({ON_POLICY: on_policy.sums(choices)})
+        _add_answers(logged, columns.take(columns.with_feedback))
+        for each, tally in zip(prepared, tallies, strict=True):
+            aimed, target = each.candidate.targeted(columns)
+            bare = choices_of(aimed, target, found.shares(aimed, question))
+            choices = with_predictions(bare, each.predictions)
+            tally.add_estimates({one.name: one.sums(choices) for one in estimators})
+            tally.support = plus(tally.support, SupportSums.of(choices, contexts))
+            known, terms = aimed.take(aimed.with_feedback), doubly_robust(choices)
+            assert terms.base is not None
+            assert terms.numerator is not None
+            tally.add_losses(known, terms.base + terms.numerator, np.ones(len(known)), choices.target)
+    return logged, tallies
+
+
+def _predicted(candidate: StationaryCandidate, log: Log, found: LogSummary) -> _Predicted:
+    """Goes through the log once more for a candidate that adds a column."""
+    models = candidate.targeted(DecisionColumns.empty(found.outline.models)).columns.models
+    if models == found.outline.models:
+        return _Predicted(candidate, models, found.predictions)
+    contexts = len(found.outline.contexts)
+    widened = (candidate.targeted(columns).columns for columns in found.usable(log))
+    outcomes = (OutcomeSums.of(choices_of(wide, anybody(wide)), contexts) for wide in widened)
+    return _Predicted(candidate, models, reduce(OutcomeSums.merged, outcomes).table())
+
+
+def _add_answers(logged: CandidateSums, known: DecisionColumns) -> None:
+    heard = ~np.isnan(known.answer_loss)
+    served = known.served / np.maximum(1, known.served.sum(axis=1))[:, None]
+    logged.add_losses(known, np.where(heard, known.answer_loss, 0.0), heard.astype(np.float64), served)

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.candidate_sums import sum_stationary
 from clipper_stream.evaluation.candidates.candidate import Candidate, LearningPolicy, StationaryCandidate
 from clipper_stream.evaluation.estimators.intervals import draws
 from clipper_stream.evaluation.log_summary import LogSummary, calibration, summarize_log
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
-from clipper_stream.evaluation.stationary import sum_stationary
 from clipper_stream.evaluation.summarize import Summarizer
 
 
@@ -22,7 +22,8 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         candidates: At least one.
         question: How they are looked at.
 
-    >>> from clipper_stream.evaluation.candidates.candidate import OneModel
+    >>> from clipper_stream.evaluation.candidate_sums import sum_stationary
+    from clipper_stream.evaluation.candidates.candidate import OneModel
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[1.0, 1.0]] * 5, [[0.0, 1.0]] * 5, answer_loss=[0.0, 1.0, 1.0, 1.0, 1.0])
     >>> found = evaluate("digits", lambda: [columns], [OneModel(model="m0:1")], Question())

@@ -9,10 +9,12 @@ Rules of this file:
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.estimators.block_sums import plus
 from clipper_stream.evaluation.estimators.censored_feedback import Censored, Delays, mature, weights_of
 from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
@@ -128,23 +130,21 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         InvalidSetting: it has no decision with feedback that is old enough.
     """
     found = outline_log(log, question)
-    contexts, models, now_ms = len(found.contexts), len(found.models), found.now_ms
-    delays = Delays.empty(models)
-    for columns in log():
-        delays = delays.merged(Delays.of(found.whole(columns), now_ms))
+    contexts, now_ms = len(found.contexts), found.now_ms
+    delays = reduce(Delays.merged, (Delays.of(found.whole(columns), now_ms) for columns in log()))
     maturity_ms = delays.maturity_ms()
     censored: Censored | None = None
-    sums, heaviest, used = OutcomeSums.empty(contexts, models), 1.0, 0
+    outcomes: OutcomeSums | None = None
+    heaviest, used = 1.0, 0
     for columns in log():
         whole = found.whole(columns)
-        one = Censored.of(whole, now_ms, maturity_ms)
-        censored = one if censored is None else censored.merged(one)
+        censored = plus(censored, Censored.of(whole, now_ms, maturity_ms))
         old = usable(whole, now_ms, maturity_ms)
         choices = choices_of(old, anybody(old))
-        sums = sums.merged(OutcomeSums.of(choices, contexts))
+        outcomes = plus(outcomes, OutcomeSums.of(choices, contexts))
         heaviest = max(heaviest, float(choices.weight.max(initial=1.0)))
         used += len(choices)
-    if not used or censored is None:
+    if not used or censored is None or outcomes is None:
         raise InvalidSetting(
             f"{found.decisions} decisions, none with feedback that is old enough: nothing can be estimated. Take a "
             "range that ends before the feedback of its last decisions has come, or send feedback"
@@ -154,7 +154,7 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         delays=delays,
         maturity_ms=maturity_ms,
         censored=censored,
-        predictions=sums.table(),
+        predictions=outcomes.table(),
         used=used,
         least_propensity=1.0 / heaviest,
     )

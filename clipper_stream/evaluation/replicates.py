@@ -18,7 +18,7 @@ from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
-from clipper_stream.evaluation.sequential.replay_loop import ReplayRun
+from clipper_stream.evaluation.sequential.replay import ReplayRun
 
 SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
 MOSTLY = 0.95
@@ -27,14 +27,9 @@ MOSTLY = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """One replay of the log with one sequence of draws.
+    """One replay of the log with one sequence of draws: its sums, and how many decisions it learned from.
 
-    Attributes:
-        tally: Its sums.
-        estimate: Those of its loss.
-        learned: Feedbacks that the candidate learned from.
-        known: Decisions that say something about it.
-        clipped: Decisions that should have counted more than they can.
+    `known` decisions say something about the candidate, `clipped` ones should have counted more than they can.
     """
 
     tally: CandidateSums

@@ -53,9 +53,6 @@ class Series:
         at_ms: Middle of each span, milliseconds since the epoch.
         loss: Estimated loss of each span; NaN where nothing is known.
         shares: Share of the queries of each span that each model is served for, by model.
-
-    >>> Series(at_ms=(500,), loss=(0.25,), shares={"svm:1": (1.0,)}).loss
-    (0.25,)
     """
 
     at_ms: Sequence[int] = ()
@@ -73,9 +70,6 @@ class EvidenceSize:
         carrying: How many decisions decide how exact the estimate is; seldom asked models that matter show here.
         largest_weight: The greatest importance weight of one decision.
         unsupported_ratio: Share of the candidate's choices that were never made in that context, in [0, 1].
-
-    >>> EvidenceSize(used=1000, effective=200.0, largest_weight=20.0, unsupported_ratio=0.0).effective
-    200.0
 
     Source: Kish, "Survey Sampling", 1965, section 11.7; Owen, "Monte Carlo theory, methods and examples", 2013, 9.3.
     """
@@ -97,10 +91,6 @@ class ContextResult:
         logged: Mean loss of what was answered.
         candidate: Estimated loss of the candidate.
         difference: Of the two.
-
-    >>> ContextResult(context=None, decisions=3, logged=0.5, candidate=0.25, difference=NOTHING).context
-
-    Source: as `Estimate`, of the decisions of one context.
     """
 
     context: str | None
@@ -128,8 +118,6 @@ class CandidateResult:
 
     >>> CandidateResult(name="a:1", kind="model", headline="ips", estimates={"ips": Estimate(value=0.5)}).loss.value
     0.5
-
-    Source: as `Estimate`.
     """
 
     name: str
@@ -167,9 +155,6 @@ class CalibrationBin:
         confidence: Their mean confidence.
         right: 1 less their mean loss.
 
-    >>> CalibrationBin(low=0.9, high=1.0, answers=2, confidence=0.95, right=1.0).right
-    1.0
-
     Source: Niculescu-Mizil and Caruana, "Predicting good probabilities with supervised learning", ICML 2005
     (reliability diagrams).
     """
@@ -203,8 +188,6 @@ class Evaluation:
     Traceback (most recent call last):
         ...
     ValueError: no candidate was evaluated: name at least one
-
-    Source: as `Estimate`.
     """
 
     application: str

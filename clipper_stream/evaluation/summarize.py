@@ -14,17 +14,17 @@ from statistics import NormalDist
 
 import numpy as np
 
-from clipper_stream.evaluation.candidate_sums import BinnedSums, CandidateSums
+from clipper_stream.evaluation.candidate_sums import ON_POLICY, BinnedSums, CandidateSums
 from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import Floats
 from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import SIMULATION, Replicate
 from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize
-from clipper_stream.evaluation.stationary import ON_POLICY
 
 BERNSTEIN = "_bernstein"
 WITHOUT_BIAS = "which does not show its bias"
@@ -72,13 +72,14 @@ class Summarizer:
     def of_stationary(self, candidate: StationaryCandidate, tally: CandidateSums) -> CandidateResult:
         """Summarize a candidate that does not learn."""
         support, outline = tally.support, self.found.outline
+        assert support is not None
         headline = next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
         return CandidateResult(
             name=candidate.name,
             kind=candidate.kind,
             headline=headline,
             why=WHY.get(headline, "the first of those that were asked for"),
-            estimates=dict(self._estimates(tally)),
+            estimates=dict(self._estimates(tally, support)),
             difference=self._difference(tally.estimates[headline]),
             standing=EvidenceSize(
                 used=support.decisions,
@@ -117,13 +118,13 @@ class Summarizer:
     def _difference(self, sums: BlockSums) -> Estimate:
         return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.question.confidence)
 
-    def _estimates(self, tally: CandidateSums) -> Iterator[tuple[str, Estimate]]:
+    def _estimates(self, tally: CandidateSums, support: SupportSums) -> Iterator[tuple[str, Estimate]]:
         """Each estimator with its interval, and where it has one that holds at any size, with that too."""
-        for one in make_estimators(list(tally.estimates), decisions=tally.support.decisions):
+        for one in make_estimators(list(tally.estimates), decisions=support.decisions):
             sums = tally.estimates[one.name]
             found = self._estimate(sums)
             yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
-            width = one.width(tally.support.largest_importance)
+            width = one.width(support.largest_importance)
             if width is not None and one.covers and not self.question.reweigh:
                 yield one.name + BERNSTEIN, bernstein(sums, width, self.question.confidence)
 

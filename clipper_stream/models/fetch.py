@@ -52,12 +52,6 @@ def default_cache_dir() -> Path:
 def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file elsewhere, from the cache if they are there.
 
-    Args:
-        uri: With one of the `PROTOCOLS`.
-        sha256: Hexadecimal digest of the file.
-        cache_dir: Where files are kept, made if it is not there.
-        max_bytes: No file is larger.
-
     Raises:
         ModelNotLoaded: no such protocol or file, too large, or another digest; then nothing of it is in the cache.
 
@@ -83,8 +77,7 @@ def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BY
 def read_remote(uri: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file elsewhere as they are now, kept nowhere: for who publishes its digest.
 
-    Raises:
-        ModelNotLoaded: no such protocol or file, or one over HTTP, where nobody says whose bytes they are.
+    Of a file over HTTP nobody says whose bytes they are: that is refused.
     """
     _check_protocol(uri)
     if _is_http(uri):

@@ -11,12 +11,7 @@ _EMPTY = {"text": "", "bytes": b""}
 
 
 def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
-    """Rows of zeros, or empty texts; None when the input spec does not say what a row is.
-
-    Args:
-        dtype: A numpy dtype, or `text`, `bytes`, `json`.
-        shape: Shape of one numeric row, None when any length will do.
-        rows: How many, at least 1.
+    """Rows of zeros, or empty texts; None when the input spec of a manifest does not say what a row is.
 
     >>> sample_rows("uint8", [2], 1), sample_rows("text", None, 2), sample_rows("float32", None, 1)
     (array([[0, 0]], dtype=uint8), ['', ''], None)
@@ -29,11 +24,9 @@ def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
 
 
 def warm_up(model: Model, sample: Rows | None) -> str | None:
-    """Call the model once, by its own `warm_up` if it has one, or else with the sample.
+    """Call the model once, by its own `warm_up` if it has one, or else with the sample; return why that failed.
 
-    Returns:
-        Why the sample failed, which may be the model's right (a row of zeros need not be a valid input); None when it
-        did not.
+    To fail is the model's right: a row of zeros need not be a valid input.
 
     Raises:
         ModelNotLoaded: the model's own `warm_up` raised.

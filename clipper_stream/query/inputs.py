@@ -48,8 +48,6 @@ class RowSpec:
 
     >>> to_matrix(RowSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
     (2, 2)
-
-    Source: https://numpy.org/doc/stable/reference/arrays.dtypes.html (names and byte order of the element types).
     """
 
     dtype: str = "float32"
@@ -76,12 +74,6 @@ class Rows:
             such rows where the spec leaves the length open and the lengths differ; or a list of str, bytes or any
             JSON value.
         failed: By index in the order given, the rows that do not fit.
-
-    >>> rows = to_rows(RowSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
-    >>> rows.good.tolist(), list(rows.failed)
-    ([[1, 2], [4, 5]], [1])
-
-    Source: as `RowSpec`.
     """
 
     good: np.ndarray | list[Any]
@@ -89,12 +81,7 @@ class Rows:
 
 
 def to_rows(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
-    """Convert the rows of many queries together; a row that does not fit fails alone.
-
-    Args:
-        spec: What each row looks like.
-        inputs: One decoded row each.
-    """
+    """Convert the decoded rows of many queries together; a row that does not fit fails alone."""
     try:
         return Rows(convert(spec, inputs))
     except InvalidInput:
@@ -102,14 +89,7 @@ def to_rows(spec: RowSpec, inputs: Sequence[Any]) -> Rows:
 
 
 def to_matrix(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Convert rows that all have to fit, as those of one query.
-
-    Args:
-        spec: What each row looks like.
-        rows: Decoded rows.
-
-    Returns:
-        A matrix of shape (n, *row shape) for numbers, else a list.
+    """Convert rows that all have to fit, as those of one query: to a matrix of shape (n, *row shape), else a list.
 
     Raises:
         InvalidInput: a row does not fit; or their lengths differ, where the spec leaves the length open.
@@ -125,14 +105,7 @@ def to_matrix(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 
 def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
-    """Convert rows in one step.
-
-    Args:
-        spec: What each row looks like.
-        rows: Decoded rows.
-
-    Returns:
-        As `to_matrix`.
+    """Convert rows in one step, as `to_matrix`.
 
     Raises:
         InvalidInput: one of them does not fit, or their lengths differ; `to_rows` says which, at the cost of looking at

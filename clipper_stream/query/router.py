@@ -126,9 +126,7 @@ class Router:
     def receive(self, queries: Iterable[DecodedQuery], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer.
 
-        Args:
-            queries: Taken one by one, so that an iterator that decodes them keeps few in memory at a time.
-            now_s: The time, seconds since the epoch.
+        They are taken one by one, so that an iterator that decodes them keeps few in memory at a time.
         """
         effects = Effects(now_s=now_s)
         planners: dict[str, Planner | None] = {}
@@ -290,12 +288,7 @@ class Router:
         """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
 
         Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
-        state is.
-
-        Args:
-            query: The query, read again.
-            answered: References of the models that the prediction names.
-            now_s: The time, seconds since the epoch.
+        state is. `answered` are the models that the prediction names.
         """
         pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
         pending.move(DUPLICATED)

@@ -84,10 +84,7 @@ class SelectionPolicy(Protocol):
     def select(self, state: SelectionState, candidates: Sequence[str], rng: RandomSource) -> Decision:
         """Choose among the candidates: `prepare` and one draw.
 
-        Args:
-            state: Totals learned so far.
-            candidates: Model references, at least one, each once, in the application's order.
-            rng: Seeded by the application and the query, so that the choice can be repeated.
+        The source is seeded by the application and the query, so that the choice can be repeated.
         """
         return self.prepare(state, candidates).select(rng)
 

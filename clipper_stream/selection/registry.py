@@ -9,8 +9,7 @@ from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.policies.exp3 import Exp3, Exp3IX
 from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
 from clipper_stream.selection.policies.lin_ucb import LinUcb
-from clipper_stream.selection.policies.single import Single
-from clipper_stream.selection.policies.split import Split
+from clipper_stream.selection.policies.operator_choice import Single, Split
 from clipper_stream.selection.policies.thompson import Thompson
 from clipper_stream.selection.policies.tsallis_inf import TsallisInf
 from clipper_stream.selection.policies.ucb1 import UCB1

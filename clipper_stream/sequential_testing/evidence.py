@@ -16,28 +16,6 @@ from dataclasses import dataclass
 from clipper_stream.sequential_testing.hedged_capital import Betting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossDifference:
-    """Loss of the trial minus loss of the answers, in [-1, 1].
-
-    Attributes:
-        feedbacks: About the trial.
-        difference: Observed; None before there is a pair, or one of each sample.
-        lower: Lower end of the interval.
-        upper: Upper end of the interval; below the lower one when the difference has changed over time.
-
-    >>> DifferenceEvidence.of(0.05).difference
-    LossDifference(feedbacks=0, difference=None, lower=-1.0, upper=1.0)
-
-    Source: as `DifferenceEvidence`.
-    """
-
-    feedbacks: int
-    difference: float | None
-    lower: float
-    upper: float
-
-
 @dataclass(frozen=True, slots=True)
 class DifferenceEvidence:
     """Three sequences about one trial over one span of feedback.
@@ -53,7 +31,7 @@ class DifferenceEvidence:
     >>> evidence = DifferenceEvidence.of(0.05)
     >>> for _ in range(40):
     ...     evidence = evidence.observe(1.0, 0.0)
-    >>> evidence.difference.difference, evidence.difference.lower > 0.5
+    >>> evidence.difference, evidence.lower > 0.5
     (1.0, True)
 
     Source: the sequences' own; the union bound is Boole's inequality.
@@ -92,14 +70,21 @@ class DifferenceEvidence:
         return self.pairs.count + self.trial.count
 
     @property
-    def difference(self) -> LossDifference:
-        """What is known of the difference."""
-        return LossDifference(
-            feedbacks=self.feedbacks,
-            difference=self._observed(),
-            lower=max(self.pairs.lower, self.trial.lower - self.answers.upper),
-            upper=min(self.pairs.upper, self.trial.upper - self.answers.lower),
-        )
+    def difference(self) -> float | None:
+        """Loss of the trial minus that of the answers, by the kind of evidence that there is more of; None: of none."""
+        if self.pairs.count == min(self.trial.count, self.answers.count) == 0:
+            return None
+        return self.pairs.mean if self._by_pairs else self.trial.mean - self.answers.mean
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the difference's interval, in [-1, 1]."""
+        return max(self.pairs.lower, self.trial.lower - self.answers.upper)
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the interval; below the lower one when the difference has changed over time."""
+        return min(self.pairs.upper, self.trial.upper - self.answers.lower)
 
     @property
     def standard_error(self) -> float:
@@ -111,9 +96,3 @@ class DifferenceEvidence:
     @property
     def _by_pairs(self) -> bool:
         return self.pairs.count >= min(self.trial.count, self.answers.count)
-
-    def _observed(self) -> float | None:
-        """By the kind of evidence that there is more of."""
-        if self.pairs.count == min(self.trial.count, self.answers.count) == 0:
-            return None
-        return self.pairs.mean if self._by_pairs else self.trial.mean - self.answers.mean

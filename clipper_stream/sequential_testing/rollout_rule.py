@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.evidence import DifferenceEvidence, LossDifference
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence
 
 SAME_SHARE = 1e-9
 
@@ -160,7 +160,7 @@ def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evi
         share: The trial's, of a canary.
         evidence: What is known of it.
     """
-    whole, step = evidence.whole.difference, evidence.step.difference
+    whole, step = evidence.whole, evidence.step
     for found, span in ((whole, "since the trial began"), (step, "at this step")):
         if found.lower > rule.margin:
             why = f"{span} it lost at least {found.lower:.4f} more than the answers, above the margin {rule.margin:g}"
@@ -172,7 +172,7 @@ def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evi
     if step.feedbacks < rule.least:
         why = f"{step.feedbacks} feedbacks about it at this step of at least {rule.least}"
         return TrialVerdict(action="wait", why=why, numbers=numbers)
-    if step.difference is not None and step.difference - evidence.step.standard_error > rule.margin:
+    if step.difference is not None and step.difference - step.standard_error > rule.margin:
         why = f"at this step it lost {step.difference:.4f} more than the answers, above the margin {rule.margin:g}"
         return TrialVerdict(action="wait", why=why, numbers=numbers)
     why = f"it loses at most {whole.upper:.4f} more than the answers, below the margin {rule.margin:g}"
@@ -182,7 +182,7 @@ def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evi
     return TrialVerdict(action="step", share=following, why=why, numbers=numbers)
 
 
-def _numbers(rule: TrialRule, found: LossDifference) -> dict[str, Any]:
+def _numbers(rule: TrialRule, found: DifferenceEvidence) -> dict[str, Any]:
     return {
         "feedbacks": found.feedbacks,
         "difference": found.difference,

@@ -60,10 +60,7 @@ def _plain(value: Any) -> Any:
 def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
     """Rows that fit an input spec, all different for any but tiny rows, without labels.
 
-    Args:
-        spec: The application's input spec.
-        count: Rows wanted; fewer are made where they would take more than `MAX_RANDOM_BYTES`.
-        seed: The same seed gives the same rows.
+    Fewer than `count` are made where they would take more than `MAX_RANDOM_BYTES`. The same seed gives the same rows.
     """
     rng = np.random.default_rng([seed, 3])
     shape = tuple(spec.shape) if spec.shape else UNKNOWN_SHAPE

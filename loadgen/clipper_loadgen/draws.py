@@ -40,12 +40,6 @@ def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) ->
 
     >>> arrival_times("constant", 4.0, 1.0, seed=0)
     [0.0, 0.25, 0.5, 0.75]
-
-    Args:
-        kind: A name in `ARRIVALS`.
-        rate_per_s: Mean queries a second, above 0.
-        duration_s: Length of the run in seconds, above 0.
-        seed: The same seed gives the same times.
     """
     times: list[float] = ARRIVALS[kind](rate_per_s, duration_s, np.random.default_rng([seed, 1])).tolist()
     return times
@@ -58,13 +52,9 @@ def feedback_delays(kind: str, mean_s: float, count: int, seed: int) -> list[flo
 
 
 def repeated_from(count: int, repeat_ratio: float, recent: int, seed: int) -> IntArray:
-    """For each query the earlier query whose input it repeats, itself where its input is fresh.
+    """For each query the earlier one whose input it repeats, itself where its input is fresh, as the first one's is.
 
-    Args:
-        count: Number of queries.
-        repeat_ratio: Probability of a repeat, in [0, 1]. The first query is always fresh.
-        recent: A repeat is drawn uniformly from so many queries before it.
-        seed: The same seed gives the same repeats.
+    A query repeats with probability `repeat_ratio`, one that is drawn uniformly from the `recent` ones before it.
     """
     rng, position = np.random.default_rng([seed, 4]), np.arange(count)
     back = 1 + np.floor(rng.random(count) * np.clip(position, 1, recent)).astype(np.int64)
@@ -89,13 +79,7 @@ def row_of_each(origin: IntArray, row_count: int, seed: int) -> list[int]:
 
 
 def zipf_contexts(count: int, contexts: int, exponent: float, seed: int) -> list[int]:
-    """Contexts with probability proportional to 1 / rank ** exponent; exponent 0 is uniform.
-
-    Args:
-        count: Number of queries.
-        contexts: Number of contexts, at least 1; context 0 is the most frequent.
-        exponent: Skew, at least 0; about 1 for words, users and pages.
-        seed: The same seed gives the same contexts.
+    """Contexts with probability proportional to 1 / rank ** exponent: 0 is uniform, words and users have about 1.
 
     Source: Zipf's law over a finite set, as in Breslau et al., "Web Caching and Zipf-like Distributions", 1999.
     """
@@ -109,14 +93,7 @@ def zipf_contexts(count: int, contexts: int, exponent: float, seed: int) -> list
 
 
 def noisy_labels(labels: Sequence[Any], pool: Sequence[Any], noise_ratio: float, seed: int) -> list[Any]:
-    """The labels, each replaced with probability `noise_ratio` by another one of the pool.
-
-    Args:
-        labels: The true labels.
-        pool: The distinct labels that there are.
-        noise_ratio: Share of wrong labels, in [0, 1]; without effect where the pool has one label.
-        seed: The same seed makes the same labels wrong.
-    """
+    """The labels, each replaced with probability `noise_ratio` by another one of the pool, if there is another."""
     rng = np.random.default_rng([seed, 7])
     wrong = rng.random(len(labels)) < noise_ratio
     steps = rng.integers(1, max(2, len(pool)), len(labels))

@@ -13,14 +13,7 @@ TICK_S = 0.001
 
 
 class DelayedFeedback:
-    """Sends the feedback of each query a drawn time after its answer.
-
-    Args:
-        record_of: The record of a query's feedback.
-        delays_s: Delay of each query's feedback, in seconds.
-        outlet: Where feedback goes.
-        clock: Seconds.
-    """
+    """Sends the feedback of each query a drawn time after its answer, in seconds of the clock."""
 
     def __init__(
         self,

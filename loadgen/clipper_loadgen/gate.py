@@ -92,11 +92,7 @@ class Pacer:
     """A thread that tells about each release; a context manager that ends the thread.
 
     A thread, because the timers of an event loop count in whole milliseconds and are late while the loop is busy.
-
-    Args:
-        due_s: Intended send times by `time.perf_counter`, ascending.
-        on_release: Called in the thread with the number of queries due so far.
-        tick_s: Least time between two releases.
+    The times are those of `time.perf_counter`; `on_release` is called in the thread.
     """
 
     def __init__(self, due_s: Sequence[float], on_release: Callable[[int], object], *, tick_s: float = 0.0) -> None:

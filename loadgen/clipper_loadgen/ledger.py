@@ -50,12 +50,9 @@ class Ledger:
         return len(self.due_s)
 
     def sent(self, query: int, *, began_s: float, now_s: float) -> None:
-        """The query was handed to the producer. Queries are sent once, in order.
+        """The query was handed to the producer, which began at the intended time of one that had none.
 
-        Args:
-            query: Index of the query.
-            began_s: When handing it over began: the intended time of a query that had none.
-            now_s: When it was done.
+        Queries are sent once, in order.
         """
         self.sent_s[query] = now_s
         if math.isnan(self.due_s[query]):

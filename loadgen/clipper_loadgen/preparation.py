@@ -24,12 +24,6 @@ MANIFEST_TIMEOUT_S = 10.0
 async def prepare_load(plan: LoadPlan, connection: KafkaConnection, catalogue: Catalogue, partitions: int) -> Script:
     """Draw and encode a run; a plan without a data set is given rows by the application's manifest.
 
-    Args:
-        plan: The plan.
-        connection: Where the manifest is read.
-        catalogue: The topics of the deployment.
-        partitions: Number of partitions of the queries topic.
-
     Raises:
         UnknownName: no such application is registered.
         InvalidSetting: the control topic cannot be read.

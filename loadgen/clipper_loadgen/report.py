@@ -8,7 +8,7 @@ Rules of this file:
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,6 @@ class LoadReport:
     generator_cpu_ratio: float | None = None
     encoding: str = "json"
     seed: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
 
 
 def percentiles_ms(latencies_s: FloatArray) -> dict[str, float | None]:

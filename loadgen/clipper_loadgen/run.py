@@ -142,13 +142,6 @@ async def run_load(
 class LoadRun:
     """One run, due to begin `HEAD_START_S` after it is made: what an answer sets off, and when the run is over.
 
-    Args:
-        plan: The plan.
-        script: The plan's queries.
-        feedback: Where feedback goes.
-        clock: Seconds.
-        observer: Told about every query and answer.
-
     Attributes:
         script: The queries.
         start_s: When the first query may be sent, in seconds of the clock.

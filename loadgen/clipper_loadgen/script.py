@@ -41,39 +41,31 @@ _msgpack = msgspec.msgpack.Encoder()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Every query and feedback of a run, ready to be sent.
-
-    Attributes:
-        run: Eight hexadecimal digits that tell this run's queries from all others.
-        applications: Names of the applications, to which queries go in turn.
-        content_type: Of queries and feedback.
-        times_s: Intended send times from the start of the run; NaN in saturation mode, where there are none.
-        first: Index of the first query after the warm-up.
-        rows: Index of each query's row in the data set.
-        partitions: Partition of each query.
-        keys: Record key of each query: the context, else a digest of the input.
-        heads: Of each query.
-        middles: Of each query.
-        bodies: Of each query.
-        labels: What the feedback of each query says; None where the truth is not known.
-        losses: What it says then.
-        delays_s: Feedback delay of each query; None for a run without feedback.
-    """
+    """Every query and feedback of a run, ready to be sent; the lists have an element a query."""
 
     run: str
+    """Eight hexadecimal digits that tell this run's queries from all others."""
     applications: Sequence[str]
+    """Names of the applications, to which queries go in turn."""
     content_type: str
     times_s: list[float]
+    """Intended send times from the start of the run; NaN in saturation mode, where there are none."""
     first: int
+    """Index of the first query after the warm-up."""
     rows: list[int]
+    """Indices in the data set."""
     partitions: list[int]
     keys: list[bytes]
+    """The context, else a digest of the input."""
     heads: list[bytes]
     middles: list[bytes]
     bodies: list[bytes]
     labels: list[Any] | None
+    """What feedback says; None where the truth is not known."""
     losses: list[float]
+    """What it says then."""
     delays_s: list[float] | None
+    """From answer to feedback; None for a run without feedback."""
 
     def __len__(self) -> int:
         return len(self.partitions)
@@ -110,11 +102,7 @@ class Script:
 def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str) -> Script:
     """Draw a run, and encode the pieces of every query, each distinct row and context once.
 
-    Args:
-        plan: What is drawn.
-        dataset: The rows.
-        partitions: Number of partitions of the queries topic.
-        run: Eight hexadecimal digits, new for each run: a known id is answered from the log, not by a model.
+    The digits of `run` are new for each run: a known id is answered from the log, not by a model.
     """
     kind, seed, times_s = CONTENT_TYPES[plan.encoding], plan.seed, intended_times(plan)
     count = len(times_s)

@@ -3,6 +3,7 @@
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -60,11 +61,12 @@ class Log:
 
     def add(self, content, *, at_ms=None, kind=codec.JSON, headers=()):
         """A record of a prediction, an audit or a feedback."""
-        topic, own = {
+        kinds: dict[type, tuple[str, Any]] = {
             Prediction: ("predictions", codec.predictions),
             Audit: ("audits", codec.audits),
             Feedback: ("feedback", codec.feedback),
-        }[type(content)]
+        }
+        topic, own = kinds[type(content)]
         return self.add_bytes(
             topic, own.encode(content, kind), at_ms=at_ms, headers=(*codec.headers_of(kind), *headers)
         )

@@ -1,5 +1,6 @@
 """The topics of a deployment in memory, and a learner that writes what a router would write."""
 
+import asyncio
 import hashlib
 import struct
 
@@ -12,6 +13,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback, learn
 from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
+from clipper_agents.replay.verify import verify
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -213,7 +215,7 @@ class Deployment:
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""
         self.rows[(*place, partition)] = row
-        key = encode_key(RowKey(*place, partition))
+        key = encode_key(RowKey(place[0], place[1], partition))
         self.logs.append(self.catalogue.selection_changelog, encode_row(row), partition, key)
 
     def work(self, count, application="app", partition=0, first=0, every=1, **changes):
@@ -243,3 +245,8 @@ def aged(at, before, after):
     at.logs.delete_before(CATALOGUE.predictions, 0, before - 2)
     at.logs.delete_before(CATALOGUE.feedback, 0, before - 2)
     return at
+
+
+def verified(at, **changes):
+    """The verification of a deployment's logs."""
+    return asyncio.run(verify(at.logs, at.catalogue, **({"horizon_s": HORIZON_S} | changes)))

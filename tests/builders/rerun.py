@@ -33,29 +33,30 @@ def said(copy):
     return json.loads(copy.value)
 
 
-class Clock:
-    """Seconds that pass by waiting alone."""
+class FakeTimer:
+    """A `RunTimer` whose seconds pass by waiting alone; it is stopped when they reach `stop_at_s`."""
 
-    def __init__(self):
-        self.now_s, self.waits_s = 100.0, []
+    def __init__(self, stop_at_s=None):
+        self.at_s, self.waits_s, self.stopped, self._stop_at_s = 100.0, [], False, stop_at_s
 
-    def __call__(self):
-        return self.now_s
+    def now_s(self):
+        return self.at_s
 
     async def wait(self, seconds):
         self.waits_s.append(seconds)
-        self.now_s += seconds
+        self.at_s += seconds
+        self.stopped = self._stop_at_s is not None and self.at_s >= self._stop_at_s
 
 
 class Sent:
-    """Takes copies, at the time of a clock of its own."""
+    """Takes copies, at the time of a timer."""
 
-    def __init__(self, clock=lambda: 0.0, error=None):
-        self.copies, self.times_s, self._clock, self._error = [], [], clock, error
+    def __init__(self, timer, error=None):
+        self.copies, self.times_s, self._timer, self._error = [], [], timer, error
 
     async def __call__(self, copy):
         self.copies.append(copy)
-        self.times_s.append(self._clock())
+        self.times_s.append(self._timer.now_s())
         future = asyncio.get_running_loop().create_future()
         if self._error is None:
             future.set_result(None)

@@ -1,6 +1,7 @@
 """The packaged schemas are what the records say, valid themselves, and accept what the codecs accept."""
 
 import json
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -12,7 +13,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.examples import MESSAGES
 from clipper_topics.json_schema import field_sentences
 
-CODECS = {
+CODECS: dict[str, Any] = {
     "query": codec.queries,
     "prediction": codec.predictions,
     "audit": codec.audits,

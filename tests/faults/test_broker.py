@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka import ElectionType, TopicPartition  # type: ignore[attr-defined]
 from confluent_kafka.admin import AdminClient
 from e2e.programs import run, until
 from faults.report import FaultReport
@@ -93,7 +93,7 @@ def admin_of(cluster: EmbeddedCluster) -> AdminClient:
 def coordinator(cluster: EmbeddedCluster, group: str) -> int:
     """The node that coordinates a consumer group."""
     admin = admin_of(cluster)  # kept until the answer is there: what it was asked ends with it
-    found = admin.describe_consumer_groups([group])[group].result(30).coordinator
+    found = admin.describe_consumer_groups([group])[group].result(30).coordinator  # type: ignore[attr-defined]
     return int(found.id)
 
 
@@ -113,7 +113,7 @@ def elect_preferred(cluster: EmbeddedCluster) -> None:
     admin = admin_of(cluster)
     topics = admin.list_topics(timeout=30).topics
     partitions = [TopicPartition(name, number) for name, topic in topics.items() for number in topic.partitions]
-    admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)
+    admin.elect_leaders(ElectionType.PREFERRED, partitions).result(30)  # type: ignore[attr-defined]
 
 
 def test_leaders_that_move(cluster: EmbeddedCluster, tmp_path: Path, short: bool, fault_report: FaultReport):

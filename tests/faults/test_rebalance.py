@@ -83,7 +83,7 @@ class Routers:
         """Partitions of the queries by instance, as the group's coordinator says."""
         admin = AdminClient({"bootstrap.servers": self.client.bootstrap})
         group = self.catalogue.router_group
-        members = admin.describe_consumer_groups([group])[group].result(30).members
+        members = admin.describe_consumer_groups([group])[group].result(30).members  # type: ignore[attr-defined]
         return {
             str(member.group_instance_id): {
                 tp.partition for tp in member.assignment.topic_partitions if tp.topic == self.catalogue.queries

@@ -11,6 +11,7 @@ from e2e.any_client import AnyClient, Record
 from e2e.programs import until
 from known_fields import Identity, known_fields
 
+from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.verdicts import RowMismatch, Verification
 from clipper_agents.replay.verify import verify
 from clipper_topics.catalogue import Catalogue
@@ -128,7 +129,8 @@ def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle
 def verification(client: AnyClient, prefix: str, horizon_s: float = 3600.0) -> Verification:
     """What `replay verify` says about the same logs."""
     catalogue = Catalogue(prefix=prefix, partitions=client.partitions(f"{prefix}.feedback"))
-    return asyncio.run(verify(KafkaConnection(bootstrap=client.bootstrap), catalogue, horizon_s))
+    logs = KafkaLogs(KafkaConnection(bootstrap=client.bootstrap), catalogue)
+    return asyncio.run(verify(logs, catalogue, horizon_s))
 
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:

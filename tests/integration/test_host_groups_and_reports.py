@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from clipper_agents.control.host_reports import HostReports
-from clipper_agents.kafka.consumer_groups import delete_group, has_read_all, remove_members
+from clipper_agents.kafka.consumer_groups import delete_group, remove_members, unread
 from clipper_agents.kafka.topics import ensure_topics, existing_topics
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_topics import codec
@@ -43,13 +43,13 @@ async def filled(kafka, catalogue, topic):
 
 async def test_a_group_has_read_all_once_the_end_of_each_partition_is_committed(kafka, catalogue, names):
     group, topic = names
-    assert await has_read_all(kafka, group, topic), "no topic, so nothing to read"
+    assert not await unread(kafka, group, topic), "no topic, so nothing to read"
     await filled(kafka, catalogue, topic)
-    assert not await has_read_all(kafka, group, topic)
+    assert await unread(kafka, group, topic)
     consumer = await member(kafka, group, topic, "host-0")
     for offset, whole in ((0, False), (1, True)):
         await consumer.commit({TopicPartition(topic, 0): offset})
-        assert await has_read_all(kafka, group, topic) is whole
+        assert (not await unread(kafka, group, topic)) is whole
     await consumer.stop()
 
 

@@ -203,5 +203,5 @@ async def test_warm_up_queries_are_sent_and_not_counted(kafka, catalogue):
 async def test_a_report_goes_through_json(kafka, catalogue):
     plan = LoadPlan("digits", rate_per_s=100.0, duration_s=0.3, arrivals="constant", dataset=EYE)
     report, _ = await loaded(plan, kafka, catalogue)
-    decoded = msgspec.json.decode(msgspec.json.encode(report.as_dict()))
+    decoded = msgspec.json.decode(msgspec.json.encode(report))
     assert LoadReport(**decoded) == report

@@ -113,7 +113,7 @@ def test_progress_is_told_up_to_the_last_record(log):
     told = []
     reading = read_decisions(log, 1, told.append)
     list(reading)
-    assert sum(told) == reading.records
+    assert sum(told) == reading.records  # type: ignore[attr-defined]
 
 
 def test_offsets_choose_partitions_and_decisions(log):

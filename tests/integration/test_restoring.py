@@ -14,6 +14,7 @@ from e2e.any_client import AnyClient
 from typer.testing import CliRunner
 
 from clipper_agents.cli.main import app as program
+from clipper_agents.control.change_records import Signature
 from clipper_agents.control.restore import (
     carry_out,
     plan_restore,
@@ -80,7 +81,7 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(a
         await learned(at, 100)
         saved = await rows_of(at)
         await traffic.reaches(150)
-        first = await restore_state(at.kafka, at.catalogue, "app", saved, "ada", "wrong labels")
+        first = await restore_state(at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="wrong labels"))
         await traffic.reaches(150)
         traffic.stop()
         await asking
@@ -90,7 +91,9 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(a
         before, other = await rows_of(at), await rows_of(at, "other")
         assert before != saved
 
-        second = await restore_state(at.kafka, at.catalogue, "app", saved, "ada", "again, and nobody asks")
+        second = await restore_state(
+            at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="again, and nobody asks")
+        )
         await settled(at)
         assert await rows_of(at) == saved
         assert await rows_of(at, "other") == other
@@ -145,10 +148,10 @@ async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
         assert table["app", None, 0].bits == before.bits
         assert {key for key in table if key[0]} == {("app", None, 0)}
 
-        real = await restore_state(at.kafka, at.catalogue, "app", [], "ada", "")
+        real = await restore_state(at.kafka, at.catalogue, "app", [], Signature(by="ada", why=""))
         assert (await settled(at))["app", None, 0].totals == {}
-        later = await restore_state(at.kafka, at.catalogue, "app", [], "ada", "")
-        plan = await plan_restore(at.kafka, at.catalogue, "app", FORGED, "ada", "")
+        later = await restore_state(at.kafka, at.catalogue, "app", [], Signature(by="ada", why=""))
+        plan = await plan_restore(at.kafka, at.catalogue, "app", FORGED, Signature(by="ada", why=""))
         await carry_out(at.kafka, at.catalogue, plan)
         await settled(at)
         assert await rows_of(at) == FORGED
@@ -233,7 +236,9 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
             if number == 0:
                 await learned(at, 50)
                 saved = await rows_of(at)
-            restoring = asyncio.create_task(restore_state(at.kafka, at.catalogue, "app", saved, "ada", ""))
+            restoring = asyncio.create_task(
+                restore_state(at.kafka, at.catalogue, "app", saved, Signature(by="ada", why=""))
+            )
             if number == 1:
                 await restoring
             elif number == 2:
@@ -242,7 +247,9 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
             await restoring
         if wiped:
             shutil.rmtree(at.folder / "data", ignore_errors=True)
-    plan = await plan_restore(at.kafka, at.catalogue, "app", saved, "ada", "broken off behind the declaration")
+    plan = await plan_restore(
+        at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="broken off behind the declaration")
+    )
     await declare(at, plan.restore_id, plan.restore)
     async with at.router() as router:
         await traffic.reaches(50)

@@ -10,9 +10,9 @@ from builders.logged_truth import MODELS, truth
 
 from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
+from clipper_stream.evaluation.sequential.replay import replay_rng
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import SelectionState, merge
 

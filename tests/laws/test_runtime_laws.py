@@ -150,7 +150,7 @@ def of_mlflow(tmp_path):
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     pyfunc = pytest.importorskip("mlflow.pyfunc", reason="the extra mlflow is not installed")
 
-    class Sums(pyfunc.PythonModel):
+    class Sums(pyfunc.PythonModel):  # type: ignore[name-defined]
         def predict(self, context, model_input, params=None):
             return model_input.sum(axis=1)
 

@@ -4,13 +4,11 @@ import json
 import math
 import pickle
 import random
-from collections import Counter
 from dataclasses import astuple
 from itertools import pairwise
 
 import pytest
 
-from clipper_stream.selection.distribution import audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
@@ -75,23 +73,6 @@ def test_a_lone_candidate_is_asked_with_certainty(policy: SelectionPolicy):
     decision = policy.select(STATE, ["b:1"], query_rng(0, "0-1"))
     assert (decision.models, decision.served) == (("b:1",), ("b:1",))
     assert math.isclose(decision.propensities[0], 1.0)
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("policy", policies_under("propensities"))
-def test_models_are_asked_and_served_as_often_as_the_propensities_say(policy: SelectionPolicy, ratio):
-    draws = 20_000
-    prepared = audited(policy.prepare(STATE, CANDIDATES), ratio)
-    decisions = [prepared.select(query_rng(3, f"0-{number}")) for number in range(draws)]
-    asked = Counter(model for decision in decisions for model in decision.models)
-    served = Counter(decision.served for decision in decisions)
-    asking = {m: p for decision in decisions for m, p in zip(decision.models, decision.propensities, strict=True)}
-    serving = {decision.served: decision.served_propensity for decision in decisions}
-    assert all(set(decision.served) <= set(decision.models) <= set(CANDIDATES) for decision in decisions)
-    for observed, expected in [(asked[m], p) for m, p in asking.items()] + [(served[s], p) for s, p in serving.items()]:
-        assert 0.0 < expected <= 1.0
-        # five standard deviations of a binomial: one failure in two million for each comparison
-        assert abs(observed - draws * expected) <= 5.0 * math.sqrt(draws * expected * (1.0 - expected)) + 1e-6
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=len)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.arrays import logged
-from clipper_stream.evaluation.log.ensembles import Answering, combined_losses
+from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses
 from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
 from clipper_stream.evaluation.sequential.rejection_sampling import sequential_dr
 from clipper_stream.selection.registry import make_policy
@@ -85,7 +85,7 @@ def test_a_combined_loss_is_that_of_combining_each_row_by_itself(seed, values, c
         )
         for row, label in zip(outputs, labels, strict=True)
     ]
-    assert combined_losses(columns, MODELS, weights, answering).tolist() == expected
+    assert combined_losses(columns, MODELS, {ANY_CONTEXT: weights}, answering).tolist() == expected
 
 
 @given(

@@ -1,5 +1,7 @@
 """On any log the join says what a naive one says, however it is cut into lists and chunks and whatever memory holds."""
 
+from typing import Any
+
 import hypothesis.strategies as st
 from builders.decision_logs import Log, answer, decided, joined, missing, naive, plain
 from hypothesis import HealthCheck, given, settings
@@ -83,9 +85,9 @@ def told(draw):
 
 
 def encodable(content, kind):
-    own = {"Prediction": codec.predictions, "Audit": codec.audits, "Feedback": codec.feedback}[type(content).__name__]
+    codecs: dict[str, Any] = {"Prediction": codec.predictions, "Audit": codec.audits, "Feedback": codec.feedback}
     try:
-        own.encode(content, kind)
+        codecs[type(content).__name__].encode(content, kind)
     except (OverflowError, ValueError):
         return False
     return True

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from builders.query_router import NOW_S, application, make_router, prepare, query
 from hypothesis import settings
@@ -34,10 +35,10 @@ APPLICATIONS = {
 class Naive:
     """One query, and what has arrived for it by model and row."""
 
-    query: object
+    query: Any
     rows: list
     """Of the query: the router empties its list."""
-    decision: object = None
+    decision: Any = None
     audits: bool = False
     """Whether this is what is asked about the query for the log only."""
     deadline_s: float = 0.0

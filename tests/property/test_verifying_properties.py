@@ -4,12 +4,11 @@ import asyncio
 
 import msgspec
 import oracle
-from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest
+from builders.learner_logs import CATALOGUE, HORIZON_S, Deployment, flipped, manifest, verified
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.replay.state_at import state_of_logs
-from clipper_agents.replay.verify import verify_logs
+from clipper_agents.replay.state_at import state_at
 from clipper_topics.selection_rows import SavedRow
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
@@ -75,10 +74,6 @@ def in_table(at):
     return {key: row.bits for key, row in oracle.table(at.logs.read_all(CATALOGUE.selection_changelog)).items()}
 
 
-def verified(at):
-    return asyncio.run(verify_logs(at.logs, CATALOGUE, HORIZON_S))
-
-
 @settings(max_examples=60)
 @given(st.lists(happenings, max_size=40))
 def test_what_a_learner_wrote_is_equal(events):
@@ -115,7 +110,7 @@ def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, of
     offset = min(offset, len(log))
     if compacted and log:
         at.logs.compact(CATALOGUE.selection_changelog, 0, dirty=0)
-    found = asyncio.run(state_of_logs(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
+    found = asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
     at.logs.topics[CATALOGUE.feedback, 0] = log[:offset]
     expected = {
         key: row.totals

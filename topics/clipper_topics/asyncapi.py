@@ -40,28 +40,44 @@ def document(catalogue: Catalogue, version: str) -> dict[str, Any]:
     }
 
 
+CHANNELS = {
+    "queries": ("queries", "What applications ask.", ["query"]),
+    "predictions": ("predictions", "Answers, and the log of decisions.", ["prediction"]),
+    "audits": ("audits", "What models said that were asked for the log only.", ["audit"]),
+    "feedback": ("feedback", "What was true about queries.", ["feedback"]),
+    "control": (
+        "control",
+        "What operators declare; an empty value takes it back.",
+        ["application", "model", "change", "restore", "drift"],
+    ),
+    "hosts": ("hosts", "Which hosts are ready; an empty value: it has left.", ["hostReport"]),
+    "deadLetters": ("dead_letters", "Records that could not be used.", ["deadLetter"]),
+}
+"""The topic's name in the catalogue, what it holds, and its messages."""
+OPERATIONS = {
+    "ask": ("send", "queries", "Ask an application's models.", ["query"]),
+    "readAnswer": ("receive", "predictions", "Read the answers; match them by query_id.", ["prediction"]),
+    "readAudit": ("receive", "audits", "Read what audited models said.", ["audit"]),
+    "learn": ("send", "feedback", "Say what was true about a query.", ["feedback"]),
+    "declare": ("send", "control", "Declare applications and models.", ["application", "model"]),
+    "followChanges": ("receive", "control", "See what was changed, by whom and why.", ["change"]),
+    "followRestores": ("receive", "control", "See which states were restored.", ["restore"]),
+    "followDrift": ("receive", "control", "See whose loss has changed.", ["drift"]),
+    "followHosts": ("receive", "hosts", "See which hosts are ready.", ["hostReport"]),
+    "inspect": ("receive", "deadLetters", "See what could not be used, and why.", ["deadLetter"]),
+}
+"""Direction, channel, summary and messages."""
+
+
 def _channels(catalogue: Catalogue) -> dict[str, Any]:
     topics = {topic.name: topic for topic in catalogue.fixed_topics()}
     return {
-        "queries": _channel(topics[catalogue.queries], "What applications ask.", "query"),
-        "predictions": _channel(topics[catalogue.predictions], "Answers, and the log of decisions.", "prediction"),
-        "audits": _channel(topics[catalogue.audits], "What models said that were asked for the log only.", "audit"),
-        "feedback": _channel(topics[catalogue.feedback], "What was true about queries.", "feedback"),
-        "control": _channel(
-            topics[catalogue.control],
-            "What operators declare; an empty value takes it back.",
-            "application",
-            "model",
-            "change",
-            "restore",
-            "drift",
-        ),
-        "hosts": _channel(topics[catalogue.hosts], "Which hosts are ready; an empty value: it has left.", "hostReport"),
-        "deadLetters": _channel(topics[catalogue.dead_letters], "Records that could not be used.", "deadLetter"),
+        name: _channel(topics[getattr(catalogue, topic)], description, messages)
+        for name, (topic, description, messages) in CHANNELS.items()
     }
 
 
-def _channel(topic: TopicSpec, description: str, *messages: str) -> dict[str, Any]:
+def _channel(topic: TopicSpec, description: str, messages: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {"cleanup.policy": [topic.config["cleanup.policy"]]}
     if "retention.ms" in topic.config:
         config["retention.ms"] = int(topic.config["retention.ms"])
@@ -82,25 +98,13 @@ def _channel(topic: TopicSpec, description: str, *messages: str) -> dict[str, An
 
 def _operations() -> dict[str, Any]:
     return {
-        "ask": _operation("send", "queries", "Ask an application's models.", "query"),
-        "readAnswer": _operation("receive", "predictions", "Read the answers; match them by query_id.", "prediction"),
-        "readAudit": _operation("receive", "audits", "Read what audited models said.", "audit"),
-        "learn": _operation("send", "feedback", "Say what was true about a query.", "feedback"),
-        "declare": _operation("send", "control", "Declare applications and models.", "application", "model"),
-        "followChanges": _operation("receive", "control", "See what was changed, by whom and why.", "change"),
-        "followRestores": _operation("receive", "control", "See which states were restored.", "restore"),
-        "followDrift": _operation("receive", "control", "See whose loss has changed.", "drift"),
-        "followHosts": _operation("receive", "hosts", "See which hosts are ready.", "hostReport"),
-        "inspect": _operation("receive", "deadLetters", "See what could not be used, and why.", "deadLetter"),
-    }
-
-
-def _operation(action: str, channel: str, summary: str, *messages: str) -> dict[str, Any]:
-    return {
-        "action": action,
-        "channel": {"$ref": f"#/channels/{channel}"},
-        "summary": summary,
-        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
+        name: {
+            "action": action,
+            "channel": {"$ref": f"#/channels/{channel}"},
+            "summary": summary,
+            "messages": [{"$ref": f"#/channels/{channel}/messages/{message}"} for message in messages],
+        }
+        for name, (action, channel, summary, messages) in OPERATIONS.items()
     }
 
 

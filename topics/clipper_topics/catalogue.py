@@ -46,6 +46,16 @@ def _stamped(config: dict[str, str]) -> dict[str, str]:
 _COMPACTED = {"cleanup.policy": "compact"}
 
 
+class _Name:
+    """A name of the deployment: its prefix, and what follows."""
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+
+    def __get__(self, catalogue: "Catalogue", _: type | None = None) -> str:
+        return f"{catalogue.prefix}{self._suffix}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
     """The topics of one deployment.
@@ -60,65 +70,30 @@ class Catalogue:
     prefix: str = "clipper"
     partitions: int = 4
 
-    @property
-    def queries(self) -> str:
-        """Written by applications, read by routers."""
-        return f"{self.prefix}.queries"
-
-    @property
-    def predictions(self) -> str:
-        """Written by routers, read by applications; the decision log."""
-        return f"{self.prefix}.predictions"
-
-    @property
-    def audits(self) -> str:
-        """Written by routers: what models said that were asked for the log only."""
-        return f"{self.prefix}.audits"
-
-    @property
-    def hosts(self) -> str:
-        """Written by hosts and their supervisors: which of them are ready."""
-        return f"{self.prefix}.hosts"
-
-    @property
-    def feedback(self) -> str:
-        """Written by applications, read by routers."""
-        return f"{self.prefix}.feedback"
-
-    @property
-    def outputs(self) -> str:
-        """Written by hosts, read by the router that asked."""
-        return f"{self.prefix}.outputs"
-
-    @property
-    def selection(self) -> str:
-        """Totals of each partition's selection state, followed by every router."""
-        return f"{self.prefix}.selection"
-
-    @property
-    def control(self) -> str:
-        """Manifests, followed by every router and host."""
-        return f"{self.prefix}.control"
-
-    @property
-    def control_writer(self) -> str:
-        """Transactional id of whoever writes to the control topic: there is one at a time."""
-        return f"{self.prefix}.control-writer"
-
-    @property
-    def dead_letters(self) -> str:
-        """Records that could not be used, with the reason."""
-        return f"{self.prefix}.dead-letters"
-
-    @property
-    def router_group(self) -> str:
-        """Consumer group, and Faust app id, of the routers."""
-        return f"{self.prefix}.router"
-
-    @property
-    def selection_changelog(self) -> str:
-        """Changelog of the routers' selection table."""
-        return f"{self.router_group}-selection-changelog"
+    queries = _Name(".queries")
+    """Written by applications, read by routers."""
+    predictions = _Name(".predictions")
+    """Written by routers, read by applications; the decision log."""
+    audits = _Name(".audits")
+    """Written by routers: what models said that were asked for the log only."""
+    hosts = _Name(".hosts")
+    """Written by hosts and their supervisors: which of them are ready."""
+    feedback = _Name(".feedback")
+    """Written by applications, read by routers."""
+    outputs = _Name(".outputs")
+    """Written by hosts, read by the router that asked."""
+    selection = _Name(".selection")
+    """Totals of each partition's selection state, followed by every router."""
+    control = _Name(".control")
+    """Manifests, followed by every router and host."""
+    control_writer = _Name(".control-writer")
+    """Transactional id of whoever writes to the control topic: there is one at a time."""
+    dead_letters = _Name(".dead-letters")
+    """Records that could not be used, with the reason."""
+    router_group = _Name(".router")
+    """Consumer group, and Faust app id, of the routers."""
+    selection_changelog = _Name(".router-selection-changelog")
+    """Changelog of the routers' selection table."""
 
     def requests(self, model: str, version: str) -> str:
         """Written by routers, read by the hosts of this model version; a partition a replica."""

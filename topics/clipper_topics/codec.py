@@ -64,7 +64,8 @@ def headers_of(kind: str, *, state_json: bool = False) -> list[tuple[str, bytes]
     return JSON_HEADERS if state_json else _NO_HEADERS
 
 
-def _no_extension(code: int, _: memoryview) -> Any:
+def no_extension(code: int, _: memoryview) -> object:
+    """Refuse what msgpack leaves to applications: bytes that come from anybody."""
     raise ValueError(f"msgpack extension type {code}: use numbers, text, binary, lists and maps")
 
 
@@ -72,11 +73,11 @@ def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
     if record.__struct_config__.forbid_unknown_fields:
         return {
             JSON: TolerantDecoder(record, msgspec.json.Decoder()),
-            MSGPACK: TolerantDecoder(record, msgspec.msgpack.Decoder(ext_hook=_no_extension)),
+            MSGPACK: TolerantDecoder(record, msgspec.msgpack.Decoder(ext_hook=no_extension)),
         }
     return {
         JSON: msgspec.json.Decoder(record),
-        MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=_no_extension),
+        MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=no_extension),
     }
 
 

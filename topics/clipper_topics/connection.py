@@ -79,8 +79,9 @@ class KafkaConnection:
         self._check_pair("username", "password")
         self._check_pair("certfile", "keyfile")
         if self._sasl and self.username is None:
-            message = f"{self.security_protocol} needs {VARIABLES['username']} and {VARIABLES['password']}"
-            raise InvalidConnection(message)
+            raise InvalidConnection(
+                f"{self.security_protocol} needs {VARIABLES['username']} and {VARIABLES['password']}"
+            )
         if not self._sasl:
             self._check_ignored("sasl_mechanism", "username", use="SASL_SSL")
         if not self._tls:
@@ -101,8 +102,7 @@ class KafkaConnection:
         if bootstrap:
             found["bootstrap"] = bootstrap
         if "bootstrap" not in found:
-            message = f"no Kafka address: set {VARIABLES['bootstrap']} to host:port[,host:port...]"
-            raise InvalidConnection(message)
+            raise InvalidConnection(f"no Kafka address: set {VARIABLES['bootstrap']} to host:port[,host:port...]")
         for name in ("security_protocol", "sasl_mechanism"):
             if name in found:
                 found[name] = found[name].upper()
@@ -114,10 +114,7 @@ class KafkaConnection:
         Raises:
             InvalidConnection: a certificate file cannot be read.
         """
-        arguments: dict[str, Any] = {
-            "bootstrap_servers": self.bootstrap,
-            "security_protocol": self.security_protocol,
-        }
+        arguments: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "security_protocol": self.security_protocol}
         if self._tls:
             arguments["ssl_context"] = self._ssl_context()
         if self._sasl:
@@ -159,45 +156,36 @@ class KafkaConnection:
             if self.certfile and self.keyfile:
                 context.load_cert_chain(self.certfile, self.keyfile, password=_no_passphrase)
         except OSError as error:
-            files = [
-                f"{VARIABLES[name]}={getattr(self, name)}"
-                for name in ("cafile", "certfile", "keyfile")
-                if getattr(self, name)
-            ]
-            message = f"cannot read the certificates ({', '.join(files)}): {error}"
-            raise InvalidConnection(message) from error
+            given = {name: getattr(self, name) for name in ("cafile", "certfile", "keyfile")}
+            files = ", ".join(f"{VARIABLES[name]}={file}" for name, file in given.items() if file)
+            raise InvalidConnection(f"cannot read the certificates ({files}): {error}") from error
         return context
 
     def _check_names(self) -> None:
         if not self.bootstrap.strip():
-            message = f"{VARIABLES['bootstrap']} is empty: set it to host:port[,host:port...]"
-            raise InvalidConnection(message)
-        for name, known in (
-            ("security_protocol", PROTOCOLS),
-            ("sasl_mechanism", MECHANISMS),
-        ):
+            raise InvalidConnection(f"{VARIABLES['bootstrap']} is empty: set it to host:port[,host:port...]")
+        for name, known in (("security_protocol", PROTOCOLS), ("sasl_mechanism", MECHANISMS)):
             value = getattr(self, name)
             if value is not None and value not in known:
-                message = f"{VARIABLES[name]}={value!r}: use one of {', '.join(known)}"
-                raise InvalidConnection(message)
+                raise InvalidConnection(f"{VARIABLES[name]}={value!r}: use one of {', '.join(known)}")
 
     def _check_pair(self, first: str, second: str) -> None:
         missing = [name for name in (first, second) if getattr(self, name) is None]
         if len(missing) == 1:
-            message = f"{VARIABLES[missing[0]]} is not set: {VARIABLES[first]} and {VARIABLES[second]} go together"
-            raise InvalidConnection(message)
+            both = f"{VARIABLES[first]} and {VARIABLES[second]} go together"
+            raise InvalidConnection(f"{VARIABLES[missing[0]]} is not set: {both}")
 
     def _check_ignored(self, *names: str, use: str) -> None:
         for name in names:
             if getattr(self, name) is not None:
-                message = (
+                raise InvalidConnection(
                     f"{VARIABLES[name]} is set, but {self.security_protocol} ignores it: "
                     f"set {VARIABLES['security_protocol']}={use}, or unset it"
                 )
-                raise InvalidConnection(message)
 
 
 def _no_passphrase() -> str:
     """Raise: OpenSSL would ask the terminal for it, and a process without one would wait for ever."""
-    message = f"{VARIABLES['keyfile']} is encrypted: give a key without a passphrase, readable by this user only"
-    raise InvalidConnection(message)
+    raise InvalidConnection(
+        f"{VARIABLES['keyfile']} is encrypted: give a key without a passphrase, readable by this user only"
+    )

@@ -27,47 +27,27 @@ class UnknownControlKey(ValueError):
 
 
 def application_key(name: str) -> bytes:
-    """Return the key of an application's manifest.
-
-    >>> application_key("digits")
-    b'application/digits'
-    """
+    """Return the key of an application's manifest."""
     return f"application/{name}".encode()
 
 
 def model_key(ref: str) -> bytes:
-    """Return the key of the manifest of a model version, `name:version`.
-
-    >>> model_key("svm:2")
-    b'model/svm:2'
-    """
+    """Return the key of the manifest of a model version, `name:version`."""
     return f"model/{ref}".encode()
 
 
 def change_key(application: str, revision: int) -> bytes:
-    """Return the key of the record of a change.
-
-    >>> change_key("digits", 7)
-    b'change/digits/7'
-    """
+    """Return the key of the record of a change."""
     return f"change/{application}/{revision}".encode()
 
 
 def restore_key(restore_id: str) -> bytes:
-    """Return the key of the declaration of a restore.
-
-    >>> restore_key("r-0123456789abcdef")
-    b'restore/r-0123456789abcdef'
-    """
+    """Return the key of the declaration of a restore."""
     return f"restore/{restore_id}".encode()
 
 
 def drift_key(application: str, model: str) -> bytes:
-    """Return the key of the newest detection about a version of an application.
-
-    >>> drift_key("digits", "svm:2")
-    b'drift/digits/svm:2'
-    """
+    """Return the key of the newest detection about a version of an application."""
     return f"drift/{application}/{model}".encode()
 
 
@@ -87,7 +67,7 @@ def key_of(record: Manifest | Change | DriftEvent) -> bytes:
 def parse_key(key: bytes | None) -> tuple[Kind, str]:
     """Return the kind of record that a key names, and the name that follows.
 
-    >>> parse_key(b"model/svm:2"), parse_key(b"change/digits/7")
+    >>> parse_key(model_key("svm:2")), parse_key(change_key("digits", 7))
     (('model', 'svm:2'), ('change', 'digits/7'))
 
     Raises:

@@ -24,17 +24,7 @@ class NotADeadLetter(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """What the headers of a dead letter say.
-
-    Attributes:
-        exception: Full name of the exception's class.
-        message: What was wrong.
-        stacktrace: Where it was raised, absent for an error that never was.
-        topic: Topic of the original record.
-        partition: Partition of the original record.
-        offset: Offset of the original record.
-        cut: What is missing of the original, in words; None when all of it is here.
-    """
+    """What the headers of a dead letter say: what was wrong, where the original stood, and what is missing of it."""
 
     exception: str
     message: str
@@ -50,12 +40,6 @@ def dead_letter_headers(topic: str, partition: int, offset: int, error: BaseExce
 
     >>> dict(dead_letter_headers("clipper.queries", 3, 41, ValueError("no")))["__streams.errors.offset"]
     b'41'
-
-    Args:
-        topic: Topic of the original record.
-        partition: Partition of the original record.
-        offset: Offset of the original record.
-        error: Why it could not be used.
     """
     kind = type(error)
     found = {

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from clipper_topics.codec import no_extension
+
 T = TypeVar("T")
 
 FRAME_VERSION = 1
@@ -64,13 +66,9 @@ class OutputFrame(msgspec.Struct, array_like=True, kw_only=True):
     """The rows without an output."""
 
 
-def _no_extension(code: int, _: memoryview) -> object:
-    raise ValueError(f"msgpack extension type {code}: use numbers, text, binary, lists and maps")
-
-
 _encoder = msgspec.msgpack.Encoder()
-_request = msgspec.msgpack.Decoder(RequestFrame, ext_hook=_no_extension)
-_output = msgspec.msgpack.Decoder(OutputFrame, ext_hook=_no_extension)
+_request = msgspec.msgpack.Decoder(RequestFrame, ext_hook=no_extension)
+_output = msgspec.msgpack.Decoder(OutputFrame, ext_hook=no_extension)
 _VERSION = bytes([FRAME_VERSION])
 
 

@@ -26,13 +26,9 @@ class LogRecord(Protocol):
 
 
 class LoggedRecord(NamedTuple):
-    """One prediction or one audit in its log.
+    """One prediction or one audit in its log; its value is msgpack or JSON.
 
-    Attributes:
-        offset: Of the record.
-        value: The record's value.
-        msgpack: Whether the value is msgpack; otherwise it is JSON.
-        audited: Whether a prediction says that an audit follows.
+    A prediction that is `audited` says that an audit follows.
     """
 
     offset: int

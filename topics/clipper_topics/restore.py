@@ -83,10 +83,6 @@ def check_rows(rows: Iterable[SavedRow], partitions: int) -> None:
 
     >>> check_rows([SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 2.0, 1.0)})], partitions=1)
 
-    Args:
-        rows: The rows.
-        partitions: Of the feedback topic.
-
     Raises:
         UnusableRows: a partition that does not exist, a row that comes twice, or a sum that none can be.
     """
@@ -125,11 +121,7 @@ def _wrong_with_moments(row: SavedRow) -> str | None:
 
 
 def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
-    """Return the value of the marker of one partition.
-
-    Args:
-        application: Its name.
-        rows: Rows of this partition; empty ones are left out.
+    """Return the value of the marker of one partition, of which these are the rows; empty ones are left out.
 
     Raises:
         UnusableRows: it would be larger than a record of the feedback topic may be.
@@ -145,12 +137,7 @@ def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
 
 
 def decode_marker(value: bytes, partition: int, partitions: int) -> Marker:
-    """Return the marker of a partition.
-
-    Args:
-        value: Of the record.
-        partition: In which it stands.
-        partitions: Of the topic.
+    """Return the marker that stands in one of the partitions of the topic.
 
     Raises:
         UnusableRows: the value is no marker, or has rows that cannot be restored, or rows of another partition.
@@ -210,11 +197,7 @@ def restore_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
 def refusal_of(restore: Restore | None, restore_id: str, value: bytes, partition: int) -> str | None:
     """Return why a marker does not count, before it is decoded; None when nothing is wrong so far.
 
-    Args:
-        restore: The declaration of this id, None when there is none.
-        restore_id: In the marker's header.
-        value: The marker's value.
-        partition: In which it stands.
+    The restore is the declaration of the id in the marker's header, None when there is none.
     """
     if restore is None:
         return (

@@ -29,14 +29,10 @@ kill -s KILL "$1"
 
 
 class GuardedProcess:
-    """A process of which nothing is left when we are gone.
+    """A process of which nothing is left when we are gone; it appends to a log file, and inherits descriptors.
 
-    Args:
-        command: Program and arguments.
-        log_file: Gets the standard output and errors, appended.
-        temporary: A folder that belongs to the process: if we die the process is killed at once and the folder
-            removed. Absent: the process is asked to stop, and keeps its data.
-        keeps: Descriptors that the process inherits, for example of a lock.
+    If we die a process with a `temporary` folder is killed at once and the folder removed; any other is asked to stop,
+    and keeps its data.
     """
 
     def __init__(

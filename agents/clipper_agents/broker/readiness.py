@@ -25,16 +25,9 @@ Question = Callable[[AIOKafkaAdminClient], Awaitable[bool]]
 def wait_until(
     holds: Question, connection: KafkaConnection, timeout_s: float, alive: Callable[[], bool] = lambda: True
 ) -> bool:
-    """Ask Kafka again and again until something holds.
+    """Ask Kafka again and again until something holds; False when it is not alive any more or the time is over.
 
-    Args:
-        holds: Asks; one that is not answered does not hold.
-        connection: Brokers on this machine.
-        timeout_s: How long to wait at most, in seconds.
-        alive: False ends the wait at once.
-
-    Returns:
-        False when it is not alive or the time is over.
+    A question that is not answered does not hold.
     """
     end_s = time.monotonic() + timeout_s
     while alive() and time.monotonic() < end_s:

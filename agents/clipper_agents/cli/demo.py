@@ -66,7 +66,7 @@ def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoRes
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await run_demo(plan, os.environ, DemoView(console), lambda line: print(line, file=lines))
+        return await run_demo(plan, os.environ, DemoView(console, plan), lambda line: print(line, file=lines))
 
     try:
         return asyncio.run(run())

@@ -139,28 +139,14 @@ def _deployment(config: ConfigFile = None, bootstrap: Bootstrap = None, assignme
     return DeploymentContext(config=config, bootstrap=bootstrap, assignments=tuple(assignments or ()))
 
 
-def _new(
-    why: Why = "",
-    by: By = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
-) -> ChangeRequest:
-    deployment = _deployment(config, bootstrap, assignments)
+def _new(deployment: DeploymentContext, why: Why = "", by: By = None, as_json: Json = False) -> ChangeRequest:
     return ChangeRequest(deployment=deployment, signature=signature(by, why), as_json=as_json)
 
 
 def _change(
-    why: Why = "",
-    by: By = None,
-    revision: Revision = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    bootstrap: Bootstrap = None,
-    assignments: Set = None,
+    deployment: DeploymentContext, why: Why = "", by: By = None, revision: Revision = None, as_json: Json = False
 ) -> ChangeRequest:
-    return replace(_new(why, by, as_json, config, bootstrap, assignments), revision=revision)
+    return replace(_new(deployment, why, by, as_json), revision=revision)
 
 
 def _with_options(parameter: str, make: Callable[..., Any], **defaults: Any) -> Callable[[Command], Command]:
@@ -194,7 +180,13 @@ with_deployment = _with_options("deployment", _deployment)
 """Gives a command the options that name a deployment, and that as its parameter `deployment`."""
 with_configured_deployment = _with_options("deployment", _deployment, config=Path("clipper.toml"))
 """The same, with `clipper.toml` of the working directory where no file is named."""
-with_new = _with_options("change", _new)
-"""Gives a command the options of a change of what is not there yet, and that as its parameter `change`."""
-with_change = _with_options("change", _change)
-"""Gives a command the options of a change, and that as its parameter `change`."""
+
+
+def with_new(command: Command) -> Command:
+    """Give a command the options of a change of what is not there yet, and that as its parameter `change`."""
+    return with_deployment(_with_options("change", _new)(command))
+
+
+def with_change(command: Command) -> Command:
+    """Give a command the options of a change, and that as its parameter `change`."""
+    return with_deployment(_with_options("change", _change)(command))

@@ -115,7 +115,7 @@ def _show(report: "LoadReport", json_file: Path | None) -> None:
 
     from clipper_loadgen.terminal import report_table, warnings
 
-    encoded = msgspec.json.format(msgspec.json.encode(report.as_dict()))
+    encoded = msgspec.json.format(msgspec.json.encode(report))
     if json_file == Path("-"):
         typer.echo(encoded.decode())
     else:

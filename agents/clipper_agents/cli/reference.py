@@ -46,17 +46,15 @@ variable `CLIPPER_LOG_LEVEL`).
 
 def reference() -> str:
     """Return the page."""
-    return "\n".join([_HEAD, *(part for name, command in _commands(_root()) for part in _section(name, command))])
+    return "\n".join([_HEAD, *(part for name, command in commands() for part in _section(name, command))])
 
 
-def _root() -> Any:
-    return typer.main.get_command(app)
-
-
-def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the words of each command of the program, and the command."""
+    root: Any = group or typer.main.get_command(app)
+    for name, command in root.commands.items():
         if hasattr(command, "commands"):
-            yield from _commands(command, f"{prefix}{name} ")
+            yield from commands(command, f"{prefix}{name} ")
         else:
             yield f"{prefix}{name}", command
 

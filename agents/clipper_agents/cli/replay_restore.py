@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, DryRun, Why, Yes, since_ms
-from clipper_agents.cli.selection import carry_out_if_wanted, weights_of
+from clipper_agents.cli.selection import carry_out_if_wanted
 from clipper_agents.cli.terminal import console, table
 
 if TYPE_CHECKING:
+    from clipper_agents.control.change_records import Signature
     from clipper_agents.control.restore import RestorePlan
     from clipper_agents.replay.state_at import StateAt
     from clipper_topics.selection_rows import SavedRow
@@ -44,7 +45,7 @@ def restore(
         raise typer.BadParameter("give exactly one of --at and --offsets")
     at_ms = None if at is None else since_ms(at, time.time(), "--at")
     ends = offsets_of(offsets or "")
-    found, before, plan = asyncio.run(_plan(deployment, application, at_ms, ends, why, by))
+    found, before, plan = asyncio.run(_plan(deployment, application, at_ms, ends, signature(by, why)))
     _show(deployment, found, before)
     if not dry_run:
         carry_out_if_wanted(deployment, application, plan, yes=yes)
@@ -69,16 +70,17 @@ def offsets_of(text: str) -> dict[int, int]:
 
 
 async def _plan(
-    deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], why: str, by: str | None
+    deployment: DeploymentContext, application: str, at_ms: int | None, ends: dict[int, int], author: "Signature"
 ) -> "tuple[StateAt, list[SavedRow], RestorePlan]":
-    from clipper_agents.control.change_records import os_user
     from clipper_agents.control.restore import plan_restore
     from clipper_agents.control.selection_states import read_rows
+    from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.state_at import state_at
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
-    found = await state_at(kafka, catalogue, application, deployment.settings.router.horizon_s, at_ms=at_ms, ends=ends)
-    plan = await plan_restore(kafka, catalogue, application, found.rows, by or os_user(), why)
+    logs, horizon_s = await open_logs(kafka, catalogue), deployment.settings.router.horizon_s
+    found = await state_at(logs, catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
+    plan = await plan_restore(kafka, catalogue, application, found.rows, author)
     before = plan.restore.before
     return found, await read_rows(kafka, catalogue, application) if before is None else before, plan
 
@@ -86,10 +88,12 @@ async def _plan(
 def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRow]") -> None:
     """Weights without a context before and after, on standard error; how many contexts change."""
     from clipper_agents.control.selection_states import state_of_rows
+    from clipper_agents.status.build import weights_of
 
     manifest = deployment.control_state().manifests.applications.get(found.application)
     now, then = state_of_rows(before, None), state_of_rows(found.rows, None)
-    weights = [weights_of(manifest, state) for state in (now, then)]
+    candidates = [] if manifest is None else manifest.models
+    weights = [weights_of(manifest, state, candidates) for state in (now, then)]
     rows = []
     for ref in dict.fromkeys([*weights[0], *now.totals, *then.totals]):
         shares = [f"{one[ref]:.4f}" if ref in one else "-" for one in weights]

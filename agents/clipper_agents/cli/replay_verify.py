@@ -29,10 +29,14 @@ def verify(
 
     Ends with exit code 0 when they are equal, and with 1 when not. The table may be in use.
     """
+    from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.verify import verify as verify_table
 
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    found = asyncio.run(verify_table(kafka, catalogue, deployment.settings.router.horizon_s, application))
+    async def verified() -> "Verification":
+        catalogue, horizon_s = deployment.catalogue, deployment.settings.router.horizon_s
+        return await verify_table(await open_logs(deployment.kafka, catalogue), catalogue, horizon_s, application)
+
+    found = asyncio.run(verified())
     print_json(found) if as_json else print_verification(found)
     if not found.equal:
         raise typer.Exit(exits.FAILURE)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, Json, Why, Yes
 from clipper_agents.cli.terminal import console, plain, table
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
-    from clipper_stream.selection.state import SelectionState
-    from clipper_topics.manifests import ApplicationManifest
     from clipper_topics.selection_rows import SavedRow
 
 selection = typer.Typer(
@@ -71,56 +69,34 @@ def restore_selection(
 
     Feedback that comes afterwards is learned on top of them. Feedback that counted before does not count again.
     """
+    from clipper_agents.control.restore import plan_restore, plan_resumed
     from clipper_topics.restore import saved_in
 
     if [revision is not None, file is not None, undo].count(True) != 1:
         raise typer.BadParameter("give exactly one of --revision, --from and --undo")
-    plan = asyncio.run(_plan(deployment, application, revision, file, why, by, resume))
+    undoes, rows = _saved_rows(deployment, application, revision, file, resume)
+    target = deployment.kafka, deployment.catalogue, application
+    if resume is not None:
+        plan = asyncio.run(plan_resumed(*target, resume, rows))
+    else:
+        plan = asyncio.run(plan_restore(*target, rows, signature(by, why), undoes))
     typer.echo(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", err=True)
     carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
-async def _plan(
-    deployment: DeploymentContext,
-    application: str,
-    revision: int | None,
-    file: Path | None,
-    why: str,
-    by: str | None,
-    resume: str | None,
-) -> "RestorePlan":
-    from clipper_agents.control.change_records import os_user
-    from clipper_agents.control.restore import plan_restore, plan_resumed
-
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    undoes, rows = await _saved_rows(deployment, application, revision, file, resume)
-    if resume is not None:
-        return await plan_resumed(kafka, catalogue, application, resume, rows)
-    return await plan_restore(kafka, catalogue, application, rows, by or os_user(), why, undoes)
-
-
-async def _saved_rows(
+def _saved_rows(
     deployment: DeploymentContext, application: str, revision: int | None, file: Path | None, resume: str | None
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
-    from clipper_agents.control.errors import NoSuchRestore
-    from clipper_agents.control.restore import to_undo
-    from clipper_agents.control.selection_states import read_change, read_state
-    from clipper_agents.control.state import read_control
+    from clipper_agents.control.restore import rows_of_change, to_undo
+    from clipper_agents.control.selection_states import read_state
 
-    kafka, catalogue = deployment.kafka, deployment.catalogue
     if file is not None:
         return None, read_state(file, application)
+    state = deployment.control_state()
     if revision is not None:
-        change = await read_change(kafka, catalogue, application, revision)
-        if change.rows is None:
-            raise NoSuchRestore(
-                f"the change of {application} to revision {revision} keeps no rows, they were too many: "
-                "give a file of `selection export` with --from"
-            )
-        return None, change.rows
-    declared = (await read_control(kafka, catalogue)).restores.values()
-    undone = to_undo([one for one in declared if one.restore_id != resume], application)
+        return None, rows_of_change(state, deployment.catalogue, application, revision)
+    undone = to_undo([one for one in state.restores.values() if one.restore_id != resume], application)
     return undone.restore_id, undone.restore.before or []
 
 
@@ -140,11 +116,13 @@ def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "
 
 def _shown(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
     from clipper_agents.control.selection_states import read_rows, state_of_rows
+    from clipper_agents.status.build import weights_of
 
     manifest = deployment.control_state().manifests.applications.get(application)
+    candidates = [] if manifest is None else manifest.models
     rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = state_of_rows(rows, context)
-    weights = weights_of(manifest, state)
+    weights = weights_of(manifest, state, candidates)
     sums = ("count", "loss", "weighted_count", "weighted_loss")
     return {
         "application": application,
@@ -155,16 +133,6 @@ def _shown(deployment: DeploymentContext, application: str, context: str | None)
             for ref in dict.fromkeys([*weights, *state.totals])
         ],
     }
-
-
-def weights_of(manifest: "ApplicationManifest | None", state: "SelectionState") -> dict[str, float]:
-    """Weight of each candidate; none of an application that is not declared."""
-    if manifest is None or not manifest.models:
-        return {}
-    from clipper_stream.selection.registry import make_policy
-
-    policy = make_policy(manifest.policy.name, manifest.policy.parameters)
-    return dict(policy.prepare(state, manifest.models).weights)
 
 
 def _print(shown: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
@@ -35,20 +35,21 @@ _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 # --- the page of `status` -------------------------------------------------------------------------------------------
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
     """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
-    console.print(Group(*_status_parts(status, console.width)))
+    console.print(_status_page(status, console.width))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
     if not reasons:
         console.print(Text("nothing is wrong", "green"))
 
 
-def _status_parts(status: Status, width: int) -> Iterator[RenderableType]:
+@group()
+def _status_page(status: Status, width: int) -> Iterator[RenderableType]:
     yield Text(f"{status.prefix} at {instant(status.at_s)}")
     brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in status.brokers]
     topics = [row for one in status.topics for row in _topic_row(one)]
     if fine := [one for one in status.topics if not (one.leaderless or one.under_replicated)]:
         topics.append((f"{len(fine)} without trouble", str(sum(one.partitions for one in fine)), "", ""))
-    groups = [row for group in status.groups for row in _group_rows(group)]
+    groups = [row for one in status.groups for row in _group_rows(one)]
     for columns, rows in (
         ("broker address answers", brokers),
         ("topic partitions leaderless under-replicated", topics),
@@ -71,23 +72,20 @@ def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
         yield (topic.name, str(topic.partitions), *lists)
 
 
-def _group_rows(group: GroupStatus) -> Iterator[tuple[str, ...]]:
-    lag = str(sum(group.lag.values()))
-    if not group.members:
-        yield group.group, group.state, "none", "", "", lag
-    for number, member in enumerate(group.members):
-        head = ("", "") if number else (group.group, group.state)
-        reads = sorted({one for topic in group.inputs for one in member.partitions.get(topic, ())})
+def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
+    lag = str(sum(status.lag.values()))
+    if not status.members:
+        yield status.group, status.state, "none", "", "", lag
+    for number, member in enumerate(status.members):
+        head = ("", "") if number else (status.group, status.state)
+        reads = sorted({one for topic in status.inputs for one in member.partitions.get(topic, ())})
         yield *head, member.instance, member.host, ",".join(map(str, reads)), "" if number else lag
 
 
 # --- the page and the lines of `watch` ------------------------------------------------------------------------------
-def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> RenderableType:
-    """Return the whole page for a terminal, of a deployment whose topics have this prefix."""
-    return Group(*_watch_parts(look, prefix, width))
-
-
-def _watch_parts(look: Snapshot, prefix: str, width: int) -> Iterator[RenderableType]:
+@group()
+def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> Iterator[RenderableType]:
+    """Yield the whole page for a terminal, of a deployment whose topics have this prefix."""
     yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
     for name, status in look.applications.items():
         yield Text()
@@ -135,16 +133,16 @@ def line_of(name: str, status: ApplicationStatus, at_s: float) -> str:
 
 
 def _version(version: VersionStatus) -> str:
-    parts = [version.model, _stage(version).replace(" %", "%").replace(" ", "@")]
-    if version.share is not None:
-        parts.append(f"share={version.share:.0%}")
-    if version.weight is not None:
-        parts.append(f"weight={version.weight:.2f}")
-    if version.loss is not None:
-        parts.append(f"loss={version.loss.mean:.3f}")
-    if version.drift is not None:
-        parts.append(f"drift={version.drift.loss_before:.3f}->{version.drift.loss_after:.3f}")
-    return " ".join(parts)
+    drift = version.drift
+    parts = (
+        version.model,
+        _stage(version).replace(" %", "%").replace(" ", "@"),
+        "" if version.share is None else f"share={version.share:.0%}",
+        "" if version.weight is None else f"weight={version.weight:.2f}",
+        "" if version.loss is None else f"loss={version.loss.mean:.3f}",
+        "" if drift is None else f"drift={drift.loss_before:.3f}->{drift.loss_after:.3f}",
+    )
+    return " ".join(filter(None, parts))
 
 
 # --- an application -------------------------------------------------------------------------------------------------

@@ -43,14 +43,12 @@ def shadow(
     Raises:
         RefusedChange: the version is unknown, live already, or takes another input.
     """
-    before = existing(published, application)
-    return _tried(published, before, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
+    return _tried(published, application, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
 def canary(published: Manifests, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
     """Put a version on trial as a canary: it answers a share of the queries. Arguments and errors as of `shadow`."""
-    before = existing(published, application)
-    return _tried(published, before, Trial(model=ref, stage="canary", share=share), automatic, "canary")
+    return _tried(published, application, Trial(model=ref, stage="canary", share=share), automatic, "canary")
 
 
 def step(published: Manifests, application: str, ref: str, share: float) -> Plan:
@@ -59,9 +57,8 @@ def step(published: Manifests, application: str, ref: str, share: float) -> Plan
     Raises:
         RefusedChange: it is not on trial, or the canaries' shares would sum to more than 1.
     """
-    before = existing(published, application)
-    _trial_of(before, ref, "deploy it, or put it on trial")
-    return _tried(published, before, Trial(model=ref, stage="canary", share=share), None, "step")
+    _check_on_trial(existing(published, application), ref, "deploy it, or put it on trial")
+    return _tried(published, application, Trial(model=ref, stage="canary", share=share), None, "step")
 
 
 def promote(published: Manifests, application: str, ref: str) -> Plan:
@@ -73,7 +70,7 @@ def promote(published: Manifests, application: str, ref: str) -> Plan:
     before = existing(published, application)
     if ref in before.models:
         return Plan()
-    _trial_of(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
+    _check_on_trial(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
     after = replace(before, models=[*before.models, ref], trials=_others(before, ref))
     return plan_edit(published, before, after, "promote", ref)
 
@@ -87,7 +84,7 @@ def abort(published: Manifests, application: str, ref: str) -> Plan:
     before = existing(published, application)
     if ref in before.models:
         raise RefusedChange(f"{ref} is live at application {application}, not on trial: `clipper-stream model retire`")
-    _trial_of(before, ref, "there is nothing to abort")
+    _check_on_trial(before, ref, "there is nothing to abort")
     return plan_edit(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
 
 
@@ -131,13 +128,13 @@ def deploy(
             f"model {model.ref} is published already with another {_first_difference(there, model)}: "
             "deploy this one under another version"
         )
-    before = existing(published, application)
     if stage == "live":
+        before = existing(published, application)
         models = before.models if model.ref in before.models else [*before.models, model.ref]
         after = replace(before, models=models, trials=_others(before, model.ref))
         return plan_edit(published, before, after, "promote", model.ref, model)
     trial = Trial(model=model.ref, stage=stage, share=share)
-    return _tried(published, before, trial, automatic, stage, model)
+    return _tried(published, application, trial, automatic, stage, model)
 
 
 def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
@@ -234,12 +231,13 @@ def application_of(published: Manifests, ref: str) -> str:
 
 def _tried(
     published: Manifests,
-    before: ApplicationManifest,
+    application: str,
     trial: Trial,
     automatic: bool | None,
     command: Command,
     model: ModelManifest | None = None,
 ) -> Plan:
+    before = existing(published, application)
     if trial.model in before.models:
         raise RefusedChange(
             f"{trial.model} is live at application {before.name}: only another version can be tried beside it"
@@ -261,12 +259,12 @@ def _manifest(content: dict[str, Any]) -> ApplicationManifest:
         raise RefusedChange(f"application {content['name']}: {error}".replace("`", "")) from error
 
 
-def _trial_of(application: ApplicationManifest, ref: str, advice: str) -> Trial:
-    for trial in application.trials:
-        if trial.model == ref:
-            return trial
-    tried = _listed(trial.model for trial in application.trials)
-    raise RefusedChange(f"{ref} is not on trial at application {application.name}, there {tried}: {advice}")
+def _check_on_trial(application: ApplicationManifest, ref: str, advice: str) -> None:
+    tried = [trial.model for trial in application.trials]
+    if ref not in tried:
+        raise RefusedChange(
+            f"{ref} is not on trial at application {application.name}, there {_listed(tried)}: {advice}"
+        )
 
 
 def _others(application: ApplicationManifest, ref: str) -> list[Trial]:

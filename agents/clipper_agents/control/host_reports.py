@@ -55,7 +55,7 @@ class HostReports:
         self._written = threading.Event()
         self._written.set()
         self._closing = self._given_up = False
-        self._thread = threading.Thread(target=self._run, name="host reports", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._write_all()), name="host reports", daemon=True)
         self._thread.start()
 
     def put(self, report: HostReport) -> None:
@@ -95,9 +95,6 @@ class HostReports:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the thread has just ended
                 self._loop.call_soon_threadsafe(self._wake.set)
-
-    def _run(self) -> None:
-        asyncio.run(self._write_all())
 
     async def _write_all(self) -> None:
         with self._lock:

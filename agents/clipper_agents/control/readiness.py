@@ -16,13 +16,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from aiokafka import TopicPartition
 
 from clipper_agents.control.state import shown_key
 from clipper_agents.kafka.reader import Record, open_reader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S
-from clipper_agents.kafka.tailer import POLL_S, TopicTailer, open_tailer
+from clipper_agents.kafka.tailer import POLL_S, open_tailer
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.logging import event
 from clipper_topics import codec
@@ -111,8 +112,7 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
         return {}
     hosts = HostStates()
     async with open_reader(connection, isolation_level="read_committed") as reader:
-        for record in await reader.read_all([TopicPartition(catalogue.hosts, 0)]):
-            _said(hosts, record)
+        _fold(hosts, await reader.read_all([TopicPartition(catalogue.hosts, 0)]))
     return hosts.reports
 
 
@@ -127,39 +127,33 @@ async def wait_for_host(
     Raises:
         KafkaUnreachable: no broker answers.
     """
+    hosts = HostStates()
     async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
         await tailer.begin([TopicPartition(catalogue.hosts, 0)])
-        hosts = HostStates()
         async with asyncio.timeout(TIMEOUT_S):
             while tailer.behind:
-                for records in (await tailer.poll()).values():
-                    for record in records:
-                        _said(hosts, record)
+                _fold(hosts, chain.from_iterable((await tailer.poll()).values()))
         before = [each for each in hosts.reports.values() if each.model == ref]
         for each in before:
             on_report(each)
-        ready = [each for each in before if each.state == "ready"]
-        return ready[0] if ready else await _new_report(tailer, hosts, ref, within_s, on_report)
-
-
-async def _new_report(
-    tailer: TopicTailer, hosts: HostStates, ref: str, within_s: float, on_report: OnReport
-) -> HostReport | None:
-    """Return the first report of a version that is `ready` or `failed`; None when there is none in time."""
-    end_s = time.monotonic() + within_s
-    while (left_s := end_s - time.monotonic()) > 0:
-        for records in (await tailer.poll(wait_s=min(POLL_S, left_s))).values():
-            for report in [_said(hosts, record) for record in records]:
-                if report is not None and report.model == ref:
+        if ready := [each for each in before if each.state == "ready"]:
+            return ready[0]
+        end_s = time.monotonic() + within_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            fetched = await tailer.poll(wait_s=min(POLL_S, left_s))
+            for report in _fold(hosts, chain.from_iterable(fetched.values())):
+                if report.model == ref:
                     on_report(report)
                     if report.state in {"ready", "failed"}:
                         return report
     return None
 
 
-def _said(hosts: HostStates, record: Record) -> HostReport | None:
-    """Return the report in a record; None for a host that has left, and for a record that is no report."""
-    with contextlib.suppress(UndecodableRecord):
-        report = hosts.apply(record.key, record.value, record.headers)
-        return report if record.value else None
-    return None
+def _fold(hosts: HostStates, records: Iterable[Record]) -> list[HostReport]:
+    """Take records in, and return the reports among them; what is no report is left out."""
+    found = []
+    for record in records:
+        with contextlib.suppress(UndecodableRecord):
+            report = hosts.apply(record.key, record.value, record.headers)
+            found += [report] if report is not None and record.value else []
+    return found

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 import msgspec
 from aiokafka.errors import KafkaError
 
+from clipper_agents.control.change_records import Signature
 from clipper_agents.control.errors import NoSuchRestore, RestoreBrokenOff, UnusableState
 from clipper_agents.control.selection_states import read_rows
-from clipper_agents.control.state import DeclaredRestore, read_control
+from clipper_agents.control.state import ControlState, DeclaredRestore, read_control, shown_key
 from clipper_agents.kafka.clients import make_producer, unreachable
 from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import restore_key
+from clipper_topics.control_keys import change_key, restore_key
 from clipper_topics.restore import MAX_BEFORE_BYTES, RESTORE, Restore, UnusableRows, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
@@ -36,14 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePlan:
-    """A restore to be carried out; it can be repeated until every marker is stored.
-
-    Attributes:
-        restore_id: Of the restore.
-        restore: Its declaration.
-        markers: Value of the marker of each partition.
-        declared: Whether the declaration is on the control topic already.
-    """
+    """A restore to be carried out, with the value of each partition's marker; repeated until every marker is stored."""
 
     restore_id: str
     restore: Restore
@@ -52,30 +46,12 @@ class RestorePlan:
 
 
 async def restore_state(
-    connection: KafkaConnection,
-    catalogue: Catalogue,
-    application: str,
-    rows: Iterable[SavedRow],
-    by: str,
-    why: str,
-    undoes: str | None = None,
+    connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow], signature: Signature
 ) -> str:
-    """Restore the rows of an application; returns when declaration and markers are stored, and routers will follow.
+    """Restore the rows of an application, and return the id when declaration and markers are stored: routers follow.
 
     Feedback that comes after the markers is learned on top of the rows. Feedback that counted before does not count
     again.
-
-    Args:
-        connection: Kafka's address.
-        catalogue: Of the deployment.
-        application: Its name.
-        rows: What `read_rows` gave, or a change keeps.
-        by: Who.
-        why: The reason.
-        undoes: Id of the restore that this one takes back.
-
-    Returns:
-        The id.
 
     Raises:
         UnusableState: rows that no restore can have.
@@ -83,7 +59,7 @@ async def restore_state(
         KafkaUnreachable: no broker answers; nothing is restored.
         TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
-    plan = await plan_restore(connection, catalogue, application, rows, by, why, undoes)
+    plan = await plan_restore(connection, catalogue, application, rows, signature)
     await carry_out(connection, catalogue, plan)
     return plan.restore_id
 
@@ -93,18 +69,20 @@ async def plan_restore(
     catalogue: Catalogue,
     application: str,
     rows: Iterable[SavedRow],
-    by: str,
-    why: str,
+    signature: Signature,
     undoes: str | None = None,
 ) -> RestorePlan:
-    """Plan a restore that keeps the present rows, so that it can be undone; errors as of `restore_state`."""
+    """Plan a restore that keeps the present rows, so that it can be undone; errors as of `restore_state`.
+
+    `undoes` is the id of the restore that this one takes back.
+    """
     markers = await _markers(connection, catalogue, application, rows)
     before = await read_rows(connection, catalogue, application)
     restore = Restore(
         application=application,
         at_ms=round(time.time() * 1000),
-        by=by,
-        why=why,
+        by=signature.by,
+        why=signature.why,
         digests=digests_of(markers),
         undoes=undoes,
         before=before if len(_encode(before)) <= MAX_BEFORE_BYTES else None,
@@ -180,6 +158,26 @@ def to_undo(declared: Iterable[DeclaredRestore], application: str) -> DeclaredRe
             f"{MAX_BEFORE_BYTES} bytes: give a file of `selection export` with --from"
         )
     return open_ones[-1]
+
+
+def rows_of_change(state: ControlState, catalogue: Catalogue, application: str, revision: int) -> list[SavedRow]:
+    """Return the rows that the change to a revision keeps.
+
+    Raises:
+        NoSuchRestore: nothing is known of the change, it cannot be read, or it keeps no rows.
+    """
+    found = state.changes.get(application, {}).get(revision)
+    if found is None:
+        reason = state.ignored.get(shown_key(change_key(application, revision)))
+        if reason is not None:
+            raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {reason}")
+        raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
+    if found.rows is None:
+        raise NoSuchRestore(
+            f"the change of {application} to revision {revision} keeps no rows, they were too many: "
+            "give a file of `selection export` with --from"
+        )
+    return found.rows
 
 
 async def _markers(

@@ -1,7 +1,7 @@
 """Rolls an application back along its changes: the manifest at once, the selection state through the feedback log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipper_agents.control.change_records import CommittedChange, Signature
 from clipper_agents.control.changes import plan_edit
@@ -120,5 +120,5 @@ async def roll_back(
         )
         return RolledBack(written=written, undone=rollback.undone, why_not=why_not)
     why = signature.why or f"rollback to revision {rollback.undone[-1].revision - 1}"
-    restored = await restore_state(connection, catalogue, application, list(rollback.rows), signature.by, why)
+    restored = await restore_state(connection, catalogue, application, rollback.rows, replace(signature, why=why))
     return RolledBack(written=written, undone=rollback.undone, restored=restored)

@@ -16,15 +16,12 @@ from typing import Any
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.control.errors import NoSuchRestore, UnusableState
-from clipper_agents.control.state import read_control, shown_key
+from clipper_agents.control.errors import UnusableState
 from clipper_agents.kafka.reader import LogReader, read_topic
 from clipper_stream.errors import shown
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import change_key
 from clipper_topics.selection_rows import (
     ROW_VERSION,
     ModelTotalsRecord,
@@ -124,24 +121,6 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
             f"{file} holds {shown(state.application)}, not {application}: give the file of {application}"
         )
     return state.rows
-
-
-async def read_change(connection: KafkaConnection, catalogue: Catalogue, application: str, revision: int) -> Change:
-    """Return the change that led to a revision of an application.
-
-    Raises:
-        NoSuchRestore: nothing is known of it, or it cannot be read.
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
-    state = await read_control(connection, catalogue)
-    found = state.changes.get(application, {}).get(revision)
-    if found is not None:
-        return found
-    reason = state.ignored.get(shown_key(change_key(application, revision)))
-    if reason is not None:
-        raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {reason}")
-    raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
 
 
 # --- as a change keeps them -----------------------------------------------------------------------------------------

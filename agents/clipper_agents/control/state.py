@@ -46,13 +46,7 @@ _CODECS: Mapping[Kind, Codec[Any]] = {
 
 @dataclass(slots=True)
 class Manifests:
-    """The manifests in force.
-
-    Attributes:
-        applications: By name.
-        models: By reference, `name:version`.
-        unreadable: Keys of records that were refused, with the reason; the newest thousand.
-    """
+    """The manifests in force, by name and `name:version`, and why the newest thousand refused keys do not count."""
 
     applications: dict[str, ApplicationManifest] = field(default_factory=dict)
     models: dict[str, ModelManifest] = field(default_factory=dict)
@@ -70,14 +64,7 @@ class DeclaredRestore(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRecord:
-    """A record of the control topic that does not count.
-
-    Attributes:
-        kind: What it claims to be; None: the key is none that this version knows.
-        key: The record's, as a log line has it.
-        offset: Its offset.
-        reason: Why it does not count.
-    """
+    """A record of the control topic that does not count; without a kind, its key is none that this version knows."""
 
     kind: Kind | None
     key: str

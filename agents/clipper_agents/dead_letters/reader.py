@@ -24,15 +24,12 @@ class NoSuchLetter(ClipperError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One record of the dead letters' topic.
+    """One record of the dead letters' topic: the original's key, value and headers.
 
     Attributes:
         position: Its offset there, by which the commands name it.
-        at_ms: When it was written, milliseconds since the epoch.
-        key: Of the original record.
-        value: Of the original record.
-        headers: Of the original record, and those that say what was wrong.
-        said: What these say; None for a record that is no dead letter.
+        headers: Those of the original, and those that say what was wrong.
+        said: What the latter say; None for a record that is no dead letter.
     """
 
     position: int
@@ -51,13 +48,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which letters are meant; what is None admits all.
-
-    Attributes:
-        topic: Whole name of the original topic.
-        since_ms: Written at this time or later, milliseconds since the epoch.
-        error: A part of the error's class or message, in upper or lower case.
-    """
+    """Which letters are meant: whole name of the original topic, since when, and a part of the error in any case."""
 
     topic: str | None = None
     since_ms: int | None = None
@@ -125,7 +116,7 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
 
 
 def letter_of(record: Record) -> Letter:
-    """A record of the topic; anybody may have written it."""
+    """Return a record of the topic as a letter; anybody may have written it."""
     try:
         said = read_dead_letter(record.headers)
     except NotADeadLetter:

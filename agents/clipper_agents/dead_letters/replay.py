@@ -34,13 +34,7 @@ class ReplayOutcome(NamedTuple):
 
 
 def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> str | None:
-    """Why the letter cannot be replayed; None when it can.
-
-    Args:
-        letter: The letter.
-        catalogue: Of the deployment.
-        topics: Partitions of the topics that exist, by name.
-    """
+    """Why the letter cannot be replayed, given the partition counts of the topics; None when it can."""
     said = letter.said
     if said is None:
         return "it is no dead letter: its headers do not say where it came from"
@@ -61,15 +55,7 @@ def replayed_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
 
 
 class Replayer:
-    """Replays letters, a list at a time.
-
-    Args:
-        producer: Started.
-        replayed: What was replayed before.
-        catalogue: Of the deployment.
-        topics: Partitions of the topics that exist, by name.
-        again: Replay those too that were replayed before.
-    """
+    """Replays letters, a list at a time; with `again` those too that were replayed before."""
 
     def __init__(
         self,

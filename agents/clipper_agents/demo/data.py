@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipper_loadgen import Dataset
+from clipper_loadgen.draws import row_of_each
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -74,6 +75,5 @@ def draw_traffic(digits: Digits, count: int, seed: int) -> Dataset:
     """Distinct pictures for queries, in random order: every picture of the traffic part in turn, distorted."""
     rng = np.random.default_rng([seed, 12])
     pool = digits.traffic
-    rounds = -(-count // len(pool.labels))
-    order = np.concatenate([rng.permutation(len(pool.labels)) for _ in range(max(1, rounds))])[:count]
+    order = row_of_each(np.arange(count), len(pool.labels), seed)
     return Dataset(distort(pool.rows[order], rng), pool.labels[order])

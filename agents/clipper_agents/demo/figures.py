@@ -66,8 +66,14 @@ def weights_figure(recorder: DemoRecorder) -> Figure:
         shares = [[weight.get(ref, 0.0) for weight in weights] for ref in colours]
         axes.stackplot(answered, shares, colors=list(colours.values()), labels=list(colours), alpha=0.85, lw=0)
         _mark_failure(axes, plan)
-        middle = (plan.first_failed + plan.first_restored) / 2000
-        axes.text(middle, 1.02, f"{recorder.broken} broken", ha="center", fontsize=9, color=FAILURE_COLOUR)
+        axes.text(
+            sum(plan.edges[1:3]) / 2000,
+            1.02,
+            f"{recorder.broken} broken",
+            ha="center",
+            fontsize=9,
+            color=FAILURE_COLOUR,
+        )
         axes.set_title(f"{policy}: share of trust", pad=16)
         axes.set(ylim=(0, 1), ylabel="weight")
     all_axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, reverse=True)
@@ -137,7 +143,7 @@ def _model_colours(recorder: DemoRecorder) -> dict[str, str]:
 
 def _mark_failure(axes: Axes, plan: DemoPlan) -> None:
     """Shade the queries of the failure, on an axis of all queries."""
-    edges = plan.first_failed / 1000, plan.first_restored / 1000
+    edges = [edge / 1000 for edge in plan.edges[1:3]]
     axes.axvspan(*edges, color=FAILURE_COLOUR, alpha=0.09, lw=0)
     for edge in edges:
         axes.axvline(edge, color="black", lw=1.2, ls=DASHED)

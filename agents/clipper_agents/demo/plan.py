@@ -60,20 +60,9 @@ class DemoPlan:
             raise InvalidSetting(f"rate is {self.rate_per_s}: give a number above 0, in queries a second")
 
     @property
-    def first_failed(self) -> int:
-        """First query of the failure."""
-        return round(self.queries * FAILS_AT)
-
-    @property
-    def first_restored(self) -> int:
-        """First query after it."""
-        return round(self.queries * RESTORED_AT)
-
-    def bounds_of(self, phase: str) -> tuple[int, int]:
-        """First query of a phase, and the first one after it."""
-        edges = (0, self.first_failed, self.first_restored, self.queries)
-        number = PHASES.index(phase)
-        return edges[number], edges[number + 1]
+    def edges(self) -> tuple[int, int, int, int]:
+        """First query of each phase, and the end."""
+        return 0, round(self.queries * FAILS_AT), round(self.queries * RESTORED_AT), self.queries
 
     def phase_of(self, query: int) -> str:
         """The phase that a query belongs to.
@@ -82,7 +71,7 @@ class DemoPlan:
         >>> [plan.phase_of(query) for query in (0, 99, 100, 199, 200, 399)]
         ['before', 'before', 'failed', 'failed', 'restored', 'restored']
         """
-        return PHASES[(query >= self.first_failed) + (query >= self.first_restored)]
+        return PHASES[sum(query >= edge for edge in self.edges[1:-1])]
 
 
 def application_of(policy: str) -> str:

@@ -69,13 +69,7 @@ def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -
 
 
 def write_report(result: DemoResult, recorder: DemoRecorder, failed: Sequence[str], folder: Path) -> Path:
-    """Draw and write everything into an existing folder; returns the page.
-
-    Args:
-        result: The result.
-        recorder: What the run has recorded.
-        failed: The checks that failed, from `problems`.
-        folder: Gets the page, the figures and the result.
+    """Draw and write everything into an existing folder; returns the page. `failed` is from `problems`.
 
     Raises:
         OSError: the folder cannot be written to.

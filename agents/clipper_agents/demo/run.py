@@ -15,12 +15,13 @@ import msgspec
 
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
-from clipper_agents.demo.plan import OBJECTIVE_MS, POLICIES, DemoPlan, application_of
+from clipper_agents.demo.plan import FAILS_AT, OBJECTIVE_MS, POLICIES, DemoPlan, application_of
 from clipper_agents.demo.result import DemoResult, demo_result, used_versions
 from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
+from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import BrokerSection, Settings, load_settings
 from clipper_agents.supervisor.deployment import Deployment
@@ -69,8 +70,11 @@ async def run_demo(
         deployment = await stack.enter_async_context(
             Deployment(settings, environ, log_level="info", process_environment=process_environment)
         )
-        view.begin(plan, models, best_of(models).ref)
-        view.stage(f"all else there is to see: clipper-stream watch {_options(deployment)}")
+        errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
+        fails = f"{best_of(models).ref} will fail at {FAILS_AT:.0%} of the queries"
+        view.stage(f"validation errors: {errors}; {fails}")
+        options = f"--bootstrap {deployment.connection.bootstrap} --set kafka.prefix={deployment.catalogue.prefix}"
+        view.stage(f"all else there is to see: clipper-stream watch {options}")
         setup_s = time.perf_counter() - started_s
         recorder = DemoRecorder(plan, models, flag, lambda: _metrics_ports(deployment), view.sample)
         load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
@@ -84,7 +88,8 @@ async def run_demo(
         await _wait_counted(recorder, report.feedback_sent)
         uncommitted = await wait_committed(deployment)
         view.stage("folding the logs again, to compare what was learned")
-        verification = await verify(deployment.connection, deployment.catalogue, settings.router.horizon_s)
+        logs = await open_logs(deployment.connection, deployment.catalogue)
+        verification = await verify(logs, deployment.catalogue, settings.router.horizon_s)
         result = demo_result(
             recorder,
             report,
@@ -161,12 +166,6 @@ async def _wait_counted(recorder: DemoRecorder, feedback_sent: int) -> None:
     while sum((await recorder.sample()).feedback.values()) < feedback_sent and time.monotonic() < end_s:
         recorder.samples.pop()
         await asyncio.sleep(LOOK_S)
-
-
-def _options(deployment: Deployment) -> str:
-    """Where the deployment is, as options of commands."""
-    prefix = deployment.settings.kafka.prefix
-    return f"--bootstrap {deployment.connection.bootstrap} --set kafka.prefix={prefix}"
 
 
 def _metrics_ports(deployment: Deployment) -> list[int]:

@@ -4,12 +4,10 @@ A terminal also has the progress bar of the load generator; all else there is to
 """
 
 import time
-from collections.abc import Sequence
 
 from rich.console import Console
 
-from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.plan import FAILS_AT, PHASE_TITLES, POLICIES, DemoPlan
+from clipper_agents.demo.plan import PHASE_TITLES, POLICIES, DemoPlan
 from clipper_agents.demo.run_recorder import DemoSample
 
 LINE_EVERY_S = 5.0
@@ -18,19 +16,13 @@ LINE_EVERY_S = 5.0
 class DemoView:
     """Prints what happens."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._plan, self._next_s = console, DemoPlan(), 0.0
+    def __init__(self, console: Console, plan: DemoPlan) -> None:
+        self._console, self._plan, self._next_s = console, plan, 0.0
 
     def stage(self, text: str) -> None:
         """The demo is doing this now."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._console.file.flush()
-
-    def begin(self, plan: DemoPlan, models: Sequence[TrainedModel], broken: str) -> None:
-        """Queries begin; `broken` is the reference of the model that will fail."""
-        self._plan = plan
-        errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
-        self.stage(f"validation errors: {errors}; {broken} will fail at {FAILS_AT:.0%} of the queries")
 
     def sample(self, sample: DemoSample) -> None:
         """There is a new sample."""

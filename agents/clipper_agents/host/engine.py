@@ -56,10 +56,6 @@ class HostEngine(Generic[Origin]):
         predictor: The model. The engine closes it.
         send: Called once for all pieces that a batch has for one partition.
         finished: Called with the origins of frames whose answers are all safe.
-        observer: Hears of each batch.
-        guard: Stands around each batch.
-        max_open_rows: Rows in the process at most.
-        clock: Seconds since the epoch.
     """
 
     def __init__(

@@ -26,10 +26,7 @@ Origin = TypeVar("Origin")
 def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> Predictor:
     """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
 
-    Args:
-        manifest: Of the model version; it may come from the control topic.
-        allowed: Packages, modules and directories that this process may load models from.
-        files: What the operator says about model files.
+    The manifest may come from the control topic: `allowed` and `files` say what this process may load.
 
     Raises:
         SetupError: the manifest names no runtime, or a model that cannot be loaded; the message says what to do.

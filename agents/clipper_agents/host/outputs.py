@@ -121,11 +121,7 @@ def _by_partition(runs: Sequence[RowSpan[Origin]], pieces: Iterable[OutputFrame]
 
 
 def records_of(piece: OutputFrame, max_bytes: int = MAX_RECORD_BYTES) -> list[bytes]:
-    """The piece as one record or, halved until they fit, as several.
-
-    Args:
-        piece: With at least one row.
-        max_bytes: Size of a record at most. A single row that is larger fails, saying so.
+    """The piece as one record or, halved until they fit, as several; a single row that is larger fails, saying so.
 
     >>> piece = OutputFrame(router=b"r", frame=1, row0=0, outputs=["x" * 60, "y" * 60])
     >>> [len(record) for record in records_of(piece, max_bytes=100)]

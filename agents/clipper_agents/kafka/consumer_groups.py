@@ -101,11 +101,6 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
         await asyncio.sleep(AGAIN_S)
 
 
-async def has_read_all(connection: KafkaConnection, group: str, topic: str) -> bool:
-    """Return whether a group has committed the end of every partition of a topic; errors as of `unread`."""
-    return not await unread(connection, group, topic)
-
-
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
     """Return the number of records of a topic that a group has not committed; 0 when there is no such topic.
 
@@ -145,9 +140,5 @@ async def group_lag(
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
-    return await admin._send_request(request, await _coordinator(admin, group))
-
-
-async def _coordinator(admin: AIOKafkaAdminClient, group: str) -> int:
     node: int = await retry("coordinator of a group", lambda: admin.find_coordinator(group), TIMEOUT_S)
-    return node
+    return await admin._send_request(request, node)

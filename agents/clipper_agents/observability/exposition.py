@@ -12,15 +12,9 @@ Labels = frozenset[tuple[str, str]]
 
 
 def serve_metrics(registry: CollectorRegistry, port: int = 0, address: str = "127.0.0.1") -> int:
-    """Serve `GET /metrics` from a daemon thread until the process ends.
+    """Serve `GET /metrics` from a daemon thread until the process ends, and return the port; 0 asks for a free one.
 
-    Args:
-        registry: What to serve.
-        port: 0: a free one.
-        address: The loopback by default: metrics name applications and models.
-
-    Returns:
-        The port.
+    The address is the loopback by default: metrics name applications and models.
 
     Raises:
         OSError: the port is taken.
@@ -36,12 +30,10 @@ class Scrape:
     >>> scrape = Scrape({("rows_total", frozenset({("model", "a")})): 2.0, ("rows_total", frozenset()): 1.0})
     >>> scrape.value("rows_total"), scrape.value("rows_total", model="a")
     (3.0, 2.0)
-
-    Attributes:
-        samples: Value by (name, labels).
     """
 
     samples: Mapping[tuple[str, Labels], float]
+    """Value by (name, labels)."""
 
     def value(self, name: str, **labels: str) -> float:
         """Sum of the samples of this name that have these labels; 0 when there are none."""
@@ -55,15 +47,9 @@ class Scrape:
         return sums
 
     def quantile(self, q: float, name: str, **labels: str) -> float | None:
-        """Estimate of a quantile of a histogram, linear within its bucket, in the metric's unit.
+        """Estimate of a quantile, `q` in [0, 1], of the histogram `name`, linear within its bucket, in its unit.
 
-        Args:
-            q: In [0, 1].
-            name: The histogram's name, without `_bucket`.
-            labels: Which series; several are added up.
-
-        Returns:
-            None when nothing was observed; the highest bound when the quantile lies beyond it.
+        None when nothing was observed; the highest bound when the quantile lies beyond it.
         """
         cumulative = sorted((float(bound), count) for bound, count in self.by("le", f"{name}_bucket", **labels).items())
         if not cumulative or not cumulative[-1][1]:

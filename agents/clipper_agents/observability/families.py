@@ -51,13 +51,7 @@ class MetricFamilies:
         return found
 
     def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
-        """Set the gauges with these label values, and take back those that have left.
-
-        Args:
-            name: The family.
-            values: By label values.
-            within: First label values of those that may have left; none: of the whole family.
-        """
+        """Set the gauges with these label values, and take back the others whose first label values are `within`."""
         for labels in [one for one in self._series[name] if one[: len(within)] == within and one not in values]:
             self._take_back(name, labels)
         for labels, value in values.items():

@@ -108,9 +108,7 @@ class FloodFilter(logging.Filter):
 def configure_logging(level: str | None, environ: Mapping[str, str]) -> None:
     """Send all logs of the process to stderr as lines of `key=value`.
 
-    Args:
-        level: `debug`, `info`, `warning` or `error`; None: `CLIPPER_LOG_LEVEL`, else `info`.
-        environ: The environment variables.
+    Without a level it is that of the variable `CLIPPER_LOG_LEVEL`, else `info`.
 
     Raises:
         InvalidSetting: no such level.
@@ -120,12 +118,7 @@ def configure_logging(level: str | None, environ: Mapping[str, str]) -> None:
 
 @contextmanager
 def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Iterator[IO[str]]:
-    """Send all logs and warnings of the process to a file for the length of a block.
-
-    Args:
-        path: The file, which is written anew.
-        level: As of `configure_logging`.
-        environ: As of `configure_logging`.
+    """Send all logs and warnings of the process to a file, written anew, for the length of a block.
 
     Yields:
         The file, for lines that are no logs; the block must end before anything else writes to it.

@@ -38,14 +38,7 @@ class ProcessMetrics:
 
 
 class RouterMetrics(ProcessMetrics):
-    """Metrics of one router process.
-
-    >>> metrics = RouterMetrics()
-    >>> metrics.observe_predictions("digits", "default", "late", [0.1, 0.1])
-    >>> labels = {"application": "digits", "outcome": "default", "reason": "late"}
-    >>> metrics.registry.get_sample_value("clipper_predictions_total", labels)
-    2.0
-    """
+    """Metrics of one router process."""
 
     def __init__(self) -> None:
         super().__init__(MetricFamilies("router", "host"))
@@ -57,13 +50,9 @@ class RouterMetrics(ProcessMetrics):
     def observe_predictions(
         self, application: str, outcome: str, reason: str | None, latencies_s: Sequence[float]
     ) -> None:
-        """Count predictions of one outcome, and observe their latencies.
+        """Count predictions of one outcome, `model`, or `default` for a reason, and observe their latencies.
 
-        Args:
-            application: Name of a registered application; one name for all that are not, lest a typo adds a series.
-            outcome: `model` or `default`.
-            reason: Why a default, one of `clipper_topics.prediction.REASONS`; None for `model`.
-            latencies_s: Latency of each, in seconds.
+        All applications that are not registered have one name, lest a typo adds a series.
         """
         self.families.counter("clipper_predictions_total", application, outcome, reason or "").inc(len(latencies_s))
         self.families.histogram("clipper_prediction_latency_seconds", application, outcome).observe_many(latencies_s)
@@ -171,14 +160,7 @@ _EVIDENCE = {
 
 
 class StewardMetrics(ProcessMetrics):
-    """Metrics of a steward process.
-
-    >>> metrics = StewardMetrics()
-    >>> metrics.count_decision("digits", "promote", "made")
-    >>> labels = {"application": "digits", "command": "promote", "outcome": "made"}
-    >>> metrics.registry.get_sample_value("clipper_decisions_total", labels)
-    1.0
-    """
+    """Metrics of a steward process."""
 
     def __init__(self) -> None:
         super().__init__(MetricFamilies("steward"))

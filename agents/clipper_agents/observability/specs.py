@@ -11,16 +11,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric family.
+    """One metric family; buckets are upper bounds in the metric's unit.
 
-    Attributes:
-        name: As it is scraped.
-        kind: What Prometheus takes it for.
-        labels: Names of its labels.
-        text: What it says, one sentence.
-        role: Which processes have it: `router`, `host` (also a router that runs colocated models), `steward`, or
-            `both`: all of them.
-        buckets: Upper bounds of a histogram's buckets, in the metric's unit.
+    Its role says which processes have it: a `host` metric also a router that runs colocated models, `both` all of them.
     """
 
     name: str

@@ -22,7 +22,7 @@ from clipper_stream.evaluation.log.parquet import FileFacts, read_facts
 from clipper_stream.evaluation.log.time_order import read_in_time_order
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.results import Evaluation
-from clipper_stream.evaluation.sequential.candidate_state import Place
+from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import totals_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.partition_reader import Progress
-from clipper_agents.replay.source import COUNTS, read_log
+from clipper_agents.replay.source import COUNTS, LogReading
 from clipper_stream.evaluation.log.parquet import FileFacts, read_facts, writing
 
 
@@ -42,7 +42,7 @@ def export_log(
         horizon_s=log.span.horizon_s,
     )
     with writing(out, facts, inputs=log.inputs) as writer:
-        reading = read_log(log, processes, progress)
+        reading = LogReading(log, processes, progress)
         total(reading.records)
         writer.facts = replace(facts, offsets=reading.offsets)
         for chunk in reading:

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from aiokafka import TopicPartition
 
+from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
+from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -71,6 +73,25 @@ class KafkaLogs:
     def _reader(self, topic: str) -> AbstractAsyncContextManager[LogReader]:
         committed = topic == self._catalogue.control
         return open_reader(self._connection, isolation_level="read_committed" if committed else "read_uncommitted")
+
+
+async def open_logs(connection: KafkaConnection, catalogue: Catalogue) -> KafkaLogs:
+    """Return the logs of a deployment, after a check that every topic to verify or restore from exists.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: one is missing, or has other partitions than the settings say.
+    """
+    found = await existing_topics(connection, catalogue.prefix)
+    wanted = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
+    read = (catalogue.predictions, catalogue.audits, catalogue.feedback, catalogue.selection_changelog)
+    for topic in (*read, catalogue.control, catalogue.dead_letters):
+        if found.get(topic) != wanted[topic]:
+            raise TopicMismatch(
+                f"topic {topic} has {found.get(topic, 0) or 'no'} partitions, the settings say {wanted[topic]}: set "
+                "`kafka.prefix` and `kafka.partitions` to what the deployment has"
+            )
+    return KafkaLogs(connection, catalogue)
 
 
 class Cursor:

@@ -4,14 +4,14 @@ The times are fixed by the log, not by how fast the brokers take the records: be
 """
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 
-FASTEST_MS = 0.1
-GROWTH = 1.1
-"""Of one bound over the one before: a percentile is at most a tenth too large."""
-BOUNDS = 150
-"""Up to a quarter of an hour; what is later is only known by the largest."""
+from clipper_agents.observability.histogram import HistogramSeries
+
+BOUNDS_MS = tuple(0.1 * 1.1**number for number in range(150))
+"""Each a tenth above the one before, up to two and a half minutes; of what is later, only the largest is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +54,14 @@ class Lateness:
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * (BOUNDS + 1)
+        self._counted = HistogramSeries(BOUNDS_MS)
         self._largest_ms = 0.0
 
     def add(self, late_s: float) -> None:
         """Count one record, sent this many seconds late; a negative number counts as 0."""
         late_ms = max(0.0, late_s * 1000)
         self._largest_ms = max(self._largest_ms, late_ms)
-        self._counts[_bound(late_ms)] += 1
+        self._counted.observe(late_ms)
 
     def percentile_ms(self, percent: float) -> float | None:
         """Return a percentile of the lateness in milliseconds, at most a tenth too large; None without records.
@@ -69,26 +69,8 @@ class Lateness:
         Args:
             percent: 0 to 100.
         """
-        total = sum(self._counts)
-        if not total:
+        counts = [*accumulate(self._counted.counts)]
+        if not counts[-1]:
             return None
-        return round(min(self._largest_ms, _upper_ms(_reached(self._counts, percent / 100 * total))), 3)
-
-
-def _bound(late_ms: float) -> int:
-    if late_ms <= FASTEST_MS:
-        return 0
-    return min(BOUNDS, math.ceil(math.log(late_ms / FASTEST_MS) / math.log(GROWTH)))
-
-
-def _upper_ms(bound: int) -> float:
-    return math.inf if bound == BOUNDS else FASTEST_MS * GROWTH**bound
-
-
-def _reached(counts: Sequence[int], wanted: float) -> int:
-    seen = 0
-    for bound, count in enumerate(counts):
-        seen += count
-        if seen and seen >= wanted:
-            return bound
-    return len(counts) - 1
+        bucket = bisect_left(counts, max(1, math.ceil(percent / 100 * counts[-1])))
+        return round(min(self._largest_ms, [*BOUNDS_MS, math.inf][bucket]), 3)

@@ -13,7 +13,7 @@ from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of, within_log
-from clipper_agents.replay.resend import Rerun, RerunSummary, ResendProgress, only_counted, sender
+from clipper_agents.replay.resend import Rerun, RerunSummary, ResendProgress, RunTimer, only_counted, sender
 from clipper_agents.replay.resent_records import RecordResender
 from clipper_agents.replay.run_ids import Ids
 from clipper_stream.client.access import refused_right
@@ -110,7 +110,9 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
             feedback="feedback" in plan.kinds,
         )
         if plan.dry:
-            return await Rerun(resending, only_counted, speed=None, stop=stop, progress=progress).run(log.records())
+            return await Rerun(resending, only_counted, speed=None, timer=RunTimer(stop), progress=progress).run(
+                log.records()
+            )
         return await _sent(plan, resending, log, stop, progress)
 
 
@@ -124,7 +126,7 @@ async def _sent(
         await producer.stop()
         raise await unreachable(plan.target.kafka, error) from error
     try:
-        run = Rerun(resending, sender(producer), speed=plan.speed, stop=stop, progress=progress)
+        run = Rerun(resending, sender(producer), speed=plan.speed, timer=RunTimer(stop), progress=progress)
         summary = await run.run(log.records())
     finally:
         await producer.stop()

@@ -83,6 +83,32 @@ class RerunSummary:
         return self.sent.total() / self.took_s if self.took_s > 0 else None
 
 
+class RunTimer:
+    """Tells the time of a run, and waits until it is stopped.
+
+    Args:
+        stop: Ends the run when it is set.
+    """
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has been stopped."""
+        return self._stop.is_set()
+
+    def now_s(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        return time.perf_counter()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait a number of seconds, or until the run is stopped."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+
 class Rerun:
     """Sends the records of a log at their pace, once.
 
@@ -90,9 +116,7 @@ class Rerun:
         resending: Makes the copies.
         send: Hands a copy to the producer; the future is done when the brokers have acknowledged it.
         speed: Multiple of the logged speed; None: as fast as possible.
-        stop: Ends the run when it is set.
-        clock: Returns seconds.
-        wait: Waits a number of seconds, or until the run is stopped.
+        timer: Tells the time, and waits.
         progress: Called after each record.
     """
 
@@ -102,13 +126,11 @@ class Rerun:
         send: Send,
         *,
         speed: float | None,
-        stop: asyncio.Event,
-        clock: Callable[[], float] = time.perf_counter,
-        wait: Callable[[float], Awaitable[None]] | None = None,
+        timer: RunTimer,
         progress: ResendProgress | None = None,
     ) -> None:
-        self._resending, self._send, self._speed, self._stop = resending, send, speed, stop
-        self._clock, self._wait, self._progress = clock, wait or self._stopped_within, progress
+        self._resending, self._send, self._speed = resending, send, speed
+        self._timer, self._progress = timer, progress
         self._pace: Pace | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
         self._summary = RerunSummary()
@@ -117,10 +139,10 @@ class Rerun:
         """Send the records of the log, and return the summary once the brokers have acknowledged all of them."""
         async with contextlib.aclosing(log):
             async for at_ms, record in log:
-                if self._stop.is_set() or self._summary.refused is not None:
+                if self._timer.stopped or self._summary.refused is not None:
                     break
                 await self._take(at_ms, record)
-        self._summary.interrupted = self._stop.is_set()
+        self._summary.interrupted = self._timer.stopped
         if self._under_way:
             await asyncio.wait(self._under_way)
         return self._summary
@@ -141,30 +163,25 @@ class Rerun:
     async def _sent_when_due(self, at_ms: int, copy: ResentRecord) -> bool:
         """Send a copy when it is due; return False if the run was stopped before."""
         if self._pace is None:
-            self._pace = Pace(first_ms=at_ms, started_s=self._clock(), speed=self._speed)
+            self._pace = Pace(first_ms=at_ms, started_s=self._timer.now_s(), speed=self._speed)
             self._summary.first_ms = self._summary.last_ms = at_ms
         due_s = self._pace.due_s(at_ms)
         if not await self._until(due_s):
             return False
         if self._speed is not None:
-            self._summary.lateness.add(self._clock() - due_s)
+            self._summary.lateness.add(self._timer.now_s() - due_s)
         await self._begin(copy)
         self._summary.sent[copy.topic] += 1
         self._summary.last_ms = max(self._summary.last_ms, at_ms)
-        self._summary.took_s = self._clock() - self._pace.started_s
+        self._summary.took_s = self._timer.now_s() - self._pace.started_s
         return True
 
     async def _until(self, due_s: float) -> bool:
         """Wait until a time; return False if the run was stopped meanwhile."""
-        ahead_s = due_s - self._clock()
+        ahead_s = due_s - self._timer.now_s()
         if ahead_s > 0:
-            await self._wait(ahead_s)
-        return not self._stop.is_set()
-
-    async def _stopped_within(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
+            await self._timer.wait(ahead_s)
+        return not self._timer.stopped
 
     async def _begin(self, copy: ResentRecord) -> None:
         try:

@@ -8,13 +8,12 @@ print(reading.counts)
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from clipper_agents.replay.logs import DecisionChunk, KafkaLog, read_spans, spans_of
 from clipper_agents.replay.partition_reader import Progress
-from clipper_agents.replay.span import PartitionSpan
 from clipper_agents.replay.workers import read_in_processes
 from clipper_stream.evaluation.log.parquet import EVERYTHING, read_chunks_with_inputs, read_facts
 
@@ -82,25 +81,27 @@ class FileReading:
 
 
 class LogReading:
-    """Reads the logs: iterate over the chunks, then look at the counts.
+    """Reads the logs up to where they end now: iterate over the chunks, then look at the counts.
 
     Args:
         log: The logs.
-        spans: What `spans_of` returned.
         processes: Number of reading processes, a partition each; 0: this one, without lean records.
         progress: Called with the number of records read since the last call.
 
     Attributes:
         counts: Counts of records by outcome so far, with the names in `docs/reference/replay-files.md`.
         records: Number of records to read.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        EmptySpan: the span names a partition that does not exist.
     """
 
-    def __init__(
-        self, log: KafkaLog, spans: Sequence[PartitionSpan], processes: int = 0, progress: Progress = lambda _: None
-    ) -> None:
-        self._log, self._spans, self._processes, self._progress = log, spans, processes, progress
+    def __init__(self, log: KafkaLog, processes: int = 0, progress: Progress = lambda _: None) -> None:
+        self._log, self._processes, self._progress = log, processes, progress
+        self._spans = asyncio.run(spans_of(log))
         self.counts: Counter[str] = Counter()
-        self.records = sum(span.records for span in spans)
+        self.records = sum(span.records for span in self._spans)
 
     @property
     def offsets(self) -> Mapping[int, tuple[int, int]]:
@@ -126,16 +127,6 @@ class LogReading:
                 runner.run(chunks.aclose())  # type: ignore[attr-defined]  # an asynchronous generator has it
 
 
-def read_log(log: KafkaLog, processes: int = 0, progress: Progress = lambda _: None) -> LogReading:
-    """Return a reading of the logs up to their current end; arguments as of `LogReading`.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that does not exist.
-    """
-    return LogReading(log, asyncio.run(spans_of(log)), processes, progress)
-
-
 def read_decisions(
     source: KafkaLog | Path,
     processes: int = 0,
@@ -155,4 +146,4 @@ def read_decisions(
         EmptySpan: the span names a partition that does not exist.
         UnusableFile: the file holds no decisions, or was written in a newer format.
     """
-    return FileReading(source, wanted) if isinstance(source, Path) else read_log(source, processes, progress)
+    return FileReading(source, wanted) if isinstance(source, Path) else LogReading(source, processes, progress)

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clipper_agents.control.errors import UnusableState
-from clipper_agents.replay.log_ranges import KafkaLogs, Logs
+from clipper_agents.replay.log_ranges import Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import RowMismatch
-from clipper_agents.replay.verify import check_topics, read_known, verifier
+from clipper_agents.replay.verify import read_known, verifier
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.selection_rows import RowKey, SavedRow, saved_rows
 
 
@@ -36,7 +35,7 @@ class StateAt:
 
 
 async def state_at(
-    connection: KafkaConnection,
+    logs: Logs,
     catalogue: Catalogue,
     application: str,
     horizon_s: float,
@@ -47,7 +46,7 @@ async def state_at(
     """Fold the logs up to a time or to offsets.
 
     Args:
-        connection: Kafka's address.
+        logs: Logs of a deployment, such as `open_logs` opens.
         catalogue: Topics of the deployment.
         application: Name of the application.
         horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
@@ -57,23 +56,7 @@ async def state_at(
     Raises:
         UnusableState: an offset is not in the log, or the logs no longer tell the state.
         KafkaUnreachable: no broker answers.
-        TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
-    await check_topics(connection, catalogue)
-    logs = KafkaLogs(connection, catalogue)
-    return await state_of_logs(logs, catalogue, application, horizon_s, at_ms=at_ms, ends=ends)
-
-
-async def state_of_logs(
-    logs: Logs,
-    catalogue: Catalogue,
-    application: str,
-    horizon_s: float,
-    *,
-    at_ms: int | None = None,
-    ends: Mapping[int, int] | None = None,
-) -> StateAt:
-    """Fold logs of any source up to a time or to offsets; arguments as of `state_at`."""
     known = await read_known(logs, catalogue, horizon_s, application)
     found = await _ends(logs, catalogue, at_ms, ends or {})
     rows: list[SavedRow] = []

@@ -16,14 +16,11 @@ from tempfile import TemporaryDirectory
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.feedback.learning_config import learning_configs
-from clipper_agents.kafka.errors import TopicMismatch
 from clipper_agents.kafka.reader import Record
-from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.log_ranges import KafkaLogs, Logs
+from clipper_agents.replay.log_ranges import Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter
 
 ORPHAN = OrphanFeedback.__qualname__
@@ -31,7 +28,7 @@ ORPHAN = OrphanFeedback.__qualname__
 
 
 async def verify(
-    connection: KafkaConnection,
+    logs: Logs,
     catalogue: Catalogue,
     horizon_s: float,
     application: str | None = None,
@@ -40,7 +37,7 @@ async def verify(
     """Fold the logs again and compare.
 
     Args:
-        connection: How to reach the brokers.
+        logs: Logs of a deployment, such as `open_logs` opens.
         catalogue: Topics of the deployment.
         horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
         application: The application whose rows are compared; None: all.
@@ -48,20 +45,7 @@ async def verify(
 
     Raises:
         KafkaUnreachable: no broker answers.
-        TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
-    await check_topics(connection, catalogue)
-    return await verify_logs(KafkaLogs(connection, catalogue), catalogue, horizon_s, application, told)
-
-
-async def verify_logs(
-    logs: Logs,
-    catalogue: Catalogue,
-    horizon_s: float,
-    application: str | None = None,
-    told: Callable[[PartitionVerdict], None] = lambda _: None,
-) -> Verification:
-    """Verify logs of any source; arguments as of `verify`."""
     started_s = time.perf_counter()
     known = await read_known(logs, catalogue, horizon_s, application)
     found: list[PartitionVerdict] = []
@@ -102,24 +86,6 @@ async def read_known(
         horizon_s=horizon_s,
         application=application,
     )
-
-
-async def check_topics(connection: KafkaConnection, catalogue: Catalogue) -> None:
-    """Check that every topic to read exists.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: one is missing, or has other partitions than the settings say.
-    """
-    found = await existing_topics(connection, catalogue.prefix)
-    wanted = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
-    read = (catalogue.predictions, catalogue.audits, catalogue.feedback, catalogue.selection_changelog)
-    for topic in (*read, catalogue.control, catalogue.dead_letters):
-        if found.get(topic) != wanted[topic]:
-            raise TopicMismatch(
-                f"topic {topic} has {found.get(topic, 0) or 'no'} partitions, the settings say {wanted[topic]}: set "
-                "`kafka.prefix` and `kafka.partitions` to what the deployment has"
-            )
 
 
 async def _orphans(logs: Logs, catalogue: Catalogue) -> dict[int, set[int]]:

@@ -37,7 +37,7 @@ class EvidenceFold:
     Args:
         catalogue: The topics.
         revision: The revision of an application that is followed now.
-        horizon_s: How long after its prediction a feedback still counts, in seconds.
+        horizon_s: How long after its prediction a feedback still counts.
         most_queries: How many are kept at most, between a prediction and its feedback.
         drifts: The newest known detection by application and version.
 

@@ -14,13 +14,13 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.evidence import LossDifference
+from clipper_stream.sequential_testing.evidence import DifferenceEvidence
 from clipper_stream.sequential_testing.keep_best import losses_of_candidates, worst
 from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
 
 LIVE = "live"
 """Stage of a candidate."""
-_NO_DIFFERENCE = LossDifference(feedbacks=0, difference=None, lower=-1.0, upper=1.0)
+_NO_DIFFERENCE = DifferenceEvidence.of(0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class ApplicationEvidence:
         """How each version stands, trials first."""
         name = self.spec.application
         trials = [
-            _comparison(name, ref, one.spec.trial.stage, one.evidence.losses, one.evidence.whole.difference)
+            _comparison(name, ref, one.spec.trial.stage, one.evidence.losses, one.evidence.whole)
             for ref, one in self._trials.items()
         ]
         return [*trials, *(_comparison(name, ref, LIVE, losses) for ref, losses in self._losses.items())]
@@ -140,7 +140,11 @@ def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
 
 
 def _comparison(
-    application: str, model: str, stage: str, losses: EmpiricalBernstein, difference: LossDifference = _NO_DIFFERENCE
+    application: str,
+    model: str,
+    stage: str,
+    losses: EmpiricalBernstein,
+    difference: DifferenceEvidence = _NO_DIFFERENCE,
 ) -> Comparison:
     return Comparison(
         application=application,

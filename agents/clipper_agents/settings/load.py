@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -107,17 +108,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def router_settings(self, instance: str, kafka: KafkaConnection) -> RouterSettings:
         """What the router of this name needs."""
         return RouterSettings(
-            kafka=kafka,
-            catalogue=self.catalogue,
+            **self._worker_settings(instance, kafka, self.router),
             data_dir=Path(self.router.data_dir or "data/router") / instance,
-            instance=instance,
             allowed=self.allowed,
             files=self.files,
             max_in_flight=self.router.max_in_flight,
             horizon_s=self.router.horizon_s,
             cache_bytes=int(self.router.cache_mib * MIB),
-            metrics_port=self.router.metrics_port,
-            metrics_address=self.router.metrics_address,
             profile=self.router.profile,
         )
 
@@ -128,28 +125,31 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
         """What the host of this name needs to serve the model."""
         return HostSettings(
-            kafka=kafka,
-            catalogue=self.catalogue,
+            **self._worker_settings(instance, kafka, self.host),
             model=model,
             allowed=self.allowed,
             files=self.files,
             data_dir=self.host_data_dir(instance),
-            instance=instance,
-            metrics_port=self.host.metrics_port,
-            metrics_address=self.host.metrics_address,
         )
 
     def steward_settings(self, instance: str, kafka: KafkaConnection) -> StewardSettings:
         """What the steward of this name needs."""
         return StewardSettings(
-            kafka=kafka,
-            catalogue=self.catalogue,
-            instance=instance,
+            **self._worker_settings(instance, kafka, self.steward),
             horizon_s=self.router.horizon_s,
             max_queries=self.steward.max_queries,
-            metrics_port=self.steward.metrics_port,
-            metrics_address=self.steward.metrics_address,
         )
+
+    def _worker_settings(
+        self, instance: str, kafka: KafkaConnection, section: RouterSection | HostSection | StewardSection
+    ) -> dict[str, Any]:
+        return {
+            "kafka": kafka,
+            "catalogue": self.catalogue,
+            "instance": instance,
+            "metrics_port": section.metrics_port,
+            "metrics_address": section.metrics_address,
+        }
 
 
 def load_settings(

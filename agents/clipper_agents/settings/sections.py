@@ -9,7 +9,11 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class KafkaSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of the sections: an unknown key is an error."""
+
+
+class KafkaSection(Section, frozen=True):
     """How to reach Kafka, and the topics there. The password has no key: it comes from `KAFKA_SASL_PASSWORD` only."""
 
     bootstrap: str | None = None
@@ -34,7 +38,7 @@ class KafkaSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     """Copies of each partition, 3 on a cluster that should survive a broker."""
 
 
-class BrokerSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class BrokerSection(Section, frozen=True):
     """The embedded broker, used when there is no `kafka.bootstrap`."""
 
     data_dir: str | None = None
@@ -45,7 +49,7 @@ class BrokerSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Java heap, in MiB."""
 
 
-class RouterSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class RouterSection(Section, frozen=True):
     """The router processes."""
 
     processes: Count = 1
@@ -65,7 +69,7 @@ class RouterSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """Port of the metrics of the first process, the next process has the next port; 0: free ports."""
 
 
-class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class HostSection(Section, frozen=True):
     """The model hosts, one process for each replica of a version that is not colocated."""
 
     data_dir: str | None = None
@@ -75,7 +79,7 @@ class HostSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
 
 
-class StewardSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class StewardSection(Section, frozen=True):
     """The steward, which compares versions and makes the changes that an application's `rollout` allows."""
 
     enabled: bool = True
@@ -87,7 +91,7 @@ class StewardSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """Port of its metrics; 0: a free one."""
 
 
-class ModelsSection(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ModelsSection(Section, frozen=True):
     """Which models a process may load, whoever declares them."""
 
     allowed: list[str] | None = None

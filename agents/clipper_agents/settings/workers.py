@@ -12,83 +12,51 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouterSettings:
-    """What one router process needs.
+class WorkerSettings:
+    """What every worker process needs.
 
-    Attributes:
-        kafka: How to reach the brokers.
-        catalogue: The topics.
-        data_dir: Folder of this process's tables.
-        instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
-        allowed: Packages, modules and directories that it may load models from.
-        files: What the operator says about model files.
-        max_in_flight: Queries open at most.
-        horizon_s: Seconds after a prediction in which a feedback still counts.
-        cache_bytes: Budget of the prediction cache, bytes a partition; 0: no cache.
-        metrics_port: Port of the metrics; 0: a free one.
-        metrics_address: Address that the metrics are served on.
-        profile: Whether stages are timed.
+    `instance` is the stable name of the process: a restart under the same name takes its partitions back (KIP-345).
+    Metrics are served on a free port when `metrics_port` is 0.
     """
 
     kafka: KafkaConnection
     catalogue: Catalogue
-    data_dir: Path
     instance: str
+    metrics_port: int = 0
+    metrics_address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings(WorkerSettings):
+    """What one router process needs; `allowed` and `files` say which models it may load."""
+
+    data_dir: Path
     allowed: tuple[str, ...] = ()
     files: FileRules = STRICT
     max_in_flight: int = 20_000
     horizon_s: float = 3600.0
+    """Seconds after a prediction in which a feedback still counts."""
     cache_bytes: int = 32 * MIB
-    metrics_port: int = 0
-    metrics_address: str = "127.0.0.1"
+    """Budget of the prediction cache, bytes a partition; 0: no cache."""
     profile: bool = False
+    """Whether stages are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostSettings:
-    """What one model host needs.
+class HostSettings(WorkerSettings):
+    """What one model host needs; `allowed` and `files` say which models it may load."""
 
-    Attributes:
-        kafka: How to reach the brokers.
-        catalogue: The topics.
-        model: The version that it serves.
-        data_dir: Folder of this process.
-        instance: Stable name of the process: a restart under the same name takes its partitions back (KIP-345).
-        allowed: Packages, modules and directories that it may load models from.
-        files: What the operator says about model files.
-        metrics_port: Port of the metrics; 0: a free one.
-        metrics_address: Address that the metrics are served on.
-    """
-
-    kafka: KafkaConnection
-    catalogue: Catalogue
     model: ModelManifest
     data_dir: Path
-    instance: str
     allowed: tuple[str, ...] = ()
     files: FileRules = STRICT
-    metrics_port: int = 0
-    metrics_address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StewardSettings:
-    """What a steward needs.
+class StewardSettings(WorkerSettings):
+    """What a steward needs."""
 
-    Attributes:
-        kafka: How to reach the brokers.
-        catalogue: The topics.
-        instance: Name of the process.
-        horizon_s: Seconds after a prediction in which a feedback still counts.
-        max_queries: Remembered at most until their feedback comes.
-        metrics_port: Port of the metrics; 0: a free one.
-        metrics_address: Address that the metrics are served on.
-    """
-
-    kafka: KafkaConnection
-    catalogue: Catalogue
-    instance: str
     horizon_s: float = 3600.0
+    """Seconds after a prediction in which a feedback still counts."""
     max_queries: int = 200_000
-    metrics_port: int = 0
-    metrics_address: str = "127.0.0.1"
+    """Remembered at most until their feedback comes."""

@@ -88,7 +88,7 @@ class StatusBuilder:
     ) -> Iterable[VersionStatus]:
         models = self.facts.declared.manifests.models
         present = [ref for ref in manifest.models if ref in models and not models[ref].retired]
-        weights = _weights(manifest, state, present)
+        weights = weights_of(manifest, state, present)
         for ref in manifest.models:
             drift = self._drift(manifest.name, ref)
             yield self._version(ref, "live", state, counts, weight=weights.get(ref), drift=drift)
@@ -201,8 +201,9 @@ class StatusBuilder:
             )
 
 
-def _weights(manifest: ApplicationManifest, state: SelectionState, refs: list[str]) -> dict[str, float]:
-    if not refs:
+def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs: Sequence[str]) -> dict[str, float]:
+    """The policy's weight of each of these candidates; none where it cannot say any."""
+    if manifest is None or not refs:
         return {}
     try:
         return make_policy(manifest.policy.name, manifest.policy.parameters).weights(state, refs)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -78,7 +79,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     outgrown: bool = False
     rebalances: int = 0
     _generations: int = 0
-    _outbox: Outbox | None = None
 
     def begin_generation(self) -> None:
         """Begin a generation: the state of the owned partitions is restored, and records are delivered from now on."""
@@ -90,12 +90,10 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         self.rebalances += 1
         self.generation = -1
 
-    @property
+    @cached_property
     def outbox(self) -> Outbox:
         """Sends prepared batches through the app's producer; it may be built with before the app has started."""
-        if self._outbox is None:
-            self._outbox = Outbox(self.kafka_producer)
-        return self._outbox
+        return Outbox(self.kafka_producer)
 
     @property
     def kafka_producer(self) -> AIOKafkaProducer:

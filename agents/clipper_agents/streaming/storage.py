@@ -25,37 +25,15 @@ WAIT_FOR_OTHER_S = 20.0
 LOOK_AGAIN_S = 0.1
 LOCK = "in-use"
 
+_OWN = "each process an --instance or a data_dir of its own"
+_GIVE_ANOTHER = "or give another data_dir"
 _EXPLAINED = (
-    (
-        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-        "no space is left",
-        "free some, or give another data_dir",
-    ),
-    (
-        (errno.EROFS,),
-        "it is read-only",
-        "mount it for writing, or give another data_dir",
-    ),
-    (
-        (errno.EACCES, errno.EPERM),
-        "this user may not write there",
-        "change its owner or its mode, or give another data_dir",
-    ),
-    (
-        (errno.ENOTDIR, errno.EEXIST),
-        "a file is where a directory has to be",
-        "move the file away, or give another data_dir",
-    ),
-    (
-        (errno.EAGAIN, errno.ENOLCK),
-        "another process uses it",
-        "end that one, or give each process an --instance or a data_dir of its own",
-    ),
-    (
-        (errno.EMFILE, errno.ENFILE),
-        "too many files are open",
-        "raise the limit (ulimit -n)",
-    ),
+    ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "no space is left", f"free some, {_GIVE_ANOTHER}"),
+    ((errno.EROFS,), "it is read-only", f"mount it for writing, {_GIVE_ANOTHER}"),
+    ((errno.EACCES, errno.EPERM), "this user may not write there", f"change its owner or its mode, {_GIVE_ANOTHER}"),
+    ((errno.ENOTDIR, errno.EEXIST), "a file is where a directory has to be", f"move the file away, {_GIVE_ANOTHER}"),
+    ((errno.EAGAIN, errno.ENOLCK), "another process uses it", f"end that one, or give {_OWN}"),
+    ((errno.EMFILE, errno.ENFILE), "too many files are open", "raise the limit (ulimit -n)"),
     (
         (errno.ENOENT, errno.ESTALE, errno.ENODEV),
         "it has vanished",
@@ -77,9 +55,7 @@ class StorageRefused(SetupError):
 def explained(path: Path, reason: OSError | str) -> str | None:
     """Return the place, what is wrong there and what to do; None for a reason that is not about the machine.
 
-    Args:
-        path: The directory or the database.
-        reason: An error of the operating system, or a message of RocksDB, which ends in one.
+    The reason is an error of the operating system, or a message of RocksDB, which ends in one.
 
     >>> explained(Path("data/router"), "IO error: While appending to file: 7.log: No space left on device")
     'data/router: no space is left (No space left on device): free some, or give another data_dir'
@@ -136,10 +112,7 @@ def _lock(data_dir: Path, descriptor: int, until_s: float) -> None:
         except BlockingIOError as error:
             if time.monotonic() >= until_s:
                 other = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-                raise StorageRefused(
-                    f"{data_dir}: {other} uses it: end that one, or give each process an --instance or a data_dir of "
-                    "its own"
-                ) from error
+                raise StorageRefused(f"{data_dir}: {other} uses it: end that one, or give {_OWN}") from error
             time.sleep(LOOK_AGAIN_S)
         else:
             return

@@ -69,23 +69,6 @@ class WorkerListener(Protocol):
         ...
 
 
-class StoppedApp(Protocol):
-    """What is known of an app that has stopped."""
-
-    crashed: bool
-    crash_reason: BaseException | None
-
-
-class NoListener:
-    """A listener that does nothing."""
-
-    async def serves(self) -> None:
-        """Do nothing."""
-
-    def fails(self, reason: BaseException | None, /) -> None:
-        """Do nothing."""
-
-
 def run_worker(
     make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener | None = None
 ) -> None:
@@ -97,11 +80,11 @@ def run_worker(
         kafka: How the worker is connected.
         listener: Hears that it serves, and why it cannot go on.
     """
-    listener = listener or NoListener()
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
     except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
-        listener.fails(error)  # before the last words, which are the error's
+        if listener is not None:
+            listener.fails(error)  # before the last words, which are the error's
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
         code = exits.SETUP
@@ -110,7 +93,7 @@ def run_worker(
 
 
 async def _run(
-    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener
+    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener | None
 ) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -123,7 +106,8 @@ async def _run(
     if starting.done():
         starting.result()
         settle_memory()
-        await listener.serves()
+        if listener is not None:
+            await listener.serves()
         _say(ready())
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
@@ -131,14 +115,15 @@ async def _run(
         if isinstance(reason, RIGHTS):
             raise refused_right(kafka, reason) from reason
         _tell(reason, worker.app.conf.consumer_group_instance_id)
-        listener.fails(reason)
+        if listener is not None:
+            listener.fails(reason)
         return exits.CRASHED
     _end_anyway()
     await worker.stop()
     return exits.CRASHED if failed_while_stopping(worker.app) or worker.app.outgrown else exits.OK
 
 
-def failed_while_stopping(app: StoppedApp) -> bool:
+def failed_while_stopping(app: ClipperApp) -> bool:
     """Return whether the app failed, other than by sending after its producer was closed: that work is read again."""
     return bool(app.crashed) and not isinstance(app.crash_reason, ProducerClosed)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, has_read_all, remove_members
+from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, remove_members, unread
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_agents.observability.logging import event
@@ -41,7 +41,7 @@ class KafkaResources:
         """Whether its hosts have finished every request; True when nobody can tell because a right is missing."""
         group, topic = self._names(model)
         try:
-            return await has_read_all(self._kafka, group, topic)
+            return not await unread(self._kafka, group, topic)
         except KafkaUnreachable:
             return False
         except SetupError as error:

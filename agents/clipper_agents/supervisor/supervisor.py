@@ -70,11 +70,7 @@ class Supervisor:
             self._children.pop(name, None)
 
     def kill(self, name: str | None = None) -> None:
-        """SIGKILL to one child, which is then started again, or to all when none is named.
-
-        Raises:
-            UnknownName: there is no such child.
-        """
+        """SIGKILL to one child, which is then started again, or to all when none is named; errors as of `child`."""
         for child in [self.child(name)] if name else self._children.values():
             child.kill()
 

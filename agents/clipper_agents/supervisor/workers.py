@@ -29,15 +29,7 @@ PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main")
 
 
 class Workers:
-    """Writes settings files and makes the specs of the children that read them.
-
-    Args:
-        settings: Resolved, with `kafka.bootstrap`.
-        run_dir: Folder of the settings files.
-        environ: The environment variables of the supervisor.
-        log_level: Of the workers; None: theirs from the environment.
-        program: How the command line program is started.
-    """
+    """Writes settings files, of resolved settings, into a folder, and makes the specs of children that read them."""
 
     def __init__(
         self,

@@ -12,9 +12,8 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
-from clipper_stream.evaluation.log.ensembles import Answering, with_ensemble
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, Place, policy_choices
-from clipper_stream.evaluation.sequential.replay_loop import features_of
+from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, with_ensemble
+from clipper_stream.evaluation.sequential.replay import CandidateState, Place, features_of, policy_choices
 from clipper_stream.selection.parameters import check_number
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -141,7 +140,8 @@ class Ensemble:
         return tuple(self.weights)
 
     def targeted(self, columns: DecisionColumns) -> Targeted:
-        return _certain(with_ensemble(columns, self.name, self.models, self.weights, self.answering), self.name)
+        weights = {ANY_CONTEXT: self.weights}
+        return _certain(with_ensemble(columns, self.name, self.models, weights, self.answering), self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import Any
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.log.ensembles import Answering
-from clipper_stream.evaluation.sequential.candidate_state import Place
+from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import SelectionState, merge
 
@@ -55,49 +55,25 @@ def parse_candidate(
         UnknownName: it names a policy that is none.
     """
     every = tuple(dict.fromkeys([*models, *known]))
-    word, _, rest = text.strip().partition(" ")
-    rest = rest.strip()
-    if text.strip() in every:
-        return OneModel(model=text.strip())
-    if word == "model":
-        return OneModel(model=_model(rest, every))
+    asked, combined = text.strip(), answering or Answering()
+    word, _, rest = asked.partition(" ")
+    if asked in every or word == "model":
+        return OneModel(model=_model(asked if asked in every else rest, every))
     if word == "ensemble":
-        return _ensemble(rest, every, answering or Answering())
+        return _ensemble(rest.strip(), every, combined)
     frozen = word == "frozen"
-    return _policy(
-        rest if frozen else text.strip(), tuple(models), every, answering or Answering(), states or {}, frozen=frozen
-    )
-
-
-def _policy(
-    text: str,
-    models: tuple[str, ...],
-    every: tuple[str, ...],
-    answering: Answering,
-    states: Mapping[Place, SelectionState],
-    *,
-    frozen: bool,
-) -> Parsed:
-    head, of, among = text.partition(" of ")
-    chosen = tuple(_model(each, every) for each in among.split("+")) if of else models
+    head, of, among = (rest.strip() if frozen else asked).partition(" of ")
     name, _, parameters = head.strip().partition(":")
-    _check_policy(name, text, every)
+    if name not in POLICIES:
+        raise UnknownName(
+            f"candidate {text!r}: {_hint(name, [*POLICIES, *every, 'model', 'ensemble', 'frozen'])}give a policy "
+            f"({', '.join(sorted(POLICIES))}), a model ({', '.join(every)}), `ensemble A+B`, or `frozen POLICY`"
+        )
+    chosen = tuple(_model(each, every) for each in among.split("+")) if of else tuple(models)
     policy = make_policy(name, _parameters(name, parameters, every))
     if frozen or name in _SETTLED:
-        return FixedPolicy(policy=policy, models=chosen, states=_by_context(states), answering=answering)
-    return LearningPolicy(policy=policy, models=chosen, start=states)
-
-
-def _check_policy(name: str, text: str, every: Sequence[str]) -> None:
-    if name in POLICIES:
-        return
-    words = [*POLICIES, *every, "model", "ensemble", "frozen"]
-    near = get_close_matches(name, words, 1) or get_close_matches(text, words, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownName(
-        f"candidate {text!r}: {hint}give a policy ({', '.join(sorted(POLICIES))}), a model ({', '.join(every)}), "
-        "`ensemble A+B`, or `frozen POLICY`"
-    )
+        return FixedPolicy(policy=policy, models=chosen, states=_by_context(states or {}), answering=combined)
+    return LearningPolicy(policy=policy, models=chosen, start=states or {})
 
 
 def _parameters(policy: str, text: str, every: Sequence[str]) -> dict[str, Any]:
@@ -147,9 +123,12 @@ def _model(text: str, every: Sequence[str]) -> str:
     name = text.strip()
     if name in every:
         return name
-    near = get_close_matches(name, every, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InvalidSetting(f"model {name!r}: {hint}give one of {', '.join(every) or 'none that is known'}")
+    raise InvalidSetting(f"model {name!r}: {_hint(name, every)}give one of {', '.join(every) or 'none that is known'}")
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:

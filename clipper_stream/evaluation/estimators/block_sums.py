@@ -9,7 +9,7 @@ Rules of this file:
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,14 @@ class AdditiveSums:
     def merged(self, other: Self) -> Self:
         """Return the sums of both, which must be over different decisions."""
         return replace(self, **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+
+Sums = TypeVar("Sums", bound=AdditiveSums)
+
+
+def plus(sums: Sums | None, part: Sums) -> Sums:
+    """Add the sums of one more chunk; None: it is the first."""
+    return part if sums is None else sums.merged(part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

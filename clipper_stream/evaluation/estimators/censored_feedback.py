@@ -41,19 +41,11 @@ class Delays(AdditiveSums):
         came: Decisions with feedback, by its delay, (G, BUCKETS).
         waiting: Decisions without, by their age, (G, BUCKETS).
 
-    >>> Delays.empty(1).maturity_ms()
-    0
-
     Source: Kaplan and Meier, "Nonparametric estimation from incomplete observations", J. Am. Stat. Assoc. 53, 1958.
     """
 
     came: Floats
     waiting: Floats
-
-    @classmethod
-    def empty(cls, models: int) -> Self:
-        nothing = np.zeros((models + len(OTHER_GROUPS), BUCKETS))
-        return cls(came=nothing, waiting=nothing)
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
@@ -105,7 +97,7 @@ class Censored(AdditiveSums):
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
-        """Return how many there are; arguments as of `mature`."""
+        """Return how many there are in a log read up to `now_ms`."""
         old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
         kinds = np.column_stack([~old, old & rows, old & ~rows])
         young, came, missing = totals(groups_of(columns), len(columns.models) + len(OTHER_GROUPS), kinds).T
@@ -160,13 +152,7 @@ class Censored(AdditiveSums):
 
 
 def mature(columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Bools:
-    """Decisions that are old enough for their feedback to have come, (n,).
-
-    Args:
-        columns: n decisions.
-        now_ms: Up to when the log was read, milliseconds since the epoch.
-        maturity_ms: Least age, milliseconds, such as `Delays.maturity_ms` says.
-    """
+    """Decisions of a log read up to `now_ms` that are old enough for their feedback to have come, (n,)."""
     return np.asarray(columns.at_ms <= now_ms - maturity_ms)
 
 
@@ -178,8 +164,8 @@ def weights_of(columns: DecisionColumns, delays: Delays, now_ms: int) -> Floats:
 
     Args:
         columns: n decisions, of the models that the delays are of.
-        delays: Of the whole log, at the same time.
-        now_ms: Up to when the log was read, milliseconds since the epoch.
+        delays: Of the whole log, read up to `now_ms`.
+        now_ms: Milliseconds since the epoch.
 
     Source: Robins and Rotnitzky, "Recovery of information and adjustment for dependent censoring using surrogate
     markers", 1992 (inverse probability of censoring weights).

@@ -27,20 +27,12 @@ class OutcomeSums(AdditiveSums):
         losses: Sum of known losses, (FOLDS, C, K).
         counts: How many, (FOLDS, C, K).
 
-    >>> OutcomeSums.empty(1, 2).table()[0].tolist()
-    [[0.5, 0.5]]
-
     Source: Chernozhukov et al., "Double/debiased machine learning for treatment and structural parameters",
     Econometrics J. 21, 2018, section 3 (cross-fitting).
     """
 
     losses: Floats
     counts: Floats
-
-    @classmethod
-    def empty(cls, contexts: int, models: int) -> Self:
-        nothing = np.zeros((FOLDS, contexts, models))
-        return cls(losses=nothing, counts=nothing)
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:

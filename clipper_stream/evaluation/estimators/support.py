@@ -40,9 +40,6 @@ class SupportSums(AdditiveSums):
         target: Probability of each column under the candidate, summed by context, (C, K).
         scored: How often it was scored there, (C, K).
 
-    >>> SupportSums.empty(1, 2).effective
-    0.0
-
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
     """
 
@@ -57,23 +54,6 @@ class SupportSums(AdditiveSums):
     heaviest: Floats
     target: Floats
     scored: Floats
-
-    @classmethod
-    def empty(cls, contexts: int, models: int) -> Self:
-        none, table = np.zeros(models), np.zeros((contexts, models))
-        return cls(
-            decisions=0,
-            shares=0.0,
-            importance=0.0,
-            squares=0.0,
-            fourths=0.0,
-            distances=0.0,
-            largest=0.0,
-            most=none,
-            heaviest=none,
-            target=table,
-            scored=table,
-        )
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
@@ -153,9 +133,6 @@ class SupportSums(AdditiveSums):
         Args:
             models: Names of the K columns.
             contexts: Names of the C contexts; None is "without one".
-
-        >>> SupportSums.empty(1, 1).warnings(["a:1"], [None])[-1][:44]
-        'only 0 of 0 decisions carry the estimate (be'
         """
         missing, few = self._missing(models, contexts), self._few
         found = (missing, few, self._single, "" if missing or few else self._doubtful)

@@ -66,8 +66,8 @@ def logged(
         "propensity": asked,
         "loss": losses,
         "served": chosen,
-        "served_propensity": _rows(
-            asked.max(axis=1, where=chosen, initial=0.0) if served_propensity is None else served_propensity, rows
+        "served_propensity": np.broadcast_to(
+            asked.max(axis=1, where=chosen, initial=0.0) if served_propensity is None else served_propensity, (rows,)
         ),
         "answered": answered,
         "offset": np.arange(rows),
@@ -85,10 +85,6 @@ def logged(
         name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()
     }
     return replace(table, contexts=tuple(contexts), policies=tuple(policies), values=values, **typed)
-
-
-def _rows(values: ArrayLike, rows: int) -> np.ndarray:
-    return np.broadcast_to(np.asarray(values, np.float64), (rows,))
 
 
 def _counted(

@@ -244,3 +244,23 @@ def stacked(parts: Sequence[Floats]) -> Floats:
         stacked[first : first + len(part), : part.shape[1]] = part
         first += len(part)
     return stacked
+
+
+def distinct_rows(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
+    """The different rows of codes, each -1 or more, and which of them each row is.
+
+    >>> rows, place = distinct_rows(np.array([[1, -1], [0, 2], [1, -1]], np.int32))
+    >>> rows[place].tolist()
+    [[1, -1], [0, 2], [1, -1]]
+    """
+    if not len(codes):
+        return codes, np.zeros(0, np.intp)
+    sizes = [int(size) for size in codes.max(axis=0) + 2]
+    if np.prod([float(size) for size in sizes]) >= 2.0**63:  # no one number a row
+        different, place = np.unique(codes, axis=0, return_inverse=True)
+        return different, place.reshape(-1)
+    number = np.zeros(len(codes), np.int64)
+    for column, size in enumerate(sizes):
+        number = number * size + (codes[:, column] + 1)
+    _, first, place = np.unique(number, return_index=True, return_inverse=True)
+    return codes[first], place

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
-from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats
+from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, distinct_rows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.feedback.losses import LOSSES, loss_of
 from clipper_stream.selection.parameters import check_number
 
+ANY_CONTEXT = -1
 _NO_ANSWER = 1.0
 
 
@@ -85,20 +85,7 @@ class Answering:
 
 
 class OutputRows:
-    """Losses of combined answers, one decision at a time.
-
-    Args:
-        columns: The decisions.
-        members: Whose outputs are combined.
-        answering: How.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[1.0, 1.0]], [[0.0, 1.0]], outputs=[["cat", "dog"]], labels=["cat"])
-    >>> OutputRows(columns, columns.models, Answering()).loss(0, {"m0:1": 0.4, "m1:1": 0.6})
-    1.0
-
-    Source: as `Answering`.
-    """
+    """Losses of the combined answers of these members, one decision at a time."""
 
     def __init__(self, columns: DecisionColumns, members: Sequence[str], answering: Answering) -> None:
         self._members, self._answering = tuple(members), answering
@@ -133,7 +120,7 @@ class OutputRows:
 def combined_losses(
     columns: DecisionColumns,
     members: Sequence[str],
-    weights: Mapping[int, Mapping[str, float]] | Mapping[str, float],
+    weights: Mapping[int, Mapping[str, float]],
     answering: Answering,
 ) -> Floats:
     """Loss of each decision's combined answer in [0, 1], (n,); NaN where it is not known.
@@ -141,18 +128,19 @@ def combined_losses(
     Args:
         columns: The decisions.
         members: Models that are combined, at least one.
-        weights: Trust in each member; or that by the code of a context.
+        weights: Trust in each member, by the code of a context; that of `ANY_CONTEXT` is for all decisions.
         answering: How they are combined, and what the answer costs.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[1.0, 1.0], [0.5, 0.0]], [[0.0, 1.0], [0.0, np.nan]],
     ...                  outputs=[["cat", "dog"], ["cat", None]], labels=["cat", "cat"])
-    >>> combined_losses(columns, columns.models, {"m0:1": 1.0, "m1:1": 1.0}, Answering()).tolist()
+    >>> combined_losses(columns, columns.models, {ANY_CONTEXT: {"m0:1": 1.0, "m1:1": 1.0}}, Answering()).tolist()
     [0.0, nan]
     """
     rows = OutputRows(columns, members, answering)
-    alike, place = _alike(np.column_stack([_trusted(columns, weights), rows.codes])[rows.known])
-    each = [rows.of(codes[1:], _weights_of(weights, codes[0])) for codes in alike.tolist()]
+    trusted = np.full(len(columns), ANY_CONTEXT) if ANY_CONTEXT in weights else columns.context
+    alike, place = distinct_rows(np.column_stack([trusted, rows.codes])[rows.known])
+    each = [rows.of(codes[1:], weights[codes[0]]) for codes in alike.tolist()]
     losses = np.full(len(columns), np.nan)
     losses[rows.known] = np.array(each, np.float64)[place]
     return losses
@@ -162,7 +150,7 @@ def with_ensemble(
     columns: DecisionColumns,
     name: str,
     members: Sequence[str],
-    weights: Mapping[int, Mapping[str, float]] | Mapping[str, float],
+    weights: Mapping[int, Mapping[str, float]],
     answering: Answering,
 ) -> DecisionColumns:
     """The decisions with the ensemble as one more model of this name; other arguments as of `combined_losses`."""
@@ -176,28 +164,3 @@ def _known(mine: DecisionColumns) -> Bools:
     told = (mine.output != UNKNOWN) | ~mine.answered
     known: Bools = (mine.asked & told).all(axis=1) & (mine.label != UNKNOWN)
     return known
-
-
-def _trusted(columns: DecisionColumns, weights: Mapping[Any, Any]) -> NDArray[np.int32]:
-    by_context = bool(weights) and all(isinstance(key, int) for key in weights)
-    return columns.context if by_context else np.full(len(columns), UNKNOWN, np.int32)
-
-
-def _weights_of(weights: Mapping[Any, Any], context: int) -> Mapping[str, float]:
-    found: Mapping[str, float] = weights if context == UNKNOWN else weights[context]
-    return found
-
-
-def _alike(codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """The different rows, and which of them each row is; by one number a row where they fit into 63 bits."""
-    if not len(codes):
-        return codes, np.zeros(0, np.intp)
-    sizes = [int(size) for size in codes.max(axis=0) + 2]
-    if np.prod([float(size) for size in sizes]) >= 2.0**63:
-        different, place = np.unique(codes, axis=0, return_inverse=True)
-        return different, place.reshape(-1)
-    number = np.zeros(len(codes), np.int64)
-    for column, size in enumerate(sizes):
-        number = number * size + (codes[:, column] + 1)
-    _, first, place = np.unique(number, return_index=True, return_inverse=True)
-    return codes[first], place

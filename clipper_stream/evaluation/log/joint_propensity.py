@@ -33,10 +33,6 @@ _TOLD = 1.0 - 1e-9
 def audit_ratio_of(columns: DecisionColumns, trials: Collection[str] = ()) -> Floats:
     """Share of the queries that asked all candidates when this decision was made, (n,); NaN where it cannot be told.
 
-    Args:
-        columns: The decisions.
-        trials: Versions that no policy chose.
-
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[0.625, 0.625], [0.625, 0.0]], [[0.0, 1.0], [0.0, np.nan]], served_propensity=0.5)
     >>> audit_ratio_of(columns).tolist()
@@ -54,12 +50,7 @@ def audit_ratio_of(columns: DecisionColumns, trials: Collection[str] = ()) -> Fl
 def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Collection[str] = ()) -> Floats:
     """Probability with which all of these models were asked about a query, (n,).
 
-    It is 0 where one of them was not asked, or the query named its models.
-
-    Args:
-        columns: The decisions.
-        models: Whose outputs are wanted together.
-        trials: Versions that no policy chose.
+    It is 0 where one of them was not asked, or the query named its models. No policy chose `trials`.
 
     >>> from clipper_stream.evaluation.log.arrays import logged
     >>> columns = logged([[0.625, 0.625], [0.625, 0.0]], [[0.0, 1.0], [0.0, np.nan]], served_propensity=0.5)

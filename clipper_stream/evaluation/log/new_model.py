@@ -11,6 +11,7 @@ Rules of this file:
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
-from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns, Floats
+from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumns, Floats, distinct_rows
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import predict_rows
@@ -31,19 +32,7 @@ _FAILED = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputChunk:
-    """A piece of a file of inputs that is run at once.
-
-    Attributes:
-        number: Its place in the file.
-        group: Row group that it is in.
-        first: Its first row in the group.
-        rows: How many.
-
-    >>> planned([3], most_rows=2)[1]
-    InputChunk(number=1, group=0, first=2, rows=1)
-
-    Source: https://parquet.apache.org/docs/concepts/ (row groups).
-    """
+    """A piece of a file of inputs that is run at once: `rows` from `first` on, in a row group."""
 
     number: int
     group: int
@@ -76,11 +65,6 @@ class ModelAnswers:
         output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
         several_rows: Whether the query has a list of rows.
         error: Why it, or the first of its rows that did, failed; None where none did.
-
-    >>> ModelAnswers(output=["3"], several_rows=[False], error=[None]).failed
-    0
-
-    Source: `clipper_stream.models.runner.BatchOutcome`, of which these are made.
     """
 
     output: Sequence[str | None]
@@ -167,18 +151,7 @@ def _batches(places: Sequence[int], good: Rows, batch_rows: int) -> Iterator[tup
 
 @dataclass(frozen=True, slots=True)
 class PlacedAnswers:
-    """Answers by the place of their query, made by `of`.
-
-    Attributes:
-        places: Of the queries, ascending.
-        number: Of the answer at each place.
-        answers: The answers.
-
-    >>> PlacedAnswers.of([0], [7], ModelAnswers(output=["3"], several_rows=[False], error=[None])).number.tolist()
-    [0]
-
-    Source: as `ModelAnswers`.
-    """
+    """Answers by the places of their queries, which ascend; made by `of`."""
 
     places: NDArray[np.int64]
     number: NDArray[np.intp]
@@ -186,13 +159,7 @@ class PlacedAnswers:
 
     @classmethod
     def of(cls, partition: ArrayLike, query_offset: ArrayLike, answers: ModelAnswers) -> "PlacedAnswers":
-        """Sort them.
-
-        Args:
-            partition: Of each query.
-            query_offset: Likewise.
-            answers: In the same order.
-        """
+        """Sort answers by partition and offset of their queries."""
         places = _places(np.asarray(partition), np.asarray(query_offset))
         number = np.argsort(places, kind="stable")
         return cls(places[number], number, answers)
@@ -246,23 +213,14 @@ def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.i
     return (partition.astype(np.int64) << 48) + query_offset.astype(np.int64)
 
 
-def _losses(columns: DecisionColumns, output: NDArray[np.int32], several: NDArray[np.bool_], kind: str) -> Floats:
+def _losses(columns: DecisionColumns, output: Codes, several: NDArray[np.bool_], kind: str) -> Floats:
     """Loss of each output where there is a label; equal pairs are compared once."""
-    values: dict[int, Any] = {}
-    compared: dict[tuple[int, int, bool], float] = {}
-
-    def value(code: int) -> Any:
-        if code not in values:
-            values[code] = json.loads(columns.values[code])
-        return values[code]
-
+    value = cache(lambda code: None if code == UNKNOWN else json.loads(columns.values[code]))
+    rows = np.flatnonzero((columns.label != UNKNOWN) & columns.with_feedback)
+    pairs, place = distinct_rows(np.column_stack([columns.label, output, several.astype(np.int32)])[rows])
+    compared = [_loss(kind, value(label), value(said), several=bool(many)) for label, said, many in pairs.tolist()]
     losses = np.full(len(columns), np.nan)
-    for row in np.flatnonzero((columns.label != UNKNOWN) & columns.with_feedback).tolist():
-        pair = (int(columns.label[row]), int(output[row]), bool(several[row]))
-        if pair not in compared:
-            said = None if pair[1] == UNKNOWN else value(pair[1])
-            compared[pair] = _loss(kind, value(pair[0]), said, several=pair[2])
-        losses[row] = compared[pair]
+    losses[rows] = np.array(compared, np.float64)[place]
     return losses
 
 

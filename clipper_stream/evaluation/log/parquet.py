@@ -3,7 +3,7 @@
 Rules of this file:
 - What is written comes back: the same numbers, the same words. Words are numbered anew, and every chunk of a file has
   the columns of all models in it.
-- A file, or a folder of files, has its name only when it is whole: it is written beside its place and renamed.
+- A file, or a folder of files, has its name only when it is whole: it is written to a folder beside it and renamed.
 - A file of a later schema version is refused. What the columns are called is in `docs/reference/replay-files.md`.
 """
 
@@ -76,21 +76,12 @@ class FileFacts:
 
 
 class DecisionWriter:
-    """Writes chunks to a file; made by `writing`.
+    """Writes chunks to the files of a folder; made by `writing`. `facts` may be exchanged until the end."""
 
-    Args:
-        place: A file, or a folder that is there.
-        facts: What the file says about itself; may be exchanged until the end.
-        folder: Whether it is a folder.
-        inputs: Whether there is a column of inputs.
-        file_rows: Of a file in a folder, at least.
-    """
-
-    def __init__(self, place: Path, facts: FileFacts, *, folder: bool, inputs: bool, file_rows: int) -> None:
+    def __init__(self, folder: Path, facts: FileFacts, *, inputs: bool, file_rows: int | None) -> None:
         self.facts, self._file_rows = facts, file_rows
-        self._place, self._folder, self._inputs = place, folder, inputs
+        self._folder, self._inputs = folder, inputs
         self._file: Any = None
-        self._path = place
         self._files = self._rows = 0
         self._models: dict[str, None] = {}
 
@@ -101,7 +92,7 @@ class DecisionWriter:
             columns: The decisions.
             inputs: Of each its query's input as JSON, None where it is gone.
         """
-        if self._folder and self._rows >= self._file_rows:
+        if self._file_rows is not None and self._rows >= self._file_rows:
             self._end_file()
         file = self._begun()
         if len(columns):
@@ -120,15 +111,16 @@ class DecisionWriter:
         if self._file is not None:
             self._file.close()
 
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self._files:05}{SUFFIX}"
+
     def _begun(self) -> Any:
         """The file that is being written."""
         import pyarrow.parquet as pq  # noqa: PLC0415
 
-        if self._file is not None:
-            return self._file
-        self._path = self._place / f"{self._files:05}{SUFFIX}" if self._folder else self._place
-        self._file = pq.ParquetWriter(self._path, schema(inputs=self._inputs), compression="zstd")
-        self._files += 1
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._path, schema(inputs=self._inputs), compression="zstd")
         return self._file
 
     def _end_file(self) -> None:
@@ -136,9 +128,10 @@ class DecisionWriter:
         said = {"schema_version": SCHEMA_VERSION} | asdict(own)
         self._file.add_key_value_metadata({_KEY: json.dumps(said).encode()})
         self._file.close()
-        self._file, self._rows, self._models = None, 0, {}
         with self._path.open("rb") as written:
             os.fsync(written.fileno())  # before it gets its name: after a power cut it is whole, or not there
+        self._file, self._rows, self._models = None, 0, {}
+        self._files += 1
 
 
 @contextmanager
@@ -158,27 +151,22 @@ def writing(
     """
     if path.exists():
         raise UnusableFile(f"{path} is there already: give another name, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.suffix != SUFFIX
+    one_file = path.suffix == SUFFIX
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    if folder:
-        beside.mkdir()
-    writer = DecisionWriter(beside, facts, folder=folder, inputs=inputs, file_rows=file_rows)
+    beside.mkdir(parents=True)
+    writer = DecisionWriter(beside, facts, inputs=inputs, file_rows=None if one_file else file_rows)
     try:
         yield writer
         writer.complete()
     except BaseException:
         writer.abandon()
-        _remove(beside)
+        shutil.rmtree(beside)
         raise
-    beside.rename(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+    if one_file:
+        next(beside.iterdir()).rename(path)
+        beside.rmdir()
     else:
-        path.unlink(missing_ok=True)
+        beside.rename(path)
 
 
 def read_facts(path: Path) -> FileFacts:
@@ -213,13 +201,7 @@ def read_chunks_with_inputs(
 
 
 class RowGroup(NamedTuple):
-    """One chunk of a file: a Parquet row group.
-
-    Attributes:
-        file: Opened.
-        number: Of the group in it.
-        models: References of all models in the file or the folder.
-    """
+    """One chunk of an opened file, with the models of the whole file or folder."""
 
     file: Any
     number: int

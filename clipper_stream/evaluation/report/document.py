@@ -75,23 +75,13 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[str]) -> str:
-    """A table that scrolls where it is too wide.
-
-    Args:
-        head: Titles of the columns, plain text.
-        rows: From `row`.
-    """
+    """A table of `row`s that scrolls where it is too wide; the titles of its columns are plain text."""
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def row(cells: Iterable[str], kind: str = "") -> str:
-    """Return a table row.
-
-    Args:
-        cells: From `cell`.
-        kind: Class of the style sheet: `policy` stands out, `broken` warns.
-    """
+    """A table row of `cell`s; of the kinds, `policy` stands out and `broken` warns."""
     return f"<tr{_class(kind)}>{''.join(cells)}</tr>"
 
 

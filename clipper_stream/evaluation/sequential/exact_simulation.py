@@ -20,8 +20,7 @@ from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering, OutputRows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, replay_rng
-from clipper_stream.evaluation.sequential.replay_loop import ReplayRun, queries_in_order
+from clipper_stream.evaluation.sequential.replay import CandidateState, ReplayRun, queries_in_order, replay_rng
 
 
 def simulate(

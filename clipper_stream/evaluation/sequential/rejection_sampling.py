@@ -40,8 +40,13 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, replay_rng
-from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery, ReplayRun, queries_in_order
+from clipper_stream.evaluation.sequential.replay import (
+    CandidateState,
+    ReplayedQuery,
+    ReplayRun,
+    queries_in_order,
+    replay_rng,
+)
 from clipper_stream.selection.parameters import check_number
 
 _ROUNDING = 1.0 + 1e-9
@@ -157,15 +162,7 @@ def importance(target: Sequence[float], weights: Sequence[float]) -> float:
 def taken(
     target: Sequence[float], weights: Sequence[float], ratio: float, query: ReplayedQuery, seed: int
 ) -> int | None:
-    """Which model's loss becomes history; None: that of none.
-
-    Args:
-        target: Probability with which the candidate serves each model; pi.
-        weights: 1 / probability of having been scored, 0 where it was not; 1 / q.
-        ratio: The acceptance ratio; c, in (0, 1].
-        query: Whose random number decides.
-        seed: Of the random numbers.
-    """
+    """Which model's loss becomes history, by pi, 1 / q, c and the query's random number; None: that of none."""
     left = replay_rng(seed, query.place[1], query.query_offset).random()
     for number, (share, weight) in enumerate(zip(target, weights, strict=True)):
         left -= ratio * share * weight

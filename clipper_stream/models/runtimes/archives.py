@@ -19,13 +19,7 @@ Member = tuple[str, IO[bytes]]
 
 
 def unpack(content: bytes, folder: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> None:
-    """Write the files of a zip or tar archive into a folder.
-
-    Args:
-        content: The archive; a tar may be compressed.
-        folder: Empty.
-        max_bytes: All files together.
-        max_members: So many files and folders.
+    """Write the files of a zip or tar archive, which may be compressed, into an empty folder.
 
     Raises:
         ValueError: no archive, a member that would leave the folder, or too much; the folder may have a part of it.

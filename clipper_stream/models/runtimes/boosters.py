@@ -53,8 +53,6 @@ class BoosterModel:
 
     Attributes:
         values: Asks the booster about a matrix of shape (rows, features): values of shape (rows,) or (rows, classes).
-        features: How many numbers a row has.
-        objective: What the booster was trained for.
         classes: How many classes it tells apart, 0 for a booster that gives numbers.
         parameters: `PARAMETERS` of the manifest.
 

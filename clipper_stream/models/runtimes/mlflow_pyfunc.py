@@ -25,13 +25,7 @@ _DESCRIPTION = "MLmodel"
 
 @dataclass(frozen=True, slots=True)
 class PyfuncModel:
-    """An MLflow model behind the `Model` protocol.
-
-    Attributes:
-        pyfunc: The loaded model.
-        frame: Makes a pandas DataFrame of dictionaries.
-        folder: Its unpacked directory, which it may read from as long as it lives.
-    """
+    """An MLflow model behind the `Model` protocol; it may read from its unpacked folder as long as it lives."""
 
     pyfunc: Any
     frame: Any

@@ -159,11 +159,7 @@ class FileRuntime:
                 self.check_code(checked_parameters(self.name, parameters, self.parameters), allowed)
 
     def read(self, uri: str) -> bytes:
-        """The bytes of the file, here or elsewhere.
-
-        Raises:
-            ModelNotLoaded: no such file.
-        """
+        """The bytes of the file, here or elsewhere."""
         path = local_path(uri)
         if path is None:
             return read_remote(uri)
@@ -194,10 +190,6 @@ class FileRuntime:
 
 def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArray[Any] | list[Any]:
     """The rows of a batch's outputs; a column becomes plain values, a row of scores the label of the greatest.
-
-    Args:
-        array: Rows first.
-        labels: Names of the columns; None: the rows as they are.
 
     Raises:
         ModelFailed: the array has another number of columns than there are labels.

@@ -49,14 +49,7 @@ _DEFAULT_INPUT = "input-0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OipModel:
-    """A model on a server, behind the `Model` protocol.
-
-    Attributes:
-        exchange: Sends one request.
-        path: Of the model on the server, `/v2/models/NAME`.
-        input: Name of the input tensor.
-        output: Name of the output tensor; None: the only one.
-        content_type: How MLServer is to read the input, for example `np` or `pd`; None: as the datatype says.
+    """A model on a server, behind the `Model` protocol: its path there, and the names of its tensors.
 
     Source: Open Inference Protocol, "Inference".
     """

@@ -39,7 +39,7 @@ def request_body(inputs: Rows, name: str, output: str | None, content_type: str 
         inputs: A matrix of one of `DATATYPES`, or a list of texts, byte strings or JSON values.
         name: Of the input tensor.
         output: Of the output tensor that is asked for; None: all.
-        content_type: How the server is to read the tensor (MLServer); None: `str` or `base64` for lists, else nothing.
+        content_type: How MLServer is to read the tensor, as `np`; None: `str` or `base64` for lists, else nothing.
 
     >>> import numpy as np
     >>> request_body(np.array([[1, 2], [3, 4]], "uint8"), "x", None, None)
@@ -70,11 +70,6 @@ def _text(row: Any) -> str:
 
 def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
     """Return one output a row: a number or text where the tensor has one a row, else nested lists.
-
-    Args:
-        body: Of the response.
-        rows: How many were asked about.
-        output: Name of the tensor; None: the only one.
 
     >>> outputs_of(b'{"outputs":[{"name":"y","shape":[2,1],"datatype":"INT64","data":[7,8]}]}', 2, None)
     [7, 8]

@@ -64,15 +64,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """An onnxruntime session behind the `Model` protocol.
-
-    Attributes:
-        session: The session.
-        inputs: What it takes.
-        output: Name of the output that is given.
-        labels: Names of the output's columns, if the label of the greatest is asked for.
-        prepare: Turns rows into what the model takes.
-    """
+    """An onnxruntime session behind the `Model` protocol; `prepare` turns rows into what it takes."""
 
     session: Any
     inputs: Sequence[Input]

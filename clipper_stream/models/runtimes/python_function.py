@@ -58,11 +58,7 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
 
 
 def read(uri: str) -> bytes:
-    """The bytes of the module's file, empty for a module without one; its packages are imported on the way.
-
-    Raises:
-        ModelNotLoaded: no such module.
-    """
+    """The bytes of the module's file, empty for a module without one; its packages are imported on the way."""
     module, _ = _parts(uri)
     try:
         spec = importlib.util.find_spec(module)

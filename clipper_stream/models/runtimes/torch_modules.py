@@ -34,14 +34,7 @@ PARAMETERS = {"output": TEXT, "labels": COLUMNS, "threads": THREADS}
 
 @dataclass(frozen=True, slots=True)
 class TorchModel:
-    """A torch module behind the `Model` protocol.
-
-    Attributes:
-        torch: The library.
-        module: Called with a tensor of the rows, or with the list of texts.
-        output: Key of the output that is given, of a module that gives a dictionary.
-        labels: Names of the output's columns, if the label of the greatest is asked for.
-    """
+    """A torch module behind the `Model` protocol, called with a tensor of the rows, or with the list of texts."""
 
     torch: Any
     module: Any

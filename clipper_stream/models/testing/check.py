@@ -10,9 +10,8 @@ from clipper_stream.models.runner import explain
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.latency import advice, measure
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen
-from clipper_stream.models.testing.report import Finding, Report
-from clipper_stream.models.testing.samples import random_rows
-from clipper_stream.models.testing.subject import Subject, copied
+from clipper_stream.models.testing.report import Finding, LawsBroken, Report
+from clipper_stream.models.testing.subject import Subject, copied, random_rows
 from clipper_stream.models.warm_up import warm_up
 from clipper_stream.query.inputs import RowSpec, to_matrix
 
@@ -95,17 +94,14 @@ def check_model(
 
 
 def assert_model(model: Model | str, samples: Sequence[Any] | Rows | None = None, **how: Any) -> None:
-    """Nothing, when the model keeps every law; for a test of your own.
-
-    Args:
-        model: As for `check_model`.
-        samples: As for `check_model`.
-        **how: As for `check_model`.
+    """Nothing, when the model keeps every law; for a test of your own. Arguments are those of `check_model`.
 
     Raises:
         LawsBroken: an `AssertionError` with each broken law, what was found and what to do.
     """
-    check_model(model, samples, **{"budget_s": 0.0, "max_rows": 1, **how}).raise_if_broken()
+    report = check_model(model, samples, **{"budget_s": 0.0, "max_rows": 1, **how})
+    if report.broken:
+        raise LawsBroken(report.broken)
 
 
 def _look(subject: Subject, name: str) -> Finding:

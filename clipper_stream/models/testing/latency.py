@@ -38,12 +38,7 @@ def measure(
 ) -> tuple[BatchLatency, ...]:
     """Latencies of batches of 1, 2, 4, ... rows: up to `max_rows`, but no further size once `budget_s` is spent.
 
-    Args:
-        model: Warmed up.
-        rows: Rows that it takes, at least one; they are repeated to fill a batch.
-        max_rows: The largest batch, at least 1; one row is measured in any case.
-        budget_s: Seconds for all of them.
-        timer: Seconds that never go back.
+    One row is measured in any case; the rows are repeated to fill a batch.
     """
     found: list[BatchLatency] = []
     began_s = timer()

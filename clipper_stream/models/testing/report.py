@@ -54,26 +54,13 @@ class Report:
         """Findings of broken laws."""
         return [finding for finding in self.findings if finding.state == "broken"]
 
-    def raise_if_broken(self) -> None:
-        """Raise `LawsBroken` when a law is broken.
-
-        Raises:
-            LawsBroken: one is; the message has every finding.
-        """
-        if self.broken:
-            raise LawsBroken(self.broken)
-
     def plain(self) -> dict[str, Any]:
         """The report as values that JSON has."""
         return {"kept": self.kept, **asdict(self)}
 
 
 class LawsBroken(AssertionError):
-    """A model breaks laws; pytest shows it as a failed test.
-
-    Args:
-        findings: Of the broken laws.
-    """
+    """A model breaks laws; the message has every finding, and pytest shows it as a failed test."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("\n".join([f"the model breaks {len(findings)} laws:", *(f"- {each}" for each in findings)]))

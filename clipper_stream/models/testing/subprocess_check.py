@@ -24,12 +24,7 @@ _PATIENCE_S = 120
 
 
 def outputs_elsewhere(source: Mapping[str, Any], spec: RowSpec, rows: Rows) -> list[Any]:
-    """The outputs of a model that another process loads.
-
-    Args:
-        source: Arguments of `load_model`, `files` among them.
-        spec: What a row looks like.
-        rows: The rows.
+    """The outputs of a model that another process loads; `source` has the arguments of `load_model`.
 
     Raises:
         OSError: the process ended with an error, or not at all; the message is its last line.

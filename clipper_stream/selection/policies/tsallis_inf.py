@@ -88,7 +88,7 @@ def tsallis_weights(
 
     Args:
         state: Totals of all models.
-        candidates: At least one, in the application's order.
+        candidates: At least one.
         rounds: t, > 0: how much loss tells two models apart grows with its root.
         entropy: g, >= 0: the share of the Shannon entropy in the regulariser.
 

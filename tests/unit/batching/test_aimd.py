@@ -112,25 +112,6 @@ def test_the_limit_starts_at_one_row():
     assert RelaxedTarget(target_s=0.02, max_rows=10).rows == 1
 
 
-def test_back_off_ends_at_one_row():
-    limit = aimd(start_rows=2)
-    for _ in range(5):
-        limit.observe(limit.rows, LATE_S)
-    assert limit.rows == 1
-
-
-def test_growth_ends_at_max_rows():
-    assert observe_full(aimd(start_rows=999), FAST_S, FAST_S).rows == 1000
-    assert observe_full(aimd(start_rows=999), 0.001, 0.001).rows == 1000
-
-
-def test_ten_thousand_fast_single_rows_leave_the_limit_where_it_is():
-    limit = aimd()
-    for _ in range(10_000):
-        limit.observe(1, FAST_S)
-    assert limit.rows == 100
-
-
 def test_one_pause_on_a_single_row_does_not_lower_the_limit():
     limit = aimd()
     for latency_s in (FAST_S, 0.5, FAST_S, 0.5, FAST_S):

@@ -8,36 +8,9 @@ from typer.testing import CliRunner
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
+from clipper_agents.cli.reference import commands
 
-COMMANDS = [
-    ("up",),
-    ("predict",),
-    ("feedback",),
-    ("apply",),
-    ("export",),
-    ("broker",),
-    ("loadgen",),
-    ("status",),
-    ("watch",),
-    *(
-        ("model", each)
-        for each in ["deploy", "list", "show", "shadow", "canary", "promote", "abort", "retire", "rollback"]
-    ),
-    *(("application", each) for each in ["create", "list", "show", "update", "delete", "history"]),
-    ("topics", "create"),
-    ("topics", "list"),
-    ("dead-letters", "list"),
-    ("dead-letters", "show"),
-    ("dead-letters", "replay"),
-    ("model", "test"),
-    ("selection", "show"),
-    ("selection", "export"),
-    ("selection", "restore"),
-    ("replay", "verify"),
-    ("replay", "restore"),
-    ("worker", "router"),
-    ("worker", "host"),
-]
+COMMANDS = [tuple(name.split()) for name, _ in commands()]
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 
 
 def shown(what) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    show_evaluation(console, what)
-    return console.file.getvalue()
+    file = io.StringIO()
+    show_evaluation(Console(file=file, width=160), what)
+    return file.getvalue()
 
 
 def test_a_line_a_candidate_with_its_verdict():

@@ -39,14 +39,14 @@ def test_a_version_that_was_ready_stays_so_while_its_hosts_come_and_go(after):
 
 
 def test_a_forgotten_version_is_ready_again_when_a_host_says_so():
+    """It was forgotten while a host was leaving, and then taken for ready for ever: its queries had the default."""
     hosts = ReadyHosts()
     hosts.take([said("ready"), said("ready", instance="h1"), gone()])
     hosts.forget("m:1")
     assert hosts.is_ready("m:1"), "h1 serves on"
-    hosts.take([gone(instance="h1")])
-    hosts.forget("m:1")
+    assert hosts.take([gone(instance="h1")]), "applications are to be resolved again"
     assert not hosts.is_ready("m:1")
-    hosts.take([said("ready")])
+    assert hosts.take([said("ready")])
     assert hosts.is_ready("m:1")
 
 
@@ -123,15 +123,3 @@ def test_a_version_that_moves_from_hosts_into_the_router_leaves_first():
     registry.take([record(1, moved, b"model/m:1", "control")])
     assert registry.application("app").refs == ("c:1",)
     assert registry.leaving == ["m:1"]
-
-
-def test_a_version_that_comes_back_is_not_asked_before_a_host_is_ready():
-    """It was forgotten while a host was leaving, and then taken for ready for ever: its queries had the default."""
-    hosts = ReadyHosts()
-    hosts.take([said("ready")])
-    hosts.forget("m:1")
-    assert hosts.is_ready("m:1"), "a host of it still serves"
-    assert hosts.take([gone()]), "applications are to be resolved again"
-    assert not hosts.is_ready("m:1")
-    assert hosts.take([said("ready")])
-    assert hosts.is_ready("m:1")

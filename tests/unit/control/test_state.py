@@ -232,7 +232,7 @@ def test_a_process_keeps_only_the_notes_and_rows_that_it_asks_for():
     for state in (whole, without_rows, manifests_only):
         for key, value in log:
             state.apply(key, value)
-    assert whole.changes == {"digits": {4: kept}}
+    assert (whole.changes, whole.drifts) == ({"digits": {4: kept}}, {("digits", "svm:1"): DRIFT})
     assert without_rows.changes == {"digits": {4: CHANGE}}
     assert (manifests_only.changes, manifests_only.drifts, manifests_only.ignored) == ({}, {}, {})
 

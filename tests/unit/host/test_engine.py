@@ -66,18 +66,6 @@ async def settle():
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("inline", [True, False])
-def test_rows_are_answered_and_their_frame_is_finished(run, inline):
-    async def check():
-        async with Running(inline=inline) as host:
-            await host.engine.submit([("a", asked([1, 2], frame=1)), ("b", asked([3], frame=2))])
-            await host.ended()
-            assert host.outputs.rows() == {(1, 0): [2], (1, 1): [4], (2, 0): [6]}
-            assert host.finished == ["a", "b"]
-
-    run(check())
-
-
 def test_rows_submitted_together_are_one_batch(run):
     async def check():
         model = CountingModel(DOUBLE)
@@ -202,17 +190,6 @@ def test_batches_are_observed(run):
     run(check())
 
 
-def test_a_frame_without_rows_is_finished_without_a_send(run):
-    async def check():
-        async with Running() as host:
-            await host.engine.submit([("a", asked([]))])
-            await host.ended()
-            assert host.finished == ["a"]
-            assert host.outputs.sent == []
-
-    run(check())
-
-
 def test_a_drained_engine_has_answered_everything_and_takes_nothing_more(run):
     async def check():
         async with Running(held=True, rows=1) as host:
@@ -282,16 +259,5 @@ def test_a_send_that_fails_while_draining_is_not_forgotten(run):
             host.outputs.waiting[0].set_exception(ConnectionError("gone"))
             with pytest.raises(ConnectionError):
                 await host.task
-
-    run(check())
-
-
-def test_a_model_that_fails_ends_nothing(run):
-    async def check():
-        async with Running(FunctionOfRow(lambda row: {}[row]), inline=False) as host:
-            await host.engine.submit([("a", asked([1, 2]))])
-            await host.ended()
-            assert host.outputs.rows() == {(1, 0): ["error"], (1, 1): ["error"]}
-            assert host.finished == ["a"]
 
     run(check())

@@ -105,4 +105,4 @@ def test_the_warm_up_is_in_no_number():
 
 
 def test_further_fields_are_taken_as_they_are():
-    assert report_of(filled(1), feedback_sent=7, seed=3).as_dict()["feedback_sent"] == 7
+    assert report_of(filled(1), feedback_sent=7, seed=3).feedback_sent == 7

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.allowlist import allows_file, allows_module
-from clipper_stream.models.registry import load_model
+from clipper_stream.models.registry import RUNTIMES, load_model
 
 SOURCE = """
 import os
@@ -216,3 +216,18 @@ def test_a_module_entry_allows_no_file_and_a_directory_no_module():
     assert not allows_file(["acme"], str(Path("acme").resolve()))
     assert not allows_module(["/acme"], "acme")
     assert not allows_module(["/acme", "acme/", ""], "acme.models")
+
+
+def test_an_unknown_runtime_is_answered_with_those_that_exist():
+    with pytest.raises(UnknownName, match=f"'pickle': use one of {', '.join(sorted(RUNTIMES))}"):
+        load_model("pickle", "x")
+
+
+def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
+    inside, outside = tmp_path / "models", tmp_path / "secret.skops"
+    inside.mkdir()
+    outside.write_bytes(b"")
+    (inside / "link.skops").symlink_to(outside)
+    for uri in (inside / ".." / "secret.skops", inside / "link.skops", outside):
+        with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
+            load_model("sklearn", str(uri), allowed=[str(inside)])

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -40,6 +41,8 @@ def server():
     """An HTTP server that knows no ranges; `asked` counts what is sent, and `gates` holds answers back."""
 
     class Handler(BaseHTTPRequestHandler):
+        server: Any
+
         def do_HEAD(self):
             self.answer(b"")
 
@@ -57,7 +60,7 @@ def server():
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
-        serving.asked = Counter()
+        serving.asked = Counter()  # type: ignore[attr-defined]
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
         yield serving

@@ -2,25 +2,19 @@ import asyncio
 
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
-from builders.rerun import Clock, Sent, feedback, log_of, query, resending
+from builders.rerun import FakeTimer, Sent, feedback, log_of, query, resending
 
 from clipper_agents.replay.resend import Rerun
 
 
 def ran(*records, speed=1.0, error=None, stop_at_s=None):
-    """A run over these records: its summary, what was sent, and the clock."""
+    """A run over these records: its summary, what was sent, and the timer."""
 
     async def run():
-        clock, stop = Clock(), asyncio.Event()
-        sent = Sent(clock, error)
-
-        async def wait(seconds):
-            await clock.wait(seconds)
-            if stop_at_s is not None and clock() >= stop_at_s:
-                stop.set()
-
-        summary = await Rerun(resending(), sent, speed=speed, stop=stop, clock=clock, wait=wait).run(log_of(*records))
-        return summary, sent, clock
+        timer = FakeTimer(stop_at_s)
+        sent = Sent(timer, error)
+        summary = await Rerun(resending(), sent, speed=speed, timer=timer).run(log_of(*records))
+        return summary, sent, timer
 
     return asyncio.run(run())
 
@@ -34,14 +28,14 @@ LOG = [
 
 
 def test_records_are_sent_in_order_with_the_spacing_of_the_log():
-    summary, sent, clock = ran(*LOG)
+    summary, sent, timer = ran(*LOG)
     assert sent.times_s == [100.0, 100.5, 102.0, 102.0]
     assert [copy.topic for copy in sent.copies] == [
         f"staging.{name}" for name in ("queries", "feedback", *["queries"] * 2)
     ]
     assert (summary.span_s, summary.took_s, summary.speed) == (2.0, 2.0, 1.0)
     assert summary.lateness.percentile_ms(100) == 0.0
-    assert clock.waits_s == [0.5, 1.5], "records of one time are sent together"
+    assert timer.waits_s == [0.5, 1.5], "records of one time are sent together"
 
 
 def test_ten_times_faster_is_a_tenth_of_the_spacing():
@@ -51,16 +45,16 @@ def test_ten_times_faster_is_a_tenth_of_the_spacing():
 
 
 def test_as_fast_as_possible_waits_for_nothing_and_nothing_is_late():
-    summary, _, clock = ran(*LOG, speed=None)
-    assert clock.waits_s == []
+    summary, _, timer = ran(*LOG, speed=None)
+    assert timer.waits_s == []
     assert summary.sent == {"staging.queries": 3, "staging.feedback": 1}
     assert summary.lateness.percentile_ms(50) is None
 
 
 def test_what_is_left_out_is_counted_by_reason_and_delays_nobody():
-    summary, sent, clock = ran((0, feedback(0, "gone")), (9_000, query(1)), (9_000, feedback(1, "gone")))
+    summary, sent, timer = ran((0, feedback(0, "gone")), (9_000, query(1)), (9_000, feedback(1, "gone")))
     assert summary.left_out == {"no_query": 2}
-    assert (summary.read, len(sent.copies), clock.waits_s) == (3, 1, [])
+    assert (summary.read, len(sent.copies), timer.waits_s) == (3, 1, [])
 
 
 def test_a_stop_ends_the_run_before_the_next_record_and_says_what_was_sent():

@@ -6,7 +6,7 @@ import pytest
 from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, START_MS, Deployment, aged, manifest
 
 from clipper_agents.control.errors import UnusableState
-from clipper_agents.replay.state_at import state_of_logs
+from clipper_agents.replay.state_at import state_at
 from clipper_topics.selection_rows import RowKey, saved_rows
 
 
@@ -16,7 +16,7 @@ def at():
 
 
 def state(at, **upto):
-    return asyncio.run(state_of_logs(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
+    return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
 
 
 def rows_now(at):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from builders.rollout_logs import PLAIN, answered, audit_of, control_of, control_record, decided, missing, with_trials
+from builders.rollout_logs import PLAIN, answered, audit_of, control_of, decided, missing, with_trials
 
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import is_newer
@@ -14,8 +14,6 @@ from clipper_agents.rollout.drift_monitor import MOST, DriftMonitor
 from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.control_keys import drift_key
-from clipper_topics.examples import DRIFT
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import DriftRule, Trial
 
@@ -171,11 +169,3 @@ def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatc
     fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
     fold.follow(comparison_specs(control))
     assert fold.refused == {"digits": found.refused}
-
-
-def test_a_detection_counts_only_under_its_own_key():
-    control = control_of(PLAIN)
-    written = codec.drifts.encode(DRIFT)
-    control.take([control_record(drift_key("digits", "svm:1"), written), control_record(b"drift/digits/b:1", written)])
-    control.take([control_record(drift_key("digits", "svm:1"), b"{")])
-    assert control.drifts == {("digits", "svm:1"): DRIFT}

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def gate(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     source = "import sys\nsys.modules['the_gate'].opened.wait(20)\ndef f(rows): return [0 for _ in rows]\n"
     (tmp_path / f"{name}.py").write_text(source)
-    module = type(sys)("the_gate")
+    module: Any = type(sys)("the_gate")
     module.opened = threading.Event()
     monkeypatch.setitem(sys.modules, "the_gate", module)
     yield name, module.opened

@@ -9,8 +9,7 @@ from clipper_stream.errors import InvalidLabel, InvalidSetting, UnknownName
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy, mean_losses
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.single import Single
-from clipper_stream.selection.policies.split import Split
+from clipper_stream.selection.policies.operator_choice import Single, Split
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
@@ -137,8 +136,15 @@ def test_an_unknown_parameter_is_answered_with_those_that_exist():
         ("tsallis_inf", {"rate": 0}),
         ("tsallis_inf", {"delay": -1}),
         ("ucb1", {"padding": -1}),
+        ("lin_ucb", {"alpha": -0.1}),
+        ("lin_ucb", {"ridge": 0}),
+        ("lin_ucb", {"ridge": None}),
+        ("lin_ucb", {"exploration": 2}),
         ("ucb1", {"exploration": -0.1}),
-        *((name, {"half_life": 0}) for name in ("exp3_ix", "exp4_clipper", "thompson", "tsallis_inf", "ucb1")),
+        *(
+            (name, {"half_life": 0})
+            for name in ("exp3_ix", "exp4_clipper", "lin_ucb", "thompson", "tsallis_inf", "ucb1")
+        ),
         ("exp4", {"half_life": math.inf}),
         ("epsilon_greedy", {"epsilon": -0.1}),
         ("split", {"shares": {"a:1": -1}}),

@@ -22,7 +22,7 @@ POLICIES = [Exp3(eta=0.2, half_life=HALF_LIFE), Exp4(half_life=HALF_LIFE)]
 def lead(application: SimulatedApplication, policy: SelectionPolicy) -> float:
     """Excess loss by which the best model leads the next best one (or trails, below 0)."""
     weights = dict(application.prepared().weights)
-    return math.log(weights.pop("best:1") / max(weights.values())) / policy.eta
+    return math.log(weights.pop("best:1") / max(weights.values())) / policy.eta  # type: ignore[attr-defined]
 
 
 def share(application: SimulatedApplication, start: int, stop: int) -> float:
@@ -38,7 +38,7 @@ def test_queries_leave_a_broken_model_and_come_back_to_a_repaired_one(policy, se
 
     # Below a tenth of the weight it has to fall behind another model by log(9) / eta. It gets there at 0.9 - 0.12 a
     # feedback at least, on average, from the lead it has now; allow four standard deviations of that many losses.
-    distance = lead(application, policy) + math.log(9.0) / policy.eta
+    distance = lead(application, policy) + math.log(9.0) / policy.eta  # type: ignore[attr-defined]
     needed = distance / (0.90 - 0.12)
     spread = 4.0 * math.sqrt(needed * (0.90 * 0.10 + 0.12 * 0.88) / 0.5) / (0.90 - 0.12)
     diverted = QUERIES // 4 + math.ceil(LATE + STALE + needed + spread)

@@ -65,7 +65,7 @@ def test_a_worse_version_is_aborted_before_the_least_number_of_feedbacks():
 def test_a_version_that_fails_only_as_a_canary_is_aborted_quickly():
     fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
     failing = after(30, 1.0, 0.1, fine)
-    assert failing.whole.difference.upper < RULE.margin, "the whole of it would not have told"
+    assert failing.whole.upper < RULE.margin, "the whole of it would not have told"
     assert judge(RULE, "canary", 0.05, failing).action == "abort"
 
 
@@ -76,7 +76,7 @@ def test_a_step_above_the_margin_waits_although_the_whole_is_below_it():
     verdict = judge(RULE, "canary", 0.05, doubtful)
     assert verdict.action == "wait"
     assert "at this step it lost" in verdict.why
-    assert noisy.step.difference.difference > RULE.margin
+    assert noisy.step.difference > RULE.margin
     assert judge(RULE, "canary", 0.05, noisy).action == "step", "within one standard error"
 
 
@@ -99,7 +99,7 @@ def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
 
 def test_answers_alone_say_nothing_about_a_trial():
     evidence = after(1_000, None, 1.0)
-    assert evidence.whole.difference.difference is None
+    assert evidence.whole.difference is None
     assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
 
 
@@ -110,7 +110,7 @@ def test_pairs_are_narrower_than_two_samples_when_versions_make_the_same_mistake
         loss = float(draw.random() < 0.3)
         pairs = pairs.observe(loss, loss)
         samples = samples.observe(loss, None).observe(None, float(draw.random() < 0.3))
-    widths = [one.difference.upper - one.difference.lower for one in (pairs, samples)]
+    widths = [one.upper - one.lower for one in (pairs, samples)]
     assert widths[0] < widths[1] / 3
 
 

@@ -51,10 +51,3 @@ def test_what_counts_no_longer_is_not_shown(changes):
 def test_text_of_a_record_cannot_move_a_cursor():
     _, status = look(context="a\x1b[2J", detector="ad\nwin")
     assert drift_line("m:1", drifting(status)["svm:1"]).isprintable()
-
-
-def test_an_unreadable_or_misnamed_detection_is_left_out():
-    found = facts()
-    for key, value in ((b"drift/digits/svm:1", b"{"), (b"drift/digits/knn:1", codec.drifts.encode(DRIFT))):
-        found.control(key, value)
-    assert found.declared.drifts == {}

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict, deque
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from builders.kafka import record
@@ -58,7 +59,7 @@ def channel():
 @pytest.fixture
 def consumer(channel):
     """A consumer without Kafka, and without Faust's start."""
-    found = object.__new__(BulkConsumer)
+    found: Any = object.__new__(BulkConsumer)
     found.app = App(topics=SimpleNamespace(_tp_index=defaultdict(lambda: [channel])), consumer=found)
     found.frontiers, found._waiting = defaultdict(Frontier), defaultdict(Backlog)
     found._next, found._doubted, found._read_offset = {}, {}, {}

@@ -140,7 +140,7 @@ def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(tmp_pa
         async with Supervisor(around.all) as supervisor:
             await supervisor.start([spec(code + READY)])
             child = supervisor.child("a")
-            assert child.reason is None
+            assert not child.reason
             supervisor.kill("a")
             while len(around.delays) < 6:
                 await asyncio.sleep(0)

@@ -16,7 +16,7 @@ def parse(text, **given):
 def test_a_policy_learns_on_the_way():
     candidate = parse("exp3:eta=0.2,exploration=0.1")
     assert isinstance(candidate, LearningPolicy)
-    assert (candidate.policy.eta, candidate.policy.exploration, candidate.models) == (0.2, 0.1, ("svm:1", "knn:1"))
+    assert (candidate.policy.eta, candidate.policy.exploration, candidate.models) == (0.2, 0.1, ("svm:1", "knn:1"))  # type: ignore[attr-defined]
 
 
 def test_a_frozen_one_does_not():

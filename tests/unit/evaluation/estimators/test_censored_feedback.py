@@ -66,7 +66,7 @@ def test_a_decision_is_mature_when_nearly_all_feedback_that_comes_has_come():
     delays = Delays.of(log(slow=1_000.0), NOW_MS)
     assert delays.maturity_ms(0.99) == pytest.approx(-1_000 * np.log(0.01), rel=0.08)
     assert delays.maturity_ms(0.5) < delays.maturity_ms(0.9) < delays.maturity_ms(1.0)
-    assert Delays.empty(1).maturity_ms() == 0
+    assert Delays.of(log(0), NOW_MS).maturity_ms() == 0
     with pytest.raises(InvalidSetting, match="ratio"):
         delays.maturity_ms(0.0)
 

@@ -51,7 +51,6 @@ def test_what_was_seen_little_is_drawn_towards_its_model_and_that_towards_all():
 
 def test_sums_of_chunks_are_those_of_the_whole():
     some = in_contexts(some_choices(3), 3)
-    merged = OutcomeSums.empty(3, 3)
-    for chunk in (slice(0, 200), slice(200, 400)):
-        merged = merged.merged(OutcomeSums.of(taken(some, chunk), 3))
+    first, second = (OutcomeSums.of(taken(some, chunk), 3) for chunk in (slice(0, 200), slice(200, 400)))
+    merged = first.merged(second)
     assert np.allclose(merged.table(), OutcomeSums.of(some, 3).table(), atol=1e-12)

@@ -17,13 +17,6 @@ def test_a_known_loss_is_weighed_by_how_improbable_it_was_to_be_asked():
     assert found.importance.tolist() == [2.0]
 
 
-def test_an_audit_is_known_about_every_model_that_answered():
-    found = choices_of(
-        columns(propensity=[[0.5, 0.25]], loss=[[1.0, NAN]], served=[[1, 0]], answered=[[1, 0]]), np.array(HALF)
-    )
-    assert found.weight.tolist() == [[2.0, 0.0]]
-
-
 def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
     log = columns(
         feedback_offset=[-1, 3, -1], propensity=[[1, 0], [0, 0.5], [1, 0]], loss=[[NAN] * 2, [NAN, 1], [NAN] * 2]
@@ -33,26 +26,6 @@ def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
     assert found.target.tolist() == [[0.25, 0.75]]
     assert found.share.tolist() == [8.0]
     assert found.block.tolist() == blocks_of(log)[[1]].tolist()
-
-
-def test_a_given_loss_scores_the_served_model_with_its_serving_probability():
-    """An audit asked the second model too, and is no reason why the first had feedback."""
-    log = columns(
-        label=[-1],
-        propensity=[[0.6, 0.5]],
-        served=[[1, 0]],
-        served_propensity=[0.2],
-        loss=[[1.0, NAN]],
-        answer_loss=[1],
-    )
-    assert choices_of(log, np.array(HALF)).weight.tolist() == [[5.0, 0.0]]
-
-
-def test_a_lone_model_that_did_not_answer_is_scored_for_having_been_served():
-    log = columns(
-        propensity=[[0.6, 0.5]], answered=[[0, 1]], served=[[1, 0]], served_propensity=[0.2], loss=[[1.0, 0.0]]
-    )
-    assert choices_of(log, np.array(HALF)).weight.tolist() == [[5.0, 2.0]]
 
 
 @pytest.mark.parametrize(

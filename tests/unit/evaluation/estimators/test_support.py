@@ -95,14 +95,14 @@ def test_no_decision_counts_more_than_the_smallest_propensities_allow():
 def test_sums_of_chunks_are_those_of_the_whole():
     some = some_choices(6)
     some = replace(some, context=(np.arange(400) % 3).astype(np.int32))
-    whole, merged = SupportSums.of(some, 3), SupportSums.empty(3, 3)
-    for chunk in (slice(0, 150), slice(150, 400)):
-        merged = merged.merged(SupportSums.of(taken(some, chunk), 3))
+    whole = SupportSums.of(some, 3)
+    first, second = (SupportSums.of(taken(some, chunk), 3) for chunk in (slice(0, 150), slice(150, 400)))
+    merged = first.merged(second)
     for field in fields(SupportSums):
         assert getattr(merged, field.name) == pytest.approx(getattr(whole, field.name)), field.name
 
 
 def test_without_a_decision_nothing_is_supported():
-    found = SupportSums.empty(1, 3)
+    found = support(taken(some_choices(1), slice(0, 0)))
     assert (found.effective, found.unsupported_ratio) == (0.0, 1.0)
     assert warnings(found)

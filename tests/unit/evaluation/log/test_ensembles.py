@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.evaluation.log.arrays import logged
-from clipper_stream.evaluation.log.ensembles import Answering, combined_losses, with_ensemble
+from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses, with_ensemble
 
 ALIKE = {"m0:1": 1.0, "m1:1": 1.0, "m2:1": 1.0}
 NAN = float("nan")
@@ -15,7 +15,8 @@ def asked(outputs, labels, **columns):
 
 
 def losses(columns, weights=ALIKE, **answering):
-    return combined_losses(columns, columns.models, weights, Answering(**answering)).tolist()
+    by_context = weights if 0 in weights else {ANY_CONTEXT: weights}
+    return combined_losses(columns, columns.models, by_context, Answering(**answering)).tolist()
 
 
 def test_the_majority_answers():
@@ -98,10 +99,10 @@ def test_as_many_values_as_do_not_fit_one_number_are_told_apart():
     columns = asked([[f"{row}-{model}" for model in range(3)] for row in range(4)], ["0-0", "1-0", "x", "x"])
     values = tuple(columns.values)
     wide = np.asarray(columns.output, np.int32)
-    from clipper_stream.evaluation.log.ensembles import _alike
+    from clipper_stream.evaluation.log.columns import distinct_rows
 
     far = np.column_stack([wide] * 20).astype(np.int32) + len(values)
-    different, place = _alike(np.vstack([far, far]))
+    different, place = distinct_rows(np.vstack([far, far]))
     assert len(different) == 4
     assert np.array_equal(different[place], np.vstack([far, far]))
 
@@ -114,7 +115,7 @@ def test_an_ensemble_is_a_column_with_the_probability_of_asking_all():
         served=[[True, False]] * 2,
         served_propensity=0.5,
     )
-    wider = with_ensemble(columns, "both", columns.models, {"m0:1": 1.0, "m1:1": 2.0}, Answering())
+    wider = with_ensemble(columns, "both", columns.models, {ANY_CONTEXT: {"m0:1": 1.0, "m1:1": 2.0}}, Answering())
     assert wider.models == (*columns.models, "both")
     assert wider.propensity[:, -1].tolist() == [0.25, 0.0]
     assert wider.loss[:, -1].tolist() == pytest.approx([0.0, NAN], nan_ok=True)

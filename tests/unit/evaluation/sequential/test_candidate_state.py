@@ -4,8 +4,7 @@ import pytest
 from builders.logged_truth import MODELS
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.sequential.candidate_state import CandidateState, policy_choices, replay_rng
-from clipper_stream.evaluation.sequential.replay_loop import ReplayedQuery
+from clipper_stream.evaluation.sequential.replay import CandidateState, ReplayedQuery, policy_choices, replay_rng
 from clipper_stream.selection.distribution import ActionDistribution, forced_decision, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy

@@ -8,7 +8,7 @@ from clipper_stream.evaluation.candidates.candidate import FixedPolicy, Learning
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
-from clipper_stream.evaluation.sequential.replay_loop import features_of
+from clipper_stream.evaluation.sequential.replay import features_of
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 

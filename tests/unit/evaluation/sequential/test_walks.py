@@ -12,9 +12,9 @@ from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log_summary import summarize_log
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import run_replicates
-from clipper_stream.evaluation.sequential.candidate_state import replay_rng
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
+from clipper_stream.evaluation.sequential.rejection_sampling import LeastRatio, reject, sequential_dr
+from clipper_stream.evaluation.sequential.replay import replay_rng
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
@@ -44,24 +44,18 @@ def online() -> list[float]:
     return [value(simulate([truth(ONLINE_ROWS, 1_000 + seed).whole()], EXP3, seed=seed)) for seed in range(120)]
 
 
-def test_rejection_on_uniform_logs_is_unbiased(online):
-    # a third of 1,200 rows is taken: 300 are there but for one log in 10**9 (400 +- 16)
-    logs = [truth(1_200, seed).logged([1 / 3] * 3, seed) for seed in SEEDS]
-    found = [first_taken(next(reject([log], EXP3, ratio=1 / 3, seed=3)), ONLINE_ROWS) for log in logs]
-    within(found, online)
-
-
-def test_rejection_on_uneven_logs_is_unbiased(online):
-    # a fifth of 2,100 rows is taken: 420 +- 18
-    logs = [truth(2_100, seed).logged([0.2, 0.5, 0.3], seed) for seed in SEEDS]
-    found = [first_taken(next(reject([log], EXP3, ratio=0.2, seed=3)), ONLINE_ROWS) for log in logs]
-    within(found, online)
-
-
-def test_rejection_on_audited_logs_is_unbiased(online):
-    # models are scored with 0.25 + 0.75 p, so at least with 0.325: 390 +- 16 of 1,200
-    logs = [truth(1_200, seed).logged([0.1, 0.5, 0.4], seed, audit_ratio=0.25) for seed in SEEDS]
-    found = [first_taken(next(reject([log], EXP3, ratio=0.325, seed=3)), ONLINE_ROWS) for log in logs]
+@pytest.mark.parametrize(
+    ("probabilities", "audit_ratio", "ratio", "rows"),
+    [
+        ([1 / 3] * 3, 0.0, 1 / 3, 1_200),  # a third is taken: 300 are there but for one log in 10**9 (400 +- 16)
+        ([0.2, 0.5, 0.3], 0.0, 0.2, 2_100),  # a fifth is taken: 420 +- 18
+        ([0.1, 0.5, 0.4], 0.25, 0.325, 1_200),  # models are scored with 0.25 + 0.75 p, so at least with 0.325
+    ],
+    ids=["uniform", "uneven", "audited"],
+)
+def test_rejection_is_unbiased(online, probabilities, audit_ratio, ratio, rows):
+    logs = [truth(rows, seed).logged(probabilities, seed, audit_ratio) for seed in SEEDS]
+    found = [first_taken(next(reject([log], EXP3, ratio=ratio, seed=3)), ONLINE_ROWS) for log in logs]
     within(found, online)
 
 
@@ -167,3 +161,13 @@ def test_sequential_dr_is_not_led_by_the_first_decision_that_weighs_much():
     length = int(np.mean([run.learned.sum() for run in runs]))
     expected = [value(simulate([truth(length, 500 + seed).whole()], greedy, seed=seed)) for seed in range(80)]
     within([value([run]) for run in runs], expected)
+
+
+def test_the_ratio_is_the_least_read_low_by_two_percent_at_most():
+    ratio, least = LeastRatio(), 1.0
+    for number, importance in enumerate(np.exp(np.random.default_rng(3).normal(0.0, 1.0, 5_000)).tolist(), 1):
+        ratio.add(importance)
+        least = min(least, 1.0 / importance)
+        if number % 97 == 0:
+            ratio.renew()
+            assert least / 2 ** (1 / 32) * (1 - 1e-9) <= ratio.value <= least * (1 + 1e-9)

@@ -24,7 +24,7 @@ def sums():
     import mlflow.pyfunc
     import pandas as pd
 
-    class Sums(mlflow.pyfunc.PythonModel):
+    class Sums(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         """Sums of rows, with a summand that its artifact holds, read anew for each batch."""
 
         def load_context(self, context):

@@ -32,8 +32,8 @@ def loaded(tmp_path, model, parameters=None, **how):
 
 def graph(nodes, inputs, outputs, initializers=()):
     """A model of these nodes; inputs and outputs are (name, type, axes)."""
-    infos = [[helper.make_tensor_value_info(*each) for each in side] for side in (inputs, outputs)]
-    made = helper.make_graph(nodes, "test", *infos, list(initializers))
+    taken, given = ([helper.make_tensor_value_info(*each) for each in side] for side in (inputs, outputs))
+    made = helper.make_graph(nodes, "test", taken, given, list(initializers))
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 

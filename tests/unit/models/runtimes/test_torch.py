@@ -7,6 +7,7 @@ import hashlib
 import io
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
 PERMITTED = FileRules(unpickle=True)
 X = np.array([[3, 2], [0, 1]], dtype=np.float32)

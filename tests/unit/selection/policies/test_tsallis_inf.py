@@ -60,13 +60,6 @@ def test_more_delay_keeps_the_weights_closer_together():
     assert spans[0] > spans[1] > spans[2] > 1.0
 
 
-@pytest.mark.parametrize("delay", [0.0, 50.0])
-def test_a_model_that_joins_has_the_mean_weight_whatever_the_others_have_seen(delay):
-    state = SelectionState({"a:1": ModelTotals(90.0, 9.0, 110.0, 8.0), "b:1": ModelTotals(20.0, 9.0, 95.0, 60.0)})
-    weights = TsallisInf(delay=delay).weights(state, ["a:1", "b:1", "c:1", "d:1"])
-    assert weights["c:1"] == weights["d:1"] == pytest.approx(0.25, rel=1e-9)
-
-
 def test_the_worst_model_keeps_a_probability_that_can_be_drawn():
     decisions = TsallisInf().prepare(same_history((0.0, 1e6, 1e6, 1e6), 1e6), MODELS).decisions
     assert len(decisions) == 4

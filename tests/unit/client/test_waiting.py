@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from clipper_stream.client.errors import ClientClosed, InvalidQuery
-from clipper_stream.client.pending_answers import Waiting
+from clipper_stream.client.reader import Waiting
 from clipper_topics.prediction import Prediction
 
 
