@@ -133,8 +133,7 @@ def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind
     assert not any(map(is_alive, pids))
     assert list(temporary.iterdir()) == []
     drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
-    assert drained[0] == "host.slow.1.0", "the restart"
-    roles = [name.split("-")[0].split(".")[0] for name in drained[1:]]
+    roles = [name.split("-")[0].split(".")[0] for name in drained]
     assert roles[:2] == ["router", "router"], "what they have open is answered only while the hosts are there"
     assert sorted(roles[2:]) == ["host", "host", "steward"]
 
