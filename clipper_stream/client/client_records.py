@@ -50,11 +50,7 @@ class Prepared:
 
 
 def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
-    """The query's record; an id is minted when it has none.
-
-    Raises:
-        InvalidQuery: it fails a check, cannot be encoded, or its id names another partition than its key.
-    """
+    """The query's record; an id is minted when it has none. `InvalidQuery` when it cannot be one."""
     if problem := check_query(query):
         raise InvalidQuery(problem)
     key = query_key(query)
@@ -75,11 +71,7 @@ def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
 def prepare_feedback(
     query: Answer | str, truth: Truth, context: str | None, partitions: int, content_type: str
 ) -> Prepared:
-    """The record of a feedback; as `Client.feedback`.
-
-    Raises:
-        InvalidFeedback: it fails a check, or nothing says which partition the query is in.
-    """
+    """The record of a feedback; arguments and errors are those of `Client.feedback`."""
     try:
         feedback = Feedback(**_whose(query, context), **{name: plain(value) for name, value in truth.items()})
         problem = check_feedback(feedback)

@@ -21,9 +21,6 @@ def plain(value: Any) -> Any:
 
     >>> plain(b"abc")
     {'base64': 'YWJj'}
-
-    Raises:
-        InvalidQuery: it holds something that no record can.
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"base64": base64.b64encode(value).decode()}
@@ -44,9 +41,6 @@ def query_key(query: Query) -> bytes:
     """The record's key: the context, which must stay in one partition, else a digest that spreads the load.
 
     Equal inputs have equal keys, so that they meet in one partition's cache.
-
-    Raises:
-        InvalidQuery: the context is no valid text, or the input holds something that JSON cannot.
     """
     try:
         if query.context is not None:

@@ -60,13 +60,7 @@ class Runtime(Protocol):
         ...
 
     def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
-        """The model.
-
-        Args:
-            uri: As in the manifest.
-            content: What `read` gave.
-            parameters: As in the manifest.
-            allowed: As for `check_allowed`, which was called before; None: all.
+        """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is.
 
         Raises:
             ModelNotLoaded: with what to do about it.

@@ -24,11 +24,9 @@ def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
 
 
 def warm_up(model: Model, sample: Rows | None) -> str | None:
-    """Call the model once, by its own `warm_up` if it has one, or else with the sample.
+    """Call the model once, by its own `warm_up` if it has one, or else with the sample; return why that failed.
 
-    Returns:
-        Why the sample failed, which may be the model's right (a row of zeros need not be a valid input); None when it
-        did not.
+    To fail is the model's right: a row of zeros need not be a valid input.
 
     Raises:
         ModelNotLoaded: the model's own `warm_up` raised.

@@ -19,18 +19,7 @@ DEAD_ENTRIES = 64
 
 
 class DeadlineQueue(Generic[T]):
-    """Items by deadline, earliest first; equal deadlines in the order they were pushed.
-
-    >>> queue = DeadlineQueue[str]()
-    >>> queue.push(100.2, "slow")
-    >>> queue.push(100.1, "fast")
-    >>> queue.push(100.1, "answered in time")
-    >>> queue.discard("answered in time")
-    >>> queue.next_s
-    100.1
-    >>> queue.pop_due(now_s=100.1)
-    ['fast']
-    """
+    """Items by deadline, seconds since the epoch, earliest first; equal deadlines in the order they were pushed."""
 
     __slots__ = ("_deadlines", "_heap", "_items")
 
@@ -52,12 +41,7 @@ class DeadlineQueue(Generic[T]):
         return heap[0] if heap else None
 
     def push(self, deadline_s: float, item: T) -> None:
-        """Add an item, or move it to another deadline.
-
-        Args:
-            deadline_s: Seconds since the epoch, not NaN. Without a deadline, do not push.
-            item: Anything hashable, for example a query id.
-        """
+        """Add an item, or move it to another deadline."""
         if item in self._deadlines:
             self.discard(item)
         self._deadlines[item] = deadline_s

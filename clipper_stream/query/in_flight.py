@@ -115,11 +115,6 @@ class InFlightQuery:
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
         audit_of: The query that this is the audit of; None for a query itself.
-
-    >>> from clipper_stream.query.lifecycle import REFUSED
-    >>> pending = InFlightQuery(DecodedQuery("0-1", "digits", [[1]], queried_at_s=0.0))
-    >>> pending.move(REFUSED); pending.state.name
-    'DEFAULTED'
     """
 
     query: DecodedQuery
@@ -169,11 +164,7 @@ class InFlightQuery:
         self.state = ASKED.end(self.state)
 
     def move(self, path: TransitionPath) -> None:
-        """Move to the state at the end of the path.
-
-        Raises:
-            IllegalMove: an event cannot happen in the state in which it finds the query.
-        """
+        """Move to the state at the end of the path."""
         self.state = path.end(self.state)
 
     def fill(self, slot: int, output: Any, now_s: float) -> bool:

@@ -48,8 +48,6 @@ class RowSpec:
 
     >>> to_matrix(RowSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
     (2, 2)
-
-    Source: https://numpy.org/doc/stable/reference/arrays.dtypes.html (names and byte order of the element types).
     """
 
     dtype: str = "float32"
@@ -76,10 +74,6 @@ class Rows:
             such rows where the spec leaves the length open and the lengths differ; or a list of str, bytes or any
             JSON value.
         failed: By index in the order given, the rows that do not fit.
-
-    >>> rows = to_rows(RowSpec("int64", (2,)), [[1, 2], [3], [4, 5]])
-    >>> rows.good.tolist(), list(rows.failed)
-    ([[1, 2], [4, 5]], [1])
     """
 
     good: np.ndarray | list[Any]

@@ -33,11 +33,7 @@ from types import MappingProxyType
 
 
 class QueryState(IntEnum):
-    """The state of a query.
-
-    >>> next_state(QueryState.WAITING, QueryEvent.PASS_DEADLINE)
-    <QueryState.EXPIRED: 8>
-    """
+    """The state of a query."""
 
     RECEIVED = auto()
     """Decoded, or found undecodable."""
@@ -68,11 +64,7 @@ class QueryState(IntEnum):
 
 
 class QueryEvent(IntEnum):
-    """An event in the life of a query.
-
-    >>> QueryEvent.SELECT.name
-    'SELECT'
-    """
+    """An event in the life of a query."""
 
     DUPLICATE = auto()
     """A decision with its id is recorded already."""
@@ -156,9 +148,6 @@ def next_state(state: QueryState, event: QueryEvent) -> QueryState:
 
     Raises:
         IllegalMove: the event cannot happen in this state.
-
-    >>> next_state(QueryState.RECEIVED, QueryEvent.SELECT).name
-    'SELECTED'
     """
     try:
         return MOVES[state][event]
@@ -181,11 +170,7 @@ class TransitionPath:
         self._ends = {state.value: end for state in QueryState if (end := self._walk(state)) is not None}
 
     def end(self, state: QueryState) -> QueryState:
-        """The state after all events of the path.
-
-        Raises:
-            IllegalMove: an event cannot happen in the state in which it finds the query.
-        """
+        """The state after all events of the path; `IllegalMove` as `next_state`."""
         found = self._ends.get(state._value_)
         return reduce(next_state, self.events, state) if found is None else found
 

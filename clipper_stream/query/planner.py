@@ -165,11 +165,7 @@ def audited_models(query: DecodedQuery, application: Application, choice: Policy
 
 
 def first_numbers(row: Any, count: int) -> list[float] | None:
-    """The features that a converted row of numbers has; None when one of them is too large to be a feature.
-
-    >>> first_numbers(np.array([[1, 2], [3, 4]], np.uint8), 3), first_numbers(np.array([2e6]), 1)
-    ([1.0, 2.0, 3.0], None)
-    """
+    """The features that a converted row of numbers has; None when one of them is too large to be a feature."""
     numbers = [float(number) for number in np.ravel(row)[:count].tolist()]
     return numbers if all(abs(number) <= LARGEST_FEATURE for number in numbers) else None
 

@@ -77,16 +77,6 @@ class SingleFlight(Generic[K, W]):
     The caller who gets True from `join` asks the model, and resolves the key when it answers, fails or is given up:
     memory is bounded by the rows that wait. A waiter joins a key at most once before that; waiters are not compared.
 
-    >>> flight = SingleFlight[bytes, str]()
-    >>> flight.join(b"row", "first"), flight.join(b"row", "second")
-    (True, False)
-    >>> flight.first(b"row")
-    'first'
-    >>> flight.resolve(b"row")
-    ['first', 'second']
-    >>> flight.resolve(b"row")
-    []
-
     Source: the Go package golang.org/x/sync/singleflight.
     """
 
@@ -140,13 +130,10 @@ class RequestTracker:
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def requests(self, rows: RowBatch, now_s: float = 0.0, return_s: float = 0.0) -> Iterator[Request]:
-        """Requests for these rows, of one dtype and shape each, none too large.
+        """Requests for these rows, of one dtype and shape each, none too large; the rows are the tracker's from now on.
 
-        Args:
-            rows: The rows, with their keys; they belong to the tracker from now on.
-            now_s: Seconds since the epoch.
-            return_s: How long outputs are on their way back, in seconds: so much earlier they must leave the host, but
-                no earlier than after `1 - MOST_RETURN_RATIO` of the time that is left.
+        Outputs are `return_s` seconds on their way back: so much earlier they must leave the host, but no earlier than
+        after `1 - MOST_RETURN_RATIO` of the time that is left.
         """
         count = len(rows.owners)
         for indices, inputs in rows.frames():

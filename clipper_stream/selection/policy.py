@@ -26,7 +26,7 @@ class SelectionPolicy(Protocol):
     """The registered name, for example `exp3`."""
 
     def __post_init__(self) -> None:
-        """Check the parameters of a dataclass, which are `bounded` fields."""
+        """Check the parameters of a dataclass, which are `bounded_field`s."""
         check_parameters(self)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
@@ -84,10 +84,7 @@ class SelectionPolicy(Protocol):
     def select(self, state: SelectionState, candidates: Sequence[str], rng: RandomSource) -> Decision:
         """Choose among the candidates: `prepare` and one draw.
 
-        Args:
-            state: Totals learned so far.
-            candidates: Model references, at least one, each once, in the application's order.
-            rng: Seeded by the application and the query, so that the choice can be repeated.
+        The source is seeded by the application and the query, so that the choice can be repeated.
         """
         return self.prepare(state, candidates).select(rng)
 

@@ -14,7 +14,7 @@ Rules of this file:
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Protocol
 
 from clipper_stream.errors import InvalidSetting
@@ -139,21 +139,12 @@ def with_trials(
     ends = (0.0, *accumulate(serving.values()))
     if ends[-1] > 1.0 + _LEAST_SHARE:
         raise InvalidSetting(f"canaries answer {ends[-1]:g} of the queries together: let their shares sum to 1 at most")
-    starts = {1.0 - share: None for share in asked.values()}
-    edges = sorted({end for end in (*ends, *starts) if end <= 1.0 - _LEAST_SHARE})
-    left = 1.0 - ends[-1]
-    treatments = tuple(
-        _treatment(edge, dict(zip(serving, pairwise(ends), strict=True)), serving, asked, left) for edge in edges
-    )
-    return ChoiceWithTrials(choice, treatments, tuple(edges[1:]))
-
-
-def _treatment(
-    at: float, intervals: Mapping[str, tuple[float, float]], canaries: Mapping[str, float],
-    shadows: Mapping[str, float], left: float,
-) -> Treatment:  # fmt: skip
-    """The treatment where the second number is `at`, and up to the next edge."""
-    canary = next((ref for ref, (start, end) in intervals.items() if start <= at < end), None)
-    besides = {ref: share for ref, share in shadows.items() if at >= 1.0 - share}
-    models = besides if canary is None else {canary: canaries[canary], **besides}
-    return Treatment(tuple(models), tuple(models.values()), canary, left if canary is None else canaries[canary])
+    edges = sorted({end for end in (*ends, *(1.0 - share for share in asked.values())) if end <= 1.0 - _LEAST_SHARE})
+    refs, treatments = (*serving, None), []
+    for edge in edges:
+        canary = refs[bisect_right(ends, edge) - 1]
+        besides = {ref: share for ref, share in asked.items() if edge >= 1.0 - share}
+        models = besides if canary is None else {canary: serving[canary], **besides}
+        served = 1.0 - ends[-1] if canary is None else serving[canary]
+        treatments.append(Treatment(tuple(models), tuple(models.values()), canary, served))
+    return ChoiceWithTrials(choice, tuple(treatments), tuple(edges[1:]))

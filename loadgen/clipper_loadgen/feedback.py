@@ -13,12 +13,12 @@ TICK_S = 0.001
 
 
 class DelayedFeedback:
-    """Sends the feedback of each query a drawn time after its answer, in seconds of the clock."""
+    """Sends the feedback of each query a drawn time after its answer, in seconds of the clock; none without delays."""
 
     def __init__(
         self,
         record_of: Callable[[int], TopicRecord],
-        delays_s: list[float],
+        delays_s: list[float] | None,
         outlet: Outlet,
         clock: Callable[[], float],
     ) -> None:
@@ -35,7 +35,8 @@ class DelayedFeedback:
 
     def answered(self, query: int, now_s: float) -> None:
         """The query was answered now."""
-        heapq.heappush(self._heap, (now_s + self._delays_s[query], query))
+        if self._delays_s is not None:
+            heapq.heappush(self._heap, (now_s + self._delays_s[query], query))
 
     def arm(self) -> None:
         """Set the timer to the first that is due; call it after `answered`, once for many."""

@@ -162,9 +162,7 @@ class LoadRun:
         self.ledger = Ledger(self._due_s if plan.mode == "rate" else [math.nan] * len(script))
         self._due = len(script) if plan.mode == "saturation" else 0
         self._gate = Gate()
-        self._delayed: DelayedFeedback | None = None
-        if script.delays_s is not None:
-            self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback, clock)
+        self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback, clock)
         self._last_event_s = self.start_s
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
@@ -172,14 +170,14 @@ class LoadRun:
     @property
     def feedback_sent(self) -> int:
         """Feedback records sent so far."""
-        return self._delayed.sent_count if self._delayed else 0
+        return self._delayed.sent_count
 
     async def run(self, consumer: AIOKafkaConsumer, queries: BatchOutlet, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
         work = [
             self._read(consumer),
             send_released(self.script, self._gate, queries, self.ledger, self._clock),
-            *([] if self._delayed is None else [self._delayed.run()]),
+            self._delayed.run(),
             *([] if follower is None else [follower(self)]),
         ]
         cpu_s = time.process_time()
@@ -198,7 +196,7 @@ class LoadRun:
             send_failure=queries.first_failure or feedback.first_failure,
             distinct_inputs=len(set(self.script.rows)),
             feedback_sent=self.feedback_sent,
-            feedback_pending=self._delayed.pending if self._delayed else 0,
+            feedback_pending=self._delayed.pending,
             generator_cpu_us=round(self._cpu_s * 1e6 / max(1, self.ledger.sent_count), 1),
             generator_cpu_ratio=round(self._cpu_s / self._took_s, 4),
             encoding=self._plan.encoding,
@@ -240,22 +238,19 @@ class LoadRun:
             reason = (answer.reason or "unstated") if answer.default else None
             if not self.ledger.answered(query, now_s, reason=reason):
                 continue
-            if self._delayed is not None:
-                self._delayed.answered(query, now_s)
+            self._delayed.answered(query, now_s)
             if self._observer is not None:
                 self._observer.answered(query, answer)
         if self._plan.mode != "rate":
             self._release(self._due)
-        if self._delayed is not None:
-            self._delayed.arm()
+        self._delayed.arm()
 
     async def _settled(self) -> None:
         """Return when every query is answered and every feedback sent, or nothing has happened for `plan.drain_s`."""
         while self.ledger.answered_count < len(self.ledger) and not self._stalled():  # noqa: ASYNC110 - and time passes
             await asyncio.sleep(LOOK_S)
         await asyncio.sleep(DUPLICATES_S)
-        if self._delayed is not None:
-            await self._delayed.drained(self._plan.drain_s)
+        await self._delayed.drained(self._plan.drain_s)
 
     def _stalled(self) -> bool:
         """Nothing was sent or answered for `plan.drain_s`, though something was to be expected."""

@@ -104,6 +104,6 @@ def fabricate(skipped: frozenset[int] = frozenset(), twice: frozenset[int] = fro
         verification=Verification(equal=True, seconds=0.5, partitions=[VERDICT]),
         seconds=12.0,
         setup_seconds=4.0,
-        versions={"python": "3.x"},
+        embedded=True,
     )
     return FabricatedDemo(run, recorder, result)

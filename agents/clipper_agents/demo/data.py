@@ -4,16 +4,11 @@ Source: scikit-learn's `digits`, 1797 pictures of 8 by 8 pixels with values from
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from clipper_loadgen import Dataset
-from clipper_loadgen.draws import row_of_each
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-IntArray: TypeAlias = npt.NDArray[np.int64]
+from clipper_loadgen.draws import FloatArray, row_of_each
 
 TRAIN_ROWS = 900
 VALIDATION_ROWS = 200

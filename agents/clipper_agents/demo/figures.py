@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import OBJECTIVE_MS, DemoPlan
 from clipper_agents.demo.result import score
 from clipper_agents.demo.run_recorder import DemoRecorder
+from clipper_loadgen.draws import FloatArray
 from clipper_stream.evaluation.report.plots import COLOURS, PLOT, REFERENCE, panels, png
 
 FAILURE_COLOUR, *OTHER_COLOURS = COLOURS[1], COLOURS[0], *COLOURS[2:5]
@@ -86,8 +86,8 @@ def batches_figure(recorder: DemoRecorder) -> Figure:
     samples = recorder.samples
     at_s = [sample.at_s for sample in samples]
     for ref, colour in _model_colours(recorder).items():
-        limits = [sample.batches(ref).limit or np.nan for sample in samples]  # 0: not reported yet
-        rows = [later.batches(ref, since=earlier).mean or np.nan for earlier, later in pairwise(samples)]
+        limits = [sample.batches(ref)["limit_final"] or np.nan for sample in samples]  # 0: not reported yet
+        rows = [later.batches(ref, since=earlier)["mean"] or np.nan for earlier, later in pairwise(samples)]
         left.step(at_s, limits, where="post", label=ref, color=colour, lw=1.7)
         right.plot(at_s[1:], rows, color=colour, lw=1.7)
     left.set(title="Batch limit by AIMD: grows while batches are fast", ylabel="rows a batch may have")

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_agents.demo.data import SIDE, Digits, IntArray, distorted
+from clipper_agents.demo.data import SIDE, Digits, distorted
 from clipper_agents.observability.logging import event
+from clipper_loadgen.draws import IntArray
 from clipper_stream.models.model import Rows
 from clipper_stream.models.registry import load_model
 from clipper_topics.manifests import BatchSpec, InputSpec, ModelManifest

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 
 from clipper_agents.broker import KAFKA_VERSION
-from clipper_agents.demo.data import FloatArray
 from clipper_agents.demo.plan import BEFORE, FAILED, PHASES, POLICIES, RESTORED, DemoPlan
 from clipper_agents.demo.run_recorder import UNANSWERED, DemoRecorder
 from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen import LoadReport
+from clipper_loadgen.draws import FloatArray
 from clipper_stream.intervals import mean_difference, wilson
 
 PERCENTILES = ("p50", "p90", "p99")
@@ -96,7 +96,7 @@ def demo_result(
     verification: Verification,
     seconds: float,
     setup_seconds: float,
-    versions: dict[str, str],
+    embedded: bool,
 ) -> DemoResult:
     """The result; of the samples the last one is of when all feedback was counted."""
     plan, last, (policies, models) = recorder.plan, recorder.samples[-1], score(recorder)
@@ -116,11 +116,7 @@ def demo_result(
         latency_ms={name: load.latency[f"{name}_ms"] for name in PERCENTILES},
         throughput_per_s=load.throughput_per_s,
         cache=last.cache,
-        batch={
-            model.ref: {"mean": round(batches.mean, 2), "max": batches.largest, "limit_final": batches.limit}
-            for model in recorder.models
-            for batches in (last.batches(model.ref),)
-        },
+        batch={model.ref: last.batches(model.ref) for model in recorder.models},
         broken_model=recorder.broken,
         policies=by_policy,
         single_models=by_model,
@@ -136,11 +132,11 @@ def demo_result(
         verified={name: getattr(verification, name) for name in ("equal", "rows", "feedbacks", "seconds")},
         seconds=round(seconds, 2),
         setup_seconds=round(setup_seconds, 2),
-        versions=versions,
+        versions=_versions(embedded=embedded),
     )
 
 
-def used_versions(*, embedded: bool) -> dict[str, str]:
+def _versions(*, embedded: bool) -> dict[str, str]:
     """Versions of Python, Kafka and the libraries, and the machine; that of the embedded Kafka alone is known."""
     return {
         **{name: metadata.version(name) for name in DISTRIBUTIONS},

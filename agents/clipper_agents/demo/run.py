@@ -16,7 +16,7 @@ import msgspec
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
 from clipper_agents.demo.plan import FAILS_AT, OBJECTIVE_MS, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.result import DemoResult, demo_result, used_versions
+from clipper_agents.demo.result import DemoResult, demo_result
 from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
@@ -97,7 +97,7 @@ async def run_demo(
             verification=verification,
             seconds=time.perf_counter() - started_s,
             setup_seconds=setup_s,
-            versions=used_versions(embedded=deployment.broker is not None),
+            embedded=deployment.broker is not None,
         )
         return result, recorder
 

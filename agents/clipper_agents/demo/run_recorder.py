@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,11 @@ from clipper_topics.prediction import Prediction
 
 UNANSWERED = -1
 DIGITS = range(10)
-DigitArray: TypeAlias = npt.NDArray[np.int8]
 
 SAMPLE_EVERY_S = 1.0
 """As often as routers report their weights."""
 RECENT = 500
 """Queries that the percentiles of a sample are about: two seconds' worth."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchTotals:
-    """Mean rows of the batches of one model, the largest (to a power of two), and its limit at the end."""
-
-    mean: float
-    largest: float
-    limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +44,22 @@ class DemoSample:
         """Share of trust in each model."""
         return self.metrics.by("model", "clipper_selection_weight", application=application_of(policy))
 
-    def batches(self, ref: str, since: "DemoSample | None" = None) -> BatchTotals:
-        """The batches of a model, `name:version`, since an earlier sample or the start."""
+    def batches(self, ref: str, since: "DemoSample | None" = None) -> dict[str, float]:
+        """Rows of the batches of a model since an earlier sample or the start: `mean`, `max`, and `limit_final` now.
+
+        The largest is known to a power of two.
+        """
         name, _, version = ref.partition(":")
         labels = {"model": name, "version": version}
         counted = self.metrics if since is None else self.metrics.since(since.metrics)
         buckets = counted.by("le", "clipper_batch_rows_bucket", **labels)
         total = max(buckets.values(), default=0.0)
-        return BatchTotals(
-            mean=counted.value("clipper_batch_rows_sum", **labels) / total if total else 0.0,
+        return {
+            "mean": round(counted.value("clipper_batch_rows_sum", **labels) / total, 2) if total else 0.0,
             # counts are cumulative: the first bucket that holds everything is that of the largest
-            largest=min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0),
-            limit=self.metrics.value("clipper_batch_limit_rows", **labels),
-        )
+            "max": min((float(bound) for bound, count in buckets.items() if total and count == total), default=0.0),
+            "limit_final": self.metrics.value("clipper_batch_limit_rows", **labels),
+        }
 
     @property
     def cache(self) -> dict[str, int]:
@@ -112,7 +105,7 @@ class DemoRecorder:
         self.plan, self.models, self.broken = plan, models, best_of(models).ref
         self._flag, self._ports, self._on_sample, self._is_broken = flag, ports, on_sample, False
         self.samples: list[DemoSample] = []
-        self.digits: DigitArray = np.full(plan.queries, UNANSWERED, np.int8)
+        self.digits: npt.NDArray[np.int8] = np.full(plan.queries, UNANSWERED, np.int8)
         self.model_digits = {model.ref: np.full_like(self.digits, UNANSWERED) for model in models}
 
     async def follow(self, run: LoadRun) -> None:

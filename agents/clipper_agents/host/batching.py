@@ -33,14 +33,7 @@ class Batch(Generic[Origin]):
 
 @dataclass(frozen=True, slots=True)
 class BatchingStep(Generic[Origin]):
-    """What the engine has to do now.
-
-    Attributes:
-        batch: To predict; None when nothing may go yet.
-        late: To send.
-        late_rows: How many rows they answer.
-        wake_at_s: When to step again though nothing arrives, seconds since the epoch; None: no need.
-    """
+    """What the engine has to do now: predict a batch, send replies to late rows, and step again at `wake_at_s`."""
 
     batch: Batch[Origin] | None
     late: list[Reply[Origin]]

@@ -6,7 +6,6 @@ Rules of this file:
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import ConsumerRecord
@@ -78,11 +77,8 @@ class RequestServer:
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)
-        await self._refuse(refused)
+        await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, refused)
+        for record, why in refused:
+            self._metrics.count_dead_letters(record.topic, type(why).__name__)
         self.finished(origins)
         return frames
-
-    async def _refuse(self, refused: Sequence[tuple[ConsumerRecord[Any, Any], BaseException]]) -> None:
-        await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, refused)
-        for record, error in refused:
-            self._metrics.count_dead_letters(record.topic, type(error).__name__)

@@ -85,12 +85,6 @@ async def send_in_transaction(
     the futures of its records, the one of its end, and one a batch for who waits until there is room in it. Each of
     those that nobody asks for would be logged as never retrieved, whenever it is collected.
 
-    Args:
-        producer: Started, with a transactional id.
-        topic: Where to.
-        partition: Where to.
-        records: Keys and values.
-
     Raises:
         ProducerFenced: another producer with the id has begun; none is written.
         KafkaError: it is not known whether they were written.

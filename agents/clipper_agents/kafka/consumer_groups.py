@@ -59,10 +59,7 @@ class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
 async def remove_members(connection: KafkaConnection, group: str, instances: Iterable[str]) -> None:
     """Have static members leave their group now, so that nothing waits for their session timeout.
 
-    Args:
-        connection: How to reach the brokers.
-        group: Their group; one that does not exist is fine.
-        instances: Names of processes that have ended; one that is no member is fine.
+    A group that does not exist is fine, and so is the name of a process that is no member.
 
     Raises:
         KafkaUnreachable: no broker answers.

@@ -369,14 +369,7 @@ async def read_topic(
     *,
     isolation_level: IsolationLevel,
 ) -> None:
-    """Hand over every record that a topic has now.
-
-    Args:
-        kafka: Where to read.
-        catalogue: Of the deployment.
-        topic: Its whole name.
-        take: Called with lists of records of one partition, in log order.
-        isolation_level: Whether records of aborted transactions are read.
+    """Hand over every record that a topic has now, in lists of records of one partition, in log order.
 
     Raises:
         KafkaUnreachable: no broker answers, or nothing comes for a long time.

@@ -29,13 +29,7 @@ async def wait_for_access(
     say_every_s: float = SAY_EVERY_S,
     check: Callable[[KafkaConnection], Awaitable[None]] = check_access,
 ) -> bool:
-    """Check the access until Kafka answers.
-
-    Args:
-        kafka: Where to, and with which credentials.
-        again_s: Wait before the next attempt, in seconds.
-        say_every_s: A line about it so often, in seconds; the first at once.
-        check: Instead of `check_access`.
+    """Check the access until Kafka answers, and say so now and then, the first time at once.
 
     Returns:
         False when SIGTERM or SIGINT came first.

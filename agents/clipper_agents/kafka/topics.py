@@ -39,14 +39,7 @@ POLICY = "cleanup.policy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicsReport:
-    """What `ensure_topics` did, by topic name.
-
-    Attributes:
-        created: Made now.
-        grown: Requests topics that have more partitions now.
-        existing: Left as they were.
-        advice: What somebody should change by hand, a line each.
-    """
+    """What `ensure_topics` did, by topic name, and what somebody should change by hand, a line each."""
 
     created: tuple[str, ...] = ()
     grown: tuple[str, ...] = ()
@@ -75,7 +68,9 @@ async def ensure_topics(
         TopicRefused: the broker refuses, for example a replication factor above the number of brokers.
     """
     fixed = {spec.name: spec for spec in catalogue.fixed_topics()}
-    requests = {spec.name: spec for spec in _requests_topics(catalogue, models)}
+    hosted = (model for model in models if not model.colocated and not model.retired)
+    specs = (catalogue.requests_topic(model.name, model.version, model.replicas) for model in hosted)
+    requests = {spec.name: spec for spec in specs}
     wanted = fixed | requests
     async with administration(connection) as admin:
         before = await _partition_counts(admin)
@@ -122,14 +117,6 @@ async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> No
             if code not in (0, UnknownTopicOrPartitionError.errno):
                 raise TopicRefused(f"topic {name}: the broker does not delete it: {for_code(code).__name__}")
         await _until(admin, "topics to be deleted", lambda counts: counts.keys().isdisjoint(names))
-
-
-def _requests_topics(catalogue: Catalogue, models: Iterable[ModelManifest]) -> list[TopicSpec]:
-    return [
-        catalogue.requests_topic(model.name, model.version, model.replicas)
-        for model in models
-        if not model.colocated and not model.retired
-    ]
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, *, led: bool = False) -> dict[str, int]:

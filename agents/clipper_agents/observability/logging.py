@@ -128,14 +128,15 @@ def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Itera
         OSError: the file cannot be written.
     """
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    handlers, levels = root.handlers[:], {one: one.level for one in (root, *map(logging.getLogger, NOISY))}
     with path.open("w", encoding="utf-8", buffering=1) as lines:
         try:
             _configure(level, environ, lines)
             yield lines
         finally:
-            root.handlers[:] = before[0]
-            root.setLevel(before[1])
+            root.handlers[:] = handlers
+            for one, before in levels.items():
+                one.setLevel(before)
             logging.captureWarnings(capture=False)
 
 

@@ -189,13 +189,10 @@ def make_app(
 ) -> ClipperApp:
     """A Faust app for one worker process.
 
-    Args:
-        name: Faust app id and consumer group.
-        kafka: Where the brokers are.
-        data_dir: This process's own directory; made if it is missing.
-        instance: Stable name of this process in the group (KIP-345): after a restart within the session timeout it
-            takes its partitions back without a rebalance.
-        commit_interval_s: How often finished prefixes are committed; the length of a redelivery after a crash.
+    Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
+    Finished prefixes are committed every `commit_interval_s`, the length of a redelivery after a crash. With its
+    `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes its
+    partitions back without a rebalance.
 
     Raises:
         StorageRefused: the directory cannot be made.

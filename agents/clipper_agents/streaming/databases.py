@@ -38,11 +38,8 @@ class DatabaseCorrupt(ClipperError):
 class Database:
     """An open database of raw bytes.
 
-    Args:
-        path: Its folder.
-        options: Of rocksdict; `raw_mode`.
-        unit: The folder that is set aside when it is corrupt; absent: its own. Give the one that holds all databases
-            that vouch for each other.
+    The folder `unit` is set aside when it is corrupt, its own by default: give the one that holds all databases that
+    vouch for each other. The options have `raw_mode`.
 
     Raises:
         DatabaseCorrupt: it cannot be opened, and has been set aside.

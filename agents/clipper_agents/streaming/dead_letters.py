@@ -23,12 +23,8 @@ async def send_dead_letters(
     """Store records as dead letters; when this returns they are stored, and may be acknowledged.
 
     A value of more than `KEPT_BYTES` is cut, and so are a key and headers that are too large: a record that no topic
-    takes must not stop those behind it. A header `clipper-cut` says so.
-
-    Args:
-        outbox: Sends them.
-        topic: Name of the dead letters' topic, of one partition.
-        refused: Each record, and why it was refused.
+    takes must not stop those behind it. A header `clipper-cut` says so. Each record comes with why it was refused; the
+    topic has one partition.
     """
     letters = []
     for record, error in refused:

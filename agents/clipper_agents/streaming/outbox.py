@@ -69,12 +69,7 @@ class Delivery:
 
 
 class Outbox:
-    """Sends records through an aiokafka producer that somebody else starts and stops.
-
-    Args:
-        producer: The producer.
-        clock: Seconds that never go back; given by tests.
-    """
+    """Sends records through an aiokafka producer that somebody else starts and stops; tests give the clock."""
 
     def __init__(self, producer: aiokafka.AIOKafkaProducer, clock: Callable[[], float] = time.monotonic) -> None:
         self._producer, self._clock = producer, clock

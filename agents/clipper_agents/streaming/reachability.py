@@ -46,12 +46,7 @@ class Silence:
         return self._said_s is None
 
     def observe(self, *, answered: bool, now_s: float) -> str | None:
-        """Note whether a broker answered, and return the line to log, if any.
-
-        Args:
-            answered: Whether a broker answered.
-            now_s: Seconds that never go back.
-        """
+        """Note whether a broker answered now, by a clock that never goes back, and return the line to log, if any."""
         silent_s = now_s - self._answered_s
         if answered:
             self._answered_s = now_s
@@ -64,11 +59,9 @@ class Silence:
 
 
 async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
-    """Ask the brokers whether they answer, until cancelled.
+    """Ask the brokers whether they answer, until cancelled, and say after each attempt whether Kafka is `reachable`.
 
-    Args:
-        client: An aiokafka client that somebody else starts and stops.
-        reachable: Told after each attempt whether Kafka counts as reachable.
+    The client is aiokafka's, and somebody else starts and stops it.
     """
     silence = Silence(time.monotonic())
     while True:

@@ -76,9 +76,7 @@ def storage_failed(path: Path, reason: OSError | str) -> StorageFailed:
 def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
     """Make the directory, see that it can be written, and keep every other process out until this one ends.
 
-    Args:
-        data_dir: One process's own.
-        wait_s: How long another process may go on using it.
+    Another process may go on using it for `wait_s`.
 
     Returns:
         A file descriptor that holds the claim while it is open.

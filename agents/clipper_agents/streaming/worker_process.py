@@ -74,11 +74,7 @@ def run_worker(
 ) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
-    Args:
-        make: Makes the worker, inside the event loop.
-        ready: The line to print on stdout when the worker serves.
-        kafka: How the worker is connected.
-        listener: Hears that it serves, and why it cannot go on.
+    `make` is called inside the event loop, and `ready` for the line to print on stdout when the worker serves.
     """
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))

@@ -10,7 +10,7 @@ from clipper_stream.models.testing.check import assert_model, check_model
 from clipper_stream.models.testing.latency import BatchLatency
 from clipper_stream.models.testing.laws import LAWS
 from clipper_stream.models.testing.report import Finding, LawsBroken, Report
-from clipper_stream.models.testing.samples import random_rows
+from clipper_stream.models.testing.subject import random_rows
 
 __all__ = [
     "LAWS",

@@ -11,8 +11,7 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.latency import advice, measure
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen
 from clipper_stream.models.testing.report import Finding, LawsBroken, Report
-from clipper_stream.models.testing.samples import random_rows
-from clipper_stream.models.testing.subject import Subject, copied
+from clipper_stream.models.testing.subject import Subject, copied, random_rows
 from clipper_stream.models.warm_up import warm_up
 from clipper_stream.query.inputs import RowSpec, to_matrix
 

@@ -18,8 +18,7 @@ import numpy as np
 
 from clipper_stream.errors import shown
 from clipper_stream.models.runner import BatchOutcome
-from clipper_stream.models.testing.samples import odd_rows
-from clipper_stream.models.testing.subject import Subject, copied, equal_rows, joined, picked
+from clipper_stream.models.testing.subject import Subject, copied, equal_rows, joined, odd_rows, picked
 from clipper_stream.models.testing.subprocess_check import outputs_elsewhere
 
 MAX_OUTPUT_BYTES = 512 * 1024

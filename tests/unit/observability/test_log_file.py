@@ -34,13 +34,13 @@ def test_a_block_has_its_logs_and_warnings_in_the_file(tmp_path):
     assert last == "a line of a child"
 
 
-def test_after_the_block_handlers_and_level_are_those_of_before(tmp_path, capsys):
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+def test_after_the_block_handlers_and_levels_are_those_of_before(tmp_path, capsys):
+    root, noisy = logging.getLogger(), logging.getLogger("asyncio")
+    handlers, levels = root.handlers[:], (root.level, noisy.level)
     with log_file(tmp_path / "log", "debug", {}) as lines:
         assert root.handlers != handlers
     assert lines.closed
-    assert (root.handlers, root.level) == (handlers, level)
+    assert (root.handlers, (root.level, noisy.level)) == (handlers, levels)
     root.warning("nobody may write this to the closed file")
     assert "Logging error" not in capsys.readouterr().err
 

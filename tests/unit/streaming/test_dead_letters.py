@@ -1,8 +1,13 @@
 """A record that cannot be used is kept with the reason, however large it is."""
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 
+from builders.kafka import record
+
+from clipper_agents.router.feedback import _decoded
 from clipper_agents.streaming.dead_letters import KEPT_BYTES, send_dead_letters
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.dead_letter import MESSAGE_CHARACTERS, read_dead_letter
@@ -62,3 +67,29 @@ def test_a_letter_says_that_its_value_was_cut_and_only_then():
     (*_, cut), (*_, whole) = letters_of(bytes(KEPT_BYTES + 1), bytes(KEPT_BYTES))
     assert read_dead_letter(cut).cut == f"value of {KEPT_BYTES + 1} bytes"
     assert read_dead_letter(whole).cut is None
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+class Large:
+    """Something that was under way."""
+
+
+def test_a_dead_letter_leaves_no_reference_cycle():
+    """The collector comes seldom, and a stack of bad records would wait for it."""
+    outbox, seen = Outbox(), []
+
+    async def step():
+        large = Large()
+        seen.append(weakref.ref(large))
+        _, refused = _decoded([record(0, b"{")])
+        await send_dead_letters(outbox, "dead-letters", refused)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(step())
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+    headers = dict(outbox.sent[0][4])
+    assert b"decode_feedback" in headers["__streams.errors.stacktrace"], "the letter still says where"
