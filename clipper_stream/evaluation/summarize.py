@@ -85,7 +85,7 @@ class Summarizer:
                 used=support.decisions,
                 effective=support.effective,
                 carrying=support.carrying,
-                largest_weight=support.largest,
+                largest_weight=float(support.largest),
                 unsupported_ratio=support.unsupported_ratio,
             ),
             series=tally.spans.series(outline.timeline, tally.models),

@@ -204,7 +204,6 @@ class LearningPolicy:
         policy: Who chooses and learns.
         models: Its candidates, in the application's order, at least one.
         start: State of each (context, partition) at the beginning of the log; what is not there begins with none.
-        audit_ratio: Share of the queries that ask all candidates, in [0, 1]; only a simulation knows what they say.
 
     >>> from clipper_stream.selection.registry import make_policy
     >>> LearningPolicy(policy=make_policy("exp3", {"eta": 0.2}), models=("svm:1", "knn:1")).name
@@ -217,7 +216,6 @@ class LearningPolicy:
     policy: SelectionPolicy
     models: tuple[str, ...]
     start: Mapping[Place, SelectionState] = field(default_factory=dict)
-    audit_ratio: float = 0.0
 
     @property
     def name(self) -> str:
@@ -225,7 +223,7 @@ class LearningPolicy:
 
     def learner(self) -> CandidateState:
         """Return the candidate's state before the first decision."""
-        return CandidateState(self.policy, self.models, self.start, self.audit_ratio)
+        return CandidateState(self.policy, self.models, self.start)
 
 
 def _with_models(columns: DecisionColumns, models: tuple[str, ...]) -> DecisionColumns:

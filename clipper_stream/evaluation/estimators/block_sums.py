@@ -9,6 +9,7 @@ Rules of this file:
 """
 
 from dataclasses import dataclass, fields, replace
+from operator import add
 from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -57,13 +58,16 @@ def summed(values: Floats | Bools | None, code: NDArray[Any], size: int) -> Floa
 
 @dataclass(frozen=True, slots=True)
 class AdditiveSums:
-    """Sums over decisions, each field a number or an array."""
+    """Sums over decisions, each field a number or an array; one with `LARGEST` is the largest of all decisions."""
 
     def merged(self, other: Self) -> Self:
         """Return the sums of both, which must be over different decisions."""
-        return replace(self, **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+        both = {one.name: (getattr(self, one.name), getattr(other, one.name), one.metadata) for one in fields(self)}
+        return replace(self, **{name: how.get("plus", add)(a, b) for name, (a, b, how) in both.items()})
 
 
+LARGEST = {"plus": np.maximum}
+"""Metadata of a field of which the largest value counts, and not the sum."""
 Sums = TypeVar("Sums", bound=AdditiveSums)
 
 

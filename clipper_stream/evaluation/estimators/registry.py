@@ -28,7 +28,6 @@ class Estimator:
         width: Largest possible distance between the terms of two decisions, losses being in [0, 1], by the most that a
             decision can count (`SupportSums.largest_importance`). None for one that divides by what it sums: its terms
             alone are no estimate.
-        predicts: Whether it needs predicted losses.
         covers: Whether an interval covers the candidate's loss as often as it says, given support. Not where a
             prediction, or a bound, makes an error that more decisions do not show: benchmarks/results/coverage.md has
             the figures.
@@ -42,7 +41,6 @@ class Estimator:
     name: str
     terms: Callable[[Choices], Terms]
     width: Callable[[float], float | None]
-    predicts: bool = False
     covers: bool = True
 
     def sums(self, choices: Choices) -> BlockSums:
@@ -147,16 +145,10 @@ def _every(largest: float) -> tuple[Estimator, ...]:
         Estimator(name="ips", terms=ips, width=lambda most: most),
         Estimator(name="snips", terms=snips, width=lambda _: None),
         Estimator(name="clipped_ips", terms=clipped, width=lambda most: min(largest, most), covers=False),
-        Estimator(name="dm", terms=direct_method, width=lambda _: 1.0, predicts=True, covers=False),
-        Estimator(name="dr", terms=doubly_robust, width=corrected, predicts=True),
-        Estimator(name="sndr", terms=self_normalized_doubly_robust, width=lambda _: None, predicts=True),
-        Estimator(
-            name="switch_dr",
-            terms=switched,
-            width=lambda most: corrected(min(largest, most)),
-            predicts=True,
-            covers=False,
-        ),
+        Estimator(name="dm", terms=direct_method, width=lambda _: 1.0, covers=False),
+        Estimator(name="dr", terms=doubly_robust, width=corrected),
+        Estimator(name="sndr", terms=self_normalized_doubly_robust, width=lambda _: None),
+        Estimator(name="switch_dr", terms=switched, width=lambda most: corrected(min(largest, most)), covers=False),
     )
 
 

@@ -6,12 +6,12 @@ Rules of this file:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
-from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, totals
+from clipper_stream.evaluation.estimators.block_sums import LARGEST, AdditiveSums, totals
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 from clipper_stream.evaluation.log.columns import Floats
 
@@ -49,9 +49,9 @@ class SupportSums(AdditiveSums):
     squares: float
     fourths: float
     distances: float
-    largest: float
-    most: Floats
-    heaviest: Floats
+    largest: float = field(metadata=LARGEST)
+    most: Floats = field(metadata=LARGEST)
+    heaviest: Floats = field(metadata=LARGEST)
     target: Floats
     scored: Floats
 
@@ -73,14 +73,6 @@ class SupportSums(AdditiveSums):
             heaviest=choices.weight.max(axis=0, initial=0.0),
             target=totals(choices.context, contexts, choices.target),
             scored=totals(choices.context, contexts, choices.weight > 0.0),
-        )
-
-    def merged(self, other: Self) -> Self:
-        return replace(
-            AdditiveSums.merged(self, other),
-            largest=max(self.largest, other.largest),
-            most=np.maximum(self.most, other.most),
-            heaviest=np.maximum(self.heaviest, other.heaviest),
         )
 
     @property

@@ -20,7 +20,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
-from clipper_stream.selection.distribution import ActionDistribution, audited
+from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
 from clipper_stream.selection.state import SelectionState, merge
@@ -105,7 +105,7 @@ class ReplayChoice(NamedTuple):
     """What the policy does while its state stays the same.
 
     Attributes:
-        choice: What is drawn from, audits included.
+        choice: What is drawn from.
         target: Probability of serving each model alone, in the order of the learner's models.
         together: Models that are always served together; empty where one is drawn.
     """
@@ -137,7 +137,6 @@ class CandidateState:
         policy: Who chooses and learns.
         models: Its candidates, in the application's order.
         start: State of each (context, partition) at the beginning; what is not there begins with none.
-        audit_ratio: Share of the queries that ask all candidates, in [0, 1].
 
     >>> from clipper_stream.selection.registry import make_policy
     >>> learner = CandidateState(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
@@ -158,16 +157,12 @@ class CandidateState:
     """
 
     def __init__(
-        self,
-        policy: SelectionPolicy,
-        models: Sequence[str],
-        start: Mapping[Place, SelectionState] | None = None,
-        audit_ratio: float = 0.0,
+        self, policy: SelectionPolicy, models: Sequence[str], start: Mapping[Place, SelectionState] | None = None
     ) -> None:
         if not models:
             raise InvalidSetting(f"policy {policy.name!r} has no model to choose from: name at least one")
         self.models = tuple(models)
-        self.policy, self.audit_ratio = policy, audit_ratio
+        self.policy = policy
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self._states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self._states if context is None)
@@ -184,9 +179,8 @@ class CandidateState:
         key = (context, partition if context is not None else 0)
         found = self._standings.get(key)
         if found is None:
-            found = self._standings[key] = policy_choices(
-                self.policy, self.state(context, partition), self.models, self.audit_ratio
-            )
+            found = policy_choices(self.policy, self.state(context, partition), self.models)
+            self._standings[key] = found
         return found.given(features)
 
     def state(self, context: str | None, partition: int) -> SelectionState:
@@ -220,9 +214,7 @@ class CandidateState:
             self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
 
 
-def policy_choices(
-    policy: SelectionPolicy, state: SelectionState, models: Sequence[str], audit_ratio: float = 0.0
-) -> ReplayChoices:
+def policy_choices(policy: SelectionPolicy, state: SelectionState, models: Sequence[str]) -> ReplayChoices:
     """Return what the policy does in one state.
 
     Raises:
@@ -230,14 +222,12 @@ def policy_choices(
     """
     by_features = policy.by_features(state, models)
     if by_features is None:
-        return ReplayChoices(_standing(policy, policy.prepare(state, models), models, audit_ratio))
-    choices = tuple(_standing(policy, each, models, audit_ratio) for each in by_features.choices)
-    return ReplayChoices(_standing(policy, by_features.otherwise, models, audit_ratio), choices, by_features.place)
+        return ReplayChoices(_standing(policy, policy.prepare(state, models), models))
+    choices = tuple(_standing(policy, each, models) for each in by_features.choices)
+    return ReplayChoices(_standing(policy, by_features.otherwise, models), choices, by_features.place)
 
 
-def _standing(
-    policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str], audit_ratio: float
-) -> ReplayChoice:
+def _standing(policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str]) -> ReplayChoice:
     alone = {
         decision.served[0]: decision.served_propensity for decision in prepared.decisions if len(decision.served) == 1
     }
@@ -245,8 +235,7 @@ def _standing(
     if sets and len(prepared.decisions) > 1:
         what = f"policy {policy.name!r} draws among {len(prepared.decisions)} sets of models"
         raise InvalidSetting(f"{what}: give one that serves one model, or always the same ones")
-    choice = audited(prepared, audit_ratio) if audit_ratio > 0.0 else prepared
-    return ReplayChoice(choice, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
+    return ReplayChoice(prepared, tuple(alone.get(model, 0.0) for model in models), sets[0] if sets else ())
 
 
 def replay_rng(seed: int, partition: int, query_offset: int) -> RandomSource:

@@ -56,14 +56,6 @@ def test_feedback_is_learned_in_the_order_in_which_it_came_and_not_before():
     assert learner.state(None, 0).of("svm:1").loss == 1.0
 
 
-def test_an_audit_asks_all_and_serves_what_the_policy_chose():
-    found = policy_choices(
-        make_policy("split", {"shares": {"svm:1": 1}}), SelectionState(), MODELS, audit_ratio=0.25
-    ).otherwise
-    assert found.target == (1.0, 0.0, 0.0)
-    assert [len(decision.models) for decision in found.choice.decisions] == [1, 3]
-
-
 def test_an_ensemble_serves_its_models_together():
     found = policy_choices(make_policy("exp4"), SelectionState(), MODELS).otherwise
     assert found.together == MODELS

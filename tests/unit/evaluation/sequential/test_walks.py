@@ -121,13 +121,6 @@ def test_delay_costs():
     assert losses[0] + 0.02 < losses[800]
 
 
-def test_audits_of_the_candidate_teach_it_more():
-    audited = LearningPolicy(policy=EXP3.policy, models=MODELS, audit_ratio=1.0)
-    full = [truth(150, seed) for seed in range(30)]
-    alone, told = (np.mean([value(simulate([each.whole()], who)) for each in full]) for who in (EXP3, audited))
-    assert told < alone
-
-
 def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
     rows = 40
     columns = logged(
