@@ -25,13 +25,9 @@ SYSTEMS = (
     "separate-msgpack",
     "packed-msgpack",
 )
-RARE = {"deploying", "replicas", "scale", "soak", "stragglers"}
-"""What they are made of is in the others too, so `make faults` runs them."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=pytest.mark.long) if one in RARE else one for one in ON_KAFKA]
-)
+@pytest.mark.parametrize("name", ON_KAFKA)
 def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, kafka, tmp_path):
     check_figures(result(name, tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap))
 

@@ -18,7 +18,7 @@ from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ModelManifest

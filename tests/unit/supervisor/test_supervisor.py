@@ -10,8 +10,7 @@ import threading
 
 import pytest
 
-from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.process import ChildSpec, end_with_stdin
+from clipper_agents.supervisor.process import ChildNotReady, ChildSpec, end_with_stdin
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_stream.errors import UnknownName
