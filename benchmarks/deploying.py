@@ -36,7 +36,7 @@ from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManife
 OBJECTIVE_MS = 250
 NAME = "steady"
 QUIET, DEPLOYING = "quiet", "deploying"
-QUICK = {"rounds": 1, "seconds": 4.0, "warmup": 0.5}
+QUICK = {"rounds": 1, "seconds": 1.5, "warmup": 0.5, "stay": 0.5}
 COUNTED = {"rebalances": ("clipper_rebalances_total",)}
 POLL_S = 0.2
 MEASURES: Measures = {
@@ -65,7 +65,7 @@ def measured(number: int, here: Session, config: str, options: argparse.Namespac
     with pipeline(place, config, f"router.metrics_port={port}") as roots:
         for name in rotated([QUIET, DEPLOYING], number):
             before = counters(port, COUNTED)
-            with Deploys(place, busy=name == DEPLOYING) as deploys:
+            with Deploys(place, options.stay, busy=name == DEPLOYING) as deploys:
                 figures = loaded(steady(NAME, number, options), place, roots, here.broker)
             rebalances = counters(port, COUNTED)["rebalances"] - before["rebalances"]
             yield {"system": name, **figures, "versions": deploys.count, "rebalances": rebalances}
@@ -78,9 +78,9 @@ class Deploys:
         count: How many came and went.
     """
 
-    def __init__(self, place: Place, *, busy: bool) -> None:
+    def __init__(self, place: Place, stay_s: float, *, busy: bool) -> None:
         self.count = 0
-        self._place, self._over = place, threading.Event()
+        self._place, self._stay_s, self._over = place, stay_s, threading.Event()
         self._thread = threading.Thread(target=self._run) if busy else None
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class Deploys:
         while (topic in await existing_topics(connection, prefix)) is not there:  # noqa: ASYNC110 (it is the broker's)
             await asyncio.sleep(POLL_S)
         if there:
-            await asyncio.to_thread(self._over.wait, 5.0)
+            await asyncio.to_thread(self._over.wait, self._stay_s)
 
 
 def version(name: str, *, colocated: bool = False) -> ModelManifest:
@@ -148,6 +148,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=200.0, help="queries a second")
     parser.add_argument("--seconds", type=float, default=45.0, help="of measured load in each half")
+    parser.add_argument("--stay", type=float, default=5.0, help="seconds until a version goes again")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds at the same rate before")
     return parsed(parser, QUICK)
 

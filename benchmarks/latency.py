@@ -45,7 +45,7 @@ QUICK = {
     "outstanding": 500,
     "seconds": 0.4,
     "warmup": 0.1,
-    "rates": ["200", HALF],
+    "rates": ["200"],
     "warm": 0,
 }
 

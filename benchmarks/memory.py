@@ -30,7 +30,7 @@ from rig.systems import pipeline
 from clipper_topics.codec import MSGPACK_HEADERS
 
 ROLES = ("router", "host")
-QUICK = {"queries": 20_000, "minutes": 0.5, "step": 5_000, "every": 0.1, "outstanding": 2_000}
+QUICK = {"queries": 8_000, "minutes": 5.0, "step": 2_000, "every": 0.1, "outstanding": 2_000}
 FOUR_LE, ONE_BE = struct.Struct("<ffff"), struct.Struct(">f")
 Sample = dict[str, Any]
 

@@ -59,10 +59,10 @@ def jobs(options: argparse.Namespace, at: Session) -> Any:
     count, bootstrap = options.decisions, at.connection.bootstrap
     memory = max(1_000, count // 40)
     for prefix, delay, most in (("near", 2_000, 262_144), ("far", count, memory)):
-        catalogue = Catalogue(prefix=prefix)
+        catalogue = at.place(prefix).catalogue
         asyncio.run(ensure_topics(at.connection, catalogue))
         produce(at.connection, decisions(count, catalogue, delay=delay))
-        common = {"bootstrap": bootstrap, "prefix": prefix}
+        common = {"bootstrap": bootstrap, "prefix": catalogue.prefix}
         if prefix == "near":
             yield "bare", {"job": "bare", **common}
             path = exported(at, catalogue, options.file_decisions)

@@ -108,7 +108,6 @@ def plans(options: argparse.Namespace, contexts: int) -> Iterator[LoadPlan]:
             contexts=contexts,
             encoding="msgpack",
             seed=seed,
-            drain_s=30.0,
         )
 
 

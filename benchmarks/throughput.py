@@ -30,6 +30,8 @@ from rig.throughput_run import competed, warm_up
 
 OURS_IN_QUICK = ("colocated-json", "separate-msgpack", "cached-90-json", "packed-msgpack")
 QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000
+QUICK_LIMIT_S = 300.0
+"""A smoke run says whether a system answers at all, also on a machine that has other things to do."""
 MEASURES: Measures = {
     "rows/s": lambda run: run.get("rows_per_s"),
     "CPU µs a row": lambda run: run.get("system_cpu_us"),
@@ -150,7 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=40.0, help="seconds after which a system is stopped")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")
     quick = [name for name, each in known.items() if not each.config or name in OURS_IN_QUICK]
-    return parsed(parser, {"records": QUICK_RECORDS, "warm": 1_000, "systems": quick})
+    return parsed(parser, {"records": QUICK_RECORDS, "warm": 1_000, "systems": quick, "limit": QUICK_LIMIT_S})
 
 
 if __name__ == "__main__":

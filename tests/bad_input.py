@@ -30,13 +30,16 @@ deep = st.builds(
 )
 
 
+ODD = [b"[" * 9, b"NaN", b"\\ud800", b"1e999", b"\xcb\x7f\xf8"]
+
+
 @st.composite
 def mutated(draw):
     """Bytes of the contract with some of them replaced, cut, doubled or followed by others."""
     value = bytearray(draw(st.sampled_from(GOLDEN)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(value)))
-        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3) | st.sampled_from(ODD))
     return bytes(value[: draw(st.integers(0, len(value)))] if draw(st.booleans()) else value)
 
 

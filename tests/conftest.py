@@ -6,11 +6,16 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from kafka_fixture import provided_kafka
 
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+
+# no deadline per example, because machines that run tests are busy
+settings.register_profile("tests", deadline=None, max_examples=50)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +26,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where the tests' Kafka comes from (auto: Docker if it answers, KAFKA_BOOTSTRAP_SERVERS, embedded)",
     )
     parser.addoption("--short", action="store_true", help="the fault suite in the form that `make test` runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --short, the modules that take longest first: two processes share them out, and are to end together."""
+    if config.getoption("--short"):
+        folders = ("faults", "e2e", "integration")
+        items.sort(key=lambda item: next((n for n, folder in enumerate(folders) if folder in item.path.parts), -1))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The loop of tests and fixtures that are coroutines."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,8 @@ ENCODERS: dict[str, Callable[[str, Any], bytes]] = {
 }
 
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
+"""A broker on a busy machine answers in seconds."""
 
 
 class _Model(msgspec.Struct):

@@ -1,7 +1,7 @@
 """One load on a running system, with the CPU that each process took meanwhile."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import uvloop
@@ -17,6 +17,8 @@ from clipper_topics.manifests import InputSpec
 RIG_LIMIT = 0.8
 """Of a CPU that broker and generator share; above it their own queue is measured."""
 INPUT = InputSpec(dtype="float32", shape=[64])
+DRAIN_S = 60.0
+"""Without an answer: a machine that does something else as well may stand still for a while, and has lost nothing."""
 KEPT = ("queries", "missing", "duplicates", "throughput_per_s", "default_ratio", "defaults", "late_p99_ms")
 """Of the generator's report."""
 
@@ -39,17 +41,17 @@ def steady(application: str, seed: int, options: Any) -> LoadPlan:
     )
 
 
-def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: int) -> dict[str, Any]:
+def loaded(plan: LoadPlan, place: Place, roots: list[int], broker: list[int]) -> dict[str, Any]:
     """What became of a load, ready for JSON.
 
     Args:
         plan: The load.
         place: Where the system runs.
         roots: Process ids of the system; their descendants are counted too.
-        broker: Process id of the broker.
+        broker: Process id of the broker, where it is known.
     """
     load_before, used = load_average(), Usage(roots, broker)
-    report = uvloop.run(run_load(plan, place.connection, place.catalogue))
+    report = uvloop.run(run_load(replace(plan, drain_s=DRAIN_S), place.connection, place.catalogue))
     spent = used.since(round(plan.expected_queries), report, shared=len(place.cpus.rig) == 1)
     return {**_figures(report), "load_before": load_before, "load_after": load_average(), **spent}
 
@@ -62,7 +64,7 @@ def _figures(report: LoadReport) -> dict[str, Any]:
 class Usage:
     """CPU used by the system's processes, the broker and this process from now on."""
 
-    def __init__(self, roots: list[int], broker: int) -> None:
+    def __init__(self, roots: list[int], broker: list[int]) -> None:
         self._roots, self._broker = roots, broker
         self._system, self._broker_s = cpu_s_by_process(roots), self._of_broker()
         self._began_s = time.monotonic()
@@ -94,7 +96,7 @@ class Usage:
         }
 
     def _of_broker(self) -> float:
-        return sum(cpu_s_by_process([self._broker]).values())
+        return sum(cpu_s_by_process(self._broker).values())
 
 
 OUTSTANDING = 4

@@ -51,7 +51,7 @@ class Growth:
         """By how much, at the last look."""
         return self._seen[-1][1][name]
 
-    def reached(self, name: str, count: float, stalled_s: float = 30.0) -> bool:
+    def reached(self, name: str, count: float, stalled_s: float = 120.0) -> bool:
         """Wait until it has grown by so much; False when it stood still for so long."""
         before, moved_s = -1.0, time.monotonic()
         while (now := self.grown(name)) < count:

@@ -1,7 +1,9 @@
 """What every benchmark has around it: options, a broker, a folder for logs, and an end that leaves nothing behind."""
 
 import argparse
+import asyncio
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from rig.results import Measures, Run, Summary, Target, conditions, show, show_t
 from rig.systems import Place
 
 from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -24,23 +27,26 @@ PARTITIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A broker of our own, and where things run.
+    """A broker, and where things run.
 
     Attributes:
         connection: The broker.
-        broker: Its process id.
+        broker: Its process id, where the broker is our own.
         cpus: Who runs on which CPU.
         folder: Of logs and tables.
+        prefix: Of all topics, on a broker that others use too.
     """
 
     connection: KafkaConnection
-    broker: int
+    broker: list[int]
     cpus: Cpus
     folder: Path
+    prefix: str = ""
 
     def place(self, prefix: str, partitions: int = PARTITIONS) -> Place:
         """Topics for one system alone."""
-        return Place(self.connection, Catalogue(prefix=prefix, partitions=partitions), self.cpus, self.folder)
+        catalogue = Catalogue(prefix=self.prefix + prefix, partitions=partitions)
+        return Place(self.connection, catalogue, self.cpus, self.folder)
 
 
 @contextmanager
@@ -48,14 +54,22 @@ def session(options: argparse.Namespace, cpus: Cpus | None = None) -> Iterator[S
     """A broker and a folder for the time of the block; SIGTERM ends the block, and so everything in it.
 
     Args:
-        options: With `pin` and `logs`.
+        options: With `pin`, `logs` and `bootstrap`.
         cpus: Who runs on which CPU; absent: broker and benchmark apart from the system.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cpus = cpus or Cpus.split(pin=options.pin)
-    with _folder(options.logs) as folder, on_cpus(cpus.rig), EmbeddedBroker(for_long=True) as broker:
-        assert broker.pid is not None
-        yield Session(broker.connection, broker.pid, cpus, folder)
+    with _folder(options.logs) as folder, on_cpus(cpus.rig):
+        if options.bootstrap is None:
+            with EmbeddedBroker(for_long=True) as broker:
+                assert broker.pid is not None
+                yield Session(broker.connection, [broker.pid], cpus, folder)
+            return
+        connection, prefix = KafkaConnection(options.bootstrap), f"b{os.getpid()}"
+        try:
+            yield Session(connection, [], cpus, folder, f"{prefix}.")
+        finally:
+            asyncio.run(delete_topics(connection, list(asyncio.run(existing_topics(connection, prefix)))))
 
 
 @contextmanager
@@ -146,6 +160,7 @@ def system_options(question: str | None) -> argparse.ArgumentParser:
     parser = result_options(question)
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let everything run on every CPU")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and tables of the processes here")
+    parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a broker that runs already; its CPU is not measured")
     return parser
 
 

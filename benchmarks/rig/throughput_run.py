@@ -26,7 +26,7 @@ SPAN_AHEAD = 3
 """A span has at least so many times the queries that a system works on at once, or one burst of answers decides it."""
 
 
-def competed(contender: Contender, place: Place, broker: int, records: int, options: Any) -> dict[str, Any]:
+def competed(contender: Contender, place: Place, broker: list[int], records: int, options: Any) -> dict[str, Any]:
     """One run, ready for JSON; with a `note` and without figures where the system could not run.
 
     The backlog is written before the system is started: then neither the speed of the writer nor its CPU is part of
@@ -48,7 +48,7 @@ def competed(contender: Contender, place: Place, broker: int, records: int, opti
 def _measured(
     contender: Contender,
     place: Place,
-    broker: int,
+    broker: list[int],
     backlog: Backlog,
     ends: Ends,
     command: tuple[list[str], dict[str, str]],
@@ -58,7 +58,7 @@ def _measured(
         ends.fill(backlog)
     expected = len(backlog.values)
     with _started(*command, place) as process:
-        probes = _probed(ends, backlog, process) if contender.reads_from_end else 0
+        probes = _probed(ends, backlog, process, limit_s) if contender.reads_from_end else 0
         span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - probes)
         span.watch(expected, limit_s)
         checked = ends.check(backlog, contender.reads_ahead)
@@ -105,15 +105,15 @@ def _started(command: list[str], environ: dict[str, str], place: Place) -> Itera
         end(process)
 
 
-def _probed(ends: Ends, backlog: Backlog, process: subprocess.Popen[str]) -> int:
+def _probed(ends: Ends, backlog: Backlog, process: subprocess.Popen[str], limit_s: float) -> int:
     """Send a probe until one is answered, then the backlog; the number of probes answered.
 
     Raises:
-        TimeoutError: none was.
+        TimeoutError: none was within `limit_s`.
     """
     probe = Backlog(backlog.values[:1], ["probe"], backlog.labels[:1], backlog.headers, 1)
     probe.values[0] = probe.values[0].replace(backlog.ids[0].encode(), b"probe")
-    give_up_s = time.monotonic() + START_S
+    give_up_s = time.monotonic() + limit_s
     sent = answered = 0
     while not answered and time.monotonic() < give_up_s and process.poll() is None:
         ends.write(probe, [0])
@@ -145,9 +145,6 @@ def warm_up(place: Place, records: int) -> None:
 
 LOW, HIGH = 0.05, 0.95
 POLL_S, LOOK_S = 0.05, 1.0
-STALL_S = 15.0
-START_S = 45.0
-"""Until the first answer: imports, a model, joining a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +164,14 @@ class Span:
 
     Args:
         process: Root of the system.
-        broker: Process id of the broker.
+        broker: Process id of the broker, where it is known.
         cpus: Where hosts belong.
         reads_ahead: Queries left out at both ends where that is more than the marks leave out.
         count: Predictions so far.
     """
 
     process: subprocess.Popen[str]
-    broker: int
+    broker: list[int]
     cpus: Cpus
     reads_ahead: int
     count: Callable[[], int]
@@ -183,7 +180,7 @@ class Span:
     note: str = ""
 
     def watch(self, expected: int, limit_s: float) -> None:
-        """Until so many predictions are there, the process ends, nothing moves any more, or the time is over."""
+        """Until so many predictions are there, the process ends, or the time is over."""
         low = max(LOW * expected, self.reads_ahead)
         high = min(HIGH * expected, expected - self.reads_ahead)
         for at_s, count in self._counts(expected, limit_s):
@@ -198,28 +195,21 @@ class Span:
         return at_mark or at_s - self.looks[-1].at_s > LOOK_S
 
     def _counts(self, expected: int, limit_s: float) -> Iterator[tuple[float, int]]:
-        began_s = moved_s = time.monotonic()
-        last = 0
+        began_s = time.monotonic()
         while not self.note:
             now_s, count = time.monotonic(), self.count()
-            if count > last:
-                last, moved_s = count, now_s
             yield now_s, count
             if count >= expected:
                 return
-            self.note = self._trouble(now_s - began_s, now_s - moved_s, limit_s, answered=last > 0)
+            if self.process.poll() is not None:
+                self.note = f"ended by itself with {self.process.returncode}"
+            elif now_s - began_s > limit_s:
+                self.note = f"stopped after {limit_s:.0f} s with {count} predictions"
             time.sleep(POLL_S)
-
-    def _trouble(self, ran_s: float, still_s: float, limit_s: float, *, answered: bool) -> str:
-        if self.process.poll() is not None:
-            return f"ended by itself with {self.process.returncode}"
-        if still_s > (STALL_S if answered else START_S):
-            return f"no output for {still_s:.0f} s"
-        return f"stopped after {limit_s:.0f} s" if ran_s > limit_s else ""
 
     def _look(self, count: int) -> Look:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        broker_s = sum(cpu_s_by_process([self.broker]).values())
+        broker_s = sum(cpu_s_by_process(self.broker).values())
         system = cpu_s_by_process([self.process.pid])
         return Look(time.monotonic(), count, system, broker_s, used.ru_utime + used.ru_stime)
 

@@ -24,7 +24,7 @@ def check_number(
         raise InvalidSetting(f"{name} is {value!r}: give a number {low}{high}")
 
 
-def bounded(default: float | None, **bounds: float) -> Any:
+def bounded_field(default: float | None, **bounds: float) -> Any:
     """A parameter of a policy: a field with the bounds of `check_number`; None is taken where it is the default."""
     return field(default=default, metadata=bounds or {"least": 0.0})
 

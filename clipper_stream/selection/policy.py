@@ -26,7 +26,7 @@ class SelectionPolicy(Protocol):
     """The registered name, for example `exp3`."""
 
     def __post_init__(self) -> None:
-        """Check the parameters of a dataclass, which are `bounded` fields."""
+        """Check the parameters of a dataclass, which are `bounded_field`s."""
         check_parameters(self)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:

@@ -8,6 +8,7 @@ query costs one join instead of one encoding of its whole input.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import msgspec
@@ -57,8 +58,8 @@ class Script:
     partitions: list[int]
     keys: list[bytes]
     """The context, else a digest of the input."""
-    heads: list[bytes]
-    middles: list[bytes]
+    around: list[tuple[bytes, bytes]]
+    """Head and middle."""
     bodies: list[bytes]
     labels: list[Any] | None
     """What feedback says; None where the truth is not known."""
@@ -72,7 +73,8 @@ class Script:
 
     def record(self, query: int) -> TopicRecord:
         """The query's record."""
-        value = b"".join((self.heads[query], b"%08x" % query, self.middles[query], self.bodies[query]))
+        head, middle = self.around[query]
+        value = b"".join((head, b"%08x" % query, middle, self.bodies[query]))
         return self.partitions[query], self.keys[query], value
 
     def feedback(self, query: int) -> TopicRecord:
@@ -108,17 +110,21 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
     count = len(times_s)
     rows = row_of_each(origin_of_each(plan, count), len(dataset.rows), seed)
     row_bodies = {row: encode_input(dataset.row(row), kind) for row in sorted(set(rows))}
-    contexts: Sequence[str | None] = [None] * count
+    key_of: dict[Any, bytes] = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
+    drawn, contexts = rows, list[str | None]([None] * count)
     if plan.contexts:
-        contexts = [f"c{one}" for one in zipf_contexts(count, plan.contexts, plan.zipf_exponent, seed)]
-    row_keys = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
-    keys = [row_keys[row] if name is None else name.encode() for row, name in zip(rows, contexts, strict=True)]
-    partition_of = {key: _partition(key, partitions) for key in set(keys)}
-    places = [(query % len(plan.applications), partition_of[key], contexts[query]) for query, key in enumerate(keys)]
-    around = {
-        place: _around_index(Query(application=plan.applications[place[0]], context=place[2]), place[1], run, kind)
-        for place in set(places)
-    }
+        drawn = zipf_contexts(count, plan.contexts, plan.zipf_exponent, seed)
+        names = {one: f"c{one}" for one in set(drawn)}
+        contexts, key_of = [names[one] for one in drawn], {one: name.encode() for one, name in names.items()}
+    keys = [key_of[one] for one in drawn]
+    partition_of = {key: _partition(key, partitions) for key in key_of.values()}
+    around: dict[tuple[str, int, str | None], tuple[bytes, bytes]] = {}
+    pieces = []
+    for key, context, application in zip(keys, contexts, cycle(plan.applications), strict=False):
+        place = application, partition_of[key], context
+        if place not in around:
+            around[place] = _around_index(Query(application=application, context=context), place[1], run, kind)
+        pieces.append(around[place])
     delay_s, distribution = plan.feedback_delay_s, plan.feedback_distribution
     return Script(
         run=run,
@@ -127,10 +133,9 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
         times_s=times_s,
         first=sum(time_s < plan.warmup_s for time_s in times_s),
         rows=rows,
-        partitions=[partition for _, partition, _ in places],
+        partitions=[partition_of[key] for key in keys],
         keys=keys,
-        heads=[around[place][0] for place in places],
-        middles=[around[place][1] for place in places],
+        around=pieces,
         bodies=[row_bodies[row] for row in rows],
         labels=_labels(plan, dataset, rows),
         losses=wrong_losses(count, plan.label_noise_ratio, seed),

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 
 import oracle
 
-from builders.router_deployment import WITHIN_S, Deployment
+from builders.router_deployment import WITHIN_S
 from clipper_agents.control.selection_states import read_rows
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 
@@ -20,20 +21,12 @@ APPLICATIONS = [
 HOSTS = {"m:1": lambda row: int(row.sum()), "n:1": lambda row: int(row.sum()) + int(row[0]) % 2}
 
 
-def on_kafka(test):
-    """Run a test's coroutine with a deployment of its own, of two applications."""
-
-    def run(kafka, catalogue, tmp_path):
-        async def body():
-            at = Deployment(kafka, catalogue, tmp_path)
-            await at.declare(*APPLICATIONS, *MODELS)
-            async with at.host(HOSTS):
-                await test(at)
-
-        asyncio.run(asyncio.wait_for(body(), 280))
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
+@asynccontextmanager
+async def served(at):
+    """The deployment with both applications, and hosts that serve them for the time of the block."""
+    await at.declare(*APPLICATIONS, *MODELS)
+    async with at.host(HOSTS):
+        yield at
 
 
 class Traffic:

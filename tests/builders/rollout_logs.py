@@ -167,7 +167,7 @@ async def steward(kafka, catalogue, changes):
 async def until(what, holds, within_s=60.0):
     """The first true value of a condition."""
     async with asyncio.timeout(within_s):
-        while not (found := holds()):  # noqa: ASYNC110 - what is waited for happens in Kafka
+        while not (found := holds()):
             await asyncio.sleep(0.02)
     assert found, what
     return found

@@ -27,11 +27,11 @@ class StandInRouter:
     """Queries in, predictions out, in the query's partition and with its key.
 
     Args:
-        answering: The predictions for a query: none loses it, two answer it twice.
+        answering: The predictions for a query: none loses it, two answer it twice. A test may set another.
     """
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, answering: Answering) -> None:
-        self._kafka, self._catalogue, self._answering = kafka, catalogue, answering
+        self._kafka, self._catalogue, self.answering = kafka, catalogue, answering
         self.queries: list[Query] = []
         self.records: list[tuple[int, bytes | None]] = []
 
@@ -49,7 +49,7 @@ class StandInRouter:
         query = codec.queries.decode(record.value, record.headers)
         self.queries.append(query)
         self.records.append((record.partition, record.key))
-        for prediction in self._answering(query):
+        for prediction in self.answering(query):
             value = codec.predictions.encode(prediction)
             await producer.send(self._catalogue.predictions, value, record.key, partition=record.partition)
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
 T = TypeVar("T")
 
 CLIPPER_STREAM = Path(sys.executable).with_name("clipper-stream")
@@ -79,6 +82,16 @@ def environment(**settings: str) -> dict[str, str]:
     """This process's environment without settings of Kafka or of a deployment, and with those that are given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     return kept | settings
+
+
+def environment_of(kafka: KafkaConnection, catalogue: Catalogue, **settings: str) -> dict[str, str]:
+    """The environment of who uses these topics of this Kafka."""
+    return environment(
+        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
+        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
+        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+        **settings,
+    )
 
 
 class Program:

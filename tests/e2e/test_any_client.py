@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from e2e.any_client import JSON, MSGPACK, AnyClient, Reading, Record
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment, environment_of, run, until
 from oracle import Row, RowKey, positions, table
 from plain_msgpack import pack
 
@@ -418,9 +418,7 @@ def test_ctrl_c_ends_everything_and_the_ready_line_is_the_only_output(deployment
 
 
 def test_a_kafka_that_the_environment_names_is_used_instead_of_a_broker(kafka, catalogue, tmp_path):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix, CLIPPER_KAFKA_PARTITIONS="2"
-    )
+    environ = environment_of(kafka, catalogue)
     with Program("up", "--config", str(EXAMPLE), folder=tmp_path, environ=environ) as program:
         assert program.ready() == {"bootstrap": kafka.bootstrap}
         assert not any("kafka.Kafka" in process.command for process in program.children())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Done, Program, environment, run, until
+from e2e.programs import Done, Program, environment_of, run, until
 from oracle import table
 
 from clipper_agents import exits
@@ -50,12 +50,7 @@ def session(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     folder, topics = tmp_path_factory.mktemp("session"), Catalogue(prefix="session", partitions=2)
     config = folder / "clipper.toml"
     config.write_text(EXAMPLE.read_text().replace("objective_ms = 200 ", "objective_ms = 60000 "))
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=topics.prefix,
-        CLIPPER_KAFKA_PARTITIONS="2",
-        CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:",
-    )
+    environ = environment_of(kafka, topics, CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:")
     return Session(folder, environ, config, topics, AnyClient(kafka.bootstrap))
 
 

@@ -17,7 +17,7 @@ from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.runtime, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.runtime, pytest.mark.long, pytest.mark.timeout(400)]
 pytest.importorskip("urllib3", reason="the extra oip is not installed")
 
 MODELS = Path(__file__).with_name("mlserver_models")

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 WAYS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "certificate"]
-SLOWER = {"PLAIN", "SCRAM-SHA-256"}
-"""Like the others, and half a minute more."""
+OFTEN = {"certificate"}
+"""Passwords are also those of test_rights.py and test_secrets.py, so `make faults` runs the others."""
 PREFIXES = {way: f"via.{way.lower()}" for way in WAYS}
 ASK_BY_LIBRARY = """
 import asyncio, os, sys
@@ -59,7 +59,7 @@ def by_library(environ: dict[str, str], prefix: str) -> tuple[int, list[str]]:
     return done.returncode, [line for line in done.stderr.splitlines() if line.startswith(("error: ", "Traceback"))]
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.long if way in SLOWER else ()) for way in WAYS])
+@pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in OFTEN else pytest.mark.long) for way in WAYS])
 def test_every_client_gets_in(secured, tmp_path, way):
     environ, prefix = environ_of(secured, way), PREFIXES[way]
     with Program("up", "--config", str(EXAMPLE), folder=tmp_path, environ=environ) as up:
@@ -114,7 +114,13 @@ def mistaken(kafka: SecuredKafka, mistake: str) -> dict[str, str]:
 
 
 # workers wait for a broker that is not there yet: a test of its own
-TOLD = [(c, m) for c in COMMANDS for m in MISTAKES if not (c.startswith("worker") and m == "no broker")]
+TOLD = [
+    pytest.param(c, m, marks=() if c == "predict" or m == "wrong password" else pytest.mark.long)
+    for c in COMMANDS
+    for m in MISTAKES
+    if not (c.startswith("worker") and m == "no broker")
+]
+"""Each command makes one mistake, and one command each: all pairs take a minute more."""
 
 
 @pytest.mark.parametrize(("command", "mistake"), TOLD)

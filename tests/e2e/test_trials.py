@@ -7,7 +7,7 @@ from pathlib import Path
 import oracle
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -31,11 +31,7 @@ def ask_all(client: AnyClient, topic: str) -> None:
 def test_a_slow_shadow_delays_no_answer_and_trials_are_scored_by_labels(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
     settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
     assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
     with (

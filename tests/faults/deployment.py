@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run
+from e2e.programs import Program, environment_of, run
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -29,11 +29,7 @@ class OwnDeployment(NamedTuple):
         cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, data: Path | None = None
     ) -> "OwnDeployment":
         """Apply the configuration; routers keep their data in a folder of that name."""
-        environ = environment(
-            KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-            CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-            CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-        )
+        environ = environment_of(kafka, catalogue)
         assert run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ).code == 0
         return cls(AnyClient(kafka.bootstrap), catalogue, folder, data or folder / "data", environ)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 from e2e.traffic import Traffic
 from faults.bad_records import BadRecords
 from faults.deployment import APPLICATIONS, CONFIGURATION
@@ -74,11 +74,7 @@ def test_bad_input(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, short: bool, fault_report: FaultReport
 ):
     """Every query is answered or a dead letter, every feedback counts as the fold says, and nobody dies or stalls."""
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
     settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
     assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
     client, requests = AnyClient(kafka.bootstrap), catalogue.requests("slow-sum", "1")

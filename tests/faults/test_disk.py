@@ -34,7 +34,7 @@ LEAST_APPLIED = 3
 """Feedbacks of each of four applications: some cases ask two hundred queries in all."""
 FLUSHED = {**damage.ON_TABLES, **damage.HARMLESS}
 ALL_DAMAGE = {**FLUSHED, **damage.ON_LOGS}
-SHORT = ("bytes flipped in a table file", "CURRENT full of garbage", "a manifest that has lost its end")
+SHORT = ("bytes flipped in a table file", "a manifest that has lost its end")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_routers(deployment: OwnDeployment, short: bool, fault_report: FaultRepo
     """kill -9 of the router: while it starts, recovers, decides and learns."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20171)
     kills_s: list[float] = []
-    kills = 8 if short else 40
+    kills = 5 if short else 40
     with (
         deployment.worker("host", "slow-sum:1") as host,
         Watch(client, catalogue.predictions) as watch,
@@ -106,7 +106,7 @@ def test_hosts(deployment: OwnDeployment, short: bool, fault_report: FaultReport
     """kill -9 of a host: its queries are answered by the default in time, later ones by the model again."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20172)
     kills_s: list[float] = []
-    kills = 6 if short else 30
+    kills = 3 if short else 30
     with (
         deployment.worker("router") as router,
         Watch(client, catalogue.predictions, counts=by_the_hosted_model) as watch,
@@ -145,7 +145,7 @@ def test_supervisors(deployment: OwnDeployment, short: bool, fault_report: Fault
     """kill -9 of `up`: its workers end by themselves, and the next `up` goes on, whoever of the old still drains."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20173)
     kills_s: list[float] = []
-    kills = 6 if short else 30
+    kills = 3 if short else 30
     with (
         ExitStack() as stack,
         Watch(client, catalogue.predictions) as watch,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Program, RunningProcess, environment, until
+from e2e.programs import Program, RunningProcess, environment_of, until
 from faults import models_that_misbehave as misdeeds
 from faults.report import FaultReport
 
@@ -44,10 +44,9 @@ class Deployment:
         self.mood = folder / "bad mood"
         (folder / MODELS.name).write_text(MODELS.read_text())
         (folder / "clipper.toml").write_text(content)
-        environ = environment(
-            KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-            CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-            CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+        environ = environment_of(
+            kafka,
+            catalogue,
             CLIPPER_ROUTER_DATA_DIR=str(folder / "data"),
             CLIPPER_HOST_DATA_DIR=str(folder / "data"),
             MOODY_FILE=str(self.mood),

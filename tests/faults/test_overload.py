@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment
+from e2e.programs import Program, environment_of
 from faults.report import FaultReport
 from faults.tally import Tally
 from faults.watching import Watch
@@ -34,11 +34,7 @@ NORMAL_AGAIN_S = 10.0
 
 @pytest.fixture
 def up(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Iterator[Program]:
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
     settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
     with Program("up", *settings, folder=tmp_path, environ=environ) as program:
         program.ready()

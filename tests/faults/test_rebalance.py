@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, CONFIGURATION
 from faults.report import FaultReport
@@ -130,11 +130,7 @@ class Routers:
 def routers(kafka: KafkaConnection, tmp_path: Path) -> Iterator[Routers]:
     """One router that serves, a host, and traffic on four partitions."""
     catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=PARTITIONS)
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(PARTITIONS),
-    )
+    environ = environment_of(kafka, catalogue)
     assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
     client = AnyClient(kafka.bootstrap)
     host = ("worker", "host", "slow-sum:1", "--instance", "host-0", "--config", str(CONFIGURATION))

@@ -42,14 +42,14 @@ def haunted(kafka: KafkaConnection, catalogue: Catalogue) -> Catalogue:
     return catalogue
 
 
-def test_status_and_the_rollout_controller_do_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
-    state = asyncio.run(read_control(kafka, haunted))
+async def test_status_and_the_rollout_controller_do_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
+    state = await read_control(kafka, haunted)
     assert list(state.manifests.applications) == ["digits"]
-    status = asyncio.run(read_status(kafka, haunted))
+    status = await read_status(kafka, haunted)
     assert list(status.applications) == ["digits"]
-    assert {one.application for one in asyncio.run(read_comparisons(kafka, haunted, state))} == {"digits"}
+    assert {one.application for one in await read_comparisons(kafka, haunted, state)} == {"digits"}
 
 
-def test_a_replay_does_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
-    known = asyncio.run(read_known(KafkaLogs(kafka, haunted), haunted, 3600.0))
+async def test_a_replay_does_not_see_it(kafka: KafkaConnection, haunted: Catalogue):
+    known = await read_known(KafkaLogs(kafka, haunted), haunted, 3600.0)
     assert list(known.configs) == ["digits"]

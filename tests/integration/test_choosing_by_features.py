@@ -1,12 +1,10 @@
 """A router that chooses by a query's features: it learns which model is right where, and a kill takes nothing of it."""
 
-import asyncio
 import random
 import signal
 
 import oracle
 import pytest
-from builders.router_deployment import Deployment
 
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 
@@ -59,29 +57,25 @@ def share_right(found, values):
     return sum(right) / len(right)
 
 
-def test_each_model_is_asked_where_it_is_right_also_after_a_kill(kafka, catalogue, tmp_path):
-    async def run():
-        at, world = Deployment(kafka, catalogue, tmp_path), random.Random(5)
-        names = ("given", "of-input")
-        await at.declare(app("given"), app("of-input", input_features=1), *MODELS)
-        values = [world.random() for _ in range(60)]
-        async with at.host(HOSTS):
-            async with at.router() as router:
-                for name in names:
-                    before = await ask_and_tell(at, name, values, 0)
-                    # the features are in the log, to the last bit that the model got: an input of float32 has fewer
-                    assert [one.features[0] for one in before] == pytest.approx(values, rel=1e-7)
-                    assert {len(one.models) for one in before} == {1}
-                assert await router.ended(signal.SIGKILL) != 0
-            async with at.router() as router:
-                for name in names:
-                    after = await ask_and_tell(at, name, values, 60)
-                    # all of what was learned before: a line through two steps is wrong near the middle alone
-                    assert share_right(after, values) > 0.8
-                assert await router.ended(signal.SIGTERM) == 0, router.log
-        await check_table(at, names)
-
-    asyncio.run(asyncio.wait_for(run(), 280))
+async def test_each_model_is_asked_where_it_is_right_also_after_a_kill(at):
+    world, names = random.Random(5), ("given", "of-input")
+    await at.declare(app("given"), app("of-input", input_features=1), *MODELS)
+    values = [world.random() for _ in range(60)]
+    async with at.host(HOSTS):
+        async with at.router() as router:
+            for name in names:
+                before = await ask_and_tell(at, name, values, 0)
+                # the features are in the log, to the last bit that the model got: an input of float32 has fewer
+                assert [one.features[0] for one in before] == pytest.approx(values, rel=1e-7)
+                assert {len(one.models) for one in before} == {1}
+            assert await router.ended(signal.SIGKILL) != 0
+        async with at.router() as router:
+            for name in names:
+                after = await ask_and_tell(at, name, values, 60)
+                # all of what was learned before: a line through two steps is wrong near the middle alone
+                assert share_right(after, values) > 0.8
+            assert await router.ended(signal.SIGTERM) == 0, router.log
+    await check_table(at, names)
 
 
 async def check_table(at, names):

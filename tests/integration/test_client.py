@@ -58,7 +58,7 @@ def silence(query):
 
 async def has_read(router, count):
     """Returns once the router, which runs on this loop, has read so many queries."""
-    while len(router.queries) < count:  # noqa: ASYNC110 the stand-in has no event to wait for
+    while len(router.queries) < count:
         await asyncio.sleep(0.01)
 
 
@@ -68,17 +68,16 @@ async def left_running():
     return (await asyncio.wait(others, timeout=5))[1] if others else set()
 
 
-def with_router(kafka, catalogue, work, answering=echo, **options):
-    """The outcome of `work(client, router)`, with a router and a client that run meanwhile."""
+@pytest.fixture
+async def router(kafka, catalogue):
+    async with stand_in_router(kafka, catalogue, echo) as running:
+        yield running
 
-    async def run():
-        async with (
-            stand_in_router(kafka, catalogue, answering) as router,
-            Client(kafka, prefix=catalogue.prefix, **options) as client,
-        ):
-            return await work(client, router)
 
-    return asyncio.run(run())
+@pytest.fixture
+async def client(kafka, catalogue, router):
+    async with Client(kafka, prefix=catalogue.prefix) as opened:
+        yield opened
 
 
 async def records_of(kafka, topic, partitions, count):
@@ -92,13 +91,9 @@ async def records_of(kafka, topic, partitions, count):
     return found
 
 
-def test_a_query_is_answered_and_its_feedback_lands_beside_it(kafka, catalogue):
-    async def work(client, router):
-        answer = await client.predict("digits", [0.0, 0.5], deadline_ms=50, models=["echo:1"])
-        await client.feedback(answer, label=3)
-        return answer, router, await records_of(kafka, catalogue.feedback, catalogue.partitions, 1)
-
-    answer, router, feedback = with_router(kafka, catalogue, work)
+async def test_a_query_is_answered_and_its_feedback_lands_beside_it(kafka, catalogue, client, router):
+    answer = await client.predict("digits", [0.0, 0.5], deadline_ms=50, models=["echo:1"])
+    await client.feedback(answer, label=3)
     assert (answer.output, answer.outputs, answer.confidence, answer.default) == ([0.0, 0.5], None, 0.75, False)
     assert answer.models[0].model == "echo"
     assert 0 < answer.latency_s < 10
@@ -106,30 +101,27 @@ def test_a_query_is_answered_and_its_feedback_lands_beside_it(kafka, catalogue):
     assert router.records == [(answer.partition, answer.key)]
     assert partition_of(answer.query_id) == answer.partition == partition_for(answer.key, catalogue.partitions)
     value = b'{"query_id":"' + answer.query_id.encode() + b'","application":"digits","label":3}'
+    feedback = await records_of(kafka, catalogue.feedback, catalogue.partitions, 1)
     assert feedback == [(answer.partition, answer.key, value, ())]
 
 
-def test_a_client_can_write_msgpack(kafka, catalogue):
-    async def work(client, router):
+async def test_a_client_can_write_msgpack(kafka, catalogue, router):
+    async with Client(kafka, prefix=catalogue.prefix, content_type=codec.MSGPACK) as client:
         answer = await client.predict("digits", np.arange(3, dtype=np.float32))
         await client.feedback(answer.query_id, reward=np.float32(0.5))
-        return answer, await records_of(kafka, catalogue.feedback, catalogue.partitions, 1)
-
-    answer, [(partition, key, value, headers)] = with_router(kafka, catalogue, work, content_type=codec.MSGPACK)
+    ((partition, key, value, headers),) = await records_of(kafka, catalogue.feedback, catalogue.partitions, 1)
     assert answer.output == [0.0, 1.0, 2.0]
     assert (partition, key) == (answer.partition, None)
     assert codec.feedback.decode(value, headers).reward == 0.5
 
 
-def test_queries_and_feedback_of_a_context_have_it_as_key_and_one_partition(kafka, catalogue):
-    async def work(client, router):
-        for number in range(4):
-            await client.predict("spam", f"letter {number}", context="user-42", query_id=f"letter {number}")
-        await client.feedback("letter 3", context="user-42", loss=0.25)
-        return router.records + [record[:2] for record in await records_of(kafka, catalogue.feedback, 2, 1)]
-
+async def test_queries_and_feedback_of_a_context_have_it_as_key_and_one_partition(kafka, catalogue, client, router):
+    for number in range(4):
+        await client.predict("spam", f"letter {number}", context="user-42", query_id=f"letter {number}")
+    await client.feedback("letter 3", context="user-42", loss=0.25)
     partition = partition_for(b"user-42", catalogue.partitions)
-    assert with_router(kafka, catalogue, work) == [(partition, b"user-42")] * 5
+    feedback = [record[:2] for record in await records_of(kafka, catalogue.feedback, 2, 1)]
+    assert router.records + feedback == [(partition, b"user-42")] * 5
 
 
 def test_the_partition_of_a_key_is_that_of_librdkafka_with_murmur2_random(kafka, catalogue):
@@ -146,143 +138,113 @@ def test_the_partition_of_a_key_is_that_of_librdkafka_with_murmur2_random(kafka,
     assert len(delivered) == 50
 
 
-def test_five_hundred_concurrent_calls_get_each_their_own_answer(kafka, catalogue):
-    async def work(client, router):
-        answers = await asyncio.gather(*(client.predict("digits", [number]) for number in range(500)))
-        return [answer.output for answer in answers], {answer.partition for answer in answers}
-
-    assert with_router(kafka, catalogue, work) == ([[number] for number in range(500)], {0, 1})
+async def test_five_hundred_concurrent_calls_get_each_their_own_answer(client):
+    answers = await asyncio.gather(*(client.predict("digits", [number]) for number in range(500)))
+    assert [answer.output for answer in answers] == [[number] for number in range(500)]
+    assert {answer.partition for answer in answers} == {0, 1}
 
 
-def test_many_inputs_are_many_queries_and_a_packed_one_is_a_single_query(kafka, catalogue):
-    async def work(client, router):
-        many = await client.predict_many("digits", np.eye(3), context="me")
-        packed = await client.predict_packed("digits", np.eye(3))
-        return [answer.output for answer in many], packed.outputs, packed.output, len(router.queries)
-
-    rows = np.eye(3).tolist()
-    assert with_router(kafka, catalogue, work) == (rows, rows, None, 4)
+async def test_many_inputs_are_many_queries_and_a_packed_one_is_a_single_query(client, router):
+    many = await client.predict_many("digits", np.eye(3), context="me")
+    packed = await client.predict_packed("digits", np.eye(3))
+    assert [answer.output for answer in many] == packed.outputs == np.eye(3).tolist()
+    assert (packed.output, len(router.queries)) == (None, 4)
 
 
-def test_two_clients_of_one_topic_get_their_own_answers(kafka, catalogue):
-    async def work(client, router):
-        async with Client(kafka, prefix=catalogue.prefix) as other:
-            calls = [(client, other)[number % 2].predict("digits", [number]) for number in range(40)]
-            return [answer.output for answer in await asyncio.gather(*calls)]
-
-    assert with_router(kafka, catalogue, work) == [[number] for number in range(40)]
+async def test_two_clients_of_one_topic_get_their_own_answers(kafka, catalogue, client):
+    async with Client(kafka, prefix=catalogue.prefix) as other:
+        calls = [(client, other)[number % 2].predict("digits", [number]) for number in range(40)]
+        assert [answer.output for answer in await asyncio.gather(*calls)] == [[number] for number in range(40)]
 
 
-def test_a_default_answer_says_why(kafka, catalogue):
-    async def work(client, router):
-        return await client.predict("digits", [1])
-
-    answer = with_router(kafka, catalogue, work, answering=lambda query: [answer_by_default(query, "no_models")])
+async def test_a_default_answer_says_why(client, router):
+    router.answering = lambda query: [answer_by_default(query, "no_models")]
+    answer = await client.predict("digits", [1])
     assert (answer.default, answer.reason, answer.output, answer.policy) == (True, "no_models", None, None)
 
 
-def test_a_second_answer_to_a_query_and_records_that_are_no_predictions_are_skipped(kafka, catalogue):
-    async def work(client, router):
-        async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
-            for value in (b"", b"{", b"\xff", b"[]", None):
-                await producer.send_and_wait(catalogue.predictions, value, b"key", partition=0)
-                await producer.send_and_wait(catalogue.predictions, value, b"key", partition=1)
-        return [(await client.predict("digits", [number])).output for number in range(6)]
+async def test_a_second_answer_to_a_query_and_records_that_are_no_predictions_are_skipped(
+    kafka, catalogue, client, router
+):
+    router.answering = lambda query: echo(query) * 2
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for value in (b"", b"{", b"\xff", b"[]", None):
+            await producer.send_and_wait(catalogue.predictions, value, b"key", partition=0)
+            await producer.send_and_wait(catalogue.predictions, value, b"key", partition=1)
+    assert [(await client.predict("digits", [number])).output for number in range(6)] == [[n] for n in range(6)]
 
-    answers = with_router(kafka, catalogue, work, answering=lambda query: echo(query) * 2)
-    assert answers == [[number] for number in range(6)]
 
-
-def test_an_answer_that_does_not_come_is_a_timeout_that_says_where_to_look(kafka, catalogue):
-    async def work(client, router):
-        with pytest.raises(PredictionTimeout) as caught:
-            await client.predict("digits", [1], timeout_s=0.3, query_id="order seven")
-        return str(caught.value), len(client._waiting)
-
-    message, still_waiting = with_router(kafka, catalogue, work, answering=silence)
+async def test_an_answer_that_does_not_come_is_a_timeout_that_says_where_to_look(catalogue, client, router):
+    router.answering = silence
+    with pytest.raises(PredictionTimeout) as caught:
+        await client.predict("digits", [1], timeout_s=0.3, query_id="order seven")
+    message = str(caught.value)
     assert "no answer of application 'digits' to query 'order seven' within 0.3 s" in message
     assert f"is record 0 of {catalogue.queries} partition" in message
     assert catalogue.router_group in message
     assert catalogue.dead_letters in message
-    assert still_waiting == 0
+    assert len(client._waiting) == 0
 
 
-def test_a_query_can_be_asked_again_under_its_id_after_a_timeout_but_not_meanwhile(kafka, catalogue):
-    seen = []
-
-    def answer_the_second(query):
-        seen.append(query.query_id)
-        return echo(query) if len(seen) > 1 else []
-
-    async def work(client, router):
-        first = asyncio.create_task(client.predict("digits", [1], query_id="seven", timeout_s=2.0))
-        await has_read(router, 1)
-        with pytest.raises(InvalidQuery, match="is being asked by another call"):
-            await client.predict("digits", [1], query_id="seven")
-        with pytest.raises(PredictionTimeout):
-            await first
-        return (await client.predict("digits", [1], query_id="seven")).output
-
-    assert with_router(kafka, catalogue, work, answering=answer_the_second) == [1]
+async def test_a_query_can_be_asked_again_under_its_id_after_a_timeout_but_not_meanwhile(client, router):
+    router.answering = silence
+    first = asyncio.create_task(client.predict("digits", [1], query_id="seven", timeout_s=2.0))
+    await has_read(router, 1)
+    with pytest.raises(InvalidQuery, match="is being asked by another call"):
+        await client.predict("digits", [1], query_id="seven")
+    with pytest.raises(PredictionTimeout):
+        await first
+    router.answering = echo
+    assert (await client.predict("digits", [1], query_id="seven")).output == [1]
 
 
-def test_a_cancelled_call_leaves_nothing_behind(kafka, catalogue):
-    async def work(client, router):
-        calls = asyncio.gather(client.predict("digits", [1]), client.predict_many("digits", [[2], [3]]))
-        await has_read(router, 3)
-        before = len(client._waiting)
-        calls.cancel()
-        await asyncio.gather(calls, return_exceptions=True)
-        await asyncio.sleep(0)
-        return before, len(client._waiting)
-
-    assert with_router(kafka, catalogue, work, answering=silence) == (3, 0)
+async def test_a_cancelled_call_leaves_nothing_behind(client, router):
+    router.answering = silence
+    calls = asyncio.gather(client.predict("digits", [1]), client.predict_many("digits", [[2], [3]]))
+    await has_read(router, 3)
+    assert len(client._waiting) == 3
+    calls.cancel()
+    await asyncio.gather(calls, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert len(client._waiting) == 0
 
 
-def test_what_cannot_be_asked_is_refused_before_anything_is_sent(kafka, catalogue):
-    async def work(client, router):
-        for wrong, options in [([1], {"deadline_ms": 0}), ([1], {"models": []}), ([object()], {}), ("\ud800", {})]:
-            with pytest.raises(InvalidQuery):
-                await client.predict("digits", wrong, **options)
-        with pytest.raises(InvalidQuery, match="names partition 7"):
-            await client.predict("digits", [1], query_id="7-abc")
-        with pytest.raises(RecordTooLarge, match="send fewer rows"):
-            await client.predict("digits", "x" * 2_000_000)
-        for id_, truth in [("0-1", {}), ("0-1", {"loss": 2.0}), ("order", {"loss": 1.0}), ("7-abc", {"label": 1})]:
-            with pytest.raises(InvalidFeedback):
-                await client.feedback(id_, **truth)
-        return router.queries, len(client._waiting)
-
-    assert with_router(kafka, catalogue, work) == ([], 0)
+async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(client, router):
+    for wrong, options in [([1], {"deadline_ms": 0}), ([1], {"models": []}), ([object()], {}), ("\ud800", {})]:
+        with pytest.raises(InvalidQuery):
+            await client.predict("digits", wrong, **options)
+    with pytest.raises(InvalidQuery, match="names partition 7"):
+        await client.predict("digits", [1], query_id="7-abc")
+    with pytest.raises(RecordTooLarge, match="send fewer rows"):
+        await client.predict("digits", "x" * 2_000_000)
+    for id_, truth in [("0-1", {}), ("0-1", {"loss": 2.0}), ("order", {"loss": 1.0}), ("7-abc", {"label": 1})]:
+        with pytest.raises(InvalidFeedback):
+            await client.feedback(id_, **truth)
+    assert (router.queries, len(client._waiting)) == ([], 0)
 
 
-def test_calls_that_wait_when_the_client_closes_are_told_so(kafka, catalogue):
-    async def work(client, router):
-        call = asyncio.create_task(client.predict("digits", [1]))
-        await has_read(router, 1)
-        await client.close()
-        with pytest.raises(ClientClosed, match="closed while the call waited"):
-            await call
-        for later in (client.predict("digits", [1]), client.feedback("0-1", label=1)):
-            with pytest.raises(ClientClosed, match="async with Client"):
-                await later
-        await client.open()
-        return await client.feedback("0-1", label=1)
-
-    assert with_router(kafka, catalogue, work, answering=silence) is None
+async def test_calls_that_wait_when_the_client_closes_are_told_so(client, router):
+    router.answering = silence
+    call = asyncio.create_task(client.predict("digits", [1]))
+    await has_read(router, 1)
+    await client.close()
+    with pytest.raises(ClientClosed, match="closed while the call waited"):
+        await call
+    for later in (client.predict("digits", [1]), client.feedback("0-1", label=1)):
+        with pytest.raises(ClientClosed, match="async with Client"):
+            await later
+    await client.open()
+    await client.feedback("0-1", label=1)
 
 
-def test_when_reading_ends_every_call_fails_and_says_so(kafka, catalogue):
-    async def work(client, router):
-        call = asyncio.create_task(client.predict("digits", [1]))
-        await has_read(router, 1)
-        await client._reader._consumer.stop()
-        for failing in (call, client.predict("digits", [1])):
-            with pytest.raises(BrokerUnavailable, match=f"reading {catalogue.predictions} ended"):
-                await failing
-        return True
-
-    assert with_router(kafka, catalogue, work, answering=silence)
+async def test_when_reading_ends_every_call_fails_and_says_so(catalogue, client, router):
+    router.answering = silence
+    call = asyncio.create_task(client.predict("digits", [1]))
+    await has_read(router, 1)
+    await client._reader._consumer.stop()
+    for failing in (call, client.predict("digits", [1])):
+        with pytest.raises(BrokerUnavailable, match=f"reading {catalogue.predictions} ended"):
+            await failing
 
 
 def test_opening_that_is_cancelled_at_any_moment_leaves_nothing_behind(kafka, catalogue):
@@ -297,30 +259,26 @@ def test_opening_that_is_cancelled_at_any_moment_leaves_nothing_behind(kafka, ca
         assert asyncio.run(work(milliseconds / 1000)) == set()
 
 
-def test_topics_that_do_not_exist_are_named(kafka):
-    async def work():
-        async with Client(kafka, prefix="nowhere", send_timeout_s=0.5):
-            pass
-
+async def test_topics_that_do_not_exist_are_named(kafka):
     with pytest.raises(BrokerUnavailable, match=r"has no topic nowhere\.queries"):
-        asyncio.run(work())
+        await Client(kafka, prefix="nowhere", send_timeout_s=0.5).open()
 
 
-async def opened(client):
-    """Opens either kind of client."""
-    opening = client.open()
-    if opening is not None:
-        await opening
-
-
-@pytest.mark.parametrize("client", [Client, SyncClient])
-def test_a_kafka_that_does_not_run_is_named(client):
+async def test_a_kafka_that_does_not_run_is_named():
     where = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
-        asyncio.run(opened(client(where)))
+        await Client(where).open()
+    with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
+        await asyncio.to_thread(SyncClient(where).open)
 
 
-def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers():
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker() as running:
+        yield running
+
+
+def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers(broker):
     catalogue = Catalogue(prefix="stopping", partitions=2)
 
     async def work(broker):
@@ -344,11 +302,10 @@ def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers():
             async with stand_in_router(kafka, catalogue, echo):
                 assert (await client.predict("digits", [2])).output == [2]
 
-    with EmbeddedBroker() as broker:
-        asyncio.run(work(broker))
+    asyncio.run(work(broker))
 
 
-def test_a_client_closes_while_kafka_is_down():
+def test_a_client_closes_while_kafka_is_down(broker):
     catalogue = Catalogue(prefix="closing", partitions=2)
 
     async def work(broker):
@@ -365,22 +322,11 @@ def test_a_client_closes_while_kafka_is_down():
             await call
         return await left_running()
 
-    with EmbeddedBroker() as broker:
-        assert asyncio.run(work(broker)) == set()
+    assert asyncio.run(work(broker)) == set()
 
 
-def in_a_thread_with_a_router(kafka, catalogue, work, answering=echo):
-    """The outcome of `work()` in a thread, while a stand-in router runs on the loop."""
-
-    async def run():
-        async with stand_in_router(kafka, catalogue, answering) as router:
-            return await asyncio.to_thread(work, router)
-
-    return asyncio.run(run())
-
-
-def test_a_blocking_client_serves_many_threads(kafka, catalogue):
-    def work(router):
+async def test_a_blocking_client_serves_many_threads(kafka, catalogue, router):
+    def work():
         with SyncClient(kafka, prefix=catalogue.prefix) as client, ThreadPoolExecutor(16) as pool:
             outputs = list(pool.map(lambda number: client.predict("digits", [number]).output, range(200)))
             packed = client.predict_packed("digits", [[1], [2]])
@@ -388,13 +334,15 @@ def test_a_blocking_client_serves_many_threads(kafka, catalogue):
             client.feedback(packed, label=[1, 2])
             return outputs, packed.outputs, [answer.output for answer in many]
 
-    outputs, packed, many = in_a_thread_with_a_router(kafka, catalogue, work)
+    outputs, packed, many = await asyncio.to_thread(work)
     assert outputs == [[number] for number in range(200)]
     assert packed == many == [[1], [2]]
 
 
-def test_closing_a_blocking_client_frees_the_threads_that_wait(kafka, catalogue):
-    def work(router):
+async def test_closing_a_blocking_client_frees_the_threads_that_wait(kafka, catalogue, router):
+    router.answering = silence
+
+    def work():
         client = SyncClient(kafka, prefix=catalogue.prefix)
         client.open()
         with ThreadPoolExecutor(4) as pool:
@@ -408,7 +356,7 @@ def test_closing_a_blocking_client_frees_the_threads_that_wait(kafka, catalogue)
             client.predict("digits", [1])
         return errors
 
-    assert in_a_thread_with_a_router(kafka, catalogue, work, silence) == [ClientClosed] * 4
+    assert await asyncio.to_thread(work) == [ClientClosed] * 4
     assert not [thread for thread in threading.enumerate() if thread.name == "clipper client"]
 
 

@@ -50,10 +50,6 @@ def digits(kafka: KafkaConnection, catalogue: Catalogue) -> Catalogue:
     return catalogue
 
 
-def state_of(kafka, catalogue):
-    return asyncio.run(read_control(kafka, catalogue))
-
-
 def promoting(ref, before=lambda: None):
     def decide(state):
         before()
@@ -87,7 +83,7 @@ def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kaf
         "application digits is at revision 2, you saw 1: "
         "look at it again with `clipper-stream application history digits`"
     )
-    state = state_of(kafka, digits)
+    state = asyncio.run(read_control(kafka, digits))
     assert state.manifests.applications["digits"] == won.plan.edits[0].after
     history = state.history("digits")
     assert [(each.revision, each.command, each.by) for each in history.values()] == [
@@ -97,20 +93,16 @@ def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kaf
     assert history[2] == won.changes[0]
 
 
-def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
+async def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
     """Each retires or tries another version, again and again from the beginning until it is written."""
     others = [ModelManifest(name=f"other-{number}", uri="m:f") for number in range(5)]
-
-    async def all_at_once():
-        await asyncio.gather(
-            *(
-                change_control(kafka, digits, lambda state, model=model: rules.deploy(state.manifests, "digits", model))
-                for model in others
-            )
+    await asyncio.gather(
+        *(
+            change_control(kafka, digits, lambda state, model=model: rules.deploy(state.manifests, "digits", model))
+            for model in others
         )
-
-    asyncio.run(all_at_once())
-    state = state_of(kafka, digits)
+    )
+    state = await read_control(kafka, digits)
     tried = [trial.model for trial in state.manifests.applications["digits"].trials]
     assert sorted(tried) == ["other-0:1", "other-1:1", "other-2:1", "other-3:1", "other-4:1", "svm:2", "svm:3"]
     history = list(state.history("digits").values())
@@ -118,22 +110,18 @@ def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
     assert all(later.before == earlier.after for earlier, later in itertools.pairwise(history))
 
 
-def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothing(kafka, digits, caplog):
+async def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothing(kafka, digits, caplog):
     """A future that nobody asked would be logged when it is collected."""
-
-    async def overtaken():
-        async with ControlWriter(kafka, digits) as slow:
-            plan = rules.promote(slow.state.manifests, "digits", "svm:2")
-            async with ControlWriter(kafka, digits) as quick:
-                abort = rules.abort(quick.state.manifests, "digits", "svm:2")
-                await quick.write(records_of(sign(abort, quick.state, Signature(by="quick"), None, 0)))
-            with pytest.raises(ProducerFenced):
-                await slow.write(records_of(sign(plan, slow.state, Signature(by="slow"), None, 0)))
-
-    asyncio.run(overtaken())
+    async with ControlWriter(kafka, digits) as slow:
+        plan = rules.promote(slow.state.manifests, "digits", "svm:2")
+        async with ControlWriter(kafka, digits) as quick:
+            abort = rules.abort(quick.state.manifests, "digits", "svm:2")
+            await quick.write(records_of(sign(abort, quick.state, Signature(by="quick"), None, 0)))
+        with pytest.raises(ProducerFenced):
+            await slow.write(records_of(sign(plan, slow.state, Signature(by="slow"), None, 0)))
     gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio"] == []
-    state = state_of(kafka, digits)
+    state = await read_control(kafka, digits)
     assert state.manifests.applications["digits"].models == ["svm:1"]
     assert [each.by for each in state.history("digits").values()] == [os_user(), "quick"]
 
@@ -155,22 +143,22 @@ asyncio.run(main())
 """
 
 
-def test_a_writer_killed_before_its_commit_leaves_nothing_and_blocks_nobody(kafka, digits):
+async def test_a_writer_killed_before_its_commit_leaves_nothing_and_blocks_nobody(kafka, digits):
     command = [sys.executable, "-c", KILLED, kafka.bootstrap, digits.prefix]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "sent\n"
-        assert state_of(kafka, digits).manifests.unreadable == {}, "not while it is open"
+        assert (await read_control(kafka, digits)).manifests.unreadable == {}, "not while it is open"
         writer.send_signal(signal.SIGKILL)
     begun_s = time.monotonic()
-    asyncio.run(change_control(kafka, digits, promoting("svm:2")))
+    await change_control(kafka, digits, promoting("svm:2"))
     assert time.monotonic() - begun_s < 9, "the broker itself would end the transaction after ten seconds"
-    state = state_of(kafka, digits)
+    state = await read_control(kafka, digits)
     assert state.manifests.unreadable == {}
     assert list(state.manifests.applications) == ["digits"]
     assert list(state.history("digits")) == [1, 2]
 
 
-def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(kafka, digits):
+async def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(kafka, digits):
     """The last record of the topic is the marker of the end, of which nobody is told."""
 
     async def scenario():
@@ -188,7 +176,7 @@ def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(kafka,
         finally:
             await follower.stop()
 
-    keys = asyncio.run(scenario())
+    keys = await scenario()
     assert b"application/digits" in keys
     assert b"application/half" not in keys
 
@@ -214,23 +202,23 @@ def test_a_command_that_changes_nothing_writes_nothing(kafka, digits):
     assert with_records() == before
 
 
-def test_a_refused_change_writes_nothing_and_leaves_the_topic_to_others(kafka, digits):
+async def test_a_refused_change_writes_nothing_and_leaves_the_topic_to_others(kafka, digits):
     with pytest.raises(RefusedChange, match="svm:9 is not on trial"):
-        asyncio.run(change_control(kafka, digits, promoting("svm:9")))
-    assert list(state_of(kafka, digits).history("digits")) == [1]
+        await change_control(kafka, digits, promoting("svm:9"))
+    assert list((await read_control(kafka, digits)).history("digits")) == [1]
 
 
-def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
-    asyncio.run(withdraw_manifests(kafka, digits, [application_key("digits")], Signature(by="ada", why="over")))
-    asyncio.run(publish_manifests(kafka, digits, [DIGITS]))
-    state = state_of(kafka, digits)
+async def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
+    await withdraw_manifests(kafka, digits, [application_key("digits")], Signature(by="ada", why="over"))
+    await publish_manifests(kafka, digits, [DIGITS])
+    state = await read_control(kafka, digits)
     assert state.manifests.applications["digits"].revision == 3
     assert [(each.revision, each.command) for each in state.history("digits").values()] == [
         (1, "create"), (2, "delete"), (3, "create")
     ]  # fmt: skip
 
 
-def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):
+async def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):
     """Of two rows with one key the later one, and none of another application."""
 
     def row(application, context, partition, offset, count):
@@ -240,18 +228,14 @@ def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, d
 
     rows = [row("digits", None, 0, 4, 7.0), row("digits", None, 0, 2, 9.0), row("digits", "ada", 1, 0, 1.0)]
     rows += [row("other", None, 0, 1, 5.0), row("", None, 0, 4, 0.0)]
-
-    async def scenario():
-        async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
-            for partition, key, value in rows:
-                await producer.send_and_wait(digits.selection_changelog, value, key, partition=partition)
-            await producer.send_and_wait(digits.selection_changelog, b"no row", b"no key", partition=1)
-            for _ in range(3):
-                await producer.send_and_wait(digits.feedback, b"{}", partition=1)
-        return await change_control(kafka, digits, promoting("svm:2"))
-
-    asyncio.run(scenario())
-    change = state_of(kafka, digits).history("digits")[2]
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for partition, key, value in rows:
+            await producer.send_and_wait(digits.selection_changelog, value, key, partition=partition)
+        await producer.send_and_wait(digits.selection_changelog, b"no row", b"no key", partition=1)
+        for _ in range(3):
+            await producer.send_and_wait(digits.feedback, b"{}", partition=1)
+    await change_control(kafka, digits, promoting("svm:2"))
+    change = (await read_control(kafka, digits)).history("digits")[2]
     assert change.feedback_ends == [0, 3]
     assert change.rows == [
         SavedRow(partition=0, totals={"svm:1": (7.0, 1.0, 3.0, 2.0)}),

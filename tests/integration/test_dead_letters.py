@@ -1,11 +1,11 @@
 """Dead letters as an operator sees them: listed, shown, replayed once, and never cut in silence."""
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from e2e.any_client import AnyClient, Record
-from e2e.programs import Done, environment, run
+from e2e.programs import Done
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -19,9 +19,8 @@ FEEDBACK = b'{"query_id": "0-1", "loss": 0}'
 class Operator:
     """Writes letters, and runs commands."""
 
-    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> None:
-        self.client, self.catalogue, self._folder = AnyClient(kafka.bootstrap), catalogue, folder
-        self._environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, run: Callable[..., Done]) -> None:
+        self.client, self.catalogue, self._run = AnyClient(kafka.bootstrap), catalogue, run
 
     def letter(
         self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, **headers: bytes
@@ -32,15 +31,15 @@ class Operator:
         return self.client.send(self.catalogue.dead_letters, value, key=key, headers={**kept, **dict(said)}).offset
 
     def run(self, *arguments: str) -> Done:
-        return run("dead-letters", *arguments, folder=self._folder, environ=self._environ)
+        return self._run("dead-letters", *arguments)
 
     def read(self, topic: str) -> list[Record]:
         return self.client.read(topic)
 
 
 @pytest.fixture
-def operator(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Operator:
-    return Operator(kafka, catalogue, tmp_path)
+def operator(kafka, catalogue, shell) -> Operator:
+    return Operator(kafka, catalogue, shell.run)
 
 
 def test_letters_are_listed_shown_and_replayed_once(operator: Operator) -> None:

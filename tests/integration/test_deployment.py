@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from builders.router_deployment import publish_manifests, withdraw_manifests
+from e2e.programs import environment_of
 
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.errors import ChildNotReady
+from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_topics.control_keys import model_key
 from clipper_topics.manifests import ModelManifest
@@ -44,11 +45,14 @@ models = ["fast:1", "slow:1"]
 """
 WORKER = """
 import signal, sys
+from pathlib import Path
 from clipper_agents.supervisor.process import end_with_stdin
 if "broken:1" in sys.argv:
     print("error: no such model file", file=sys.stderr)
     sys.exit(3)
 def drain(*_):
+    with Path(__file__).with_name("drained").open("a") as drained:
+        drained.write(sys.argv[2] + "\\n")
     print("drained", flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, drain)
@@ -107,103 +111,91 @@ def deployment_of(settings, worker, lines):
     )
 
 
-def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(configuration, worker, temporary):
-    lines = []
+async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(
+    configuration, worker, temporary
+):
+    settings = load_settings(configuration, {})
+    async with deployment_of(settings, worker, []) as deployment:
+        children = deployment.supervisor.children
+        pids = {name: child.pid for name, child in children.items()}
+        assert list(children) == NAMES
+        assert all(child.metrics_port == 9 for child in children.values())
+        topics = await existing_topics(deployment.connection, "clipper")
+        assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
+        assert "clipper.requests.fast.1" not in topics
+        published = await read_manifests(deployment.connection, deployment.catalogue)
+        assert list(published.models.values()) == settings.models
+        assert list(published.applications.values()) == settings.applications
 
-    async def scenario():
-        settings = load_settings(configuration, {})
-        async with deployment_of(settings, worker, lines) as deployment:
-            children = deployment.supervisor.children
-            assert list(children) == NAMES
-            assert all(child.metrics_port == 9 for child in children.values())
-            pids = {name: child.pid for name, child in children.items()}
-            topics = await existing_topics(deployment.connection, "clipper")
-            assert (topics["clipper.queries"], topics["clipper.requests.slow.1"]) == (4, 2)
-            assert "clipper.requests.fast.1" not in topics
-            published = await read_manifests(deployment.connection, deployment.catalogue)
-            assert list(published.models.values()) == settings.models
-            assert list(published.applications.values()) == settings.applications
-
-            deployment.supervisor.kill("router-1")
-            await deployment.supervisor.child("router-1").wait_ready()
-            assert {name for name, child in children.items() if child.pid != pids[name]} == {"router-1"}
-            return [deployment.broker.pid, *(child.pid for child in children.values())]
-
-    pids = asyncio.run(scenario())
-    assert not any(map(is_alive, pids))
+        deployment.supervisor.kill("router-1")
+        await deployment.supervisor.child("router-1").wait_ready()
+        assert {name for name, child in children.items() if child.pid != pids[name]} == {"router-1"}
+        running = [deployment.broker.pid, *(child.pid for child in children.values())]
+    assert not any(map(is_alive, running))
     assert list(temporary.iterdir()) == []
-    drained = [line.split()[0].removeprefix("child=") for line in lines if line.endswith(" drained")]
-    roles = [name.split("-")[0].split(".")[0] for name in drained]
+    roles = worker.with_name("drained").read_text().split()
     assert roles[:2] == ["router", "router"], "what they have open is answered only while the hosts are there"
     assert sorted(roles[2:]) == ["host", "host", "steward"]
 
 
-def test_models_get_and_lose_their_hosts_while_the_deployment_runs(configuration, worker, temporary):
-    async def scenario():
-        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-            kafka, catalogue = deployment.connection, deployment.catalogue
-            first = deployment.supervisor.children["host.slow.1.0"].pid
-            new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
-            await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
-            await until(
-                lambda: (
-                    set(deployment.supervisor.children)
-                    == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
-                )
+@pytest.fixture
+def settings(kafka, catalogue, configuration, tmp_path):
+    """Of a deployment on the Kafka of the tests."""
+    data = {f"CLIPPER_{role}_DATA_DIR": str(tmp_path / "data") for role in ("ROUTER", "HOST")}
+    return load_settings(configuration, environment_of(kafka, catalogue, **data))
+
+
+async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(kafka, catalogue, settings, worker, temporary):
+    async with deployment_of(settings, worker, []) as deployment:
+        first = deployment.supervisor.children["host.slow.1.0"].pid
+        new = [ModelManifest(name="new", uri="m:f"), ModelManifest(name="broken", uri="m:f")]
+        await publish_manifests(kafka, catalogue, [*new, ModelManifest(name="slow", uri="m:g")])
+        await until(
+            lambda: (
+                set(deployment.supervisor.children)
+                == {"router-0", "router-1", "steward", "host.slow.1.0", "host.new.1.0"}
             )
-            await deployment.supervisor.child("host.slow.1.0").wait_ready()
-            assert deployment.supervisor.children["host.slow.1.0"].pid != first, "changed, so started anew"
-            await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
-            await until(lambda: set(deployment.supervisor.children) == {"router-0", "router-1", "steward"})
+        )
+        await deployment.supervisor.child("host.slow.1.0").wait_ready()
+        assert deployment.supervisor.children["host.slow.1.0"].pid != first, "changed, so started anew"
+        await withdraw_manifests(kafka, catalogue, [model_key("slow:1"), model_key("new:1")])
+        await until(lambda: set(deployment.supervisor.children) == {"router-0", "router-1", "steward"})
 
-    asyncio.run(scenario())
 
-
-def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(configuration, worker, temporary):
-    async def scenario():
-        async with deployment_of(load_settings(configuration, {}), worker, []) as deployment:
-            kafka, catalogue = deployment.connection, deployment.catalogue
-            before = {name: child.pid for name, child in deployment.supervisor.children.items()}
-            slow = ModelManifest(name="slow", uri="os:system", replicas=2)
-            evil = [
-                slow,
-                ModelManifest(name="evil", uri="subprocess:run"),
-                ModelManifest(name="file", uri="/x", runtime="sklearn"),
-            ]
-            await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
-            await until(lambda: "host.good.1.0" in deployment.supervisor.children)
-            await deployment.supervisor.child("host.good.1.0").wait_ready()
-            after = {
-                name: child.pid for name, child in deployment.supervisor.children.items() if name != "host.good.1.0"
-            }
-            assert after == before
-            changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
-            assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
-
-    asyncio.run(scenario())
+async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_they_are(
+    kafka, catalogue, settings, worker, temporary
+):
+    async with deployment_of(settings, worker, []) as deployment:
+        before = {name: child.pid for name, child in deployment.supervisor.children.items()}
+        slow = ModelManifest(name="slow", uri="os:system", replicas=2)
+        evil = [
+            slow,
+            ModelManifest(name="evil", uri="subprocess:run"),
+            ModelManifest(name="file", uri="/x", runtime="sklearn"),
+        ]
+        await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
+        await until(lambda: "host.good.1.0" in deployment.supervisor.children)
+        await deployment.supervisor.child("host.good.1.0").wait_ready()
+        after = {name: child.pid for name, child in deployment.supervisor.children.items() if name != "host.good.1.0"}
+        assert after == before
+        changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
+        assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
 
 
 async def until(holds):
     async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - what is waited for is in other processes
+        while not holds():
             await asyncio.sleep(0.02)
 
 
-def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(configuration, worker, temporary):
-    settings = load_settings(configuration, {})
+async def test_a_worker_that_cannot_start_ends_the_deployment_with_its_last_words(settings, worker, temporary):
     settings.models.append(ModelManifest(name="broken", uri="m:f"))
-
-    async def scenario():
-        with pytest.raises(
-            ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"
-        ):
-            await deployment_of(settings, worker, []).start()
-
-    asyncio.run(scenario())
+    with pytest.raises(ChildNotReady, match=r"host\.broken\.1\.0 ended with exit code 3.*error: no such model file"):
+        await deployment_of(settings, worker, []).start()
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_up_prints_one_line_and_a_signal_drains_and_ends_everything(configuration, worker, temporary, number):
     command = [sys.executable, "-c", UP, str(configuration), str(worker)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

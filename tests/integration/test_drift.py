@@ -5,7 +5,7 @@ import json
 
 import pytest
 from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
-from e2e.programs import environment, run
+from e2e.programs import environment_of, run
 
 from clipper_agents.control.state import read_control
 from clipper_agents.rollout.read_comparisons import read_comparisons
@@ -21,65 +21,56 @@ def counted(metrics, direction):
     return metrics.registry.get_sample_value("clipper_drifts_total", labels)
 
 
-def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_again(kafka, catalogue, tmp_path):
-    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_good_again(kafka, catalogue, tmp_path):
+    environ = environment_of(kafka, catalogue)
 
     def status():
         found = json.loads(run("status", "--json", folder=tmp_path, environ=environ).out)
         versions = found["applications"]["digits"]["versions"]
         return {one["model"]: one["drift"] for one in versions if one["drift"]}
 
-    async def scenario():
-        changes = RecordedChanges(kafka, catalogue)
-        await changes.create(WATCHED)
-        async with writing(kafka, catalogue) as logs:
-            async with steward(kafka, catalogue, changes) as (_, metrics):
-                await logs.queries(150, [answered("good:1", 1), answered("bad:1", 1)])
-                await logs.queries(120, [answered("good:1", 1), answered("bad:1", 0)])
-                rise = (await until("the rise", lambda: changes.noted))[0]
-                assert counted(metrics, "up") == 1
-            shown = await asyncio.to_thread(status)
-            page = await asyncio.to_thread(run, "status", folder=tmp_path, environ=environ)
-            assert await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue)) == (), (
-                "nothing is compared"
-            )
-            async with steward(kafka, catalogue, changes) as (process, metrics):
-                await logs.queries(200, [answered("good:1", 1), answered("bad:1", 1)])
-                await until("the fall", lambda: len(changes.noted) > 1)
-                assert (counted(metrics, "up"), counted(metrics, "down")) == (None, 1)
-                live = list(changes.noted)
-            async with steward(kafka, catalogue, changes) as (process, _):
-                await until("all of it", lambda: [one.feedbacks for one in process.comparisons] == [470, 470])
-            after = await asyncio.to_thread(status)
-        assert changes.noted == live, "a restart writes none of them again"
-        control = await read_control(kafka, catalogue)
-        return rise, shown, page.out, live[-1], after, control
-
-    rise, shown, page, fall, after, control = asyncio.run(scenario())
+    changes = RecordedChanges(kafka, catalogue)
+    await changes.create(WATCHED)
+    async with writing(kafka, catalogue) as logs:
+        async with steward(kafka, catalogue, changes) as (_, metrics):
+            await logs.queries(150, [answered("good:1", 1), answered("bad:1", 1)])
+            await logs.queries(120, [answered("good:1", 1), answered("bad:1", 0)])
+            rise = (await until("the rise", lambda: changes.noted))[0]
+            assert counted(metrics, "up") == 1
+        shown = await asyncio.to_thread(status)
+        page = await asyncio.to_thread(run, "status", folder=tmp_path, environ=environ)
+        assert await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue)) == (), (
+            "nothing is compared"
+        )
+        async with steward(kafka, catalogue, changes) as (process, metrics):
+            await logs.queries(200, [answered("good:1", 1), answered("bad:1", 1)])
+            await until("the fall", lambda: len(changes.noted) > 1)
+            assert (counted(metrics, "up"), counted(metrics, "down")) == (None, 1)
+            live = list(changes.noted)
+        async with steward(kafka, catalogue, changes) as (process, _):
+            await until("all of it", lambda: [one.feedbacks for one in process.comparisons] == [470, 470])
+        after = await asyncio.to_thread(status)
+    assert changes.noted == live, "a restart writes none of them again"
+    control = await read_control(kafka, catalogue)
     assert (rise.model, rise.loss_before, rise.loss_after, rise.worse) == ("bad:1", 0.0, 1.0, True)
     assert rise.topic == catalogue.feedback
     assert list(shown) == ["bad:1"]
     assert shown["bad:1"]["loss_after"] == 1.0
-    assert "drift bad:1: loss 0.000 -> 1.000, " in page
-    assert (fall.model, fall.worse, after) == ("bad:1", False, {})
-    assert control.drifts == {("digits", "bad:1"): fall}
+    assert "drift bad:1: loss 0.000 -> 1.000, " in page.out
+    assert (live[-1].model, live[-1].worse, after) == ("bad:1", False, {})
+    assert control.drifts == {("digits", "bad:1"): live[-1]}
     assert not control.manifests.unreadable
 
 
-def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(kafka, catalogue, tmp_path):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
-    (tmp_path / "clipper.toml").write_text(
+def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(shell):
+    (shell.folder / "clipper.toml").write_text(
         '[[model]]\nname = "sum"\nuri = "clipper_agents.examples.models:sum_of_row"\n'
         '[[application]]\nname = "sums"\nmodels = ["sum:1"]\n'
     )
-    assert run("apply", "--config", "clipper.toml", folder=tmp_path, environ=environ).code == 0
+    shell("apply")
 
     def update(drift):
-        return run("application", "update", "sums", "--field", f"drift={drift}", folder=tmp_path, environ=environ)
+        return shell.run("application", "update", "sums", "--field", f"drift={drift}")
 
     assert "parameter 'nose' of detector 'adwin': use one of delta" in update('{"parameters": {"nose": 1}}').err[-1]
     assert "delta is 7: give a number above 0" in update('{"parameters": {"delta": 7}}').err[-1]

@@ -4,13 +4,13 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from builders.greetings import consume, create, is_gone, produce, state_of
 from confluent_kafka.admin import AdminClient
+from e2e.programs import until
 
 from clipper_agents.broker import EmbeddedCluster
 from clipper_agents.kafka.topics import ensure_topics
@@ -20,77 +20,35 @@ from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-TOPIC = "greetings"
-
-
-def until(holds: Callable[[], object], within_s: float = 30.0) -> bool:
-    end_s = time.monotonic() + within_s
-    while not holds() and time.monotonic() < end_s:
-        time.sleep(0.05)
-    return bool(holds())
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def state_of(pid: int | None) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-async def create(bootstrap: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(TOPIC, 1, 3)])
-    await admin.close()
-
-
-async def produce(bootstrap: str, value: bytes) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    await producer.start()
-    await producer.send_and_wait(TOPIC, value, partition=0)
-    await producer.stop()
-
-
-async def consume(bootstrap: str, count: int) -> list[bytes]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    consumer.assign([TopicPartition(TOPIC, 0)])
-    values = [(await consumer.getone()).value for _ in range(count)]
-    await consumer.stop()
-    return values
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[EmbeddedCluster]:
     with EmbeddedCluster() as running:
-        asyncio.run(create(running.bootstrap))
-        asyncio.run(produce(running.bootstrap, b"first"))
+        create(running.bootstrap, 3)
+        produce(running.bootstrap, b"first")
         yield running
+
+
+def address_of(cluster: EmbeddedCluster, node: int) -> str:
+    return cluster.node(node).connection.bootstrap
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["in order", "by force"])
 def test_a_record_is_written_and_read_without_one_node_and_the_node_comes_back(cluster: EmbeddedCluster, kill: bool):
-    address, others = (
-        cluster.node(1).connection.bootstrap,
-        ",".join(cluster.node(number).connection.bootstrap for number in (2, 3)),
-    )
+    address, others = address_of(cluster, 1), ",".join(address_of(cluster, number) for number in (2, 3))
     cluster.wait_until_in_sync()
     cluster.node(1).stop(kill=kill)
     assert cluster.node(1).pid is None
-    asyncio.run(produce(others, b"second"))
+    produce(others, b"second")
     cluster.node(1).start()
-    assert cluster.node(1).connection.bootstrap == address
-    assert asyncio.run(consume(address, 2)) == [b"first", b"second"]
+    assert address_of(cluster, 1) == address
+    assert consume(address)[:2] == [b"first", b"second"]
 
 
 def test_a_frozen_node_is_alive_and_ends_in_order_when_it_is_stopped(cluster: EmbeddedCluster):
     pid = cluster.node(3).pid
     cluster.node(3).freeze()
-    assert until(lambda: state_of(pid) == "T")
+    until("the node is frozen", lambda: state_of(pid) == "T")
     began_s = time.monotonic()
     cluster.node(3).stop()
     assert time.monotonic() - began_s < 25, "it was asked, and not killed after half a minute"
@@ -103,17 +61,18 @@ def test_a_node_that_there_is_not_is_an_error_that_names_those_that_there_are(cl
         cluster.node(4).stop()
 
 
+@pytest.mark.long
 def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tmp_path: Path):
     with EmbeddedCluster(data_dir=tmp_path) as first:
         bootstrap, pids = first.bootstrap, [first.node(number).pid for number in first.node_ids]
-        asyncio.run(create(bootstrap))
-        asyncio.run(produce(bootstrap, b"kept"))
+        create(bootstrap, 3)
+        produce(bootstrap, b"kept")
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 25, "the last node does not wait for a majority that is not there any more"
     assert all(is_gone(pid) for pid in pids)
     with EmbeddedCluster(data_dir=tmp_path) as second:
         assert second.bootstrap == bootstrap
-        assert asyncio.run(consume(bootstrap, 1)) == [b"kept"]
+        assert consume(bootstrap) == [b"kept"]
 
 
 def test_nothing_outlives_a_parent_that_is_killed_not_even_a_frozen_node():
@@ -134,7 +93,7 @@ sys.stdin.read()
     parent.kill()
     parent.communicate()
     for pid, folder in started:
-        assert until(lambda pid=pid, folder=folder: is_gone(int(pid)) and not Path(folder).exists())
+        until("it is gone", lambda pid=pid, folder=folder: is_gone(int(pid)) and not Path(folder).exists())
 
 
 def test_topics_that_were_just_created_are_known_to_every_node(cluster: EmbeddedCluster):
@@ -142,9 +101,5 @@ def test_topics_that_were_just_created_are_known_to_every_node(cluster: Embedded
         catalogue = Catalogue(prefix=f"fresh{number}")
         asyncio.run(ensure_topics(KafkaConnection(cluster.bootstrap), catalogue, [], replication_factor=3))
         for node in cluster.node_ids:
-            known = (
-                AdminClient({"bootstrap.servers": cluster.node(node).connection.bootstrap})
-                .list_topics(timeout=30)
-                .topics
-            )
+            known = AdminClient({"bootstrap.servers": address_of(cluster, node)}).list_topics(timeout=30).topics
             assert {spec.name for spec in catalogue.fixed_topics()} <= known.keys()

@@ -133,102 +133,84 @@ def sums_of(count, rows=5):
     }
 
 
-def test_a_host_answers_to_the_partition_that_asked_and_commits_what_it_answered(setting):
-    async def check():
-        own = await setting("sum_of_row")
-        async with own.host() as host:
-            await host.ready()
-            assert host.line.split()[:4] == ["ready", "role=host", "model=m:1", "instance=host-0"]
-            await own.ask(frames_of(50))
-            pieces = await own.outputs(250)
-            assert {key: answers for key, (answers,) in rows_of(piece for _, piece in pieces).items()} == sums_of(50)
-            assert all(partition == piece.frame % 2 for partition, piece in pieces)
-            found = await asyncio.to_thread(scrape, host.metrics_port)
-            assert found.value("clipper_rows_total", outcome="ok") == 250
-            assert await host.ended() == 0
-        assert await own.committed() == {0: 50}
-
-    asyncio.run(check())
+async def test_a_host_answers_to_the_partition_that_asked_and_commits_what_it_answered(setting):
+    own = await setting("sum_of_row")
+    async with own.host() as host:
+        await host.ready()
+        assert host.line.split()[:4] == ["ready", "role=host", "model=m:1", "instance=host-0"]
+        await own.ask(frames_of(50))
+        pieces = await own.outputs(250)
+        assert {key: answers for key, (answers,) in rows_of(piece for _, piece in pieces).items()} == sums_of(50)
+        assert all(partition == piece.frame % 2 for partition, piece in pieces)
+        found = await asyncio.to_thread(scrape, host.metrics_port)
+        assert found.value("clipper_rows_total", outcome="ok") == 250
+        assert await host.ended() == 0
+    assert await own.committed() == {0: 50}
 
 
-def test_what_is_no_frame_is_kept_with_the_reason_and_the_rest_answered(setting):
-    async def check():
-        own = await setting("sum_of_row")
-        beyond = request(matrix(0), frame=7, dtype="float32", reply=9)
-        async with own.host() as host:
-            await host.ready()
-            await own.ask([b"no frame", *frames_of(2), beyond, b""])
-            await own.outputs(10)
-            assert await host.ended() == 0
-        assert await own.committed() == {0: 5}
-        letters = TopicPartition(own.catalogue.dead_letters, 0)
-        async with own.reader([letters]) as consumer:
-            kept = [await asyncio.wait_for(consumer.getone(), READY_S) for _ in range(3)]
-        assert [letter.value for letter in kept] == [b"no frame", encode_frame(beyond), b""]
-        assert [dict(letter.headers)["__streams.errors.offset"] for letter in kept] == [b"0", b"3", b"4"]
-
-    asyncio.run(check())
+async def test_what_is_no_frame_is_kept_with_the_reason_and_the_rest_answered(setting):
+    own = await setting("sum_of_row")
+    beyond = request(matrix(0), frame=7, dtype="float32", reply=9)
+    async with own.host() as host:
+        await host.ready()
+        await own.ask([b"no frame", *frames_of(2), beyond, b""])
+        await own.outputs(10)
+        assert await host.ended() == 0
+    assert await own.committed() == {0: 5}
+    letters = TopicPartition(own.catalogue.dead_letters, 0)
+    async with own.reader([letters]) as consumer:
+        kept = [await asyncio.wait_for(consumer.getone(), READY_S) for _ in range(3)]
+    assert [letter.value for letter in kept] == [b"no frame", encode_frame(beyond), b""]
+    assert [dict(letter.headers)["__streams.errors.offset"] for letter in kept] == [b"0", b"3", b"4"]
 
 
-def test_a_killed_host_has_lost_nothing_when_the_next_one_has_run(setting):
-    async def check():
-        own = await setting("slow", parameters={"seconds_per_batch": 0.02})
-        async with own.host() as host:
-            await host.ready()
-            await own.ask(frames_of(60))
-            await own.outputs(20)
-            await host.ended(signal.SIGKILL)
-        async with own.host() as host:
-            answers = rows_of(piece for _, piece in await own.outputs(300))
-            assert {key: set(found) for key, found in answers.items()} == {
-                key: {total} for key, total in sums_of(60).items()
-            }
-            assert await host.ended() == 0
-        assert await own.committed() == {0: 60}
-
-    asyncio.run(check())
+async def test_a_killed_host_has_lost_nothing_when_the_next_one_has_run(setting):
+    own = await setting("slow", parameters={"seconds_per_batch": 0.02})
+    async with own.host() as host:
+        await host.ready()
+        await own.ask(frames_of(60))
+        await own.outputs(20)
+        await host.ended(signal.SIGKILL)
+    async with own.host() as host:
+        answers = rows_of(piece for _, piece in await own.outputs(300))
+        assert {key: set(found) for key, found in answers.items()} == {
+            key: {total} for key, total in sums_of(60).items()
+        }
+        assert await host.ended() == 0
+    assert await own.committed() == {0: 60}
 
 
-def test_replicas_share_the_partitions_and_one_takes_over_from_the_other(setting):
-    async def check():
-        own = await setting("sum_of_row", replicas=2)
-        async with own.host("a") as first, own.host("b") as second:
-            await first.ready()
-            await second.ready()
-            await own.ask(frames_of(10), partition=0)
-            await own.ask(frames_of(20)[10:], partition=1)
-            await own.outputs(100)
-            assert await first.ended() == 0
-            await own.ask(frames_of(40)[20:], partition=0)
-            await own.ask(frames_of(60)[40:], partition=1)
-            await own.outputs(300)
-            assert await second.ended() == 0
-        assert await own.committed() == {0: 30, 1: 30}
-
-    asyncio.run(check())
+async def test_replicas_share_the_partitions_and_one_takes_over_from_the_other(setting):
+    own = await setting("sum_of_row", replicas=2)
+    async with own.host("a") as first, own.host("b") as second:
+        await first.ready()
+        await second.ready()
+        await own.ask(frames_of(10), partition=0)
+        await own.ask(frames_of(20)[10:], partition=1)
+        await own.outputs(100)
+        assert await first.ended() == 0
+        await own.ask(frames_of(40)[20:], partition=0)
+        await own.ask(frames_of(60)[40:], partition=1)
+        await own.outputs(300)
+        assert await second.ended() == 0
+    assert await own.committed() == {0: 30, 1: 30}
 
 
-def test_a_failing_row_is_answered_with_the_reason(setting):
-    async def check():
-        own = await setting("flaky", parameters={"failing_ratio": 1.0})
-        async with own.host() as host:
-            await host.ready()
-            await own.ask(frames_of(1))
-            failures = [failure for _, piece in await own.outputs(5) for failure in piece.failed]
-            failures.sort(key=lambda failure: failure.row)  # batches of one frame go out as they are done
-            assert [(failure.row, failure.reason) for failure in failures] == [(row, "error") for row in range(5)]
-            assert failures[0].explanation == "ValueError: row 0 is one that this model cannot stand"
-            assert await host.ended() == 0
-
-    asyncio.run(check())
+async def test_a_failing_row_is_answered_with_the_reason(setting):
+    own = await setting("flaky", parameters={"failing_ratio": 1.0})
+    async with own.host() as host:
+        await host.ready()
+        await own.ask(frames_of(1))
+        failures = [failure for _, piece in await own.outputs(5) for failure in piece.failed]
+        failures.sort(key=lambda failure: failure.row)  # batches of one frame go out as they are done
+        assert [(failure.row, failure.reason) for failure in failures] == [(row, "error") for row in range(5)]
+        assert failures[0].explanation == "ValueError: row 0 is one that this model cannot stand"
+        assert await host.ended() == 0
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_line(setting):
-    async def check():
-        own = await setting("no_such_model")
-        async with own.host() as host:
-            assert await asyncio.wait_for(host.process.wait(), READY_S) == 3
-        (line,) = [line for line in (own.folder / "host-0.log").read_text().splitlines() if line.startswith("error")]
-        assert "there is no no_such_model; clipper_agents.examples.models has" in line
-
-    asyncio.run(check())
+async def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_line(setting):
+    own = await setting("no_such_model")
+    async with own.host() as host:
+        assert await asyncio.wait_for(host.process.wait(), READY_S) == 3
+    (line,) = [line for line in (own.folder / "host-0.log").read_text().splitlines() if line.startswith("error")]
+    assert "there is no no_such_model; clipper_agents.examples.models has" in line

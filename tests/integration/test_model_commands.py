@@ -1,7 +1,6 @@
 """The commands that change models and applications, on a real Kafka; each runs in this process."""
 
 import asyncio
-import json
 import os
 import pty
 import subprocess
@@ -12,14 +11,11 @@ from aiokafka import AIOKafkaProducer
 from e2e.programs import CLIPPER_STREAM
 
 from clipper_agents import exits
-from clipper_agents.cli import main as program
 from clipper_agents.control.rollback import roll_back
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.restore import digests_of, markers_of
@@ -41,35 +37,9 @@ uri = "acme.models:svm"
 NEW = ("--uri", "acme.models:svm", "--application", "digits")
 
 
-class Shell:
-    """Runs commands of one user against the topics of a test."""
-
-    def __init__(self, folder, capsys):
-        self.folder, self._capsys = folder, capsys
-
-    def __call__(self, *arguments, code=exits.OK, said=""):
-        """What a command prints, line by line; it ends with this code."""
-        self._capsys.readouterr()
-        ended = program.main([str(each) for each in arguments])
-        out, err = self._capsys.readouterr()
-        assert ended == code, err
-        assert said in err
-        return out.splitlines()
-
-    def json(self, *arguments):
-        return [json.loads(line) for line in self(*arguments, "--json")]
-
-
-@pytest.fixture
-def shell(kafka: KafkaConnection, catalogue: Catalogue, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
-    monkeypatch.setenv("CLIPPER_KAFKA_PREFIX", catalogue.prefix)
-    monkeypatch.setenv("CLIPPER_KAFKA_PARTITIONS", str(catalogue.partitions))
-    monkeypatch.setenv("LOGNAME", "ada")
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def configuration(tmp_path):
     (tmp_path / "clipper.toml").write_text(CONFIGURATION)
-    return Shell(tmp_path, capsys)
 
 
 def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell, kafka, catalogue):

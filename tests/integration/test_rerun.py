@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from builders.router_deployment import Deployment
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, run, until
 
 from clipper_agents.control.selection_states import read_rows
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
@@ -57,7 +57,7 @@ def log_traffic(kafka, catalogue):
 
 
 def rerun(kafka, catalogue, folder, *arguments):
-    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+    environ = environment_of(kafka, catalogue)
     return run("replay", "produce", "--json", *arguments, folder=folder, environ=environ)
 
 
@@ -153,7 +153,7 @@ def test_other_partition_counts_send_by_key(kafka, catalogue, tmp_path):
 
 def test_an_interrupted_run_says_what_it_sent(kafka, catalogue, target, tmp_path):
     log_traffic(kafka, catalogue)
-    environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, CLIPPER_KAFKA_PREFIX=catalogue.prefix)
+    environ = environment_of(kafka, catalogue)
     slowly = ("--since", "1h", "--to", target.prefix, "--speed", "0.000001", "--json")
     with AnyClient(kafka.bootstrap) as client, client.reading(target.queries) as reading:
         with Program("replay", "produce", *slowly, folder=tmp_path, environ=environ) as program:

@@ -8,7 +8,7 @@ import signal
 import urllib.request
 
 import pytest
-from builders.live_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.live_traffic import Traffic, learned, rows_of, served, settled
 from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
 from typer.testing import CliRunner
@@ -33,6 +33,13 @@ from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def at(at):
+    async with served(at):
+        yield at
+
 
 FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]
 
@@ -63,11 +70,10 @@ def weights_shown(router):
 async def shows(router, weights):
     """The router decides by these weights, to the last digit that its metrics print."""
     async with asyncio.timeout(WITHIN_S):
-        while (await asyncio.to_thread(weights_shown, router)) != pytest.approx(weights, rel=1e-12):  # noqa: ASYNC110 (another process)
+        while (await asyncio.to_thread(weights_shown, router)) != pytest.approx(weights, rel=1e-12):
             await asyncio.sleep(0.1)
 
 
-@on_kafka
 async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(at):
     traffic = Traffic(at)
     async with at.router() as router:
@@ -109,7 +115,6 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(a
         assert await router.ended(signal.SIGTERM) == 0, router.log
 
 
-@on_kafka
 async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
     async with at.router() as router:
         ids = [f"q{number}" for number in range(10)]
@@ -162,7 +167,6 @@ async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
         assert await router.ended(signal.SIGTERM) == 0, router.log
 
 
-@on_kafka
 async def test_the_command_line_shows_keeps_restores_and_undoes(at):
     kept = [SavedRow(partition=1, context="c1", totals={"m:1": (4.0, 1.0, 4.0, 1.0)})]
     change = Change(application="app", revision=7, command="update", at_ms=0, by="ada", rows=kept)
@@ -222,7 +226,6 @@ async def command(at, *arguments):
 
 
 @pytest.mark.long
-@on_kafka
 async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
     traffic = Traffic(at)
     asking, saved = None, []

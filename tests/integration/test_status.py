@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment, run, until
+from e2e.programs import Program, environment_of, until
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -29,23 +29,19 @@ uri = "clipper_agents.examples.models:slow"
 
 
 def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
-    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell
 ):
     (tmp_path / "clipper.toml").write_text(CONFIGURATION)
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+    environ = environment_of(kafka, catalogue)
 
     def status(*options: str):
-        return run("status", *options, folder=tmp_path, environ=environ)
+        return shell.run("status", *options)
 
     def worker(*arguments: str) -> Program:
         settings = ("--config", "clipper.toml", "--set", f"router.data_dir={tmp_path / 'data'}")
         return Program("worker", *arguments, *settings, folder=tmp_path, environ=environ)
 
-    assert run("apply", "--config", "clipper.toml", folder=tmp_path, environ=environ).code == 0
+    shell("apply")
     empty = status()
     assert empty.code == 1
     assert "no router runs" in empty.out
@@ -71,9 +67,9 @@ def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
         until("the host is missed", lambda: "model slow-sum:1 has 0 of 1 hosts" in status().out)
 
 
-def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(tmp_path: Path):
+def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(shell):
     with socket.socket() as reserved:  # bound and not listening: nobody answers there
         reserved.bind(("127.0.0.1", 0))
-        done = run("status", "--bootstrap", f"127.0.0.1:{reserved.getsockname()[1]}", folder=tmp_path)
+        done = shell.run("status", "--bootstrap", f"127.0.0.1:{reserved.getsockname()[1]}")
     assert done.code == 3
     assert "no Kafka answers at" in done.err[-1]

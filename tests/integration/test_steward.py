@@ -1,6 +1,5 @@
 """Does the steward step up, promote, abort and retire by what the logs say, and does a restart come to the same?"""
 
-import asyncio
 import random
 
 import pytest
@@ -26,41 +25,35 @@ CROWDED = ApplicationManifest(name="crowded", models=["good:1", "bad:1"], keep_b
 WATCHED_BY_HAND = ApplicationManifest(name="by-hand", models=["old:1"], trials=[Trial(model="new:1")])
 
 
-def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kafka, catalogue):
+async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_say(kafka, catalogue):
     old, new = answered("old:1", 0), answered("new:1", 1)
+    changes = RecordedChanges(kafka, catalogue)
+    await changes.create(RISING, FAILING, CROWDED, WATCHED_BY_HAND)
+    async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
 
-    async def scenario():
-        changes = RecordedChanges(kafka, catalogue)
-        await changes.create(RISING, FAILING, CROWDED, WATCHED_BY_HAND)
-        async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
+        def made(command):
+            return next((one for one in changes.made if one.command == command), None)
 
-            def made(command):
-                return next((one for one in changes.made if one.command == command), None)
-
-            await logs.queries(60, [old], [new], application="by-hand")
-            await logs.queries(40, [old], [new], application="rising")
-            step = await until("a step", lambda: made("step"))
-            await logs.queries(25, [new], [old], application="rising", revision=2)
-            await logs.queries(60, [missing("broken:1")], [answered("old:1", 1)], application="failing")
-            await logs.queries(60, [answered("good:1", 1)], application="crowded")
-            await logs.queries(60, [answered("bad:1", 0)], application="crowded")
-            promotion, abort, retirement = [
-                await until(command, lambda command=command: made(command))
-                for command in ("promote", "abort", "retire")
-            ]
-            for label in random.Random(7).choices([0, 1], k=30):
-                await logs.queries(1, [old], [new], label=label, application="by-hand")
-            await until(
-                "all of it", lambda: [one.feedbacks for one in process.comparisons if one.stage == "shadow"] == [90]
-            )
-            live = process.comparisons
-        again = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
-        async with steward(kafka, catalogue, changes) as (restarted, _):
-            await until("the same", lambda: restarted.comparisons == live)
-        assert [one.command for one in changes.made] == ["step", "promote", "abort", "retire"]
-        return step, promotion, abort, retirement, live, again
-
-    step, promotion, abort, retirement, live, again = asyncio.run(scenario())
+        await logs.queries(60, [old], [new], application="by-hand")
+        await logs.queries(40, [old], [new], application="rising")
+        step = await until("a step", lambda: made("step"))
+        await logs.queries(25, [new], [old], application="rising", revision=2)
+        await logs.queries(60, [missing("broken:1")], [answered("old:1", 1)], application="failing")
+        await logs.queries(60, [answered("good:1", 1)], application="crowded")
+        await logs.queries(60, [answered("bad:1", 0)], application="crowded")
+        promotion, abort, retirement = [
+            await until(command, lambda command=command: made(command)) for command in ("promote", "abort", "retire")
+        ]
+        for label in random.Random(7).choices([0, 1], k=30):
+            await logs.queries(1, [old], [new], label=label, application="by-hand")
+        await until(
+            "all of it", lambda: [one.feedbacks for one in process.comparisons if one.stage == "shadow"] == [90]
+        )
+        live = process.comparisons
+    again = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
+    async with steward(kafka, catalogue, changes) as (restarted, _):
+        await until("the same", lambda: restarted.comparisons == live)
+    assert [one.command for one in changes.made] == ["step", "promote", "abort", "retire"]
     assert (step.application, step.model, step.after.trials[0].share) == ("rising", "new:1", 0.2)
     assert step.numbers["feedbacks"] >= RULE.least
     assert step.numbers["upper"] < RULE.margin

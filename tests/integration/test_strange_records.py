@@ -1,6 +1,5 @@
 """What clients of other languages may put into a record, and a consumer of ours has to survive."""
 
-import asyncio
 import struct
 
 import pytest
@@ -28,44 +27,40 @@ async def read(kafka: KafkaConnection, topic: str) -> list[Record]:
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("name", ["queries", "feedback", "control"])
-def test_records_are_read_however_a_client_compresses_them(kafka, catalogue: Catalogue, codec: str, name: str):
+async def test_records_are_read_however_a_client_compresses_them(kafka, catalogue: Catalogue, codec: str, name: str):
     topic = getattr(catalogue, name)
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": codec})
     producer.produce(topic, b"v" * 10_000, b"k", 0)
     assert producer.flush(60) == 0
-    (record,) = asyncio.run(read(kafka, topic))
+    (record,) = await read(kafka, topic)
     assert record.value == b"v" * 10_000
 
 
-def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Catalogue):
+async def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Catalogue):
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
     for offset in range(3):
         builder.append(offset, 1_000, b"k", b"%d" % offset, [("strange", b"x")] if offset == 1 else [])
     batch = bytearray(builder.build())
     batch[batch.index(b"strange")] = 0xFF
     struct.pack_into(">I", batch, _CRC_AT, calc_crc32c(memoryview(bytes(batch))[_CRC_OF:]))
-
-    async def produce_and_read() -> list[Record]:
-        client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
-        await client.bootstrap()
-        try:
-            await client.force_metadata_update()
-            (node,) = {broker.nodeId for broker in client.cluster.brokers()}
-            request = ProduceRequest(
-                transactional_id=None,
-                required_acks=1,
-                timeout=10_000,
-                topics=[(catalogue.queries, [(0, bytes(batch))])],
-            )
-            error_code = NotLeaderForPartitionError.errno
-            while error_code == NotLeaderForPartitionError.errno:  # the topic is new
-                response = await client.send(node, request)
-                ((_, ((_, error_code, *_),)),) = response.topics
-            assert error_code == 0, response
-        finally:
-            await client.close()
-        return await read(kafka, catalogue.queries)
-
-    found = asyncio.run(produce_and_read())
+    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+    await client.bootstrap()
+    try:
+        await client.force_metadata_update()
+        (node,) = {broker.nodeId for broker in client.cluster.brokers()}
+        request = ProduceRequest(
+            transactional_id=None,
+            required_acks=1,
+            timeout=10_000,
+            topics=[(catalogue.queries, [(0, bytes(batch))])],
+        )
+        error_code = NotLeaderForPartitionError.errno
+        while error_code == NotLeaderForPartitionError.errno:  # the topic is new
+            response = await client.send(node, request)
+            ((_, ((_, error_code, *_),)),) = response.topics
+        assert error_code == 0, response
+    finally:
+        await client.close()
+    found = await read(kafka, catalogue.queries)
     assert [one.value for one in found] == [b"0", b"1", b"2"]
     assert found[1].headers == (("\ufffdtrange", b"x"),)

@@ -39,119 +39,106 @@ async def create(kafka: KafkaConnection, *topics: NewTopic) -> None:
         await admin.close()
 
 
-def test_the_topics_have_the_partitions_of_the_catalogue(kafka: KafkaConnection, catalogue: Catalogue):
-    found = asyncio.run(existing_topics(kafka, catalogue.prefix))
+async def test_the_topics_have_the_partitions_of_the_catalogue(kafka: KafkaConnection, catalogue: Catalogue):
+    found = await existing_topics(kafka, catalogue.prefix)
     assert found == {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
 
 
-def test_creating_the_topics_again_changes_nothing(kafka: KafkaConnection, catalogue: Catalogue):
-    asyncio.run(ensure_topics(kafka, catalogue, [svm()]))
-    again = asyncio.run(ensure_topics(kafka, catalogue, [svm()]))
+async def test_creating_the_topics_again_changes_nothing(kafka: KafkaConnection, catalogue: Catalogue):
+    await ensure_topics(kafka, catalogue, [svm()])
+    again = await ensure_topics(kafka, catalogue, [svm()])
     names = [spec.name for spec in catalogue.fixed_topics()] + [catalogue.requests("svm", "2")]
     assert again == TopicsReport(existing=tuple(names))
 
 
-def test_several_processes_can_create_the_topics_at_once(kafka: KafkaConnection, catalogue: Catalogue):
-    async def at_once() -> list[TopicsReport]:
-        return await asyncio.gather(*(ensure_topics(kafka, catalogue, [svm(replicas=2)]) for _ in range(4)))
-
-    reports = asyncio.run(at_once())
+async def test_several_processes_can_create_the_topics_at_once(kafka: KafkaConnection, catalogue: Catalogue):
+    reports = await asyncio.gather(*(ensure_topics(kafka, catalogue, [svm(replicas=2)]) for _ in range(4)))
     created = [name for report in reports for name in report.created]
     assert created == [catalogue.requests("svm", "2")]
 
 
-def test_a_requests_topic_grows_with_the_replicas_of_its_model_and_never_shrinks(
+async def test_a_requests_topic_grows_with_the_replicas_of_its_model_and_never_shrinks(
     kafka: KafkaConnection, catalogue: Catalogue
 ):
     name = catalogue.requests("svm", "2")
-    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=1)])).created == (name,)
-    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=3)])).grown == (name,)
-    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(replicas=2)])).grown == ()
-    assert asyncio.run(existing_topics(kafka, catalogue.prefix))[name] == 3
+    assert (await ensure_topics(kafka, catalogue, [svm(replicas=1)])).created == (name,)
+    assert (await ensure_topics(kafka, catalogue, [svm(replicas=3)])).grown == (name,)
+    assert (await ensure_topics(kafka, catalogue, [svm(replicas=2)])).grown == ()
+    assert (await existing_topics(kafka, catalogue.prefix))[name] == 3
 
 
-def test_a_colocated_model_has_no_requests_topic(kafka: KafkaConnection, catalogue: Catalogue):
-    assert asyncio.run(ensure_topics(kafka, catalogue, [svm(colocated=True)])).created == ()
+async def test_a_colocated_model_has_no_requests_topic(kafka: KafkaConnection, catalogue: Catalogue):
+    assert (await ensure_topics(kafka, catalogue, [svm(colocated=True)])).created == ()
 
 
-def test_another_partition_count_than_configured_is_said_with_both_numbers(
+async def test_another_partition_count_than_configured_is_said_with_both_numbers(
     kafka: KafkaConnection, catalogue: Catalogue
 ):
     configured = Catalogue(prefix=catalogue.prefix, partitions=6)
     with pytest.raises(TopicMismatch) as raised:
-        asyncio.run(ensure_topics(kafka, configured))
+        await ensure_topics(kafka, configured)
     assert f"topic {catalogue.queries} has 2 partitions, 6 are configured" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 6  # the co-partitioned four and the changelog
 
 
-def test_a_control_topic_that_would_forget_manifests_is_refused(kafka: KafkaConnection, catalogue: Catalogue):
-    async def as_a_broker_creates_it_on_demand() -> None:
-        await delete_topics(kafka, [catalogue.control])
-        await create(kafka, NewTopic(catalogue.control, 1, 1))
-
-    asyncio.run(as_a_broker_creates_it_on_demand())
+async def test_a_control_topic_that_would_forget_manifests_is_refused(kafka: KafkaConnection, catalogue: Catalogue):
+    await delete_topics(kafka, [catalogue.control])
+    await create(kafka, NewTopic(catalogue.control, 1, 1))
     with pytest.raises(TopicMismatch, match=r"\.control has cleanup.policy=delete, it must be compact"):
-        asyncio.run(ensure_topics(kafka, catalogue))
+        await ensure_topics(kafka, catalogue)
 
 
-def test_the_brokers_default_replication_can_be_asked_for(kafka: KafkaConnection, catalogue: Catalogue):
-    report = asyncio.run(ensure_topics(kafka, catalogue, [svm()], replication_factor=-1))
+async def test_the_brokers_default_replication_can_be_asked_for(kafka: KafkaConnection, catalogue: Catalogue):
+    report = await ensure_topics(kafka, catalogue, [svm()], replication_factor=-1)
     assert report.created == (catalogue.requests("svm", "2"),)
 
 
-def test_more_copies_than_brokers_are_refused_in_the_brokers_words(kafka: KafkaConnection, catalogue: Catalogue):
+async def test_more_copies_than_brokers_are_refused_in_the_brokers_words(kafka: KafkaConnection, catalogue: Catalogue):
     with pytest.raises(TopicRefused, match=r"requests\.svm\.2: the broker does not create it: .*replicat"):
-        asyncio.run(ensure_topics(kafka, catalogue, [svm()], replication_factor=99))
+        await ensure_topics(kafka, catalogue, [svm()], replication_factor=99)
 
 
-def test_deleting_a_topic_that_does_not_exist_is_fine(kafka: KafkaConnection, catalogue: Catalogue):
-    asyncio.run(delete_topics(kafka, [catalogue.feedback, f"{catalogue.prefix}.never"]))
-    assert catalogue.feedback not in asyncio.run(existing_topics(kafka, catalogue.prefix))
+async def test_deleting_a_topic_that_does_not_exist_is_fine(kafka: KafkaConnection, catalogue: Catalogue):
+    await delete_topics(kafka, [catalogue.feedback, f"{catalogue.prefix}.never"])
+    assert catalogue.feedback not in await existing_topics(kafka, catalogue.prefix)
 
 
-def test_an_address_where_nobody_listens_is_named():
+async def test_an_address_where_nobody_listens_is_named():
     nowhere = KafkaConnection(f"127.0.0.1:{free_port()}")
     with pytest.raises(KafkaUnreachable, match=f"no Kafka answers at {nowhere.bootstrap} .PLAINTEXT"):
-        asyncio.run(existing_topics(nowhere))
+        await existing_topics(nowhere)
 
 
-def test_the_newest_manifest_of_a_name_counts(kafka: KafkaConnection, catalogue: Catalogue):
+async def test_the_newest_manifest_of_a_name_counts(kafka: KafkaConnection, catalogue: Catalogue):
     newer = msgspec.structs.replace(digits(), objective_ms=70)
-
-    async def published_twice():
-        await publish_manifests(kafka, catalogue, [digits(), svm()])
-        await publish_manifests(kafka, catalogue, [newer])
-        return await read_manifests(kafka, catalogue)
-
-    found = asyncio.run(published_twice())
+    await publish_manifests(kafka, catalogue, [digits(), svm()])
+    await publish_manifests(kafka, catalogue, [newer])
+    found = await read_manifests(kafka, catalogue)
     assert found.applications == {"digits": msgspec.structs.replace(newer, revision=2)}
     assert found.models == {"svm:2": svm()}
     assert found.unreadable == {}
 
 
-def test_a_withdrawn_manifest_is_gone(kafka: KafkaConnection, catalogue: Catalogue):
-    async def published_and_withdrawn():
-        await publish_manifests(kafka, catalogue, [digits(), svm()])
-        await withdraw_manifests(kafka, catalogue, [application_key("digits"), model_key("svm:2")])
-        return await read_manifests(kafka, catalogue)
-
-    found = asyncio.run(published_and_withdrawn())
+async def test_a_withdrawn_manifest_is_gone(kafka: KafkaConnection, catalogue: Catalogue):
+    await publish_manifests(kafka, catalogue, [digits(), svm()])
+    await withdraw_manifests(kafka, catalogue, [application_key("digits"), model_key("svm:2")])
+    found = await read_manifests(kafka, catalogue)
     assert (found.applications, found.models) == ({}, {})
 
 
-def test_an_empty_control_topic_has_no_manifests(kafka: KafkaConnection, catalogue: Catalogue):
-    found = asyncio.run(read_manifests(kafka, catalogue))
+async def test_an_empty_control_topic_has_no_manifests(kafka: KafkaConnection, catalogue: Catalogue):
+    found = await read_manifests(kafka, catalogue)
     assert (found.applications, found.models, found.unreadable) == ({}, {}, {})
 
 
-def test_without_a_control_topic_the_command_that_creates_it_is_named(kafka: KafkaConnection):
+async def test_without_a_control_topic_the_command_that_creates_it_is_named(kafka: KafkaConnection):
     nobody = Catalogue(prefix="tnobody")
     for refused in (read_manifests(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
         with pytest.raises(TopicMismatch, match="clipper-stream topics create"):
-            asyncio.run(refused)
+            await refused
 
 
-def test_records_of_applications_have_the_brokers_clock(kafka: KafkaConnection, catalogue: Catalogue):
+async def test_records_of_applications_have_the_brokers_clock(kafka: KafkaConnection, catalogue: Catalogue):
     """And both consumers, and the acknowledgement of our own producer, say so."""
 
     async def stored(topic: str) -> tuple[int, int, int]:
@@ -167,19 +154,18 @@ def test_records_of_applications_have_the_brokers_clock(kafka: KafkaConnection, 
         return sent.timestamp, record.timestamp, record.timestamp_type
 
     for topic in (catalogue.queries, catalogue.predictions, catalogue.feedback):
-        acknowledged_ms, read_ms, kind = asyncio.run(stored(topic))
+        acknowledged_ms, read_ms, kind = await stored(topic)
         assert acknowledged_ms == read_ms == pytest.approx(time.time() * 1000, abs=60_000)
         assert kind == 1
-    assert asyncio.run(stored(catalogue.outputs))[1] == 1_000
+    assert (await stored(catalogue.outputs))[1] == 1_000
 
 
-def test_an_older_topic_with_other_clocks_is_reported_with_the_command(kafka: KafkaConnection, catalogue: Catalogue):
-    async def made_before() -> None:
-        await delete_topics(kafka, [catalogue.feedback])
-        await create(kafka, NewTopic(catalogue.feedback, catalogue.partitions, 1))
-
-    asyncio.run(made_before())
-    report = asyncio.run(ensure_topics(kafka, catalogue))
+async def test_an_older_topic_with_other_clocks_is_reported_with_the_command(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    await delete_topics(kafka, [catalogue.feedback])
+    await create(kafka, NewTopic(catalogue.feedback, catalogue.partitions, 1))
+    report = await ensure_topics(kafka, catalogue)
     (advice,) = report.advice
     assert f"topic {catalogue.feedback} has message.timestamp.type=CreateTime" in advice
     assert f"--bootstrap-server {kafka.bootstrap} --alter --entity-type topics" in advice

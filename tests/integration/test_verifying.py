@@ -7,7 +7,7 @@ import time
 import msgspec
 import pytest
 from builders.learner_logs import flipped
-from builders.live_traffic import Traffic, learned, on_kafka, rows_of, settled
+from builders.live_traffic import Traffic, learned, rows_of, served, settled
 from builders.router_deployment import WITHIN_S
 from typer.testing import CliRunner
 
@@ -17,6 +17,12 @@ from clipper_agents.replay.verdicts import Verification
 from clipper_topics.selection_rows import RowKey, decode_key, decode_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+async def at(at):
+    async with served(at):
+        yield at
 
 
 async def command(at, *arguments):
@@ -46,7 +52,6 @@ async def newest(at, application):
     return max(table.items(), key=lambda item: item[1].offset)
 
 
-@on_kafka
 async def test_a_table_is_verified_under_traffic_and_a_falsified_row_is_named(at):
     traffic = Traffic(at)
     async with at.router() as router:
@@ -81,7 +86,6 @@ async def test_a_table_is_verified_under_traffic_and_a_falsified_row_is_named(at
     assert f"equal up to feedback offset {row.offset}, different at {offset}" in printed
 
 
-@on_kafka
 async def test_a_state_of_then_is_restored_and_verified_and_taken_back(at):
     traffic = Traffic(at)
     async with at.router() as router:
@@ -94,7 +98,7 @@ async def test_a_state_of_then_is_restored_and_verified_and_taken_back(at):
         ends = {one.partition: one.offset + 1 for one in await at.read(at.catalogue.feedback)}
         at_ms = round(time.time() * 1000) + 1
         async with asyncio.timeout(WITHIN_S):
-            while time.time() * 1000 <= at_ms:  # noqa: ASYNC110 - the clock itself is waited for
+            while time.time() * 1000 <= at_ms:
                 await asyncio.sleep(0.01)
         later = Traffic(at)
         later.asked = 10_000

@@ -7,60 +7,32 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from e2e.programs import Program, environment, run, until
+from builders.status import DIGITS, MODELS, audit, prediction, row
+from e2e.programs import Program, environment_of, until
 
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics import codec
-from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, Trial
-from clipper_topics.prediction import ModelAnswer, Prediction
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LONG_AGO_MS = 3_600_000
-DIGITS = ApplicationManifest(
-    name="digits",
-    revision=3,
-    models=["svm:1", "knn:1"],
-    trials=[Trial(model="rf:2", stage="canary", share=0.05, automatic=True), Trial(model="nn:3")],
-    policy=PolicySpec(name="exp3", parameters={"eta": 0.1}),
-)
-MODELS = [
-    ModelManifest(name="svm", version="1", uri="shop:svm", replicas=2),
-    ModelManifest(name="knn", version="1", uri="shop:knn", colocated=True),
-    ModelManifest(name="rf", version="2", uri="shop:rf"),
-    ModelManifest(name="nn", version="3", uri="shop:nn"),
-    ModelManifest(name="old", version="1", uri="shop:old", retired=True),
-]
-encode = msgspec.msgpack.encode
 Written = tuple[str, bytes, bytes, int | None]
-
-
-def totals(model: str, count: float, loss: float) -> ModelTotalsRecord:
-    return ModelTotalsRecord(model=model, count=count, loss=loss, weighted_loss=loss, weighted_count=count)
-
-
-def row(context: str | None, partition: int, *models: ModelTotalsRecord) -> tuple[bytes, bytes]:
-    content = SelectionRow(version=ROW_VERSION, offset=9, applied=9, totals=list(models))
-    return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
 
 def declared(catalogue: Catalogue, now_ms: int) -> list[Written]:
     """Manifests, changes, reports and totals."""
     changed = [
-        Change(application="digits", revision=2, command="shadow", model="nn:3", at_ms=now_ms - LONG_AGO_MS, by="ada"),
-        Change(application="digits", revision=3, command="canary", model="rf:2", at_ms=now_ms, by="bob", why="try"),
+        Change(application="digits", revision=3, command="shadow", model="nn:3", at_ms=now_ms - LONG_AGO_MS, by="ada"),
+        Change(application="digits", revision=4, command="canary", model="rf:2", at_ms=now_ms, by="bob", why="try"),
     ]
     reports = [
         HostReport(model="svm:1", instance="h0", state="ready", at_ms=now_ms),
@@ -69,11 +41,11 @@ def declared(catalogue: Catalogue, now_ms: int) -> list[Written]:
         HostReport(model="nn:3", instance="h3", state="starting", at_ms=now_ms),
     ]
     merged = [
-        row(None, 0, totals("svm:1", 60.0, 6.0), totals("knn:1", 60.0, 30.0)),
-        row(None, 1, totals("svm:1", 40.0, 4.0), totals("knn:1", 40.0, 20.0), totals("rf:2", 20.0, 1.0)),
-        row(None, 1, totals("svm:1", 40.0, 4.0), totals("knn:1", 40.0, 20.0), totals("rf:2", 30.0, 3.0)),
+        row(0, {"svm:1": (60.0, 6.0), "knn:1": (60.0, 30.0)}),
+        row(1, {"svm:1": (40.0, 4.0), "knn:1": (40.0, 20.0), "rf:2": (20.0, 1.0)}),
+        row(1, {"svm:1": (40.0, 4.0), "knn:1": (40.0, 20.0), "rf:2": (30.0, 3.0)}),
     ]
-    contextual = row("ada", 1, totals("svm:1", 50.0, 50.0), totals("knn:1", 50.0, 0.0))
+    contextual = row(1, {"svm:1": (50.0, 50.0), "knn:1": (50.0, 0.0)}, "ada")
     return [
         *((catalogue.control, key_of(one), codec.models.encode(one), 0) for one in MODELS),
         (catalogue.control, key_of(DIGITS), codec.applications.encode(DIGITS), 0),
@@ -84,25 +56,11 @@ def declared(catalogue: Catalogue, now_ms: int) -> list[Written]:
     ]
 
 
-def predicted(number: int, model: str, *, reason: str | None = None) -> Prediction:
-    name, _, version = model.partition(":")
-    return Prediction(
-        query_id=f"0-{number}",
-        application="digits",
-        models=[] if reason else [ModelAnswer(model=name, version=version, propensity=0.5, output=1, latency_ms=4.0)],
-        default=reason is not None,
-        reason=reason,
-        latency_ms=20.0,
-        audited=True,
-    )
-
-
 def flowing(catalogue: Catalogue) -> list[Written]:
     """Ten predictions with their audits, and five feedbacks."""
-    served = ["svm:1"] * 7 + ["knn:1", "rf:2"]
-    answers = [*(predicted(number, model) for number, model in enumerate(served)), predicted(9, "svm:1", reason="late")]
-    shadow = ModelAnswer(model="nn", version="3", propensity=1.0, output=1, latency_ms=90.0, served=False)
-    audits = [Audit(query_id=one.query_id, application="digits", models=[shadow]) for one in answers]
+    served = ["svm:1"] * 7 + ["knn:1", "rf:2", None]
+    answers = [prediction(number, ref, latency_ms=20.0) for number, ref in enumerate(served)]
+    audits = [audit(number) for number in range(len(served))]
     return [
         *((catalogue.predictions, b"k", codec.predictions.encode(one), 0) for one in answers),
         *((catalogue.audits, b"k", codec.audits.encode(one), 0) for one in audits),
@@ -140,12 +98,8 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 
 
-def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path):
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
-    )
+def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell):
+    environ = environment_of(kafka, catalogue)
     transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
     with Program("watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
@@ -159,11 +113,11 @@ def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catal
         failed = HostReport(model="svm:1", instance="h0", state="failed", reason="out of memory")
         fresh = (catalogue.hosts, report_key("svm:1", "h0"), codec.host_reports.encode(failed), 0)
 
-        seen = run("status", "--json", folder=tmp_path, environ=environ)
+        seen = shell.run("status", "--json")
         check_status(json.loads(seen.out))
         assert seen.code == 1
         check_read_back(kafka, catalogue, began_s)
-        check_context(json.loads(run("status", "--json", "--context", "ada", folder=tmp_path, environ=environ).out))
+        check_context(json.loads(shell.run("status", "--json", "--context", "ada").out))
 
         asyncio.run(write(kafka, [fresh], transaction))
         until("the event", lambda: any("h0 of svm:1 is failed: out of memory" in line for line in watching.lines))
@@ -194,7 +148,7 @@ def check_status(seen: dict[str, Any]) -> None:
         "rf:2": "canary",
         "nn:3": "shadow",
     }
-    assert (digits["policy"], digits["revision"], digits["contexts"], digits["contexts_whole"]) == ("exp3", 3, 1, True)
+    assert (digits["policy"], digits["revision"], digits["contexts"], digits["contexts_whole"]) == ("exp3", 4, 1, True)
     assert digits["queries"] == 10
     assert digits["defaults"] == {"late": 1}
     assert digits["feedback"] == 5
@@ -217,7 +171,7 @@ def check_status(seen: dict[str, Any]) -> None:
     assert versions["rf:2"]["loss"]["count"] == 30.0, "the newest row of a partition counts"
     assert versions["svm:1"]["weight"] > 0.95
     assert versions["nn:3"]["weight"] is None
-    assert [one["revision"] for one in digits["changes"]] == [3, 2]
+    assert [one["revision"] for one in digits["changes"]] == [4, 3]
     canary, shadow = digits["trials"]
     assert (canary["feedbacks"], canary["source"]) == (30, "totals")
     assert canary["waits_for"] == "20 more feedbacks (30 of 50)"

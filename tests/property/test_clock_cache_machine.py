@@ -84,5 +84,5 @@ class ClockMachine(RuleBasedStateMachine):
         assert self.cache._used <= held.keys()
 
 
-ClockMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+ClockMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestClockCache = ClockMachine.TestCase

@@ -42,7 +42,7 @@ class DeadlineMachine(RuleBasedStateMachine):
         assert len(self.queue) == len(self.naive)
 
 
-DeadlineMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+DeadlineMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestDeadlineQueue = DeadlineMachine.TestCase
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
 from builders.kafka import record
 from builders.query_router import application, make_router
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
@@ -19,6 +19,16 @@ from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import UnknownFrame, decode_output
+
+CODECS = [one for one in vars(codec).values() if isinstance(one, codec.Codec)]
+
+
+@settings(max_examples=500)
+@given(contents, headers)
+def test_bytes_are_a_record_of_each_kind_or_are_refused(value, around):
+    for reader in CODECS:
+        with suppress(UndecodableRecord):
+            reader.decode(value, around)
 
 
 @given(contents, headers)

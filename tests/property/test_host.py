@@ -122,7 +122,7 @@ class Core(RuleBasedStateMachine):
 
 
 TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestCore.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 class UnevenSend:
@@ -159,7 +159,7 @@ class SlowClock(FakeClock):
     inline=st.booleans(),
     turns=st.lists(st.integers(0, 4), min_size=1, max_size=5),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_row_is_answered_once_and_every_frame_finished_after_that(
     *, submissions, make_limit, max_open_rows, max_delay_s, inline, turns
 ):

@@ -105,7 +105,7 @@ def logs(draw):
     return log
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     log=logs(),
     loss_kind=st.sampled_from(["zero_one", "absolute", "squared"]),

@@ -143,7 +143,7 @@ def read(one):
     return Read(0, one.offset, one.key, one.value, dict(one.headers))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(restores, min_size=1, max_size=3),
     st.lists(events, min_size=1, max_size=20),
@@ -165,7 +165,7 @@ def test_a_log_with_markers_cut_by_crashes_is_the_oracles_serial_fold(states, ha
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(restores, min_size=1, max_size=1), st.lists(events, max_size=15))
 def test_behind_a_marker_nothing_is_left_of_what_was_learned_before_it(states, happened):
     """Whatever stands before it, the state is that of a log that begins with the marker, but for what had counted."""

@@ -307,4 +307,4 @@ class RouterMachine(RuleBasedStateMachine):
 
 
 TestRouter = RouterMachine.TestCase
-TestRouter.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestRouter.settings = settings(max_examples=200, stateful_step_count=30)

@@ -35,7 +35,7 @@ class SingleFlightMachine(RuleBasedStateMachine):
         assert all(self.flight.first(key) == next(iter(self.waiting(key)), None) for key in "abcd")
 
 
-SingleFlightMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+SingleFlightMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestSingleFlight = SingleFlightMachine.TestCase
 
 

@@ -110,5 +110,5 @@ class WindowMachine(RuleBasedStateMachine):
         assert sorted(self.given + [row[0] for row in self.naive.rows]) == list(range(self.added))
 
 
-WindowMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+WindowMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestWindow = WindowMachine.TestCase

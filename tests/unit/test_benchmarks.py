@@ -1,13 +1,39 @@
-"""What benchmarks are made of; tests/e2e/test_benchmarks.py runs them."""
+"""What benchmarks are made of, and smoke runs of those without Kafka; tests/e2e/test_benchmarks.py has the others."""
 
 import math
 
 import numpy as np
 import pytest
-from builders.benchmarks import BENCHMARKS, benchmark_module
+from builders.benchmarks import BENCHMARKS, ON_KAFKA, benchmark_module, check_figures, ran, result
 
 from clipper_agents.settings import load_settings
 from clipper_stream.selection.registry import make_policy
+
+WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating")
+PAGES = ("coverage", "drift", "learning_candidates", "regret", "rollouts")
+NO_BENCHMARKS = {"all", "figures", "models"}
+
+
+def test_every_benchmark_is_run_by_a_test():
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
+    assert scripts == {"throughput", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", WITHOUT_KAFKA)
+def test_a_benchmark_without_kafka_runs_and_has_figures(name, tmp_path):
+    check_figures(result(name, tmp_path))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PAGES)
+def test_a_simulated_benchmark_writes_its_page(name, tmp_path):
+    printed = ran(name, "--page", tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert rows
+    assert all(cell.strip() not in ("", "nan") for row in rows for cell in row.strip("| ").split(" | ")[1:])
+    assert all(line in page for line in printed.splitlines())
 
 
 @pytest.mark.parametrize(("name", "colocated"), [("colocated.toml", True), ("separate.toml", False)])

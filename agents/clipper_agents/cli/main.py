@@ -111,15 +111,7 @@ def run() -> None:
 
 
 def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> int:
-    """Run a command.
-
-    Args:
-        arguments: Of the command line, without the program's name.
-        program: Instead of the application.
-
-    Returns:
-        The exit code; for an error of ours one line a problem has gone to standard error before.
-    """
+    """Run a command, and return the exit code; for an error of ours a line a problem has gone to standard error."""
     from clipper_stream.errors import ClipperError, SetupError
     from clipper_topics.connection import InvalidConnection
 

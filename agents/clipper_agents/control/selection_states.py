@@ -54,13 +54,7 @@ def state_of(totals: Iterable[ModelTotalsRecord]) -> SelectionState:
 
 
 def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
-    """Return a state as a row.
-
-    Args:
-        state: The state.
-        offset: Of the last feedback in it.
-        applied: How many feedbacks counted.
-    """
+    """Return a state as a row, with the offset of the last feedback in it, and how many feedbacks counted."""
     totals = [
         ModelTotalsRecord(model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments)
         for model, sums in state.totals.items()
@@ -126,11 +120,9 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
 # --- as a change keeps them -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSnapshot:
-    """The ends of the feedback topic at a moment, and the selection state that had been learned up to them.
+    """The ends of the feedback topic's partitions at a moment, and the selection state that was learned up to them.
 
-    Attributes:
-        feedback_ends: End of each partition of the feedback topic.
-        rows: By application; without one whose rows are too many to keep.
+    Of an application whose rows are too many to keep, there are none.
     """
 
     feedback_ends: tuple[int, ...] = ()
@@ -143,13 +135,9 @@ NO_SNAPSHOT = StateSnapshot()
 async def read_snapshot(
     reader: LogReader, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
 ) -> StateSnapshot:
-    """Take a snapshot now.
+    """Take a snapshot now, with the rows of these applications; without any the changelog is not read.
 
-    Args:
-        reader: Connected; it reads nothing else meanwhile.
-        catalogue: Of the deployment.
-        topics: Partitions of the topics that exist, by name.
-        applications: Whose rows are wanted; none: the changelog is not read.
+    `topics` are the partition counts of those that exist. The reader reads nothing else meanwhile.
 
     Raises:
         KafkaError: no broker answers, or a right is missing.

@@ -2,7 +2,7 @@
 
     data --> models --> Deployment (Kafka, router, five hosts, all processes of their own)
       |                       ^ topics                                  ^ metrics
-      +--> plan --> load generator (queries, answers, feedback)     live view
+      +--> plan --> load generator (queries, answers, feedback)     samples
                              |                                          |
                          recorder (answers, samples, the failure) --> scores --> result, figures, report.html
 

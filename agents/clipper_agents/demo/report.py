@@ -42,9 +42,6 @@ VERIFIED = (
     "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of "
     "the logs, and everything is committed."
 )
-STYLES = {"policy": "bold", "broken": "", "": ""}
-PhaseError = tuple[float, float, float]
-"""Share of wrong answers in a phase, and the ends of its interval."""
 
 
 def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -> None:
@@ -57,7 +54,7 @@ def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -
         if name == next(iter(result.single_models)):
             errors.add_section()
         cells = (f"{100 * error:.1f} ({100 * low:.1f}-{100 * high:.1f})" for error, low, high in phases)
-        errors.add_row(Text(f"{name} broke" if kind == "broken" else name, STYLES[kind]), *cells)
+        errors.add_row(Text(f"{name} broke" if kind == "broken" else name, "bold" if kind == "policy" else ""), *cells)
     grid = Table.grid(padding=(0, 2))
     for name, value in numbers(result):
         grid.add_row(Text(name, style="dim"), value)
@@ -125,8 +122,8 @@ def render_report(
     return html.document(TITLE, lead, sections, footer=f"{versions}, seed {recorder.plan.seed}")
 
 
-def error_rows(result: DemoResult) -> Iterator[tuple[str, str, list[PhaseError]]]:
-    """Name, kind and errors by phase of each policy and of each model alone."""
+def error_rows(result: DemoResult) -> Iterator[tuple[str, str, list[tuple[float, float, float]]]]:
+    """Name, kind, and error and its interval by phase, of each policy and of each model alone."""
     kinds = dict.fromkeys(result.policies, "policy") | {result.broken_model: "broken"}
     for name, errors in (result.policies | result.single_models).items():
         yield name, kinds.get(name, ""), [(errors[f"error_{phase}"], *errors[f"interval_{phase}"]) for phase in PHASES]

@@ -46,14 +46,9 @@ class DriftMonitor:
     def observe(
         self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None
     ) -> list[DriftEvent]:
-        """Take in one query; return what is detected by it.
+        """Take in one query with the losses of each version that answered; return what is detected by it.
 
-        Args:
-            losses: Of each version that answered, in [0, 1].
-            record: The last record of the query.
-            at_ms: Its place in time, milliseconds since the epoch.
-            revision: Under which the query was decided.
-            context: The query's.
+        The query was decided under `revision`; `record` is the last one about it, at its place in the order of time.
         """
         if self._detector is None or revision < self.spec.since:
             return []

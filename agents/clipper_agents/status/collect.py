@@ -7,7 +7,7 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -50,13 +50,9 @@ COMPARE_S = 15.0
 async def read_status(
     connection: KafkaConnection, catalogue: Catalogue, context: str | None = None, metrics: Iterable[str] = ()
 ) -> Status:
-    """The deployment now.
+    """The deployment now, with weights and losses of a context, or of queries without one.
 
-    Args:
-        connection: Where to read.
-        catalogue: Its topics.
-        context: Whose weights and losses are shown; None: those of queries without one.
-        metrics: Addresses, `host:port`, of workers' metrics; one that does not answer is left out.
+    `metrics` are addresses, `host:port`, of workers' metrics; one that does not answer is left out.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -82,8 +78,8 @@ async def _read(
     reader = LogReader(connection, isolation_level="read_uncommitted", policy=STATUS)
     stack.push_async_callback(reader.close)
 
-    cluster = await _again("cluster", admin.describe_cluster)
-    topics = _topics(await _again("topics", admin.describe_topics), catalogue)
+    cluster = await retry("cluster", admin.describe_cluster, STATUS.within_s)
+    topics = _topics(await retry("topics", admin.describe_topics, STATUS.within_s), catalogue)
     names = {topic.name for topic in topics}
     following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
     unread = await following.catch_up(_readable(topics))
@@ -225,7 +221,7 @@ async def _group(
     else:
         name, _, version = ref.rpartition(":")
         group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
-    (response,) = await _again("group", lambda: admin.describe_consumer_groups([group]))
+    (response,) = await retry("group", lambda: admin.describe_consumer_groups([group]), STATUS.within_s)
     (described,) = response.to_object()["groups"]
     inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
     partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
@@ -279,7 +275,3 @@ async def _dead_letters(reader: LogReader, catalogue: Catalogue) -> int:
     first = (await reader.offsets_at([tp], int(time.time() * 1000) - HOUR_MS)).get(tp)
     end = (await reader.end_offsets([tp]))[tp]
     return end - first if first is not None else 0
-
-
-async def _again(what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-    return await retry(what, ask, STATUS.within_s)

@@ -37,13 +37,7 @@ LAST_ROWS = 20_000
 class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
-    Args:
-        connection: Where to read.
-        catalogue: The deployment.
-        context: A context whose totals are wanted: then the changelog is read whole.
-        contexts: Whether totals of contexts are read at all.
-        last_records: Of each partition of a log that are read back at first.
-        last_rows: Of each partition of the changelog, without a context.
+    For the totals of a `context` the changelog is read whole; without `contexts` it is not read at all.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -87,8 +81,7 @@ class DeploymentTailer:
     async def catch_up(self, existing: Iterable[TopicPartition]) -> list[str]:
         """Read what is there now, and return the names of topics that were not read to their end in time.
 
-        Args:
-            existing: Partitions that can be read; those of other topics are left alone.
+        `existing` are partitions that can be read; those of other topics are left alone.
 
         Raises:
             KafkaUnreachable: the brokers do not say what they hold.

@@ -15,10 +15,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from clipper_stream.errors import SetupError
+
 LAST_S = 15.0
 """Time to drain after the supervisor is gone. Its embedded broker is gone too then, so most of it would be in vain."""
 TAIL_LINES = 20
 _LINE_BYTES = 1024 * 1024
+
+
+class ChildNotReady(SetupError):
+    """A child ended before it was ready, or was not ready in time; the message has its last words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ from typing import Any
 
 from clipper_agents import exits
 from clipper_agents.observability.logging import event
-from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.process import ChildProcess, ChildSpec
+from clipper_agents.supervisor.process import ChildNotReady, ChildProcess, ChildSpec
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""

@@ -22,8 +22,8 @@ import msgspec
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
-from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.errors import SetupError

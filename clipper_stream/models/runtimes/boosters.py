@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.model import Rows
-from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, imported, number
+from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, import_extra, number
 from clipper_stream.models.runtimes.ubjson import check_whole
 
 _MATRIX = 2
@@ -109,8 +109,8 @@ class BoosterModel:
         return numbers if names is None else [names[number] for number in numbers]
 
 
-def _of_lightgbm(file: ModelFile) -> BoosterModel:
-    lightgbm = imported("lightgbm", "lightgbm")
+def _load_lightgbm(file: ModelFile) -> BoosterModel:
+    lightgbm = import_extra("lightgbm", "lightgbm")
     text = file.content.decode()
     if not text.startswith(_LIGHTGBM_BEGINS) or _LIGHTGBM_ENDS not in text:
         raise ValueError(f"a model begins with {_LIGHTGBM_BEGINS!r} and has {_LIGHTGBM_ENDS!r}")
@@ -132,8 +132,8 @@ def _lightgbm_objective(text: str) -> str:
     return words[0] if words else "custom"
 
 
-def _of_xgboost(file: ModelFile) -> BoosterModel:
-    xgboost, threads = imported("xgboost", "xgboost"), file.parameters["threads"]
+def _load_xgboost(file: ModelFile) -> BoosterModel:
+    xgboost, threads = import_extra("xgboost", "xgboost"), file.parameters["threads"]
     if file.content[:2] in _JSON_BEGINS:
         json.loads(file.content)
     else:
@@ -160,8 +160,8 @@ def _of_xgboost(file: ModelFile) -> BoosterModel:
 
 
 LIGHTGBM = FileRuntime(
-    name="lightgbm", make=_of_lightgbm, advice="write it with Booster.save_model", parameters=PARAMETERS
+    name="lightgbm", make=_load_lightgbm, advice="write it with Booster.save_model", parameters=PARAMETERS
 )
 XGBOOST = FileRuntime(
-    name="xgboost", make=_of_xgboost, advice="write it with Booster.save_model('model.ubj')", parameters=PARAMETERS
+    name="xgboost", make=_load_xgboost, advice="write it with Booster.save_model('model.ubj')", parameters=PARAMETERS
 )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runtimes.archives import unpack
-from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, imported
+from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, import_extra
 
 _DESCRIPTION = "MLmodel"
 
@@ -42,9 +42,9 @@ class PyfuncModel:
         return plain
 
 
-def _of_archive(file: ModelFile) -> PyfuncModel:
+def _load_archive(file: ModelFile) -> PyfuncModel:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a host tells nobody what it serves
-    pandas, pyfunc = imported("mlflow", "pandas"), imported("mlflow", "mlflow.pyfunc")
+    pandas, pyfunc = import_extra("mlflow", "pandas"), import_extra("mlflow", "mlflow.pyfunc")
     folder = tempfile.TemporaryDirectory(prefix="clipper-mlflow-")
     try:
         unpack(file.content, Path(folder.name))
@@ -65,7 +65,7 @@ def _described(folder: Path) -> Path:
 
 PYFUNC = FileRuntime(
     name="mlflow",
-    make=_of_archive,
+    make=_load_archive,
     advice="pack the directory that mlflow.pyfunc.save_model wrote",
     UNPICKLES=True,
 )

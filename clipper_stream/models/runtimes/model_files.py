@@ -88,7 +88,7 @@ def checked_parameters(runtime: str, given: Mapping[str, Any], known: Mapping[st
     return {name: given.get(name, parameter.default) for name, parameter in known.items()}
 
 
-def imported(extra: str, *modules: str) -> Any:
+def import_extra(extra: str, *modules: str) -> Any:
     """The first of the modules that an optional extra of this package brings, all of them imported.
 
     Raises:
@@ -102,7 +102,7 @@ def imported(extra: str, *modules: str) -> Any:
 
 
 @contextmanager
-def named(what: str) -> Iterator[None]:
+def prefix_errors(what: str) -> Iterator[None]:
     """Put what a message is about before the messages of errors."""
     try:
         yield
@@ -155,7 +155,7 @@ class FileRuntime:
         if not allows_file(allowed, uri):
             raise not_allowed(f"model file {uri!r}", allowed)
         if self.check_code is not None:
-            with named(f"model file {uri!r}"):
+            with prefix_errors(f"model file {uri!r}"):
                 self.check_code(checked_parameters(self.name, parameters, self.parameters), allowed)
 
     def read(self, uri: str) -> bytes:
@@ -177,7 +177,7 @@ class FileRuntime:
         Raises:
             ModelNotLoaded: a library is missing, a parameter does not fit, or the file is no model of this runtime.
         """
-        with named(f"model file {uri!r}"):
+        with prefix_errors(f"model file {uri!r}"):
             wanted = checked_parameters(self.name, parameters, self.parameters)
             try:
                 return self.make(ModelFile(content, wanted, allowed))

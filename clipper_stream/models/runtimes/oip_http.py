@@ -22,7 +22,7 @@ from typing import Any
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
 from clipper_stream.models.allowlist import allows_url, not_allowed, plain_url
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runtimes.model_files import TEXT, checked_parameters, imported, named, number
+from clipper_stream.models.runtimes.model_files import TEXT, checked_parameters, import_extra, number, prefix_errors
 from clipper_stream.models.runtimes.oip_tensors import error_text, json_object, outputs_of, request_body
 
 NEEDS_DIGEST = False
@@ -80,7 +80,7 @@ class OipModel:
 def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Raise `ModelNotLoaded` when no entry of the operator's is a beginning of the URL, or the parameters are wrong."""
     _path(uri)
-    with named(f"model server {uri!r}"):
+    with prefix_errors(f"model server {uri!r}"):
         checked_parameters("oip", parameters, PARAMETERS)
     if not allows_url(allowed, uri):
         raise not_allowed(f"model server {uri!r}", allowed)
@@ -100,7 +100,7 @@ def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Seque
     """
     del content, allowed
     path = _path(uri)
-    with named(f"model server {uri!r}"):
+    with prefix_errors(f"model server {uri!r}"):
         wanted = checked_parameters("oip", parameters, PARAMETERS)
         exchange = _Http(uri, wanted["timeout_s"], wanted["max_response_mib"], _headers(wanted["token_env"]))
         _check_ready(exchange, path)
@@ -168,7 +168,7 @@ class _Http:
     _pool: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._urllib3 = imported("oip", "urllib3")
+        self._urllib3 = import_extra("oip", "urllib3")
         self._pool = self._urllib3.connection_from_url(self.uri, maxsize=1)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -28,7 +28,7 @@ from clipper_stream.models.runtimes.model_files import (
     THREADS,
     FileRuntime,
     ModelFile,
-    imported,
+    import_extra,
     one_a_row,
 )
 
@@ -98,7 +98,7 @@ def _check_prepare(parameters: Mapping[str, Any], allowed: Sequence[str]) -> Non
         python_function.check_allowed(parameters["prepare"], {}, allowed)
 
 
-def _of_onnx(file: ModelFile) -> OnnxModel:
+def _load_onnx(file: ModelFile) -> OnnxModel:
     wanted, prepare = file.parameters, file.parameters["prepare"]
     ready = python_function.load(prepare, b"", {}, file.allowed).predict_batch if prepare is not None else None
     session = _session(file.content, wanted["threads"] or _threads_of_the_process())
@@ -113,7 +113,7 @@ def _threads_of_the_process() -> int:
 
 
 def _session(content: bytes, threads: int) -> Any:
-    onnxruntime = imported("onnx", "onnxruntime")
+    onnxruntime = import_extra("onnx", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors; its warnings are about the making of the model
@@ -144,7 +144,7 @@ def _output(names: Sequence[str], asked: str | None) -> str:
 
 ONNX = FileRuntime(
     name="onnx",
-    make=_of_onnx,
+    make=_load_onnx,
     advice="export it to one ONNX file that holds its weights",
     parameters=PARAMETERS,
     check_code=_check_prepare,

@@ -17,7 +17,7 @@ from typing import Any
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_module, not_allowed
-from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, Parameter, imported
+from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, Parameter, import_extra
 from clipper_stream.models.runtimes.python_function import FunctionModel
 
 _TRUSTED = Parameter(
@@ -27,21 +27,21 @@ _TRUSTED = Parameter(
 )
 
 
-def _of_skops(file: ModelFile) -> FunctionModel:
-    skops = imported("sklearn", "skops.io", "sklearn")
-    named_types = set(skops.get_untrusted_types(data=file.content))
-    untrusted = named_types - set(file.parameters["trusted"])
+def _load_skops(file: ModelFile) -> FunctionModel:
+    skops = import_extra("sklearn", "skops.io", "sklearn")
+    types = set(skops.get_untrusted_types(data=file.content))
+    untrusted = types - set(file.parameters["trusted"])
     if untrusted:
         what = f"types in the file are not trusted: {', '.join(sorted(untrusted))}"
         raise ModelNotLoaded(f"{what}; if you know them to be harmless, name them in the manifest's parameters.trusted")
-    return _that_predicts(skops.loads(file.content, trusted=sorted(named_types)))
+    return _model_of(skops.loads(file.content, trusted=sorted(types)))
 
 
-def _of_joblib(file: ModelFile) -> FunctionModel:
-    return _that_predicts(imported("sklearn", "joblib").load(io.BytesIO(file.content)))
+def _load_joblib(file: ModelFile) -> FunctionModel:
+    return _model_of(import_extra("sklearn", "joblib").load(io.BytesIO(file.content)))
 
 
-def _that_predicts(estimator: Any) -> FunctionModel:
+def _model_of(estimator: Any) -> FunctionModel:
     if not callable(getattr(estimator, "predict", None)):
         kind = type(estimator).__name__
         raise ModelNotLoaded(f"the file holds a {kind}, which has no predict: dump a fitted estimator")
@@ -56,14 +56,14 @@ def _check_trusted(parameters: Mapping[str, Any], allowed: Sequence[str]) -> Non
 
 SKOPS = FileRuntime(
     name="sklearn",
-    make=_of_skops,
+    make=_load_skops,
     advice="write it with skops.io.dump",
     parameters={"trusted": _TRUSTED},
     check_code=_check_trusted,
 )
 JOBLIB = FileRuntime(
     name="joblib",
-    make=_of_joblib,
+    make=_load_joblib,
     advice="write it with joblib.dump, by the same version of scikit-learn",
     UNPICKLES=True,
 )

@@ -25,7 +25,7 @@ from clipper_stream.models.runtimes.model_files import (
     THREADS,
     FileRuntime,
     ModelFile,
-    imported,
+    import_extra,
     one_a_row,
 )
 
@@ -53,13 +53,13 @@ class TorchModel:
         return one_a_row(tensor.numpy(), self.labels)
 
 
-def _of_script(file: ModelFile) -> TorchModel:
-    torch = imported("torch", "torch")
+def _load_script(file: ModelFile) -> TorchModel:
+    torch = import_extra("torch", "torch")
     return _model(file, torch, torch.jit.load(io.BytesIO(file.content), map_location="cpu").eval())
 
 
-def _of_export(file: ModelFile) -> TorchModel:
-    torch = imported("torch", "torch")
+def _load_export(file: ModelFile) -> TorchModel:
+    torch = import_extra("torch", "torch")
     return _model(file, torch, torch.export.load(io.BytesIO(file.content)).module())
 
 
@@ -70,11 +70,11 @@ def _model(file: ModelFile, torch: Any, module: Any) -> TorchModel:
 
 
 SCRIPT = FileRuntime(
-    name="torch", make=_of_script, advice="write it with torch.jit.script(module).save", parameters=PARAMETERS
+    name="torch", make=_load_script, advice="write it with torch.jit.script(module).save", parameters=PARAMETERS
 )
 EXPORT = FileRuntime(
     name="torch_export",
-    make=_of_export,
+    make=_load_export,
     advice="write it with torch.export.save, with an open batch axis",
     parameters=PARAMETERS,
     UNPICKLES=True,

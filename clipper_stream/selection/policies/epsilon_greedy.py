@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import bounded
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, average_loss
 
@@ -32,8 +32,8 @@ class EpsilonGreedy(SelectionPolicy):
     """
 
     name: ClassVar[str] = "epsilon_greedy"
-    epsilon: float = bounded(0.1, most=1.0)
-    half_life: float | None = bounded(None, above=0.0)
+    epsilon: float = bounded_field(0.1, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return least_mean_loss(state, candidates, self.epsilon)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, one_of, with_exploration
-from clipper_stream.selection.parameters import bounded, discount_factor
+from clipper_stream.selection.parameters import bounded_field, discount_factor
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -37,9 +37,9 @@ class Exp3(SelectionPolicy):
     """
 
     name: ClassVar[str] = "exp3"
-    eta: float = bounded(0.1, above=0.0)
-    exploration: float = bounded(0.05, most=1.0)
-    half_life: float | None = bounded(None, above=0.0)
+    eta: float = bounded_field(0.1, above=0.0)
+    exploration: float = bounded_field(0.05, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)
@@ -72,9 +72,9 @@ class Exp3IX(SelectionPolicy):
     """
 
     name: ClassVar[str] = "exp3_ix"
-    eta: float = bounded(0.02, above=0.0)
-    gamma: float | None = bounded(None)
-    half_life: float | None = bounded(None, above=0.0)
+    eta: float = bounded_field(0.02, above=0.0)
+    gamma: float | None = bounded_field(None)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)

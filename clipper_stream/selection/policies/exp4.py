@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, all_of
-from clipper_stream.selection.parameters import bounded, discount_factor
+from clipper_stream.selection.parameters import bounded_field, discount_factor
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses
@@ -39,8 +39,8 @@ class Exp4(SelectionPolicy):
     """
 
     name: ClassVar[str] = "exp4"
-    eta: float = bounded(0.3, above=0.0)
-    half_life: float | None = bounded(None, above=0.0)
+    eta: float = bounded_field(0.3, above=0.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
@@ -71,8 +71,8 @@ class Exp4Clipper(SelectionPolicy):
     """
 
     name: ClassVar[str] = "exp4_clipper"
-    eta: float = bounded(0.01, above=0.0)
-    half_life: float | None = bounded(None, above=0.0)
+    eta: float = bounded_field(0.01, above=0.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import bounded, discount_factor
+from clipper_stream.selection.parameters import bounded_field, discount_factor
 from clipper_stream.selection.policies.epsilon_greedy import least_mean_loss
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses, average_loss
@@ -59,10 +59,10 @@ class LinUcb(SelectionPolicy):
     """
 
     name: ClassVar[str] = "lin_ucb"
-    alpha: float = bounded(1.0)
-    ridge: float = bounded(1.0, above=0.0)
-    exploration: float = bounded(0.05, most=1.0)
-    half_life: float | None = bounded(None, above=0.0)
+    alpha: float = bounded_field(1.0)
+    ridge: float = bounded_field(1.0, above=0.0)
+    exploration: float = bounded_field(0.05, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return least_mean_loss(state, candidates, self.exploration)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.selection.distribution import ActionDistribution, one_of, with_exploration
-from clipper_stream.selection.parameters import bounded
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, average_loss
 
@@ -71,8 +71,8 @@ class Thompson(SelectionPolicy):
     """
 
     name: ClassVar[str] = "thompson"
-    exploration: float = bounded(0.0, most=1.0)
-    half_life: float | None = bounded(None, above=0.0)
+    exploration: float = bounded_field(0.0, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         best = best_arm_probabilities(*posteriors(state, candidates)) if len(candidates) > 1 else [1.0]

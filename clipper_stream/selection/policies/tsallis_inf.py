@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, one_of
-from clipper_stream.selection.parameters import bounded
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -64,9 +64,9 @@ class TsallisInf(SelectionPolicy):
     """
 
     name: ClassVar[str] = "tsallis_inf"
-    rate: float = bounded(2.0, above=0.0)
-    delay: float = bounded(0.0)
-    half_life: float | None = bounded(None, above=0.0)
+    rate: float = bounded_field(2.0, above=0.0)
+    delay: float = bounded_field(0.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         entropy = math.sqrt(2.0 * self.delay / math.log(len(candidates))) if len(candidates) > 1 else 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import bounded
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -39,9 +39,9 @@ class UCB1(SelectionPolicy):
     """
 
     name: ClassVar[str] = "ucb1"
-    padding: float = bounded(2.0)
-    exploration: float = bounded(0.05, most=1.0)
-    half_life: float | None = bounded(None, above=0.0)
+    padding: float = bounded_field(2.0)
+    exploration: float = bounded_field(0.05, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         totals = {model: state.of(model) for model in candidates}

@@ -10,6 +10,11 @@ from clipper_agents.replay.state_at import state_at
 from clipper_topics.selection_rows import RowKey, saved_rows
 
 
+@pytest.fixture
+def at():
+    return Deployment(manifest())
+
+
 def state(at, **upto):
     return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
 
@@ -28,15 +33,13 @@ def test_the_state_before_an_offset_is_that_of_the_feedback_before_it(every):
     assert found.ends == (7, 0)
 
 
-def test_a_partition_that_is_not_named_counts_whole():
-    at = Deployment(manifest())
+def test_a_partition_that_is_not_named_counts_whole(at):
     at.work(6)
     at.work(4, partition=1, first=50)
     assert state(at, ends={1: 4}).rows == rows_now(at)
 
 
-def test_feedback_counts_before_a_time_by_its_stamp():
-    at = Deployment(manifest())
+def test_feedback_counts_before_a_time_by_its_stamp(at):
     at.work(5)
     at.logs.now_ms = START_MS + 60_000
     before = rows_now(at)
@@ -46,8 +49,7 @@ def test_feedback_counts_before_a_time_by_its_stamp():
     assert state(at, at_ms=START_MS - 1).rows == []
 
 
-def test_a_state_behind_the_table_is_folded_on():
-    at = Deployment(manifest())
+def test_a_state_behind_the_table_is_folded_on(at):
     at.work(5)
     for number in range(3):
         at.ask(f"x{number}")
@@ -57,8 +59,7 @@ def test_a_state_behind_the_table_is_folded_on():
     assert found.rows == rows_now(at)
 
 
-def test_a_half_life_that_changed_within_a_step_is_that_of_the_step():
-    at = Deployment(manifest())
+def test_a_half_life_that_changed_within_a_step_is_that_of_the_step(at):
     at.work(4)
     at.declare(manifest(revision=2, half_life=2.0))
     for number in range(6):
@@ -87,8 +88,7 @@ def test_an_offset_within_a_step_is_folded_as_that_step_was():
     assert state(at, ends={0: 6}).rows == rows_now(unchanged)
 
 
-def test_a_restored_state_counts_from_its_marker_on():
-    at = Deployment(manifest())
+def test_a_restored_state_counts_from_its_marker_on(at):
     at.work(4)
     before = rows_now(at)
     at.restore("app", SAVED)
@@ -98,8 +98,7 @@ def test_a_restored_state_counts_from_its_marker_on():
     assert state(at, ends={0: 5}).rows == SAVED
 
 
-def test_an_offset_that_is_not_in_the_log_is_refused():
-    at = Deployment(manifest())
+def test_an_offset_that_is_not_in_the_log_is_refused(at):
     at.work(4)
     with pytest.raises(UnusableState, match="goes from 0 to 4"):
         state(at, ends={0: 5})
@@ -117,8 +116,7 @@ def test_a_state_from_deleted_logs_is_refused_and_a_later_one_is_not():
         state(at, ends={0: 30})
 
 
-def test_a_state_behind_a_table_whose_beginning_was_deleted_is_refused():
-    at = Deployment(manifest())
+def test_a_state_behind_a_table_whose_beginning_was_deleted_is_refused(at):
     at.work(4)
     at.logs.now_ms += int(HORIZON_S * 1000) + 1
     at.ask("late")
@@ -130,8 +128,7 @@ def test_a_state_behind_a_table_whose_beginning_was_deleted_is_refused():
         state(at, ends={0: 6})
 
 
-def test_rows_that_were_not_what_the_logs_lead_to_are_told_and_not_restored():
-    at = Deployment(manifest())
+def test_rows_that_were_not_what_the_logs_lead_to_are_told_and_not_restored(at):
     at.work(6)
     good = rows_now(at)
     at.write(("app", "nobody"), at.rows["app", None, 0])

@@ -4,9 +4,15 @@ import dataclasses
 
 import msgspec
 import oracle
+import pytest
 from builders.learner_logs import CATALOGUE, HORIZON_S, SAVED, Deployment, aged, encode, flipped, manifest, verified
 
 from clipper_topics.selection_rows import RowKey, SelectionRow
+
+
+@pytest.fixture
+def at():
+    return Deployment(manifest())
 
 
 def test_a_table_that_a_learner_wrote_is_equal_in_every_partition_and_context():
@@ -25,8 +31,7 @@ def test_a_deployment_of_which_nothing_is_known_is_equal():
     assert verified(Deployment()).equal
 
 
-def test_a_flipped_last_bit_in_the_newest_row_is_found_with_its_feedback():
-    at = Deployment(manifest())
+def test_a_flipped_last_bit_in_the_newest_row_is_found_with_its_feedback(at):
     at.work(12)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     place = len(log) - 2
@@ -42,8 +47,7 @@ def test_a_flipped_last_bit_in_the_newest_row_is_found_with_its_feedback():
     assert parting.table.applied == parting.logs.applied == 12
 
 
-def test_the_first_row_that_differs_is_named_when_a_learner_went_on_from_it():
-    at = Deployment(manifest())
+def test_the_first_row_that_differs_is_named_when_a_learner_went_on_from_it(at):
     at.work(8)
     at.write(("app", None), flipped(msgspec.structs.replace(at.rows["app", None, 0], offset=8)))
     at.rows["", None, 0] = msgspec.structs.replace(at.rows["", None, 0], offset=8)
@@ -55,8 +59,7 @@ def test_the_first_row_that_differs_is_named_when_a_learner_went_on_from_it():
     assert [one.query_id for one in parting.between] == ["app-lost", "app-20"]
 
 
-def test_of_several_feedbacks_in_a_step_all_are_named():
-    at = Deployment(manifest())
+def test_of_several_feedbacks_in_a_step_all_are_named(at):
     at.work(6)
     at.ask("x", context="c")
     at.tell("x")
@@ -71,24 +74,21 @@ def test_of_several_feedbacks_in_a_step_all_are_named():
     assert parting.first_different == 9
 
 
-def test_a_row_of_which_no_feedback_tells_is_found():
-    at = Deployment(manifest())
+def test_a_row_of_which_no_feedback_tells_is_found(at):
     at.work(4)
     at.write(("app", "nobody"), at.rows["app", None, 0])
     (parting,) = verified(at).partings
     assert (parting.context, parting.logs, parting.feedbacks) == ("nobody", None, 0)
 
 
-def test_a_row_under_the_key_of_another_partition_is_found():
-    at = Deployment(manifest())
+def test_a_row_under_the_key_of_another_partition_is_found(at):
     at.work(4)
     row = encode(at.rows["app", None, 0])
     at.logs.append(CATALOGUE.selection_changelog, row, 0, encode(RowKey("app", None, 1)))
     assert [one.partition for one in verified(at).partings] == [1]
 
 
-def test_a_row_that_is_missing_is_found():
-    at = Deployment(manifest())
+def test_a_row_that_is_missing_is_found(at):
     at.work(4)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     at.logs.topics[CATALOGUE.selection_changelog, 0] = [one for one in log if one.key != encode(RowKey("app", None, 0))]
@@ -97,8 +97,7 @@ def test_a_row_that_is_missing_is_found():
     assert parting.feedbacks == 4
 
 
-def test_an_update_that_was_lost_is_found():
-    at = Deployment(manifest())
+def test_an_update_that_was_lost_is_found(at):
     at.work(4)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     del log[-2]
@@ -107,16 +106,14 @@ def test_an_update_that_was_lost_is_found():
     assert [one.query_id for one in parting.between] == ["app-3"]
 
 
-def test_a_position_beyond_the_log_is_found():
-    at = Deployment(manifest())
+def test_a_position_beyond_the_log_is_found(at):
     at.work(4)
     at.logs.topics[CATALOGUE.feedback, 0].pop()
     found = verified(at)
     assert {(one.application, one.first_different) for one in found.partings} == {("", 3), ("app", 3)}
 
 
-def test_feedback_that_was_not_learned_yet_is_no_difference():
-    at = Deployment(manifest())
+def test_feedback_that_was_not_learned_yet_is_no_difference(at):
     at.work(4)
     at.ask("later")
     at.tell("later")
@@ -125,8 +122,7 @@ def test_feedback_that_was_not_learned_yet_is_no_difference():
     assert found.partitions[0].behind == 1
 
 
-def test_rows_without_their_position_are_compared_where_they_are():
-    at = Deployment(manifest())
+def test_rows_without_their_position_are_compared_where_they_are(at):
     at.work(4)
     at.ask("last")
     at.tell("last")
@@ -138,24 +134,21 @@ def test_rows_without_their_position_are_compared_where_they_are():
     assert [one.query_id for one in verified(at).partings[0].between] == ["last"]
 
 
-def test_an_older_row_that_a_frozen_process_wrote_late_is_no_difference():
-    at = Deployment(manifest())
+def test_an_older_row_that_a_frozen_process_wrote_late_is_no_difference(at):
     at.work(4)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     at.logs.append(CATALOGUE.selection_changelog, log[0].value, 0, log[0].key)
     assert verified(at).equal
 
 
-def test_a_row_that_was_wrong_once_and_is_right_now_is_no_difference():
-    at = Deployment(manifest())
+def test_a_row_that_was_wrong_once_and_is_right_now_is_no_difference(at):
     at.work(8)
     log = at.logs.topics[CATALOGUE.selection_changelog, 0]
     log[5] = dataclasses.replace(log[5], value=encode(flipped(msgspec.msgpack.decode(log[5].value, type=SelectionRow))))
     assert verified(at).equal
 
 
-def test_repetitions_orphans_and_unreadable_feedback_change_nothing():
-    at = Deployment(manifest())
+def test_repetitions_orphans_and_unreadable_feedback_change_nothing(at):
     at.work(4)
     at.tell("app-1", 3)
     at.tell("nobody")
@@ -165,8 +158,7 @@ def test_repetitions_orphans_and_unreadable_feedback_change_nothing():
     assert found.feedbacks == 6
 
 
-def test_a_feedback_that_came_before_its_query_was_an_orphan_as_the_dead_letters_say():
-    at = Deployment(manifest())
+def test_a_feedback_that_came_before_its_query_was_an_orphan_as_the_dead_letters_say(at):
     at.work(2)
     at.tell("early", 0)
     at.learn()
@@ -177,8 +169,7 @@ def test_a_feedback_that_came_before_its_query_was_an_orphan_as_the_dead_letters
     assert verified(at).equal
 
 
-def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one():
-    at = Deployment(manifest())
+def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one(at):
     at.tell("early", 0)
     at.learn()
     at.ask("early")
@@ -193,8 +184,7 @@ def test_an_orphan_in_the_dead_letters_of_an_older_release_is_one():
     assert verified(at).equal
 
 
-def test_feedback_counted_after_its_dead_letter_and_a_crash_is_no_difference():
-    at = Deployment(manifest())
+def test_feedback_counted_after_its_dead_letter_and_a_crash_is_no_difference(at):
     at.work(2)
     at.tell("early", 0)
     rows, credited = dict(at.rows), dict(at._credits)
@@ -231,8 +221,7 @@ def test_a_restored_state_is_part_of_the_log():
     assert at.rows["app", "c", 0].totals == []
 
 
-def test_a_marker_that_a_learner_passed_over_is_named():
-    at = Deployment(manifest())
+def test_a_marker_that_a_learner_passed_over_is_named(at):
     at.work(6)
     at.restore("app", SAVED)
     at.write(("", None), msgspec.structs.replace(at.rows["", None, 0], offset=6))
@@ -260,8 +249,7 @@ def test_a_wrong_row_is_found_behind_a_beginning_that_was_deleted():
     assert parting.last_equal == 29
 
 
-def test_a_row_begins_behind_the_step_in_which_its_first_certain_feedback_is():
-    at = Deployment(manifest())
+def test_a_row_begins_behind_the_step_in_which_its_first_certain_feedback_is(at):
     at.work(6)
     for number in range(8):
         at.logs.now_ms += int(HORIZON_S * 1000) + 1 if number == 3 else 0
@@ -276,8 +264,7 @@ def test_a_row_begins_behind_the_step_in_which_its_first_certain_feedback_is():
     assert found.partitions[0].since == 9
 
 
-def test_a_row_whose_feedback_was_deleted_is_called_unproven():
-    at = Deployment(manifest())
+def test_a_row_whose_feedback_was_deleted_is_called_unproven(at):
     at.work(5, context="old")
     found = verified(aged(at, 10, 3))
     assert found.equal
@@ -304,8 +291,7 @@ def test_a_marker_begins_the_rows_of_its_application():
     assert [one.application for one in verified(at).partings] == ["app"]
 
 
-def test_nothing_is_verified_when_all_feedback_was_deleted():
-    at = Deployment(manifest())
+def test_nothing_is_verified_when_all_feedback_was_deleted(at):
     at.work(5)
     at.logs.delete_before(CATALOGUE.feedback, 0, 5)
     found = verified(at)
@@ -313,8 +299,7 @@ def test_nothing_is_verified_when_all_feedback_was_deleted():
     assert found.partitions[0].unproven == 2
 
 
-def test_an_id_that_is_used_again_after_the_horizon_is_another_decision():
-    at = Deployment(manifest())
+def test_an_id_that_is_used_again_after_the_horizon_is_another_decision(at):
     at.work(3)
     at.logs.now_ms += int(HORIZON_S * 1000) + 1
     at._decided.clear()

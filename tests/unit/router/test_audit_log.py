@@ -1,7 +1,6 @@
 """An audit follows its prediction into the log, and the query is acknowledged with it, whoever dies in between."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 from builders.feedback import prediction
@@ -65,28 +64,18 @@ class Fixture:
         return logged
 
 
-def recording(test):
-    @asynccontextmanager
-    async def running(fixture):
-        tasks = [asyncio.create_task(work) for work in (fixture.recorder.run(), fixture.auditing.log.run())]
-        yield
-        for task in tasks:
-            task.cancel()
-
-    async def body(fixture):
-        async with running(fixture):
-            await asyncio.wait_for(test(fixture), 30)
-        fixture.decisions.keep_only(())
-        fixture.audits.keep_only(())
-
-    def run(tmp_path):
-        asyncio.run(body(Fixture(tmp_path)))
-
-    run.__doc__ = test.__doc__
-    return run
+@pytest.fixture
+async def fixture(tmp_path):
+    """Both of its recorders run."""
+    made = Fixture(tmp_path)
+    tasks = [asyncio.create_task(work) for work in (made.recorder.run(), made.auditing.log.run())]
+    yield made
+    for task in tasks:
+        task.cancel()
+    made.decisions.keep_only(())
+    made.audits.keep_only(())
 
 
-@recording
 async def test_the_answer_does_not_wait_for_a_shadow_and_the_offset_does(fixture):
     asked = fixture.ask(query("q", 3, offset=4, key=b"key"))
     fixture.answer(asked["a:1"])
@@ -105,7 +94,6 @@ async def test_the_answer_does_not_wait_for_a_shadow_and_the_offset_does(fixture
     assert fixture.audits.of(0).find([audit_key("q", 4)])[0].offset == 0
 
 
-@recording
 async def test_an_audit_that_is_complete_first_waits_for_its_prediction_to_be_in_the_log(fixture):
     asked = fixture.ask(query("q", 3))
     fixture.answer(asked["s:1"])
@@ -117,7 +105,6 @@ async def test_an_audit_that_is_complete_first_waits_for_its_prediction_to_be_in
     assert not fixture.auditing._early
 
 
-@recording
 async def test_at_the_deadline_an_audit_says_who_is_missing(fixture):
     asked = fixture.ask(query("q", 3))
     fixture.answer(asked["a:1"])
@@ -128,7 +115,6 @@ async def test_at_the_deadline_an_audit_says_who_is_missing(fixture):
     assert fixture.acknowledged == [0]
 
 
-@recording
 async def test_a_query_read_again_while_its_audit_is_under_way_waits_for_that(fixture):
     one = query("q", 3, offset=4)
     asked = fixture.ask(one)
@@ -144,7 +130,6 @@ async def test_a_query_read_again_while_its_audit_is_under_way_waits_for_that(fi
     assert (len(fixture.log(AUDITS)), fixture.acknowledged) == (1, [4, 4])
 
 
-@recording
 async def test_a_query_whose_router_died_before_its_audit_gets_one_with_all_missing(fixture):
     one = query("q", 3, offset=4)
     fixture.answer(fixture.ask(one)["a:1"])
@@ -160,7 +145,6 @@ async def test_a_query_whose_router_died_before_its_audit_gets_one_with_all_miss
     assert (audit.models, fixture.acknowledged, fixture.router.in_flight) == ([], [4], 0)
 
 
-@recording
 async def test_another_record_of_an_audited_query_is_answered_again_and_owes_no_audit(fixture):
     one = query("q", 3, offset=4)
     fixture.answer(fixture.ask(one)["a:1"])
@@ -170,7 +154,6 @@ async def test_another_record_of_an_audited_query_is_answered_again_and_owes_no_
     assert (len(fixture.log(PREDICTIONS)), fixture.log(AUDITS), fixture.acknowledged) == (2, [], [9])
 
 
-@recording
 async def test_somebody_elses_prediction_that_came_first_is_owed_an_audit(fixture):
     """A router that had lost the partition decided on an audit, ours on none: the first prediction counts."""
     theirs = prediction("q", audited=True, query_offset=4)
@@ -183,7 +166,6 @@ async def test_somebody_elses_prediction_that_came_first_is_owed_an_audit(fixtur
     assert fixture.acknowledged == [4]
 
 
-@recording
 async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(fixture):
     theirs = Audit(query_id="q", query_offset=4, models=[ModelAnswer(model="x", version="1", propensity=1.0, output=9)])
     fixture.producer.append(AUDITS, 0, b"key", codec.audits.encode(theirs))
@@ -198,7 +180,6 @@ async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(fixtur
     assert (len(fixture.producer.logs[AUDITS, 0]), fixture.acknowledged) == (3, [4])
 
 
-@recording
 async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowledged(fixture):
     asked = fixture.ask(query("q", 3, generation=0))
     fixture.answer(asked["a:1"])

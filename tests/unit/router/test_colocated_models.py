@@ -36,15 +36,12 @@ def models(allowed, load_within_s=20.0, around=None):
     return ColocatedModels(HostMetrics(), around, around, allowed, load_within_s)
 
 
-def test_a_model_that_is_not_allowed_is_not_loaded():
-    async def check():
-        colocated = models([f"{EXAMPLES}:"])
-        with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-            await colocated.load(ModelManifest(name="m", uri="os:system", colocated=True))
-        await colocated.load(ModelManifest(name="m", uri=f"{EXAMPLES}:sum_of_row", colocated=True))
-        await colocated.stop()
-
-    asyncio.run(check())
+async def test_a_model_that_is_not_allowed_is_not_loaded():
+    colocated = models([f"{EXAMPLES}:"])
+    with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
+        await colocated.load(ModelManifest(name="m", uri="os:system", colocated=True))
+    await colocated.load(ModelManifest(name="m", uri=f"{EXAMPLES}:sum_of_row", colocated=True))
+    await colocated.stop()
 
 
 @pytest.fixture
@@ -62,28 +59,25 @@ def gate(tmp_path, monkeypatch):
     sys.modules.pop(name, None)
 
 
-def test_a_model_that_does_not_load_holds_up_no_other(gate):
+async def test_a_model_that_does_not_load_holds_up_no_other(gate):
     name, opened = gate
 
-    async def check():
-        colocated = models([name, EXAMPLES], load_within_s=0.05)
-        slow = ModelManifest(name="slow", uri=f"{name}:f", colocated=True)
-        threads = set()
-        for _ in range(3):
-            with pytest.raises(ModelNotLoaded, match=r"'slow:1' has not loaded within 0 s, and is waited for"):
-                await colocated.load(slow)
-            threads.add(threading.active_count())
-        assert len(threads) == 1
-        opened.set()
-        while True:
-            try:
-                await colocated.load(slow)
-                break
-            except ModelNotLoaded:
-                continue
-        await colocated.stop()
-
-    asyncio.run(check())
+    colocated = models([name, EXAMPLES], load_within_s=0.05)
+    slow = ModelManifest(name="slow", uri=f"{name}:f", colocated=True)
+    threads = set()
+    for _ in range(3):
+        with pytest.raises(ModelNotLoaded, match=r"'slow:1' has not loaded within 0 s, and is waited for"):
+            await colocated.load(slow)
+        threads.add(threading.active_count())
+    assert len(threads) == 1
+    opened.set()
+    while True:
+        try:
+            await colocated.load(slow)
+            break
+        except ModelNotLoaded:
+            continue
+    await colocated.stop()
 
 
 def rows_of(count):
@@ -94,27 +88,22 @@ def request(frame, rows=1):
     return Request("m:1", frame, rows_of(rows), np.full(rows, inf))
 
 
-def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind():
-    async def check():
-        around = Surroundings()
-        colocated = models([EXAMPLES], around=around)
-        manifest = ModelManifest(
-            name="m", uri=f"{EXAMPLES}:slow", parameters={"seconds_per_batch": 0.01}, colocated=True
-        )
-        await colocated.load(manifest)
-        before = {*threading.enumerate()}
-        for frame in range(5):
-            assert colocated.take(request(frame))
-        await colocated.unload("m:1")
-        assert sorted(frame.frame for frame in around.answered) == [0, 1, 2, 3, 4]
-        assert not colocated.take(request(9)), "it is not here any more"
-        assert (colocated._models, colocated._watch._batches) == ({}, [])
-        for thread in {*threading.enumerate()} - before:  # the model's, which was told to end
-            await asyncio.to_thread(thread.join, 10.0)
-            assert not thread.is_alive()
-        await colocated.unload("m:1")
-        await colocated.load(manifest)
-        assert colocated.take(request(10)), "it can come back"
-        await colocated.stop()
-
-    asyncio.run(check())
+async def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind():
+    around = Surroundings()
+    colocated = models([EXAMPLES], around=around)
+    manifest = ModelManifest(name="m", uri=f"{EXAMPLES}:slow", parameters={"seconds_per_batch": 0.01}, colocated=True)
+    await colocated.load(manifest)
+    before = {*threading.enumerate()}
+    for frame in range(5):
+        assert colocated.take(request(frame))
+    await colocated.unload("m:1")
+    assert sorted(frame.frame for frame in around.answered) == [0, 1, 2, 3, 4]
+    assert not colocated.take(request(9)), "it is not here any more"
+    assert (colocated._models, colocated._watch._batches) == ({}, [])
+    for thread in {*threading.enumerate()} - before:  # the model's, which was told to end
+        await asyncio.to_thread(thread.join, 10.0)
+        assert not thread.is_alive()
+    await colocated.unload("m:1")
+    await colocated.load(manifest)
+    assert colocated.take(request(10)), "it can come back"
+    await colocated.stop()

@@ -49,7 +49,7 @@ def label_of(context):
     return (context // 3) % 2
 
 
-def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_lost(tmp_path):
+async def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_lost(tmp_path):
     producer = FakeProducer(batch_bytes=900 * 1024)
     selection, _ = make_selection(tmp_path / "first")
     own(selection)
@@ -70,23 +70,19 @@ def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_lost(tmp_
         app, Catalogue(partitions=PARTITIONS), registry, selection, decisions, audits, None, metrics,
         lambda: 0,
     )  # fmt: skip
-
-    async def learn_all():
-        for partition in range(PARTITIONS):
-            feedback = [
-                record(offset, msgspec.json.encode({"query_id": f"{context}/{turn}", "label": label_of(context)}))
-                for offset, (turn, context) in enumerate(
-                    (turn, context) for turn in range(ROUNDS) for context in range(partition, CONTEXTS, PARTITIONS)
-                )
-            ]
-            for first in range(0, len(feedback), A_STEP):
-                assert await learner.learn(partition, feedback[first : first + A_STEP], 0)
-
-    asyncio.run(learn_all())
+    for partition in range(PARTITIONS):
+        feedback = [
+            record(offset, msgspec.json.encode({"query_id": f"{context}/{turn}", "label": label_of(context)}))
+            for offset, (turn, context) in enumerate(
+                (turn, context) for turn in range(ROUNDS) for context in range(partition, CONTEXTS, PARTITIONS)
+            )
+        ]
+        for first in range(0, len(feedback), A_STEP):
+            assert await learner.learn(partition, feedback[first : first + A_STEP], 0)
     assert metrics.outcomes == {"applied": CONTEXTS * ROUNDS}
 
     again, table = make_selection(tmp_path / "second")
-    asyncio.run(table.restore(FakeLogReader(producer), range(PARTITIONS)))
+    await table.restore(FakeLogReader(producer), range(PARTITIONS))
     own(again)
     check(selection)
     check(again)

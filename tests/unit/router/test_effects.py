@@ -48,15 +48,15 @@ class Fixture:
         return Effects(now_s=now_s, answers=["late"], forgotten=[7])
 
 
-def carrying(test):
-    return lambda: asyncio.run(asyncio.wait_for(test(Fixture()), 30))
+@pytest.fixture
+def fixture():
+    return Fixture()
 
 
 def request(frame, ref):
     return Request(ref, frame, np.zeros((1, 1)), np.zeros(1))
 
 
-@carrying
 async def test_everything_that_is_asked_for_is_carried_out(fixture):
     here, there = request(1, "here:1"), request(2, "there:1")
     effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], audits=["b"], forgotten=[5], coalesced=3)
@@ -67,7 +67,6 @@ async def test_everything_that_is_asked_for_is_carried_out(fixture):
     assert fixture.effects._timer is None
 
 
-@carrying
 async def test_the_router_is_woken_at_its_earliest_deadline(fixture):
     fixture.next_deadline_s = time.time() + 3600
     fixture.effects.run(Effects(now_s=0.0))
@@ -77,7 +76,6 @@ async def test_the_router_is_woken_at_its_earliest_deadline(fixture):
     assert (fixture.answers, fixture.forgotten) == (["late"], [7])
 
 
-@carrying
 async def test_a_later_deadline_moves_no_timer(fixture):
     fixture.next_deadline_s = time.time() + 3600
     fixture.effects.run(Effects(now_s=0.0))
@@ -89,7 +87,6 @@ async def test_a_later_deadline_moves_no_timer(fixture):
     assert timer.cancelled()
 
 
-@carrying
 async def test_a_defect_in_expiring_is_heard_of(fixture):
     fixture.failure, fixture.next_deadline_s = ZeroDivisionError(), 0.0
     fixture.effects.run(Effects(now_s=0.0))

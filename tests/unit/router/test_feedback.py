@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 from builders.feedback import feedback, logged
 from builders.kafka import FakeLogReader, FakeProducer, record
 from builders.query_router import application
@@ -143,24 +145,17 @@ class Fixture:
         return self.decisions.of(0).applied_feedback(["q1", "q2"])
 
 
-def learning(test):
-    def run(tmp_path):
-        async def body():
-            fixture = Fixture(tmp_path)
-            await asyncio.wait_for(test(fixture), 30)
-            fixture.decisions.keep_only(())
-
-        asyncio.run(body())
-
-    run.__doc__ = test.__doc__
-    return run
+@pytest.fixture
+async def fixture(tmp_path):
+    made = Fixture(tmp_path)
+    yield made
+    made.decisions.keep_only(())
 
 
 def one(offset, query_id, **changes):
     return feedback(offset, query_id, **changes)[0]
 
 
-@learning
 async def test_feedback_is_stored_and_noted_as_applied(fixture):
     fixture.decide("q1", "q2")
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
@@ -169,7 +164,6 @@ async def test_feedback_is_stored_and_noted_as_applied(fixture):
     assert fixture.looked == 0
 
 
-@learning
 async def test_feedback_up_to_the_position_is_skipped(fixture):
     fixture.decide("q1", "q2")
     fixture.selection.positions[0] = 5
@@ -179,7 +173,6 @@ async def test_feedback_up_to_the_position_is_skipped(fixture):
     assert (fixture.count(), fixture.selection.position(0)) == (1, 6)
 
 
-@learning
 async def test_feedback_before_its_prediction_waits_for_it(fixture):
     fixture.producer.append(CATALOGUE.queries, 0, None, b"")
 
@@ -192,14 +185,12 @@ async def test_feedback_before_its_prediction_waits_for_it(fixture):
     assert (fixture.count(), fixture.looked, fixture.caught_up) == (1, 3, 0)
 
 
-@learning
 async def test_a_decision_that_another_process_wrote_is_read_from_the_log(fixture):
     fixture.late = ["q1"]
     assert await fixture.learn(one(0, "q1"))
     assert (fixture.count(), fixture.caught_up) == (1, 1)
 
 
-@learning
 async def test_feedback_without_a_decision_is_a_dead_letter_once_all_is_answered(fixture):
     fixture.decide("q2")
     assert await fixture.learn(one(0, "q1"), one(1, "q2"))
@@ -209,16 +200,14 @@ async def test_feedback_without_a_decision_is_a_dead_letter_once_all_is_answered
     assert "no decision about query 'q1'" in dict(headers)["__streams.errors.message"].decode()
 
 
-@learning
 async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_position(fixture):
     broken = one(0, "q1")
     for number, value in enumerate((b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b"")):
-        assert await fixture.learn(type(broken)(**{**vars_of(broken), "value": value, "offset": number}))
+        assert await fixture.learn(replace(broken, value=value, offset=number))
     assert (len(fixture.log(CATALOGUE.dead_letters)), fixture.selection.position(0)) == (4, 3)
     assert fixture.metrics.feedback == {"invalid": 4}
 
 
-@learning
 async def test_feedback_for_another_partition_is_sent_on_once(fixture):
     assert await fixture.learn(one(0, "2-77"), one(1, "0-5", partition=0))
     ((key, value, headers),) = fixture.log(CATALOGUE.feedback, 2)
@@ -229,21 +218,18 @@ async def test_feedback_for_another_partition_is_sent_on_once(fixture):
     assert fixture.log(CATALOGUE.feedback, 1) == []
 
 
-@learning
 async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_seems_to_say(fixture):
     fixture.decide("2-order")
     assert await fixture.learn(one(0, "2-order"))
     assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
 
 
-@learning
 async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture):
     fixture.late = ["77-order"]
     assert await fixture.learn(one(0, "77-order"))
     assert (fixture.count(), fixture.caught_up) == (1, 1)
 
 
-@learning
 async def test_nothing_is_learned_in_another_generation(fixture):
     fixture.decide("q1")
     fixture.app.generation = 1
@@ -251,7 +237,6 @@ async def test_nothing_is_learned_in_another_generation(fixture):
     assert (fixture.count(), fixture.selection.position(0)) == (0, -1)
 
 
-@learning
 async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_step(fixture):
     fixture.producer.append(CATALOGUE.queries, 0, None, b"")
 
@@ -265,7 +250,6 @@ async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_st
     assert not fixture.app.state_lock.locked()
 
 
-@learning
 async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
     fixture.decide("q1")
     fixture.selection.on_write = lambda: locked.append(fixture.app.state_lock.locked())
@@ -274,7 +258,6 @@ async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
     assert locked == [True]
 
 
-@learning
 async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_position(fixture):
     fixture.decide("q1", "q2")
     for entry in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
@@ -288,22 +271,6 @@ async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_pos
     assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 3)
 
 
-@learning
-async def test_a_feedback_from_the_future_does_not_age_the_decisions(fixture):
-    fixture.decisions.of(0).index([("q1", logged(0, "q1"))], 0, time.time())
-    fixture.producer.append(CATALOGUE.feedback, 0, b"q1", one(0, "q1").value)
-    fixture.reader = fixture.app.log_reader = FakeLogReader(fixture.producer, timestamp_ms=10**15)
-    fixture.selection.positions[0] = 0
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
-    assert fixture.applied == [0, None]
-    assert fixture.decisions.of(0).find(["q1"]) != [None]
-
-
-def vars_of(record):
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-@learning
 async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     """A clock that is an hour wrong would make room for itself by dropping every decision."""
     now_s = time.time()
@@ -334,7 +301,6 @@ def marker(offset, restore_id="r-0", value=None):
     return record(offset, value or markers_of("app", ROWS, 3)[0], None, CATALOGUE.feedback, headers=headers)
 
 
-@learning
 async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
     fixture.decide("q1", "q2")
     followed, looks = declaration(fixture), []
@@ -354,7 +320,6 @@ async def test_a_marker_waits_until_its_declaration_has_been_followed(fixture):
     assert fixture.log(CATALOGUE.dead_letters) == []
 
 
-@learning
 async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_read(fixture):
     fixture.producer.append(CATALOGUE.control, 0, b"model/a:1", b"{}")
 
@@ -369,7 +334,6 @@ async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_r
     assert all("no restore 'r-0' is declared on the control topic" in message for message in said)
 
 
-@learning
 async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the_step(fixture):
     declaration(fixture)
 
@@ -381,7 +345,6 @@ async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the
     assert (fixture.selection.position(0), fixture.log(CATALOGUE.dead_letters)) == (-1, [])
 
 
-@learning
 async def test_applied_feedback_is_rebuilt_across_markers(fixture):
     fixture.decide("q1", "q2")
     for entry in (one(0, "q1"), marker(1), one(2, "q2")):
@@ -413,7 +376,6 @@ def losses(fixture):
     return {totals.model: totals.loss for totals in fixture.selection.row("app", None, 0).totals}
 
 
-@learning
 async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it_too(fixture):
     fixture.producer.append(CATALOGUE.queries, 0, None, b"")
     decide_with_audit(fixture, "q1", 7)
@@ -427,7 +389,6 @@ async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it
     assert (fixture.looked, losses(fixture)) == (3, {"a:1": 0.0, "shadow:1": 1.0})
 
 
-@learning
 async def test_an_audit_that_never_came_holds_up_no_feedback_once_the_query_is_finished(fixture):
     decide_with_audit(fixture, "q1", 7)
     record_audit(fixture, "q1", 8, shadow=2)  # of another record with this id
@@ -435,7 +396,6 @@ async def test_an_audit_that_never_came_holds_up_no_feedback_once_the_query_is_f
     assert (fixture.caught_up, losses(fixture)) == (1, {"a:1": 0.0})
 
 
-@learning
 async def test_applied_feedback_about_audited_queries_is_rebuilt_with_their_audits(fixture):
     """Whether a feedback can be used may depend on the audit alone: then it has to when applied feedback is rebuilt."""
     decide_with_audit(fixture, "q1", 7)
@@ -447,7 +407,6 @@ async def test_applied_feedback_about_audited_queries_is_rebuilt_with_their_audi
     assert fixture.applied == [0, None]
 
 
-@learning
 async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
     fixture.decide("q1")
     decide_with_audit(fixture, "q2", 7)
@@ -456,7 +415,6 @@ async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
     assert (fixture.decisions.lookups, fixture.audits.lookups) == ({"q1": 1, "q2": 1}, {audit_key("q2", 7): 1})
 
 
-@learning
 async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fixture):
     fixture.producer.append(CATALOGUE.queries, 0, None, b"")
     fixture.decide("q1")
@@ -473,7 +431,6 @@ async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fi
     assert fixture.audits.lookups == {audit_key("q2", 7): 4}
 
 
-@learning
 async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixture):
     fixture.decide("q1", "q2")
     for entry in (one(0, "q1"), one(1, "q2")):

@@ -46,11 +46,6 @@ def model(name, **changes):
     return ModelManifest(name=name, uri="x:y", **changes)
 
 
-def bounded(test):
-    return lambda: asyncio.run(asyncio.wait_for(test(), 30))
-
-
-@bounded
 async def test_each_model_is_reached_once_by_its_own_way():
     fixture = Discovered(model("m"), model("n", colocated=True))
     await fixture.discovery.reach()
@@ -60,23 +55,19 @@ async def test_each_model_is_reached_once_by_its_own_way():
 
 
 @pytest.mark.parametrize("error", [KafkaConnectionError(), TimeoutError(), ModelNotLoaded("no such file")])
-def test_a_model_that_cannot_be_reached_is_tried_again_after_a_while(error):
-    async def body():
-        fixture = Discovered(model("m"), model("n"))
-        fixture.failures["m:1"] = error
-        await fixture.discovery.reach()
-        await fixture.discovery.reach()
-        assert fixture.asked == [("open", "m:1"), ("open", "n:1")]
-        assert [one.ref for one in fixture.unreached] == ["m:1"]
-        fixture.later()
-        fixture.failures.clear()
-        await fixture.discovery.reach()
-        assert fixture.unreached == []
-
-    asyncio.run(body())
+async def test_a_model_that_cannot_be_reached_is_tried_again_after_a_while(error):
+    fixture = Discovered(model("m"), model("n"))
+    fixture.failures["m:1"] = error
+    await fixture.discovery.reach()
+    await fixture.discovery.reach()
+    assert fixture.asked == [("open", "m:1"), ("open", "n:1")]
+    assert [one.ref for one in fixture.unreached] == ["m:1"]
+    fixture.later()
+    fixture.failures.clear()
+    await fixture.discovery.reach()
+    assert fixture.unreached == []
 
 
-@bounded
 async def test_a_model_that_takes_long_holds_up_no_other_and_is_not_tried_twice_at_a_time():
     fixture = Discovered(model("m"), model("n"))
     fixture.gates["m:1"] = asyncio.Event()
@@ -90,7 +81,6 @@ async def test_a_model_that_takes_long_holds_up_no_other_and_is_not_tried_twice_
     assert fixture.asked == [("open", "m:1"), ("open", "n:1")]
 
 
-@bounded
 async def test_a_defect_is_not_taken_for_a_model_that_is_not_there_yet():
     fixture = Discovered(model("m"))
     fixture.failures["m:1"] = KeyError("a bug")
@@ -134,7 +124,6 @@ class Leaving:
         return self.tasks[-1]
 
 
-@bounded
 async def test_a_version_leaves_once_its_last_request_is_with_the_broker():
     fixture = Leaving(busy=2)
     fixture.teardown.begin()
@@ -144,7 +133,6 @@ async def test_a_version_leaves_once_its_last_request_is_with_the_broker():
     assert fixture.did == ["close", "close", "close", "left", "unload", "forget"]
 
 
-@bounded
 async def test_a_version_that_is_declared_again_meanwhile_stays():
     fixture = Leaving(busy=1000)
     fixture.teardown.begin()
@@ -154,7 +142,6 @@ async def test_a_version_that_is_declared_again_meanwhile_stays():
     assert set(fixture.did) == {"close"}
 
 
-@bounded
 async def test_the_series_of_a_version_that_came_back_while_it_was_unloaded_go_on():
     fixture = Leaving()
     fixture.unloading.clear()

@@ -85,14 +85,10 @@ def test_what_is_no_frame_is_a_dead_letter_and_acked():
     assert (fixture.dead, fixture.acked) == ([(CATALOGUE.outputs, "undecodable", 1)], [(TOPIC, [0], 3)])
 
 
-def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once():
+async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once():
     fixture = Fixture()
-
-    async def body():
-        fixture.effects.fail(fixture.request, "no broker takes it")
-        fixture.effects.stop()
-
-    asyncio.run(body())
+    fixture.effects.fail(fixture.request, "no broker takes it")
+    fixture.effects.stop()
     ((answer,),) = [fixture.answers]
     assert (answer.outputs, answer.failure.reason) == (["default", "default"], "errors")
     assert "no broker takes it" in answer.missing[0].failure.explanation

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 
 import pytest
 from builders.feedback import logged
@@ -61,28 +60,16 @@ def head_of_value(value):
     return prediction_head(LoggedRecord(0, value, msgpack=False))
 
 
-def recording(test):
-    """Run the test's coroutine beside a running recorder."""
-
-    @asynccontextmanager
-    async def running(fixture):
-        task = asyncio.create_task(fixture.recorder.run())
-        yield
-        task.cancel()
-
-    async def body(fixture):
-        async with running(fixture):
-            await asyncio.wait_for(test(fixture), 30)
-        fixture.decisions.keep_only(())
-
-    def run(tmp_path):
-        asyncio.run(body(Fixture(tmp_path)))
-
-    run.__doc__ = test.__doc__
-    return run
+@pytest.fixture
+async def fixture(tmp_path):
+    """Its recorder runs."""
+    made = Fixture(tmp_path)
+    running = asyncio.create_task(made.recorder.run())
+    yield made
+    running.cancel()
+    made.decisions.keep_only(())
 
 
-@recording
 async def test_queries_are_acknowledged_when_their_predictions_are_in_the_log_and_indexed(fixture):
     queries = [query(f"q{number}", 1, offset=number, key=b"key") for number in range(5)]
     fixture.producer.hold = True
@@ -103,7 +90,6 @@ async def test_queries_are_acknowledged_when_their_predictions_are_in_the_log_an
     assert len(fixture.sent) == 5
 
 
-@recording
 async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowledged(fixture):
     fixture.generation = 1
     fixture.recorder.put([answer_to(query("old", 1, generation=0)), answer_to(query("new", 1, generation=1))])
@@ -112,7 +98,6 @@ async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowled
     assert [generation for *_, generation in fixture.acknowledged] == [1]
 
 
-@recording
 async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixture):
     fixture.producer.hold = True
     fixture.recorder.put([answer_to(query("q0", 1))])
@@ -127,7 +112,6 @@ async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixt
     assert fixture.found("q0") == [0]
 
 
-@recording
 async def test_a_generation_that_ends_between_two_partitions_sends_nothing_to_the_second(fixture):
     fixture.recorder.put([answer_to(query("p0", 1)), answer_to(query("p1", 1, partition=1))])
     outbox, submit = fixture.recorder._log._outbox, fixture.recorder._log._outbox.submit
@@ -141,7 +125,6 @@ async def test_a_generation_that_ends_between_two_partitions_sends_nothing_to_th
     assert (len(fixture.log(0)), len(fixture.log(1))) == (1, 0)
 
 
-@recording
 async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixture):
     fixture.producer.append(TOPIC, 0, b"key", logged(0, "q0").value)
     fixture.producer.append(TOPIC, 0, b"key", b"no prediction at all")
@@ -152,7 +135,6 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(fixtu
     assert fixture.decisions.of(0).last_offset == 3
 
 
-@recording
 async def test_another_routers_prediction_read_before_ours_is_the_decision(fixture):
     """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
     fixture.reader._timestamp_ms = int(time.time() * 1000)
@@ -163,7 +145,6 @@ async def test_another_routers_prediction_read_before_ours_is_the_decision(fixtu
     assert (fixture.ids(), fixture.found("q0")) == (["q0", "q0"], [0])
 
 
-@recording
 async def test_a_query_that_shares_its_id_with_another_application_takes_no_decision_away(fixture):
     fixture.recorder.put([answer_to(query("q", 1, offset=4, application="other"))])
     await fixture.recorder.idle()
@@ -173,7 +154,6 @@ async def test_a_query_that_shares_its_id_with_another_application_takes_no_deci
     assert fixture.decisions.of(0).last_offset == 1
 
 
-@recording
 async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(fixture):
     fixture.producer.hide_offsets = True
     fixture.recorder.put([answer_to(query(f"q{number}", 1, offset=number)) for number in range(8)])
@@ -182,7 +162,6 @@ async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(fixtur
     assert len(fixture.acknowledged) == 8
 
 
-@recording
 async def test_the_same_record_read_again_is_done_and_another_record_is_answered_again(fixture):
     fixture.recorder.put([answer_to(query("q", 1, offset=4))])
     await fixture.recorder.idle()
@@ -196,7 +175,6 @@ async def test_the_same_record_read_again_is_done_and_another_record_is_answered
     assert (fixture.found("q"), fixture.acknowledged[-1]) == ([0], (0, 9, 0))
 
 
-@recording
 async def test_repeats_of_a_query_in_flight_are_answered_with_it(fixture):
     fixture.repeats["q"] = [query("q", 1, offset=4), query("q", 1, offset=9)]
     fixture.recorder.put([answer_to(query("q", 1, offset=4))])
@@ -205,7 +183,6 @@ async def test_repeats_of_a_query_in_flight_are_answered_with_it(fixture):
     assert [offset for _, offset, _ in fixture.acknowledged] == [4, 4, 9]
 
 
-@recording
 async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index(fixture):
     fixture.recorder.put([answer_to(query("a", 0)), answer_to(query("b", 1))])
     await fixture.recorder.idle()
@@ -214,7 +191,6 @@ async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index(
     assert fixture.found("a", "b") == [0, 1]
 
 
-@recording
 async def test_an_index_that_is_ahead_of_its_log_is_built_anew(fixture):
     """The broker's folder was wiped, the router's was not."""
     fixture.decisions.of(0).index([("q0", logged(50, "q0"))], 50, NOW_S)
@@ -224,16 +200,13 @@ async def test_an_index_that_is_ahead_of_its_log_is_built_anew(fixture):
     assert fixture.decisions.of(0).last_offset == 0
 
 
-def test_a_record_that_the_broker_refuses_ends_the_recorder(tmp_path):
-    async def body():
-        fixture = Fixture(tmp_path)
-        fixture.producer.failure = RuntimeError("refused")
-        fixture.recorder.put([answer_to(query("q", 1))])
-        with pytest.raises(RuntimeError, match="refused"):
-            await fixture.recorder.run()
-        assert fixture.acknowledged == []
-
-    asyncio.run(body())
+async def test_a_record_that_the_broker_refuses_ends_the_recorder(tmp_path):
+    fixture = Fixture(tmp_path)
+    fixture.producer.failure = RuntimeError("refused")
+    fixture.recorder.put([answer_to(query("q", 1))])
+    with pytest.raises(RuntimeError, match="refused"):
+        await fixture.recorder.run()
+    assert fixture.acknowledged == []
 
 
 def test_a_prediction_answers_the_query_of_its_own_application_only():
@@ -241,19 +214,16 @@ def test_a_prediction_answers_the_query_of_its_own_application_only():
     assert not answers(logged(0, "q", "other"), query("q", 1))
 
 
-def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
-    async def body():
-        skew, times = ClockSkew(), iter((100.0, 100.0, 100.5))
-        fixture = Fixture(tmp_path, skew=skew, clock=lambda: next(times))
-        recorder = fixture.recorder
-        fixture.producer.timestamp_ms = 99_000
-        await recorder._log._round([])  # nothing is sent: nothing is told
-        assert skew.take() is None
-        task = asyncio.create_task(recorder.run())
-        recorder.put([answer_to(query("q", 1))])
-        await recorder.idle()
-        task.cancel()
-        fixture.decisions.keep_only(())
-        return skew.take()
-
-    assert asyncio.run(body()) == pytest.approx(1.0 - STAMP_S)
+async def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
+    skew, times = ClockSkew(), iter((100.0, 100.0, 100.5))
+    fixture = Fixture(tmp_path, skew=skew, clock=lambda: next(times))
+    recorder = fixture.recorder
+    fixture.producer.timestamp_ms = 99_000
+    await recorder._log._round([])  # nothing is sent: nothing is told
+    assert skew.take() is None
+    task = asyncio.create_task(recorder.run())
+    recorder.put([answer_to(query("q", 1))])
+    await recorder.idle()
+    task.cancel()
+    fixture.decisions.keep_only(())
+    assert skew.take() == pytest.approx(1.0 - STAMP_S)

@@ -7,6 +7,7 @@ import asyncio
 import json
 from types import SimpleNamespace
 
+import pytest
 from builders.feedback import logged
 from builders.kafka import FakeProducer, record
 from builders.query_router import application, make_router
@@ -63,33 +64,35 @@ def query(query_id, name="app", number=1.0):
     return json.dumps({"query_id": query_id, "application": name, "input": [number]}).encode()
 
 
-def with_agent(test):
-    def run(tmp_path):
-        async def body():
-            fixture = Fixture(tmp_path)
-            await asyncio.wait_for(test(fixture), 30)
-            fixture.decisions.keep_only(())
+@pytest.fixture
+async def make(tmp_path):
+    made = []
 
-        asyncio.run(body())
+    def build(**settings):
+        made.append(Fixture(tmp_path, **settings))
+        return made[-1]
 
-    return run
+    yield build
+    made[-1].decisions.keep_only(())
 
 
-@with_agent
+@pytest.fixture
+async def fixture(make):
+    return make()
+
+
 async def test_a_query_that_was_answered_is_answered_again_and_a_new_one_is_decided(fixture):
     fixture.decisions.of(0).index([("q1", logged(7, "q1"))], 7, 1e9)
     await fixture.receive(query("q1"), query("q2"))
     assert (fixture.repeated, fixture.decided) == ([("q1", 7)], ["q2"])
 
 
-@with_agent
 async def test_the_answer_of_another_application_is_not_that_of_a_query_of_the_same_id(fixture):
     fixture.decisions.of(0).index([("q1", logged(7, "q1", "other"))], 7, 1e9)
     await fixture.receive(query("q1"))
     assert (fixture.repeated, fixture.decided) == ([], ["q1"])
 
 
-@with_agent
 async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
     await fixture.receive(b"{", query("q1"), b"")
     assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 2
@@ -97,41 +100,31 @@ async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
     assert fixture.acknowledged == [(TOPIC, [0, 2], 0)]
 
 
-@with_agent
 async def test_records_of_a_generation_that_has_ended_are_left_alone(fixture):
     fixture.app.generation = 1
     await fixture.receive(query("q1"), b"{", generation=0)
     assert (fixture.effects, fixture.acknowledged, fixture.producer.logs) == ([], [], {})
 
 
-def test_no_more_is_read_at_the_bound_of_queries_in_flight_until_one_is_acknowledged(tmp_path):
-    async def body():
-        fixture = Fixture(tmp_path, max_in_flight=2)
-        await fixture.receive(query("q1"), query("q2"))
-        waiting = asyncio.create_task(fixture.consumer.wait_for_room())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        fixture.router.reset()
-        fixture.consumer.acknowledge(0, [0], 0)
-        await asyncio.wait_for(waiting, 30)
-        fixture.decisions.keep_only(())
-
-    asyncio.run(body())
+async def test_no_more_is_read_at_the_bound_of_queries_in_flight_until_one_is_acknowledged(make):
+    fixture = make(max_in_flight=2)
+    await fixture.receive(query("q1"), query("q2"))
+    waiting = asyncio.create_task(fixture.consumer.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fixture.router.reset()
+    fixture.consumer.acknowledge(0, [0], 0)
+    await waiting
 
 
-def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(tmp_path):
-    async def body():
-        fixture = Fixture(tmp_path)
-        await fixture.receive(query("q1"))
-        draining = asyncio.create_task(fixture.consumer.drain())
-        waiting = asyncio.create_task(fixture.consumer.wait_for_room())
-        await asyncio.sleep(0)
-        assert not draining.done()
-        fixture.router.reset()
-        fixture.consumer.acknowledge(0, [0], 0)
-        await asyncio.wait_for(draining, 30)
-        assert not waiting.done()
-        waiting.cancel()
-        fixture.decisions.keep_only(())
-
-    asyncio.run(body())
+async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture):
+    await fixture.receive(query("q1"))
+    draining = asyncio.create_task(fixture.consumer.drain())
+    waiting = asyncio.create_task(fixture.consumer.wait_for_room())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    fixture.router.reset()
+    fixture.consumer.acknowledge(0, [0], 0)
+    await draining
+    assert not waiting.done()
+    waiting.cancel()

@@ -47,6 +47,11 @@ class FakeProducer:
         return self.futures[-1]
 
 
+@pytest.fixture
+async def fixture():
+    return Fixture()
+
+
 class Fixture:
     def __init__(self):
         self.producer, self.replies, self.unsent, self.done = FakeProducer(), [3, 5], [], []
@@ -82,18 +87,6 @@ def request(frame, ref="a:1", rows=1, deadline_s=inf):
     return Request(ref, frame, np.zeros((rows, 2), "float32"), np.full(rows, deadline_s))
 
 
-def with_sender(test):
-    def run():
-        async def body():
-            await asyncio.wait_for(test(Fixture()), 30)
-
-        asyncio.run(body())
-
-    run.__doc__ = test.__doc__
-    return run
-
-
-@with_sender
 async def test_each_request_goes_to_the_replica_that_has_fewest_rows_before_it(fixture):
     await fixture.put(request(1, rows=5), request(2, rows=2), request(3, rows=2), request(4), request(5, "b:1"))
     assert [one for one in fixture.sent if one[0] == A] == [(A, 0, 1), (A, 1, 2), (A, 1, 3), (A, 1, 4)]
@@ -103,7 +96,6 @@ async def test_each_request_goes_to_the_replica_that_has_fewest_rows_before_it(f
     assert fixture.sent[-1] == (A, 0, 6)
 
 
-@with_sender
 async def test_rows_that_come_back_in_pieces_and_twice_are_counted_once(fixture):
     await fixture.put(request(1, rows=4))
     for rows in (1, 2, 2, 4):
@@ -113,7 +105,6 @@ async def test_rows_that_come_back_in_pieces_and_twice_are_counted_once(fixture)
     assert not fixture.sender._unanswered
 
 
-@with_sender
 async def test_requests_that_the_router_forgets_count_no_more(fixture):
     await fixture.put(request(1, rows=4), request(2, rows=1))
     fixture.sender.forget([1, 2, 77])
@@ -121,14 +112,12 @@ async def test_requests_that_the_router_forgets_count_no_more(fixture):
     assert fixture.sender._lanes["a:1"].outstanding.total() == 0
 
 
-@with_sender
 async def test_replies_are_spread_over_the_partitions_that_this_process_reads(fixture):
     await fixture.put(*(request(frame) for frame in range(4)))
     assert [frame.reply for *_, frame in fixture.producer.sent] == [3, 5, 3, 5]
     assert {frame.router for *_, frame in fixture.producer.sent} == {b"router"}
 
 
-@with_sender
 async def test_a_replica_that_is_added_is_used(fixture):
     await fixture.put(request(1, "b:1"))
     fixture.producer.topics[B] = {0, 1}
@@ -136,7 +125,6 @@ async def test_a_replica_that_is_added_is_used(fixture):
     assert fixture.sent == [(B, 0, 1), (B, 1, 2)]
 
 
-@with_sender
 async def test_a_model_whose_topic_is_gone_fails_its_own_requests_at_once(fixture):
     del fixture.producer.topics[A]
     await fixture.put(request(1), request(2, "b:1"))
@@ -145,7 +133,6 @@ async def test_a_model_whose_topic_is_gone_fails_its_own_requests_at_once(fixtur
     assert fixture.sent == [(B, 0, 2)]
 
 
-@with_sender
 async def test_a_model_that_is_held_up_holds_up_no_other(fixture):
     fixture.producer.gates[A] = asyncio.Event()
     await fixture.put(request(1), request(2, "b:1"))
@@ -155,7 +142,6 @@ async def test_a_model_that_is_held_up_holds_up_no_other(fixture):
     assert fixture.sent == [(B, 0, 2), (A, 0, 1)]
 
 
-@with_sender
 async def test_requests_that_wait_past_their_deadlines_are_dropped(fixture):
     fixture.producer.gates[A] = asyncio.Event()
     for frame in range(100):
@@ -167,7 +153,6 @@ async def test_requests_that_wait_past_their_deadlines_are_dropped(fixture):
     assert [frame for *_, frame in fixture.sent] == [0, 97, 98, 99]  # the first was on its way
 
 
-@with_sender
 async def test_a_request_that_cannot_be_queued_fails_and_counts_no_more(fixture):
     fixture.producer.failures[A] = KafkaTimeoutError()
     await fixture.put(request(1, rows=3))
@@ -178,7 +163,6 @@ async def test_a_request_that_cannot_be_queued_fails_and_counts_no_more(fixture)
     assert fixture.sent == [(A, 0, 2)]
 
 
-@with_sender
 async def test_a_request_that_was_queued_and_lost_is_an_error(fixture):
     await fixture.put(request(1))
     fixture.producer.futures[0].set_exception(KafkaTimeoutError())
@@ -187,14 +171,12 @@ async def test_a_request_that_was_queued_and_lost_is_an_error(fixture):
     assert isinstance(fixture.done[0].exception(), KafkaTimeoutError)
 
 
-@with_sender
 async def test_without_partitions_to_answer_to_nothing_is_asked(fixture):
     fixture.replies = []
     await fixture.put(request(1))
     assert (fixture.sent, [frame for frame, _ in fixture.unsent]) == ([], [1])
 
 
-@with_sender
 async def test_after_a_rebalance_nothing_is_outstanding(fixture):
     fixture.producer.gates[B] = asyncio.Event()
     await fixture.put(request(1, rows=9), request(2, "b:1"), request(3, "b:1"))
@@ -205,7 +187,6 @@ async def test_after_a_rebalance_nothing_is_outstanding(fixture):
     assert (B, 0, 3) not in fixture.sent
 
 
-@with_sender
 async def test_a_topic_that_does_not_exist_is_not_waited_for_long(fixture):
     await fixture.sender.open("a:1")
     with pytest.raises(TimeoutError):
@@ -222,40 +203,37 @@ def test_numbers_go_as_a_matrix_and_anything_else_as_a_list():
     assert (frame.dtype, frame.shape, frame.rows, frame.matrix) == ("text", [2], ["x", "y"], b"")
 
 
-@with_sender
-async def test_a_lane_closes_once_everything_is_with_the_broker(at):
-    await at.sender.open("a:1")
-    assert A in at.producer._topics
-    at.producer.gates[A] = asyncio.Event()
-    await at.put(request(1))
-    assert not at.sender.close("a:1"), "it is not sent yet"
-    at.producer.gates[A].set()
-    await at.put()
-    assert not at.sender.close("a:1"), "it is not acknowledged yet"
-    at.producer.futures[0].set_result(None)
-    await at.put()
-    assert at.sender.close("a:1")
-    assert A not in at.producer._topics
-    assert at.sender.close("a:1"), "a second time does nothing"
+async def test_a_lane_closes_once_everything_is_with_the_broker(fixture):
+    await fixture.sender.open("a:1")
+    assert A in fixture.producer._topics
+    fixture.producer.gates[A] = asyncio.Event()
+    await fixture.put(request(1))
+    assert not fixture.sender.close("a:1"), "it is not sent yet"
+    fixture.producer.gates[A].set()
+    await fixture.put()
+    assert not fixture.sender.close("a:1"), "it is not acknowledged yet"
+    fixture.producer.futures[0].set_result(None)
+    await fixture.put()
+    assert fixture.sender.close("a:1")
+    assert A not in fixture.producer._topics
+    assert fixture.sender.close("a:1"), "a second time does nothing"
 
 
-@with_sender
-async def test_a_request_to_a_model_that_has_left_fails_at_once(at):
-    await at.sender.open("a:1")
-    assert at.sender.close("a:1")
-    at.sender.put([request(1)])
+async def test_a_request_to_a_model_that_has_left_fails_at_once(fixture):
+    await fixture.sender.open("a:1")
+    assert fixture.sender.close("a:1")
+    fixture.sender.put([request(1)])
     await asyncio.sleep(0)
-    ((frame, why),) = at.unsent
+    ((frame, why),) = fixture.unsent
     assert frame == 1
     assert "a:1 is retired" in why
-    assert at.producer.sent == []
+    assert fixture.producer.sent == []
 
 
-@with_sender
-async def test_a_topic_that_is_not_there_is_not_asked_for_again_and_again(at):
+async def test_a_topic_that_is_not_there_is_not_asked_for_again_and_again(fixture):
     """A broker that makes topics on demand would make one for each version that was deleted meanwhile."""
-    at.producer.topics[A] = None
-    at.producer.refuses = A
+    fixture.producer.topics[A] = None
+    fixture.producer.refuses = A
     with pytest.raises(KafkaTimeoutError):
-        await at.sender.open("a:1")
-    assert A not in at.producer._topics
+        await fixture.sender.open("a:1")
+    assert A not in fixture.producer._topics

@@ -192,10 +192,10 @@ def state_of_value(value):
     return state_of(decode_row(value).totals)
 
 
-def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
+async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
-    asyncio.run(selection.write(None, 0, {("", "app"): note, ("app", "c"): row}, 5))
+    await selection.write(None, 0, {("", "app"): note, ("app", "c"): row}, 5)
     assert [decode_key(key) for key in table.last] == [
         RowKey("app", "c", 0),
         RowKey("", "app", 0),

@@ -8,9 +8,8 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.kafka.errors import KafkaUnreachable
-from clipper_agents.supervisor.errors import ChildNotReady
 from clipper_agents.supervisor.fleet import Fleet
-from clipper_agents.supervisor.process import ChildSpec
+from clipper_agents.supervisor.process import ChildNotReady, ChildSpec
 from clipper_agents.supervisor.workers import host_names
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_topics import codec

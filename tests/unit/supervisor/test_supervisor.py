@@ -10,8 +10,7 @@ import threading
 
 import pytest
 
-from clipper_agents.supervisor.errors import ChildNotReady
-from clipper_agents.supervisor.process import ChildSpec, end_with_stdin
+from clipper_agents.supervisor.process import ChildNotReady, ChildSpec, end_with_stdin
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_stream.errors import UnknownName
@@ -142,7 +141,7 @@ def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(tmp_pa
             child = supervisor.child("a")
             assert not child.reason
             supervisor.kill("a")
-            while len(around.delays) < 6:  # noqa: ASYNC110 - the child is another process
+            while len(around.delays) < 6:
                 await asyncio.sleep(0)
             assert "ended with exit code 7, failures in a row: " in child.reason
             assert ", next start after 4.0 s" in child.reason

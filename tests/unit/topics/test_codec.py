@@ -1,20 +1,12 @@
-import contextlib
 import struct
-from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from clipper_agents.router import indexed_log
-from clipper_topics import codec, frames
+from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
-
-CODECS = [codec.queries, codec.predictions, codec.feedback, codec.applications, codec.models]
-GOLDEN = sorted((Path(__file__).parents[2] / "contract" / "golden").iterdir())
-HEADERS = {".json": [], ".msgpack": MSGPACK_HEADERS}
 
 
 def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_record():
@@ -24,52 +16,6 @@ def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_rec
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
     answer = SimpleNamespace(query=SimpleNamespace(key=b"k"), value=b"{}", content_type=JSON)
     assert indexed_log._record(answer) == (b"k", b"{}", stated)
-
-
-def decoded_or_refused(reader, value, headers=()):
-    """The record, or None; any exception other than UndecodableRecord fails the test."""
-    try:
-        return reader.decode(value, headers)
-    except UndecodableRecord:
-        return None
-
-
-@st.composite
-def mutated(draw, original):
-    """The bytes with a few of them replaced, removed, or repeated."""
-    value = bytearray(original)
-    for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, len(value)))
-        removed = draw(st.integers(0, 3))
-        inserted = draw(
-            st.binary(max_size=6) | st.sampled_from([b"[" * 9, b"NaN", b"\\ud800", b"1e999", b"\xcb\x7f\xf8"])
-        )
-        value[place : place + removed] = inserted
-    return bytes(value)
-
-
-@pytest.mark.parametrize("reader", CODECS)
-@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
-@given(value=st.binary(max_size=200))
-def test_any_bytes_are_a_record_or_undecodable(reader, headers, value):
-    decoded_or_refused(reader, value, headers)
-
-
-@pytest.mark.parametrize("file", [file for file in GOLDEN if file.suffix in HEADERS], ids=lambda file: file.name)
-@given(data=st.data())
-def test_damaged_records_are_a_record_or_undecodable(file, data):
-    value = data.draw(mutated(file.read_bytes()))
-    for reader in CODECS:
-        decoded_or_refused(reader, value, HEADERS[file.suffix])
-
-
-@pytest.mark.parametrize("file", [file for file in GOLDEN if file.suffix == ".frame"], ids=lambda file: file.name)
-@given(data=st.data())
-def test_damaged_frames_are_a_frame_or_unknown(file, data):
-    value = file.read_bytes()[:1] + data.draw(mutated(file.read_bytes()[1:]))
-    for read in (frames.decode_request, frames.decode_output):
-        with contextlib.suppress(frames.UnknownFrame):
-            read(value)
 
 
 NESTED = 100_000
