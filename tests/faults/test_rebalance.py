@@ -117,9 +117,9 @@ class Routers:
         highest: dict[int, int] = {}
         late = 0
         for record in self.client.read(self.catalogue.selection_changelog):
-            application, _, partition = unpack(record.key or b"")
+            application, context, partition = unpack(record.key or b"")
             assert partition == record.partition
-            if not application:
+            if not application and context is None:
                 offset = unpack(record.value or b"")[1]
                 late += offset <= highest.get(partition, -1)
                 highest[partition] = max(offset, highest.get(partition, -1))
