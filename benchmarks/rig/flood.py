@@ -23,6 +23,8 @@ LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILAB
 LEADERLESS_S = 10.0
 FLUSH_S = 60.0
 PRODUCER = {"linger.ms": 2, "batch.size": 524_288, "queue.buffering.max.messages": 1_000_000, "acks": "all"}
+FILLING = PRODUCER | {"linger.ms": 20, "batch.size": 1_000_000}
+"""A backlog is written in large batches, so that the broker costs little when a system reads it."""
 
 Record = tuple[int, bytes | None, bytes]
 """Partition, key and value."""
@@ -98,7 +100,7 @@ def produce(connection: KafkaConnection, records: Iterable[TopicRecord]) -> int:
     Raises:
         TimeoutError: not all were acknowledged in time.
     """
-    producer, count = Producer({**connection.librdkafka(), **PRODUCER}), 0
+    producer, count = Producer({**connection.librdkafka(), **FILLING}), 0
     for topic, partition, key, value, headers in records:
         while True:
             try:
