@@ -178,7 +178,9 @@ def _note_config(
     place = ("", config_context(name))
     before = step.rows.get(place) or row(place)
     last = before.configs[-1].config if before.configs else NOT_DECLARED
-    if config != last and offset > before.offset:
+    if config != last:
+        if offset <= before.offset:
+            return
         step.rows[place] = config_note(before, ConfigStart(offset, config))
     step.configs[name] = config
 

@@ -32,12 +32,11 @@ class PartitionFold:
     Attributes:
         rows: The rows so far.
         folded: Records so far.
-        configs: As given.
     """
 
     def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
         self._cursor, self._reader, self._index = cursor, reader, reader.decisions
-        self.rows, self.configs = rows, configs
+        self.rows, self._configs = rows, configs
         self.folded = 0
 
     async def credit(self, upto: int) -> None:
@@ -45,7 +44,7 @@ class PartitionFold:
         async for records in self._cursor.through(upto):
             entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
             self._index.credit(self._folded(entries).credited)
-        self.configs.unlogged.clear()
+        self._configs.unlogged.clear()
 
     async def advance(self, upto: int, wanted: Wanted, keep_upto: int | None = None) -> None:
         """Fold the feedback up to and including an offset.
@@ -80,7 +79,7 @@ class PartitionFold:
         return held, outcome
 
     def _folded(self, entries: Sequence[Entry]) -> RefoldOutcome:
-        return refold(entries, self.configs.application, self.rows, self._index)
+        return refold(entries, self._configs.application, self.rows, self._index)
 
     def _wrong(self, outcome: RefoldOutcome, wanted: Wanted) -> int:
         """Return how many rows differ from the wanted ones."""

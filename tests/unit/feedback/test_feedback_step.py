@@ -15,7 +15,16 @@ from clipper_topics.audit import Audit
 from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.prediction import NAMED, Missing, ModelAnswer, PolicyRef
 from clipper_topics.restore import Marker
-from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, SavedRow, SelectionRow
+from clipper_topics.selection_rows import (
+    NO_ROW,
+    ROW_VERSION,
+    ConfigStart,
+    ModelTotalsRecord,
+    SavedRow,
+    SelectionRow,
+    config_context,
+    config_note,
+)
 
 APPLICATIONS = {name: application(name, ("a:1", "b:1")) for name in ("app", "other")}
 KEY = ("app", None)
@@ -229,3 +238,13 @@ def test_an_audit_scores_what_it_names_and_leaves_what_the_prediction_says_as_it
     step = step_of([feedback(7, "q", label=1)], {"q": logged(0, "q")}, audits={"q": audit})
     totals = {one.model: (one.count, one.loss, one.weighted_loss) for one in step.rows[KEY].totals}
     assert totals == {"a:1": (1.0, 0.0, 0.0), "b:1": (1.0, 1.0, 4.0)}
+
+
+def test_a_policy_is_noted_behind_a_note_that_a_crash_left_ahead_of_the_position():
+    note = ("", config_context("app"))
+    rows = Rows({note: config_note(NO_ROW, ConfigStart(5, 1))})
+    changed = {"app": application("app", ("a:1", "b:1"), learning_config=2)}
+    by_name, chosen = logged(0, "a", policy=PolicyRef(name=NAMED)), logged(1, "b")
+    feedbacks = [feedback(4, "a", 1), feedback(6, "b", 1)]
+    step = step_of(feedbacks, {"a": by_name, "b": chosen}, rows=rows, applications=changed)
+    assert step.rows[note].configs == (ConfigStart(5, 1), ConfigStart(6, 2))
