@@ -155,6 +155,17 @@ class LogReader:
         asked = list(partitions)
         return await self._offsets("ends", lambda consumer: consumer.end_offsets(asked)) if asked else {}
 
+    async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Wait until the partitions end there or later, which an acknowledged write has proved.
+
+        A broker that was frozen says where its log ended then, until it has heard that another one leads.
+        """
+        behind = [*ends]
+        while behind:
+            behind = [tp for tp, end in (await self.end_offsets(behind)).items() if end < ends[tp]]
+            if behind:
+                await asyncio.sleep(POLL_S)
+
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""
         asked = list(partitions)
