@@ -47,7 +47,7 @@ class FakeProducer:
 
     Attributes:
         logs: Records by topic and partition.
-        away: So many offers time out first.
+        away: So many offers fail first, with `outage`.
         hide_offsets: Acknowledge without saying where the batch stands.
         timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
         hold: When set, batches are acknowledged only once `release` is called.
@@ -56,7 +56,7 @@ class FakeProducer:
     def __init__(self, batch_bytes=1000):
         self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
         self.timestamp_ms = -1
-        self.failure = None
+        self.failure, self.outage = None, KafkaTimeoutError
         self._batch_bytes, self._held = batch_bytes, []
 
     def create_batch(self):
@@ -66,7 +66,7 @@ class FakeProducer:
         assert batch.closed
         if self.away:
             self.away -= 1
-            raise KafkaTimeoutError
+            raise self.outage
         future = asyncio.get_running_loop().create_future()
         if self.failure is not None:
             future.set_exception(self.failure)
