@@ -50,7 +50,7 @@ class FakeProducer:
 
     Attributes:
         logs: Records by topic and partition.
-        away: So many offers time out first.
+        away: So many offers fail first, with `outage`.
         hide_offsets: Acknowledge without saying where the batch stands.
         timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
         writers: Who may write in transactions, by topic and partition: a `FakeWriter`.
@@ -61,7 +61,7 @@ class FakeProducer:
         self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
         self.writers = {}
         self.timestamp_ms = -1
-        self.failure = None
+        self.failure, self.outage = None, KafkaTimeoutError
         self._batch_bytes, self._held = batch_bytes, []
 
     def create_batch(self):
@@ -71,7 +71,7 @@ class FakeProducer:
         assert batch.closed
         if self.away:
             self.away -= 1
-            raise KafkaTimeoutError
+            raise self.outage
         future = asyncio.get_running_loop().create_future()
         if self.failure is not None:
             future.set_exception(self.failure)
