@@ -226,10 +226,8 @@ _EMPTY = SelectionState()
 
 
 def _early(found: Feedback, early_ms: float) -> str:
-    return (
-        f"the feedback came {early_ms / 1000:.1f} s before its query {found.query_id!r}: "
-        f"it waits {EARLY_FEEDBACK_MS / 1000:.0f} s, send it later"
-    )
+    waits = f"it waits {EARLY_FEEDBACK_MS / 1000:.0f} s, send it later"
+    return f"the feedback came {early_ms / 1000:.1f} s before its query {found.query_id!r}: {waits}"
 
 
 def _orphan(found: Feedback, record: Record) -> str:
