@@ -216,7 +216,7 @@ def make_app(
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
-        consumer_auto_offset_reset="earliest",
+        consumer_auto_offset_reset="none",
         consumer_group_instance_id=instance,
         consumer_metadata_max_age_ms=10_000,
         producer_metadata_max_age_ms=10_000,
@@ -237,7 +237,7 @@ def make_app(
         recovery_consistency_check=False,
     )
     app.transport = BulkTransport(app.conf.broker_consumer, app)
-    app.log_reader = LogReader(kafka, isolation_level="read_uncommitted", policy=WORKERS)
+    app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
     app.state_lock = asyncio.Lock()
     app.inputs_flow = asyncio.Event()
     return app
