@@ -25,6 +25,8 @@ Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
+MAX_BATCH_BYTES = 900 * 1024
+"""Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
 SAY_EVERY_S = 10.0
 """In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
 BATCH_MAX_AGE_S = 3600.0
