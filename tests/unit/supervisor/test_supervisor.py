@@ -113,7 +113,7 @@ def test_a_child_that_does_not_drain_in_time_is_killed():
     run(scenario())
 
 
-def test_a_killed_child_is_started_again_at_once_then_after_a_wait_that_grows_to_its_bound():
+def test_a_killed_child_starts_again_at_once_then_after_a_wait_that_grows_to_a_bound():
     async def scenario():
         around = Recorded()
         async with Supervisor(around.all) as supervisor:
