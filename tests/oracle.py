@@ -21,6 +21,8 @@ from known_fields import Told, known_fields
 from plain_msgpack import unpack
 
 FORWARDED = "clipper-forwarded"
+EARLY_MS = 5_000
+"""Feedback may come so long before its query, by the timestamps of the broker."""
 RESTORE = "clipper-restore"
 
 RowKey = tuple[str, str | None, int]
@@ -35,6 +37,8 @@ class Record(Protocol):
     def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
+    @property
+    def timestamp_ms(self) -> int: ...
     @property
     def key(self) -> bytes | None: ...
     @property
@@ -121,8 +125,8 @@ def fold(
             continue
         about = (record.partition, found["query_id"])
         decision = decisions.get(about)
-        if decision is None or about in counted or not _agree(found, decision):
-            continue  # an orphan, or for another partition; a repetition; a mistake
+        if decision is None or about in counted or not _agree(record, found, decision):
+            continue  # an orphan, or for another partition; a repetition; a mistake, or long before its query
         name, context = decision["application"], decision.get("context")
         policy = decision.get("policy")
         if policy is None or policy["name"] == "named" or name not in applications:
@@ -232,7 +236,9 @@ def _all_text(value: Any) -> bool:
     return all(map(_all_text, value)) if isinstance(value, list) else not isinstance(value, str) or _is_text(value)
 
 
-def _agree(found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
+def _agree(record: Record, found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
+    if decision.get("queried_at_ms", 0) > record.timestamp_ms + EARLY_MS:
+        return False
     return all(found.get(name) in (None, decision.get(name)) for name in ("application", "context"))
 
 

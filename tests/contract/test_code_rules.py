@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5250,
     "clipper_agents.rollout": 1405,
-    "clipper_agents.router": 3130,
+    "clipper_agents.router": 3215,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1595,
     "clipper_agents.streaming": 2010,
