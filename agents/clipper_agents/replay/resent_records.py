@@ -2,8 +2,9 @@
 
 Rules of this file:
 - Only the query's id is ever changed; every other byte of a field stays as it was logged.
-- A query without an id gets the one that it had by its offset, so that its feedback still names it.
-- Feedback goes to the partition that its query was sent to. Beside queries only feedback about them is sent.
+- A query without an id gets the one that it was answered under, so that its feedback still names it.
+- Feedback goes to the partition that its query was sent to. Beside queries only feedback about them is sent; feedback
+  alone keeps its ids.
 - A marker of a restore is never sent: it would set the weights of another deployment back.
 - Memory is bounded: the last `REMEMBERED` queries are known, and feedback about older ones is left out.
 """
@@ -20,7 +21,7 @@ from clipper_agents.replay.run_ids import Ids
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type
-from clipper_topics.query_ids import offset_id
+from clipper_topics.query_ids import answered_id
 from clipper_topics.restore import restore_id_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -140,11 +141,11 @@ class RecordResender:
         wrong = self._unwanted(said)
         if wrong is not None:
             return wrong
-        old = said.query_id if said is not None and said.query_id else offset_id(record.partition, record.offset)
+        old = answered_id(None if said is None else said.query_id, record.partition, record.offset)
         partition = self._kept(record, old.encode("utf-8", "surrogatepass"))
         if self._both:
             self._sent.note(record.partition, old, partition)
-        return self._copied(record, self._target.queries, partition, said, self._ids(old, partition))
+        return self._copied(record, self._target.queries, partition, said, self._ids(old))
 
     def _feedback(self, record: Record) -> ResentRecord | LeftOut:
         if restore_id_of(record.headers) is not None:
@@ -153,7 +154,7 @@ class RecordResender:
         partition = self._partition_of_query(record, said)
         if isinstance(partition, str):
             return partition
-        new = self._ids(said.query_id, partition) if said is not None and said.query_id else None
+        new = self._ids(said.query_id) if self._both and said is not None and said.query_id else None
         return self._copied(record, self._target.feedback, partition, said, new)
 
     def _unwanted(self, said: _Said | None) -> LeftOut | None:

@@ -30,7 +30,7 @@ from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord, content_type
 from clipper_topics.query import MOST_ROWS, Query, check_query
-from clipper_topics.query_ids import offset_id
+from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
 DECODED_TOGETHER = CONVERTED_TOGETHER
@@ -57,7 +57,8 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
 
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
-    carries the reason as `invalid`, and gets an answer.
+    carries the reason as `invalid`, and gets an answer. One that claims an id of the form that routers give is answered
+    under the id that its own record has.
     """
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
@@ -83,7 +84,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return DecodedQuery(
-        query.query_id or offset_id(partition, offset),
+        answered_id(query.query_id, partition, offset),
         query.application,
         _rows(query),
         min(record.timestamp / 1000, now_s),

@@ -151,9 +151,10 @@ def test_an_id_that_another_application_had_first_is_its_own():
 
 
 def test_feedback_whose_id_names_another_partition_is_read_there():
-    log = Log(partition=1).add(told("2-1")).add(told("2-2"), headers=[(FORWARDED, b"2")]).add(told("9-1"))
+    log = Log(partition=1).add(told("2@1")).add(told("2@2"), headers=[(FORWARDED, b"2")])
+    log.add(told("9@1")).add(told("2-1"))
     counts = joined(log)[1]
-    assert (counts["forwarded"], counts["orphans"]) == (1, 2)
+    assert (counts["forwarded"], counts["orphans"]) == (1, 3)
 
 
 def test_forwarded_feedback_counts_where_it_was_forwarded_to():

@@ -209,24 +209,30 @@ async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_posit
 
 
 async def test_feedback_for_another_partition_is_sent_on_once(fixture):
-    assert await fixture.learn(one(0, "2-77"), one(1, "0-5", partition=0))
+    assert await fixture.learn(one(0, "2@77"), one(1, "0@5", partition=0))
     ((key, value, headers),) = fixture.log(CATALOGUE.feedback, 2)
-    assert (key, dict(headers)[FORWARDED]) == (b"2-77", b"0")
-    assert b"2-77" in value
+    assert (key, dict(headers)[FORWARDED]) == (b"2@77", b"0")
+    assert b"2@77" in value
     assert fixture.metrics.feedback == {"forwarded": 1, "orphan": 1}
-    assert await fixture.learn(one(9, "1-77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
+    assert await fixture.learn(one(9, "1@77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
     assert fixture.log(CATALOGUE.feedback, 1) == []
 
 
-async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_seems_to_say(fixture):
-    fixture.decide("2-order")
-    assert await fixture.learn(one(0, "2-order"))
+async def test_feedback_about_an_own_id_that_looks_like_a_place_is_waited_for_here(fixture):
+    fixture.late = ["2-1001"]
+    assert await fixture.learn(one(0, "2-1001"))
+    assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
+
+
+async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_says(fixture):
+    fixture.decide("2@1")
+    assert await fixture.learn(one(0, "2@1"))
     assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
 
 
 async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture):
-    fixture.late = ["77-order"]
-    assert await fixture.learn(one(0, "77-order"))
+    fixture.late = ["77@1"]
+    assert await fixture.learn(one(0, "77@1"))
     assert (fixture.count(), fixture.caught_up) == (1, 1)
 
 
