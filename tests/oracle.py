@@ -67,16 +67,15 @@ class Row:
 
 
 def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
-    """The table that a changelog describes: of the rows with one key the one with the highest feedback offset."""
+    """The table that a changelog describes, as it is and as compaction leaves it: of the rows with one key the last."""
     rows: dict[RowKey, Row] = {}
     for record in changelog:
         application, context, partition = unpack(record.key or b"")
         if not application and (context or "").endswith("/config"):
             continue
         _, offset, applied, totals = unpack(record.value or b"")
-        key = (application, context, partition)
-        if key not in rows or offset > rows[key].offset:
-            rows[key] = Row(offset, applied, {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals})
+        totals = {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals}
+        rows[application, context, partition] = Row(offset, applied, totals)
     return rows
 
 

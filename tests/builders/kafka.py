@@ -7,6 +7,9 @@ from types import SimpleNamespace
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
+from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.partition_writer import PartitionTakenOver
+
 
 def record(offset, value=b"value", key=b"key", topic="topic", partition=0, headers=(), timestamp=1_000_000_000_000):
     """A record as aiokafka's consumer gives it."""
@@ -47,16 +50,18 @@ class FakeProducer:
 
     Attributes:
         logs: Records by topic and partition.
-        away: So many offers time out first.
+        away: So many offers fail first, with `outage`.
         hide_offsets: Acknowledge without saying where the batch stands.
         timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
+        writers: Who may write in transactions, by topic and partition: a `FakeWriter`.
         hold: When set, batches are acknowledged only once `release` is called.
     """
 
     def __init__(self, batch_bytes=1000):
         self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
+        self.writers = {}
         self.timestamp_ms = -1
-        self.failure = None
+        self.failure, self.outage = None, KafkaTimeoutError
         self._batch_bytes, self._held = batch_bytes, []
 
     def create_batch(self):
@@ -66,7 +71,7 @@ class FakeProducer:
         assert batch.closed
         if self.away:
             self.away -= 1
-            raise KafkaTimeoutError
+            raise self.outage
         future = asyncio.get_running_loop().create_future()
         if self.failure is not None:
             future.set_exception(self.failure)
@@ -93,6 +98,27 @@ class FakeProducer:
         return len(log) - 1
 
 
+class FakeWriter:
+    """The one writer of a partition in the logs of a `FakeProducer`, until another takes it over."""
+
+    def __init__(self, producer, topic, partition):
+        self._producer, self._place = producer, (topic, partition)
+
+    async def take_over(self, key, value):
+        assert key
+        assert value
+        self._producer.writers[self._place] = self
+        return len(self._producer.logs.get(self._place, ()))
+
+    async def write(self, records):
+        if self._producer.writers.get(self._place) is not self:
+            raise PartitionTakenOver
+        return await Outbox(self._producer).send(self._place[0], self._place[1], records)
+
+    async def stop(self):
+        self._producer.writers.pop(self._place, None)
+
+
 class FakeLogReader:
     """Reads the logs of a `FakeProducer`."""
 
@@ -108,6 +134,10 @@ class FakeLogReader:
         if self.stale_ends:
             return dict.fromkeys(partitions, self.stale_ends.pop(0))
         return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in partitions}
+
+    async def reach(self, ends):
+        while any(end < ends[tp] for tp, end in (await self.end_offsets(ends)).items()):
+            await asyncio.sleep(0)
 
     async def read(self, starts, apply, ends=None, horizon_s=None):
         await asyncio.sleep(0)

@@ -165,6 +165,7 @@ MISSING = [
     ("router", "topic", "clipper.queries", "Read"),
     ("router", "topic", "clipper.predictions", "Write"),
     ("router", "topic", "clipper.control", "Read"),
+    ("router", "transactional-id", "clipper.router-selection-changelog-*", "Write"),
     ("router", "group", "clipper.router", "Read"),
     ("host", "topic", "clipper.requests.*", "Read"),
     ("host", "group", "clipper.host.*", "Read"),

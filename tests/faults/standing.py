@@ -10,7 +10,7 @@ from e2e.any_client import AnyClient
 from e2e.programs import Program, environment, run, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, CONFIGURATION
-from faults.verdict import Verdict, judge
+from faults.verdict import Verdict, elsewhere, judge
 from faults.watching import Watch
 
 PREFIX = "clipper"
@@ -48,8 +48,14 @@ class Standing:
         until("more answers", lambda: len(self.watch.arrivals_s) > seen + 5, within_s)
 
     def verdict(self) -> Verdict:
-        """Ask no more, and look what the logs say."""
-        self.traffic.finish()
+        """Ask no more, and look what the logs say.
+
+        After an outage a producer may have written a query twice, and the second takes the answer of the first.
+        """
+        queries, predictions = f"{PREFIX}.queries", f"{PREFIX}.predictions"
+        self.traffic.finish(
+            lambda: elsewhere(self.client, PREFIX, self.client.read(queries), self.client.read(predictions))
+        )
         return judge(self.client, PREFIX, APPLICATIONS)
 
     @property

@@ -76,7 +76,7 @@ class CrashingTable:
     def rows(self, partition):
         return dict(self.kept)
 
-    async def write(self, outbox, partition, rows):
+    async def write(self, partition, rows):
         stop, self.stop_after = self.stop_after, None
         self.kept.update(list(rows.items())[:stop])
 
@@ -107,7 +107,7 @@ class Process:
             lambda name: [(name, context) for context in self.selection.contexts(name, 0)],
         )
         self.table.stop_after = stop_after
-        asyncio.run(self.selection.write(None, 0, step.rows, records[-1].offset))
+        asyncio.run(self.selection.write(0, step.rows, records[-1].offset))
         if self.selection.position(0) == records[-1].offset:
             self.credits |= {name: offset for name, offset in step.applied_feedback.items() if name not in self.credits}
             return True

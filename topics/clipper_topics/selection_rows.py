@@ -6,14 +6,13 @@
 Rules of this file:
 - A model without moments is written with five fields, so that the rows of policies that look at no features keep the
   bytes that they had before there were moments.
-- Of two rows with one key the one with the higher feedback offset counts, and of two with one offset the first.
+- Of the rows with one key the last in the log counts, as for Kafka's compaction: a partition has one writer.
 - Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position,
   under an application's name its newest restore (the offset of the marker, and `applied` is the offset of the
   declaration on the control topic), and under `config_context` its policies and losses.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 import msgspec
 
@@ -81,7 +80,6 @@ class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """By model, of those that have some: sums of products of features and losses."""
 
 
-K = TypeVar("K")
 NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
 _encode = msgspec.msgpack.Encoder().encode
 _rows = msgspec.msgpack.Decoder(SelectionRow)
@@ -160,26 +158,6 @@ def config_note(before: SelectionRow, start: ConfigStart) -> SelectionRow:
     """
     configs = (*before.configs, start)[-MOST_CONFIGS:]
     return SelectionRow(version=ROW_VERSION, offset=start.first, configs=configs)
-
-
-# --- which row counts -----------------------------------------------------------------------------------------------
-def is_newer(candidate: SelectionRow, current: SelectionRow) -> bool:
-    """Return whether the candidate replaces the current row of its key."""
-    return candidate.offset > current.offset
-
-
-def keep_newest(rows: dict[K, SelectionRow], key: K, row: SelectionRow) -> bool:
-    """Put the row under its key unless the row there counts; return whether it was put.
-
-    >>> rows = {}
-    >>> keep_newest(rows, "a", note_row(3)), keep_newest(rows, "a", note_row(3, applied=9)), rows["a"].applied
-    (True, False, 0)
-    """
-    current = rows.get(key)
-    if current is not None and not is_newer(row, current):
-        return False
-    rows[key] = row
-    return True
 
 
 # --- saved rows -----------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from clipper_topics.selection_rows import (
     RowKey,
     SavedRow,
     SelectionRow,
-    keep_newest,
     read_row,
     saved_rows,
     totals_of,
@@ -70,11 +69,11 @@ def state_of_rows(rows: Iterable[SavedRow], context: str | None) -> SelectionSta
 
 # --- as they are stored ---------------------------------------------------------------------------------------------
 def take_rows(found: Mapping[str, dict[RowKey, SelectionRow]], records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-    """Add records of the changelog to the rows of each application that is wanted; the newest of a key stays."""
+    """Add records of the changelog to the rows of each application that is wanted; the last of a key stays."""
     for record in records:
         read = read_row(record.key, record.value)
         if read is not None and (rows := found.get(read[0].application)) is not None:
-            keep_newest(rows, *read)
+            rows[read[0]] = read[1]
 
 
 async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:

@@ -76,14 +76,13 @@ def make_producer(kafka: KafkaConnection, *, idempotent: bool = True, **options:
     return AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=idempotent, **options)
 
 
-async def send_in_transaction(
-    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]
-) -> None:
-    """Write records, all or none; they are there when this returns, and a failure is told once.
+@asynccontextmanager
+async def transaction(producer: AIOKafkaProducer, *, commit: bool = True) -> AsyncIterator[None]:
+    """A transaction: what is sent in the block, and acknowledged in it, is written as one, or taken back.
 
     When another producer with the transactional id begins, aiokafka fails everything that belongs to the transaction:
-    the futures of its records, the one of its end, and one a batch for who waits until there is room in it. Each of
-    those that nobody asks for would be logged as never retrieved, whenever it is collected.
+    the one future of its end, and one a batch for who waits until there is room in it. Each of those that nobody asks
+    for would be logged as never retrieved, whenever it is collected.
 
     Raises:
         ProducerFenced: another producer with the id has begun; none is written.
@@ -91,16 +90,25 @@ async def send_in_transaction(
     """
     await producer.begin_transaction()
     end: Any = producer._txn_manager._transaction_waiter
-    sent: list[asyncio.Future[Any]] = []
     try:
-        for key, value in records:
-            sent.append(await producer.send(topic, key=key, value=value, partition=partition))
-        await asyncio.gather(*sent)
-        await producer.commit_transaction()
+        yield
+        await (producer.commit_transaction() if commit else producer.abort_transaction())
     finally:
         batches = [batch for found in producer._message_accumulator._batches.values() for batch in found]
-        for future in (end, *sent, *(batch._drain_waiter for batch in batches)):
+        for future in (end, *(batch._drain_waiter for batch in batches)):
             future.add_done_callback(_told)
+
+
+async def send_in_transaction(
+    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]
+) -> None:
+    """Write a few records, all or none; they are there when this returns. Errors as of `transaction`."""
+    sent: list[asyncio.Future[Any]] = []
+    async with transaction(producer):
+        for key, value in records:
+            sent.append(await producer.send(topic, key=key, value=value, partition=partition))
+            sent[-1].add_done_callback(_told)
+        await asyncio.gather(*sent)
 
 
 def _told(future: "asyncio.Future[Any]") -> None:

@@ -42,8 +42,6 @@ BEHIND_S = 20.0
 """How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
 when it was frozen, until it has heard that another one leads: a second or so, and up to nine if it has to be fenced."""
 BEHIND_AGAIN_S = 0.5
-
-
 NO_END = (1 << 63) - 1
 """Larger than any offset."""
 
@@ -154,6 +152,12 @@ class LogReader:
         """One past the last record of each partition, now."""
         asked = list(partitions)
         return await self._offsets("ends", lambda consumer: consumer.end_offsets(asked)) if asked else {}
+
+    async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Wait until brokers name these ends or later ones; an acknowledged write has proved that they are there."""
+        behind = [*ends]
+        while behind := [tp for tp, end in (await self.end_offsets(behind)).items() if end < ends[tp]]:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""

@@ -1,9 +1,9 @@
 """The selection table as its changelog tells it, step by step: each step that is still there can be checked.
 
 Rules of this file:
-- Of the rows with one key a later one counts when its offset is higher, as for the routers' table.
+- Of the rows with one key the last one counts, as for the routers' table.
 - A position row ends a step: all rows up to its offset are what the feedback up to it leads to. A row beyond it, of a
-  step that was cut in two, waits for a position that reaches it.
+  step that was cut in two before steps were transactions, waits for a position that reaches it.
 - Compaction removes old rows of a key, the position's before or with those of the step that it ended. So between two
   positions that are left, a row that is left is the last of its key.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import Row
-from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, keep_newest, read_row
+from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, read_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +69,10 @@ class Checkpoints:
             self.misplaced[key] = row
             return None
         if row.configs:
-            keep_newest(self.configs, key.context, row)
+            self.configs[key.context] = row
             return None
         place = (key.application, key.context)
-        if not keep_newest(self.live, place, row):
-            return None
+        self.live[place] = row
         if place != POSITION:
             self._waiting[place] = row
             return None

@@ -53,12 +53,12 @@ class KafkaLogs:
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         tp = TopicPartition(topic, partition)
-        async with self._reader(topic) as reader:
+        async with self._reader() as reader:
             return (await reader.ranges([tp]))[tp]
 
     async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
         tp = TopicPartition(topic, partition)
-        async with self._reader(topic) as reader:
+        async with self._reader() as reader:
             end = (await reader.end_offsets([tp]))[tp]
             return (await reader.offsets_at([tp], at_ms)).get(tp, end)
 
@@ -66,13 +66,12 @@ class KafkaLogs:
         if start >= end:
             return
         wanted = {TopicPartition(topic, partition): Range(start, end)}
-        async with self._reader(topic) as reader, aclosing(reader.lists(wanted, MOST_RECORDS)) as lists:
+        async with self._reader() as reader, aclosing(reader.lists(wanted, MOST_RECORDS)) as lists:
             async for _, records in lists:
                 yield records
 
-    def _reader(self, topic: str) -> AbstractAsyncContextManager[LogReader]:
-        committed = topic == self._catalogue.control
-        return open_reader(self._connection, isolation_level="read_committed" if committed else "read_uncommitted")
+    def _reader(self) -> AbstractAsyncContextManager[LogReader]:
+        return open_reader(self._connection, isolation_level="read_committed")
 
 
 async def open_logs(connection: KafkaConnection, catalogue: Catalogue) -> KafkaLogs:

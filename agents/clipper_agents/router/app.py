@@ -35,10 +35,11 @@ from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.selection_store import SelectionStore, newer
+from clipper_agents.router.selection_store import TAKEN_OVER, SelectionStore
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
+from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
@@ -202,6 +203,7 @@ class RouterProcess:
         for task in self._tasks:
             task.cancel()
         await self._colocated.stop()
+        await self._selection.stop()
         await self.app.log_reader.close()
         self._keep_only(set())
 
@@ -216,7 +218,8 @@ class RouterProcess:
             self.app,
             name="selection",
             partitions=self._settings.catalogue.partitions,
-            newer=newer,
+            open_writer=partial(PartitionWriter, self._settings.kafka),
+            taken=TAKEN_OVER,
             options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
         )
         self.app.tables.add(table)

@@ -1,7 +1,8 @@
 """The Faust agent `learn`: looks decisions up, waits for those that are still to come, stores what is learned, acks.
 
 Rules of this file:
-- Order of a step: dead letters; rows and position in the changelog, acknowledged; rows here; applied feedback; ack.
+- Order of a step: dead letters; rows and position in the changelog, committed; rows here; applied feedback; ack.
+- A step of a process that has lost its partition, and does not know it yet, is refused by Kafka.
 - A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
   answered, and the predictions topic has been read to its end. One whose decision has an audit waits for that likewise:
   a query is finished when its audit is in the log.
@@ -30,6 +31,7 @@ from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
+from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 FORWARDED_BYTES = 512 * 1024
 """Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
+TAKEN_OVER_S = 20.0
+"""Longer than a member that was frozen needs to hear that it has lost its partitions."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -121,7 +125,23 @@ class FeedbackProcessor:
                     stream.ack(tp, [record.offset for record in records], generation)
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        """Apply feedback records of one partition; return False, with none applied, if their generation has ended."""
+        """Apply feedback records of one partition; return False, with none applied, if their generation has ended.
+
+        Raises:
+            PartitionTakenOver: another process learns in the partition, and the generation has not ended.
+        """
+        try:
+            return await self._learn(partition, records, generation)
+        except PartitionTakenOver as error:
+            logger.warning("learning stops until partitions are given anew: %s", error)
+            end_s = time.monotonic() + TAKEN_OVER_S
+            while self._current(generation):
+                if time.monotonic() > end_s:
+                    raise
+                await asyncio.sleep(LOOK_AGAIN_S)
+            return False
+
+    async def _learn(self, partition: int, records: list[Record], generation: int) -> bool:
         async with self._app.state_lock:
             if not self._current(generation):
                 return False
@@ -145,7 +165,7 @@ class FeedbackProcessor:
             if not self._current(generation):
                 return False
             if last > position:
-                await self._selection.write(self._app.outbox, partition, step.rows, last)
+                await self._selection.write(partition, step.rows, last)
                 self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, time.time())
             self._count(step, len(elsewhere))
             return True

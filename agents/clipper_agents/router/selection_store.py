@@ -17,7 +17,6 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
-from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
@@ -32,19 +31,15 @@ from clipper_topics.selection_rows import (
     decode_row,
     encode_key,
     encode_row,
-    is_newer,
     note_row,
 )
 
 logger = logging.getLogger(__name__)
 
+TAKEN_OVER = (encode_key(RowKey("", "/taken-over", -1)), encode_row(note_row(-1)))
+"""The note that a takeover writes and takes back: nobody reads it."""
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
-
-
-def newer(candidate: bytes, current: bytes) -> bool:
-    """Return whether a row is of a later feedback than another with the same key."""
-    return is_newer(decode_row(candidate), decode_row(current))
 
 
 class SelectionStore:
@@ -80,16 +75,22 @@ class SelectionStore:
         keys = map(decode_key, self._table.rows(partition))
         return [key.context for key in keys if key.application == application]
 
-    async def write(
-        self, outbox: Outbox, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int
-    ) -> None:
-        """Store rows and the new position in one step; both are durable when this returns."""
+    async def write(self, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int) -> None:
+        """Store rows and the new position in one step; both are durable when this returns.
+
+        Raises:
+            PartitionTakenOver: another process writes the partition's rows now; nothing is stored.
+        """
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
         encoded[RowKey(*POSITION, partition)] = encode_row(note_row(position))
-        await self._table.write(outbox, partition, {encode_key(key): value for key, value in encoded.items()})
+        await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
+
+    async def stop(self) -> None:
+        """Write no more."""
+        await self._table.stop_writers()
 
     def _row(self, key: RowKey) -> SelectionRow:
         value = self._table.get_row(key.partition, encode_key(key))

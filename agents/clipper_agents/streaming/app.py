@@ -21,7 +21,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import Outbox, StrictProducer
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore
 from clipper_agents.streaming.storage import not_started
@@ -29,9 +29,6 @@ from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
-
-MAX_BATCH_BYTES = 900 * 1024
-"""Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
 
 
 LEAVE_S = 5.0
@@ -237,7 +234,7 @@ def make_app(
         recovery_consistency_check=False,
     )
     app.transport = BulkTransport(app.conf.broker_consumer, app)
-    app.log_reader = LogReader(kafka, isolation_level="read_uncommitted", policy=WORKERS)
+    app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
     app.state_lock = asyncio.Lock()
     app.inputs_flow = asyncio.Event()
     return app

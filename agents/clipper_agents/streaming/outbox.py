@@ -3,6 +3,7 @@
 Rules of this file:
 - Records of one call reach their partition in order; with the idempotent producer also at most once a call.
 - A batch that cannot even be queued (the broker is away) is offered again; a batch that was queued and failed raises.
+  A topic that the producer knows nothing of is such an outage too: topics are there before a process starts.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import aiokafka
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from faust.transport.drivers import aiokafka as driver
 
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -24,6 +25,8 @@ Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
 
+MAX_BATCH_BYTES = 900 * 1024
+"""Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
 SAY_EVERY_S = 10.0
 """In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
 BATCH_MAX_AGE_S = 3600.0
@@ -103,7 +106,10 @@ class Outbox:
         while True:
             try:
                 return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()
-            except KafkaTimeoutError:
+            except (
+                KafkaTimeoutError,
+                UnknownTopicOrPartitionError,
+            ):  # the latter: no metadata of the topic came in time
                 self._say(topic, partition)
 
     def _say(self, topic: str, partition: int) -> None:

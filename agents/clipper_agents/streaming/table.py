@@ -1,29 +1,38 @@
 """Faust tables whose rows count only once their changelog record is stored.
 
 Rules of this file:
-- One step = one batch of rows = one batch in the changelog partition: all of it is stored or nothing.
-- The changelog first, acknowledged; then the rows and the changelog's offset locally, in one write.
-- A restore keeps, for each key, the row that `newer` prefers: a process that lost its partition and did not know it yet
-  may have appended older rows.
-- The local offset never passes a record that was not read: if this process is the one that lost its partition, what the
-  new owner has appended before its own last batch is not here yet.
+- One step = one transaction in the changelog partition: all of it is stored or nothing.
+- The changelog first, committed; then the rows and the changelog's offset locally, in one write.
+- A changelog partition has one writer (`partition_writer`): a process that has lost the partition, and does not know it
+  yet, is refused. So of the rows with one key the last one counts, for a restore as for Kafka's compaction.
+- A restore takes the partition over, and reads to the end that this has proved.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import faust
 import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
-from clipper_agents.kafka.reader import LogReader, sure_ends
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
 
-Newer = Callable[[bytes, bytes], bool]
-"""newer(candidate, current): whether the candidate value replaces the current one."""
+
+class StepWriter(Protocol):
+    """The one writer of a changelog partition: a `PartitionWriter`."""
+
+    async def take_over(self, key: bytes, value: bytes, /) -> int: ...
+    async def write(self, records: Iterable[Record], /) -> list[int]: ...
+    async def stop(self) -> None: ...
+
+
+OpenWriter = Callable[[str, int], StepWriter]
+"""Gives the writer of a topic's partition, before it has taken anything over."""
 
 
 class CheckedStore(rocksdb.Store):  # type: ignore[misc]
@@ -36,13 +45,17 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
 
 
 class StepTable(faust.Table):  # type: ignore[misc]
-    """A table of raw bytes by partition; `write` is durable when it returns."""
+    """A table of raw bytes by partition; `write` is durable when it returns.
+
+    A takeover writes the record `taken`, a key and a value of the table's own kind, and takes it back.
+    """
 
     logger = LIBRARY
 
-    def __init__(self, *args: Any, newer: Newer, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, open_writer: OpenWriter, taken: tuple[bytes, bytes], **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
-        self._newer = newer
+        self._open_writer, self._taken = open_writer, taken
+        self._writers: dict[int, StepWriter] = {}
 
     def _new_store_by_url(self, url: Any) -> CheckedStore:
         return CheckedStore(url, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
@@ -56,42 +69,53 @@ class StepTable(faust.Table):  # type: ignore[misc]
         """Return all rows of a partition."""
         return {key: value for key, value in self._db(partition).items() if key != self.data.offset_key}
 
-    async def write(self, outbox: Outbox, partition: int, rows: Mapping[bytes, bytes]) -> None:
-        """Store the rows: first in the changelog, then here."""
-        topic = self.changelog_topic.get_topic_name()
-        offsets = await outbox.send(topic, partition, [(key, value, ()) for key, value in rows.items()])
-        first = self._persisted(partition) + 1
-        alone = offsets == [*range(first, first + len(offsets))]
-        self._write_local(partition, rows, offsets[-1] if alone else None)
+    async def write(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
+        """Store the rows: first in the changelog, then here.
+
+        Raises:
+            PartitionTakenOver: another process writes them now; none is stored.
+        """
+        offsets = await self._writers[partition].write([(key, value, ()) for key, value in rows.items()])
+        self._write_local(partition, rows, offsets[-1])
 
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:
-        """Read the changelog partitions on from where the local rows end, and return the number of records."""
+        """Take the changelog partitions over, and no others, and read them on from where the local rows end.
+
+        Returns:
+            The number of records read.
+        """
         topic = self.changelog_topic.get_topic_name()
-        starts = {TopicPartition(topic, partition): self._persisted(partition) + 1 for partition in partitions}
-        ends = await sure_ends(reader, starts)
-        for tp, start in starts.items():
-            if start > ends[tp]:
+        owned = set(partitions)
+        await self.stop_writers(self._writers.keys() - owned)
+        for partition in owned - self._writers.keys():
+            self._writers[partition] = self._open_writer(topic, partition)
+        taken = await asyncio.gather(*(self._writers[partition].take_over(*self._taken) for partition in owned))
+        ends = {TopicPartition(topic, partition): end for partition, end in zip(owned, taken, strict=True)}
+        starts: dict[TopicPartition, int | None] = {}
+        for tp, end in ends.items():
+            starts[tp] = start = self._persisted(tp.partition) + 1
+            if start > end:
                 self.log.warning("rows of partition %d are ahead of their changelog: rebuilding", tp.partition)
                 self._clear(tp.partition)
                 starts[tp] = 0
-        return await reader.read(starts, self._apply)
+        await reader.reach(ends)
+        return await reader.read(starts, self._apply, ends)
+
+    async def stop_writers(self, partitions: Iterable[int] | None = None) -> None:
+        """Write no more to these partitions, by default to none at all."""
+        going = [*(self._writers if partitions is None else partitions)]
+        await asyncio.gather(*(self._writers.pop(partition).stop() for partition in going))
 
     def _apply(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        best: dict[bytes, bytes] = {}
-        for record in records:
-            if record.key is None or record.value is None:
-                continue
-            current = best.get(record.key) or self.get_row(tp.partition, record.key)
-            if current is None or self._newer(record.value, current):
-                best[record.key] = record.value
-        self._write_local(tp.partition, best, records[-1].offset)
+        rows = {record.key: record.value for record in records if record.key is not None and record.value is not None}
+        self._write_local(tp.partition, rows, records[-1].offset)
 
-    def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int | None) -> None:
-        """Write rows with the changelog offset that they include; None: a restore reads on from the offset before."""
+    def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int) -> None:
+        """Write rows with the changelog offset that they include; `UNKNOWN_OFFSET`: a restore reads on from before."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
             batch.put(key, value)
-        if offset is not None:
+        if offset != UNKNOWN_OFFSET:
             batch.put(self.data.offset_key, str(offset).encode())
         self._db(partition).write(batch)
 

@@ -18,7 +18,6 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import check_seen
 from clipper_agents.replay.checkpoints import Checkpoints
 from clipper_agents.replay.evaluate import states_of
-from clipper_agents.router.selection_store import newer
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.manifests import ApplicationManifest
@@ -45,25 +44,24 @@ def totals(count):
     return {"svm:1": (float(count), 0.0, 0.0, 0.0)}
 
 
-def test_the_row_of_the_latest_feedback_counts_in_whatever_order_they_were_written():
+def test_a_row_of_another_layout_is_passed_over():
     key = RowKey("digits", None, 0)
-    found = kept_rows([record(key, 5), record(key, 3), record(key, 9, version=ROW_VERSION + 1)], ["digits"])
+    found = kept_rows([record(key, 3), record(key, 5), record(key, 9, version=ROW_VERSION + 1)], ["digits"])
     assert found == {"digits": [SavedRow(partition=0, totals=totals(5))]}
 
 
-def test_of_two_rows_of_one_offset_every_reader_takes_the_first():
-    """As the routers' table does: a process that lost its partition may write a row of an offset once more."""
+def test_of_the_rows_with_one_key_every_reader_takes_the_last():
+    """As the routers' table does, and Kafka's compaction."""
     key = RowKey("digits", "ada", 0)
     log = [record(key, 5, count=1), record(key, 5, count=2)]
 
-    assert kept_rows(log, ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals(1))]
-    assert not newer(log[1].value, log[0].value)
+    assert kept_rows(log, ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals(2))]
     checkpoints, shown = Checkpoints(0), DeploymentView()
     for one in log:
         checkpoints.take(one)
         shown.context(one.key, one.value)
-    assert checkpoints.live["digits", "ada"].totals[0].count == 1.0
-    assert shown.state("digits", "ada").of("svm:1").count == 1.0
+    assert checkpoints.live["digits", "ada"].totals[0].count == 2.0
+    assert shown.state("digits", "ada").of("svm:1").count == 2.0
 
 
 def test_a_saved_row_is_the_state_that_was_stored_with_its_moments():

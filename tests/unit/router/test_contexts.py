@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import msgspec
 from builders.feedback import logged
-from builders.kafka import FakeLogReader, FakeProducer, record
+from builders.kafka import FakeLogReader, FakeProducer, FakeWriter, record
 from builders.query_router import application
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FeedbackProcessor
-from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore, newer
+from clipper_agents.router.selection_store import MAX_PREPARED, TAKEN_OVER, SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
@@ -24,12 +25,13 @@ APP = application("app", ("a:1", "b:1"), "exp4")
 OUTPUTS = (("a:1", 0), ("b:1", 1))
 
 
-def make_selection(folder):
+def make_selection(folder, producer):
     table = StepTable(
         make_app("app", KafkaConnection("localhost:1"), folder, "instance"),
         name="selection",
         partitions=PARTITIONS,
-        newer=newer,
+        open_writer=partial(FakeWriter, producer),
+        taken=TAKEN_OVER,
     )
     table.app.tables.add(table)
     return SelectionStore(table, PARTITIONS), table
@@ -51,7 +53,8 @@ def label_of(context):
 
 async def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_lost(tmp_path):
     producer = FakeProducer(batch_bytes=900 * 1024)
-    selection, _ = make_selection(tmp_path / "first")
+    selection, table = make_selection(tmp_path / "first", producer)
+    await table.restore(FakeLogReader(producer), range(PARTITIONS))
     own(selection)
     decisions = LogIndex(tmp_path / "decisions", 3600.0)
     for partition in range(PARTITIONS):
@@ -81,7 +84,7 @@ async def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_los
             assert await learner.learn(partition, feedback[first : first + A_STEP], 0)
     assert metrics.outcomes == {"applied": CONTEXTS * ROUNDS}
 
-    again, table = make_selection(tmp_path / "second")
+    again, table = make_selection(tmp_path / "second", producer)
     await table.restore(FakeLogReader(producer), range(PARTITIONS))
     own(again)
     check(selection)

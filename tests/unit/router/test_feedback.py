@@ -42,7 +42,7 @@ class FakeSelection:
     def contexts(self, name, partition):
         return [context for application, context, of in self.rows if (application, of) == (name, partition)]
 
-    async def write(self, outbox, partition, rows, position):
+    async def write(self, partition, rows, position):
         await asyncio.sleep(0)
         self.on_write()
         self.rows |= {(*key, partition): row for key, row in rows.items()}

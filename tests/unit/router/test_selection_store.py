@@ -7,7 +7,7 @@ from builders.kafka import record
 from builders.query_router import application
 
 from clipper_agents.control.selection_states import row_of, state_of
-from clipper_agents.router.selection_store import SelectionStore, newer
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.selection_rows import NO_ROW, RowKey, decode_key, decode_row, encode_key, encode_row
 
@@ -28,7 +28,7 @@ class FakeTable:
     def rows(self, partition):
         return dict(self.partitions.get(partition, {}))
 
-    async def write(self, outbox, partition, rows):
+    async def write(self, partition, rows):
         self.partitions.setdefault(partition, {}).update(rows)
         self.last = list(rows)
 
@@ -47,7 +47,7 @@ def selection(table):
 
 def write(selection, partition, state, offset=0, context=None, name="app"):
     rows = {(name, context): row_of(state, offset, 1)}
-    asyncio.run(selection.write(None, partition, rows, offset))
+    asyncio.run(selection.write(partition, rows, offset))
 
 
 def published(partition, state, offset=0, context=None):
@@ -170,14 +170,6 @@ def test_a_bounded_number_of_choices_is_kept(table):
     assert len(selection._prepared) == 10
 
 
-def test_of_two_rows_the_later_feedback_is_newer():
-
-    old, new = (encode_row(row_of(GOOD_A, offset, 1)) for offset in (3, 4))
-    assert newer(new, old)
-    assert not newer(old, new)
-    assert not newer(old, old)
-
-
 def test_a_row_holds_a_state_bit_for_bit():
     totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
     state = SelectionState(totals)
@@ -195,7 +187,7 @@ def state_of_value(value):
 async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
-    await selection.write(None, 0, {("", "app"): note, ("app", "c"): row}, 5)
+    await selection.write(0, {("", "app"): note, ("app", "c"): row}, 5)
     assert [decode_key(key) for key in table.last] == [
         RowKey("app", "c", 0),
         RowKey("", "app", 0),

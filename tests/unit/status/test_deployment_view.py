@@ -18,11 +18,11 @@ def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> No
     assert found.state("others").totals == {}
 
 
-def test_of_two_rows_of_a_context_the_one_with_the_later_feedback_counts() -> None:
+def test_of_the_rows_of_a_context_the_last_counts() -> None:
     found = DeploymentView()
     for offset in (7, 9, 8):
         found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
-    assert found.state("digits", "ada").of("svm:1").count == 9.0
+    assert found.state("digits", "ada").of("svm:1").count == 8.0
     assert found.contexts_of("digits") == 1
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber, UnknownTopicOrPartitionError
 from builders.kafka import FakeProducer
 
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Outbox
@@ -35,9 +35,10 @@ def test_a_record_larger_than_a_batch_goes_in_one_of_its_own():
     assert send(producer, [(None, b"a", ()), (None, b"x" * 500, ()), (None, b"b", ())]) == [0, 1, 2]
 
 
-def test_a_batch_that_cannot_be_queued_is_offered_again():
+@pytest.mark.parametrize("outage", [KafkaTimeoutError, UnknownTopicOrPartitionError])
+def test_a_batch_that_cannot_be_queued_is_offered_again(outage):
     producer = FakeProducer()
-    producer.away = 3
+    producer.away, producer.outage = 3, outage
     assert send(producer, records_of(2)) == [0, 1]
     assert len(producer.logs["topic", 0]) == 2
 

@@ -1,0 +1,117 @@
+"""The one writer of a partition, by Kafka's fencing of transactional producers (KIP-98).
+
+    take_over --> write --> write --> ... --> another process takes over --> `PartitionTakenOver`
+
+Rules of this file:
+- A write is a transaction: all of its records are in the log, or none is, for whoever reads committed records.
+- Who takes a partition over ends what an earlier writer has begun, and refuses all that it still sends. Then it writes
+  a record that it takes back (an aborted transaction, which nobody reads): where that stands, the log of all earlier
+  writers ends. So this end is known, and not one that a broker has named.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
+
+from clipper_agents.kafka.clients import make_producer, transaction
+from clipper_agents.kafka.retry import retry
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, UNKNOWN_OFFSET, Outbox, Record
+from clipper_stream.errors import ClipperError
+from clipper_topics.connection import KafkaConnection
+
+TRANSACTION_TIMEOUT_MS = 300_000
+"""A broker ends the transaction of a writer that says nothing for so long, and refuses that writer then. It is longer
+than any outage that is to be waited out; where a process takes over, nobody waits for it."""
+ATTEMPTS = 5
+"""Of a takeover, when others take over at the same time."""
+
+
+class PartitionTakenOver(ClipperError):
+    """Another process writes the partition now; nothing of this write is in the log."""
+
+
+class PartitionWriter:
+    """Writes to one partition of a topic, until another process takes it over.
+
+    Args:
+        kafka: Where to write.
+        topic: The topic.
+        partition: Its partition; the transactional id is the topic's name and this number.
+    """
+
+    def __init__(self, kafka: KafkaConnection, topic: str, partition: int) -> None:
+        self._kafka, self._topic, self._partition = kafka, topic, partition
+        self._producer: AIOKafkaProducer | None = None
+
+    async def take_over(self, key: bytes, value: bytes) -> int:
+        """Become the one writer; the offset behind all that earlier writers have written.
+
+        Waits while Kafka is away. `key` and `value` are those of the record that is taken back.
+
+        Raises:
+            PartitionTakenOver: others take it over again and again.
+            KafkaError: a right is missing.
+        """
+        for _ in range(ATTEMPTS):
+            await self.stop()
+            try:
+                self._producer = await retry(f"takeover of {self._name}", self._started)
+                async with transaction(self._producer, commit=False):
+                    (offset,) = await self._send([(key, value, ())])
+            except ProducerFenced:
+                continue
+            if offset != UNKNOWN_OFFSET:
+                return offset
+        raise self._taken_over()
+
+    async def write(self, records: Iterable[Record]) -> list[int]:
+        """Write records, all or none; their offsets.
+
+        Raises:
+            PartitionTakenOver: another process writes the partition now.
+            KafkaError: it is not known whether they are written; whoever takes over next knows.
+        """
+        if self._producer is None:
+            raise self._taken_over()
+        try:
+            async with transaction(self._producer):
+                return await self._send(records)
+        except ProducerFenced as error:
+            await self.stop()
+            raise self._taken_over() from error
+
+    async def stop(self) -> None:
+        """Write no more; what was begun and not ended is taken back by the next takeover."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(ProducerFenced):
+                await producer.stop()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._topic}-{self._partition}"
+
+    async def _send(self, records: Iterable[Record]) -> list[int]:
+        assert self._producer is not None
+        return await Outbox(self._producer).send(self._topic, self._partition, records)
+
+    async def _started(self) -> AIOKafkaProducer:
+        options: dict[str, Any] = {"max_batch_size": MAX_BATCH_BYTES, "request_timeout_ms": 10_000}
+        producer = make_producer(
+            self._kafka, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, **options
+        )
+        try:
+            await producer.start()
+        except BaseException:  # a rebalance may cancel this
+            await producer.stop()
+            raise
+        return producer
+
+    def _taken_over(self) -> PartitionTakenOver:
+        return PartitionTakenOver(
+            f"another process writes partition {self._partition} of {self._topic}: this one was stopped for too long, "
+            "or another has its instance name"
+        )

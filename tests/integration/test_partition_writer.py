@@ -1,0 +1,65 @@
+"""A partition of a real Kafka has one writer: who takes it over shuts the others out, and knows where they ended."""
+
+import contextlib
+
+import pytest
+from aiokafka import TopicPartition
+
+from clipper_agents.kafka.clients import transaction
+from clipper_agents.kafka.reader import open_reader
+from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+TAKEN = (b"taken", b"nothing")
+
+
+async def read(kafka: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:
+    async with open_reader(kafka, isolation_level="read_committed") as reader:
+        return [(one.key, one.value) for one in await reader.read_all([TopicPartition(topic, 0)])]
+
+
+async def test_who_takes_over_shuts_the_earlier_writer_out(kafka: KafkaConnection, catalogue: Catalogue):
+    topic = catalogue.selection_changelog
+    first, second = (PartitionWriter(kafka, topic, 0) for _ in range(2))
+    assert await first.take_over(*TAKEN) == 0
+    (written,) = await first.write([(b"a", b"1", ())])
+    assert await second.take_over(*TAKEN) > written
+    with pytest.raises(PartitionTakenOver, match=f"another process writes partition 0 of {topic}"):
+        await first.write([(b"a", b"late", ())])
+    await second.write([(b"b", b"2", ()), (b"a", b"3", ())])
+    assert await read(kafka, topic) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
+    await second.take_over(*TAKEN)  # again, after a rebalance
+    await second.write([(b"b", b"4", ())])
+    assert (await read(kafka, topic))[-1] == (b"b", b"4")
+    await first.stop()
+    await second.stop()
+
+
+async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaConnection, catalogue: Catalogue):
+    topic = catalogue.selection_changelog
+    dead, living = (PartitionWriter(kafka, topic, 0) for _ in range(2))
+    await dead.take_over(*TAKEN)
+    assert dead._producer is not None
+    with contextlib.suppress(ConnectionError):
+        async with transaction(dead._producer):
+            await dead._send([(b"a", b"half", ())])
+            raise ConnectionError
+    await living.take_over(*TAKEN)
+    await living.write([(b"a", b"whole", ())])
+    assert await read(kafka, topic) == [(b"a", b"whole")]
+    await dead.stop()
+    await living.stop()
+
+
+async def test_an_earlier_writer_is_shut_out_before_it_has_written(kafka: KafkaConnection, catalogue: Catalogue):
+    first, second = (PartitionWriter(kafka, catalogue.selection_changelog, 0) for _ in range(2))
+    await first.take_over(*TAKEN)
+    await second.take_over(*TAKEN)
+    with pytest.raises(PartitionTakenOver):
+        await first.write([(b"a", b"late", ())])
+    assert await read(kafka, catalogue.selection_changelog) == []
+    await first.stop()
+    await second.stop()
