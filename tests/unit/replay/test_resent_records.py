@@ -105,10 +105,21 @@ def test_a_marker_of_a_restore_is_never_sent():
         assert run.copy(feedback(2, "0-b", headers=marker)) == "restore_marker"
 
 
+def test_feedback_follows_the_query_of_its_application_under_an_id_of_two():
+    run = resending(partitions=3)
+    for offset, (application, key) in enumerate((("digits", b"ada"), ("spam", b"user-42"))):
+        run.copy(query(offset, key=key, query_id="q", application=application))
+    asked = [("digits", b"ada"), ("spam", b"user-42"), (None, b"ada")]
+    told = [run.copy(feedback(2, "q", key=None, application=name)).partition for name, _ in asked]
+    assert told == [partition_for(key, 3) for _, key in asked]
+    assert told[0] != told[1]
+    assert run.copy(feedback(3, "q", application="nobody")) == "no_query"
+
+
 def test_only_the_last_queries_are_remembered():
     sent = SentQueries(most=10)
     for number in range(100):
-        sent.note(0, str(number), 1)
-    known = [number for number in range(100) if sent.partition_of(0, str(number)) is not None]
+        sent.note(0, str(number), "digits", 1)
+    known = [number for number in range(100) if sent.partition_of(0, str(number), None) is not None]
     assert 5 <= len(known) <= 10
     assert known[-1] == 99

@@ -102,7 +102,7 @@ class Fixture:
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
-        applications = {"app": application("app", ("a:1",))}
+        applications = {name: application(name, ("a:1",)) for name in ("app", "other")}
         registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
         self.processor = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
@@ -126,23 +126,24 @@ class Fixture:
         for query_id in self.late:
             self.decide(query_id)
 
-    def decide(self, *query_ids, partition=0):
+    def decide(self, *query_ids, partition=0, application="app"):
         index = self.decisions.of(partition)
         for query_id in query_ids:
-            index.index([(query_id, logged(index.last_offset + 1, query_id))], index.last_offset + 1, 1e9)
+            offset = index.last_offset + 1
+            index.index([(query_id, logged(offset, query_id, application))], offset, 1e9)
 
     async def learn(self, *records, partition=0, generation=0):
         return await self.processor.learn(partition, list(records), generation)
 
-    def count(self, partition=0):
-        return self.selection.row("app", None, partition).applied
+    def count(self, partition=0, application="app"):
+        return self.selection.row(application, None, partition).applied
 
     def log(self, topic, partition=0):
         return self.producer.logs.get((topic, partition), [])
 
     @property
     def applied(self):
-        return self.decisions.of(0).applied_feedback(["q1", "q2"])
+        return self.decisions.of(0).applied_feedback([0, 1])
 
 
 @pytest.fixture
@@ -236,6 +237,25 @@ async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture)
     assert (fixture.count(), fixture.caught_up) == (1, 1)
 
 
+async def test_an_id_of_two_applications_takes_a_feedback_about_each_of_its_decisions(fixture):
+    fixture.decide("q", application="other")
+    fixture.decide("q")
+    whose = ("app", None, "app", "other", "nobody")
+    assert await fixture.learn(*(one(offset, "q", application=name) for offset, name in enumerate(whose)))
+    assert (fixture.count(), fixture.count(application="other")) == (1, 1)
+    assert fixture.decisions.of(0).applied_feedback([0, 1]) == [1, 0]
+    assert fixture.metrics.feedback == {"applied": 2, "duplicate": 2, "orphan": 1}
+    ((_, _, headers),) = fixture.log(CATALOGUE.dead_letters)
+    assert "query 'q' of application 'nobody'" in dict(headers)["__streams.errors.message"].decode()
+
+
+async def test_feedback_waits_for_the_decision_of_its_application_while_another_one_has_its_id(fixture):
+    fixture.decide("q", application="other")
+    fixture.late = ["q"]
+    assert await fixture.learn(one(0, "q", application="app"))
+    assert (fixture.count(), fixture.caught_up, fixture.metrics.dead) == (1, 1, {})
+
+
 async def test_nothing_is_learned_in_another_generation(fixture):
     fixture.decide("q1")
     fixture.app.generation = 1
@@ -287,7 +307,7 @@ async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     fixture.selection.positions[0] = 0
     await fixture.processor.rebuild_applied_feedback([0], 3600.0)
     assert fixture.applied == [0, None]
-    assert fixture.decisions.of(0).find(["q1"]) != [None]
+    assert fixture.decisions.of(0).find([("q1", None)]) != [None]
 
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
@@ -418,7 +438,10 @@ async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
     decide_with_audit(fixture, "q2", 7)
     record_audit(fixture, "q2", 7, shadow=2)
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
-    assert (fixture.decisions.lookups, fixture.audits.lookups) == ({"q1": 1, "q2": 1}, {audit_key("q2", 7): 1})
+    assert (fixture.decisions.lookups, fixture.audits.lookups) == (
+        {("q1", None): 1, ("q2", None): 1},
+        {(audit_key("q2", 7), None): 1},
+    )
 
 
 async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fixture):
@@ -433,8 +456,8 @@ async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fi
 
     fixture.on_look = finish_at_the_third_look
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q3"))
-    assert fixture.decisions.lookups == {"q1": 1, "q2": 1, "q3": 4}
-    assert fixture.audits.lookups == {audit_key("q2", 7): 4}
+    assert fixture.decisions.lookups == {("q1", None): 1, ("q2", None): 1, ("q3", None): 4}
+    assert fixture.audits.lookups == {(audit_key("q2", 7), None): 4}
 
 
 async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixture):
@@ -443,4 +466,4 @@ async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixt
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
     await fixture.processor.rebuild_applied_feedback([0], 3600.0)
-    assert fixture.decisions.lookups == {"q1": 1, "q2": 1}
+    assert fixture.decisions.lookups == {("q1", None): 1, ("q2", None): 1}
