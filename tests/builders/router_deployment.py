@@ -36,6 +36,7 @@ class Read:
     key: bytes | None
     value: bytes | None
     headers: dict[str, bytes]
+    timestamp_ms: int = 0
 
     @property
     def content(self):
@@ -186,13 +187,17 @@ class Deployment:
         """All records of a topic, by partition, read on until they are as wanted."""
         partitions = [TopicPartition(topic, number) for number in range(self._count(topic))]
         found = []
-        async with AIOKafkaConsumer(**self.kafka.aiokafka(), auto_offset_reset="earliest") as consumer:
+        async with AIOKafkaConsumer(
+            **self.kafka.aiokafka(), auto_offset_reset="earliest", isolation_level="read_committed"
+        ) as consumer:
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             async with asyncio.timeout(WITHIN_S):
                 while await self._behind(consumer, ends) or not holds(found):
                     for records in (await consumer.getmany(timeout_ms=100)).values():
-                        found += [Read(r.partition, r.offset, r.key, r.value, dict(r.headers)) for r in records]
+                        found += [
+                            Read(r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp) for r in records
+                        ]
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
     def _count(self, topic):
