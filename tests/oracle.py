@@ -3,8 +3,9 @@
 Rules of this file:
 - Nothing of the pipeline is imported. The rules are those of the documentation (docs/explanation).
 - A marker of a restored state counts when the control topic declares its digest, and sets all rows of its application.
-- Of several predictions about a query of one application the first is the decision. Feedback is folded in log order; the
-  first one about a decision that can be used counts. One without an application is about the first decision under its id.
+- Of several predictions about a query of one application the first is the decision. Feedback is folded in log order;
+  the first one about a decision that can be used counts. One without an application is about the first decision under
+  its id.
 - A decision that says so has an audit: the first one in the log that names the query, and the offset of its record.
 """
 
@@ -105,10 +106,7 @@ def fold(
         control: The control topic, in log order; needed where a state was restored.
     """
     declared = _declared(control)
-    decisions: dict[tuple[int, str, str | None], Mapping[str, Any]] = {}
-    for record in predictions:
-        for whose in (record.content["application"], None):
-            decisions.setdefault((record.partition, record.content["query_id"], whose), record.content)
+    decisions = _decisions(predictions)
     said_besides = first_audits(audits)
     rows: dict[RowKey, Row] = {}
     counted: set[tuple[int, str, str]] = set()
@@ -123,8 +121,7 @@ def fold(
         decision = decisions.get((record.partition, found["query_id"], found.get("application")))
         if decision is None or found.get("context") not in (None, decision.get("context")):
             continue  # an orphan, or for another partition; a mistake
-        about = (record.partition, found["query_id"], decision["application"])
-        if about in counted:
+        if (about := (record.partition, found["query_id"], decision["application"])) in counted:
             continue
         name, context = decision["application"], decision.get("context")
         policy = decision.get("policy")
@@ -143,6 +140,15 @@ def fold(
         row.offset, row.applied = record.offset, row.applied + 1
         _add(row.totals, losses, keep, features)
     return rows
+
+
+def _decisions(predictions: Iterable[Record]) -> dict[tuple[int, str, str | None], Mapping[str, Any]]:
+    """The decisions by partition, query id and application; None: the first one under the id."""
+    decisions: dict[tuple[int, str, str | None], Mapping[str, Any]] = {}
+    for record in predictions:
+        for whose in (record.content["application"], None):
+            decisions.setdefault((record.partition, record.content["query_id"], whose), record.content)
+    return decisions
 
 
 def _declared(control: Iterable[Record]) -> dict[bytes, Record]:

@@ -35,8 +35,8 @@ from clipper_topics.query import Query
 TopicRecord = tuple[int, bytes, bytes]
 """Partition, key and value."""
 _INDEX = "________"
-"""Where the index of a query goes: a query id is `<partition>-<run><index>`, the run with zeros as 24 hexadecimal digits,
-the index as eight: the form of the client's ids, which name their partition."""
+"""Where the index of a query goes. A query id is `<partition>-<run><zeros><index>` with 32 hexadecimal digits, eight of
+the run and eight of the index: the form of the client's ids, which name their partition."""
 _FILL = "0" * 16
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()

@@ -180,7 +180,7 @@ class Deployment:
 
     def tell(self, query_id, label=1, partition=0, **changes):
         """Feedback about a query; its offset."""
-        said = {"query_id": query_id} | (changes or {"label": label})
+        said = {"query_id": query_id} | ({} if changes.keys() - {"application"} else {"label": label}) | changes
         return self.logs.append(self.catalogue.feedback, msgspec.json.encode(said), partition, b"key")
 
     # --- learners -----------------------------------------------------------------------------------------------

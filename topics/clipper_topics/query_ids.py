@@ -1,10 +1,10 @@
 """Ids that this project makes for queries; they name the query's partition, so that feedback needs no key.
 
 Rules of this file:
-- Two forms name a partition: `<partition>@<offset>`, which routers give to queries without an id, and `<partition>-` with
-  32 hexadecimal digits, which the client mints. Any other id is an application's own and names none.
-- No query may claim an id of the first form (`check_query`): offsets can be guessed, and the answer to another query
-  would be under that id.
+- Two forms name a partition: `<partition>@<offset>`, which routers give to queries without an id, and `<partition>-`
+  with 32 hexadecimal digits, which the client mints. Any other id is an application's own and names none.
+- No query may claim an id of the first form (`check_query`): who guesses an offset would have the answer of the next
+  query that comes without an id.
 """
 
 import re

@@ -230,6 +230,6 @@ _EMPTY = SelectionState()
 def _orphan(found: Feedback, record: Record) -> str:
     whose = "" if found.application is None else f" of application {found.application!r}"
     return (
-        f"no decision about query {found.query_id!r}{whose} in partition {record.partition}: send the feedback with the "
-        "query's key, and within the feedback horizon"
+        f"no decision about query {found.query_id!r}{whose} in partition {record.partition}: send the feedback with "
+        "the query's key, and within the feedback horizon"
     )

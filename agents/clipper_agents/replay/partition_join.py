@@ -1,8 +1,8 @@
 """The join of one partition: predictions, audits and feedback go in as they are read, finished columns come out.
 
 Rules of this file:
-- Of several predictions about a query of the application the first is the decision, and the first feedback about it that
-  can be used counts. Feedback that names no application is about the first decision under its id, whosever it is.
+- Of several predictions about a query of the application the first is the decision, and the first feedback about it
+  that can be used counts. Feedback that names no application is about the first decision under its id, whosever it is.
 - The id of a query is never forgotten: a second prediction about it is a repetition, however late. That of a decision
   which is not wanted (another application's, or before the span) is kept as well, so that feedback about the decision
   is not taken for an orphan.
@@ -119,35 +119,26 @@ class PartitionJoin:
             if one is None:
                 self.counts["undecodable"] += 1
                 continue
-            query_id, own = one.query_id, one.application == application
-            before = recent.get(query_id)
-            if before is None:
-                before = known.get(query_id)
-            if before is None:
-                numbers = recent
-            elif own == (before != OTHERS) or (own and self._number_behind(query_id) is not None):
-                self.counts["repeated"] += 1
+            own, before = one.application == application, recent.get(one.query_id, known.get(one.query_id))
+            if before is not None and (not own or before != OTHERS or self._number_behind(one.query_id) is not None):
+                self.counts["repeated"] += own
                 continue
-            elif own:
-                numbers = self._behind.recent
-            else:
-                continue
+            numbers = recent if before is None else self._behind.recent
             if own and record.offset >= first:
-                numbers[query_id] = row
+                numbers[one.query_id] = row
                 row += 1
                 kept.append(record)
                 wanted.append(one)
             else:
-                numbers[query_id] = NOT_WANTED if own else OTHERS
+                numbers[one.query_id] = NOT_WANTED if own else OTHERS
         self._next_row = row
         self._build(kept, wanted)
         if self._early:
             behind = self._behind.recent
-            ids = [one.query_id for one in found if one is not None]
-            self._deliver([one for one in ids if one not in known or one in behind])
-        for numbers_of in (self._ids, self._behind):
-            if len(numbers_of.recent) > self._rules.most_in_memory:
-                numbers_of.spill(kept=self._rules.most_in_memory // 2)
+            self._deliver(
+                [one.query_id for one in found if one and (one.query_id not in known or one.query_id in behind)]
+            )
+        self._spill()
 
     def audits(self, records: Sequence[Record]) -> None:
         """Take in audits, in log order."""
@@ -204,6 +195,12 @@ class PartitionJoin:
         ids = [one.query_id for one in found if one is not None and one.query_id not in recent]
         return {query_id: row for query_id, row in zip(ids, self._ids.older(ids), strict=True) if row is not None}
 
+    def _spill(self) -> None:
+        most = self._rules.most_in_memory
+        for numbers in (self._ids, self._behind):
+            if len(numbers.recent) > most:
+                numbers.spill(kept=most // 2)
+
     def _number_behind(self, query_id: str) -> int | None:
         """Return the number of the application's decision under an id that another one used first; None without one."""
         found = self._behind.recent.get(query_id)
@@ -253,7 +250,7 @@ class PartitionJoin:
         return told
 
     def _put(self, told: Sequence[_Told], rows: Iterable[int | None]) -> list[_Told]:
-        """Keep feedback about known decisions, and return the rest; `rows` has the number of the first under each id."""
+        """Keep feedback about known decisions, and return the rest; `rows` has the number of the first of each id."""
         per_chunk, application, unknown = self._rules.chunk_rows, self._rules.application, []
         last, patches = -1, None
         for (record, one, given), first in zip(told, rows, strict=True):

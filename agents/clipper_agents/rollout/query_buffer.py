@@ -1,8 +1,8 @@
 """Queries whose prediction, audit and feedback have not all been read yet.
 
 Rules of this file:
-- Of several predictions about a query of one application the first is the decision, and the first feedback about it that
-  can be used counts, as for the learner. Feedback about a query that was not decided yet is an orphan.
+- Of several predictions about a query of one application the first is the decision, and the first feedback about it
+  that can be used counts, as for the learner. Feedback about a query that was not decided yet is an orphan.
 - Feedback without an application is about the first decision under its id, also when that one is not followed.
 - Memory is bounded: by the feedback horizon in the records' own time, and by a number of queries. What is dropped
   although it had feedback, or might still get some, is counted.

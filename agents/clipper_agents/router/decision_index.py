@@ -186,7 +186,7 @@ class PartitionIndex:
     def _new_of(
         self, records: Sequence[tuple[str, LoggedRecord]], database: Database
     ) -> tuple[dict[bytes, LoggedRecord], dict[bytes, LoggedRecord]]:
-        """Return decisions that are not indexed yet, by key: the first under their ids, and those of further applications.
+        """Return decisions that are not indexed yet, by key: the first of their ids, and those of further applications.
 
         One of a further application is the first in a database that has none under its id: it is found by the id when
         the database with the first one was dropped.

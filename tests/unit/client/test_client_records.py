@@ -32,7 +32,7 @@ def test_a_query_keeps_its_own_id():
 
 def test_an_id_that_names_another_partition_is_refused():
     query = Query(application="digits", input=[1], query_id=f"9-{'a' * 32}")
-    with pytest.raises(InvalidQuery, match="'9-a+' names partition 9, the key of this query is in "):
+    with pytest.raises(InvalidQuery, match=r"'9-a+' names partition 9, the key of this query is in "):
         prepare_query(query, 4, codec.JSON)
 
 
