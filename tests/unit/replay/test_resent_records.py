@@ -49,7 +49,7 @@ def test_with_the_same_ids_not_a_byte_changes():
     assert [run.copy(asked).value, run.copy(told).value] == [asked.value, told.value]
 
 
-def test_a_query_that_claims_an_id_of_a_router_is_sent_under_the_one_that_it_was_answered_with():
+def test_a_query_that_claims_a_routers_id_is_sent_under_the_one_that_it_was_given():
     sent = resending().copy(query(41, partition=3, query_id="2@17"))
     assert said(sent)["query_id"] == "3@41~r1"
 

@@ -81,7 +81,7 @@ def test_two_applications_under_one_id_have_two_queries(join, named):
     assert (mine.audit, others.audit.application) == (None, "other")
 
 
-def test_feedback_without_an_application_is_about_the_first_decision_also_of_one_not_followed(join):
+def test_feedback_without_an_application_is_about_the_first_decision_followed_or_not(join):
     join.other(0, "0-1", 9)
     join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
     join.other(0, "0-1", 11)

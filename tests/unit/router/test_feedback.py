@@ -249,7 +249,7 @@ async def test_an_id_of_two_applications_takes_a_feedback_about_each_of_its_deci
     assert "query 'q' of application 'nobody'" in dict(headers)["__streams.errors.message"].decode()
 
 
-async def test_feedback_waits_for_the_decision_of_its_application_while_another_one_has_its_id(fixture):
+async def test_feedback_waits_for_its_applications_decision_while_another_has_the_id(fixture):
     fixture.decide("q", application="other")
     fixture.late = ["q"]
     assert await fixture.learn(one(0, "q", application="app"))
