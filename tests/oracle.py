@@ -22,6 +22,8 @@ from known_fields import Told, known_fields
 from plain_msgpack import unpack
 
 FORWARDED = "clipper-forwarded"
+EARLY_MS = 5_000
+"""Feedback may come so long before its query, by the timestamps of the broker."""
 RESTORE = "clipper-restore"
 
 RowKey = tuple[str, str | None, int]
@@ -36,6 +38,8 @@ class Record(Protocol):
     def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
+    @property
+    def timestamp_ms(self) -> int: ...
     @property
     def key(self) -> bytes | None: ...
     @property
@@ -119,8 +123,8 @@ def fold(
         if found is None:
             continue
         decision = decisions.get((record.partition, found["query_id"], found.get("application")))
-        if decision is None or found.get("context") not in (None, decision.get("context")):
-            continue  # an orphan, or for another partition; a mistake
+        if decision is None or not _agree(record, found, decision):
+            continue  # an orphan, or for another partition; a mistake, or long before its query
         if (about := (record.partition, found["query_id"], decision["application"])) in counted:
             continue
         name, context = decision["application"], decision.get("context")
@@ -239,6 +243,11 @@ def _all_text(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_all_text, value)) and all(map(_all_text, value.values()))
     return all(map(_all_text, value)) if isinstance(value, list) else not isinstance(value, str) or _is_text(value)
+
+
+def _agree(record: Record, found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
+    early = decision.get("queried_at_ms", 0) > record.timestamp_ms + EARLY_MS
+    return not early and found.get("context") in (None, decision.get("context"))
 
 
 def _keep(application: Mapping[str, Any]) -> float:

@@ -139,7 +139,7 @@ class FakeLogReader:
         while any(end < ends[tp] for tp, end in (await self.end_offsets(ends)).items()):
             await asyncio.sleep(0)
 
-    async def read(self, starts, apply, ends=None, horizon_s=None):
+    async def read(self, starts, apply, ends=None, since_ms=None):
         await asyncio.sleep(0)
         self.reads += 1
         total = 0

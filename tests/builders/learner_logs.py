@@ -96,7 +96,7 @@ class MemoryLogs:
     def read_all(self, topic):
         """As `oracle` reads them."""
         return [
-            Read(one.partition, one.offset, one.key, one.value, dict(one.headers))
+            Read(one.partition, one.offset, one.key, one.value, dict(one.headers), one.timestamp)
             for number in range(self.catalogue.partitions)
             for one in self.topics.get((topic, number), [])
         ]

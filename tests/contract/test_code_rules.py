@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5250,
     "clipper_agents.rollout": 1410,
-    "clipper_agents.router": 3170,
+    "clipper_agents.router": 3255,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1595,
     "clipper_agents.streaming": 2010,

@@ -27,6 +27,7 @@ class Record:
     headers: Mapping[str, bytes] = field(default_factory=dict)
     all_headers: Sequence[tuple[str, bytes | None]] = ()
     """Those that come twice, too."""
+    timestamp_ms: int = 0
 
     @property
     def content(self) -> Any:
@@ -201,8 +202,9 @@ def _record(message: Message) -> Record:
     headers = {name: value or b"" for name, value in all_headers}
     key, value = message.key(), message.value()
     return Record(
-        topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers, all_headers=all_headers
-    )
+        topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers, all_headers=all_headers,
+        timestamp_ms=message.timestamp()[1],
+    )  # fmt: skip
 
 
 def _no_number(text: str) -> float:

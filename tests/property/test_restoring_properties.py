@@ -140,7 +140,7 @@ def log_of(happened, declared):
 
 
 def read(one):
-    return Read(0, one.offset, one.key, one.value, dict(one.headers))
+    return Read(0, one.offset, one.key, one.value, dict(one.headers), one.timestamp)
 
 
 @settings(max_examples=100)

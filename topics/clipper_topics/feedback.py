@@ -8,6 +8,9 @@ _Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 TRUTHS = ("label", "loss", "reward")
 """The three ways to say what was true; a feedback has exactly one."""
+EARLY_FEEDBACK_MS = 5_000
+"""Feedback may come so long before its query, by the timestamps of the two in the log; one that comes earlier is an
+orphan. Until then all later feedback of the partition waits behind it."""
 FORWARDED = "clipper-forwarded"
 """Header of a feedback that a router sent on to the partition that its query's id names: it is sent on once."""
 

@@ -5,6 +5,7 @@ Rules of this file:
   duplicate.
 - A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
   two (rows that are stored, and a position that is not) is finished by doing it again.
+- Feedback that came too long before its query is an orphan, by the timestamps of the two in their logs.
 - A marker sets all rows of its application to what it says. How many feedbacks counted goes on: a restore takes back
   what was learned, and not that it was read; a feedback that counted does not count again.
 - Where an application's policy or loss took effect is noted with the rows of the step, so that the fold can be done
@@ -27,7 +28,7 @@ from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, check_feedback
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.selection_rows import (
     NOT_DECLARED,
@@ -149,6 +150,9 @@ def _apply(
     application: FindApplication,
 ) -> None:
     prediction = decode_prediction(logged)
+    if prediction.queried_at_ms > record.timestamp + EARLY_FEEDBACK_MS:
+        step.refuse(record, "orphan", OrphanFeedback(_early(found, prediction.queried_at_ms - record.timestamp)))
+        return
     known = application(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
@@ -225,6 +229,11 @@ def _restore(
 
 
 _EMPTY = SelectionState()
+
+
+def _early(found: Feedback, early_ms: float) -> str:
+    waits = f"it waits {EARLY_FEEDBACK_MS / 1000:.0f} s, send it later"
+    return f"the feedback came {early_ms / 1000:.1f} s before its query {found.query_id!r}: {waits}"
 
 
 def _orphan(found: Feedback, record: Record) -> str:

@@ -184,7 +184,7 @@ class LogReader:
         starts: Mapping[TopicPartition, int | None],
         apply: Apply,
         ends: Mapping[TopicPartition, int] | None = None,
-        horizon_s: float | None = None,
+        since_ms: Mapping[TopicPartition, int] | None = None,
     ) -> int:
         """Hand every record of the ranges to `apply`, in lists by partition, in log order.
 
@@ -192,7 +192,7 @@ class LogReader:
             starts: First offset wanted of each partition; None: the oldest.
             apply: Called with each fetched list.
             ends: One past the last offset wanted; absent: what the partition holds now.
-            horizon_s: Skip records older than this, by their timestamps.
+            since_ms: Skip records of these partitions before the first with this timestamp or a later one.
 
         Returns:
             How many records were handed over.
@@ -200,7 +200,7 @@ class LogReader:
         if not starts:
             return 0
         total = 0
-        async with aclosing(self.lists(await self._ranges(starts, ends or {}, horizon_s))) as lists:
+        async with aclosing(self.lists(await self._ranges(starts, ends or {}, since_ms or {}))) as lists:
             async for tp, records in lists:
                 total += len(records)
                 apply(tp, records)
@@ -302,13 +302,12 @@ class LogReader:
         self,
         starts: Mapping[TopicPartition, int | None],
         ends: Mapping[TopicPartition, int],
-        horizon_s: float | None,
+        since_ms: Mapping[TopicPartition, int],
     ) -> dict[TopicPartition, Range]:
         there = await self.ranges(starts)
         since = {tp: first for tp, (first, _) in there.items()}
-        if horizon_s is not None:
-            found = await self.offsets_at(starts, int((time.time() - horizon_s) * 1000))
-            since = {tp: max(first, found.get(tp, end)) for tp, (first, end) in there.items()}
+        for tp, at_ms in since_ms.items():
+            since[tp] = max(since[tp], (await self.offsets_at([tp], at_ms)).get(tp, there[tp].end))
         return {
             tp: Range(max(since[tp], start or 0), min(there[tp].end, ends.get(tp, there[tp].end)))
             for tp, start in starts.items()

@@ -48,6 +48,7 @@ from clipper_stream.query import Router
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
+FORGET_EVERY_S = 10.0
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
 MOST_AUDITS_RATIO = 0.5
@@ -184,7 +185,7 @@ class RouterProcess:
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         logs = (self._prediction_log.run(), self._audit_log.log.run())
-        for work in (*logs, self._publish(), self._report(), self._follow_models()):
+        for work in (*logs, self._publish(), self._report(), self._follow_models(), self._forget()):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -236,8 +237,10 @@ class RouterProcess:
         await self._prediction_log.idle()
         self._keep_only(owned)
         self._selection.own(owned)
-        await self._prediction_log.restore(owned, self._settings.horizon_s)
-        await self._feedback.rebuild_applied_feedback(owned, self._settings.horizon_s)
+        horizon_s = self._settings.horizon_s
+        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
+        # a decision of this horizon may have feedback that came a horizon before it
+        await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()
@@ -281,6 +284,11 @@ class RouterProcess:
             self._discovery.begin()
             self._teardown.begin()
             await asyncio.sleep(PUBLISH_EVERY_S)
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_EVERY_S)
+            await self._feedback.forget_old()
 
     async def _report(self) -> None:
         rebalances = 0

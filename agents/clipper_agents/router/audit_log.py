@@ -8,7 +8,7 @@ Rules of this file:
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from clipper_agents.kafka.reader import LogReader
@@ -102,10 +102,10 @@ class AuditLog:
             self._send([self._auditing.lost_audit(query, answered(), time.time())])
         return known is None
 
-    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+    async def restore(self, since_ms: Mapping[int, int]) -> int:
         """Restore as `IndexedLog.restore` does, and forget audits of the generation before."""
         self._early.clear()
-        return await self.log.restore(partitions, horizon_s)
+        return await self.log.restore(since_ms)
 
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])

@@ -13,8 +13,9 @@ Rules of this file:
   corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
-- Decisions live in one database for each horizon of time, and a database is dropped whole when it is older than that:
-  disk is bounded by two horizons of decisions, and nothing is deleted one by one. It is renamed first: half a database
+- Decisions live in one database for each horizon of the log's time, and a database is dropped whole when the feedback
+  that was read has left it behind by a horizon; no clock of a process counts. So disk is bounded by two horizons of
+  decisions and what feedback is behind, and nothing is deleted one by one. A database is renamed first: half of one
   that a crash left behind is not opened again.
 """
 
@@ -57,7 +58,10 @@ class PartitionIndex:
     Attributes:
         last_offset: Offset of the last indexed prediction, -1 for none.
         applied_feedback_upto: Last feedback offset up to which applied feedback is noted, -1 for none.
+        newest_s: The newest timestamp of a record that was indexed since this was opened, seconds since the epoch.
     """
+
+    newest_s = 0.0
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
@@ -94,7 +98,7 @@ class PartitionIndex:
         Args:
             records: Query id and record of each.
             upto: Predictions up to this offset are indexed once this returns.
-            at_s: Timestamp of the last record, seconds since the epoch; says when the records are forgotten.
+            at_s: Timestamp of the last record by the broker, seconds since the epoch; says when they are forgotten.
         """
         database = self._age_of(at_s)
         firsts, furthers = self._new_of(records, database)
@@ -104,7 +108,7 @@ class PartitionIndex:
         if furthers:
             self._shares_ids = True
             batch.put(_SHARES_IDS, b"")
-        self._end(batch, database, upto)
+        self._end(batch, database, upto, at_s)
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Index the first predictions of distinct new queries whose ids no other application has, without a look.
@@ -118,10 +122,11 @@ class PartitionIndex:
         put, pack = batch.put, _HEAD.pack
         for query_id, offset, value, msgpack, audited in records:
             put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
-        self._end(batch, self._age_of(at_s), upto)
+        self._end(batch, self._age_of(at_s), upto, at_s)
 
-    def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int) -> None:
+    def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
+        self.newest_s = max(self.newest_s, at_s)
         batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         database.write(batch, self._unlogged)
 
@@ -131,7 +136,7 @@ class PartitionIndex:
         Args:
             counted: Offset of the decision and of the feedback of each, in log order; the first of a decision stays.
             upto: Feedback up to this offset is noted once this returns.
-            at_s: Now, seconds since the epoch.
+            at_s: Timestamp of the last feedback, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
@@ -142,6 +147,17 @@ class PartitionIndex:
         self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
         batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
         self._age_of(at_s).write(batch, self._unlogged)
+
+    def forget_before(self, feedback_at_s: float) -> None:
+        """Forget decisions that are more than a horizon older than feedback that is still to come.
+
+        Args:
+            feedback_at_s: Timestamp that no later feedback is older than, seconds since the epoch.
+        """
+        ages = sorted(self._ages)
+        for age in ages[:-1]:
+            if (age + 1) * self._horizon_s < feedback_at_s - self._horizon_s:
+                self._drop(age)
 
     def clear(self) -> None:
         """Forget everything, because the topic was created anew."""
@@ -224,14 +240,12 @@ class PartitionIndex:
         return found
 
     def _age_of(self, at_s: float) -> Database:
-        """Return the database for writes of a time, and drop databases that are more than a horizon older."""
+        """Return the database for writes of a time."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
             for database in self._ages.values():
                 database.flush()
             self._ages[age] = self._opened(age)
-            for old in [old for old in self._ages if old < age - 1]:
-                self._drop(old)
         return self._ages[age]
 
     def _drop(self, age: int) -> None:

@@ -3,9 +3,10 @@
 Rules of this file:
 - Order of a step: dead letters; rows and position in the changelog, committed; rows here; applied feedback; ack.
 - A step of a process that has lost its partition, and does not know it yet, is refused by Kafka.
-- A feedback without a decision is an orphan only when every query that was in the log before it was looked for has been
-  answered, and the predictions topic has been read to its end. One whose decision has an audit waits for that likewise:
-  a query is finished when its audit is in the log.
+- A feedback without a decision is an orphan only when the log's time is `EARLY_FEEDBACK_MS` behind it, every query that
+  was in the log then has been answered, and the predictions topic has been read to its end. One whose decision has an
+  audit waits for that likewise: a query is finished when its audit is in the log.
+- Time is the log's: timestamps of the broker, and between them the time that passes, but no clock of this process.
 - Decisions and audits are looked up once for each list of records, and what was missing once more after each wait.
 - A marker is read once the control topic has been followed to where it ended when the marker was looked at.
 - The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
@@ -14,8 +15,9 @@ Rules of this file:
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -35,7 +37,7 @@ from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import FORWARDED, Feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
 from clipper_topics.logged_records import LoggedRecord, audit_key, is_decision_of, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
@@ -45,6 +47,8 @@ logger = logging.getLogger(__name__)
 FORWARDED_BYTES = 512 * 1024
 """Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
+LOOK_AHEAD = 1_000
+"""Offsets without a record that may follow the position: the ends of transactions, and what was taken back."""
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 FEEDBACK_A_CHUNK = 500
@@ -98,6 +102,7 @@ class FeedbackProcessor:
         prediction_log: Reads predictions and audits of other processes into their indexes.
         metrics: Counts outcomes.
         followed_upto: Gives the offset up to which the registry has read the control topic.
+        passed: Seconds since any moment.
     """
 
     def __init__(
@@ -111,11 +116,14 @@ class FeedbackProcessor:
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
+        passed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
-        self._followed_upto = followed_upto
+        self._followed_upto, self._passed = followed_upto, passed
+        self._ahead_s: dict[int, float] = {}
+        """By partition, how much the log's time is ahead of `passed`, at the least."""
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
@@ -146,7 +154,8 @@ class FeedbackProcessor:
         async with self._app.state_lock:
             if not self._current(generation):
                 return False
-            position = self._selection.position(partition)
+            position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
+            self._ahead_s[partition] = max(at_s - self._passed(), self._ahead_s.get(partition, -math.inf))
             fresh = [record for record in records if record.offset > position]
             claims = [record for record in fresh if is_marker(record)]
             found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
@@ -167,26 +176,66 @@ class FeedbackProcessor:
                 return False
             if last > position:
                 await self._selection.write(partition, step.rows, last)
-                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, time.time())
+                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
+            self._forget_before(partition, at_s)
             self._count(step, len(elsewhere))
             return True
 
-    async def rebuild_applied_feedback(self, partitions: Iterable[int], horizon_s: float) -> None:
-        """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows."""
+    async def needed_since_ms(self, partitions: Iterable[int], horizon_s: float) -> dict[int, int]:
+        """Return by partition since when decisions are needed: a horizon before the first feedback that was not read.
+
+        Where all of it was read, what comes later is younger than the last prediction.
+        """
+        owned, reader = list(partitions), self._app.log_reader
+        unread = {TopicPartition(self._catalogue.feedback, one): self._selection.position(one) + 1 for one in owned}
+        predictions = [TopicPartition(self._catalogue.predictions, one) for one in owned]
+        ends = await reader.end_offsets([*unread, *predictions])
+        starts: dict[TopicPartition, int | None] = {tp: first for tp, first in unread.items() if first < ends[tp]}
+        read = {tp.partition for tp in starts}
+        starts |= {tp: ends[tp] - 1 for tp in predictions if tp.partition not in read and ends[tp]}
+        at_ms = dict.fromkeys(owned, 0)
+
+        def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+            at_ms[tp.partition] = at_ms[tp.partition] or records[0].timestamp
+
+        await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
+        return {partition: max(0, int(at - horizon_s * 1000)) for partition, at in at_ms.items()}
+
+    async def forget_old(self) -> None:
+        """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction."""
+        generation = self._app.generation
+        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
+        newest_s = {partition: self._decisions.of(partition).newest_s for partition in owned}
+        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
+        ends = await self._app.log_reader.end_offsets(tps)
+        for tp, partition in tps.items():
+            if self._current(generation) and self._app.consumer.finished_upto(TP(*tp)) >= ends[tp]:
+                self._forget_before(partition, newest_s[partition])
+
+    def _forget_before(self, partition: int, at_s: float) -> None:
+        for index in (self._decisions, self._audits):
+            index.of(partition).forget_before(at_s)
+
+    async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
+        """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
+
+        `since_ms` says by owned partition, in milliseconds since the epoch, what need not be read.
+        """
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
-        for partition in partitions:
+        for partition in since_ms:
             done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
-        await self._app.log_reader.read(starts, self._note_read, ends, horizon_s)
+        since = {tp: since_ms[tp.partition] for tp in starts}
+        await self._app.log_reader.read(starts, self._note_read, ends, since)
 
     def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         found, _ = _decoded(record for record in records if not is_marker(record))
         lookup = self._look_up(tp.partition, found)
         step = self._step(tp.partition, self._split(tp.partition, found, lookup)[0], lookup)
-        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
+        at_s = records[-1].timestamp / 1000
         self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     def _step(
@@ -254,6 +303,14 @@ class FeedbackProcessor:
         awaited = self._incomplete(partition, feedback, lookup)
         if not awaited:
             return True
+        without = [record for record, found in awaited if lookup.decisions[_asked(found)] is None]
+        early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
+        while awaited and self._log_time_ms(partition) <= early_upto_ms:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+            lookup.refresh()
+            awaited = self._incomplete(partition, awaited, lookup)
         queries = TopicPartition(self._catalogue.queries, partition)
         end = (await self._app.log_reader.end_offsets([queries]))[queries]
         while awaited and not self._answered_upto(partition, end):
@@ -268,6 +325,10 @@ class FeedbackProcessor:
             return False
         lookup.refresh()
         return True
+
+    def _log_time_ms(self, partition: int) -> float:
+        """Return a time that the log has passed for sure, in milliseconds since the epoch."""
+        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + self._passed()) * 1000
 
     def _incomplete(
         self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup

@@ -12,7 +12,7 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -130,26 +130,27 @@ class IndexedLog:
             if not self._waiting:
                 self._idle.set()
 
-    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+    async def restore(self, since_ms: Mapping[int, int]) -> int:
         """Index the part of the log behind the index, or all of another log, and return the number of records.
 
         Args:
-            partitions: The partitions that this process owns now.
-            horizon_s: Older records are not needed.
+            since_ms: By partition that this process owns now: older records are not needed, in milliseconds since the
+                epoch.
         """
-        known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in since_ms}
         for tp, end in (await sure_ends(self._reader, known)).items():
             if end < known[tp]:
                 logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", tp.topic, tp.partition)
                 self.index.of(tp.partition).clear()
-        count = await self.catch_up(partitions, horizon_s)
+        count = await self.catch_up(since_ms, since_ms)
         self._read.clear()
         return count
 
-    async def catch_up(self, partitions: Iterable[int], horizon_s: float | None = None) -> int:
+    async def catch_up(self, partitions: Iterable[int], since_ms: Mapping[int, int] | None = None) -> int:
         """Index the part of the log behind the index, and return the number of records."""
         starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
-        return await self._reader.read(starts, self._index_read, horizon_s=horizon_s)
+        since = {TopicPartition(self._topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
+        return await self._reader.read(starts, self._index_read, since_ms=since)
 
     async def _round(self, waiting: list[Outgoing]) -> None:
         generation = self._consumer.generation
@@ -169,11 +170,14 @@ class IndexedLog:
             offsets = await delivery.offsets()
             if delivery.stamped_s is not None:
                 self._skew.observe(sent_s, delivery.stamped_s, self._clock())
-            if await self._finish(partition, outgoing, offsets, generation):
+            at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
+            if await self._finish(partition, outgoing, offsets, generation, at_s):
                 answers += [one.answer for one in outgoing if one.answer is not None]
         self._owner.round_ended(answers, time.monotonic() - began_s)
 
-    async def _finish(self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int) -> bool:
+    async def _finish(
+        self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int, at_s: float
+    ) -> bool:
         """Index acknowledged records and report them as written; return False if the generation has ended."""
         if self._consumer.generation != generation:
             return False
@@ -185,7 +189,7 @@ class IndexedLog:
                 return False
         else:
             with self._stage("index", len(outgoing)):
-                self._index(index, outgoing, first, look=partition in self._read)
+                self._index(index, outgoing, first, at_s, look=partition in self._read)
         with self._stage("acknowledge", len(outgoing)):
             self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
         return True
@@ -193,25 +197,26 @@ class IndexedLog:
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
         found = [one for one in map(self._owner.read, records) if one is not None]
-        at_s = min(records[-1].timestamp / 1000, time.time())  # a clock that was wrong once must not age everything
-        self.index.of(tp.partition).index(found, records[-1].offset, at_s)
+        self.index.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
 
-    def _index(self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, *, look: bool) -> None:
+    def _index(
+        self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, at_s: float, *, look: bool
+    ) -> None:
         """Index a batch that begins at an offset of the log.
 
         A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
         application's query has the same id, or (`look`) records of another process were read after the decision.
         """
-        upto, now_s, key = first_offset + len(outgoing) - 1, time.time(), self._owner.key
+        upto, key = first_offset + len(outgoing) - 1, self._owner.key
         decided = [
             (key(query), offset, value, kind == codec.MSGPACK, answer.pending.audit is not None)
             for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
             if answer is not None
         ]
         if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
-            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], upto, now_s)
+            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], upto, at_s)
         else:
-            index.index_new(decided, upto, now_s)
+            index.index_new(decided, upto, at_s)
 
 
 def _record(outgoing: Outgoing) -> Record:

@@ -8,7 +8,7 @@ Rules of this file:
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
@@ -115,11 +115,11 @@ class PredictionLog:
         """Send until cancelled."""
         await self._log.run()
 
-    async def restore(self, partitions: Iterable[int], horizon_s: float) -> int:
+    async def restore(self, since_ms: Mapping[int, int]) -> int:
         """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""
-        count = await self._log.restore(partitions, horizon_s)
+        count = await self._log.restore(since_ms)
         if self._audits is not None:
-            await self._audits.restore(partitions, horizon_s)
+            await self._audits.restore(since_ms)
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:

@@ -33,10 +33,10 @@ def test_a_row_beyond_the_position_waits_for_one_that_reaches_it():
     assert steps == [(45, {}), (49, {"b": 47}), (55, {"a": 50})]
 
 
-def test_of_two_rows_of_one_offset_the_first_counts_as_for_the_table():
+def test_of_the_rows_with_one_key_the_last_counts_as_for_the_table():
     table = Checkpoints(0)
     written(table, ("a", 3, 1), ("", 3, 0), ("a", 3, 9), ("a", 2, 8))
-    assert table.live["a", None].applied == 1
+    assert table.live["a", None].applied == 8
 
 
 def test_what_is_no_row_or_of_another_partition_is_no_checkpoint():

@@ -135,7 +135,7 @@ async def test_a_query_whose_router_died_before_its_audit_gets_one_with_all_miss
     fixture.answer(fixture.ask(one)["a:1"])
     await fixture.idle()
     fixture.router.reset()
-    await fixture.recorder.restore([0], 3600.0)
+    await fixture.recorder.restore({0: 0})
     fixture.recorder.repeat(one, fixture.known(one))
     fixture.recorder.repeat(one, fixture.known(one))  # under way now
     assert fixture.router.in_flight == 1

@@ -67,7 +67,7 @@ def test_when_the_first_decision_under_an_id_is_dropped_the_next_one_is_the_firs
     decisions.index([("q", value(0))], 0, 10.5 * HOUR_S)
     decisions.index([("q", value(1, application="other"))], 1, 11.5 * HOUR_S)
     assert found(decisions, "q") == [value(0)]
-    decisions.index([], 1, 12.5 * HOUR_S)
+    decisions.forget_before(12.1 * HOUR_S)
     assert [found(decisions, "q", application=name) for name in (None, "other")] == [
         [value(1, application="other")]
     ] * 2
@@ -110,11 +110,14 @@ def test_everything_is_there_after_a_restart(folder, decisions):
     again.close()
 
 
-def test_decisions_are_kept_for_one_horizon_and_dropped_after_two(folder, decisions):
+def test_decisions_are_kept_until_feedback_is_a_horizon_past_their_age(folder, decisions):
     decisions.index([("old", value(0))], 0, 10.5 * HOUR_S)
     decisions.index([("new", value(1))], 1, 11.4 * HOUR_S)
     assert found(decisions, "old", "new") == [value(0), value(1)]
     decisions.index([("newest", value(2))], 2, 12.4 * HOUR_S)
+    decisions.forget_before(11.9 * HOUR_S)
+    assert found(decisions, "old", "new", "newest") == [value(0), value(1), value(2)]
+    decisions.forget_before(12.1 * HOUR_S)
     assert found(decisions, "old", "new", "newest") == [None, value(1), value(2)]
     assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
 

@@ -19,6 +19,7 @@ from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.control_keys import restore_key
+from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.logged_records import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
@@ -98,6 +99,7 @@ class Fixture:
             FakeMetrics(),
         )
         self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
+        self.passed_s, self.look_again_s = 0.0, 2 * EARLY_FEEDBACK_MS / 1000
         self.app = SimpleNamespace(
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
@@ -106,8 +108,12 @@ class Fixture:
         registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
         self.processor = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
-            self.followed_upto,
+            self.followed_upto, self.passed,
         )  # fmt: skip
+
+    def passed(self):
+        self.passed_s += self.look_again_s
+        return self.passed_s
 
     def followed_upto(self):
         self.on_followed()
@@ -289,11 +295,11 @@ async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_pos
     for entry in (one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")):
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, None], 1)
     assert fixture.count() == 0
     fixture.selection.positions[0] = 3
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 3)
 
 
@@ -305,9 +311,64 @@ async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.reader._timestamp_ms = int((now_s + 3 * 3600) * 1000)
     fixture.selection.positions[0] = 0
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert fixture.applied == [0, None]
     assert fixture.decisions.of(0).find([("q1", None)]) != [None]
+
+
+async def test_feedback_waits_for_its_query_for_a_time_of_the_log(fixture):
+    """An application may say what was true before its query is in the log: the two topics know no order."""
+    fixture.look_again_s = EARLY_FEEDBACK_MS / 1000 / 10
+    looks = 0
+
+    def decide_at_the_third_look(passed=fixture.passed):
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            fixture.decide("q1")
+        return passed()
+
+    fixture.processor._passed = decide_at_the_third_look
+    assert await fixture.learn(one(0, "q1"))
+    assert fixture.metrics.feedback == {"applied": 1}
+
+
+async def test_feedback_that_came_too_early_is_an_orphan_also_when_it_is_read_again(fixture):
+    """Else what a restart rebuilds would say that it counted, and the next feedback would not count."""
+    early = one(0, "q1")
+    too_late_ms = early.timestamp + EARLY_FEEDBACK_MS + 1
+    fixture.decisions.of(0).index([("q1", logged(0, "q1", queried_at_ms=too_late_ms))], 0, 1e9)
+    assert await fixture.learn(early)
+    assert fixture.metrics.feedback == {"orphan": 1}
+    fixture.producer.append(CATALOGUE.feedback, 0, early.key, early.value)
+    fixture.decisions.of(0).applied_feedback_upto = -1
+    await fixture.processor.rebuild_applied_feedback({0: 0})
+    assert fixture.applied == [None, None]
+
+
+async def test_decisions_are_needed_since_a_horizon_before_the_first_unread_feedback(fixture):
+    fixture.app.consumer = fixture
+    for number in range(3):
+        fixture.producer.append(CATALOGUE.feedback, 0, None, b"%d" % number)
+        fixture.producer.append(CATALOGUE.predictions, 0, None, b"")
+        fixture.producer.append(CATALOGUE.predictions, 1, None, b"")
+    fixture.reader._timestamp_ms = 90_000
+    fixture.selection.positions[0] = 1
+    assert await fixture.processor.needed_since_ms([0, 1, 2], 60.0) == {0: 30_000, 1: 30_000, 2: 0}
+
+
+async def test_old_decisions_stay_while_feedback_is_behind(fixture):
+    """A router that was down for longer than the horizon refused feedback that had come in time."""
+    index = fixture.decisions.of(0)
+    index.index([("q1", logged(0, "q1"))], 0, 1e9)
+    index.index([("q2", logged(1, "q2"))], 1, 1e9 + 4 * 3600)
+    fixture.app.owned_partitions = lambda topic: [0]
+    fixture.producer.append(CATALOGUE.feedback, 0, None, b"not read yet")
+    await fixture.processor.forget_old()
+    assert None not in index.find([("q1", None), ("q2", None)])
+    fixture.answered = 1
+    await fixture.processor.forget_old()
+    assert [found is None for found in index.find([("q1", None), ("q2", None)])] == [True, False]
 
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
@@ -376,7 +437,7 @@ async def test_applied_feedback_is_rebuilt_across_markers(fixture):
     for entry in (one(0, "q1"), marker(1), one(2, "q2")):
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value, entry.headers)
     fixture.selection.positions[0] = 2
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert (fixture.applied, fixture.decisions.of(0).applied_feedback_upto) == ([0, 2], 2)
     assert fixture.log(CATALOGUE.dead_letters) == []
 
@@ -429,7 +490,7 @@ async def test_applied_feedback_about_audited_queries_is_rebuilt_with_their_audi
     for told in (one(0, "q1"), one(1, "q1")):
         fixture.producer.append(CATALOGUE.feedback, 0, told.key, told.value)
     fixture.selection.positions[0] = 1
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert fixture.applied == [0, None]
 
 
@@ -465,5 +526,5 @@ async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixt
     for entry in (one(0, "q1"), one(1, "q2")):
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
-    await fixture.processor.rebuild_applied_feedback([0], 3600.0)
+    await fixture.processor.rebuild_applied_feedback({0: 0})
     assert fixture.decisions.lookups == {("q1", None): 1, ("q2", None): 1}

@@ -108,7 +108,7 @@ async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixt
     await fixture.recorder.idle()
     assert (fixture.ids(), fixture.acknowledged, fixture.found("q0")) == (["q0"], [], [None])
     fixture.generation = 1
-    await fixture.recorder.restore([0], 3600.0)
+    await fixture.recorder.restore({0: 0})
     assert fixture.found("q0") == [0]
 
 
@@ -188,7 +188,7 @@ async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index(
     fixture.recorder.put([answer_to(query("a", 0)), answer_to(query("b", 1))])
     await fixture.recorder.idle()
     fixture.reader.stale_ends, fixture.reader.behind_s = [1], 30.0
-    assert await fixture.recorder.restore([0], 3600.0) == 0
+    assert await fixture.recorder.restore({0: 0}) == 0
     assert fixture.found("a", "b") == [0, 1]
 
 
@@ -196,7 +196,7 @@ async def test_an_index_that_is_ahead_of_its_log_is_built_anew(fixture):
     """The broker's folder was wiped, the router's was not."""
     fixture.decisions.of(0).index([("q0", logged(50, "q0"))], 50, NOW_S)
     fixture.producer.append(TOPIC, 0, None, logged(0, "q1").value)
-    await fixture.recorder.restore([0], 3600.0)
+    await fixture.recorder.restore({0: 0})
     assert fixture.found("q0", "q1") == [None, 0]
     assert fixture.decisions.of(0).last_offset == 0
 
