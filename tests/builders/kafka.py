@@ -162,6 +162,15 @@ class FakeConsumer:
 
     def __init__(self, ends):
         self.ends, self.positions, self.paused, self.fetched_from = ends, {}, set(), []
+        self.leaders = dict.fromkeys(ends, 0)
+        self._client = SimpleNamespace(
+            cluster=SimpleNamespace(leader_for_partition=self.leaders.get),
+            add_topic=lambda _: None,
+            force_metadata_update=self._learn_leaders,
+        )
+
+    async def _learn_leaders(self):
+        self.leaders |= dict.fromkeys(self.ends, 0)
 
     def assign(self, partitions):
         self.positions = dict.fromkeys(partitions, 0)

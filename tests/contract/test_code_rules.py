@@ -48,7 +48,7 @@ BUDGETS = {
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1595,
     "clipper_agents.streaming": 2010,
-    "clipper_agents.supervisor": 1270,
+    "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 175,
     "clipper_stream.batching": 765,

@@ -139,19 +139,19 @@ class LogReader:
             TopicAuthorizationFailedError: this user may not see it.
         """
         consumer = await self._started()
+        await _learn_leaders(consumer, [TopicPartition(topic, 0)])
         while not (found := consumer.partitions_for_topic(topic)):
-            consumer._client.add_topic(topic)
-            await consumer._client.force_metadata_update()
             if topic in consumer._client.cluster.unauthorized_topics:
                 raise TopicAuthorizationFailedError(topic)
             await asyncio.sleep(METADATA_WAIT_S)
+            await consumer._client.force_metadata_update()
         return [TopicPartition(topic, number) for number in sorted(found)]
 
     # --- offsets --------------------------------------------------------------------------------------------------
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """One past the last record of each partition, now."""
         asked = list(partitions)
-        return await self._offsets("ends", lambda consumer: consumer.end_offsets(asked)) if asked else {}
+        return await self._offsets("ends", asked, lambda consumer: consumer.end_offsets(asked)) if asked else {}
 
     async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
         """Wait until brokers name these ends or later ones; an acknowledged write has proved that they are there."""
@@ -162,14 +162,16 @@ class LogReader:
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""
         asked = list(partitions)
-        return await self._offsets("beginnings", lambda consumer: consumer.beginning_offsets(asked)) if asked else {}
+        if not asked:
+            return {}
+        return await self._offsets("beginnings", asked, lambda consumer: consumer.beginning_offsets(asked))
 
     async def offsets_at(self, partitions: Iterable[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
         """First offset of this time (milliseconds since the epoch) or later, of the partitions that have one."""
         times = dict.fromkeys(partitions, max(0, at_ms))
         if not times:
             return {}
-        found = await self._offsets("offsets of a time", lambda consumer: consumer.offsets_for_times(times))
+        found = await self._offsets("offsets of a time", times, lambda consumer: consumer.offsets_for_times(times))
         return {tp: one.offset for tp, one in found.items() if one is not None}
 
     async def ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Range]:
@@ -314,10 +316,14 @@ class LogReader:
         }
 
     async def _offsets(
-        self, what: str, ask: Callable[[AIOKafkaConsumer], Awaitable[Mapping[TopicPartition, T]]]
+        self,
+        what: str,
+        partitions: Iterable[TopicPartition],
+        ask: Callable[[AIOKafkaConsumer], Awaitable[Mapping[TopicPartition, T]]],
     ) -> dict[TopicPartition, T]:
         async with self._lock:
             consumer = await self._started()
+            await _learn_leaders(consumer, partitions)
             return dict(await self._ask(what, lambda: ask(consumer)))
 
     async def _started(self) -> AIOKafkaConsumer:
@@ -388,6 +394,16 @@ async def read_topic(
     async with open_reader(kafka, isolation_level=isolation_level) as reader:
         every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
         await reader.read(every, lambda _, records: take(records))
+
+
+async def _learn_leaders(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
+    """Ask for leaders that are not known yet; aiokafka would send the question and sleep a tenth of a second."""
+    client = consumer._client
+    unknown = {tp.topic for tp in partitions if client.cluster.leader_for_partition(tp) is None}
+    for topic in unknown:
+        client.add_topic(topic)
+    if unknown:
+        await client.force_metadata_update()
 
 
 def _before(records: list[Record], end: int) -> list[Record]:

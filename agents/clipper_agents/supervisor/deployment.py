@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -19,10 +20,11 @@ from clipper_agents.control.host_reports import HostReports
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.fleet import Fleet
+from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
-from clipper_agents.supervisor.supervisor import Supervisor
-from clipper_agents.supervisor.workers import PROGRAM, Workers
+from clipper_agents.supervisor.supervisor import Supervisor, to_stderr
+from clipper_agents.supervisor.workers import PROGRAM, Workers, worker_environment
 from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -67,7 +69,9 @@ class Deployment:
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._log_level, self._program = log_level, program
-        self.supervisor = Supervisor(process_environment)
+        self._template = WorkerTemplate(program, worker_environment(self._environ))
+        process_environment = process_environment or ProcessEnvironment(echo=to_stderr)
+        self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
         self._stack = AsyncExitStack()
 
     @property
@@ -104,6 +108,8 @@ class Deployment:
         await self.stop()
 
     async def _start(self) -> None:
+        self._stack.callback(self._template.close)
+        self._template.start()
         models, applications = with_digests(self.settings.models), self.settings.applications
         run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
@@ -151,12 +157,12 @@ class Deployment:
         self.broker = EmbeddedBroker(section.data_dir, section.port, section.heap_mib)
         self._stack.push_async_callback(asyncio.to_thread, self.broker.stop)
         await _to_its_end(asyncio.create_task(asyncio.to_thread(self.broker.start)))
-        replace = msgspec.structs.replace
-        settings = replace(self.settings, kafka=replace(self.settings.kafka, bootstrap=self.broker.bootstrap))
+        change = msgspec.structs.replace
+        settings = change(self.settings, kafka=change(self.settings.kafka, bootstrap=self.broker.bootstrap))
         if not temporary:
             return settings
-        router = replace(settings.router, data_dir=str(run_dir / "router"))
-        return replace(settings, router=router, host=replace(settings.host, data_dir=str(run_dir / "host")))
+        router = change(settings.router, data_dir=str(run_dir / "router"))
+        return change(settings, router=router, host=change(settings.host, data_dir=str(run_dir / "host")))
 
 
 def _tell_failure(task: "asyncio.Task[None]") -> None:

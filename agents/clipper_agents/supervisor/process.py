@@ -12,15 +12,16 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from clipper_stream.errors import SetupError
 
 LAST_S = 15.0
 """Time to drain after the supervisor is gone. Its embedded broker is gone too then, so most of it would be in vain."""
 TAIL_LINES = 20
-_LINE_BYTES = 1024 * 1024
+LINE_BYTES = 1024 * 1024
 
 
 class ChildNotReady(SetupError):
@@ -41,6 +42,44 @@ class ChildSpec:
     """From SIGTERM to SIGKILL; more than a worker gives itself."""
 
 
+class RunningProgram(Protocol):
+    """What a `ChildProcess` needs of a process: `asyncio.subprocess.Process`, or one that was forked."""
+
+    pid: int
+    stdout: asyncio.StreamReader | None
+    stderr: asyncio.StreamReader | None
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal, unless it has been waited for."""
+        ...
+
+
+Launch = Callable[[ChildSpec], Awaitable[RunningProgram]]
+"""Starts the command of a spec, or raises OSError; the child's standard input ends with this process."""
+
+
+async def execute(spec: ChildSpec) -> RunningProgram:
+    """Start the command as a program of its own."""
+    return await asyncio.create_subprocess_exec(
+        *spec.command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=LINE_BYTES,
+        env=spec.environment,
+        process_group=0,
+    )
+
+
 class ChildProcess:
     """A started process. Use `start`.
 
@@ -49,7 +88,7 @@ class ChildProcess:
         tail: The last lines of its standard error.
     """
 
-    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, echo: Callable[[str], None]) -> None:
+    def __init__(self, spec: ChildSpec, process: RunningProgram, echo: Callable[[str], None]) -> None:
         self.spec = spec
         self.ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -63,22 +102,13 @@ class ChildProcess:
         )
 
     @classmethod
-    async def start(cls, spec: ChildSpec, echo: Callable[[str], None]) -> "ChildProcess":
+    async def start(cls, spec: ChildSpec, echo: Callable[[str], None], launch: Launch = execute) -> "ChildProcess":
         """Start it; `echo` gets every line that the child prints, but the ready line.
 
         Raises:
             OSError: the program cannot be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *spec.command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LINE_BYTES,
-            env=spec.environment,
-            process_group=0,
-        )
-        return cls(spec, process, echo)
+        return cls(spec, await launch(spec), echo)
 
     @property
     def pid(self) -> int:
@@ -131,7 +161,7 @@ async def _each_line(source: asyncio.StreamReader, handle: Callable[[str], None]
     while True:
         try:
             line = await source.readline()
-        except ValueError:  # longer than _LINE_BYTES: asyncio has dropped it, reading goes on behind it
+        except ValueError:  # longer than LINE_BYTES: asyncio has dropped it, reading goes on behind it
             continue
         if not line:
             return

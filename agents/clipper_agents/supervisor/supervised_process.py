@@ -11,7 +11,7 @@ from typing import Any
 
 from clipper_agents import exits
 from clipper_agents.observability.logging import event
-from clipper_agents.supervisor.process import ChildNotReady, ChildProcess, ChildSpec
+from clipper_agents.supervisor.process import ChildNotReady, ChildProcess, ChildSpec, Launch, execute
 
 FIRST_STARTS = 3
 """A child that was never ready is given up after so many starts: what it needs is another configuration."""
@@ -24,32 +24,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Exponential, bounded, and back at the start after a long run.
+    """None, then exponential, bounded, and back at the start after a calm run.
 
     >>> [Backoff().delay_s(failures) for failures in (1, 2, 3, 10)]
-    [0.5, 1.0, 2.0, 30.0]
+    [0.0, 0.5, 1.0, 30.0]
     """
 
     first_s: float = 0.5
     factor: float = 2.0
     longest_s: float = 30.0
-    calm_s: float = 60.0
-    """A child that ran so long after it was ready starts again with `first_s`."""
+    calm_s: float = 10.0
+    """A child that served for so long starts again at once: a start costs a few tenths of a second of one core."""
 
     def delay_s(self, failures: int) -> float:
         """The wait after so many failures in a row, the first is 1."""
         # Beyond 64 doublings the bound has long been reached, and a float would overflow.
-        return min(self.longest_s, self.first_s * self.factor ** min(failures - 1, 64))
+        return min(self.longest_s, self.first_s * self.factor ** min(failures - 2, 64)) if failures > 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessEnvironment:
-    """What a kept child takes from outside: waits, a clock, and who gets every line that it prints."""
+    """What a kept child takes from outside: waits, a clock, who starts it, and who gets every line that it prints."""
 
     backoff: Backoff = field(default_factory=Backoff)
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     echo: Callable[[str], None] = print
+    launch: Launch = execute
 
 
 class SupervisedProcess:
@@ -147,7 +148,8 @@ class SupervisedProcess:
 
     async def _run(self) -> "_End":
         """Start it, tell when it serves, and wait for its end."""
-        self.process = process = await ChildProcess.start(self.spec, self._environment.echo)
+        environment = self._environment
+        self.process = process = await ChildProcess.start(self.spec, environment.echo, environment.launch)
         self.starts += 1
         ended = asyncio.create_task(process.wait())
         first: set[asyncio.Future[Any]] = {ended, process.ready}
@@ -173,7 +175,8 @@ class SupervisedProcess:
             self._failures = 0
 
     async def _pause(self, end: "_End") -> None:
-        delay_s = self._environment.backoff.delay_s(self._failures)
+        # one that never served may lack what only others can give: it does not start again at once
+        delay_s = self._environment.backoff.delay_s(self._failures + (not self._was_ready))
         self.reason = f"{end.what}, failures in a row: {self._failures}, next start after {delay_s:.1f} s"
         self._failed(self.spec.name, f"{self.reason}; {end.last_line}")
         event(

@@ -28,6 +28,11 @@ from clipper_topics.manifests import ModelManifest
 PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main")
 
 
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of workers, without settings; a host with more cores has other thread variables."""
+    return {**ONE_THREAD, **{name: value for name, value in environ.items() if not is_setting(name)}}
+
+
 class Workers:
     """Writes settings files, of resolved settings, into a folder, and makes the specs of children that read them."""
 
@@ -47,7 +52,7 @@ class Workers:
         loading = msgspec.structs.replace(settings.loading, allowed=list(self.allowed))
         self._settings = msgspec.structs.replace(settings, loading=loading)
         self._run_dir, self._program = run_dir, program
-        self._environ = {name: value for name, value in environ.items() if not is_setting(name)}
+        self._environ = environ
         self._log_level = ("--log-level", log_level) if log_level else ()
         self._ports: dict[str, int] = {}
 
@@ -95,7 +100,9 @@ class Workers:
             port = self._port(name, first) if first else 0
             options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
             words = (*self._program, "worker", *command.split(), *options, "--ends-with-stdin", *self._log_level)
-            specs.append(ChildSpec(name=name, command=words, environment={**threads, **self._environ}))
+            specs.append(
+                ChildSpec(name=name, command=words, environment=worker_environment({**threads, **self._environ}))
+            )
         return specs
 
     def _port(self, name: str, first: int) -> int:

@@ -36,6 +36,21 @@ def test_nothing_before_the_range_is_fetched():
     assert consumer.fetched_from == [(0, 998)]
 
 
+def test_leaders_are_asked_for_before_offsets():
+    """aiokafka asks for a leader that it does not know when it needs it, and sleeps a tenth of a second meanwhile."""
+    consumer = FakeConsumer({FIRST: 5})
+    consumer.leaders.clear()
+    known, answer = [], consumer.end_offsets
+
+    async def end_offsets(partitions):
+        known.append(set(consumer.leaders) >= set(partitions))
+        return await answer(partitions)
+
+    consumer.end_offsets = end_offsets
+    assert asyncio.run(reader_of(consumer).end_offsets([FIRST])) == {FIRST: 5}
+    assert known == [True]
+
+
 def test_where_there_is_nothing_to_read_nothing_is_assigned():
     """An assignment that was taken back at once ended aiokafka's fetching: feedback then waited for ever."""
     consumer = FakeConsumer({FIRST: 5})

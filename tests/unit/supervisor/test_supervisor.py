@@ -72,7 +72,7 @@ def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
                 await supervisor.start([spec("print('error: no such file')\nexit(3)", "c")])
         (first, killed), (second, given_up) = heard
         assert (first, second) == ("a", "c")
-        assert killed.startswith("was ended by signal 9, failures in a row: 1, next start after 1.0 s")
+        assert killed.startswith("was ended by signal 9, failures in a row: 1, next start after 0.0 s")
         assert given_up == "ended with exit code 3 before it was ready; last line: error: no such file"
 
     run(scenario())
@@ -113,16 +113,16 @@ def test_a_child_that_does_not_drain_in_time_is_killed():
     run(scenario())
 
 
-def test_a_killed_child_is_started_again_after_a_wait_that_grows_up_to_its_bound():
+def test_a_killed_child_starts_again_at_once_then_after_a_wait_that_grows_to_a_bound():
     async def scenario():
         around = Recorded()
         async with Supervisor(around.all) as supervisor:
             await supervisor.start([spec(SERVING)])
-            for count in range(2, 6):
+            for count in range(2, 7):
                 supervisor.kill("a")
                 await supervisor.child("a").wait_ready()
                 assert supervisor.child("a").starts == count
-        assert around.delays == [1.0, 2.0, 4.0, 4.0]
+        assert around.delays == [0.0, 1.0, 2.0, 4.0, 4.0]
 
     run(scenario())
 
@@ -141,14 +141,14 @@ def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(tmp_pa
             child = supervisor.child("a")
             assert not child.reason
             supervisor.kill("a")
-            while len(around.delays) < 6:
+            while len(around.delays) < 7:
                 await asyncio.sleep(0)
             assert "ended with exit code 7, failures in a row: " in child.reason
             assert ", next start after 4.0 s" in child.reason
             flag.unlink()
             await child.wait_ready()
             assert child.reason is None
-        assert around.delays[:6] == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+        assert around.delays[:7] == [0.0, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
 
     run(scenario())
 
@@ -162,7 +162,7 @@ def test_a_long_calm_run_resets_the_wait():
                 around.now_s += ran_s
                 supervisor.kill("a")
                 await supervisor.child("a").wait_ready()
-        assert around.delays == [1.0, 2.0, 1.0]
+        assert around.delays == [0.0, 1.0, 0.0]
 
     run(scenario())
 

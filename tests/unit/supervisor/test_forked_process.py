@@ -1,0 +1,162 @@
+"""Workers are forked from a template, and behave as if they had been executed. No Kafka: the workers wait for one."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from e2e.programs import descendants, until
+
+from clipper_agents.supervisor.forked_process import UNKNOWN_END, ForkedProcess, WorkerTemplate
+from clipper_agents.supervisor.process import ChildProcess, ChildSpec
+from clipper_agents.supervisor.workers import PROGRAM, worker_environment
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker is executed")
+
+ENVIRONMENT = worker_environment({**os.environ, "KAFKA_BOOTSTRAP_SERVERS": "is a setting"})
+WAITING = "waiting for kafka"
+
+
+def spec(*arguments, program=PROGRAM, environment=ENVIRONMENT):
+    return ChildSpec(name="a", command=(*program, *arguments), environment=environment)
+
+
+def router(folder):
+    """A router that serves never: it waits for its Kafka, and ends as every worker does."""
+    settings = ("--set", "kafka.bootstrap=127.0.0.1:1", "--set", f"router.data_dir={folder}")
+    return spec("worker", "router", "--instance", "router-0", *settings, "--ends-with-stdin")
+
+
+@asynccontextmanager
+async def template():
+    made = WorkerTemplate(PROGRAM, ENVIRONMENT)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def started(made, wanted):
+    """The child, once it has said something."""
+    said = asyncio.Event()
+    child = await ChildProcess.start(wanted, lambda _: said.set(), made.launch)
+    await said.wait()
+    return child
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 120))
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_forked_worker_runs_its_command_line_and_its_exit_code_is_told():
+    async def scenario():
+        async with template() as made:
+            for arguments, code, line in ((("--version",), 0, "clipper-stream"), (("none",), 2, "No such command")):
+                child = await started(made, spec(*arguments))
+                assert isinstance(child._process, ForkedProcess)
+                assert await child.wait() == code
+                assert any(line in one for one in child.tail)
+
+    run(scenario())
+
+
+def test_a_forked_worker_looks_as_if_it_had_been_executed(tmp_path):
+    async def scenario():
+        async with template() as made:
+            wanted = router(tmp_path)
+            child = await started(made, wanted)
+            assert WAITING in child.tail[0]
+            assert parent_of(child.pid) == made.pid
+            assert os.getpgid(child.pid) == child.pid
+            shown = Path(f"/proc/{child.pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+            assert shown == list(wanted.command)
+            pipes = {Path(f"/proc/{child.pid}/fd/{number}").readlink().name for number in range(3)}
+            assert len(pipes) == 3
+            other = await started(made, wanted)
+            shared = pipes & {path.readlink().name for path in Path(f"/proc/{other.pid}/fd").iterdir()}
+            assert not shared, "the end of one's standard input is held by another"
+            assert await child.stop() == 0, "SIGTERM drains it"
+            other.kill()
+            assert await other.wait() == -signal.SIGKILL
+
+    run(scenario())
+
+
+def test_another_program_or_another_environment_is_executed():
+    async def scenario():
+        async with template() as made:
+            code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+            other = await started(made, spec("-c", code, program=(sys.executable,)))
+            assert parent_of(other.pid) == os.getpid()
+            assert await other.wait() == 0
+            assert [*other.tail] == ["1"]
+            threads = await started(made, spec("--version", environment={**ENVIRONMENT, "OMP_NUM_THREADS": "2"}))
+            assert not isinstance(threads._process, ForkedProcess)
+            assert await threads.wait() == 0
+
+    run(scenario())
+
+
+def test_without_its_template_a_child_goes_on_and_the_next_one_has_another(tmp_path):
+    async def scenario():
+        async with template() as made:
+            child = await started(made, router(tmp_path))
+            first = made.pid
+            os.kill(first, signal.SIGKILL)
+            os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+            executed = await started(made, spec("--version"))
+            assert not isinstance(executed._process, ForkedProcess)
+            assert await executed.wait() == 0
+            forked = await started(made, spec("--version"))
+            assert isinstance(forked._process, ForkedProcess)
+            assert parent_of(forked.pid) == made.pid != first
+            assert await forked.wait() == 0
+            child.kill()
+            assert await child.wait() == UNKNOWN_END
+
+    run(scenario())
+
+
+def test_a_template_that_cannot_import_is_not_tried_again(tmp_path):
+    async def scenario():
+        # the first module of that name is found, and fails
+        (tmp_path / "uvloop.py").write_text("raise ImportError")
+        broken = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+        made = WorkerTemplate(PROGRAM, broken)
+        made.start()
+        child = await started(made, spec("--version", environment=broken))
+        assert await child.wait() == 0
+        assert made.pid is None
+
+    run(scenario())
+
+
+SUPERVISOR = """
+import asyncio, sys
+from unit.supervisor.test_forked_process import router, started, template
+async def main():
+    async with template() as made:
+        child = await started(made, router(sys.argv[1]))
+        print(made.pid, child.pid, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def test_template_and_children_end_when_their_supervisor_is_killed(tmp_path):
+    command, environ = [sys.executable, "-c", SUPERVISOR, str(tmp_path)], {**os.environ, "PYTHONPATH": "tests"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as supervisor:
+        pids = set(map(int, supervisor.stdout.readline().split()))
+        left = descendants(supervisor.pid)
+        assert {process.pid for process in left} == pids
+        supervisor.kill()
+    until("nothing is left", lambda: not any(process.runs for process in left), 20.0)
