@@ -128,7 +128,7 @@ def learn(
         if not isinstance(entry, JoinedFeedback):
             _restore(step, *entry, row, stored)
             continue
-        record, found, logged, audit = entry
+        record, found, logged, _ = entry
         if logged is None:
             step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
             continue
@@ -136,24 +136,19 @@ def learn(
         if before is not None and before < record.offset:
             step.count("duplicate")
         else:
-            _apply(step, record, found, logged, audit, row, application)
+            _apply(step, entry, logged, row, application)
     return step
 
 
 def _apply(
-    step: Step,
-    record: Record,
-    found: Feedback,
-    logged: LoggedRecord,
-    audit: LoggedRecord | None,
-    row: Callable[[Row], SelectionRow],
-    application: FindApplication,
+    step: Step, entry: JoinedFeedback, logged: LoggedRecord, row: Callable[[Row], SelectionRow], find: FindApplication
 ) -> None:
+    record, found, _, audit = entry
     prediction = decode_prediction(logged)
     if prediction.queried_at_ms > record.timestamp + EARLY_FEEDBACK_MS:
         step.refuse(record, "orphan", OrphanFeedback(_early(found, prediction.queried_at_ms - record.timestamp)))
         return
-    known = application(prediction.application, record.offset)
+    known = find(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
         step.refuse(record, "invalid", UnusableFeedback(wrong))
@@ -238,7 +233,5 @@ def _early(found: Feedback, early_ms: float) -> str:
 
 def _orphan(found: Feedback, record: Record) -> str:
     whose = "" if found.application is None else f" of application {found.application!r}"
-    return (
-        f"no decision about query {found.query_id!r}{whose} in partition {record.partition}: send the feedback with "
-        "the query's key, and within the feedback horizon"
-    )
+    where = f"query {found.query_id!r}{whose} in partition {record.partition}"
+    return f"no decision about {where}: send the feedback with the query's key, and within the feedback horizon"
