@@ -55,6 +55,7 @@ async def assigned_consumer(
             **kafka.aiokafka(),
             enable_auto_commit=False,
             isolation_level=isolation_level,
+            auto_offset_reset="latest",  # what is read twice, or is older than the client, answers nobody
             max_partition_fetch_bytes=max_partition_fetch_bytes,
         )
         try:

@@ -97,7 +97,7 @@ class PredictionReader:
     async def open(self, partitions: int) -> None:
         """Stand at the end of every partition and read on from there; errors are those of `assigned_consumer`."""
         self._consumer = await assigned_consumer(
-            self._kafka, self._topic, at_end=True, isolation_level="read_uncommitted", partitions=partitions
+            self._kafka, self._topic, at_end=True, isolation_level="read_committed", partitions=partitions
         )
         self._task = asyncio.create_task(self._read(self._consumer), name=f"read {self._topic}")
         self._task.add_done_callback(self._ended)

@@ -143,7 +143,13 @@ class Reading:
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
         self.records: list[Record] = []
         self._consumer = Consumer(
-            {**settings, "group.id": "nobody", "enable.auto.commit": False, "enable.partition.eof": True}
+            {
+                **settings,
+                "group.id": "nobody",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
         )
         found = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]

@@ -111,7 +111,7 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
     if catalogue.dead_letters not in await existing_topics(connection, catalogue.prefix):
         raise TopicMismatch(f"topic {catalogue.dead_letters} does not exist: is --bootstrap or kafka.prefix another?")
     tp = TopicPartition(catalogue.dead_letters, 0)
-    async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+    async with open_reader(connection, isolation_level="read_committed") as reader:
         yield DeadLetterReader(reader, tp, (await reader.ranges([tp]))[tp])
 
 

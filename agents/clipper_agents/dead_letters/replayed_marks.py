@@ -88,7 +88,7 @@ class Replayed:
 
     @asynccontextmanager
     async def _member(self, number: int) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = make_consumer(self._connection, isolation_level="read_uncommitted", group=self._group(number))
+        consumer = make_consumer(self._connection, isolation_level="read_committed", group=self._group(number))
         async with started(self._connection, consumer):
             consumer.assign([self._tp])
             yield consumer

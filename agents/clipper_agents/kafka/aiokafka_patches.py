@@ -5,10 +5,11 @@
 | `client.create_conn` | a frozen broker takes connections and says nothing; an attempt ends after seconds |
 | `errors.kafka_errors` | error 82, a fenced instance name, has no class and would be called unknown |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
+| | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
 
 Rules of this file:
-- Records are made here only for consumers whose key deserializer is `LEAN`; all others of the process get aiokafka's.
+- Records are made here only for consumers whose key deserializer is a `LeanKeys`; all others get aiokafka's.
 - The bound on connections holds for a whole process, so `install` is for workers; `install_records` is for everybody.
 - Kafka takes any bytes as the name of a header, and clients in C, Go or Rust send them. aiokafka raises at such a name,
   again at each fetch, and the partition stands. Here what is wrong is replaced by U+FFFD: such a header is none of
@@ -23,7 +24,7 @@ from typing import Any
 import msgspec
 from aiokafka import client, errors
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -38,9 +39,54 @@ _LENGTH_AT = 8
 Connect = Callable[..., Awaitable[Any]]
 
 
-def LEAN(key: bytes | None) -> bytes | None:  # noqa: N802 (a mark, compared by identity)
-    """Key deserializer that marks a consumer whose records are lean."""
-    return key
+class EmptyOffsets:
+    """Offsets of fetched logs that hold no record for their consumer, until they are passed.
+
+    That are transaction markers, aborted batches, and what compaction has removed.
+
+    >>> empty = EmptyOffsets()
+    >>> empty.add(("queries", 0), 5, 7); empty.add(("queries", 0), 7, 8); empty.add(("queries", 0), 9, 10)
+    >>> empty.skip(("queries", 0), 4), empty.skip(("queries", 0), 5)
+    (4, 8)
+    """
+
+    def __init__(self) -> None:
+        self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
+
+    def add(self, tp: tuple[str, int], first: int, end: int) -> None:
+        """Add offsets, behind those of the partition that were added before."""
+        ranges = self._ranges.setdefault(tp, [])
+        if ranges and ranges[-1][1] == first:
+            first = ranges.pop()[0]
+        ranges.append((first, end))
+
+    def skip(self, tp: tuple[str, int], offset: int) -> int:
+        """Return the first offset from this one on that is not known to be empty, and forget what lies before it."""
+        ranges = self._ranges.get(tp)
+        while ranges and ranges[0][0] <= offset:
+            offset = max(offset, ranges.pop(0)[1])
+        return offset
+
+    def clear(self, tp: tuple[str, int]) -> None:
+        """Forget the offsets of a partition, which is to be read from another one on."""
+        self._ranges.pop(tp, None)
+
+
+class LeanKeys:
+    """Key deserializer that marks a consumer whose records are lean.
+
+    Args:
+        empty: Has offsets without a record added; None: nobody asks for them.
+    """
+
+    def __init__(self, empty: EmptyOffsets | None = None) -> None:
+        self.empty = empty
+
+    def __call__(self, key: bytes | None) -> bytes | None:
+        return key
+
+
+LEAN = LeanKeys()
 
 
 def install() -> None:
@@ -52,7 +98,7 @@ def install() -> None:
 
 
 def install_records() -> None:
-    """Make lean records for consumers that are marked `LEAN`; a second call changes nothing."""
+    """Make lean records for consumers that are marked by `LeanKeys`; a second call changes nothing."""
     fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = RereadableRecords
 
@@ -103,9 +149,13 @@ class LeanRecord(msgspec.Struct, gc=False):
 
 
 class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """The records of one partition in a fetch, unpacked by aiokafka's generator."""
+    """The records of one partition in a fetch, and the offsets that hold none.
+
+    A fetch has every batch of the log from its offset on, so what it leaves out is not there.
+    """
 
     next_fetch_offset: int
+    empty: EmptyOffsets | None = None
     _records_iterator: Iterator[LeanRecord] | None
 
     def __iter__(self) -> Iterator[LeanRecord]:
@@ -120,40 +170,57 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
         """No generator yet: one that nobody reads would keep itself and the fetch until the collector comes."""
 
     def _unpacked(self) -> Iterator[LeanRecord]:
-        while True:
-            try:
-                yield from super()._unpack_records()
-            except UnicodeDecodeError:  # a header's name, which may be any bytes
-                yield from self._unpack_again(self._records.last_batch())
-            else:
-                return
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise errors.CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not self._is_skipped(batch):
+                try:
+                    yield from self._records_of(batch)
+                except UnicodeDecodeError:  # a header's name, which may be any bytes
+                    yield from self._records_of(self._records.last_batch())
+            self._note_empty(batch.next_offset)
 
-    def _unpack_again(self, batch: "LenientBatch") -> Iterator[LeanRecord]:
+    def _records_of(self, batch: Any) -> Iterator[LeanRecord]:
+        topic, partition = self._tp
         for record in batch:
-            if record.offset >= self.next_fetch_offset:
-                self.next_fetch_offset = record.offset + 1
-                yield self._consumer_record(self._tp, record)
-        self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+            offset = record.offset
+            if offset < self.next_fetch_offset:
+                continue
+            if offset > self.next_fetch_offset:
+                self._note_empty(offset)
+            self.next_fetch_offset = offset + 1
+            yield LeanRecord(
+                topic, partition, offset, record.timestamp, record.key, record.value, tuple(record.headers)
+            )
 
-    def _consumer_record(self, tp: Any, record: Any) -> LeanRecord:
-        return LeanRecord(
-            tp.topic,
-            tp.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            tuple(record.headers),
-        )
+    def _is_skipped(self, batch: Any) -> bool:
+        """Return whether the batch is a transaction marker, or belongs to an aborted transaction."""
+        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            self._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and self._contains_abort_marker(batch):
+                self._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in self._aborted_producers:
+                return True
+        return bool(batch.is_control_batch)
+
+    def _note_empty(self, end: int) -> None:
+        """Go on to an offset before which there is no other record."""
+        if end > self.next_fetch_offset:
+            if self.empty is not None:
+                self.empty.add(self._tp, self.next_fetch_offset, end)
+            self.next_fetch_offset = end
 
 
 def _partition_records(
     tp: Any, records: Any, aborted: Any, first_offset: int, key_deserializer: Any, *rest: Any
 ) -> Any:
     """What aiokafka calls by the name `PartitionRecords` for each fetch; it says nothing else about the consumer."""
-    lean = key_deserializer is LEAN
-    kind = LeanPartitionRecords if lean else PartitionRecords
-    return kind(tp, records, aborted, first_offset, None if lean else key_deserializer, *rest)
+    if not isinstance(key_deserializer, LeanKeys):
+        return PartitionRecords(tp, records, aborted, first_offset, key_deserializer, *rest)
+    lean = LeanPartitionRecords(tp, records, aborted, first_offset, None, *rest)
+    lean.empty = key_deserializer.empty
+    return lean
 
 
 class RereadableRecords:

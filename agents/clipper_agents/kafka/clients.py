@@ -55,7 +55,7 @@ def make_consumer(
         **kafka.aiokafka(),
         group_id=group,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",
         isolation_level=isolation_level,
         request_timeout_ms=int(request_s * 1000),
         metadata_max_age_ms=METADATA_MAX_AGE_MS,

@@ -112,7 +112,7 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             if found["topic"] == topic
             for number in found["partitions"]
         ]
-        async with open_reader(connection, isolation_level="read_uncommitted") as reader:
+        async with open_reader(connection, isolation_level="read_committed") as reader:
             return sum((await group_lag(admin, reader, group, partitions)).values())
 
 

@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -117,6 +118,7 @@ class LogReader:
         )
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
+        self._keeper = PositionKeeper()
         self._unread: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
 
@@ -288,7 +290,11 @@ class LogReader:
     ) -> tuple[dict[TopicPartition, list[Record]], bool]:
         """Records of one poll, and whether a position is another than before."""
         consumer = await self._started()
-        fetched = await consumer.getmany(*wanted, timeout_ms=max(1, int(wait_s * 1000)), max_records=max_records)
+        fetched: Mapping[TopicPartition, list[Record]] = {}
+        try:
+            fetched = await consumer.getmany(*wanted, timeout_ms=max(1, int(wait_s * 1000)), max_records=max_records)
+        except OffsetOutOfRangeError as error:
+            await self._keeper.resolve(consumer, error)
         found = {tp: one for tp, records in fetched.items() if (one := _before(records, self._unread[tp]))}
         moved = False
         for tp in wanted:

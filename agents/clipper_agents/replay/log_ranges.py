@@ -38,7 +38,7 @@ class Logs(Protocol):
 
 
 class KafkaLogs:
-    """The topics of a deployment, read as routers read them: only committed records of the control topic.
+    """The topics of a deployment, read as routers read them: only committed records.
 
     Args:
         connection: How to reach the brokers.

@@ -70,7 +70,7 @@ def log_reader(connection: KafkaConnection) -> AbstractAsyncContextManager[LogRe
         KafkaUnreachable: no broker answers.
         AccessRefused: a right is missing.
     """
-    return open_reader(connection, isolation_level="read_uncommitted", policy=WORKERS, fetch_bytes=FETCH_BYTES)
+    return open_reader(connection, isolation_level="read_committed", policy=WORKERS, fetch_bytes=FETCH_BYTES)
 
 
 async def ranges_of(

@@ -29,7 +29,7 @@ class MergedLogTailer:
     """One reading of the three topics, from a time on."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
-        self._tailer = TopicTailer(kafka, isolation_level="read_uncommitted", policy=WORKERS)
+        self._tailer = TopicTailer(kafka, isolation_level="read_committed", policy=WORKERS)
         topics = (catalogue.predictions, catalogue.audits, catalogue.feedback)
         ranks = {
             TopicPartition(topic, number): rank

@@ -75,7 +75,7 @@ async def _read(
     admin = make_admin(connection, STATUS.request_s)
     stack.push_async_callback(stop, admin)
     await admin.start()  # asks every address; when none answers, that is the answer
-    reader = LogReader(connection, isolation_level="read_uncommitted", policy=STATUS)
+    reader = LogReader(connection, isolation_level="read_committed", policy=STATUS)
     stack.push_async_callback(reader.close)
 
     cluster = await retry("cluster", admin.describe_cluster, STATUS.within_s)

@@ -213,7 +213,7 @@ def make_app(
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
-        consumer_auto_offset_reset="earliest",
+        consumer_auto_offset_reset="none",
         consumer_group_instance_id=instance,
         consumer_metadata_max_age_ms=10_000,
         producer_metadata_max_age_ms=10_000,

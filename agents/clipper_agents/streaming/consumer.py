@@ -6,8 +6,9 @@ Rules of this file:
 - What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
-- A jump of the offsets is asked for a second time before it is believed: only a gap that the log itself has
-  (compaction, transaction markers, retention) shows twice.
+- Transactions that are aborted or still open are not read. Offsets without a record (markers, aborted batches,
+  compaction) are known from the fetch itself, and are neither gaps nor lag; any other jump was lost here, and is
+  fetched again.
 """
 
 import asyncio
@@ -19,11 +20,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.client import CoordinationType
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from clipper_agents.kafka.aiokafka_patches import LEAN
+from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, LeanKeys
+from clipper_agents.kafka.log_bounds import PositionKeeper
+from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import StrictProducer
 
@@ -153,7 +162,8 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        consumer._key_deserializer = LEAN
+        consumer._isolation_level = "read_committed"
+        consumer._key_deserializer = LeanKeys(self.consumer.empty)
         return consumer
 
     async def on_start(self) -> None:
@@ -172,11 +182,12 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     logger = LIBRARY
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.empty = EmptyOffsets()
         super().__init__(*args, **kwargs)
         self.frontiers: dict[TP, Frontier] = defaultdict(Frontier)
         self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
-        self._next: dict[TP, int | None] = {}
-        self._doubted: dict[TP, int] = {}
+        self._next: dict[TP, int] = {}
+        self._positions = PositionKeeper()
         self._assigned_s: deque[float] = deque(maxlen=RESTLESS_TIMES)
         self._fetch_in_flight: asyncio.Future[None] | None = None
 
@@ -197,8 +208,19 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             wait_s = RESUMING_WAIT_S if self._buffered_partitions else min(timeout, IDLE_WAIT_S)
             records = await self._getmany(active_partitions=frozen, timeout=wait_s) or {}
             return {tp: found for tp, found in records.items() if tp in live or tp in self._buffered_partitions}, live
+        except NoOffsetForPartitionError:  # from before `perform_seek`
+            return {}, live
+        except OffsetOutOfRangeError as error:
+            await self._resolve(error)
+            return {}, live
         finally:
             done.set_result(None)
+
+    async def _resolve(self, error: OffsetOutOfRangeError) -> None:
+        generation = self.app.generation
+        moved = await self._positions.resolve(self._thread._ensure_consumer(), error)
+        if generation == self.app.generation:
+            self._next.update({TP(*tp): offset for tp, offset in moved.items() if tp in self._next})
 
     async def settle(self) -> None:
         """Wait until no fetch is under way that may still hold records of partitions that were just paused."""
@@ -222,13 +244,15 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             await asyncio.sleep(0)
 
     def _deliver(self, tp: TP, records: list[Any]) -> None:
-        expected = self._next.get(tp)
-        if expected is not None:
-            if records[0].offset < expected:
-                records = [record for record in records if record.offset >= expected]
-            if records and records[0].offset > expected and self._doubts(tp, expected, records[0].offset):
-                return
+        if tp not in self._next:
+            return
+        expected = self._reached(tp)
+        if records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
         if not records:
+            return
+        if records[0].offset > expected:
+            self._fetch_again(tp, expected, records[0].offset)
             return
         self._next[tp] = records[-1].offset + 1
         self._read_offset[tp] = records[-1].offset
@@ -238,17 +262,18 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         if self._waiting[tp].above(HIGH_WATER_RECORDS, HIGH_WATER_BYTES):
             self.on_buffer_full(tp)
 
-    def _doubts(self, tp: TP, expected: int, found: int) -> bool:
-        """Return True when the records must be fetched again, from the expected offset on."""
-        if self._doubted.get(tp) == expected:
-            logger.warning(
-                "gap in the log topic=%s partition=%d offsets=%d..%d: compaction, markers or retention",
-                tp.topic, tp.partition, expected, found - 1,
-            )  # fmt: skip
-            return False
-        self._doubted[tp] = expected
+    def _reached(self, tp: TP) -> int:
+        """Return the next offset that may hold a record which was not delivered."""
+        self._next[tp] = reached = self.empty.skip(tp, self._next[tp])
+        return reached
+
+    def _fetch_again(self, tp: TP, expected: int, found: int) -> None:
+        logger.warning(
+            "fetched records were lost topic=%s partition=%d offsets=%d..%d: fetching them again",
+            tp.topic, tp.partition, expected, found - 1,
+        )  # fmt: skip
+        self.empty.clear(tp)
         self._thread.seek(tp, expected)
-        return True
 
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
@@ -260,25 +285,41 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     # --- positions ------------------------------------------------------------------------------------------------
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, or to the positions that the app's state was stored with."""
+        """Seek to the positions that the app's state was stored with, the committed offsets, or the oldest records."""
         await super().perform_seek()
         positions = await self.app.state_positions() if self.app.state_positions else {}
+        starts = {tp: offset for tp, offset in self._committed_offset.items() if offset is not None} | positions
+        firsts = await self._first_offsets(self.assignment() - starts.keys())
         assigned = self.assignment()
         for tp, offset in positions.items():
             if tp in assigned and offset != self._committed_offset.get(tp):
                 logger.info("position from state topic=%s partition=%d offset=%d", tp.topic, tp.partition, offset)
-                await self.seek(tp, offset)
                 self._committed_offset[tp] = offset
+        for tp, offset in firsts.items():
+            logger.info(
+                "nothing was committed topic=%s partition=%d: from offset=%d on", tp.topic, tp.partition, offset
+            )
+        self._next = {tp: offset for tp, offset in (starts | firsts).items() if tp in assigned}
+        for tp, offset in self._next.items():
+            self.empty.clear(tp)
+            await self.seek(tp, offset)
         self.frontiers.clear()
         self._waiting.clear()
-        self._doubted.clear()
-        self._next = {tp: self._committed_offset.get(tp) for tp in assigned}
+
+    async def _first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
+        consumer, changelogs = self._thread._ensure_consumer(), self.app.tables.changelog_topics
+        asked = [driver.ensure_aiokafka_TP(tp) for tp in partitions if tp.topic not in changelogs]
+        if not asked:
+            return {}
+        found = await retry("first offsets", lambda: consumer.beginning_offsets(asked))
+        return {TP(*tp): offset for tp, offset in found.items()}
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """End the generation, and drop what was fetched and finished in it."""
         self.app.end_generation()
         self._buffered_partitions.clear()
         await super().on_partitions_revoked(revoked)
+        self._next.clear()
         self.frontiers.clear()
         self._waiting.clear()
 
@@ -303,10 +344,10 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     # --- acks -----------------------------------------------------------------------------------------------------
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
-        return [tp for tp in self.frontiers if topics is None or tp in topics or tp.topic in topics]
+        return [tp for tp in self._next if topics is None or tp in topics or tp.topic in topics]
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self.frontiers[tp].committable
+        return self.finished_upto(tp)
 
     def acknowledge(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
         """Mark records as finished; records of an earlier generation are ignored."""
@@ -316,20 +357,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def finished_upto(self, tp: TP) -> int:
         """One past the last offset of which all before are finished, as far as this process knows.
 
-        With nothing under way that is where the consumer reads on: beyond the last record there may be offsets without
-        one (transaction markers, records that compaction or retention has removed).
+        With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
+        is to be compared with ends that do not either: last stable offsets.
         """
         frontier = self.frontiers.get(tp)
-        finished = (frontier.committable if frontier is not None else None) or self._committed_offset.get(tp) or 0
         if (frontier is None or not frontier.unfinished) and not self._waiting[tp].records:
-            return max(finished, self._position(tp))
-        return finished
-
-    def _position(self, tp: TP) -> int:
-        """Return the consumer's next offset, 0 when it is not known yet."""
-        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
-        state = assignment.state_value(driver.ensure_aiokafka_TP(tp)) if assignment is not None else None
-        return state.position if state is not None and state.has_valid_position else 0
+            return self._reached(tp) if tp in self._next else self._committed_offset.get(tp) or 0
+        return (frontier.committable if frontier is not None else None) or self._committed_offset.get(tp) or 0
 
     async def check_rights(self) -> None:
         """Check that this user may use the group and its topics, as far as the brokers have said so.
@@ -354,10 +388,10 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             return  # an outage is waited out by those who work
 
     def lag(self) -> dict[TP, int]:
-        """Records of each assigned input partition behind the frontier, as far as the last fetch knows."""
+        """Offsets of each input partition from the frontier to the last stable offset, as of the last fetch."""
         found: dict[TP, int] = {}
-        for tp in self.assignment() & self.frontiers.keys():
-            end = self._thread._ensure_consumer().highwater(tp)
+        for tp in self.assignment() & self._next.keys():
+            end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
             if end is not None:
                 found[tp] = max(0, end - self.finished_upto(tp))
         return found

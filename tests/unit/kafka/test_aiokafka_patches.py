@@ -11,12 +11,13 @@ import pytest
 from aiokafka import TopicPartition, client
 from aiokafka.conn import create_conn
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from clipper_agents.kafka.aiokafka_patches import (
     LEAN,
+    EmptyOffsets,
     LeanPartitionRecords,
     LeanRecord,
     RereadableRecords,
@@ -95,6 +96,23 @@ def test_on_a_topic_with_the_brokers_clock_they_have_its_time():
         for kind in (PartitionRecords, LeanPartitionRecords)
     ]
     assert [[one.timestamp for one in some] for some in records] == [[5_000, 5_000]] * 2
+
+
+def test_a_fetch_says_which_offsets_hold_no_record():
+    """A batch at 3 and 4, an aborted one at 6 and 7, its marker at 8."""
+    batches, aborted = b"", 7
+    for base, producer, control in ((3, -1, False), (6, aborted, False), (8, aborted, True)):
+        builder = DefaultRecordBatchBuilder(2, 0, int(producer >= 0), producer, 0, 0, 10_000)
+        for place in range(1 if control else 2):
+            builder.append(place, 1_000, bytes(4) if control else b"key", b"", [])
+        batch = bytearray(builder.build())
+        batch[:8] = base.to_bytes(8, "big")
+        batch[22] |= 0b100000 * control
+        batches += bytes(batch)
+    records = LeanPartitionRecords(TP, RereadableRecords(batches), [(aborted, 6)], 2, None, None, 0, READ_COMMITTED)
+    records.empty = empty = EmptyOffsets()
+    assert [one.offset for one in records] == [3, 4]
+    assert (records.next_fetch_offset, empty.skip(TP, 2), empty.skip(TP, 4), empty.skip(TP, 5)) == (9, 3, 4, 9)
 
 
 @pytest.mark.parametrize("first_offset", [0, 1, 3])

@@ -1,4 +1,4 @@
-"""What the consumer delivers and commits: whole lists, no record twice, no jump believed at once, one generation."""
+"""What the consumer delivers and commits: whole lists, no record twice, the jumps of the log, one generation."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -9,6 +9,7 @@ import pytest
 from builders.kafka import record
 from faust.types import TP
 
+from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import (
     HIGH_WATER_BYTES,
@@ -25,15 +26,10 @@ P0, P1 = TP("topic", 0), TP("topic", 1)
 
 class FakeThread:
     def __init__(self):
-        self.seeks, self.positions = [], {}
+        self.seeks = []
 
     def seek(self, tp, offset):
         self.seeks.append((tp.partition, offset))
-
-    def _ensure_consumer(self):
-        states = {tp: SimpleNamespace(position=at, has_valid_position=True) for tp, at in self.positions.items()}
-        assignment = SimpleNamespace(state_value=lambda tp: states.get(TP(tp.topic, tp.partition)))
-        return SimpleNamespace(_subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)))
 
 
 class Channel:
@@ -62,7 +58,7 @@ def consumer(channel):
     found: Any = object.__new__(BulkConsumer)
     found.app = App(topics=SimpleNamespace(_tp_index=defaultdict(lambda: [channel])), consumer=found)
     found.frontiers, found._waiting = defaultdict(Frontier), defaultdict(Backlog)
-    found._next, found._doubted, found._read_offset = {}, {}, {}
+    found._next, found.empty, found._read_offset = {P0: 0, P1: 0}, EmptyOffsets(), {}
     found._committed_offset = defaultdict(lambda: None)
     found._active_partitions, found._buffered_partitions = {P0, P1}, set()
     found._thread = FakeThread()
@@ -83,42 +79,39 @@ def records(*offsets, value=b"value"):
 
 
 def test_a_fetched_list_is_delivered_as_it_is(consumer, channel):
-    consumer._deliver(P0, records(5, 6, 9))
-    consumer._deliver(P0, records(10))
-    assert delivered(channel) == [(0, [5, 6, 9], 0), (0, [10], 0)]
+    consumer._deliver(P0, records(0, 1, 4))
+    consumer._deliver(P0, records(5))
+    assert delivered(channel) == [(0, [0, 1, 4], 0), (0, [5], 0)]
 
 
 def test_records_that_were_delivered_are_not_delivered_again(consumer, channel):
-    consumer._deliver(P0, records(5, 6, 7))
-    consumer._deliver(P0, records(6, 7))
-    consumer._deliver(P0, records(6, 7, 8, 9))
-    assert [offsets for _, offsets, _ in delivered(channel)] == [[5, 6, 7], [8, 9]]
+    consumer._deliver(P0, records(0, 1, 2))
+    consumer._deliver(P0, records(1, 2))
+    consumer._deliver(P0, records(1, 2, 3, 4))
+    assert [offsets for _, offsets, _ in delivered(channel)] == [[0, 1, 2], [3, 4]]
 
 
-def test_a_jump_of_the_offsets_is_asked_for_again_and_believed_when_it_shows_twice(consumer, channel):
-    consumer._deliver(P0, records(5))
-    consumer._deliver(P0, records(8))
-    assert [offsets for _, offsets, _ in delivered(channel)] == [[5]]
-    assert consumer._thread.seeks == [(0, 6)]
-    consumer._deliver(P0, records(8, 9))
-    consumer._deliver(P0, records(10))
-    assert [offsets for _, offsets, _ in delivered(channel)] == [[8, 9], [10]]
-    assert consumer._thread.seeks == [(0, 6)]
+def test_a_jump_that_no_fetch_explains_was_lost_here_and_is_fetched_again(consumer, channel, caplog):
+    consumer._deliver(P0, records(0))
+    consumer._deliver(P0, records(3))
+    assert consumer._thread.seeks == [(0, 1)]
+    assert "fetched records were lost topic=topic partition=0 offsets=1..2" in caplog.text
+    consumer._deliver(P0, records(1, 2, 3))
+    assert [offsets for _, offsets, _ in delivered(channel)] == [[0], [1, 2, 3]]
+    assert consumer.finished_upto(P0) == 0
 
 
-def test_a_jump_that_does_not_show_again_loses_nothing(consumer, channel):
-    consumer._deliver(P0, records(5))
-    consumer._deliver(P0, records(8))
-    consumer._deliver(P0, records(6, 7, 8))
-    assert [offsets for _, offsets, _ in delivered(channel)] == [[5], [6, 7, 8]]
-
-
-def test_each_transaction_marker_is_doubted_once(consumer, channel):
+def test_offsets_that_a_fetch_has_found_empty_are_no_jump(consumer, channel, caplog):
     for offset in range(0, 20, 2):  # a record and a marker each
-        for _ in range(2):
-            consumer._deliver(P0, records(offset))
+        consumer._deliver(P0, records(offset))
+        consumer.empty.add(P0, offset + 1, offset + 2)
     assert [offsets for _, offsets, _ in delivered(channel)] == [[offset] for offset in range(0, 20, 2)]
-    assert len(consumer._thread.seeks) == 9
+    assert (consumer._thread.seeks, caplog.messages) == ([], [])
+
+
+def test_records_of_a_partition_that_is_not_of_this_generation_are_dropped(consumer, channel):
+    consumer._deliver(TP("topic", 2), records(0))
+    assert delivered(channel) == []
 
 
 @pytest.mark.parametrize(
@@ -146,21 +139,22 @@ def test_only_acknowledgements_of_this_generation_count(consumer):
     assert consumer._new_offset(P0) == 6
 
 
-def test_what_is_finished_reaches_the_end_of_a_log_that_ends_without_a_record(consumer):
-    """After a transaction marker, or when retention has removed all records, no record will ever move the frontier."""
-    consumer._thread.positions[P0] = 500
-    assert consumer.finished_upto(P0) == 500
-    consumer._deliver(P0, records(500, 501))
-    consumer._thread.positions[P0] = 503
+def test_what_is_finished_and_committed_passes_offsets_without_a_record(consumer):
+    """After a transaction marker no record will ever move the frontier, if none follows."""
+    consumer.empty.add(P0, 0, 3)
+    assert consumer.finished_upto(P0) == 3
+    consumer._deliver(P0, records(3, 4))
+    consumer.empty.add(P0, 5, 6)
     assert consumer.finished_upto(P0) == 0
-    consumer.taken(P0, records(500, 501))
-    consumer.acknowledge(P0, [500], generation=0)
-    assert consumer.finished_upto(P0) == 501
-    consumer.acknowledge(P0, [501], generation=0)
-    assert consumer.finished_upto(P0) == 503
+    consumer.taken(P0, records(3, 4))
+    consumer.acknowledge(P0, [3], generation=0)
+    assert consumer.finished_upto(P0) == 4
+    consumer.acknowledge(P0, [4], generation=0)
+    assert (consumer.finished_upto(P0), consumer._new_offset(P0)) == (6, 6)
 
 
 def test_a_partition_that_nobody_reads_yet_is_finished_as_far_as_it_was_committed(consumer):
+    consumer._next.clear()
     consumer._committed_offset[P0] = 7
     assert consumer.finished_upto(P0) == 7
     assert consumer.finished_upto(P1) == 0
@@ -222,7 +216,7 @@ def test_records_of_a_generation_that_has_ended_are_not_yielded(consumer, channe
         consumer.frontiers.clear()
         consumer._waiting.clear()
         consumer.app.begin_generation()
-        consumer._next = {}
+        consumer._next = {P0: 0, P1: 0}
         consumer._deliver(P0, records(0, 1))
 
     assert chunks_of(consumer, channel, 2, 2, rebalance) == [[(0, [0, 1])], [(0, [0, 1])]]
