@@ -331,7 +331,7 @@ REFUSED = {
     "no truth": (b'{"query_id": "again"}', "the feedback has no truth"),
     "two truths": (b'{"query_id": "again", "label": 1, "loss": 0}', "label and loss: give exactly one"),
     "a loss of 2": (b'{"query_id": "again", "loss": 2}', "<= 1.0"),
-    "another application": (b'{"query_id": "again", "application": "pairs", "label": 1}', "was about 'sums'"),
+    "another application": (b'{"query_id": "again", "application": "pairs", "label": 1}', "of application 'pairs'"),
     "a text": (b'{"query_id": "again", "label": "three"}', "no two finite numbers"),
     "900 levels": (b'{"query_id": "again", "label": ' + b"[" * 900 + b"]" * 900 + b"}", "another shape"),
 }
