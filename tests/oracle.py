@@ -3,8 +3,9 @@
 Rules of this file:
 - Nothing of the pipeline is imported. The rules are those of the documentation (docs/explanation).
 - A marker of a restored state counts when the control topic declares its digest, and sets all rows of its application.
-- Of several predictions about a query the first is the decision. Feedback is folded in log order; the first one about a
-  query that can be used counts.
+- Of several predictions about a query of one application the first is the decision. Feedback is folded in log order;
+  the first one about a decision that can be used counts. One without an application is about the first decision under
+  its id.
 - A decision that says so has an audit: the first one in the log that names the query, and the offset of its record.
 """
 
@@ -109,12 +110,10 @@ def fold(
         control: The control topic, in log order; needed where a state was restored.
     """
     declared = _declared(control)
-    decisions: dict[tuple[int, str], Mapping[str, Any]] = {}
-    for record in predictions:
-        decisions.setdefault((record.partition, record.content["query_id"]), record.content)
+    decisions = _decisions(predictions)
     said_besides = first_audits(audits)
     rows: dict[RowKey, Row] = {}
-    counted: set[tuple[int, str]] = set()
+    counted: set[tuple[int, str, str]] = set()
     for record in feedback:
         rows[("", None, record.partition)] = Row(record.offset)
         if RESTORE in record.headers:
@@ -123,10 +122,11 @@ def fold(
         found = _readable(record)
         if found is None:
             continue
-        about = (record.partition, found["query_id"])
-        decision = decisions.get(about)
-        if decision is None or about in counted or not _agree(record, found, decision):
-            continue  # an orphan, or for another partition; a repetition; a mistake, or long before its query
+        decision = decisions.get((record.partition, found["query_id"], found.get("application")))
+        if decision is None or not _agree(record, found, decision):
+            continue  # an orphan, or for another partition; a mistake, or long before its query
+        if (about := (record.partition, found["query_id"], decision["application"])) in counted:
+            continue
         name, context = decision["application"], decision.get("context")
         policy = decision.get("policy")
         if policy is None or policy["name"] == "named" or name not in applications:
@@ -144,6 +144,15 @@ def fold(
         row.offset, row.applied = record.offset, row.applied + 1
         _add(row.totals, losses, keep, features)
     return rows
+
+
+def _decisions(predictions: Iterable[Record]) -> dict[tuple[int, str, str | None], Mapping[str, Any]]:
+    """The decisions by partition, query id and application; None: the first one under the id."""
+    decisions: dict[tuple[int, str, str | None], Mapping[str, Any]] = {}
+    for record in predictions:
+        for whose in (record.content["application"], None):
+            decisions.setdefault((record.partition, record.content["query_id"], whose), record.content)
+    return decisions
 
 
 def _declared(control: Iterable[Record]) -> dict[bytes, Record]:
@@ -196,10 +205,10 @@ def first_audits(audits: Iterable[Record]) -> dict[AuditKey, Mapping[str, Any]]:
 
 def unaudited(predictions: Iterable[Record], audits: Iterable[Record]) -> set[AuditKey]:
     """Decisions that say that an audit follows, where none does."""
-    decisions: dict[tuple[int, str], AuditKey | None] = {}
+    decisions: dict[tuple[int, str, str], AuditKey | None] = {}
     for record in predictions:
         about = _audit_about(record.partition, record.content) if record.content.get("audited") else None
-        decisions.setdefault((record.partition, record.content["query_id"]), about)
+        decisions.setdefault((record.partition, record.content["query_id"], record.content["application"]), about)
     return {about for about in decisions.values() if about is not None} - first_audits(audits).keys()
 
 
@@ -237,9 +246,8 @@ def _all_text(value: Any) -> bool:
 
 
 def _agree(record: Record, found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
-    if decision.get("queried_at_ms", 0) > record.timestamp_ms + EARLY_MS:
-        return False
-    return all(found.get(name) in (None, decision.get(name)) for name in ("application", "context"))
+    early = decision.get("queried_at_ms", 0) > record.timestamp_ms + EARLY_MS
+    return not early and found.get("context") in (None, decision.get("context"))
 
 
 def _keep(application: Mapping[str, Any]) -> float:

@@ -192,7 +192,7 @@ class Client:
         record = prepare_query(query, self._partitions, self._content_type)
         assert record.key is not None
         offset = None
-        with self._waiting.answer(record.query_id) as answered:
+        with self._waiting.answer((record.partition, record.query_id, query.application)) as answered:
             scope = asyncio.timeout(timeout_s)
             try:
                 async with scope:

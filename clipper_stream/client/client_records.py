@@ -59,7 +59,7 @@ def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
     if partition_of(query_id) not in (None, partition):
         raise InvalidQuery(
             f"query_id {query_id!r} names partition {partition_of(query_id)}, the key of this query is in {partition}: "
-            "give an id that does not start with a number and a dash, or none"
+            "give an id of another form, or none"
         )
     try:
         value = codec.queries.encode(msgspec.structs.replace(query, query_id=query_id), content_type)

@@ -9,6 +9,7 @@ Rules of this file:
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -28,46 +29,49 @@ class PredictionId(msgspec.Struct):
     """The part of a prediction that says whose it is."""
 
     query_id: str
+    application: str
 
 
 _ids = Codec(PredictionId)
+Asked: TypeAlias = tuple[int, str, str]
+"""Partition, query id and application of a query: no other query has the same three."""
 
 
 class Waiting:
     """The calls that wait for an answer. After `fail` every later call fails the same way."""
 
     def __init__(self) -> None:
-        self._futures: dict[str, asyncio.Future[Prediction]] = {}
+        self._futures: dict[Asked, asyncio.Future[Prediction]] = {}
         self._failure: Callable[[], Exception] | None = None
 
     def __len__(self) -> int:
         return len(self._futures)
 
-    def __contains__(self, query_id: str) -> bool:
-        return query_id in self._futures
+    def __contains__(self, asked: Asked) -> bool:
+        return asked in self._futures
 
     @contextmanager
-    def answer(self, query_id: str) -> Iterator[asyncio.Future[Prediction]]:
+    def answer(self, asked: Asked) -> Iterator[asyncio.Future[Prediction]]:
         """The future answer to the query; forgotten when the block ends, however it ends.
 
         Raises:
-            InvalidQuery: another call waits for the same id.
+            InvalidQuery: another call waits for the same query.
         """
         if self._failure is not None:
             raise self._failure()
-        if query_id in self._futures:
-            raise InvalidQuery(f"query {query_id!r} is being asked by another call: wait for it, or give another id")
-        future = self._futures[query_id] = asyncio.get_running_loop().create_future()
+        if asked in self._futures:
+            raise InvalidQuery(f"query {asked[1]!r} is being asked by another call: wait for it, or give another id")
+        future = self._futures[asked] = asyncio.get_running_loop().create_future()
         try:
             yield future
         finally:
-            del self._futures[query_id]
+            del self._futures[asked]
             if future.done() and not future.cancelled():
                 future.exception()  # a failure that nobody awaited any more is no news for the loop's logger
 
-    def resolve(self, prediction: Prediction) -> None:
+    def resolve(self, partition: int, prediction: Prediction) -> None:
         """Hand the answer to who waits for it; an answer that nobody waits for, or a second one, is dropped."""
-        future = self._futures.get(prediction.query_id)
+        future = self._futures.get((partition, prediction.query_id, prediction.application))
         if future is not None and not future.done():
             future.set_result(prediction)
 
@@ -115,8 +119,9 @@ class PredictionReader:
 
     def _hand_over(self, record: ConsumerRecord) -> None:
         try:
-            if _ids.decode(record.value, record.headers).query_id in self._waiting:
-                self._waiting.resolve(predictions.decode(record.value, record.headers))
+            head = _ids.decode(record.value, record.headers)
+            if (record.partition, head.query_id, head.application) in self._waiting:
+                self._waiting.resolve(record.partition, predictions.decode(record.value, record.headers))
         except UndecodableRecord:
             return  # no prediction: its query, if it is ours, times out and says where to look
 

@@ -64,13 +64,11 @@ def feedback_value(feedback: Feedback) -> FeedbackValue:
 
 
 def disagreement(feedback: Feedback, prediction: Prediction) -> str | None:
-    """Why a feedback cannot be about the decision, and what to do; None when application and context agree."""
-    for name in ("application", "context"):
-        said, decided = getattr(feedback, name), getattr(prediction, name)
-        if said is not None and said != decided:
-            about = f"query {feedback.query_id!r} was about {decided!r}"
-            return f"{name} is {said!r}, but {about}: correct it or leave it out"
-    return None
+    """Why a feedback cannot be about the decision of its application, and what to do; None when the context agrees."""
+    said, decided = feedback.context, prediction.context
+    if said is None or said == decided:
+        return None
+    return f"context is {said!r}, but query {feedback.query_id!r} was about {decided!r}: correct it or leave it out"
 
 
 def is_policy_choice(prediction: Prediction) -> bool:

@@ -35,7 +35,9 @@ from clipper_topics.query import Query
 TopicRecord = tuple[int, bytes, bytes]
 """Partition, key and value."""
 _INDEX = "________"
-"""Where the index of a query goes: a query id is `<partition>-<run><index>`, both with eight hexadecimal digits."""
+"""Where the index of a query goes. A query id is `<partition>-<run><zeros><index>` with 32 hexadecimal digits, eight of
+the run and eight of the index: the form of the client's ids, which name their partition."""
+_FILL = "0" * 16
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 
@@ -88,11 +90,11 @@ class Script:
 
     def query_id(self, query: int) -> str:
         """The query's id."""
-        return f"{self.partitions[query]}-{self.run}{query:08x}"
+        return f"{self.partitions[query]}-{self.run}{_FILL}{query:08x}"
 
     def query_of(self, query_id: str) -> int | None:
         """The query that an id names; None for an id of somebody else."""
-        if query_id[-16:-8] != self.run:
+        if query_id[-32:-8] != self.run + _FILL:
             return None
         try:
             query = int(query_id[-8:], 16)
@@ -170,7 +172,7 @@ def encode_input(row: Any, kind: str) -> bytes:
 
 def _around_index(query: Query, partition: int, run: str, kind: str) -> tuple[bytes, bytes]:
     """What stands in a query before its index, and from there to its input, which is the last field."""
-    query.query_id, query.input = f"{partition}-{run}{_INDEX}", None
+    query.query_id, query.input = f"{partition}-{run}{_FILL}{_INDEX}", None
     head, _, rest = codec.queries.encode(query, kind).partition(_INDEX.encode())
     return head, rest.removesuffix(b"null}" if kind == codec.JSON else b"\xc0")
 

@@ -147,11 +147,14 @@ def naive(log, *, loss_kind="zero_one", horizon_ms=float("inf"), first_offset=0)
     for one in log.records["predictions"]:
         found = _decoded(codec.predictions, one)
         if found is not None:
-            decisions.setdefault(found.query_id, (one, found))
-    wanted = [
-        (one, found) for one, found in decisions.values() if found.application == APP and one.offset >= first_offset
+            first = decisions.setdefault(found.query_id, {})
+            first.setdefault(found.application, (one, found))
+    wanted = [under[APP] for under in decisions.values() if APP in under]
+    return [
+        _row(log, one, found, loss_kind, horizon_ms, is_first=next(iter(decisions[found.query_id])) == APP)
+        for one, found in sorted(wanted, key=lambda pair: pair[0].offset)
+        if one.offset >= first_offset
     ]
-    return [_row(log, one, found, loss_kind, horizon_ms) for one, found in wanted]
 
 
 def _decoded(own, one):
@@ -161,7 +164,7 @@ def _decoded(own, one):
         return None
 
 
-def _row(log, one, found, loss_kind, horizon_ms):
+def _row(log, one, found, loss_kind, horizon_ms, is_first):
     audit = None
     for other in log.records["audits"]:
         said = _decoded(codec.audits, other)
@@ -170,7 +173,7 @@ def _row(log, one, found, loss_kind, horizon_ms):
         if found.audited and in_time and said is not None and (said.query_id, said.query_offset) == key:
             audit = audit or said
     decision = join(found, audit)
-    used, losses, loss_of_answer = _used(log, one, found, decision, loss_kind, horizon_ms)
+    used, losses, loss_of_answer = _used(log, one, found, decision, loss_kind, horizon_ms, is_first)
     by_ref = {
         f"{one.model}:{one.version}": one
         for each in (audit, found)
@@ -210,12 +213,14 @@ def _of_record(one, decision, ref, losses):
     )
 
 
-def _used(log, one, found, decision, loss_kind, horizon_ms):
+def _used(log, one, found, decision, loss_kind, horizon_ms, is_first):
     for other in log.records["feedback"]:
         if any(name == RESTORE for name, _ in other.headers):
             continue
         said = _decoded(codec.feedback, other)
         if said is None or check_feedback(said) is not None or said.query_id != found.query_id:
+            continue
+        if said.application != APP and not (said.application is None and is_first):
             continue
         if other.timestamp > one.timestamp + horizon_ms:
             continue

@@ -10,7 +10,7 @@ from builders.feedback import prediction
 from builders.kafka import record
 from builders.router_deployment import Read
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.feedback_step import JoinedFeedback, decode_feedback, learn
 from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.replay.verify import verify
@@ -175,11 +175,12 @@ class Deployment:
         """A decision about a query."""
         value = codec.predictions.encode(prediction(query_id, application, **changes))
         offset = self.logs.append(self.catalogue.predictions, value, partition)
-        self._decided.setdefault((partition, query_id), LoggedRecord(offset, value, msgpack=False))
+        for whose in (application, None):
+            self._decided.setdefault((partition, query_id, whose), LoggedRecord(offset, value, msgpack=False))
 
     def tell(self, query_id, label=1, partition=0, **changes):
         """Feedback about a query; its offset."""
-        said = {"query_id": query_id} | (changes or {"label": label})
+        said = {"query_id": query_id} | ({} if changes.keys() - {"application"} else {"label": label}) | changes
         return self.logs.append(self.catalogue.feedback, msgspec.json.encode(said), partition, b"key")
 
     # --- learners -----------------------------------------------------------------------------------------------
@@ -192,19 +193,24 @@ class Deployment:
             return
         claims = [one for one in records if is_marker(one)]
         markers, _ = read_markers(claims, self._control.restores.get, self.catalogue.partitions)
-        feedback = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
-        ids = [said.query_id for _, said in feedback]
+        said = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
+        feedback = [
+            JoinedFeedback(one, found, self._decided.get((partition, found.query_id, found.application)))
+            for one, found in said
+        ]
         step = learn(
             feedback,
-            {query_id: self._decided.get((partition, query_id)) for query_id in ids},
-            {},
-            {query_id: self._credits.get((partition, query_id)) for query_id in ids},
+            {
+                one.decision.offset: self._credits.get((partition, one.decision.offset))
+                for one in feedback
+                if one.decision
+            },
             lambda place: self.rows.get((*place, partition), NO_ROW),
             lambda name, _: self._applications.get(name),
             markers,
             lambda name: [key[:2] for key in self.rows if key[0] == name and key[2] == partition],
         )
-        self._credits |= {(partition, name): offset for name, offset in step.applied_feedback.items()}
+        self._credits |= {(partition, decision): offset for decision, offset in step.applied_feedback.items()}
         for one, error in step.refused:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)

@@ -119,6 +119,7 @@ CASES = {
     "with a long id": refused(
         query(input=[1], query_id="x" * 257), "invalid_input", "257 characters", query_id="x" * 257
     ),
+    "claiming an id of a router": refused(query(input=[1], query_id="2@41"), "invalid_input", "choose another id"),
     "naming a stranger": refused(query(input=[1], models=["who:1"]), "unknown_model", "no candidates of 'sums'"),
     "naming nobody": refused(query(input=[1], models=[]), "invalid_input", "models is empty"),
     "that is no JSON": dead(b"{'application': 'sums'}", "not application/json"),
@@ -228,7 +229,7 @@ def test_a_query_is_answered_once(deployment, sent, name):
     case, record = CASES[name], sent[name]
     (answer,) = deployment.answers(record)
     content = answer.content
-    expected = {"query_id": f"{record.partition}-{record.offset}", **case.expected}
+    expected = {"query_id": f"{record.partition}@{record.offset}", **case.expected}
     assert {field: content.get(field) for field in expected} == expected
     assert (answer.key, answer.partition) == (record.key, record.partition)
     assert case.says in content.get("explanation", "")
@@ -322,15 +323,15 @@ def huge(query_id: str) -> bytes:
 
 REFUSED = {
     "nobody's query": (b'{"query_id": "never asked", "label": 1}', "no decision about query 'never asked'"),
-    "nobody's partition": (b'{"query_id": "99-1", "label": 1}', "no decision about query '99-1'"),
-    "a megabyte for partition 0": (huge("0-999999"), "no decision about query '0-999999'"),
-    "a megabyte for partition 1": (huge("1-999999"), "no decision about query '1-999999'"),
+    "nobody's partition": (b'{"query_id": "99@1", "label": 1}', "no decision about query '99@1'"),
+    "a megabyte for partition 0": (huge("0@999999"), "no decision about query '0@999999'"),
+    "a megabyte for partition 1": (huge("1@999999"), "no decision about query '1@999999'"),
     "no JSON": (b"{query_id: 1}", "malformed"),
     "nothing": (b"", "the value is empty"),
     "no truth": (b'{"query_id": "again"}', "the feedback has no truth"),
     "two truths": (b'{"query_id": "again", "label": 1, "loss": 0}', "label and loss: give exactly one"),
     "a loss of 2": (b'{"query_id": "again", "loss": 2}', "<= 1.0"),
-    "another application": (b'{"query_id": "again", "application": "pairs", "label": 1}', "was about 'sums'"),
+    "another application": (b'{"query_id": "again", "application": "pairs", "label": 1}', "of application 'pairs'"),
     "a text": (b'{"query_id": "again", "label": "three"}', "no two finite numbers"),
     "900 levels": (b'{"query_id": "again", "label": ' + b"[" * 900 + b"]" * 900 + b"}", "another shape"),
 }

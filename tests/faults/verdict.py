@@ -150,7 +150,7 @@ def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[
 def identity(record: Record) -> tuple[int, str, str] | None:
     """Partition, query id and application, of a query or a prediction; None for a record that is neither.
 
-    A query without an id is `<partition>-<offset>`, which another query may have taken for its id before.
+    A query without an id is `<partition>@<offset>`.
     """
     try:
         content = known_fields(record, Identity)
@@ -158,7 +158,7 @@ def identity(record: Record) -> tuple[int, str, str] | None:
         return None
     if not isinstance(content, dict):
         return None
-    names = content.get("query_id") or f"{record.partition}-{record.offset}", content.get("application")
+    names = content.get("query_id") or f"{record.partition}@{record.offset}", content.get("application")
     return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
 
 

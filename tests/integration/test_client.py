@@ -214,10 +214,12 @@ async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(client, r
         with pytest.raises(InvalidQuery):
             await client.predict("digits", wrong, **options)
     with pytest.raises(InvalidQuery, match="names partition 7"):
-        await client.predict("digits", [1], query_id="7-abc")
+        await client.predict("digits", [1], query_id=f"7-{'a' * 32}")
+    with pytest.raises(InvalidQuery, match="choose another id"):
+        await client.predict("digits", [1], query_id="1@41")
     with pytest.raises(RecordTooLarge, match="send fewer rows"):
         await client.predict("digits", "x" * 2_000_000)
-    for id_, truth in [("0-1", {}), ("0-1", {"loss": 2.0}), ("order", {"loss": 1.0}), ("7-abc", {"label": 1})]:
+    for id_, truth in [("0@1", {}), ("0@1", {"loss": 2.0}), ("order", {"loss": 1.0}), ("7@1", {"label": 1})]:
         with pytest.raises(InvalidFeedback):
             await client.feedback(id_, **truth)
     assert (router.queries, len(client._waiting)) == ([], 0)
@@ -230,11 +232,11 @@ async def test_calls_that_wait_when_the_client_closes_are_told_so(client, router
     await client.close()
     with pytest.raises(ClientClosed, match="closed while the call waited"):
         await call
-    for later in (client.predict("digits", [1]), client.feedback("0-1", label=1)):
+    for later in (client.predict("digits", [1]), client.feedback("0@1", label=1)):
         with pytest.raises(ClientClosed, match="async with Client"):
             await later
     await client.open()
-    await client.feedback("0-1", label=1)
+    await client.feedback("0@1", label=1)
 
 
 async def test_when_reading_ends_every_call_fails_and_says_so(catalogue, client, router):
@@ -292,7 +294,7 @@ def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers(broker):
             with pytest.raises(BrokerUnavailable, match="did not acknowledge the query within 1 s"):
                 await client.predict("digits", [1], timeout_s=1.0)
             with pytest.raises(BrokerUnavailable, match="did not take a record"):
-                await client.feedback("0-1", label=1)
+                await client.feedback("0@1", label=1)
             # the router has the record; whether its acknowledgement was still on the way, nobody can tell
             with pytest.raises(
                 (PredictionTimeout, BrokerUnavailable), match=r"see whether a router|did not take a record"
@@ -365,7 +367,7 @@ def test_an_interpreter_ends_though_a_blocking_client_was_left_open(kafka, catal
         "from clipper_stream.client import SyncClient\n"
         f"client = SyncClient({kafka.bootstrap!r}, prefix={catalogue.prefix!r})\n"
         "client.open()\n"
-        "client.feedback('0-1', label=1)\n"
+        "client.feedback('0@1', label=1)\n"
         "print('done')\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -49,7 +49,7 @@ def log_traffic(kafka, catalogue):
             named = {"query_id": f"order {number}"} if number % 2 else {}
             asked = {"application": "app", "input": [number, 1], **named}
             stored = client.send_json(catalogue.queries, asked, key=key, headers={"trace": key})
-            ids.append(named.get("query_id") or f"{stored.partition}-{stored.offset}")
+            ids.append(named.get("query_id") or f"{stored.partition}@{stored.offset}")
             client.send_json(catalogue.feedback, {"query_id": ids[-1], "label": number + 1}, key=key)
         client.send(catalogue.feedback, b"marker", headers={RESTORE: b"r-0123456789abcdef"}, partition=0)
         client.send_json(catalogue.feedback, {"query_id": "long ago", "label": 1}, key=b"key-1")

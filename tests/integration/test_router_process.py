@@ -55,7 +55,7 @@ async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
             await at.ask(packed, partition=1, headers=codec.MSGPACK_HEADERS)
             found, counts = await at.predictions("one", "packed", "unknown application")
         (offset,) = await at.ask({"application": "hasty", "input": [1, 2]}, partition=1)
-        found |= (await at.predictions(f"1-{offset}"))[0]
+        found |= (await at.predictions(f"1@{offset}"))[0]
         assert await router.ended(signal.SIGTERM) == 0, router.log
     assert (found["one"].output, found["one"].confidence, found["one"].default) == (3, 1.0, False)
     assert {f"{use.model}:{use.version}" for use in found["one"].models} == {"m:1", "n:1"}
@@ -74,9 +74,9 @@ async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
         "neither": "invalid_input",
         "unknown model": "unknown_model",
         "unknown application": "unknown_application",
-        f"1-{offset}": "late",
+        f"1@{offset}": "late",
     }
-    assert found[f"1-{offset}"].output == -1
+    assert found[f"1@{offset}"].output == -1
     assert set(counts.values()) == {1}
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.feedback_step import decode_feedback, learn
+from clipper_agents.feedback.feedback_step import JoinedFeedback, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_topics import codec
@@ -95,12 +95,11 @@ class Process:
         position = self.selection.position(0)
         fresh = [one for one in records if one.offset > position]
         markers, _ = read_markers([one for one in fresh if is_marker(one)], self.control.restores.get, 1)
-        found = [(one, decode_feedback(one)) for one in fresh if not is_marker(one)]
+        said = [(one, decode_feedback(one)) for one in fresh if not is_marker(one)]
+        found = [JoinedFeedback(one, told, logged(told.query_id)) for one, told in said]
         step = learn(
             found,
-            {one.query_id: logged(one.query_id) for _, one in found},
-            {},
-            {one.query_id: self.credits.get(one.query_id) for _, one in found},
+            {one.decision.offset: self.credits.get(one.decision.offset) for one in found},
             lambda row: self.selection.row(*row, 0),
             lambda name, _: APPLICATIONS.get(name),
             markers,
@@ -115,7 +114,8 @@ class Process:
 
 
 def logged(query_id):
-    return LoggedRecord(0, codec.predictions.encode(QUERIES[query_id]), msgpack=False)
+    offset = list(QUERIES).index(query_id)
+    return LoggedRecord(offset, codec.predictions.encode(QUERIES[query_id]), msgpack=False)
 
 
 def declarations(states):

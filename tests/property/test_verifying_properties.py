@@ -17,27 +17,28 @@ queries = st.integers(0, 7)
 sums = st.tuples(*[st.floats(0.0, 1e6)] * 4)
 happenings = st.one_of(
     st.tuples(st.just("ask"), queries, partitions),
-    st.tuples(st.just("tell"), queries, partitions, st.sampled_from([0, 1, 2, "text"])),
-    st.tuples(st.just("tell"), queries, partitions, st.floats(0.0, 1.0)),
+    st.tuples(st.just("tell"), queries, partitions, st.sampled_from([0, 1, 2, "text"]), st.booleans()),
+    st.tuples(st.just("tell"), queries, partitions, st.floats(0.0, 1.0), st.booleans()),
     st.tuples(st.just("learn"), partitions, st.one_of(st.none(), st.integers(1, 3))),
     st.tuples(st.just("restore"), st.sampled_from(NAMES), st.lists(sums, min_size=1, max_size=2)),
 )
 
 
 def happened(events):
-    """A deployment to which these happened; every query is asked before anything is told."""
+    """A deployment to which these happened; every id is asked, by one application or both, before anything is told."""
     at = Deployment(manifest(half_life=3.0), manifest("other", loss="absolute"))
     for partition in range(2):
-        for number in range(0, 8, 2):
+        for number in (0, 1, 2, 3, 4, 7):
             ask(at, number, partition)
     restored = 0
     for what, *how in events:
         if what == "ask":
             ask(at, *how)
         elif what == "tell":
-            number, partition, truth = how
+            number, partition, truth, named = how
             about = {"loss": truth} if isinstance(truth, float) else {"label": truth}
-            at.tell(f"q{number}", partition=partition, **about)
+            about |= {"application": NAMES[number % 2]} if named else {}
+            at.tell(f"q{number // 2}", partition=partition, **about)
         elif what == "learn":
             at.learn(*how)
         else:
@@ -56,7 +57,7 @@ def happened(events):
 def ask(at, number, partition):
     name, context = NAMES[number % 2], CONTEXTS[number % 4 // 2]
     outputs = [("a:1", number % 3), ("b:1", number % 2)][: 1 + number % 3 % 2]
-    at.ask(f"q{number}", name, partition, context=context, outputs=outputs)
+    at.ask(f"q{number // 2}", name, partition, context=context, outputs=outputs)
 
 
 def of_oracle(at):

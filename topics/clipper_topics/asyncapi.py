@@ -56,7 +56,12 @@ CHANNELS = {
 """The topic's name in the catalogue, what it holds, and its messages."""
 OPERATIONS = {
     "ask": ("send", "queries", "Ask an application's models.", ["query"]),
-    "readAnswer": ("receive", "predictions", "Read the answers; match them by query_id.", ["prediction"]),
+    "readAnswer": (
+        "receive",
+        "predictions",
+        "Read the answers; match them by application and query_id.",
+        ["prediction"],
+    ),
     "readAudit": ("receive", "audits", "Read what audited models said.", ["audit"]),
     "learn": ("send", "feedback", "Say what was true about a query.", ["feedback"]),
     "declare": ("send", "control", "Declare applications and models.", ["application", "model"]),

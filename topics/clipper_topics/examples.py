@@ -51,7 +51,7 @@ PREDICTION_BY_FEATURES = Prediction(
     latency_ms=10.0,
 )
 DEFAULT_PREDICTION = Prediction(
-    query_id="2-17",
+    query_id="2@17",
     application="digits",
     output=None,
     default=True,
@@ -72,7 +72,7 @@ AUDIT = Audit(
 )
 
 LABEL = Feedback(query_id="order-7", application="digits", label=3)
-REWARD = Feedback(query_id="2-17", reward=0.25)
+REWARD = Feedback(query_id="2@17", reward=0.25)
 
 APPLICATION = ApplicationManifest(
     name="digits",

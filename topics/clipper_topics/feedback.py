@@ -19,13 +19,13 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What was true about one query. Exactly one of `label`, `loss` and `reward` is given.
 
     The record's key is the query's key, so that it reaches the partition of the decision. An id that names its
-    partition (`<partition>-...`, as this project's client and router mint them) needs no key.
+    partition (`<partition>@<offset>` of a router, `<partition>-<32 hexadecimal digits>` of the client) needs no key.
     """
 
     query_id: str
     """The query that this is about."""
     application: str | None = None
-    """The query's application; checked against the decision when given."""
+    """The query's application; absent: of the decisions under the id, the first is meant."""
     context: str | None = None
     """The query's context."""
     label: Any = msgspec.UNSET

@@ -84,6 +84,11 @@ def prediction_head(logged: LoggedRecord) -> PredictionHead:
     return _heads.decode_as(logged.content_type, logged.value)
 
 
+def is_decision_of(logged: LoggedRecord, application: str | None) -> bool:
+    """Whether a prediction is one of this application; None: of any."""
+    return application is None or prediction_head(logged).application == application
+
+
 def named_models(logged: LoggedRecord) -> list[str]:
     """References of the models that a prediction names."""
     found = _named_models.decode_as(logged.content_type, logged.value)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from clipper_topics.query_ids import is_offset_id
+
 ID_CHARACTERS = 256
 """Longest query id and context: both become keys in the routers' state."""
 
@@ -30,7 +32,8 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     application: str
     """Name of a registered application."""
     query_id: _Identifier | None = None
-    """Identifies the query in predictions and feedback; absent: `<partition>-<offset>` of this record."""
+    """Identifies the query among those of its application and partition; absent: `<partition>@<offset>` of this record,
+    a form that no query may choose."""
     context: _Identifier | None = None
     """Whose weights to use (a user, a device); the record's key must then be the context."""
     input: Any = msgspec.UNSET
@@ -74,7 +77,7 @@ def _check_options(query: Query) -> str | None:
         return "models is empty: name at least one model, or leave it out for the policy to choose"
     if query.features is not None and (wrong := _check_features(query.features)):
         return wrong
-    return _check_identifier("query_id", query.query_id) or _check_identifier("context", query.context)
+    return _check_query_id(query.query_id) or _check_identifier("context", query.context)
 
 
 def _check_features(features: list[float]) -> str | None:
@@ -84,6 +87,12 @@ def _check_features(features: list[float]) -> str | None:
         if not (math.isfinite(value) and abs(value) <= LARGEST_FEATURE):
             return f"the feature {value:g} is too large: give numbers of at most {LARGEST_FEATURE:g} in size"
     return None
+
+
+def _check_query_id(query_id: str | None) -> str | None:
+    if query_id is not None and is_offset_id(query_id):
+        return f"query_id {query_id!r} has the form of ids that routers give: choose another id, or leave it out"
+    return _check_identifier("query_id", query_id)
 
 
 def _check_identifier(name: str, value: str | None) -> str | None:

@@ -1,9 +1,17 @@
-"""Query ids that name their partition, so that feedback finds its decision without the query's key."""
+"""Ids that this project makes for queries; they name the query's partition, so that feedback needs no key.
 
+Rules of this file:
+- Two forms name a partition: `<partition>@<offset>`, which routers give to queries without an id, and `<partition>-`
+  with 32 hexadecimal digits, which the client mints. Any other id is an application's own and names none.
+- No query may claim an id of the first form (`check_query`): who guesses an offset would have the answer of the next
+  query that comes without an id.
+"""
+
+import re
 import uuid
 
-PARTITION_DIGITS = 5
-"""Longest partition number that an id names; longer digits before a dash are an id of somebody else's making."""
+_GIVEN = re.compile(r"[0-9]+@[0-9]+")
+_NAMES_PARTITION = re.compile(r"([0-9]{1,5})(?:@[0-9]+|-[0-9a-f]{32})")
 
 
 def minted_id(partition: int) -> str:
@@ -19,17 +27,34 @@ def offset_id(partition: int, offset: int) -> str:
     """The id of a query that came without one: the same at each redelivery.
 
     >>> offset_id(3, 41)
-    '3-41'
+    '3@41'
     """
-    return f"{partition}-{offset}"
+    return f"{partition}@{offset}"
+
+
+def is_offset_id(query_id: str) -> bool:
+    """Whether an id has the form of those that routers give: no application may choose it.
+
+    >>> is_offset_id("3@41"), is_offset_id("ada@home")
+    (True, False)
+    """
+    return "@" in query_id and _GIVEN.fullmatch(query_id) is not None
+
+
+def answered_id(query_id: str | None, partition: int, offset: int) -> str:
+    """The id under which a query is answered: its own, unless it has none that it may choose.
+
+    >>> answered_id("order 7", 3, 41), answered_id(None, 3, 41), answered_id("2@17", 3, 41)
+    ('order 7', '3@41', '3@41')
+    """
+    return offset_id(partition, offset) if not query_id or is_offset_id(query_id) else query_id
 
 
 def partition_of(query_id: str) -> int | None:
     """The partition that an id names, None for an id of the application's own making.
 
-    >>> partition_of("3-41"), partition_of("order 7")
-    (3, None)
+    >>> partition_of("3@41"), partition_of("3-9f86d081884c7d659a2feaa0c55ad015"), partition_of("3-41")
+    (3, 3, None)
     """
-    head, dash, tail = query_id.partition("-")
-    named = dash and tail and head.isascii() and head.isdigit() and len(head) <= PARTITION_DIGITS
-    return int(head) if named else None
+    named = _NAMES_PARTITION.fullmatch(query_id)
+    return None if named is None else int(named[1])

@@ -1,7 +1,7 @@
 """What a feedback does to the rows: a pure step over decisions, applied feedback and rows that the caller looked up.
 
 Rules of this file:
-- Feedback is folded in log order. The first feedback of a query that can be used counts, every later one is a
+- Feedback is folded in log order. The first feedback about a decision that can be used counts, every later one is a
   duplicate.
 - A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
   two (rows that are stored, and a position that is not) is finished by doing it again.
@@ -15,7 +15,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord
 
@@ -46,8 +46,17 @@ Row = tuple[str, str | None]
 FindApplication: TypeAlias = Callable[[str, int], Application | None]
 
 
+class JoinedFeedback(NamedTuple):
+    """A feedback, with the decision that it is about and its audit; None where none is known."""
+
+    record: Record
+    said: Feedback
+    decision: LoggedRecord | None = None
+    audit: LoggedRecord | None = None
+
+
 class OrphanFeedback(ValueError):
-    """No decision for the feedback's query is known in its partition."""
+    """No decision about the feedback's query and application is known in its partition."""
 
 
 class UnusableFeedback(ValueError):
@@ -60,14 +69,14 @@ class Step:
 
     Attributes:
         rows: Rows that changed.
-        applied_feedback: Query id and feedback offset of each feedback that was used.
+        applied_feedback: Offset of the decision, and of the feedback, of each feedback that was used.
         outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
         refused: Records for the dead letters, with the reason.
         configs: Policy and loss in force of each application that was met, as a digest.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
-    applied_feedback: dict[str, int] = field(default_factory=dict)
+    applied_feedback: dict[int, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[Record, Exception]] = field(default_factory=list)
     configs: dict[str, int] = field(default_factory=dict)
@@ -96,10 +105,8 @@ def decode_feedback(record: Record) -> Feedback:
 
 
 def learn(
-    feedback: list[tuple[Record, Feedback]],
-    decisions: Mapping[str, LoggedRecord | None],
-    audits: Mapping[str, LoggedRecord | None],
-    applied_feedback: Mapping[str, int | None],
+    feedback: Sequence[JoinedFeedback],
+    applied_feedback: Mapping[int, int | None],
     row: Callable[[Row], SelectionRow],
     application: FindApplication,
     markers: Sequence[tuple[Record, Restored]] = (),
@@ -108,46 +115,40 @@ def learn(
     """Fold feedback and markers of one partition, in log order.
 
     Args:
-        feedback: Records and what they say.
-        decisions: Decision of each query, None where none is known.
-        audits: Audit of each query that has one.
-        applied_feedback: Offset of the feedback that counted for each query, None where none did.
+        feedback: Records, and what they are about.
+        applied_feedback: By offset of the decision, offset of the feedback that counted; None where none did.
         row: The row as it is stored.
         application: Finds a registered application by its name, for the feedback at an offset.
         markers: Records that restore a state, and how.
         stored: The rows of an application that are stored.
     """
     step = Step()
-    entries: list[tuple[Record, Feedback | Restored]] = [*feedback, *markers]
-    for record, found in sorted(entries, key=_offset) if markers else entries:
-        if isinstance(found, Restored):
-            _restore(step, record, found, row, stored)
+    entries: list[JoinedFeedback | tuple[Record, Restored]] = [*feedback, *markers]
+    for entry in sorted(entries, key=_offset) if markers else entries:
+        if not isinstance(entry, JoinedFeedback):
+            _restore(step, *entry, row, stored)
             continue
-        logged = decisions[found.query_id]
-        before = step.applied_feedback.get(found.query_id, applied_feedback[found.query_id])
+        record, found, logged, _ = entry
         if logged is None:
             step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
-        elif before is not None and before < record.offset:
+            continue
+        before = step.applied_feedback.get(logged.offset, applied_feedback[logged.offset])
+        if before is not None and before < record.offset:
             step.count("duplicate")
         else:
-            _apply(step, record, found, logged, audits.get(found.query_id), row, application)
+            _apply(step, entry, logged, row, application)
     return step
 
 
 def _apply(
-    step: Step,
-    record: Record,
-    found: Feedback,
-    logged: LoggedRecord,
-    audit: LoggedRecord | None,
-    row: Callable[[Row], SelectionRow],
-    application: FindApplication,
+    step: Step, entry: JoinedFeedback, logged: LoggedRecord, row: Callable[[Row], SelectionRow], find: FindApplication
 ) -> None:
+    record, found, _, audit = entry
     prediction = decode_prediction(logged)
     if prediction.queried_at_ms > record.timestamp + EARLY_FEEDBACK_MS:
         step.refuse(record, "orphan", OrphanFeedback(_early(found, prediction.queried_at_ms - record.timestamp)))
         return
-    known = application(prediction.application, record.offset)
+    known = find(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
         step.refuse(record, "invalid", UnusableFeedback(wrong))
@@ -157,7 +158,7 @@ def _apply(
     if record.offset > before.offset:
         _note_config(step, prediction.application, known, record.offset, row)
     if known is None or not is_policy_choice(prediction):
-        step.applied_feedback[found.query_id] = record.offset
+        step.applied_feedback[logged.offset] = record.offset
         step.count("unlearned")
         return
     decision = join(prediction, None if audit is None else decode_audit(audit))
@@ -166,7 +167,7 @@ def _apply(
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return
-    step.applied_feedback[found.query_id] = record.offset
+    step.applied_feedback[logged.offset] = record.offset
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
@@ -189,7 +190,7 @@ def _note_config(
     step.configs[name] = config
 
 
-def _offset(entry: tuple[Record, Feedback | Restored]) -> int:
+def _offset(entry: JoinedFeedback | tuple[Record, Restored]) -> int:
     offset: int = entry[0].offset
     return offset
 
@@ -231,7 +232,6 @@ def _early(found: Feedback, early_ms: float) -> str:
 
 
 def _orphan(found: Feedback, record: Record) -> str:
-    return (
-        f"no decision about query {found.query_id!r} in partition {record.partition}: send the feedback with the "
-        "query's key, and within the feedback horizon"
-    )
+    whose = "" if found.application is None else f" of application {found.application!r}"
+    where = f"query {found.query_id!r}{whose} in partition {record.partition}"
+    return f"no decision about {where}: send the feedback with the query's key, and within the feedback horizon"

@@ -1,20 +1,21 @@
 """What was decided about each query of a partition, on disk: so memory does not grow with the length of a log.
 
 Rules of this file:
-- Of several records about a query the first counts, as for routers. One that is another, and comes more than a feedback
-  horizon later, is another decision under the same id: routers had forgotten the first by then.
-- A feedback is about the oldest decision that is no more than a horizon older. When all are older, it is about the
-  newest of them and `late`: whether a router still knew it, the predictions alone do not say.
-- Each decision has a name of its own: the query's id, with a number behind it when it is not the first of that id.
+- Of several records about a query of one application the first counts, as for routers. One that is another, and comes
+  more than a feedback horizon later, is another decision: routers had forgotten the first by then.
+- A feedback is about the oldest decision of its application that is no more than a horizon older; without an
+  application, of all. When all are older, it is about the newest of them and `late`: whether a router still knew it,
+  the predictions alone do not say.
+- The decisions under one id are numbered in log order; the offset in the log is what identifies a decision.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from clipper_agents.replay.spill_store import SpillStore
-from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord, is_decision_of, prediction_head
 
 _HEAD = struct.Struct("<qqB")
 _MSGPACK, _AUDITED = 1, 2
@@ -26,20 +27,18 @@ class KnownDecision(NamedTuple):
     """An indexed decision.
 
     Attributes:
-        name: Unique name of the decision.
         at_ms: When it was logged, milliseconds since the epoch.
         logged: The record in the log.
         late: Whether the decision is more than a horizon older than the feedback.
     """
 
-    name: str
     at_ms: int
     logged: LoggedRecord
     late: bool = False
 
 
 class DecisionIndex:
-    """Decisions by query id, and which feedback counted for each.
+    """Decisions by query id and application, and which feedback counted for each.
 
     Args:
         folder: Empty or missing; the caller deletes it. The first write creates a database in it.
@@ -66,61 +65,59 @@ class DecisionIndex:
         for query_id, at_ms, logged in repeated:
             self._add_again(query_id, at_ms, logged)
 
-    def find(self, wanted: Sequence[tuple[str, int]]) -> list[KnownDecision | None]:
-        """Return the decision that each feedback, given as query id and time, is about; None without one."""
-        values = self._store.get([_key(query_id) for query_id, _ in wanted])
+    def find(self, wanted: Sequence[tuple[str, str | None, int]]) -> list[KnownDecision | None]:
+        """Return the decision that each feedback is about, None without one.
+
+        Args:
+            wanted: Query id, application or None, and time in milliseconds since the epoch of each feedback.
+        """
+        firsts = self._store.get([_key(query_id) for query_id, *_ in wanted])
         return [
-            None if value is None else self._newest(query_id, at_ms, _unpacked(query_id, value))
-            for (query_id, at_ms), value in zip(wanted, values, strict=True)
+            None if first is None else self._about(*asked, first) for asked, first in zip(wanted, firsts, strict=True)
         ]
 
-    def credits(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return the offset of the feedback that counted, by the decision's name; None where none did."""
-        values = self._store.get([_CREDIT + name.encode() for name in names])
+    def credits(self, decisions: Sequence[int]) -> dict[int, int | None]:
+        """Return the offset of the feedback that counted, by the decision's offset; None where none did."""
+        values = self._store.get([_CREDIT + _OFFSET.pack(one) for one in decisions])
         return {
-            name: None if value is None else _OFFSET.unpack(value)[0] for name, value in zip(names, values, strict=True)
+            one: None if value is None else _OFFSET.unpack(value)[0]
+            for one, value in zip(decisions, values, strict=True)
         }
 
-    def credit(self, counted: Mapping[str, int]) -> None:
-        """Note which feedback counted, by the decision's name."""
+    def credit(self, counted: Mapping[int, int]) -> None:
+        """Note which feedback counted, by the decision's offset."""
         if not counted:
             return
-        self._store.put((_CREDIT + name.encode(), _OFFSET.pack(offset)) for name, offset in counted.items())
+        self._store.put((_CREDIT + _OFFSET.pack(one), _OFFSET.pack(offset)) for one, offset in counted.items())
 
     def _add_again(self, query_id: str, at_ms: int, logged: LoggedRecord) -> None:
-        for name in _names(query_id):
-            (value,) = self._store.get([_key(name)])
-            if value is None:
-                self._store.put([(_key(name), _packed(at_ms, logged))])
+        application, number = prediction_head(logged).application, 0
+        for old in self._under(query_id):
+            known = at_ms <= old.at_ms + self._horizon_ms or logged.value == old.logged.value
+            if known and is_decision_of(old.logged, application):
                 return
-            old = _unpacked(name, value)
-            if at_ms <= old.at_ms + self._horizon_ms or logged.value == old.logged.value:
-                return
+            number += 1
+        self._store.put([(_key(query_id, number), _packed(at_ms, logged))])
 
-    def _newest(self, query_id: str, at_ms: int, first: KnownDecision) -> KnownDecision:
-        found = first
-        for name in _names(query_id):
-            if at_ms <= found.at_ms + self._horizon_ms:
-                return found
-            if name == query_id:
-                continue
-            (value,) = self._store.get([_key(name)])
-            if value is None:
-                break
-            found = _unpacked(name, value)
-        return found._replace(late=True)
+    def _about(self, query_id: str, application: str | None, at_ms: int, first: bytes) -> KnownDecision | None:
+        found = None
+        for known in self._under(query_id, first):
+            if is_decision_of(known.logged, application):
+                found = known
+                if at_ms <= known.at_ms + self._horizon_ms:
+                    return found
+        return None if found is None else found._replace(late=True)
 
-
-def _names(query_id: str) -> Iterable[str]:
-    yield query_id
-    number = 2
-    while True:
-        yield f"{query_id}\0{number}"
-        number += 1
+    def _under(self, query_id: str, value: bytes | None = None) -> Iterator[KnownDecision]:
+        """Return the decisions under an id in log order; `value` is the first one where it is known already."""
+        number = 0
+        while value is not None or (value := self._store.get([_key(query_id, number)])[0]) is not None:
+            yield _unpacked(value)
+            value, number = None, number + 1
 
 
-def _key(name: str) -> bytes:
-    return _DECISION + name.encode()
+def _key(query_id: str, number: int = 0) -> bytes:
+    return _DECISION + query_id.encode() + (b"\xff%d" % number if number else b"")
 
 
 def _packed(at_ms: int, logged: LoggedRecord) -> bytes:
@@ -128,8 +125,8 @@ def _packed(at_ms: int, logged: LoggedRecord) -> bytes:
     return _HEAD.pack(at_ms, logged.offset, flags) + logged.value
 
 
-def _unpacked(name: str, value: bytes) -> KnownDecision:
+def _unpacked(value: bytes) -> KnownDecision:
     at_ms, offset, flags = _HEAD.unpack_from(value)
     return KnownDecision(
-        name, at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
+        at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
     )

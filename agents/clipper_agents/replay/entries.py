@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-import msgspec
-
 from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.feedback.restore_markers import RefusedMarker, Restored, is_marker, read_marker
@@ -49,7 +47,9 @@ class EntryReader:
     def entries(self, records: Iterable[Record]) -> list[Entry]:
         """Return the records that a learner can use, in log order."""
         given = list(self._readable(records))
-        asked = [(said.query_id, record.timestamp) for record, said in given if isinstance(said, Feedback)]
+        asked = [
+            (said.query_id, said.application, record.timestamp) for record, said in given if isinstance(said, Feedback)
+        ]
         known = iter(self.decisions.find(asked))
         joined = [
             self._joined(record, said, next(known)) if isinstance(said, Feedback) else Entry(record, said)
@@ -71,15 +71,12 @@ class EntryReader:
         if known is None:
             return Entry(record, said)
         if record.offset in self._orphans:
-            name = f"{known.name}\0orphan"
-            return Entry(record, msgspec.structs.replace(said, query_id=name), contested=known.logged)
-        if known.name != said.query_id:
-            said = msgspec.structs.replace(said, query_id=known.name)
+            return Entry(record, said, contested=known.logged)
         return Entry(record, said, known.logged)
 
     def _with_audits(self, entries: list[Entry]) -> list[Entry]:
         keys = [_audit_key(one) for one in entries]
-        wanted = [(key, one.record.timestamp) for key, one in zip(keys, entries, strict=True) if key is not None]
+        wanted = [(key, None, one.record.timestamp) for key, one in zip(keys, entries, strict=True) if key is not None]
         if not wanted:
             return entries
         found = iter(self._audits.find(wanted))
@@ -92,13 +89,9 @@ class EntryReader:
 
 def counted_after_all(entries: Sequence[Entry]) -> list[Entry]:
     """Return the entries as if the decision of each that the dead letters call an orphan had been found."""
-    return [_uncontested(one) if one.contested is not None else one for one in entries]
-
-
-def _uncontested(entry: Entry) -> Entry:
-    assert isinstance(entry.said, Feedback)
-    said = msgspec.structs.replace(entry.said, query_id=entry.said.query_id.removesuffix("\0orphan"))
-    return entry._replace(said=said, decision=entry.contested, contested=None)
+    return [
+        one._replace(decision=one.contested, contested=None) if one.contested is not None else one for one in entries
+    ]
 
 
 def _audit_key(entry: Entry) -> str | None:

@@ -1,7 +1,8 @@
 """The join of one partition: predictions, audits and feedback go in as they are read, finished columns come out.
 
 Rules of this file:
-- Of several predictions about a query the first is the decision, and the first feedback that can be used counts.
+- Of several predictions about a query of the application the first is the decision, and the first feedback about it
+  that can be used counts. Feedback that names no application is about the first decision under its id, whosever it is.
 - The id of a query is never forgotten: a second prediction about it is a repetition, however late. That of a decision
   which is not wanted (another application's, or before the span) is kept as well, so that feedback about the decision
   is not taken for an orphan.
@@ -12,7 +13,7 @@ Rules of this file:
 
 import struct
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -41,7 +42,10 @@ MOST_IN_MEMORY = 262_144
 """Decisions of a partition that wait in memory, ids and patches likewise: about 150 MB."""
 
 NOT_WANTED = -1
-"""Stands for the number of a decision that is not read."""
+"""Stands for the number of a decision of the application that is not read."""
+OTHERS = -2
+"""Stands for that of another application's decision."""
+_FIRST, _OWN = "first ", "own "
 _NUMBER = struct.Struct("<q")
 
 _Told: TypeAlias = tuple[Record, LeanFeedback, float | None]
@@ -85,8 +89,13 @@ class PartitionJoin:
     def __init__(self, partition: int, rules: JoinRules, first_offset: int, folder: Path) -> None:
         self._partition, self._rules, self._first_offset = partition, rules, first_offset
         self._ids = SpillingDict[int](folder / "ids", _NUMBER.pack, lambda content: int(_NUMBER.unpack(content)[0]))
+        self._behind = SpillingDict[int](
+            folder / "behind", _NUMBER.pack, lambda content: int(_NUMBER.unpack(content)[0])
+        )
+        """Numbers of decisions of the application whose id another one used first."""
         self._chunks = WaitingChunks(folder, rules.chunk_rows, rules.most_in_memory)
         self._early = OrphanBuffer(folder / "early", rules.most_in_memory)
+        """By id with `_FIRST` before it what waits for the first decision, with `_OWN` for that of the application."""
         self._builder, self._next_row = ChunkBuilder(0), 0
         self._predictions = ListDecoder(LeanPrediction)
         self._audits = ListDecoder(LeanAudit)
@@ -96,6 +105,7 @@ class PartitionJoin:
     def close(self) -> None:
         """Close the files."""
         self._ids.close()
+        self._behind.close()
         self._early.close()
 
     def predictions(self, records: Sequence[Record]) -> None:
@@ -108,21 +118,27 @@ class PartitionJoin:
         for record, one in zip(records, found, strict=True):
             if one is None:
                 self.counts["undecodable"] += 1
-            elif one.query_id in recent or one.query_id in known:
-                self.counts["repeated"] += 1
-            elif one.application == application and record.offset >= first:
-                recent[one.query_id] = row
+                continue
+            own, before = one.application == application, recent.get(one.query_id, known.get(one.query_id))
+            if before is not None and (not own or before != OTHERS or self._number_behind(one.query_id) is not None):
+                self.counts["repeated"] += own
+                continue
+            numbers = recent if before is None else self._behind.recent
+            if own and record.offset >= first:
+                numbers[one.query_id] = row
                 row += 1
                 kept.append(record)
                 wanted.append(one)
             else:
-                recent[one.query_id] = NOT_WANTED
+                numbers[one.query_id] = NOT_WANTED if own else OTHERS
         self._next_row = row
         self._build(kept, wanted)
         if self._early:
-            self._deliver([one.query_id for one in found if one is not None and one.query_id not in known])
-        if len(self._ids.recent) > self._rules.most_in_memory:
-            self._ids.spill(kept=self._rules.most_in_memory // 2)
+            behind = self._behind.recent
+            self._deliver(
+                [one.query_id for one in found if one and (one.query_id not in known or one.query_id in behind)]
+            )
+        self._spill()
 
     def audits(self, records: Sequence[Record]) -> None:
         """Take in audits, in log order."""
@@ -131,7 +147,7 @@ class PartitionJoin:
         self.counts["undecodable"] += len(records) - len(found)
         for (record, one), row in zip(found, self._rows_of([one.query_id for _, one in found]), strict=True):
             if row is None:
-                self._early.put(one.query_id, audit_patch(NOT_WANTED, record, one))
+                self._early.put(_OWN + one.query_id, audit_patch(NOT_WANTED, record, one))
             elif row != NOT_WANTED and (patches := self._chunks.patches(row)) is not None:
                 patches.audits.append(audit_patch(row, record, one))
         self._chunks.tidy(len(found))
@@ -171,13 +187,24 @@ class PartitionJoin:
             counts["decisions"] += len(columns)
             yield columns
 
-    def _known_on_disk(self, found: Sequence[LeanPrediction | None]) -> Container[str]:
-        """Return the ids of queries whose first prediction was read long ago and is on disk."""
+    def _known_on_disk(self, found: Sequence[LeanPrediction | None]) -> dict[str, int]:
+        """Return the numbers of decisions, by id, whose first prediction was read long ago and is on disk."""
         if not self._ids.on_disk:
-            return ()
+            return {}
         recent = self._ids.recent
         ids = [one.query_id for one in found if one is not None and one.query_id not in recent]
-        return {query_id for query_id, row in zip(ids, self._ids.older(ids), strict=True) if row is not None}
+        return {query_id: row for query_id, row in zip(ids, self._ids.older(ids), strict=True) if row is not None}
+
+    def _spill(self) -> None:
+        most = self._rules.most_in_memory
+        for numbers in (self._ids, self._behind):
+            if len(numbers.recent) > most:
+                numbers.spill(kept=most // 2)
+
+    def _number_behind(self, query_id: str) -> int | None:
+        """Return the number of the application's decision under an id that another one used first; None without one."""
+        found = self._behind.recent.get(query_id)
+        return self._behind.older([query_id])[0] if found is None else found
 
     def _build(self, records: Sequence[Record], wanted: Sequence[LeanPrediction]) -> None:
         while wanted:
@@ -193,14 +220,14 @@ class PartitionJoin:
         self._builder = ChunkBuilder(chunk.first_row + len(chunk))
 
     def _rows_of(self, ids: Sequence[str]) -> list[int | None]:
-        """Return the number of each decision, `NOT_WANTED`, or None where no prediction was read."""
+        """Return the number of the application's decision under each id, `NOT_WANTED`, or None without one."""
         get = self._ids.recent.get
         rows = [get(one) for one in ids]
         if self._ids.on_disk:
             unknown = [place for place, row in enumerate(rows) if row is None]
             for place, row in zip(unknown, self._ids.older([ids[one] for one in unknown]), strict=True):
                 rows[place] = row
-        return rows
+        return [self._number_behind(one) if row == OTHERS else row for one, row in zip(ids, rows, strict=True)]
 
     def _told(self, records: Sequence[Record]) -> list[_Told]:
         """Return the valid feedback, without markers of restores."""
@@ -223,16 +250,17 @@ class PartitionJoin:
         return told
 
     def _put(self, told: Sequence[_Told], rows: Iterable[int | None]) -> list[_Told]:
-        """Keep feedback about known decisions, whose numbers are `rows`, and return the rest."""
+        """Keep feedback about known decisions, and return the rest; `rows` has the number of the first of each id."""
         per_chunk, application, unknown = self._rules.chunk_rows, self._rules.application, []
         last, patches = -1, None
-        for (record, one, given), row in zip(told, rows, strict=True):
+        for (record, one, given), first in zip(told, rows, strict=True):
+            row = first
+            if first == OTHERS and one.application == application:
+                row = self._number_behind(one.query_id)
             if row is None:
                 unknown.append((record, one, given))
-            elif row == NOT_WANTED:
+            elif row < 0 or (one.application is not None and one.application != application):
                 self.counts["not_wanted"] += 1
-            elif one.application is not None and one.application != application:
-                self.counts["invalid"] += 1
             else:
                 if row // per_chunk != last:
                     last, patches = row // per_chunk, self._chunks.patches(row)
@@ -254,13 +282,15 @@ class PartitionJoin:
         else:
             label = one.label if given is None else None
             patch = FeedbackPatch(NOT_WANTED, record.offset, record.timestamp, label, given, one.context)
-            self._early.put(one.query_id, patch)
+            self._early.put((_FIRST if one.application is None else _OWN) + one.query_id, patch)
 
     def _deliver(self, ids: Sequence[str]) -> None:
         """Hand audits and feedback that waited for these queries to their decisions."""
-        for query_id, waiting in self._early.take(ids).items():
-            row = self._ids.recent[query_id]
-            patches = None if row == NOT_WANTED else self._chunks.patches(row)
+        rows = {_FIRST + query_id: self._ids.recent[query_id] for query_id in ids if query_id in self._ids.recent}
+        rows |= {_OWN + query_id: row for query_id, row in zip(ids, self._rows_of(ids), strict=True) if row is not None}
+        for name, waiting in self._early.take(list(rows)).items():
+            row = rows[name]
+            patches = None if row < 0 else self._chunks.patches(row)
             for one in waiting:
                 if patches is None:
                     self.counts["not_wanted"] += isinstance(one, FeedbackPatch)

@@ -333,6 +333,6 @@ def concerns(entry: Entry, parting: RowMismatch) -> bool:
 
 def feedback_at(entry: Entry) -> FeedbackAt:
     """Return the place of a record."""
-    query_id = entry.said.query_id.partition("\0")[0] if isinstance(entry.said, Feedback) else None
+    query_id = entry.said.query_id if isinstance(entry.said, Feedback) else None
     record = entry.record
     return FeedbackAt(topic=record.topic, partition=record.partition, offset=record.offset, query_id=query_id)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from clipper_agents.feedback.feedback_step import Row, learn
+from clipper_agents.feedback.feedback_step import JoinedFeedback, Row, learn
 from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
     Attributes:
         record: The record.
-        said: Its content; the query id is the name of the decision.
+        said: Its content.
         decision: The decision; None: the feedback is an orphan.
         audit: The audit of the decision.
         contested: The decision of a feedback that the dead letters call an orphan.
@@ -55,11 +55,11 @@ class RefoldOutcome:
 
     Attributes:
         rows: Rows that changed.
-        credited: Which feedback counted, by the decision's name.
+        credited: Which feedback counted, by the decision's offset.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
-    credited: dict[str, int] = field(default_factory=dict)
+    credited: dict[int, int] = field(default_factory=dict)
 
 
 def same(one: SelectionRow, other: SelectionRow) -> bool:
@@ -143,13 +143,14 @@ def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: Decisio
         rows: The rows before; they are not changed.
         index: Knows which feedback counted.
     """
-    said = [one for one in entries if isinstance(one.said, Feedback)]
-    names = [one.said.query_id for one in said if isinstance(one.said, Feedback)]
+    feedback = [
+        JoinedFeedback(one.record, one.said, one.decision, one.audit)
+        for one in entries
+        if isinstance(one.said, Feedback)
+    ]
     step = learn(
-        [(one.record, one.said) for one in said if isinstance(one.said, Feedback)],
-        {name: one.decision for name, one in zip(names, said, strict=True)},
-        {name: one.audit for name, one in zip(names, said, strict=True)},
-        index.credits(names),
+        feedback,
+        index.credits([one.decision.offset for one in feedback if one.decision is not None]),
         rows.row,
         find,
         [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],

@@ -2,12 +2,14 @@
 
 Rules of this file:
 - Only the query's id is ever changed; every other byte of a field stays as it was logged.
-- A query without an id gets the one that it had by its offset, so that its feedback still names it.
-- Feedback goes to the partition that its query was sent to. Beside queries only feedback about them is sent.
+- A query without an id gets the one that it was answered under, so that its feedback still names it.
+- Feedback goes to the partition that its query was sent to. Beside queries only feedback about them is sent; feedback
+  alone keeps its ids.
 - A marker of a restore is never sent: it would set the weights of another deployment back.
 - Memory is bounded: the last `REMEMBERED` queries are known, and feedback about older ones is left out.
 """
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -20,7 +22,7 @@ from clipper_agents.replay.run_ids import Ids
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type
-from clipper_topics.query_ids import offset_id
+from clipper_topics.query_ids import answered_id
 from clipper_topics.restore import restore_id_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -74,12 +76,12 @@ _PROTOCOLS = {
 
 
 class SentQueries:
-    """Target partitions of the last queries, by their old partition and id.
+    """Target partitions of the last queries, by their old partition, id and application.
 
     >>> sent = SentQueries(most=4)
-    >>> sent.note(0, "a", 1)
-    >>> sent.partition_of(0, "a"), sent.partition_of(1, "a")
-    (1, None)
+    >>> sent.note(0, "a", "digits", 1)
+    >>> sent.partition_of(0, "a", "digits"), sent.partition_of(0, "a", None), sent.partition_of(1, "a", None)
+    (1, 1, None)
 
     Args:
         most: Most queries to remember; at least half as many are remembered.
@@ -87,18 +89,33 @@ class SentQueries:
 
     def __init__(self, most: int = REMEMBERED) -> None:
         self._half = max(1, most // 2)
-        self._young: dict[int, int] = {}
-        self._old: dict[int, int] = {}
+        self._young: dict[int, tuple[str | None, int]] = {}
+        self._old: dict[int, tuple[str | None, int]] = {}
 
-    def note(self, partition: int, query_id: str, sent_to: int) -> None:
+    def note(self, partition: int, query_id: str, application: str | None, sent_to: int) -> None:
         """Note that a query of this partition was sent to another one."""
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
-        self._young[hash((partition, query_id))] = sent_to
+        name = None if application is None else sys.intern(application)
+        first = self._get(partition, query_id)
+        shared = first is not None and first[0] != name
+        self._young[hash((partition, query_id, name) if shared else (partition, query_id))] = name, sent_to
 
-    def partition_of(self, partition: int, query_id: str) -> int | None:
-        """Return the partition to which a query was sent; None if it was not sent, or is forgotten."""
-        key = hash((partition, query_id))
+    def partition_of(self, partition: int, query_id: str, application: str | None) -> int | None:
+        """Return the partition to which a query was sent; None if it was not sent, or is forgotten.
+
+        Args:
+            partition: Where the query was.
+            query_id: Its id.
+            application: Its application; None: the first query under the id is meant.
+        """
+        found = self._get(partition, query_id)
+        if found is not None and application is not None and found[0] != application:
+            found = self._get(partition, query_id, application)
+        return None if found is None else found[1]
+
+    def _get(self, *place: int | str | None) -> tuple[str | None, int] | None:
+        key = hash(place)
         found = self._young.get(key)
         return self._old.get(key) if found is None else found
 
@@ -140,11 +157,11 @@ class RecordResender:
         wrong = self._unwanted(said)
         if wrong is not None:
             return wrong
-        old = said.query_id if said is not None and said.query_id else offset_id(record.partition, record.offset)
+        old = answered_id(None if said is None else said.query_id, record.partition, record.offset)
         partition = self._kept(record, old.encode("utf-8", "surrogatepass"))
         if self._both:
-            self._sent.note(record.partition, old, partition)
-        return self._copied(record, self._target.queries, partition, said, self._ids(old, partition))
+            self._sent.note(record.partition, old, None if said is None else said.application, partition)
+        return self._copied(record, self._target.queries, partition, said, self._ids(old))
 
     def _feedback(self, record: Record) -> ResentRecord | LeftOut:
         if restore_id_of(record.headers) is not None:
@@ -153,7 +170,7 @@ class RecordResender:
         partition = self._partition_of_query(record, said)
         if isinstance(partition, str):
             return partition
-        new = self._ids(said.query_id, partition) if said is not None and said.query_id else None
+        new = self._ids(said.query_id) if self._both and said is not None and said.query_id else None
         return self._copied(record, self._target.feedback, partition, said, new)
 
     def _unwanted(self, said: _Said | None) -> LeftOut | None:
@@ -170,7 +187,7 @@ class RecordResender:
                 return wrong
             kept = self._source.partitions == self._target.partitions
             return self._kept(record, b"") if kept or record.key is not None else "no_key"
-        found = self._sent.partition_of(record.partition, said.query_id or "")
+        found = self._sent.partition_of(record.partition, said.query_id or "", said.application)
         return "no_query" if found is None else found
 
     def _kept(self, record: Record, key: bytes) -> int:

@@ -111,7 +111,10 @@ class EvidenceFold:
         partition = record.partition
         if record.topic == self._catalogue.predictions:
             prediction = codec.predictions.decode(record.value, record.headers)
-            return self._queries.prediction(partition, prediction, at_ms) if self._wanted(prediction) else None
+            if self._wanted(prediction):
+                return self._queries.prediction(partition, prediction, at_ms)
+            self._queries.other(partition, prediction.query_id, at_ms)
+            return None
         if record.topic == self._catalogue.audits:
             audit = codec.audits.decode(record.value, record.headers)
             return self._queries.audit(partition, audit, at_ms) if audit.application in self._evidence else None

@@ -1,8 +1,9 @@
 """Queries whose prediction, audit and feedback have not all been read yet.
 
 Rules of this file:
-- Of several predictions about a query the first is the decision, and the first feedback that can be used counts, as for
-  the learner. Feedback about a query that was not decided yet is an orphan, as for the learner.
+- Of several predictions about a query of one application the first is the decision, and the first feedback about it
+  that can be used counts, as for the learner. Feedback about a query that was not decided yet is an orphan.
+- Feedback without an application is about the first decision under its id, also when that one is not followed.
 - Memory is bounded: by the feedback horizon in the records' own time, and by a number of queries. What is dropped
   although it had feedback, or might still get some, is counted.
 """
@@ -15,8 +16,8 @@ from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import Prediction
 
-Query = tuple[int, str]
-"""Partition and query id."""
+Query = tuple[int, str, str]
+"""Partition, query id and application."""
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class BufferedQuery:
 
 
 class QueryBuffer:
-    """Queries by partition and id, oldest first.
+    """Queries by partition, id and application, oldest first.
 
     Args:
         horizon_s: How long after its prediction a feedback still counts, in seconds.
@@ -50,6 +51,10 @@ class QueryBuffer:
     def __init__(self, horizon_s: float, most_queries: int) -> None:
         self._horizon_ms, self._most = horizon_s * 1000, most_queries
         self._queries: OrderedDict[Query, BufferedQuery] = OrderedDict()
+        self._first: dict[tuple[int, str], str] = {}
+        """Application of the first decision under an id, of those that are followed."""
+        self._others: OrderedDict[int, int] = OrderedDict()
+        """Time of the first decision under an id that is of nobody followed, by a hash of partition and id."""
         self.dropped: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -57,14 +62,24 @@ class QueryBuffer:
 
     def prediction(self, partition: int, found: Prediction, at_ms: int) -> BufferedQuery | None:
         """Take in a prediction; return the query when that completes it."""
-        query = self._query(partition, found.query_id, at_ms)
+        query = self._query((partition, found.query_id, found.application), at_ms)
+        if hash((partition, found.query_id)) not in self._others:
+            self._first.setdefault((partition, found.query_id), found.application)
         if query.prediction is None and not query.done:
             query.prediction = found
         return _completed(query)
 
+    def other(self, partition: int, query_id: str, at_ms: int) -> None:
+        """Note a prediction that is not followed: feedback may be about it."""
+        self.forget(at_ms)
+        if (partition, query_id) not in self._first:
+            self._others.setdefault(hash((partition, query_id)), at_ms)
+            if len(self._others) > self._most:
+                self._others.popitem(last=False)
+
     def audit(self, partition: int, found: Audit, at_ms: int) -> BufferedQuery | None:
         """Take in an audit; return the query when that completes it."""
-        query = self._query(partition, found.query_id, at_ms)
+        query = self._query((partition, found.query_id, found.application), at_ms)
         if query.audit is None and not query.done:
             query.audit = found
         return _completed(query)
@@ -72,7 +87,8 @@ class QueryBuffer:
     def feedback(self, partition: int, found: Feedback, at_ms: int) -> BufferedQuery | None:
         """Take in a feedback; return the query when that completes it."""
         self.forget(at_ms)
-        query = self._queries.get((partition, found.query_id))
+        application = self._first.get((partition, found.query_id)) if found.application is None else found.application
+        query = self._queries.get((partition, found.query_id, application or ""))
         if query is None or query.prediction is None or query.done or query.feedback is not None:
             return None
         if disagreement(found, query.prediction) is not None:
@@ -90,15 +106,16 @@ class QueryBuffer:
 
     def forget(self, now_ms: int) -> None:
         """Drop queries that are older than the horizon."""
+        while self._others and now_ms - next(iter(self._others.values())) > self._horizon_ms:
+            self._others.popitem(last=False)
         while self._queries:
             query = next(iter(self._queries.values()))
             if now_ms - query.at_ms <= self._horizon_ms:
                 return
             self._drop_oldest("no_audit", counts=query.feedback is not None)
 
-    def _query(self, partition: int, query_id: str, at_ms: int) -> BufferedQuery:
+    def _query(self, key: Query, at_ms: int) -> BufferedQuery:
         self.forget(at_ms)
-        key = (partition, query_id)
         query = self._queries.get(key)
         if query is None:
             query = self._queries[key] = BufferedQuery(at_ms)
@@ -107,7 +124,9 @@ class QueryBuffer:
         return query
 
     def _drop_oldest(self, reason: str, *, counts: bool = True) -> None:
-        _, query = self._queries.popitem(last=False)
+        (partition, query_id, application), query = self._queries.popitem(last=False)
+        if self._first.get((partition, query_id)) == application:
+            del self._first[partition, query_id]
         if counts and not query.done:
             self.dropped[reason] += 1
 

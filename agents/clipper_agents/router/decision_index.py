@@ -3,11 +3,12 @@
 Audits have an index of the same kind, in a folder of its own (`audits`); "prediction" below is "audit" there.
 
 Rules of this file:
-- A decision enters only from a record that is in the predictions topic, in log order: of two for one query the first
-  stays.
+- A decision enters only from a record that is in the predictions topic, in log order: of two for one query of one
+  application the first stays.
 - The log is the truth and this is an index of it: what is missing here is read from there.
-- Beside a decision stands the offset of the feedback that was applied to it. Applied feedback is rebuilt from the
-  feedback topic.
+- Ids are those of an application. The first decision under an id is found by the id alone, that of a further
+  application by id and application; so a query costs one look, also at a partition where no id is shared.
+- Which feedback was applied to a decision is noted under the decision's offset, and rebuilt from the feedback topic.
 - The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
   corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
@@ -23,26 +24,32 @@ import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import rocksdict
 
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_agents.streaming.storage import storage_failed
-from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord, is_decision_of, prediction_head
 
 logger = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<qB")
 _MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
-_LAST_OFFSET = b"\0offset"
-_APPLIED_UPTO = b"\0credited"
+_LAST_OFFSET = b"\0indexed"
+_APPLIED_UPTO = b"\0applied"
+_SHARES_IDS = b"\0shares"
 _DECISION = b"d"
-_APPLIED = b"c"
+_APPLIED = b"a"
+_AND = b"\xff"
+"""Between id and application: no byte of a text in UTF-8."""
 _DROPPED = ".dropped"
 NONE = -1
+
+Asked: TypeAlias = tuple[str, str | None]
+"""Query id, and the application whose decision is meant; None: the first decision under the id."""
 
 
 class PartitionIndex:
@@ -60,6 +67,8 @@ class PartitionIndex:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, Database] = {}
         self.last_offset = self.applied_feedback_upto = NONE
+        self._shares_ids = False
+        """Whether a decision here is found by id and application."""
         self._unlogged = unlogged()
         try:
             self._read()
@@ -68,14 +77,19 @@ class PartitionIndex:
             self._read()
         forget_broken(folder)
 
-    def find(self, query_ids: Sequence[str]) -> list[LoggedRecord | None]:
-        """Return the decision of each query, None where none is known."""
-        values = self._find([_DECISION + query_id.encode() for query_id in query_ids])
+    def find(self, asked: Sequence[Asked]) -> list[LoggedRecord | None]:
+        """Return the decision about each query: of its application, else the first one under its id, else None."""
+        values = self._find([_DECISION + query_id.encode() for query_id, _ in asked])
+        if self._shares_ids:
+            further = self._find(
+                [_further(_DECISION + name.encode(), application or "") for name, application in asked]
+            )
+            values = [first if own is None else own for first, own in zip(values, further, strict=True)]
         return [_unpack(value) if value is not None else None for value in values]
 
-    def applied_feedback(self, query_ids: Sequence[str]) -> list[int | None]:
-        """Return the offset of the feedback applied to each query's decision, None where none was."""
-        values = self._find([_APPLIED + query_id.encode() for query_id in query_ids])
+    def applied_feedback(self, decisions: Sequence[int]) -> list[int | None]:
+        """Return the offset of the feedback applied to each decision, given by its offset; None where none was."""
+        values = self._find([_APPLIED + _OFFSET.pack(offset) for offset in decisions])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
     def index(self, records: Sequence[tuple[str, LoggedRecord]], upto: int, at_s: float) -> None:
@@ -86,13 +100,18 @@ class PartitionIndex:
             upto: Predictions up to this offset are indexed once this returns.
             at_s: Timestamp of the last record by the broker, seconds since the epoch; says when they are forgotten.
         """
-        new = self._new_of(records)
-        self.index_new(
-            ((query_id, one.offset, one.value, one.msgpack, one.audited) for query_id, one in new), upto, at_s
-        )
+        database = self._age_of(at_s)
+        firsts, furthers = self._new_of(records, database)
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, (offset, value, msgpack, audited) in (firsts | furthers).items():
+            batch.put(key, _HEAD.pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+        if furthers:
+            self._shares_ids = True
+            batch.put(_SHARES_IDS, b"")
+        self._end(batch, database, upto, at_s)
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
-        """Index the first predictions of distinct new queries, without looking any up.
+        """Index the first predictions of distinct new queries whose ids no other application has, without a look.
 
         Args:
             records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
@@ -103,25 +122,28 @@ class PartitionIndex:
         put, pack = batch.put, _HEAD.pack
         for query_id, offset, value, msgpack, audited in records:
             put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+        self._end(batch, self._age_of(at_s), upto, at_s)
+
+    def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
         self.newest_s = max(self.newest_s, at_s)
-        put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
-        self._age_of(at_s).write(batch, self._unlogged)
+        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
+        database.write(batch, self._unlogged)
 
-    def note_applied_feedback(self, counted: Iterable[tuple[str, int]], upto: int, at_s: float) -> None:
-        """Note which feedback was applied to each query's decision.
+    def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
+        """Note which feedback was applied to each decision.
 
         Args:
-            counted: Query id and feedback offset of each, in log order; the first of a query stays.
+            counted: Offset of the decision and of the feedback of each, in log order; the first of a decision stays.
             upto: Feedback up to this offset is noted once this returns.
             at_s: Timestamp of the last feedback, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
-        before = self.applied_feedback([query_id for query_id, _ in noted])
-        for (query_id, offset), old in zip(reversed(noted), reversed(before), strict=True):
+        before = self.applied_feedback([decision for decision, _ in noted])
+        for (decision, offset), old in zip(reversed(noted), reversed(before), strict=True):
             if old is None:
-                batch.put(_APPLIED + query_id.encode(), _OFFSET.pack(offset))
+                batch.put(_APPLIED + _OFFSET.pack(decision), _OFFSET.pack(offset))
         self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
         batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
         self._age_of(at_s).write(batch, self._unlogged)
@@ -142,6 +164,7 @@ class PartitionIndex:
         for age in list(self._ages):
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
+        self._shares_ids = False
 
     def close(self) -> None:
         """Close the databases."""
@@ -171,15 +194,37 @@ class PartitionIndex:
             self._ages[age] = self._opened(age)
         self.last_offset = self._highest(_LAST_OFFSET)
         self.applied_feedback_upto = self._highest(_APPLIED_UPTO)
+        self._shares_ids = any(database.get(_SHARES_IDS) is not None for database in self._ages.values())
 
     def _opened(self, age: int) -> Database:
         return Database(self._folder / str(age), options(), self._folder)
 
-    def _new_of(self, records: Sequence[tuple[str, LoggedRecord]]) -> list[tuple[str, LoggedRecord]]:
-        """Return the first record of each query that is not indexed yet."""
-        first = dict(reversed(records))
-        known = self._find([_DECISION + query_id.encode() for query_id in first])
-        return [record for record, old in zip(first.items(), known, strict=True) if old is None]
+    def _new_of(
+        self, records: Sequence[tuple[str, LoggedRecord]], database: Database
+    ) -> tuple[dict[bytes, LoggedRecord], dict[bytes, LoggedRecord]]:
+        """Return decisions that are not indexed yet, by key: the first of their ids, and those of further applications.
+
+        One of a further application is the first in a database that has none under its id: it is found by the id when
+        the database with the first one was dropped.
+        """
+        keys = [_DECISION + query_id.encode() for query_id, _ in records]
+        known = {
+            key: None if value is None else _unpack(value) for key, value in zip(keys, self._find(keys), strict=True)
+        }
+        firsts, furthers = dict[bytes, LoggedRecord](), dict[bytes, LoggedRecord]()
+        for key, (_, record) in zip(keys, records, strict=True):
+            first = known[key]
+            if first is None:
+                known[key] = firsts[key] = record
+                continue
+            application = prediction_head(record).application
+            own = _further(key, application)
+            if is_decision_of(first, application) or own in furthers or self._find([own])[0] is not None:
+                continue
+            furthers[own] = record
+            if key not in firsts and database.get(key) is None:
+                firsts[key] = record
+        return firsts, furthers
 
     def _find(self, keys: list[Any]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(keys)
@@ -214,6 +259,10 @@ class PartitionIndex:
     def _highest(self, key: bytes) -> int:
         values = [database.get(key) for database in self._ages.values()]
         return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
+
+
+def _further(key: bytes, application: str) -> bytes:
+    return key + _AND + application.encode()
 
 
 def _unpack(value: bytes) -> LoggedRecord:

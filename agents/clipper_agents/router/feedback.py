@@ -23,11 +23,11 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
-from clipper_agents.feedback.feedback_step import Record, Step, decode_feedback, learn
+from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.decision_index import LogIndex, PartitionIndex
+from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
@@ -38,7 +38,7 @@ from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
-from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head
+from clipper_topics.logged_records import LoggedRecord, audit_key, is_decision_of, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -56,36 +56,37 @@ FEEDBACK_A_CHUNK = 500
 
 
 class DecisionLookup:
-    """The indexed decisions about some queries and their audits, each looked up once.
+    """The indexed decisions that feedback is about, and their audits, each looked up once.
 
     Attributes:
-        decisions: By query id; None where none is indexed.
-        audits: By query id, of the queries whose decision has an audit; None where it is not indexed.
+        decisions: By query id and application, as feedback names them; None where none is indexed.
+        audits: Likewise, of the decisions that have an audit; None where it is not indexed.
     """
 
-    def __init__(self, decisions: PartitionIndex, audits: PartitionIndex, query_ids: Iterable[str]) -> None:
+    def __init__(self, decisions: PartitionIndex, audits: PartitionIndex, asked: Iterable[Asked]) -> None:
         self._decision_index, self._audit_index = decisions, audits
-        self.decisions: dict[str, LoggedRecord | None] = dict.fromkeys(query_ids)
-        self.audits: dict[str, LoggedRecord | None] = {}
+        self.decisions: dict[Asked, LoggedRecord | None] = dict.fromkeys(asked)
+        self.audits: dict[Asked, LoggedRecord | None] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Look up again what was missing, after a wait."""
-        missing = [query_id for query_id, logged in self.decisions.items() if logged is None]
-        if missing:
-            self.decisions.update(zip(missing, self._decision_index.find(missing), strict=True))
+        missing = [asked for asked, logged in self.decisions.items() if logged is None]
+        for asked, logged in zip(missing, self._decision_index.find(missing), strict=True):
+            if logged is not None and is_decision_of(logged, asked[1]):
+                self.decisions[asked] = logged
         keys = {
-            query_id: audit_key(query_id, prediction_head(logged).query_offset)
-            for query_id, logged in self.decisions.items()
-            if logged is not None and logged.audited and self.audits.get(query_id) is None
+            asked: (audit_key(asked[0], prediction_head(logged).query_offset), None)
+            for asked, logged in self.decisions.items()
+            if logged is not None and logged.audited and self.audits.get(asked) is None
         }
         if keys:
             self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
 
-    def is_complete(self, query_id: str) -> bool:
-        """Return whether the decision about the query is known, and its audit if it has one."""
-        decision = self.decisions[query_id]
-        return decision is not None and self.audits.get(query_id, decision) is not None
+    def is_complete(self, asked: Asked) -> bool:
+        """Return whether the decision is known, and its audit if it has one."""
+        decision = self.decisions[asked]
+        return decision is not None and self.audits.get(asked, decision) is not None
 
 
 class FeedbackProcessor:
@@ -244,12 +245,14 @@ class FeedbackProcessor:
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
     ) -> Step:
-        ids = [found.query_id for _, found in feedback]
+        joined = [
+            JoinedFeedback(record, found, lookup.decisions[_asked(found)], lookup.audits.get(_asked(found)))
+            for record, found in feedback
+        ]
+        offsets = [one.decision.offset for one in joined if one.decision is not None]
         return learn(
-            feedback,
-            lookup.decisions,
-            lookup.audits,
-            dict(zip(ids, self._decisions.of(partition).applied_feedback(ids), strict=True)),
+            joined,
+            dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
             lambda row: self._selection.row(*row, partition),
             lambda name, _: self._registry.application(name),
             markers,
@@ -257,8 +260,8 @@ class FeedbackProcessor:
         )
 
     def _look_up(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> DecisionLookup:
-        ids = (found.query_id for _, found in feedback)
-        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), ids)
+        asked = (_asked(found) for _, found in feedback)
+        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
@@ -300,7 +303,7 @@ class FeedbackProcessor:
         awaited = self._incomplete(partition, feedback, lookup)
         if not awaited:
             return True
-        without = [record for record, found in awaited if lookup.decisions[found.query_id] is None]
+        without = [record for record, found in awaited if lookup.decisions[_asked(found)] is None]
         early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
         while awaited and self._log_time_ms(partition) <= early_upto_ms:
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -334,13 +337,12 @@ class FeedbackProcessor:
         return [
             (record, found)
             for record, found in feedback
-            if not lookup.is_complete(found.query_id)
-            and self._named_partition(partition, record, found, lookup) is None
+            if not lookup.is_complete(_asked(found)) and self._named_partition(partition, record, found, lookup) is None
         ]
 
     def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
         """Return the partition to forward the feedback to; None if it stays."""
-        named = None if lookup.decisions[found.query_id] is not None else partition_of(found.query_id)
+        named = None if lookup.decisions[_asked(found)] is not None else partition_of(found.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None
         if _size_bytes(record) > FORWARDED_BYTES:
@@ -374,6 +376,10 @@ def _decoded(
         except UndecodableRecord as error:
             undecodable.append((record, error))
     return found, undecodable
+
+
+def _asked(found: Feedback) -> Asked:
+    return found.query_id, found.application
 
 
 def _size_bytes(record: Record) -> int:

@@ -167,15 +167,10 @@ class PredictionLog:
 
     def _owes_another(self, query: DecodedQuery) -> bool:
         """Return whether another process's prediction about the query came first and its audit is missing."""
-        (first,) = self._log.index.of(query.partition).find([query.query_id])
+        (first,) = self._log.index.of(query.partition).find([(query.query_id, query.application)])
         return (
             first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)
         )
-
-
-def answers(logged: LoggedRecord, query: DecodedQuery) -> bool:
-    """Return whether a prediction with the query's id is about this query: another application may use the same ids."""
-    return prediction_head(logged).application == query.application
 
 
 def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,7 +20,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.prediction_log import PredictionLog, answers
+from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Outbox
@@ -29,11 +30,14 @@ from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.logged_records import is_decision_of
 from clipper_topics.query import MOST_ROWS, Query, check_query
-from clipper_topics.query_ids import offset_id
+from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
 DECODED_TOGETHER = CONVERTED_TOGETHER
+
+_ID_AND_APPLICATION = attrgetter("query_id", "application")
 
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
@@ -57,7 +61,8 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
 
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
-    carries the reason as `invalid`, and gets an answer.
+    carries the reason as `invalid`, and gets an answer. One that claims an id of the form that routers give is answered
+    under the id that its own record has.
     """
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
@@ -83,7 +88,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return DecodedQuery(
-        query.query_id or offset_id(partition, offset),
+        answered_id(query.query_id, partition, offset),
         query.application,
         _rows(query),
         min(record.timestamp / 1000, now_s),
@@ -134,11 +139,11 @@ class FreshQueries:
                     decoded = decode_queries(some, generation, now_s)
                 undecodable += decoded.undecodable
                 with self._stage("known", len(decoded.queries)):
-                    logged = self._decisions.of(tp.partition).find([query.query_id for query in decoded.queries])
+                    logged = self._decisions.of(tp.partition).find(list(map(_ID_AND_APPLICATION, decoded.queries)))
                 for query, before in zip(decoded.queries, logged, strict=True):
                     if before is None or self._router.is_in_flight(query):
                         yield query
-                    elif not answers(before, query):
+                    elif not is_decision_of(before, query.application):
                         yield query._replace(shares_id=True)
                     else:
                         self._prediction_log.repeat(query, before)

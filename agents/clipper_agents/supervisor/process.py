@@ -18,8 +18,9 @@ from typing import Protocol
 
 from clipper_stream.errors import SetupError
 
-LAST_S = 15.0
-"""Time to drain after the supervisor is gone. Its embedded broker is gone too then, so most of it would be in vain."""
+LAST_S = 1.0
+"""Time to drain after the supervisor is gone. The hosts go too, and perhaps the broker, so most of it would be in vain;
+and the next supervisor's routers wait for the data directory."""
 TAIL_LINES = 20
 LINE_BYTES = 1024 * 1024
 

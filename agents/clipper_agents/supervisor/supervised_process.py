@@ -33,7 +33,7 @@ class Backoff:
     first_s: float = 0.5
     factor: float = 2.0
     longest_s: float = 30.0
-    calm_s: float = 10.0
+    calm_s: float = 5.0
     """A child that served for so long starts again at once: a start costs a few tenths of a second of one core."""
 
     def delay_s(self, failures: int) -> float:

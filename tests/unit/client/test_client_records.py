@@ -31,8 +31,8 @@ def test_a_query_keeps_its_own_id():
 
 
 def test_an_id_that_names_another_partition_is_refused():
-    query = Query(application="digits", input=[1], query_id="9-order")
-    with pytest.raises(InvalidQuery, match="'9-order' names partition 9, the key of this query is in "):
+    query = Query(application="digits", input=[1], query_id=f"9-{'a' * 32}")
+    with pytest.raises(InvalidQuery, match=r"'9-a+' names partition 9, the key of this query is in "):
         prepare_query(query, 4, codec.JSON)
 
 
@@ -51,7 +51,7 @@ def test_feedback_about_an_answer_goes_to_the_answers_partition_under_its_key():
 
 
 def test_feedback_by_id_goes_where_the_id_says_or_else_where_the_context_is():
-    assert (feedback("2-x", loss=0).partition, feedback("2-x", loss=0).key) == (2, None)
+    assert (feedback("2@7", loss=0).partition, feedback("2@7", loss=0).key) == (2, None)
     by_context = feedback("order", context="me", loss=0)
     assert (by_context.partition, by_context.key) == (partition_for(b"me", 4), b"me")
 
@@ -60,14 +60,14 @@ def test_feedback_by_id_goes_where_the_id_says_or_else_where_the_context_is():
     ("query", "truth", "message"),
     [
         ("order", {"label": 1}, "nothing says which partition query 'order' is in: give its answer, or its context"),
-        ("4-x", {"label": 1}, "names partition 4, there are 4"),
-        ("2-x", {}, "give exactly one of label, loss, reward"),
-        ("2-x", {"label": 1, "loss": 1}, "the feedback has label and loss"),
-        ("2-x", {"reward": 1.5}, "reward is 1.5"),
-        ("2-x", {"loss": float("nan")}, "loss is nan"),
-        ("2-x", {"loss": "low"}, "loss cannot be given"),
-        ("2-x", {"label": object()}, "label cannot be given: a value of type object"),
-        ("2-x", {"truth": 1}, "truth cannot be given"),
+        ("4@7", {"label": 1}, "names partition 4, there are 4"),
+        ("2@7", {}, "give exactly one of label, loss, reward"),
+        ("2@7", {"label": 1, "loss": 1}, "the feedback has label and loss"),
+        ("2@7", {"reward": 1.5}, "reward is 1.5"),
+        ("2@7", {"loss": float("nan")}, "loss is nan"),
+        ("2@7", {"loss": "low"}, "loss cannot be given"),
+        ("2@7", {"label": object()}, "label cannot be given: a value of type object"),
+        ("2@7", {"truth": 1}, "truth cannot be given"),
         ("", {"label": 1}, "query_id is empty"),
     ],
 )

@@ -15,6 +15,7 @@ ROWS = {
     "base64": [{"base64": "AAE="}, {"base64": ""}],
     "many": [np.arange(16.0).tolist(), np.arange(70_000.0).tolist()],
 }
+FOREIGN, UNSENT = (f"0-{run}{'0' * 16}{query:08x}" for run, query in (("ffffabcd", 0), ("0123abcd", 3)))
 LABELLED = Dataset(rows=list(range(50)), labels=[row % 3 for row in range(50)])
 
 
@@ -40,7 +41,7 @@ def test_the_pieces_of_a_query_are_a_query(encoding, contexts, kind):
         assert np.array_equal(found.input, row) or np.allclose(found.input, row, rtol=1e-7)
 
 
-@pytest.mark.parametrize("query_id", ["", "3-41", "0-ffffabcd00000000", "0-0123abcd00000003", "0-0123abcdnonsense"])
+@pytest.mark.parametrize("query_id", ["", "3@41", FOREIGN, UNSENT, f"0-0123abcd{'0' * 16}nonsense"])
 def test_an_id_of_somebody_else_is_no_query_of_ours(query_id):
     assert script_of(Dataset(ROWS["ints"]), queries=3).query_of(query_id) is None
 

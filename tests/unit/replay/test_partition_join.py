@@ -63,7 +63,7 @@ def test_the_first_feedback_counts_and_later_ones_are_duplicates():
     assert joined(log)[1]["duplicates"] == 2
 
 
-@pytest.mark.parametrize("wrong", [dict(application="other"), dict(context="other"), dict(label=None)])
+@pytest.mark.parametrize("wrong", [dict(context="other"), dict(label=None)])
 def test_feedback_that_cannot_be_used_leaves_the_place_to_the_next(wrong):
     log = Log().add(decided("0-1", answer("a:1", 1), context="u")).add(told(**wrong)).add(told(context="u"))
     assert only(log)["feedback"][0] == 1
@@ -145,15 +145,26 @@ def test_feedback_about_nothing_is_an_orphan_and_about_another_application_is_no
     assert (counts["orphans"], counts["not_wanted"]) == (1, 2)
 
 
-def test_an_id_that_another_application_had_first_is_its_own():
-    log = Log().add(decided("0-1", answer("a:1", 1), application="other")).add(decided("0-1", answer("a:1", 1)))
-    assert len(joined(log)[0]) == 0
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("first", ["app", "other"])
+def test_an_id_of_two_applications_is_two_decisions(first, early):
+    second = "other" if first == "app" else "app"
+    log, asked = Log(), [decided("q", answer(f"{name}:1", 1), application=name) for name in (first, second)]
+    said = [told("q"), told("q", application="other"), told("q", application="app"), told("q", application="third")]
+    for one in (*said, *asked, *asked) if early else (*asked, *asked, *said):
+        log.add(one)
+    for memory in (1, 1_000):
+        counts = joined(log, most_in_memory=memory)[1]
+        assert only(log, most_in_memory=memory, lists_of=1)["feedback"][0] == (0 if first == "app" else 2)
+        of_others = 2 if first == "app" else 3
+        assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
 
 
 def test_feedback_whose_id_names_another_partition_is_read_there():
-    log = Log(partition=1).add(told("2-1")).add(told("2-2"), headers=[(FORWARDED, b"2")]).add(told("9-1"))
+    log = Log(partition=1).add(told("2@1")).add(told("2@2"), headers=[(FORWARDED, b"2")])
+    log.add(told("9@1")).add(told("2-1"))
     counts = joined(log)[1]
-    assert (counts["forwarded"], counts["orphans"]) == (1, 2)
+    assert (counts["forwarded"], counts["orphans"]) == (1, 3)
 
 
 def test_forwarded_feedback_counts_where_it_was_forwarded_to():

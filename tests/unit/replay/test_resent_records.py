@@ -7,7 +7,6 @@ from clipper_agents.replay.resent_records import SentQueries
 from clipper_agents.replay.run_ids import same_id
 from clipper_stream.client.keys import partition_for
 from clipper_topics import codec
-from clipper_topics.query_ids import partition_of
 
 
 def test_a_query_keeps_everything_but_its_id_and_says_where_it_stood():
@@ -40,8 +39,8 @@ def test_msgpack_is_rewritten_as_msgpack():
 @pytest.mark.parametrize("unnamed", [{}, {"query_id": None}, {"query_id": ""}])
 def test_a_query_without_an_id_gets_the_one_that_its_feedback_names(ids, unnamed):
     run = resending(ids=ids)
-    asked, told = run.copy(query(41, partition=3, **unnamed)), run.copy(feedback(7, "3-41", partition=3))
-    assert said(asked)["query_id"] == said(told)["query_id"] == ("3-41" if ids else "3-41~r1")
+    asked, told = run.copy(query(41, partition=3, **unnamed)), run.copy(feedback(7, "3@41", partition=3))
+    assert said(asked)["query_id"] == said(told)["query_id"] == ("3@41~" if ids else "3@41~r1")
 
 
 def test_with_the_same_ids_not_a_byte_changes():
@@ -50,11 +49,15 @@ def test_with_the_same_ids_not_a_byte_changes():
     assert [run.copy(asked).value, run.copy(told).value] == [asked.value, told.value]
 
 
-def test_with_other_partitions_the_key_says_where_and_the_id_names_it():
+def test_a_query_that_claims_a_routers_id_is_sent_under_the_one_that_it_was_given():
+    sent = resending().copy(query(41, partition=3, query_id="2@17"))
+    assert said(sent)["query_id"] == "3@41~r1"
+
+
+def test_with_other_partitions_the_key_says_where_and_feedback_follows():
     run = resending(partitions=3)
     sent = run.copy(query(41, partition=2, key=b"user-42", query_id="2-abc"))
     assert sent.partition == partition_for(b"user-42", 3)
-    assert partition_of(said(sent)["query_id"]) == sent.partition
     told = run.copy(feedback(9, "2-abc", partition=2, key=None))
     assert (told.partition, said(told)["query_id"]) == (sent.partition, said(sent)["query_id"])
 
@@ -62,7 +65,6 @@ def test_with_other_partitions_the_key_says_where_and_the_id_names_it():
 def test_queries_of_different_partitions_that_become_one_keep_different_ids():
     run = resending(partitions=1)
     first, second = run.copy(query(41, partition=2)), run.copy(query(41, partition=3))
-    assert {partition_of(said(one)["query_id"]) for one in (first, second)} == {0}
     assert said(first)["query_id"] != said(second)["query_id"]
 
 
@@ -74,9 +76,10 @@ def test_feedback_is_sent_about_queries_of_this_run_only():
     assert run.copy(feedback(3, "0-a", partition=1)) == "no_query", "there it was an orphan"
 
 
-def test_feedback_alone_is_sent_whatever_it_is_about():
-    run = resending(queries=False, ids=same_id)
-    assert said(run.copy(feedback(2, "0-b")))["query_id"] == "0-b"
+def test_feedback_alone_is_sent_whatever_it_is_about_and_as_it_is():
+    for ids in (None, same_id):
+        told = feedback(2, "0@41")
+        assert resending(queries=False, ids=ids).copy(told).value == told.value
     assert resending(partitions=2, queries=False).copy(feedback(2, "0-b", key=None)) == "no_key"
     assert resending(partitions=2, queries=False).copy(feedback(2, "0-b", key=b"k")).partition == partition_for(b"k", 2)
 
@@ -102,10 +105,21 @@ def test_a_marker_of_a_restore_is_never_sent():
         assert run.copy(feedback(2, "0-b", headers=marker)) == "restore_marker"
 
 
+def test_feedback_follows_the_query_of_its_application_under_an_id_of_two():
+    run = resending(partitions=3)
+    for offset, (application, key) in enumerate((("digits", b"ada"), ("spam", b"user-42"))):
+        run.copy(query(offset, key=key, query_id="q", application=application))
+    asked = [("digits", b"ada"), ("spam", b"user-42"), (None, b"ada")]
+    told = [run.copy(feedback(2, "q", key=None, application=name)).partition for name, _ in asked]
+    assert told == [partition_for(key, 3) for _, key in asked]
+    assert told[0] != told[1]
+    assert run.copy(feedback(3, "q", application="nobody")) == "no_query"
+
+
 def test_only_the_last_queries_are_remembered():
     sent = SentQueries(most=10)
     for number in range(100):
-        sent.note(0, str(number), 1)
-    known = [number for number in range(100) if sent.partition_of(0, str(number)) is not None]
+        sent.note(0, str(number), "digits", 1)
+    known = [number for number in range(100) if sent.partition_of(0, str(number), None) is not None]
     assert 5 <= len(known) <= 10
     assert known[-1] == 99

@@ -70,6 +70,28 @@ def test_feedback_about_another_application_context_or_query_is_left_out(join):
     assert join.feedback(0, truth(application="digits"), 20) is not None
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_two_applications_under_one_id_have_two_queries(join, named):
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    join.prediction(0, decided("0-1", answered("b:1", 2), application="other"), 11)
+    join.audit(0, audit_of("0-1", answered("c:1", 1), application="other"), 12)
+    mine = join.feedback(0, truth(application="digits") if named else truth(), 20)
+    others = join.feedback(0, truth(application="other"), 21)
+    assert [one.prediction.models[0].model for one in (mine, others)] == ["a", "b"]
+    assert (mine.audit, others.audit.application) == (None, "other")
+
+
+def test_feedback_without_an_application_is_about_the_first_decision_followed_or_not(join):
+    join.other(0, "0-1", 9)
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 10)
+    join.other(0, "0-1", 11)
+    assert join.feedback(0, truth(), 20) is None
+    assert join.feedback(0, truth(application="digits"), 21) is not None
+    join.forget(1010)
+    join.prediction(0, decided("0-1", answered("a:1", 1)), 1011)
+    assert join.feedback(0, truth(), 1012) is not None, "behind the horizon an id may be used again"
+
+
 def test_behind_the_horizon_a_query_is_forgotten_and_its_waiting_feedback_counted(join):
     join.prediction(0, PREDICTION, 10)
     join.feedback(0, truth(), 20)

@@ -58,10 +58,10 @@ async def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_los
     own(selection)
     decisions = LogIndex(tmp_path / "decisions", 3600.0)
     for partition in range(PARTITIONS):
+        asked = [(context, turn) for context in range(partition, CONTEXTS, PARTITIONS) for turn in range(ROUNDS)]
         told = [
-            (f"{context}/{turn}", logged(0, f"{context}/{turn}", context=f"c{context}", outputs=OUTPUTS))
-            for context in range(partition, CONTEXTS, PARTITIONS)
-            for turn in range(ROUNDS)
+            (f"{context}/{turn}", logged(offset, f"{context}/{turn}", context=f"c{context}", outputs=OUTPUTS))
+            for offset, (context, turn) in enumerate(asked)
         ]
         decisions.of(partition).index(told, len(told), time.time())
     app = SimpleNamespace(generation=0, state_lock=asyncio.Lock(), outbox=Outbox(producer))

@@ -3,6 +3,7 @@
 import shutil
 
 import damage
+import msgspec
 import pytest
 
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
@@ -25,27 +26,64 @@ def decisions(folder):
     found.close()
 
 
-def value(offset, text=b"{}"):
-    return LoggedRecord(offset, text, msgpack=False)
+def value(offset, text="", application="app"):
+    said = {"query_id": "q", "application": application, "output": text}
+    return LoggedRecord(offset, msgspec.json.encode(said), msgpack=False)
+
+
+def found(index, *ids, application=None):
+    return index.find([(query_id, application) for query_id in ids])
 
 
 def test_decisions_are_found_by_query_id(decisions):
-    decisions.index([("q1", value(0, b"one")), ("q2", LoggedRecord(1, b"two", msgpack=True))], 1, HOUR_S)
-    assert decisions.find(["q2", "unknown", "q1"]) == [LoggedRecord(1, b"two", msgpack=True), None, value(0, b"one")]
+    decisions.index([("q1", value(0, "one")), ("q2", LoggedRecord(1, b"two", msgpack=True))], 1, HOUR_S)
+    assert found(decisions, "q2", "unknown", "q1") == [LoggedRecord(1, b"two", msgpack=True), None, value(0, "one")]
     assert decisions.last_offset == 1
 
 
 def test_the_first_of_two_decisions_about_a_query_stays(decisions):
-    decisions.index([("q", value(3, b"first")), ("q", value(4, b"second"))], 4, HOUR_S)
-    decisions.index([("q", value(5, b"third"))], 5, HOUR_S)
-    decisions.index([("q", value(6, b"an hour later"))], 6, 2.5 * HOUR_S)
-    assert decisions.find(["q"]) == [value(3, b"first")]
+    decisions.index([("q", value(3, "first")), ("q", value(4, "second"))], 4, HOUR_S)
+    decisions.index([("q", value(5, "third"))], 5, HOUR_S)
+    decisions.index([("q", value(6, "an hour later"))], 6, 2.5 * HOUR_S)
+    assert found(decisions, "q") == [value(3, "first")]
+
+
+def test_the_decisions_of_two_applications_under_one_id_are_two(folder, decisions):
+    first, second, third = value(3), value(4, application="other"), value(7, application="third")
+    decisions.index(
+        [("q", first), ("q", second), ("q", value(5, "again")), ("q", value(6, "again", "other"))], 6, HOUR_S
+    )
+    decisions.index([("q", value(8, "again", "other"))], 8, 2.5 * HOUR_S)
+    assert found(decisions, "q", application="third") == [first], "nobody's: whoever asks sees that the id is shared"
+    decisions.index([("q", third)], 9, 2.5 * HOUR_S)
+    decisions.close()
+    again = PartitionIndex(folder, HOUR_S)
+    names = ("app", "other", "third", None)
+    assert [found(again, "q", application=name) for name in names] == [[first], [second], [third], [first]]
+    again.close()
+
+
+def test_when_the_first_decision_under_an_id_is_dropped_the_next_one_is_the_first(decisions):
+    decisions.index([("q", value(0))], 0, 10.5 * HOUR_S)
+    decisions.index([("q", value(1, application="other"))], 1, 11.5 * HOUR_S)
+    assert found(decisions, "q") == [value(0)]
+    decisions.forget_before(12.1 * HOUR_S)
+    assert [found(decisions, "q", application=name) for name in (None, "other")] == [
+        [value(1, application="other")]
+    ] * 2
+
+
+def test_an_id_with_any_character_is_not_that_of_another_application(decisions):
+    decisions.index(
+        [("q", value(0)), ("q", value(1, application="a")), ("q\0a", value(2)), ("q\u00ffa", value(3))], 3, 0
+    )
+    assert found(decisions, "q\0a", "q\u00ffa", "qa") == [value(2), value(3), None]
 
 
 def test_the_first_of_two_applied_feedbacks_of_a_query_stays(decisions):
-    decisions.note_applied_feedback([("q", 3), ("q", 4)], 4, HOUR_S)
-    decisions.note_applied_feedback([("q", 5)], 5, 2.5 * HOUR_S)
-    assert decisions.applied_feedback(["q", "unknown"]) == [3, None]
+    decisions.note_applied_feedback([(7, 3), (7, 4)], 4, HOUR_S)
+    decisions.note_applied_feedback([(7, 5)], 5, 2.5 * HOUR_S)
+    assert decisions.applied_feedback([7, 8]) == [3, None]
     assert decisions.applied_feedback_upto == 5
 
 
@@ -57,17 +95,17 @@ def test_records_that_hold_no_decision_count_as_read(decisions):
 
 def test_a_query_and_an_applied_feedback_of_any_name_do_not_meet(decisions):
     decisions.index([("\0offset", value(0)), ("dq", value(1)), ("", value(2))], 2, HOUR_S)
-    decisions.note_applied_feedback([("q", 0)], 0, HOUR_S)
-    assert decisions.find(["\0offset", "dq", "", "q"]) == [value(0), value(1), value(2), None]
+    decisions.note_applied_feedback([(0, 0)], 0, HOUR_S)
+    assert found(decisions, "\0offset", "dq", "", "q") == [value(0), value(1), value(2), None]
 
 
 def test_everything_is_there_after_a_restart(folder, decisions):
     decisions.index([("q1", value(0))], 0, HOUR_S)
     decisions.index([("q2", value(1))], 1, 2.5 * HOUR_S)
-    decisions.note_applied_feedback([("q1", 5)], 6, 2.5 * HOUR_S)
+    decisions.note_applied_feedback([(0, 5)], 6, 2.5 * HOUR_S)
     decisions.close()
     again = PartitionIndex(folder, HOUR_S)
-    assert (again.find(["q1", "q2"]), again.applied_feedback(["q1"])) == ([value(0), value(1)], [5])
+    assert (found(again, "q1", "q2"), again.applied_feedback([0])) == ([value(0), value(1)], [5])
     assert (again.last_offset, again.applied_feedback_upto) == (1, 6)
     again.close()
 
@@ -75,12 +113,12 @@ def test_everything_is_there_after_a_restart(folder, decisions):
 def test_decisions_are_kept_until_feedback_is_a_horizon_past_their_age(folder, decisions):
     decisions.index([("old", value(0))], 0, 10.5 * HOUR_S)
     decisions.index([("new", value(1))], 1, 11.4 * HOUR_S)
-    assert decisions.find(["old", "new"]) == [value(0), value(1)]
+    assert found(decisions, "old", "new") == [value(0), value(1)]
     decisions.index([("newest", value(2))], 2, 12.4 * HOUR_S)
     decisions.forget_before(11.9 * HOUR_S)
-    assert decisions.find(["old", "new", "newest"]) == [value(0), value(1), value(2)]
+    assert found(decisions, "old", "new", "newest") == [value(0), value(1), value(2)]
     decisions.forget_before(12.1 * HOUR_S)
-    assert decisions.find(["old", "new", "newest"]) == [None, value(1), value(2)]
+    assert found(decisions, "old", "new", "newest") == [None, value(1), value(2)]
     assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
 
 
@@ -97,18 +135,18 @@ def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions)
     decisions.close()
     again = PartitionIndex(folder, HOUR_S)
     assert [path.name for path in folder.iterdir()] == ["10"]
-    assert again.find(["q"]) == [value(0)]
+    assert found(again, "q") == [value(0)]
     again.close()
 
 
 def test_an_index_of_another_log_is_forgotten(folder, decisions):
     decisions.index([("q", value(100))], 100, HOUR_S)
-    decisions.note_applied_feedback([("q", 90)], 90, HOUR_S)
+    decisions.note_applied_feedback([(100, 90)], 90, HOUR_S)
     decisions.clear()
-    assert (decisions.find(["q"]), decisions.applied_feedback(["q"])) == ([None], [None])
+    assert (found(decisions, "q"), decisions.applied_feedback([100])) == ([None], [None])
     assert (decisions.last_offset, decisions.applied_feedback_upto) == (-1, -1)
     decisions.index([("q", value(0))], 0, HOUR_S)
-    assert decisions.find(["q"]) == [value(0)]
+    assert found(decisions, "q") == [value(0)]
 
 
 def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):
@@ -116,8 +154,8 @@ def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tm
     decisions.of(0).index([("q", value(0))], 0, HOUR_S)
     decisions.of(1).index([("q", value(5))], 5, HOUR_S)
     decisions.keep_only([1])
-    assert decisions.of(1).find(["q"]) == [value(5)]
-    assert decisions.of(0).find(["q"]) == [value(0)]
+    assert found(decisions.of(1), "q") == [value(5)]
+    assert found(decisions.of(0), "q") == [value(0)]
     decisions.keep_only([])
 
 
@@ -132,10 +170,10 @@ def crashed(folder):
 def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
     """Nothing is written ahead: the log is read again from where the index says that it ends."""
     decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
-    decisions.note_applied_feedback([("q1", 3)], 3, 10.5 * HOUR_S)
+    decisions.note_applied_feedback([(0, 3)], 3, 10.5 * HOUR_S)
     again = crashed(folder)
-    assert (again.find(["q1"]), again.last_offset) == ([None], -1)
-    assert (again.applied_feedback(["q1"]), again.applied_feedback_upto) == ([None], -1)
+    assert (found(again, "q1"), again.last_offset) == ([None], -1)
+    assert (again.applied_feedback([0]), again.applied_feedback_upto) == ([None], -1)
     again.close()
 
 
@@ -144,13 +182,13 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
     decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
     decisions.index([("q2", value(1))], 1, 11.5 * HOUR_S)
     again = crashed(folder)
-    assert (again.find(["q1", "q2"]), again.last_offset) == ([value(0), None], 0)
+    assert (found(again, "q1", "q2"), again.last_offset) == ([value(0), None], 0)
     again.close()
 
 
 def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
     decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
-    assert decisions.find(["q1", "q2"]) == [
+    assert found(decisions, "q1", "q2") == [
         LoggedRecord(0, b"one", msgpack=False, audited=True),
         LoggedRecord(1, b"two", msgpack=True),
     ]
@@ -161,10 +199,10 @@ def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
 def two_ages(folder, decisions):
     """Both ages on disk, the older in two table files; the offsets stand in the newer one."""
     for number in range(2):
-        decisions.index([(f"q{number}", value(number, b"v" * 1000))], number, 10.5 * HOUR_S)
+        decisions.index([(f"q{number}", value(number, "v" * 1000))], number, 10.5 * HOUR_S)
         decisions._ages[10].flush()
     decisions.index([("q2", value(2))], 2, 11.5 * HOUR_S)
-    decisions.note_applied_feedback([("q2", 9)], 9, 11.5 * HOUR_S)
+    decisions.note_applied_feedback([(2, 9)], 9, 11.5 * HOUR_S)
     decisions.close()
     return folder
 
@@ -181,23 +219,23 @@ def test_a_partition_of_which_one_database_is_corrupt_is_indexed_anew(two_ages, 
     again.close()
     damage.ON_TABLES[harm](two_ages / age)
     again = PartitionIndex(two_ages, HOUR_S)
-    assert again.find(["q0", "q1", "q2"]) == [None] * 3
+    assert found(again, "q0", "q1", "q2") == [None] * 3
     assert (again.last_offset, again.applied_feedback_upto) == (-1, -1)
     again.index([("q0", value(0))], 0, 11.5 * HOUR_S)
-    assert again.find(["q0"]) == [value(0)]
+    assert found(again, "q0") == [value(0)]
     again.close()
     assert [path.name for path in two_ages.parent.iterdir()] == ["0"]
 
 
 def test_an_unreadable_decision_ends_the_process_and_the_next_indexes_anew(folder, decisions):
     ids = [f"q{number:03}" for number in range(100)]
-    decisions.index([(one, value(number, b"v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
+    decisions.index([(one, value(number, "v" * 1000)) for number, one in enumerate(ids)], 99, 10.5 * HOUR_S)
     decisions.close()
     damage.flip(damage.oldest(folder / "10", "*.sst"), 0.5)
     again = PartitionIndex(folder, HOUR_S)
     assert again.last_offset == 99
     with pytest.raises(DatabaseCorrupt, match="built anew"):
-        again.find(ids)
+        found(again, *ids)
     with pytest.raises(DatabaseCorrupt):
         again.index_new([("new", 100, b"{}", False, False)], 100, 12.5 * HOUR_S)  # no database beside the corrupt one
     again.close()
@@ -211,7 +249,7 @@ def test_an_unreadable_decision_ends_the_process_and_the_next_indexes_anew(folde
 def test_a_foreign_file_is_left_alone(two_ages, name, caplog):
     (two_ages / name).write_text("somebody's")
     again = PartitionIndex(two_ages, HOUR_S)
-    assert again.find(["q2"]) == [value(2)]
+    assert found(again, "q2") == [value(2)]
     again.close()
     assert (two_ages / name).read_text() == "somebody's"
     assert [line for line in caplog.messages if f"names={name}" in line]

@@ -104,7 +104,7 @@ class Fixture:
             generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
-        applications = {"app": application("app", ("a:1",))}
+        applications = {name: application(name, ("a:1",)) for name in ("app", "other")}
         registry = SimpleNamespace(application=applications.get, restore=self.control.restores.get)
         self.processor = FeedbackProcessor(
             self.app, CATALOGUE, registry, self.selection, self.decisions, self.audits, self, self.metrics,
@@ -132,23 +132,24 @@ class Fixture:
         for query_id in self.late:
             self.decide(query_id)
 
-    def decide(self, *query_ids, partition=0):
+    def decide(self, *query_ids, partition=0, application="app"):
         index = self.decisions.of(partition)
         for query_id in query_ids:
-            index.index([(query_id, logged(index.last_offset + 1, query_id))], index.last_offset + 1, 1e9)
+            offset = index.last_offset + 1
+            index.index([(query_id, logged(offset, query_id, application))], offset, 1e9)
 
     async def learn(self, *records, partition=0, generation=0):
         return await self.processor.learn(partition, list(records), generation)
 
-    def count(self, partition=0):
-        return self.selection.row("app", None, partition).applied
+    def count(self, partition=0, application="app"):
+        return self.selection.row(application, None, partition).applied
 
     def log(self, topic, partition=0):
         return self.producer.logs.get((topic, partition), [])
 
     @property
     def applied(self):
-        return self.decisions.of(0).applied_feedback(["q1", "q2"])
+        return self.decisions.of(0).applied_feedback([0, 1])
 
 
 @pytest.fixture
@@ -215,25 +216,50 @@ async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_posit
 
 
 async def test_feedback_for_another_partition_is_sent_on_once(fixture):
-    assert await fixture.learn(one(0, "2-77"), one(1, "0-5", partition=0))
+    assert await fixture.learn(one(0, "2@77"), one(1, "0@5", partition=0))
     ((key, value, headers),) = fixture.log(CATALOGUE.feedback, 2)
-    assert (key, dict(headers)[FORWARDED]) == (b"2-77", b"0")
-    assert b"2-77" in value
+    assert (key, dict(headers)[FORWARDED]) == (b"2@77", b"0")
+    assert b"2@77" in value
     assert fixture.metrics.feedback == {"forwarded": 1, "orphan": 1}
-    assert await fixture.learn(one(9, "1-77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
+    assert await fixture.learn(one(9, "1@77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
     assert fixture.log(CATALOGUE.feedback, 1) == []
 
 
-async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_seems_to_say(fixture):
-    fixture.decide("2-order")
-    assert await fixture.learn(one(0, "2-order"))
+async def test_feedback_about_an_own_id_that_looks_like_a_place_is_waited_for_here(fixture):
+    fixture.late = ["2-1001"]
+    assert await fixture.learn(one(0, "2-1001"))
+    assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
+
+
+async def test_feedback_whose_decision_is_here_is_not_sent_on_whatever_its_id_says(fixture):
+    fixture.decide("2@1")
+    assert await fixture.learn(one(0, "2@1"))
     assert (fixture.count(), fixture.log(CATALOGUE.feedback, 2)) == (1, [])
 
 
 async def test_an_id_that_names_no_partition_of_ours_is_waited_for_here(fixture):
-    fixture.late = ["77-order"]
-    assert await fixture.learn(one(0, "77-order"))
+    fixture.late = ["77@1"]
+    assert await fixture.learn(one(0, "77@1"))
     assert (fixture.count(), fixture.caught_up) == (1, 1)
+
+
+async def test_an_id_of_two_applications_takes_a_feedback_about_each_of_its_decisions(fixture):
+    fixture.decide("q", application="other")
+    fixture.decide("q")
+    whose = ("app", None, "app", "other", "nobody")
+    assert await fixture.learn(*(one(offset, "q", application=name) for offset, name in enumerate(whose)))
+    assert (fixture.count(), fixture.count(application="other")) == (1, 1)
+    assert fixture.decisions.of(0).applied_feedback([0, 1]) == [1, 0]
+    assert fixture.metrics.feedback == {"applied": 2, "duplicate": 2, "orphan": 1}
+    ((_, _, headers),) = fixture.log(CATALOGUE.dead_letters)
+    assert "query 'q' of application 'nobody'" in dict(headers)["__streams.errors.message"].decode()
+
+
+async def test_feedback_waits_for_its_applications_decision_while_another_has_the_id(fixture):
+    fixture.decide("q", application="other")
+    fixture.late = ["q"]
+    assert await fixture.learn(one(0, "q", application="app"))
+    assert (fixture.count(), fixture.caught_up, fixture.metrics.dead) == (1, 1, {})
 
 
 async def test_nothing_is_learned_in_another_generation(fixture):
@@ -287,7 +313,7 @@ async def test_a_feedback_from_the_future_does_not_age_the_index(fixture):
     fixture.selection.positions[0] = 0
     await fixture.processor.rebuild_applied_feedback({0: 0})
     assert fixture.applied == [0, None]
-    assert fixture.decisions.of(0).find(["q1"]) != [None]
+    assert fixture.decisions.of(0).find([("q1", None)]) != [None]
 
 
 async def test_feedback_waits_for_its_query_for_a_time_of_the_log(fixture):
@@ -339,10 +365,10 @@ async def test_old_decisions_stay_while_feedback_is_behind(fixture):
     fixture.app.owned_partitions = lambda topic: [0]
     fixture.producer.append(CATALOGUE.feedback, 0, None, b"not read yet")
     await fixture.processor.forget_old()
-    assert None not in index.find(["q1", "q2"])
+    assert None not in index.find([("q1", None), ("q2", None)])
     fixture.answered = 1
     await fixture.processor.forget_old()
-    assert [found is None for found in index.find(["q1", "q2"])] == [True, False]
+    assert [found is None for found in index.find([("q1", None), ("q2", None)])] == [True, False]
 
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
@@ -473,7 +499,10 @@ async def test_each_decision_and_audit_of_a_batch_is_looked_up_once(fixture):
     decide_with_audit(fixture, "q2", 7)
     record_audit(fixture, "q2", 7, shadow=2)
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q1"))
-    assert (fixture.decisions.lookups, fixture.audits.lookups) == ({"q1": 1, "q2": 1}, {audit_key("q2", 7): 1})
+    assert (fixture.decisions.lookups, fixture.audits.lookups) == (
+        {("q1", None): 1, ("q2", None): 1},
+        {(audit_key("q2", 7), None): 1},
+    )
 
 
 async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fixture):
@@ -488,8 +517,8 @@ async def test_only_what_was_missing_is_looked_up_again_and_only_after_a_wait(fi
 
     fixture.on_look = finish_at_the_third_look
     assert await fixture.learn(one(0, "q1"), one(1, "q2"), one(2, "q3"))
-    assert fixture.decisions.lookups == {"q1": 1, "q2": 1, "q3": 4}
-    assert fixture.audits.lookups == {audit_key("q2", 7): 4}
+    assert fixture.decisions.lookups == {("q1", None): 1, ("q2", None): 1, ("q3", None): 4}
+    assert fixture.audits.lookups == {(audit_key("q2", 7), None): 4}
 
 
 async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixture):
@@ -498,4 +527,4 @@ async def test_applied_feedback_is_rebuilt_with_one_lookup_of_each_decision(fixt
         fixture.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value)
     fixture.selection.positions[0] = 1
     await fixture.processor.rebuild_applied_feedback({0: 0})
-    assert fixture.decisions.lookups == {"q1": 1, "q2": 1}
+    assert fixture.decisions.lookups == {("q1", None): 1, ("q2", None): 1}

@@ -93,6 +93,12 @@ async def test_the_answer_of_another_application_is_not_that_of_a_query_of_the_s
     assert (fixture.repeated, fixture.decided) == ([], ["q1"])
 
 
+async def test_a_query_that_is_repeated_under_an_id_of_two_applications_is_answered_again(fixture):
+    fixture.decisions.of(0).index([("q1", logged(7, "q1", "other")), ("q1", logged(8, "q1"))], 8, 1e9)
+    await fixture.receive(query("q1"))
+    assert (fixture.repeated, fixture.decided) == ([("q1", 8)], [])
+
+
 async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
     await fixture.receive(b"{", query("q1"), b"")
     assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 2

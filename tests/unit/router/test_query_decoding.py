@@ -34,7 +34,19 @@ def test_a_query_has_the_features_that_it_gives(text, features):
 
 
 def test_a_query_without_an_id_is_named_by_its_place():
-    assert query_of(b'{"application": "app", "input": 1}').query_id == "2-7"
+    assert query_of(b'{"application": "app", "input": 1}').query_id == "2@7"
+
+
+@pytest.mark.parametrize("claimed", [b"2@8", b"0@0", b"99999999@1"])
+def test_a_query_that_claims_an_id_of_a_router_is_refused_under_its_own(claimed):
+    found = query_of(b'{"application": "app", "input": 1, "query_id": "%s"}' % claimed)
+    assert (found.query_id, "choose another id" in found.invalid) == ("2@7", True)
+
+
+@pytest.mark.parametrize("own", ["2-8", "@", "2@", "@8", "ada@home", "2@8@9", "2@-8", "2@8\n", "٢@٨"])
+def test_any_other_id_is_an_applications_own(own):
+    found = query_of(msgspec.json.encode({"application": "app", "input": 1, "query_id": own}))
+    assert (found.query_id, found.invalid) == (own, None)
 
 
 def test_msgpack_is_answered_in_msgpack():
