@@ -10,19 +10,18 @@ Rules of this file:
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import TopicMismatch
-from clipper_agents.kafka.log_bounds import PositionKeeper
+from clipper_agents.kafka.log_bounds import BEHIND_S, PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -39,10 +38,6 @@ seen whether the position is behind it."""
 FETCH_WAIT_S = 0.01
 """Short, since the next reading waits for a fetch that is under way."""
 METADATA_WAIT_S = 0.1
-BEHIND_S = 20.0
-"""How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
-when it was frozen, until it has heard that another one leads: a second or so, and up to nine if it has to be fenced."""
-BEHIND_AGAIN_S = 0.5
 NO_END = (1 << 63) - 1
 """Larger than any offset."""
 
@@ -52,33 +47,6 @@ class Range(NamedTuple):
 
     first: int
     end: int
-
-
-class Ends(Protocol):
-    """Says where partitions end."""
-
-    behind_s: float
-
-    async def end_offsets(self, partitions: list[TopicPartition], /) -> dict[TopicPartition, int]:
-        """One past the last record of each partition, now."""
-        ...
-
-
-async def sure_ends(reader: Ends, known: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-    """Ends of partitions, asked for again while one lies before what is known of it.
-
-    One that stays there is that of another log: its topic was deleted and created again.
-
-    Args:
-        reader: Asks.
-        known: One past the last offset that is known of each partition.
-    """
-    until_s = time.monotonic() + reader.behind_s
-    ends = await reader.end_offsets(list(known))
-    while (behind := [tp for tp, offset in known.items() if ends[tp] < offset]) and time.monotonic() < until_s:
-        await asyncio.sleep(BEHIND_AGAIN_S)
-        ends |= await reader.end_offsets(behind)
-    return ends
 
 
 class LogReader:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.reader import LogReader, sure_ends
+from clipper_agents.kafka.log_bounds import sure_ends
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex

@@ -1,6 +1,7 @@
 """Where a reading of the logs begins."""
 
 import asyncio
+from types import SimpleNamespace
 
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_topics.catalogue import Catalogue
@@ -12,6 +13,7 @@ class GrowingLog:
 
     def __init__(self):
         self.records, self.sought = 0, set()
+        self._client = SimpleNamespace(cluster=SimpleNamespace(leader_for_partition=lambda tp: 0))
 
     def assign(self, partitions):
         pass
