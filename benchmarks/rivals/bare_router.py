@@ -31,7 +31,7 @@ from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries
 from clipper_agents.settings import Settings, load_settings
-from clipper_agents.streaming.consumer import Frontier
+from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.query import Router

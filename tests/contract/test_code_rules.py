@@ -47,7 +47,7 @@ BUDGETS = {
     "clipper_agents.router": 3255,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1595,
-    "clipper_agents.streaming": 2050,
+    "clipper_agents.streaming": 2065,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 175,

@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.streaming.consumer import Frontier
+from clipper_agents.streaming.frontier import Frontier
 
 
 @given(gaps=st.lists(st.integers(1, 4), max_size=30), seed=st.integers(0, 2**32))
