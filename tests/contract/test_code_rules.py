@@ -40,7 +40,7 @@ BUDGETS = {
     "clipper_agents.examples": 75,
     "clipper_agents.feedback": 400,
     "clipper_agents.host": 1375,
-    "clipper_agents.kafka": 1700,
+    "clipper_agents.kafka": 1710,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5250,
     "clipper_agents.rollout": 1410,
