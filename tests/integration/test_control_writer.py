@@ -219,14 +219,14 @@ async def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
 
 
 async def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):
-    """Of two rows with one key the later one, and none of another application."""
+    """Of two rows with one key the last one, and none of another application."""
 
     def row(application, context, partition, offset, count):
         totals = [ModelTotalsRecord("svm:1", count, 1.0, 2.0, 3.0)]
         value = SelectionRow(version=ROW_VERSION, offset=offset, applied=1, totals=totals)
         return partition, encode_key(RowKey(application, context, partition)), encode_row(value)
 
-    rows = [row("digits", None, 0, 4, 7.0), row("digits", None, 0, 2, 9.0), row("digits", "ada", 1, 0, 1.0)]
+    rows = [row("digits", None, 0, 2, 9.0), row("digits", None, 0, 4, 7.0), row("digits", "ada", 1, 0, 1.0)]
     rows += [row("other", None, 0, 1, 5.0), row("", None, 0, 4, 0.0)]
     async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
         for partition, key, value in rows:

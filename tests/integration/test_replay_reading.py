@@ -46,7 +46,7 @@ async def write(kafka, catalogue):
 
 def decisions():
     for number in range(DECISIONS):
-        partition, query_id = number % 2, f"{number % 2}-{number}"
+        partition, query_id = number % 2, f"{number % 2}-{number:032x}"
         yield "queries", partition, Query(application="app", query_id=query_id, input=[number, 0.5]), []
         served, besides = (("a:1", 0.75), ("b:1", 0.25))[:: 1 if number % 4 else -1]
         chosen = answer(served[0], number % 3, served[1])
@@ -61,7 +61,7 @@ def decisions():
 
 def told():
     for number in range(DECISIONS):
-        partition, query_id = number % 2, f"{number % 2}-{number}"
+        partition, query_id = number % 2, f"{number % 2}-{number:032x}"
         truth = Feedback(query_id=query_id, label=1)
         if not number % 10:  # sent to the wrong partition, and sent on by a router
             yield "feedback", 1 - partition, truth, []

@@ -89,7 +89,7 @@ def test_a_second_deployment_answers_a_range_and_equal_ids_count_once(kafka, cat
             await asyncio.to_thread(until, "both learned", lambda: learned(kafka, target) == 2 * QUERIES)
             for _ in range(2):
                 await asyncio.to_thread(sent, "--speed", "max", "--ids", "same")
-            same, _ = await at.predictions(*ids)
+            same, _ = await at.predictions(*(f"{one}~" if "@" in one else one for one in ids))
             await at.ask({"query_id": "last", "input": [1, 1]})
             await at.send(target.feedback, {"query_id": "last", "label": 2})
             await asyncio.to_thread(until, "all counted once", lambda: learned(kafka, target) == 3 * QUERIES + 1)
