@@ -9,7 +9,8 @@ TOPIC = "greetings"
 
 
 def create(bootstrap: str, replication: int = 1) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    # librdkafka says on stderr, as information, that it drops events which nobody asked for
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     admin.create_topics([NewTopic(TOPIC, 1, replication)])[TOPIC].result(60)
 
 
