@@ -33,14 +33,12 @@ class Entry(NamedTuple):
         said: Its content.
         decision: The decision; None: the feedback is an orphan.
         audit: The audit of the decision.
-        contested: The decision of a feedback that the dead letters call an orphan.
     """
 
     record: Record
     said: Feedback | Restored
     decision: LoggedRecord | None = None
     audit: LoggedRecord | None = None
-    contested: LoggedRecord | None = None
 
     @property
     def offset(self) -> int:

@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
@@ -36,6 +36,7 @@ from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import TAKEN_OVER, SelectionStore
+from clipper_agents.router.unread import first_unread_ms
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
@@ -44,6 +45,7 @@ from clipper_agents.streaming.storage import claim
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
+from clipper_topics.feedback import repeated_between
 
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
@@ -237,10 +239,15 @@ class RouterProcess:
         await self._prediction_log.idle()
         self._keep_only(owned)
         self._selection.own(owned)
-        horizon_s = self._settings.horizon_s
-        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
-        # a decision of this horizon may have feedback that came a horizon before it
-        await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
+        unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
+        positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
+        unread_ms = await first_unread_ms(self.app.log_reader, positions, self._settings.catalogue.predictions)
+        horizon_ms = self._settings.horizon_s * 1000
+        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        # to tell what that feedback was about
+        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
+        await self._prediction_log.restore(since_ms)
+        await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()
