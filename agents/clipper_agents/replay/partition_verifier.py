@@ -25,10 +25,8 @@ from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
-from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor, Logs
-from clipper_agents.replay.partition_fold import PartitionFold
-from clipper_agents.replay.refold import Entry, KnownRows
+from clipper_agents.replay.refold import Entry, FoldedConfigs, KnownRows, RefoldOutcome, refold
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, shown_row
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback
@@ -65,6 +63,44 @@ class VerificationInputs:
         """Return whether a row is to be verified."""
         about = place[0] or place[1]
         return self.application is None or about in (None, self.application)
+
+
+class PartitionFold:
+    """Folds the feedback of one partition into rows.
+
+    Args:
+        cursor: Reads the feedback.
+        reader: Joins feedback with decisions.
+        rows: Keeps the rows.
+        configs: Knows under which policy and loss each feedback was folded.
+
+    Attributes:
+        rows: The rows so far.
+        folded: Records so far.
+    """
+
+    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
+        self._cursor, self._reader, self._index = cursor, reader, reader.decisions
+        self.rows, self._configs = rows, configs
+        self.folded = 0
+
+    async def credit(self, upto: int) -> None:
+        """Note only which feedback counted, up to and including an offset."""
+        async for records in self._cursor.through(upto):
+            entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
+            self._index.credit(self._folded(entries).credited)
+        self._configs.unlogged.clear()
+
+    async def advance(self, upto: int) -> None:
+        """Fold the feedback up to and including an offset."""
+        async for records in self._cursor.through(upto):
+            self.folded += len(records)
+            outcome = self._folded(self._reader.entries(records))
+            self.rows.keep(outcome)
+            self._index.credit(outcome.credited)
+
+    def _folded(self, entries: Sequence[Entry]) -> RefoldOutcome:
+        return refold(entries, self._configs.application, self.rows, self._index)
 
 
 class PartitionVerifier:

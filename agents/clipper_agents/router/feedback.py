@@ -25,6 +25,7 @@ from faust.types import TP
 
 from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
@@ -49,6 +50,8 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
+LOOK_AHEAD = 1_000
+"""Offsets without a record that may follow a position: the ends of transactions, and what was taken back."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -342,6 +345,36 @@ class FeedbackProcessor:
             self._metrics.count_feedback("forwarded", forwarded)
         for _, error in step.refused:
             self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
+
+
+async def first_unread_ms(
+    reader: LogReader, positions: Mapping[TopicPartition, int], predictions: str
+) -> dict[int, int]:
+    """Return the timestamp of the first unread record by partition, in milliseconds since the epoch.
+
+    Where nothing is unread it is that of the last prediction, 0 without any: what comes later is younger.
+
+    Args:
+        reader: Reads the first records.
+        positions: Next offset to read, of the partitions of one or several topics.
+        predictions: Name of the predictions topic.
+    """
+    partitions = {tp.partition for tp in positions}
+    logged = [TopicPartition(predictions, one) for one in partitions]
+    ends = await reader.end_offsets([*positions, *logged])
+    starts: dict[TopicPartition, int | None] = {tp: first for tp, first in positions.items() if first < ends[tp]}
+    behind = {tp.partition for tp in starts}
+    starts |= {tp: ends[tp] - 1 for tp in logged if tp.partition not in behind and ends[tp]}
+    found: dict[int, int] = {}
+
+    def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        if tp not in noted:
+            noted.add(tp)
+            found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
+
+    noted: set[TopicPartition] = set()
+    await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
+    return {partition: found.get(partition, 0) for partition in partitions}
 
 
 def _decoded(

@@ -3,7 +3,7 @@
 from aiokafka import TopicPartition
 from builders.kafka import FakeLogReader, FakeProducer
 
-from clipper_agents.router.unread import first_unread_ms
+from clipper_agents.router.feedback import first_unread_ms
 
 
 async def test_the_oldest_unread_record_of_a_partition_counts_else_its_last_prediction():
