@@ -24,10 +24,11 @@ HEAP_MIB = 256
 
 def concluded(stands: Standing, report: FaultReport, case: str, faults: int, restarts: int = 0) -> None:
     """The verdict, in the report and then checked; and that the log could be read."""
+    stalls_s = stands.stalls_s
     verdict = stands.verdict()
     lines = len(stands.up.log.splitlines())
     note = f"{stands.restarts} restarts, {lines} log lines"
-    report.add(case, verdict, kills=faults, stalls_s=stands.stalls_s, note=note)
+    report.add(case, verdict, kills=faults, stalls_s=stalls_s, note=note)
     verdict.check()
     assert stands.restarts <= restarts, stands.up.log[-6000:]
     assert lines <= LINES * max(2, faults), stands.up.log[:6000]

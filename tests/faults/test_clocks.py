@@ -16,6 +16,7 @@ from e2e.programs import Program, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.report import FaultReport
+from faults.restored import judge_twice
 from faults.verdict import Verdict, judge
 
 from clipper_topics.catalogue import Catalogue
@@ -85,7 +86,7 @@ def through_a_wiped_router(deployment: OwnDeployment, queries: int) -> Verdict:
         with router(deployment) as second:
             second.ready()
             tell_again(client, traffic.feedback)
-            return judge(client, catalogue.prefix, APPLICATIONS)
+            return judge_twice(deployment, second)
 
 
 @pytest.mark.short
