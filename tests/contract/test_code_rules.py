@@ -32,7 +32,7 @@ ENTRY_POINTS = (
 
 BUDGETS = {
     "clipper_agents": 25,
-    "clipper_agents.broker": 910,
+    "clipper_agents.broker": 1035,
     "clipper_agents.cli": 3760,
     "clipper_agents.control": 2045,
     "clipper_agents.dead_letters": 370,
