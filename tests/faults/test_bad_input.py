@@ -122,7 +122,8 @@ def test_bad_input(
             assert no_frames <= letters[topic].keys()
         assert "manifest refused" in router.log
         assert "this is a defect" not in router.log + host.log
-        judge_restored(deployment, verdict, router).check()
+        if not short:
+            judge_restored(deployment, verdict, router).check()
 
 
 def good_after(client: AnyClient, catalogue: Catalogue) -> None:

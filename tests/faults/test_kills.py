@@ -25,7 +25,7 @@ from faults.watching import Watch
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(1800)]
 
 REASONS = {"late", "arrived_late", "errors", "no_models"}
 """Why an answer may be a default while processes are killed; without a model while colocated ones are made again."""
@@ -171,7 +171,7 @@ def test_hosts(deployment: OwnDeployment, short: bool, fault_report: FaultReport
         asked(traffic, CALM_QUERIES)
         stalls_s = kills.stalls_s()
         traffic.finish()
-        verdict = judge_twice(deployment, up)
+        verdict = judge_twice(deployment, up, once=short)
     reported(fault_report, "a host", stalls_s, verdict)
     verdict.check()
     explained = [one.content.get("explanation", "") for one in verdict.answers if one.content["application"] == "slow"]
@@ -212,7 +212,7 @@ def test_supervisors(deployment: OwnDeployment, short: bool, fault_report: Fault
         asked(traffic, SOME)
         stalls_s = kills.stalls_s()
         traffic.finish()
-        verdict = judge_twice(deployment, up)
+        verdict = judge_twice(deployment, up, once=short)
         until("nothing is left of those that were killed", lambda: not any(process.runs for process in left))
     reported(fault_report, "the supervisor", stalls_s, verdict)
     verdict.check()
