@@ -248,6 +248,7 @@ class Status:
         controller: Whether the cluster has one; without it nothing can be created or moved.
         silent_addresses: Addresses of the connection at which nobody takes a connection.
         missing_topics: Those that it should have, and has not.
+        replaced_topics: Logs that were deleted and created again, which answers and what was learned refer to.
         groups: The routers' first, then those of the hosts.
         unreadable: Manifests that this version cannot read, with the reason, by key.
         dead_letters: How many records were refused within the last hour.
@@ -262,6 +263,7 @@ class Status:
     silent_addresses: tuple[str, ...] = ()
     topics: tuple[TopicStatus, ...] = ()
     missing_topics: tuple[str, ...] = ()
+    replaced_topics: tuple[str, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
     applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()

@@ -91,6 +91,7 @@ def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() ->
             "1 partitions have fewer copies than they should (clipper.queries)",
         ),
         ({"missing_topics": ("clipper.feedback",)}, "topic clipper.feedback does not exist"),
+        ({"replaced_topics": ("clipper.feedback",)}, "topic clipper.feedback was deleted and created again"),
         ({"groups": group(members=(), state="Empty")}, "no router runs"),
         ({"groups": group(state="PreparingRebalance")}, "group clipper.router is in state PreparingRebalance"),
         (
