@@ -8,6 +8,9 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# where it is set, each of the processes that a test or a demo starts compiles every module again: three quarters of a start
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-lifecycle demo-replay test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:

@@ -78,7 +78,9 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
         application, context, partition = unpack(record.key or b"")
         if not application and (context or "").endswith("/config"):
             continue
-        _, offset, applied, totals = unpack(record.value or b"")
+        _, offset, applied, totals, *_ = unpack(record.value or b"")
+        if not application and offset < 0:
+            continue  # a position before the first feedback
         totals = {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals}
         rows[application, context, partition] = Row(offset, applied, totals)
     return rows
