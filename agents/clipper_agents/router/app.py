@@ -18,6 +18,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
@@ -96,6 +97,7 @@ class RouterProcess:
         stage: Stages = self._timers or untimed
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state = self._restore
         app.state_positions = self._positions
 
