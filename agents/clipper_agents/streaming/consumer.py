@@ -256,12 +256,8 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def committed(self, topic: str) -> dict[TP, int]:
         """Return the committed offset of each partition of a topic that this process owns; 0 where there is none."""
-        consumer = self._thread._ensure_consumer()
-        found = {}
-        for tp in sorted(one for one in self.assignment() if one.topic == topic):
-            offset = await retry("committed offsets", partial(consumer.committed, driver.ensure_aiokafka_TP(tp)))
-            found[tp] = offset or 0
-        return found
+        found = await self._thread.seek_to_committed()
+        return {TP(*tp): found.get(tp, 0) for tp in self.assignment() if tp.topic == topic}
 
     async def _first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
         consumer, changelogs = self._thread._ensure_consumer(), self.app.tables.changelog_topics
