@@ -46,8 +46,8 @@ BUDGETS = {
     "clipper_agents.rollout": 1425,
     "clipper_agents.router": 3340,
     "clipper_agents.settings": 715,
-    "clipper_agents.status": 1605,
-    "clipper_agents.streaming": 2140,
+    "clipper_agents.status": 1615,
+    "clipper_agents.streaming": 2150,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1770,
     "clipper_stream.sequential_testing": 650,
-    "clipper_topics": 2540,
+    "clipper_topics": 2560,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 
