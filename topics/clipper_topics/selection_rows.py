@@ -57,6 +57,8 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """By model, in the order in which the models were first scored."""
     configs: tuple[ConfigStart, ...] = ()
     """Of the note of an application's policies and losses: the newest, oldest first."""
+    topic_ids: tuple[bytes, ...] = ()
+    """Of the position: the ids of the topics that it and the rows refer to, in the order of `Catalogue.logs`."""
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
@@ -98,8 +100,8 @@ def encode_row(row: SelectionRow) -> bytes:
         one if one.moments else (one.model, one.count, one.loss, one.weighted_loss, one.weighted_count)
         for one in row.totals
     ]
-    fields = (row.version, row.offset, row.applied, totals)
-    return _encode((*fields, row.configs) if row.configs else fields)
+    notes = (row.configs, row.topic_ids) if row.topic_ids else (row.configs,) if row.configs else ()
+    return _encode((row.version, row.offset, row.applied, totals, *notes))
 
 
 def decode_row(value: bytes) -> SelectionRow:
@@ -140,9 +142,9 @@ def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionR
     return found if found[1].version == ROW_VERSION else None
 
 
-def note_row(offset: int, applied: int = 0) -> SelectionRow:
+def note_row(offset: int, applied: int = 0, topic_ids: tuple[bytes, ...] = ()) -> SelectionRow:
     """Return a row without totals: a note, or what a restore has emptied."""
-    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied)
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, topic_ids=topic_ids)
 
 
 def config_context(application: str) -> str:

@@ -14,10 +14,11 @@ import time
 from functools import partial
 from typing import Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
@@ -28,7 +29,7 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor, first_unread_ms
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -40,11 +41,14 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.partition_writer import PartitionWriter
-from clipper_agents.streaming.storage import claim
+from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
+from clipper_topics.feedback import repeated_between
 
+DECISIONS, AUDITS = "decisions", "audits"
+"""Folders of the indexes, in the data directory."""
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
@@ -93,6 +97,7 @@ class RouterProcess:
         stage: Stages = self._timers or untimed
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state = self._restore
         app.state_positions = self._positions
 
@@ -113,8 +118,8 @@ class RouterProcess:
         ]
 
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
-        self._decisions = LogIndex(folder / "decisions", settings.horizon_s)
-        self._audits = LogIndex(folder / "audits", settings.horizon_s)
+        self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
+        self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
         self._router = Router(self._registry.application, self._selection.prepare, self._caches.of, MsgpackOutputs())
         self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router, settings.max_in_flight)
         self._audit_log = AuditLog(
@@ -184,6 +189,7 @@ class RouterProcess:
         app.on_partitions_revoked.connect(self._revoked)
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
+        await self._refer_to_topics()
         logs = (self._prediction_log.run(), self._audit_log.log.run())
         for work in (*logs, self._publish(), self._report(), self._follow_models(), self._forget()):
             self._tasks.append(app.watched(work))
@@ -226,6 +232,17 @@ class RouterProcess:
         self.app.tables.add(table)
         return table
 
+    async def _refer_to_topics(self) -> None:
+        """Find the topics that this process refers to, and forget what it knows of earlier ones of their names."""
+        catalogue, ids = self._settings.catalogue, self.app.topic_ids
+        indexed = (*catalogue.logs, catalogue.selection_changelog)
+        others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts)
+        await ids.learn(self.app.kafka_producer.client, (*indexed, *others))
+        folders = [self._settings.data_dir / name for name in (DECISIONS, AUDITS)]
+        keep_only_of(
+            self._settings.data_dir, {name: ids.known[name] for name in indexed}, [*folders, self.app.conf.tabledir]
+        )
+
     async def _restore(self, owned: set[int]) -> None:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
         for follower in self._followers:
@@ -237,10 +254,16 @@ class RouterProcess:
         await self._prediction_log.idle()
         self._keep_only(owned)
         self._selection.own(owned)
-        horizon_s = self._settings.horizon_s
-        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
-        # a decision of this horizon may have feedback that came a horizon before it
-        await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
+        await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
+        unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
+        positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
+        unread_ms = await first_unread_ms(self.app.log_reader, positions, self._settings.catalogue.predictions)
+        horizon_ms = self._settings.horizon_s * 1000
+        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        # to tell what that feedback was about
+        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
+        await self._prediction_log.restore(since_ms)
+        await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()
