@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from builders.feedback import logged
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from takeover import index
 from takeover.state import HORIZON, TICK_MS, Feedback, Prediction
@@ -31,13 +31,15 @@ steps = st.lists(
         st.tuples(st.just("index"), st.integers(1, 3)),
         st.tuples(st.just("note"), st.sampled_from(TIMES)),
         st.tuples(st.just("forget"), st.sampled_from(TIMES)),
+        st.tuples(st.just("start again"), st.just(0)),
     ),
     max_size=8,
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(predictions(), steps)
+@example([Prediction(0, 0, 0)], [("index", 1), ("note", 4), ("forget", 4), ("start again", 0)])
 def test_the_index_of_the_model_is_that_of_routers(log, done):
     with TemporaryDirectory() as folder:
         routers, model = PartitionIndex(Path(folder), HORIZON * TICK_S), ()
@@ -48,6 +50,9 @@ def test_the_index_of_the_model_is_that_of_routers(log, done):
                 counted = [(offset, told) for offset in range(0, index.indexed_upto(model) + 1, 2)]
                 routers.note_applied_feedback(counted, told, number * TICK_S)
                 model = index.with_notes(model, counted, told, number)
+            elif step == "start again":
+                routers.close()
+                routers = PartitionIndex(Path(folder), HORIZON * TICK_S)
             else:
                 routers.forget_before(number * TICK_S)
                 model = index.without_old(model, number)
