@@ -7,9 +7,9 @@ Rules of this file:
 - A model without moments is written with five fields, so that the rows of policies that look at no features keep the
   bytes that they had before there were moments.
 - Of the rows with one key the last in the log counts, as for Kafka's compaction: a partition has one writer.
-- Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position,
-  under an application's name its newest restore (the offset of the marker, and `applied` is the offset of the
-  declaration on the control topic), and under `config_context` its policies and losses.
+- Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position
+  and what contexts were forgotten, under an application's name its newest restore (the offset of the marker, and
+  `applied` is the offset of the declaration on the control topic), and under `config_context` its policies and losses.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +20,8 @@ ROW_VERSION = 1
 NOT_DECLARED = 0
 MOST_CONFIGS = 16
 """More than anybody changes an application's policy or loss while its feedback is kept; the oldest is forgotten."""
+MOST_FORGETTINGS = 64
+"""Millions of contexts, more than come while their feedback is kept; the oldest is dropped."""
 POSITION = ("", None)
 """Application and context of the note that holds a partition's feedback position."""
 
@@ -44,6 +46,15 @@ class ConfigStart(msgspec.Struct, array_like=True, frozen=True):
     """Their digest; `NOT_DECLARED`: the application did not exist, and its feedback taught nothing."""
 
 
+class ForgottenContexts(msgspec.Struct, array_like=True, frozen=True):
+    """Where the contexts of a partition that had no feedback for the longest were forgotten: their rows are deleted."""
+
+    first: int
+    """First feedback offset that was folded without them."""
+    before: int
+    """Rows with a context whose last change is before this feedback offset are forgotten."""
+
+
 class SelectionRow(msgspec.Struct, array_like=True):
     """Totals of one (application, context) in one partition."""
 
@@ -57,6 +68,15 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """By model, in the order in which the models were first scored."""
     configs: tuple[ConfigStart, ...] = ()
     """Of the note of an application's policies and losses: the newest, oldest first."""
+    forgotten: tuple[ForgottenContexts, ...] = ()
+    """Of the note of the position: the newest, oldest first."""
+
+
+class _RowHead(msgspec.Struct, array_like=True):
+    """The part of a row that tells when it changed last."""
+
+    version: int
+    offset: int
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
@@ -82,7 +102,7 @@ class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
 _encode = msgspec.msgpack.Encoder().encode
-_rows = msgspec.msgpack.Decoder(SelectionRow)
+_rows, _heads = msgspec.msgpack.Decoder(SelectionRow), msgspec.msgpack.Decoder(_RowHead)
 _keys = msgspec.msgpack.Decoder(RowKey)
 
 
@@ -99,6 +119,8 @@ def encode_row(row: SelectionRow) -> bytes:
         for one in row.totals
     ]
     fields = (row.version, row.offset, row.applied, totals)
+    if row.forgotten:
+        return _encode((*fields, row.configs, row.forgotten))
     return _encode((*fields, row.configs) if row.configs else fields)
 
 
@@ -109,6 +131,15 @@ def decode_row(value: bytes) -> SelectionRow:
         ValueError: the bytes are no row.
     """
     return _rows.decode(value)
+
+
+def offset_of(value: bytes) -> int:
+    """Return the offset of a row in a record's value, for less than the whole row costs.
+
+    >>> offset_of(encode_row(note_row(9)))
+    9
+    """
+    return _heads.decode(value).offset
 
 
 def encode_key(key: RowKey) -> bytes:
@@ -125,19 +156,43 @@ def decode_key(key: bytes | None) -> RowKey:
     return _keys.decode(key or b"")
 
 
-def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
-    """Return the row of a record; None for a deletion, another version, or bytes that are no row.
+def prefix_of(application: str) -> bytes:
+    """Return what the keys of an application's rows begin with.
+
+    >>> encode_key(RowKey("digits", "user-7", 3)).startswith(prefix_of("digits"))
+    True
+    """
+    return encode_key(RowKey(application, None, 0))[:-2]
+
+
+def is_context(key: RowKey) -> bool:
+    """Return whether a key is that of a row with a context, and of no note."""
+    return bool(key.application) and key.context is not None
+
+
+def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
+    """Return the row of a record, None in its place when it is deleted; None for another version, or no row.
 
     >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
     9
+    >>> read_row(encode_key(RowKey("digits", "user-7", 3)), None)
+    (RowKey(application='digits', context='user-7', partition=3), None)
     >>> read_row(b"", b"nonsense") is None
     True
     """
     try:
-        found = decode_key(key), decode_row(value or b"")
+        found = decode_key(key), None if value is None else decode_row(value)
     except ValueError:
         return None
-    return found if found[1].version == ROW_VERSION else None
+    return found if found[1] is None or found[1].version == ROW_VERSION else None
+
+
+def set_row(rows: dict[RowKey, SelectionRow], key: RowKey, row: SelectionRow | None) -> None:
+    """Set a row as `read_row` returned it, or delete it."""
+    if row is None:
+        rows.pop(key, None)
+    else:
+        rows[key] = row
 
 
 def note_row(offset: int, applied: int = 0) -> SelectionRow:
@@ -158,6 +213,17 @@ def config_note(before: SelectionRow, start: ConfigStart) -> SelectionRow:
     """
     configs = (*before.configs, start)[-MOST_CONFIGS:]
     return SelectionRow(version=ROW_VERSION, offset=start.first, configs=configs)
+
+
+def position_note(before: SelectionRow, position: int, forgotten: ForgottenContexts | None = None) -> SelectionRow:
+    """Return the note of a partition's position after another step, or after contexts were forgotten.
+
+    >>> position_note(NO_ROW, 7, ForgottenContexts(first=8, before=3)).forgotten
+    (ForgottenContexts(first=8, before=3),)
+    """
+    added = () if forgotten is None else (forgotten,)
+    kept = (*before.forgotten, *added)[-MOST_FORGETTINGS:]
+    return SelectionRow(version=ROW_VERSION, offset=position, forgotten=kept)
 
 
 # --- saved rows -----------------------------------------------------------------------------------------------------

@@ -23,13 +23,15 @@ from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
-from clipper_stream.feedback.update import fold
+from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
-from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.state import MOST_MODELS, SelectionState
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, check_feedback
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
+from clipper_topics.manifests import REF_CHARACTERS
+from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
 from clipper_topics.selection_rows import (
     NOT_DECLARED,
     ConfigStart,
@@ -163,6 +165,7 @@ def _apply(
         return
     decision = join(prediction, None if audit is None else decode_audit(audit))
     try:
+        _check_bounds(prediction.context, decision)
         learned = fold(state_of(before.totals), decision, feedback_value(found), known.policy, known.loss)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
@@ -171,6 +174,23 @@ def _apply(
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
+    """Check that a row can hold what is learned from a decision: its context, its features and its models."""
+    asked = decision.propensities
+    if len(decision.features) > MOST_FEATURES or len(asked) > MOST_MODELS or len(context or "") > ID_CHARACTERS:
+        raise InvalidLabel(
+            f"the prediction has {len(decision.features)} features, {len(asked)} models and a context of "
+            f"{len(context or '')} characters, of {MOST_FEATURES}, {MOST_MODELS} and {ID_CHARACTERS} at most: look who "
+            "may write predictions, no router wrote it"
+        )
+    for model in asked:
+        if len(model) > REF_CHARACTERS:
+            raise InvalidLabel(
+                f"model {model[:100]!r}... has {len(model)} characters of {REF_CHARACTERS} at most: look who may write "
+                "predictions, no router wrote it"
+            )
 
 
 def _note_config(

@@ -13,7 +13,7 @@ from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor
 from clipper_agents.replay.refold import Entry, KnownRows, RefoldOutcome, refold
 from clipper_topics.feedback import Feedback
-from clipper_topics.selection_rows import SelectionRow
+from clipper_topics.selection_rows import ForgottenContexts, SelectionRow
 
 MOST_HELD = 20_000
 """A few tens of megabytes."""
@@ -32,12 +32,14 @@ class PartitionFold:
     Attributes:
         rows: The rows so far.
         folded: Records so far.
+        forgotten: Contexts that were forgotten in the rows.
     """
 
     def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
         self._cursor, self._reader, self._index = cursor, reader, reader.decisions
         self.rows, self._configs = rows, configs
         self.folded = 0
+        self.forgotten: set[ForgottenContexts] = set()
 
     async def credit(self, upto: int) -> None:
         """Note only which feedback counted, up to and including an offset."""
@@ -45,6 +47,14 @@ class PartitionFold:
             entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
             self._index.credit(self._folded(entries).credited)
         self._configs.unlogged.clear()
+
+    async def forget(self, forgotten: Sequence[ForgottenContexts]) -> None:
+        """Fold the feedback before each place where contexts were forgotten, and forget them."""
+        for one in forgotten:
+            if one not in self.forgotten:
+                await self.advance(one.first - 1, {})
+                self.rows.forget_contexts(one.before)
+                self.forgotten.add(one)
 
     async def advance(self, upto: int, wanted: Wanted, keep_upto: int | None = None) -> None:
         """Fold the feedback up to and including an offset.

@@ -32,7 +32,7 @@ from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMism
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged_records import decode_prediction
-from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
+from clipper_topics.selection_rows import NO_ROW, POSITION, SelectionRow, note_row
 
 MOST_EXPLAINED = 50
 """Rows that differ for which the feedback is looked up, in each partition."""
@@ -113,6 +113,7 @@ class PartitionVerifier:
         async with self._fold() as fold:
             async for step in self._steps():
                 if self._ready:
+                    await fold.forget(step.forgotten)
                     await fold.advance(step.position, self._unparted(step.rows))
                     self._compare(fold, step.rows)
                     self._compared += len(step.rows)
@@ -130,6 +131,7 @@ class PartitionVerifier:
                 if not self._ready:
                     reached = await self._begin(fold, step, beyond) and step.position >= upto
                 elif not reached:
+                    await fold.forget([one for one in step.forgotten if one.first <= upto])
                     await fold.advance(step.position, self._unparted(step.rows), beyond)
                     reached = step.position >= upto
                     if beyond is None:
@@ -217,6 +219,9 @@ class PartitionVerifier:
             for place, row in step.rows.items():
                 self._start(fold, place, row)
             return False
+        for place in fold.rows.rows.keys() - self.table.live.keys():
+            fold.rows.start(place, NO_ROW)
+        fold.forgotten.update(step.forgotten)
         await fold.credit(self.since - 1)
         await fold.advance(step.position, {}, keep_upto)
         self._ready = True
@@ -268,8 +273,11 @@ class PartitionVerifier:
                 self._start(fold, place, row)
             return
         self._compare(fold, {place: row for place, row in live.items() if place != POSITION and row.offset <= position})
-        for place in [place for place, row in fold.rows.rows.items() if place not in live and row.offset >= 0]:
-            self._part(fold, place, None)
+        for place, row in [(place, row) for place, row in fold.rows.rows.items() if place not in live]:
+            if row.offset >= 0:
+                self._part(fold, place, None)
+            else:
+                self.parted.pop(place, None)
         for place, row in self.table.ahead.items():
             await fold.advance(row.offset, self._unparted({place: row}))
             self._compare(fold, {place: row})

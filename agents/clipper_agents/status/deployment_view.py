@@ -18,7 +18,7 @@ from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
-from clipper_topics.selection_rows import RowKey, SelectionRow, read_row
+from clipper_topics.selection_rows import RowKey, SelectionRow, read_row, set_row
 
 KEPT_EVENTS = 100
 """Shown are the last few; what is older is in the topics."""
@@ -89,14 +89,13 @@ class DeploymentView:
         """Take a record of the selection topic in."""
         found = read_row(key, value)
         if found is not None and found[0].application and found[0].context is None:
-            name, row = found
-            self.published[name] = row
+            set_row(self.published, *found)
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
         found = read_row(key, value)
         if found is not None and found[0].context is not None:
-            self.contexts[found[0]] = found[1]
+            set_row(self.contexts, *found)
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
