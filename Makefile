@@ -8,6 +8,9 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# where it is set, each of the processes that a test or a demo starts compiles every module again: three quarters of a start
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-lifecycle demo-replay test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
@@ -31,7 +34,7 @@ test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k ai
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not integration and not e2e and not faults and not long" -n 2 -q $(ARGS)
 
-faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
+faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: 90 minutes (ARGS="-n 2 --dist loadfile" on 4 cores)
 	$(BIN)/pytest -m "faults or long" -q $(ARGS)
 
 soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes benchmarks/results/soak.md

@@ -84,6 +84,8 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
             rows.pop((application, context, partition), None)
             continue
         _, offset, applied, totals, *_ = unpack(record.value)
+        if not application and offset < 0:
+            continue  # a position before the first feedback
         totals = {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals}
         rows[application, context, partition] = Row(offset, applied, totals)
     return rows

@@ -3,6 +3,7 @@
 Rules of this file:
 - Identical rows for one deterministic model version are asked for once; the others wait for the first.
 - A key is in flight no longer than the query that asked for it: at that query's deadline the others ask anew.
+- A request is known by a token that nobody can guess: a host of another model, which has not read it, cannot answer it.
 - A row of a request is answered once. Whatever comes again (a host that was restarted answers its request anew) is
   not counted.
 - An output that is late still feeds the cache. So a request is remembered `FORGET_AFTER_S` beyond its last deadline,
@@ -11,6 +12,7 @@ Rules of this file:
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import randbits
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,6 +22,8 @@ from clipper_stream.query.deadlines import DeadlineQueue
 from clipper_stream.query.in_flight import OPEN, Failure, InFlightQuery
 from clipper_stream.query.row_batch import RowBatch
 
+FRAME_TOKEN_BITS = 64
+"""What an integer has on the wire. Of 10,000 requests in flight, 100,000 guesses a second hit one in 580 years."""
 FORGET_AFTER_S = 10.0
 MAX_OVERDUE_ROWS = 16_384
 """With some kilobytes a query these take tens of megabytes."""
@@ -37,7 +41,7 @@ class Request:
     """Rows for one model version, of one dtype and shape.
 
     Attributes:
-        frame: Number of the request, unique for this router.
+        frame: Token of the request.
         rows: The inputs: a matrix with one row an input; or a list of texts, bytes or JSON values.
         deadlines_s: When each output is of no more use, seconds since the epoch; `inf` for never.
     """
@@ -122,7 +126,6 @@ class RequestTracker:
         self._overdue_rows = 0
         self.flight: SingleFlight[bytes, Waiter] = SingleFlight()
         self._again: dict[str, RowBatch] = {}
-        self._number = 0
 
     def __len__(self) -> int:
         """Number of requests and keys in flight."""
@@ -138,13 +141,13 @@ class RequestTracker:
         count = len(rows.owners)
         for indices, inputs in rows.frames():
             sent = rows if len(indices) == count else rows.at(indices)
-            self._number += 1
+            frame = randbits(FRAME_TOKEN_BITS)
             deadlines = np.array([owner.deadline_s for owner in sent.owners], dtype=np.float64)
-            self._sent[self._number] = _Sent(sent, len(indices))
-            self._in_time.push(float(deadlines.max()), self._number)
+            self._sent[frame] = _Sent(sent, len(indices))
+            self._in_time.push(float(deadlines.max()), frame)
             if return_s:
                 deadlines -= np.clip(return_s, 0.0, np.maximum(0.0, MOST_RETURN_RATIO * (deadlines - now_s)))
-            yield Request(rows.ref, self._number, inputs, deadlines)
+            yield Request(rows.ref, frame, inputs, deadlines)
 
     def rows_to_ask_again(self) -> Iterable[RowBatch]:
         """Rows whose asker ran out of time since the last call; without those that nobody waits for any more."""
@@ -203,22 +206,22 @@ class RequestTracker:
 
     # --- forgetting -----------------------------------------------------------------------------------------------
     def forget(self, now_s: float) -> list[int]:
-        """Drop requests whose answer is not awaited any more, and return their numbers."""
-        for number in self._in_time.pop_due(now_s):
-            self._overdue[number] = now_s + FORGET_AFTER_S
-            self._overdue_rows += self._sent[number].unanswered
+        """Drop requests whose answer is not awaited any more, and return their tokens."""
+        for frame in self._in_time.pop_due(now_s):
+            self._overdue[frame] = now_s + FORGET_AFTER_S
+            self._overdue_rows += self._sent[frame].unanswered
         forgotten: list[int] = []
-        for number, until_s in self._overdue.items():
+        for frame, until_s in self._overdue.items():
             if until_s > now_s and self._overdue_rows <= MAX_OVERDUE_ROWS:
                 break
-            self._overdue_rows -= self._sent[number].unanswered
-            forgotten.append(number)
-        for number in forgotten:
-            self._drop(number)
+            self._overdue_rows -= self._sent[frame].unanswered
+            forgotten.append(frame)
+        for frame in forgotten:
+            self._drop(frame)
         return forgotten
 
     def clear(self) -> None:
-        """Drop everything; numbers go on, so that late outputs find nothing."""
+        """Drop everything; late outputs find nothing."""
         self._sent.clear()
         self._overdue.clear()
         self._overdue_rows = 0
@@ -243,17 +246,17 @@ class RequestTracker:
         first = self.flight.first(key)
         return first is not None and first[0] is owner
 
-    def _count_answered(self, number: int, sent: _Sent, rows: int) -> None:
+    def _count_answered(self, frame: int, sent: _Sent, rows: int) -> None:
         sent.unanswered -= rows
-        if number in self._overdue:
+        if frame in self._overdue:
             self._overdue_rows -= rows
         if not sent.unanswered:
-            self._drop(number)
+            self._drop(frame)
 
-    def _drop(self, number: int) -> None:
-        del self._sent[number]
-        self._in_time.discard(number)
-        self._overdue.pop(number, None)
+    def _drop(self, frame: int) -> None:
+        del self._sent[frame]
+        self._in_time.discard(frame)
+        self._overdue.pop(frame, None)
 
 
 def _first_answers(rows: RowBatch, piece: OutputPiece) -> RowBatch:

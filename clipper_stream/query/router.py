@@ -39,7 +39,7 @@ class Effects:
         audits: Audits to record once the answers to their queries are.
         lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
-        forgotten: Numbers of requests whose answer is awaited no more.
+        forgotten: Tokens of requests whose answer is awaited no more.
         queries: Queries that were new, by application; None: it is not registered.
     """
 

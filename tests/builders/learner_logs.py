@@ -229,7 +229,7 @@ class Deployment:
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)
         notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
         before = self.rows.get((*POSITION, partition), NO_ROW)
-        for place, row in [*notes_last, (POSITION, position_note(before, records[-1].offset))]:
+        for place, row in [*notes_last, (POSITION, position_note(before, records[-1].offset, ()))]:
             self.write(place, row, partition)
 
     def forget(self, before, partition=0):
@@ -241,7 +241,7 @@ class Deployment:
                 del self.rows[name, context, number]
                 key = encode_key(RowKey(name, context, partition))
                 self.logs.append(self.catalogue.selection_changelog, None, partition, key)
-        self.write(POSITION, position_note(at, at.offset, ForgottenContexts(at.offset + 1, before)), partition)
+        self.write(POSITION, position_note(at, at.offset, (), (ForgottenContexts(at.offset + 1, before),)), partition)
 
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""

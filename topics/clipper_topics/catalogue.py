@@ -95,6 +95,11 @@ class Catalogue:
     selection_changelog = _Name(".router-selection-changelog")
     """Changelog of the routers' selection table."""
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Topics whose records are referred to by offset and id: made anew together, or not at all."""
+        return self.queries, self.predictions, self.audits, self.feedback
+
     def requests(self, model: str, version: str) -> str:
         """Written by routers, read by the hosts of this model version; a partition a replica."""
         return f"{self.prefix}.requests.{model}.{version}"

@@ -26,7 +26,7 @@ class RequestFrame(msgspec.Struct, array_like=True, kw_only=True):
     router: bytes
     """Identity of the asking router process, new at each start: 8 random bytes."""
     frame: int
-    """Number of the frame, unique within the router's identity."""
+    """Token of the frame, 64 random bits: the hosts of this model version know it, and nobody else."""
     reply: int
     """Partition of the outputs topic that the asking router reads."""
     dtype: str

@@ -68,8 +68,10 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """By model, in the order in which the models were first scored."""
     configs: tuple[ConfigStart, ...] = ()
     """Of the note of an application's policies and losses: the newest, oldest first."""
+    topic_ids: tuple[bytes, ...] = ()
+    """Of the position: the ids of the topics that it and the rows refer to, in the order of `Catalogue.logs`."""
     forgotten: tuple[ForgottenContexts, ...] = ()
-    """Of the note of the position: the newest, oldest first."""
+    """Of the position: the newest, oldest first."""
 
 
 class _RowHead(msgspec.Struct, array_like=True):
@@ -119,8 +121,8 @@ def encode_row(row: SelectionRow) -> bytes:
         for one in row.totals
     ]
     fields = (row.version, row.offset, row.applied, totals)
-    if row.forgotten:
-        return _encode((*fields, row.configs, row.forgotten))
+    if row.topic_ids or row.forgotten:
+        return _encode((*fields, row.configs, row.topic_ids, row.forgotten)[: 7 if row.forgotten else 6])
     return _encode((*fields, row.configs) if row.configs else fields)
 
 
@@ -215,15 +217,16 @@ def config_note(before: SelectionRow, start: ConfigStart) -> SelectionRow:
     return SelectionRow(version=ROW_VERSION, offset=start.first, configs=configs)
 
 
-def position_note(before: SelectionRow, position: int, forgotten: ForgottenContexts | None = None) -> SelectionRow:
+def position_note(
+    before: SelectionRow, position: int, topic_ids: tuple[bytes, ...], forgotten: tuple[ForgottenContexts, ...] = ()
+) -> SelectionRow:
     """Return the note of a partition's position after another step, or after contexts were forgotten.
 
-    >>> position_note(NO_ROW, 7, ForgottenContexts(first=8, before=3)).forgotten
+    >>> position_note(NO_ROW, 7, (), (ForgottenContexts(first=8, before=3),)).forgotten
     (ForgottenContexts(first=8, before=3),)
     """
-    added = () if forgotten is None else (forgotten,)
-    kept = (*before.forgotten, *added)[-MOST_FORGETTINGS:]
-    return SelectionRow(version=ROW_VERSION, offset=position, forgotten=kept)
+    kept = (*before.forgotten, *forgotten)[-MOST_FORGETTINGS:]
+    return SelectionRow(version=ROW_VERSION, offset=position, topic_ids=topic_ids, forgotten=kept)
 
 
 # --- saved rows -----------------------------------------------------------------------------------------------------

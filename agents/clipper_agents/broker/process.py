@@ -19,10 +19,10 @@ STOP_S = 30.0
 
 GUARD = """\
 read -r _ && exit
-kill -s "$2" "$1"
+kill -s "$2" -- "-$1"
 i=0
 while kill -0 "$1" && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 1)); done
-kill -s KILL "$1"
+kill -s KILL -- "-$1"
 [ -z "$3" ] || rm -rf "$3"
 """
 """`sh -c GUARD guard PID SIGNAL FOLDER`: a line on standard input dismisses it, the end of the input sets it off."""
@@ -62,15 +62,16 @@ class GuardedProcess:
         """Exit code; None while the process runs."""
         return self._process.poll()
 
-    def stop(self, kill: bool = False) -> None:
+    def stop(self, kill: bool = False, within_s: float = STOP_S) -> None:
         """End it and wait for the end.
 
         Args:
             kill: Like a power cut, without any shutdown work. A process that does not stop in time is killed anyway.
+            within_s: That time, in seconds.
         """
         self.send(signal.SIGKILL if kill else signal.SIGTERM)
         try:
-            self._process.wait(STOP_S)
+            self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
             self._process.wait()

@@ -1,12 +1,13 @@
-"""`clipper-stream topics`: create the topics of a deployment, or list them."""
+"""`clipper-stream topics`: create the topics of a deployment, list them, or make its logs anew together."""
 
 import asyncio
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import Yes
 
-topics = typer.Typer(name="topics", no_args_is_help=True, help="Create or list the topics of a deployment.")
+topics = typer.Typer(name="topics", no_args_is_help=True, help="Create, list or renew the topics of a deployment.")
 
 
 @topics.command(epilog="Example: clipper-stream topics create --config clipper.toml")
@@ -28,3 +29,24 @@ def list_topics(deployment: DeploymentContext) -> None:
     counts = asyncio.run(existing_topics(deployment.kafka, deployment.prefix))
     for name, partitions in sorted(counts.items()):
         print(f"{name} {partitions}")
+
+
+@topics.command(epilog="Example: clipper-stream topics renew --yes")
+@with_deployment
+def renew(deployment: DeploymentContext, yes: Yes = False) -> None:
+    """Make the logs anew that refer to one that was deleted and created again; its new records stay.
+
+    What was learned goes with them: keep it by `selection export`, and give it back by `selection restore`.
+    """
+    from clipper_agents.kafka.topic_renewal import read_replaced_logs, renew_logs
+
+    target = deployment.kafka, deployment.catalogue
+    replaced = asyncio.run(read_replaced_logs(*target))
+    if not replaced:
+        print("nothing to renew")
+        return
+    typer.echo(f"made anew by somebody: {', '.join(replaced)}", err=True)
+    if not yes:
+        typer.confirm(f"Delete all that the other logs of {deployment.prefix} hold, and what was learned?", abort=True)
+    for name in asyncio.run(renew_logs(*target, replaced, deployment.settings.kafka.replication)):
+        print(f"renewed {name}")

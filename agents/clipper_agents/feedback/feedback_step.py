@@ -15,6 +15,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import gt
 from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord
@@ -178,19 +179,13 @@ def _apply(
 
 def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
     """Check that a row can hold what is learned from a decision: its context, its features and its models."""
-    asked = decision.propensities
-    if len(decision.features) > MOST_FEATURES or len(asked) > MOST_MODELS or len(context or "") > ID_CHARACTERS:
+    longest = max(map(len, decision.propensities), default=0)
+    sizes = (len(context or ""), len(decision.features), len(decision.propensities), longest)
+    if any(map(gt, sizes, _BOUNDS)):
         raise InvalidLabel(
-            f"the prediction has {len(decision.features)} features, {len(asked)} models and a context of "
-            f"{len(context or '')} characters, of {MOST_FEATURES}, {MOST_MODELS} and {ID_CHARACTERS} at most: look who "
-            "may write predictions, no router wrote it"
+            f"the prediction has {sizes} of at most {_BOUNDS} characters of context, features, models, and characters "
+            "of a model: no router wrote it, look who may write predictions"
         )
-    for model in asked:
-        if len(model) > REF_CHARACTERS:
-            raise InvalidLabel(
-                f"model {model[:100]!r}... has {len(model)} characters of {REF_CHARACTERS} at most: look who may write "
-                "predictions, no router wrote it"
-            )
 
 
 def _note_config(
@@ -244,6 +239,7 @@ def _restore(
 
 
 _EMPTY = SelectionState()
+_BOUNDS = (ID_CHARACTERS, MOST_FEATURES, MOST_MODELS, REF_CHARACTERS)
 
 
 def _early(found: Feedback, early_ms: float) -> str:

@@ -7,7 +7,7 @@
 Rules of this file:
 - The journal is a mapped file: a write costs a copy, and is there after any death of the process. Of a machine's it is
   not; then rows are asked together again.
-- A row is known by the identity of its router, the number of its frame and its place in it: new in every frame.
+- A row is known by the identity of its router, the token of its frame and its place in it: new in every frame.
 """
 
 import mmap

@@ -25,7 +25,7 @@ class RequestRows:
 
     Attributes:
         router: Identity of the asking router process.
-        frame: Number of the frame within it.
+        frame: Token of the frame.
         reply: Partition of the outputs topic for the answer.
         kind: dtype and row shape: only rows of one kind are batched together.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.

@@ -1,6 +1,6 @@
 """Errors of reading, administering and changing a deployment's topics."""
 
-from clipper_stream.errors import SetupError
+from clipper_stream.errors import ClipperError, SetupError
 
 
 class KafkaUnreachable(SetupError):
@@ -11,9 +11,29 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
+def wrong_partitions(topic: str, found: int, configured: int) -> str:
+    """Return the words of a `TopicMismatch` about a number of partitions."""
+    return (
+        f"topic {topic} has {found} partitions, {configured} are configured: configure {found}, use another prefix, or "
+        "delete it and run `clipper-stream topics create` (a topic's keys stay in their partitions)"
+    )
+
+
 class NoCoordinator(SetupError):
     """No broker coordinates transactions."""
 
 
 class TopicRefused(SetupError):
     """The broker refused to create, grow or delete a topic."""
+
+
+class TopicMadeAnew(ClipperError):
+    """A topic is another one than when this process started; the next start goes by the one that is there."""
+
+
+class UnreadRecords(ClipperError):
+    """A log has records that were not read: a broker named an earlier end, or somebody wrote meanwhile."""
+
+
+class StaleReferences(SetupError):
+    """What was learned and answered refers to a topic that was deleted; the one of its name is another one."""

@@ -174,7 +174,7 @@ class StewardMetrics(ProcessMetrics):
             self.families.set_gauges(name, known)
 
     def count_decision(self, application: str, command: str, outcome: str) -> None:
-        """A rule asked for a change; outcome is `made` or `stale`."""
+        """A rule asked for a change; outcome is `made`, `stale` or `refused`."""
         self.families.counter("clipper_decisions_total", application, command, outcome).inc()
 
     def count_drift(self, application: str, model: str, *, worse: bool) -> None:

@@ -156,7 +156,7 @@ SPECS = (
         "clipper_decisions_total",
         "counter",
         ("application", "command", "outcome"),
-        "Changes that a rule asked for: `step`, `promote`, `abort`, `retire`; outcome is `made` or `stale`.",
+        "Changes that a rule asked for: `step`, `promote`, `abort`, `retire`; outcome is `made`, `stale` or `refused`.",
         "steward",
     ),
     MetricSpec(

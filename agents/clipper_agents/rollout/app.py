@@ -3,7 +3,8 @@
 Rules of this file:
 - A record that was decided under a revision waits until that revision is followed. So what a query is evidence of does
   not depend on how fast the control topic is read.
-- A decision names the revision that it looked at. Nothing more is decided about the application until it has another.
+- A decision names the revision that it looked at. Once it is made, nothing more is decided about the application until
+  it has another. One that is refused is not asked for again at that revision, and keeps no other from being made.
 - Nothing is read while there is nothing to compare.
 """
 
@@ -13,13 +14,14 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
+from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
-from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, StaleDecision, is_newer
+from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
@@ -55,6 +57,9 @@ class RolloutController:
         self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
+        """Revision of each application at which a change was made."""
+        self._refused_changes: dict[tuple[str, str, str], int] = {}
+        """Revision at which a change was refused, by application, model and command."""
         self._followed = -1
         self._specs: dict[str, ComparisonSpec] = {}
         self._revisions: dict[str, int] = {}
@@ -130,8 +135,7 @@ class RolloutController:
         self._revisions = {name: one.revision for name, one in control.manifests.applications.items()}
         fold.follow(specs)
         self._log_refused(fold)
-        for decision in fold.decisions():
-            await self._carry_out(decision)
+        await self._decide(fold, specs)
 
     async def _take(self, fold: EvidenceFold, record: Record, at_ms: int) -> None:
         while True:
@@ -145,9 +149,7 @@ class RolloutController:
         while fold.detected:
             await self._note_drift(fold.detected.pop(0))
         if application is not None:
-            decision = fold.decision(application)
-            if decision is not None:
-                await self._carry_out(decision)
+            await self._decide(fold, [application])
             await self._follow(fold)
 
     async def _wait_for_revision(self, application: str, revision: int) -> bool:
@@ -171,12 +173,22 @@ class RolloutController:
         self._control_moved.set()
 
     # --- decisions and detections -----------------------------------------------------------------------------------
+    async def _decide(self, fold: EvidenceFold, applications: Iterable[str]) -> None:
+        for decision in fold.decisions(applications):
+            await self._carry_out(decision)
+
     async def _carry_out(self, decision: RolloutDecision) -> None:
-        name = decision.application
-        if self._decided.get(name) == decision.revision or self._control.current(name) != decision.revision:
+        name, revision = decision.application, decision.revision
+        change = name, decision.model, decision.command
+        if revision in (self._decided.get(name), self._refused_changes.get(change)):
             return
-        self._decided[name] = decision.revision
+        if self._control.current(name) != revision:
+            return
         outcome = await self._applied(decision)
+        if outcome == "refused":
+            self._refused_changes[change] = revision
+        else:
+            self._decided[name] = revision
         self._metrics.count_decision(name, decision.command, outcome)
         event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
@@ -185,9 +197,12 @@ class RolloutController:
             try:
                 await self._changes.apply(decision)
                 return "made"
-            except StaleDecision:
+            except StaleRevision:
                 return "stale"
-            except KafkaUnreachable as error:
+            except RefusedChange as error:
+                event(logger, "change is impossible", logging.WARNING, command=decision.command, reason=error)
+                return "refused"
+            except (KafkaUnreachable, WriteContention) as error:
                 event(logger, "change waits for Kafka", logging.WARNING, command=decision.command, reason=error)
             await asyncio.sleep(RETRY_AFTER_S)
 
@@ -199,7 +214,7 @@ class RolloutController:
             try:
                 news = await self._changes.note_drift(found)
                 break
-            except (KafkaUnreachable, StaleDecision) as error:
+            except (KafkaUnreachable, WriteContention) as error:
                 event(logger, "detection waits for Kafka", logging.WARNING, model=found.model, reason=error)
             await asyncio.sleep(RETRY_AFTER_S)
         self._control.drifts[found.application, found.model] = found

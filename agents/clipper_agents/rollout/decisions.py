@@ -2,7 +2,6 @@
 
 Rules of this file:
 - A decision names the revision that it looked at. When the application has another one by now, nothing is changed.
-- A change that its rule refuses is one that somebody else made meanwhile, or made impossible: stale as well.
 """
 
 from collections.abc import Mapping
@@ -11,11 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.state import Manifests
 from clipper_agents.control.writer import ControlWriter, as_control_writer, change_control
-from clipper_stream.errors import ClipperError
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -27,10 +24,6 @@ BY = "rollout"
 
 
 Command: TypeAlias = Literal["step", "promote", "abort", "retire"]
-
-
-class StaleDecision(ClipperError):
-    """The application has another revision by now: look again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +52,7 @@ class ControlChanges:
     """Has decisions carried out, and detections noted, on the control topic.
 
     Raises:
-        StaleDecision: the application has another revision than the one that was looked at; nothing was changed.
+        WriteContention: other writers interrupted every attempt.
         KafkaUnreachable: no broker answers; it is not known whether something was changed.
     """
 
@@ -67,15 +60,17 @@ class ControlChanges:
         self._kafka, self._catalogue = kafka, catalogue
 
     async def apply(self, decision: RolloutDecision) -> None:
-        """Change the application as the decision says."""
+        """Change the application as the decision says.
+
+        Raises:
+            StaleRevision: the application has another revision than the one that was looked at; nothing was changed.
+            RefusedChange: at this revision the change is impossible.
+        """
         signature = Signature(by=BY, why=decision.why, numbers=decision.numbers)
         seen = {decision.application: decision.revision}
-        try:
-            await change_control(
-                self._kafka, self._catalogue, lambda state: plan_of(decision, state.manifests), signature, seen=seen
-            )
-        except (StaleRevision, RefusedChange, WriteContention) as error:
-            raise StaleDecision(str(error)) from error
+        await change_control(
+            self._kafka, self._catalogue, lambda state: plan_of(decision, state.manifests), signature, seen=seen
+        )
 
     async def note_drift(self, event: DriftEvent) -> bool:
         """Note a detection unless it, or a newer one about the version, is there; return whether it was written."""
@@ -86,10 +81,7 @@ class ControlChanges:
             await writer.write([(key_of(event), codec.drifts.encode(event))])
             return True
 
-        try:
-            return await as_control_writer(self._kafka, self._catalogue, write)
-        except WriteContention as error:
-            raise StaleDecision(str(error)) from error
+        return await as_control_writer(self._kafka, self._catalogue, write)
 
 
 def plan_of(decision: RolloutDecision, published: Manifests) -> Plan:

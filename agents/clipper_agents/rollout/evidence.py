@@ -1,7 +1,7 @@
 """The fold of the logs: records in their order go in, decisions come out. Nothing here waits or writes."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -94,14 +94,10 @@ class EvidenceFold:
             return None
         return None if query is None else self._observe(query, record, at_ms)
 
-    def decision(self, application: str) -> RolloutDecision | None:
-        """What the application's rules ask for."""
-        found = self._evidence.get(application)
-        return found.decision() if found else None
-
-    def decisions(self) -> list[RolloutDecision]:
-        """What the rules of all applications ask for."""
-        return [found for name in self._evidence if (found := self.decision(name))]
+    def decisions(self, applications: Iterable[str]) -> list[RolloutDecision]:
+        """The changes that the rules of these applications ask for, aborts first."""
+        compared = [self._evidence[name] for name in applications if name in self._evidence]
+        return sorted((found for one in compared for found in one.decisions()), key=lambda one: one.command != "abort")
 
     def comparisons(self) -> list[Comparison]:
         """How each version of each application stands."""

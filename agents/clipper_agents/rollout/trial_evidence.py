@@ -6,7 +6,7 @@ Rules of this file:
 - A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,16 +81,19 @@ class ApplicationEvidence:
                 if self._losses[ref].count or ref not in losses.silent:
                     self._losses[ref] = self._losses[ref].observe(losses.models[ref])
 
-    def decision(self) -> RolloutDecision | None:
-        """The first change that a rule asks for: of trials in their order, then of candidates."""
+    def decisions(self) -> Iterator[RolloutDecision]:
+        """The changes that the rules ask for: of trials in their order, then of candidates."""
         for ref, trial in self._trials.items():
             if (of := trial.spec.trial).automatic:
                 verdict = judge(self.spec.rule, of.stage, of.share, trial.evidence)
                 if verdict.action != "wait":
-                    return self._decided(
+                    yield self._decided(
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
                     )
-        return self._retirement()
+        if self.spec.keep_best is not None:
+            found = worst(self._losses, self.spec.keep_best, self.spec.rule.confidence)
+            if found is not None:
+                yield self._decided("retire", found.model, why=found.why, numbers=found.numbers)
 
     def comparisons(self) -> list[Comparison]:
         """How each version stands, trials first."""
@@ -100,12 +103,6 @@ class ApplicationEvidence:
             for ref, one in self._trials.items()
         ]
         return [*trials, *(_comparison(name, ref, LIVE, losses) for ref, losses in self._losses.items())]
-
-    def _retirement(self) -> RolloutDecision | None:
-        if self.spec.keep_best is None:
-            return None
-        found = worst(self._losses, self.spec.keep_best, self.spec.rule.confidence)
-        return None if found is None else self._decided("retire", found.model, why=found.why, numbers=found.numbers)
 
     def _decided(
         self,

@@ -7,6 +7,7 @@ start --> control topic read --> `ready` line --> SIGTERM --> end
 import asyncio
 import logging
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 import uvloop
@@ -14,7 +15,9 @@ import uvloop
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.clients import make_client
+from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.kafka.retry import retry
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
@@ -41,6 +44,9 @@ def run(settings: StewardSettings) -> None:
         asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(settings, metrics, ready))
     except RIGHTS as error:
         raise refused_right(settings.kafka, error) from error
+    except TopicMadeAnew as error:
+        logger.error("worker cannot go on instance=%s: %s", settings.instance, error)  # noqa: TRY400
+        raise SystemExit(exits.CRASHED) from error
     except Exception as error:
         logger.exception("worker cannot go on instance=%s", settings.instance)
         raise SystemExit(exits.CRASHED) from error
@@ -52,7 +58,8 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     client = make_client(settings.kafka)
     process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
-    work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(_watch(client, metrics))]
+    watching = _watch(client, metrics, (*settings.catalogue.logs, settings.catalogue.control))
+    work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(watching)]
     try:
         starting = asyncio.ensure_future(process.start())
         work.append(starting)
@@ -73,6 +80,11 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
         await client.close()
 
 
-async def _watch(client: Any, metrics: StewardMetrics) -> None:
+async def _watch(client: Any, metrics: StewardMetrics, topics: Iterable[str]) -> None:
+    ids = TopicIds()
     await retry("start of a client", client.bootstrap)
-    await watch_brokers(client, metrics.set_broker_reachable)
+    learning = asyncio.ensure_future(ids.learn(client, topics))
+    try:
+        await watch_brokers(client, metrics.set_broker_reachable, ids)
+    finally:
+        learning.cancel()

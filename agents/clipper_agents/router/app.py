@@ -18,6 +18,7 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
@@ -41,11 +42,13 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.partition_writer import PartitionWriter
-from clipper_agents.streaming.storage import claim
+from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
 
+DECISIONS, AUDITS = "decisions", "audits"
+"""Folders of the indexes, in the data directory."""
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
@@ -94,6 +97,7 @@ class RouterProcess:
         stage: Stages = self._timers or untimed
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state = self._restore
         app.state_positions = self._positions
 
@@ -114,8 +118,8 @@ class RouterProcess:
         ]
 
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
-        self._decisions = LogIndex(folder / "decisions", settings.horizon_s)
-        self._audits = LogIndex(folder / "audits", settings.horizon_s)
+        self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
+        self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
         self._router = Router(self._registry.application, self._selection.prepare, self._caches.of, MsgpackOutputs())
         self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router, settings.max_in_flight)
         self._audit_log = AuditLog(
@@ -186,6 +190,7 @@ class RouterProcess:
         app.on_partitions_revoked.connect(self._revoked)
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
+        await self._refer_to_topics()
         logs = (self._prediction_log.run(), self._audit_log.log.run())
         for work in (*logs, self._publish(), self._report(), self._follow_models(), self._forget()):
             self._tasks.append(app.watched(work))
@@ -228,6 +233,17 @@ class RouterProcess:
         self.app.tables.add(table)
         return table
 
+    async def _refer_to_topics(self) -> None:
+        """Find the topics that this process refers to, and forget what it knows of earlier ones of their names."""
+        catalogue, ids = self._settings.catalogue, self.app.topic_ids
+        indexed = (*catalogue.logs, catalogue.selection_changelog)
+        others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts)
+        await ids.learn(self.app.kafka_producer.client, (*indexed, *others))
+        folders = [self._settings.data_dir / name for name in (DECISIONS, AUDITS)]
+        keep_only_of(
+            self._settings.data_dir, {name: ids.known[name] for name in indexed}, [*folders, self.app.conf.tabledir]
+        )
+
     async def _restore(self, owned: set[int]) -> None:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
         for follower in self._followers:
@@ -239,6 +255,7 @@ class RouterProcess:
         await self._prediction_log.idle()
         self._keep_only(owned)
         self._selection.own(owned)
+        await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
         horizon_s = self._settings.horizon_s
         await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
         # a decision of this horizon may have feedback that came a horizon before it

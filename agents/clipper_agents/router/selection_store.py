@@ -6,7 +6,8 @@ Rules of this file:
   those of other routers as they were published last. With a context, all its queries are in one partition.
 - The rows with the empty application are notes, and are stored behind the others: without a context the position, and
   with an application's name in place of the context its newest restore, as the control topic counts them (`applied`).
-- That without a context is the partition's position: the last feedback offset that is in the rows.
+- That without a context is the partition's position: the last feedback offset that is in the rows, with the ids of the
+  topics that rows and decisions refer to. Nobody learns or answers with another topic in their place.
 - A partition may have millions of contexts: nothing but `surplus`, in a thread, goes through them.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
+from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
@@ -61,6 +63,7 @@ class SelectionStore:
 
     def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
         self._table, self._max_prepared = table, max_prepared
+        self._topic_ids: tuple[bytes, ...] = ()
         self._partitions = range(partitions)
         self._owned: set[int] = set()
         self._published: dict[RowKey, SelectionState] = {}
@@ -77,6 +80,21 @@ class SelectionStore:
                 key = RowKey(application, None, partition)
                 if (value := self._table.get_row(partition, encode_key(key))) is not None:
                     self._note(key, value)
+
+    async def refer_to(self, topics: Mapping[str, bytes]) -> None:
+        """Have owned partitions refer to these topics, given with their ids, from their first position on.
+
+        Raises:
+            StaleReferences: what a partition has learned refers to an earlier topic of the name.
+            PartitionTakenOver: another process writes the partition's rows now.
+        """
+        self._topic_ids = (*topics.values(),)
+        for partition in self._owned:
+            noted = self._row(RowKey(*POSITION, partition)).topic_ids
+            if noted and noted != self._topic_ids:
+                raise stale_references(name for name, then in zip(topics, noted, strict=True) if topics[name] != then)
+            if not noted:
+                await self.write(partition, {}, self.position(partition))
 
     def position(self, partition: int) -> int:
         """Return the last feedback offset in the partition's rows, -1 for none."""
@@ -101,7 +119,7 @@ class SelectionStore:
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
         at = RowKey(*POSITION, partition)
-        encoded[at] = encode_row(position_note(self._row(at), position))
+        encoded[at] = encode_row(position_note(self._row(at), position, self._topic_ids))
         await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
@@ -138,7 +156,7 @@ class SelectionStore:
                 await asyncio.sleep(0)
         at = RowKey(*POSITION, partition)
         last = self._row(at)
-        note = position_note(last, last.offset, ForgottenContexts(last.offset + 1, before))
+        note = position_note(last, last.offset, self._topic_ids, (ForgottenContexts(last.offset + 1, before),))
         await self._table.write(partition, {**deleted, encode_key(at): encode_row(note)})
         self._prepared.clear()
         return len(deleted)

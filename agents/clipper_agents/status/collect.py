@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -24,6 +25,8 @@ from clipper_agents.kafka.clients import administration, make_admin, stop, unrea
 from clipper_agents.kafka.consumer_groups import group_lag
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
+from clipper_agents.kafka.topic_ids import read_topic_ids
+from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.build import StatusBuilder
@@ -89,6 +92,9 @@ async def _read(
         if not model.colocated:
             group = await _group(admin, reader, catalogue, topics, ref)
             groups += [group] if group.members or not model.retired else []
+    logs = [name for name in catalogue.logs if name in names]
+    ids = await retry("ids of topics", partial(read_topic_ids, admin._client, logs), STATUS.within_s)  # noqa: SLF001 (what has it)
+    replaced = replaced_logs(catalogue, following.facts.topic_ids.values(), ids)
     comparisons = await _compared(connection, catalogue, following.facts.declared)
     at_s = time.time()
     builder = StatusBuilder(
@@ -108,6 +114,7 @@ async def _read(
         silent_addresses=tuple(await _silent(connection)),
         topics=topics,
         missing_topics=tuple(_missing(catalogue, manifests, names)),
+        replaced_topics=tuple(name for name in replaced if name in names),
         groups=tuple(groups),
         applications=builder.applications(),
         models=tuple(_models(manifests, groups)),
@@ -188,10 +195,12 @@ async def _takes_connections(address: str) -> bool:
 
 def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tuple[TopicStatus, ...]:
     found = [topic for topic in described if topic["topic"].startswith(f"{catalogue.prefix}.")]
+    configured = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
     return tuple(
         TopicStatus(
             name=topic["topic"],
             partitions=len(topic["partitions"]),
+            configured=configured.get(topic["topic"]),
             leaderless=tuple(sorted(one["partition"] for one in topic["partitions"] if one["leader"] < 0)),
             under_replicated=tuple(
                 sorted(one["partition"] for one in topic["partitions"] if len(one["isr"]) < len(one["replicas"]))

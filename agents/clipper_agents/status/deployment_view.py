@@ -48,6 +48,7 @@ class DeploymentView:
         contexts: Totals of contexts.
         contexts_read: Whether contexts are read at all.
         contexts_whole: Whether every one of them was read.
+        topic_ids: Ids of the logs that a partition's answers and rows refer to.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
         seen: How many events there were in all.
     """
@@ -58,6 +59,7 @@ class DeploymentView:
     contexts: Totals = field(default_factory=dict)
     contexts_read: bool = True
     contexts_whole: bool = True
+    topic_ids: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     seen: int = 0
 
@@ -93,9 +95,11 @@ class DeploymentView:
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        found = read_row(key, value)
-        if found is not None and found[0].context is not None:
-            set_row(self.contexts, *found)
+        place, row = read_row(key, value) or (None, None)
+        if place is not None and place.context is not None:
+            set_row(self.contexts, place, row)
+        elif place is not None and row is not None and row.topic_ids:
+            self.topic_ids[place.partition] = row.topic_ids
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))

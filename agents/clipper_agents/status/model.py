@@ -183,10 +183,14 @@ class BrokerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicStatus:
-    """One topic: partitions that nobody can write or read, and those with too few copies in sync."""
+    """One topic: partitions that nobody can write or read, and those with too few copies in sync.
+
+    Of a topic that may have any number of partitions, none are `configured`.
+    """
 
     name: str
     partitions: int
+    configured: int | None = None
     leaderless: tuple[int, ...] = ()
     under_replicated: tuple[int, ...] = ()
 
@@ -248,6 +252,7 @@ class Status:
         controller: Whether the cluster has one; without it nothing can be created or moved.
         silent_addresses: Addresses of the connection at which nobody takes a connection.
         missing_topics: Those that it should have, and has not.
+        replaced_topics: Logs that were deleted and created again, which answers and what was learned refer to.
         groups: The routers' first, then those of the hosts.
         unreadable: Manifests that this version cannot read, with the reason, by key.
         dead_letters: How many records were refused within the last hour.
@@ -262,6 +267,7 @@ class Status:
     silent_addresses: tuple[str, ...] = ()
     topics: tuple[TopicStatus, ...] = ()
     missing_topics: tuple[str, ...] = ()
+    replaced_topics: tuple[str, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
     applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()

@@ -19,6 +19,7 @@ from faust.types import TP
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
@@ -63,6 +64,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             that joins again may get the same one, and it is there before the state is.
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
+        topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
     """
 
     logger = LIBRARY
@@ -72,6 +74,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
     state_lock: asyncio.Lock
     inputs_flow: asyncio.Event
+    topic_ids: TopicIds
     generation: int = -1
     outgrown: bool = False
     rebalances: int = 0
@@ -127,7 +130,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
     def watch_brokers(self, reachable: Callable[[bool], None]) -> "asyncio.Task[None]":
         """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
-        return self.watched(watch_brokers(self.kafka_producer.client, reachable))
+        return self.watched(watch_brokers(self.kafka_producer.client, reachable, self.topic_ids))
 
     def raw_topic(self, name: str) -> Any:
         """A topic whose keys and values are bytes."""
@@ -237,4 +240,5 @@ def make_app(
     app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
     app.state_lock = asyncio.Lock()
     app.inputs_flow = asyncio.Event()
+    app.topic_ids = TopicIds()
     return app

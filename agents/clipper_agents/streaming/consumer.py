@@ -3,7 +3,8 @@
 Rules of this file:
 - aiokafka is handed a frozen copy of the active partitions. Given Faust's live set, it drains paused partitions too
   when that set empties during the wait, and their records are lost with the read position already moved.
-- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
+- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty. Beside it stands the
+  topic's id: what was committed for an earlier topic of the name does not count.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
 - Transactions that are aborted or still open are not read. Offsets without a record (markers, aborted batches,
@@ -15,7 +16,8 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka.client import CoordinationType
@@ -90,7 +92,27 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = "read_committed"
         consumer._key_deserializer = LeanKeys(self.consumer.empty)
+        consumer.commit = partial(self._commit_with_ids, consumer.commit)
         return consumer
+
+    async def _commit_with_ids(self, commit: Any, offsets: Mapping[Any, tuple[int, str]]) -> None:
+        ids = self.consumer.app.topic_ids.known
+        await commit({tp: (offset, ids[tp.topic].hex()) for tp, (offset, _) in offsets.items()})
+
+    async def seek_to_committed(self) -> dict[Any, int]:
+        """Return the committed offsets of the partitions of this process, of the topics that are there now."""
+        consumer, ids = self._ensure_consumer(), self.consumer.app.topic_ids
+        partitions = consumer.assignment()
+        await ids.learn(consumer._client, {tp.topic for tp in partitions})
+        found: dict[Any, int] = {}
+        for tp, (offset, topic_id) in (await consumer._coordinator.fetch_committed_offsets(partitions)).items():
+            if topic_id in ("", ids.known[tp.topic].hex()):
+                found[tp] = offset
+            else:
+                logger.warning(
+                    "committed for an earlier topic of this name topic=%s partition=%d offset=%d", *tp, offset
+                )
+        return found
 
     async def on_start(self) -> None:
         """Start the consumer."""

@@ -1,5 +1,7 @@
 """Whether Kafka answers, for the operator: one line when it falls silent, one when it is back, and a metric.
 
+The same question asks for the ids of topics: a process ends when one was deleted and created again.
+
 Rules of this file:
 - One broker that answers is enough: what a single one does is the cluster's business, and the clients'.
 - The question goes over a connection of its own: behind a produce request that waits for copies it would wait as well.
@@ -13,7 +15,8 @@ from typing import Any
 
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.metadata import MetadataRequest
+
+from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, topics_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +61,19 @@ class Silence:
         return f"no broker answers seconds={silent_s:.0f}: records wait in this process, nothing is lost"
 
 
-async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
+async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: TopicIds) -> None:
     """Ask the brokers whether they answer, until cancelled, and say after each attempt whether Kafka is `reachable`.
 
     The client is aiokafka's, and somebody else starts and stops it.
+
+    Raises:
+        TopicMadeAnew: one of the known `topics` is another one now.
+        TopicMismatch: one of them has other partitions now.
+        TopicAuthorizationFailedError: this user may not see one of them any more.
     """
     silence = Silence(time.monotonic())
     while True:
-        answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()])
+        answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()], topics)
         said = silence.observe(answered=answered, now_s=time.monotonic())
         if said is not None:
             logger.warning("%s", said)
@@ -73,8 +81,8 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None]) -> None:
         await asyncio.sleep(ASK_EVERY_S)
 
 
-async def _some_answer(client: Any, nodes: Iterable[int]) -> bool:
-    questions = [asyncio.ensure_future(_answers(client, node)) for node in nodes]
+async def _some_answer(client: Any, nodes: Iterable[int], topics: TopicIds) -> bool:
+    questions = [asyncio.ensure_future(_answers(client, node, topics)) for node in nodes]
     try:
         for question in asyncio.as_completed(questions):
             if await question:
@@ -85,10 +93,11 @@ async def _some_answer(client: Any, nodes: Iterable[int]) -> bool:
     return False
 
 
-async def _answers(client: Any, node: int) -> bool:
+async def _answers(client: Any, node: int, topics: TopicIds) -> bool:
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            await client.send(node, MetadataRequest([]), group=ConnectionGroup.COORDINATION)
+            response = await client.send(node, TopicIdsRequest(topics.known), group=ConnectionGroup.COORDINATION)
     except (KafkaError, OSError, TimeoutError):
         return False
+    topics.note(topics_of(response))
     return True

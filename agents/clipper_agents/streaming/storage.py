@@ -14,8 +14,10 @@ Rules of this file:
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from clipper_stream.errors import ClipperError, SetupError
@@ -24,6 +26,7 @@ WAIT_FOR_OTHER_S = 20.0
 """A process that still drains when its successor starts has ended by then."""
 LOOK_AGAIN_S = 0.1
 LOCK = "in-use"
+TOPICS = "topics"
 
 _OWN = "each process an --instance or a data_dir of its own"
 _GIVE_ANOTHER = "or give another data_dir"
@@ -95,6 +98,24 @@ def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
     except OSError as error:
         raise not_started(data_dir, error) from error
     return descriptor
+
+
+def keep_only_of(data_dir: Path, topics: Mapping[str, bytes], folders: Iterable[Path]) -> None:
+    """Delete folders with what was read from other topics than these, given with their ids; note the ids.
+
+    Raises:
+        StorageFailed: there is no space, or it cannot be read.
+    """
+    noted = data_dir / TOPICS
+    wanted = "".join(f"{name} {topic_id.hex()}\n" for name, topic_id in sorted(topics.items()))
+    try:
+        if noted.exists() and noted.read_text() == wanted:
+            return
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=not folder.is_dir())
+        noted.write_text(wanted)
+    except OSError as error:
+        raise storage_failed(data_dir, error) from error
 
 
 def not_started(data_dir: Path, error: OSError) -> StorageFailed | StorageRefused:

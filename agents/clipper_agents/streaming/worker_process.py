@@ -3,7 +3,7 @@
     make --> start --> inputs flow --> ready line --> SIGTERM --> drained, stopped --> exit 0
      | SetupError |                        | app crashed              | not within STOP_WITHIN_S
      '------------+--> exit 3              '--> exit 4                '--> exit 4
-                                           '--> exit 3 when Kafka refuses a right
+                                           '--> exit 3 when Kafka refuses a right, or a topic was made anew
 
 Nothing is lost by any of these ends: what is not acknowledged is read again by the next process.
 """
@@ -110,6 +110,8 @@ async def _run(
         reason = worker.app.crash_reason
         if isinstance(reason, RIGHTS):
             raise refused_right(kafka, reason) from reason
+        if isinstance(reason, SetupError):
+            raise reason
         _tell(reason, worker.app.conf.consumer_group_instance_id)
         if listener is not None:
             listener.fails(reason)

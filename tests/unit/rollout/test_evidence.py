@@ -107,9 +107,9 @@ def test_a_rule_fires_for_an_automatic_trial_alone():
             fold.take(record(CATALOGUE.predictions, codec.predictions.encode(prediction)), 0)
             fold.take(record(CATALOGUE.audits, codec.audits.encode(audit_of(query_id, answered("new:1", 1)))), 0)
             fold.take(record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))), 0)
-        if not fired and (found := automatic.decision("digits")):
-            fired.append((number + 1, found))
-    assert by_hand.decisions() == []
+        if not fired and (found := automatic.decisions(["digits"])):
+            fired.append((number + 1, *found))
+    assert by_hand.decisions(["digits"]) == []
     ((feedbacks, step),) = fired
     assert (step.command, step.share, step.revision, step.numbers["feedbacks"]) == ("step", 0.05, 1, feedbacks)
     assert RULE.least <= feedbacks < 30
@@ -131,11 +131,11 @@ def test_late_feedback_about_queries_of_the_step_before_does_not_make_the_next_s
             fold.take(record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))), 0)
 
     better(60, revision=1)
-    assert fold.decision("digits") is None
+    assert fold.decisions(["digits"]) == []
     better(RULE.least - 1, revision=2)
-    assert fold.decision("digits") is None
+    assert fold.decisions(["digits"]) == []
     better(RULE.least, revision=2)
-    assert fold.decision("digits").command == "promote"
+    assert [one.command for one in fold.decisions(["digits"])] == ["promote"]
 
 
 def test_records_that_say_nothing_stop_nobody_and_are_counted():
@@ -157,4 +157,4 @@ def test_who_is_no_longer_watched_is_forgotten():
     assert len(fold.comparisons()) == 2
     fold.follow({})
     assert fold.comparisons() == []
-    assert fold.decisions() == []
+    assert fold.decisions(["digits"]) == []

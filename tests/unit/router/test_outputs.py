@@ -22,15 +22,16 @@ class Fixture:
 
     generation = 3
 
-    def __init__(self):
+    def __init__(self, *refs):
         self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
-        self.router = make_router(application("app", ("a:1",)))
+        self.router = make_router(application("app", refs or ("a:1",)))
         self.effects = EffectRunner(self.router, self, metrics=None, tasks=None)
         self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
         self.agent = OutputAgent(
             b"mine", self.router, self.effects, self, Outbox(self.producer), CATALOGUE, metrics=self
         )
-        (self.request,) = self.router.receive([query("q", 1, 2)], NOW_S).requests
+        self.requests = {one.ref: one for one in self.router.receive([query("q", 1, 2)], NOW_S).requests}
+        self.request = self.requests["a:1"]
 
     def put(self, answers, audits):
         self.answers += answers
@@ -69,6 +70,15 @@ def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not():
     assert answer.outputs == [5, 6]
     assert fixture.answered == [(number, 2)]
     assert fixture.acked == [(TOPIC, [0, 1], 3)]
+
+
+def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses():
+    fixture = Fixture("a:1", "b:1")
+    seen = fixture.request.frame
+    fixture.serve(*(frame(seen + step, outputs=[66, 66]) for step in range(-500, 501) if step))
+    fixture.serve(frame(seen), frame(fixture.requests["b:1"].frame))
+    ((answer,),) = [fixture.answers]
+    assert [(use.ref, use.outputs) for use in answer.used] == [("a:1", [5, 6]), ("b:1", [5, 6])]
 
 
 def test_a_failed_row_is_missing_in_the_answer_and_says_why():

@@ -195,8 +195,9 @@ async def test_a_topic_that_does_not_exist_is_not_waited_for_long(fixture):
 
 def test_numbers_go_as_a_matrix_and_anything_else_as_a_list():
     matrix = np.arange(6, dtype="int64").reshape(3, 2)
-    frame = decode_request(encode_request(Request("a:1", 7, matrix, np.array([1.0, 2.0, inf])), b"r", 2, "text"))
-    assert (frame.dtype, frame.shape, frame.rows) == ("int64", [3, 2], [])
+    token = 2**64 - 1
+    frame = decode_request(encode_request(Request("a:1", token, matrix, np.array([1.0, 2.0, inf])), b"r", 2, "text"))
+    assert (frame.frame, frame.dtype, frame.shape, frame.rows) == (token, "int64", [3, 2], [])
     assert np.array_equal(np.frombuffer(frame.matrix, frame.dtype).reshape(frame.shape), matrix)
     assert list(np.frombuffer(frame.deadlines, "<f8")) == [1.0, 2.0, inf]
     frame = decode_request(encode_request(Request("a:1", 7, ["x", "y"], np.array([1.0, 2.0])), b"r", 2, "text"))

@@ -7,6 +7,7 @@ from builders.kafka import record
 from builders.query_router import application
 
 from clipper_agents.control.selection_states import row_of, state_of
+from clipper_agents.kafka.errors import StaleReferences
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.selection_rows import NO_ROW, RowKey, decode_key, decode_row, encode_key, encode_row
@@ -68,6 +69,20 @@ def test_the_position_is_stored_with_the_rows_and_after_them(selection, table):
     assert selection.row("app", None, 0).offset == 41
     assert selection.row("app", None, 1) == NO_ROW
     assert b"app" not in table.last[-1]
+
+
+def test_positions_say_which_topics_they_refer_to_and_no_others_are_taken(selection, table):
+    topics = {"queries": b"q" * 16, "feedback": b"f" * 16}
+    asyncio.run(selection.refer_to(topics))
+    assert selection.position(0) == -1, "nothing was learned, but another topic would be noticed"
+    write(selection, 0, GOOD_A, offset=41)
+    asyncio.run(selection.refer_to(topics))
+    assert selection.position(0) == 41
+
+    later = SelectionStore(table, partitions=3)
+    later.own([0, 1])
+    with pytest.raises(StaleReferences, match=r"topic feedback was deleted and created again.*`clipper-stream topics"):
+        asyncio.run(later.refer_to(topics | {"feedback": b"g" * 16}))
 
 
 def test_a_choice_changes_when_a_row_changes(selection):

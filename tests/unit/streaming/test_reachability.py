@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka.errors import NodeNotReadyError, for_code
 
 from clipper_agents.kafka.aiokafka_patches import install
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, Silence, watch_brokers
 
 
@@ -35,7 +36,8 @@ def watched(send: Any) -> list[bool]:
 
     async def until_told() -> None:
         heard = asyncio.Event()
-        task = asyncio.create_task(watch_brokers(client, lambda reachable: (told.append(reachable), heard.set())))
+        watching = watch_brokers(client, lambda reachable: (told.append(reachable), heard.set()), TopicIds())
+        task = asyncio.create_task(watching)
         await asyncio.wait_for(heard.wait(), 10)
         task.cancel()
 
@@ -44,10 +46,11 @@ def watched(send: Any) -> list[bool]:
 
 
 def test_one_broker_that_answers_is_enough() -> None:
-    async def send(node: int, *_: Any, **__: Any) -> None:
+    async def send(node: int, *_: Any, **__: Any) -> Any:
         if node == 1:
             raise NodeNotReadyError
         await asyncio.sleep(0)
+        return SimpleNamespace(topics=[])
 
     assert watched(send) == [True]
 

@@ -13,6 +13,7 @@ from clipper_agents.streaming.storage import (
     StorageRefused,
     claim,
     explained,
+    keep_only_of,
     not_started,
     storage_failed,
 )
@@ -89,3 +90,20 @@ def test_only_what_may_be_over_at_the_next_start_is_worth_another_one():
     assert isinstance(full, StorageFailed)
     assert isinstance(denied, StorageRefused)
     assert not isinstance(full, SetupError)
+
+
+def test_what_was_read_from_other_topics_is_deleted(tmp_path: Path) -> None:
+    index = tmp_path / "decisions"
+
+    def left(**topics: bytes) -> bool:
+        (index / "0").mkdir(parents=True, exist_ok=True)
+        keep_only_of(tmp_path, topics, [index, tmp_path / "absent"])
+        return index.is_dir()
+
+    assert not left(queries=b"a"), "nobody knows of which topics this was"
+    assert left(queries=b"a")
+    assert not left(queries=b"b")
+    (tmp_path / "topics").unlink()
+    (tmp_path / "topics").mkdir()
+    with pytest.raises(StorageFailed):
+        left(queries=b"b")

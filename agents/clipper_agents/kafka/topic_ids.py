@@ -1,0 +1,199 @@
+"""Ids of topics, which tell a topic from a later one of the same name (KIP-516).
+
+Rules of this file:
+- An offset counts only for the topic whose id stands beside it.
+- A process refers to the topics that it saw first. It ends when one of them is another one.
+- A broker that does not know a topic, for it is being made or was deleted, is asked again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from functools import partial
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.protocol.abstract import AbstractType
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew, TopicMismatch, wrong_partitions
+from clipper_agents.kafka.retry import retry
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 0.1
+_TEXT, _NUMBERS, _TAGS = CompactString("utf-8"), CompactArray(Int32), ("tags", TaggedFields)
+
+
+class _Uuid(AbstractType[bytes]):  # type: ignore[misc]
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> bytes:
+        return data.read(16)
+
+
+_ANY_ID = bytes(16)
+_BROKER = ("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS
+_PARTITION = (
+    ("error_code", Int16),
+    ("partition", Int32),
+    ("leader", Int32),
+    ("leader_epoch", Int32),
+    ("replicas", _NUMBERS),
+    ("isr", _NUMBERS),
+    ("offline_replicas", _NUMBERS),
+    _TAGS,
+)
+_TOPIC = (
+    ("error_code", Int16),
+    ("name", _TEXT),
+    ("topic_id", _Uuid),
+    ("is_internal", Boolean),
+    ("partitions", CompactArray(*_PARTITION)),
+    ("authorized_operations", Int32),
+    _TAGS,
+)
+
+
+class _TopicIdsResponse(Response):  # type: ignore[misc]
+    API_KEY = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    API_VERSION = 12  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(*_BROKER)),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        ("topics", CompactArray(*_TOPIC)),
+        _TAGS,
+    )
+
+
+class _TopicIdsStruct(RequestStruct):  # type: ignore[misc]
+    API_KEY = 3
+    API_VERSION = 12
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _TopicIdsResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", _Uuid), ("name", _TEXT), _TAGS)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        _TAGS,
+    )
+
+
+class TopicIdsRequest(Request[_TopicIdsStruct]):  # type: ignore[misc]
+    """Metadata with the ids of topics: version 12, since aiokafka's own goes to 5. It creates no topic."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self._topics = list(topics)
+
+    def build(self, request_struct_class: type[_TopicIdsStruct]) -> _TopicIdsStruct:
+        """Return the request as it is sent."""
+        creates, tells_rights = False, False
+        return request_struct_class([(_ANY_ID, name, {}) for name in self._topics], creates, tells_rights, {})
+
+
+class FoundTopic(NamedTuple):
+    """A topic as a broker knows it."""
+
+    topic_id: bytes
+    partitions: int
+
+
+def topics_of(response: Any) -> dict[str, FoundTopic]:
+    """Return the topics that there are, by name.
+
+    Raises:
+        TopicAuthorizationFailedError: this user may not see one of them.
+    """
+    found: dict[str, FoundTopic] = {}
+    for code, name, topic_id, _, partitions, *_ in response.topics:
+        if code == TopicAuthorizationFailedError.errno:
+            raise TopicAuthorizationFailedError(name)
+        if code == 0:
+            found[name] = FoundTopic(topic_id, len(partitions))
+    return found
+
+
+async def find_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, FoundTopic]:
+    """Return those of the topics that there are, by name, as any broker knows them.
+
+    Raises:
+        TopicAuthorizationFailedError: this user may not see one of them.
+    """
+    return topics_of(await client.send(client.get_random_node(), TopicIdsRequest(topics)))
+
+
+async def read_topic_ids(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, bytes]:
+    """Return the ids of those of the topics that there are, by name; errors as of `find_topics`."""
+    return {name: found.topic_id for name, found in (await find_topics(client, topics)).items()}
+
+
+def stale_references(topics: Iterable[str]) -> StaleReferences:
+    """Return the error about topics that were deleted while answers and rows refer to them, with the remedy."""
+    return StaleReferences(
+        f"topic {', '.join(topics)} was deleted and created again, but answers and what was learned refer to the "
+        "earlier one: run `clipper-stream topics renew`, which makes the logs anew that are still the earlier ones"
+    )
+
+
+class TopicIds:
+    """The topics that a process refers to.
+
+    Args:
+        partitions: How many partitions topics must have, by name; those of others do not matter.
+
+    Attributes:
+        known: Their ids by name, from when they were seen first.
+    """
+
+    def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
+        self._partitions = partitions or {}
+        self.known: dict[str, bytes] = {}
+
+    async def learn(self, client: AIOKafkaClient, topics: Iterable[str]) -> None:
+        """Refer to these topics too, and wait until they are there.
+
+        Raises:
+            TopicMismatch: one of them has another number of partitions than it must have.
+            TopicAuthorizationFailedError: this user may not see one of them.
+        """
+        wanted, said = set(topics), False
+        while missing := wanted - self.known.keys():
+            self.note(await retry("ids of topics", partial(find_topics, client, missing)))
+            if missing := wanted - self.known.keys():
+                if not said:
+                    logger.warning(
+                        "waiting for topics=%s: run `clipper-stream topics create`", ",".join(sorted(missing))
+                    )
+                said = True
+                await asyncio.sleep(AGAIN_S)
+
+    def note(self, found: Mapping[str, FoundTopic]) -> None:
+        """Take in topics as a broker knows them now.
+
+        Raises:
+            TopicMadeAnew: a topic is another one than before.
+            TopicMismatch: a topic has another number of partitions than it must have.
+        """
+        for name, (topic_id, partitions) in found.items():
+            if (wanted := self._partitions.get(name, partitions)) != partitions:
+                raise TopicMismatch(wrong_partitions(name, partitions, wanted))
+            if self.known.setdefault(name, topic_id) != topic_id:
+                raise TopicMadeAnew(f"topic {name} was deleted and created again")

@@ -1,0 +1,94 @@
+"""What the controller does about decisions: none keeps another from being made, and an abort is made first."""
+
+from types import SimpleNamespace
+
+from builders.rollout_logs import answered, audit_of, control_of, control_records, decided, with_trials
+
+from clipper_agents.control.errors import WriteContention
+from clipper_agents.observability.metrics import StewardMetrics
+from clipper_agents.rollout import app
+from clipper_agents.rollout.comparison_spec import comparison_specs
+from clipper_agents.rollout.decisions import plan_of
+from clipper_agents.rollout.evidence import EvidenceFold
+from clipper_agents.settings.workers import StewardSettings
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ModelManifest, RolloutRule, Trial
+
+CATALOGUE = Catalogue(partitions=1)
+RULE = RolloutRule(margin=0.2, steps=[0.25, 0.5], least=20)
+SHARES = {"half:1": 0.5, "better:1": 0.25, "worse:1": 0.25}
+TRIALS = [Trial(model=ref, stage="canary", share=share, automatic=True) for ref, share in SHARES.items()]
+
+
+class Fixture:
+    """A controller whose changes are made in memory, and what it reads."""
+
+    def __init__(self):
+        self.control = control_of(with_trials(*TRIALS, rollout=RULE))
+        for ref in ("a:1", *SHARES):
+            name, _, version = ref.partition(":")
+            self.control.manifests.models[ref] = ModelManifest(name=name, version=version, uri="models:svm")
+        kafka = KafkaConnection(bootstrap="nowhere:9092")
+        settings = StewardSettings(kafka=kafka, catalogue=CATALOGUE, instance="steward")
+        self.controller = app.RolloutController(settings, self, StewardMetrics())
+        self.controller._control = self.control
+        self.fold = EvidenceFold(CATALOGUE, self.control.current, 3600.0, 1000)
+        self.fold.follow(comparison_specs(self.control))
+        self.asked, self.made, self.errors, self.queries = [], [], [], 0
+
+    async def apply(self, decision):
+        self.asked.append((decision.command, decision.model))
+        if self.errors:
+            raise self.errors.pop()
+        (edit,) = plan_of(decision, self.control.manifests).edits
+        self.made.append((decision.command, decision.model))
+        self.control.take(control_records(edit.after, decision.revision + 1))
+
+    async def read(self, count, **outputs):
+        """So many queries with the true output 1, and what the versions of these names said."""
+        for _ in range(count):
+            self.queries += 1
+            query_id, revision = f"0-{self.queries}", self.control.current("digits")
+            first, *rest = (answered(f"{name}:1", output) for name, output in outputs.items())
+            for topic, value in (
+                (
+                    CATALOGUE.predictions,
+                    codec.predictions.encode(decided(query_id, first, audited=True, revision=revision)),
+                ),
+                (CATALOGUE.audits, codec.audits.encode(audit_of(query_id, *rest))),
+                (CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))),
+            ):
+                yield SimpleNamespace(topic=topic, partition=0, offset=self.queries, value=value, headers=())
+
+    async def follow(self, records):
+        """The controller's loop over these records."""
+        async for record in records:
+            await self.controller._take(self.fold, record, self.queries)
+
+
+async def test_a_step_that_is_refused_keeps_no_other_trial_from_its_abort():
+    fixture = Fixture()
+    await fixture.follow(fixture.read(60, a=0, better=1))
+    assert fixture.asked == [("step", "better:1")], "it is refused, and not asked for again at this revision"
+    await fixture.follow(fixture.read(60, a=1, better=1, worse=0))
+    assert fixture.made[:2] == [("abort", "worse:1"), ("step", "better:1")], "with the share of the other there is room"
+
+
+async def test_of_several_changes_an_abort_is_made_first():
+    fixture = Fixture()
+    for answers in ({"a": 0, "better": 1}, {"a": 1, "worse": 0}):
+        async for record in fixture.read(60, **answers):
+            fixture.fold.take(record, 0)
+    await fixture.controller._follow(fixture.fold)
+    assert fixture.asked[0] == ("abort", "worse:1")
+
+
+async def test_a_change_that_other_writers_interrupt_is_tried_again():
+    fixture = Fixture()
+    fixture.errors = [WriteContention("a command runs in a loop")]
+    await fixture.follow(fixture.read(60, a=1, worse=0))
+    assert fixture.asked == [("abort", "worse:1")] * 2
+    assert fixture.made == [("abort", "worse:1")]
