@@ -42,12 +42,12 @@ BUDGETS = {
     "clipper_agents.host": 1375,
     "clipper_agents.kafka": 2030,
     "clipper_agents.observability": 960,
-    "clipper_agents.replay": 5250,
+    "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1425,
-    "clipper_agents.router": 3425,
+    "clipper_agents.router": 3475,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1605,
-    "clipper_agents.streaming": 2155,
+    "clipper_agents.streaming": 2170,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 175,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1770,
     "clipper_stream.sequential_testing": 650,
-    "clipper_topics": 2590,
+    "clipper_topics": 2610,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

@@ -59,7 +59,7 @@ class RouterSection(Section, frozen=True):
     max_in_flight: Count = 20_000
     """Queries that a process has open at most; beyond that it stops reading."""
     horizon_s: Seconds = 3600.0
-    """How long after its prediction a feedback still counts, in seconds."""
+    """How long after its query a feedback still counts, in seconds."""
     max_contexts: Annotated[int, msgspec.Meta(ge=8)] = 2_000_000
     """Contexts that a partition remembers, of all applications; beyond that, those without feedback for the longest
     are forgotten, an eighth at a time."""
