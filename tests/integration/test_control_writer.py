@@ -20,6 +20,9 @@ from clipper_agents.control.change_records import Signature, os_user, records_of
 from clipper_agents.control.errors import RefusedChange, StaleRevision
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
+from clipper_agents.kafka.errors import UnreadRecords
+from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.retry import COMMANDS
 from clipper_agents.streaming.follower import Follower
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -200,6 +203,27 @@ def test_a_command_that_changes_nothing_writes_nothing(kafka, digits):
         )
         assert not again.plan
     assert with_records() == before
+
+
+class BehindReader(LogReader):
+    """Asks a broker that leads no more, and does not know it: its log ends two records earlier."""
+
+    async def end_offsets(self, partitions):
+        return {tp: end - 2 for tp, end in (await super().end_offsets(partitions)).items()}
+
+
+async def test_a_change_decided_on_a_stale_end_is_not_written(kafka, digits):
+    """Else its revision would be one that another change has already."""
+    writer = ControlWriter(kafka, digits)
+    await writer._reader.close()
+    writer._reader = BehindReader(kafka, isolation_level="read_committed", policy=COMMANDS)
+    async with writer:
+        with pytest.raises(UnreadRecords, match=rf"{digits.control} was read up to offset \d+, and goes on to \d+"):
+            await writer.write([(application_key("digits"), b"{}")])
+    state = await read_control(kafka, digits)
+    assert (state.manifests.applications["digits"].revision, state.manifests.unreadable) == (1, {})
+    await change_control(kafka, digits, promoting("svm:3"))
+    assert list((await read_control(kafka, digits)).history("digits")) == [1, 2]
 
 
 async def test_a_refused_change_writes_nothing_and_leaves_the_topic_to_others(kafka, digits):

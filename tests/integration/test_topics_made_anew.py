@@ -3,14 +3,16 @@
 import asyncio
 
 import pytest
+from aiokafka.admin import NewPartitions
 from builders.live_traffic import settled
 from integration.test_router_process import MODELS, app, total
 
 from clipper_agents import exits
+from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_topics.dead_letter import read_dead_letter
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -120,6 +122,21 @@ async def test_all_topics_made_anew_by_hand_are_a_new_deployment_for_kept_data(a
         table = await settled(at)
         assert [row.applied for key, row in table.items() if key[0]] == [3]
         assert await router.ended(15) == 0, router.log
+
+
+async def test_a_topic_that_alone_gets_more_partitions_is_told_and_no_router_runs(at, shell):
+    said = f"topic {at.catalogue.queries} has 3 partitions, 2 are configured"
+    async with at.router() as router:
+        await ask(at, 3)
+        await answers(at, 3)
+        async with administration(at.kafka) as admin:
+            await admin.create_partitions({at.catalogue.queries: NewPartitions(3)})
+        assert await router.ended() == exits.SETUP
+        assert said in router.log
+    async with at.router(ready=False) as router:
+        assert await router.ended() == exits.SETUP
+        assert [line for line in router.log.splitlines() if "error" in line][-1].startswith(f"error: {said}")
+    assert said in "\n".join(await asyncio.to_thread(shell, "status", code=exits.FAILURE))
 
 
 async def test_a_router_starts_again_when_the_outputs_topic_is_made_anew(at):

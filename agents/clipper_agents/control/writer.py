@@ -4,8 +4,8 @@ begin (fences every earlier writer) --> read to the end --> decide --> write man
    ^------------------------- fenced by a later writer, or Kafka was away: again -----------|
 
 Rules of this file:
-- A writer fences all others *before* it reads: either what it decided on is still there when its transaction commits,
-  or nothing is written.
+- A writer fences all others *before* it reads, and commits only when its first record stands where it has read to:
+  either what it decided on is the whole log, or nothing is written. No end that a broker names is believed.
 - An application's manifest and the record of its change are written together or not at all.
 - Revisions only rise, also over a deletion, so no record of a change is ever replaced by another.
 - A change whose commit was not answered is looked for before it is made again.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Self, TypeVar
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
 from clipper_agents.control.change_records import CommittedChange, Signature, is_committed, records_of, sign
@@ -26,7 +26,7 @@ from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
 from clipper_agents.control.state import ControlState, control_state, require_control_topic
 from clipper_agents.kafka.clients import make_producer, send_in_transaction, unreachable
-from clipper_agents.kafka.errors import NoCoordinator
+from clipper_agents.kafka.errors import NoCoordinator, UnreadRecords
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
 from clipper_topics.catalogue import Catalogue
@@ -62,6 +62,7 @@ class ControlWriter:
         self._producer: AIOKafkaProducer | None = None
         self._reader = LogReader(connection, isolation_level="read_committed", policy=COMMANDS)
         self.state = ControlState()
+        self._read_upto: int | None = None
 
     async def __aenter__(self) -> Self:
         self._topics = await require_control_topic(self._connection, self._catalogue)
@@ -91,6 +92,7 @@ class ControlWriter:
                 "transaction.state.log.replication.factor of the brokers at most their number?"
             ) from error
         self.state = await control_state(self._reader, self._catalogue)
+        self._read_upto = self._reader.positions[TopicPartition(self._catalogue.control, 0)]
 
     async def _stop(self) -> None:
         if self._producer is not None:
@@ -106,12 +108,14 @@ class ControlWriter:
 
         Raises:
             ProducerFenced: another writer has begun; nothing is written.
+            UnreadRecords: `state` is not all that the topic says; nothing is written.
             KafkaError: it is not known whether it was written.
             TimeoutError: the same.
         """
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
-            await send_in_transaction(self._producer, self._catalogue.control, 0, records)
+            await send_in_transaction(self._producer, self._catalogue.control, 0, records, self._read_upto)
+        self._read_upto = None  # what is written next follows what was written now
 
 
 async def change_control(
@@ -171,7 +175,7 @@ async def as_control_writer(
         try:
             async with ControlWriter(connection, catalogue) as writer:
                 return await act(writer)
-        except ProducerFenced as error:
+        except (ProducerFenced, UnreadRecords) as error:
             reason = error
         except (KafkaError, TimeoutError) as error:
             if not interrupted(error):

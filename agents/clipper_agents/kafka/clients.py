@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka import aiokafka_patches
-from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.errors import KafkaUnreachable, UnreadRecords
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_stream.client.access import explained
 from clipper_stream.client.errors import BrokerUnavailable
@@ -100,15 +100,25 @@ async def transaction(producer: AIOKafkaProducer, *, commit: bool = True) -> Asy
 
 
 async def send_in_transaction(
-    producer: AIOKafkaProducer, topic: str, partition: int, records: Iterable[tuple[bytes, bytes | None]]
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    records: Iterable[tuple[bytes, bytes | None]],
+    read_upto: int | None = None,
 ) -> None:
-    """Write a few records, all or none; they are there when this returns. Errors as of `transaction`."""
+    """Write a few records, all or none; they are there when this returns. Errors as of `transaction`.
+
+    Raises:
+        UnreadRecords: the log does not end at `read_upto`, the next offset of who decided on it; none is written.
+    """
     sent: list[asyncio.Future[Any]] = []
     async with transaction(producer):
         for key, value in records:
             sent.append(await producer.send(topic, key=key, value=value, partition=partition))
             sent[-1].add_done_callback(_told)
-        await asyncio.gather(*sent)
+        offsets = [one.offset for one in await asyncio.gather(*sent)]
+        if read_upto is not None and offsets and offsets[0] != read_upto:
+            raise UnreadRecords(f"{topic} was read up to offset {read_upto}, and goes on to {offsets[0]}")
 
 
 def _told(future: "asyncio.Future[Any]") -> None:

@@ -11,6 +11,14 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
+def wrong_partitions(topic: str, found: int, configured: int) -> str:
+    """Return the words of a `TopicMismatch` about a number of partitions."""
+    return (
+        f"topic {topic} has {found} partitions, {configured} are configured: configure {found}, use another prefix, or "
+        "delete it and run `clipper-stream topics create` (a topic's keys stay in their partitions)"
+    )
+
+
 class NoCoordinator(SetupError):
     """No broker coordinates transactions."""
 
@@ -21,6 +29,10 @@ class TopicRefused(SetupError):
 
 class TopicMadeAnew(ClipperError):
     """A topic is another one than when this process started; the next start goes by the one that is there."""
+
+
+class UnreadRecords(ClipperError):
+    """A log has records that were not read: a broker named an earlier end, or somebody wrote meanwhile."""
 
 
 class StaleReferences(SetupError):

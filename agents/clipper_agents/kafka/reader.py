@@ -61,7 +61,7 @@ class LogReader:
         fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
 
     Attributes:
-        positions: Next offset of each partition that is read, behind offsets that hold no record.
+        positions: Next offset of each partition that is read, behind offsets that hold no record, at most the end.
     """
 
     behind_s = BEHIND_S
@@ -268,7 +268,7 @@ class LogReader:
         for tp in wanted:
             position = await self._ask("position", partial(consumer.position, tp))
             moved |= position != self.positions[tp]
-            self.positions[tp] = position
+            self.positions[tp] = min(position, self._unread[tp])
             if position >= self._unread[tp]:
                 del self._unread[tp]
                 consumer.pause(tp)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import TopicAuthorizationFailedError
@@ -27,7 +27,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew
+from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew, TopicMismatch, wrong_partitions
 from clipper_agents.kafka.retry import retry
 
 logger = logging.getLogger(__name__)
@@ -109,28 +109,40 @@ class TopicIdsRequest(Request[_TopicIdsStruct]):  # type: ignore[misc]
         return request_struct_class([(_ANY_ID, name, {}) for name in self._topics], creates, tells_rights, {})
 
 
-def ids_of(response: Any) -> dict[str, bytes]:
-    """Return the ids of the topics that there are, by name.
+class FoundTopic(NamedTuple):
+    """A topic as a broker knows it."""
+
+    topic_id: bytes
+    partitions: int
+
+
+def topics_of(response: Any) -> dict[str, FoundTopic]:
+    """Return the topics that there are, by name.
 
     Raises:
         TopicAuthorizationFailedError: this user may not see one of them.
     """
-    found: dict[str, bytes] = {}
-    for code, name, topic_id, *_ in response.topics:
+    found: dict[str, FoundTopic] = {}
+    for code, name, topic_id, _, partitions, *_ in response.topics:
         if code == TopicAuthorizationFailedError.errno:
             raise TopicAuthorizationFailedError(name)
         if code == 0:
-            found[name] = topic_id
+            found[name] = FoundTopic(topic_id, len(partitions))
     return found
 
 
-async def read_topic_ids(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, bytes]:
-    """Return the ids of those of the topics that there are, by name, as any broker knows them.
+async def find_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, FoundTopic]:
+    """Return those of the topics that there are, by name, as any broker knows them.
 
     Raises:
         TopicAuthorizationFailedError: this user may not see one of them.
     """
-    return ids_of(await client.send(client.get_random_node(), TopicIdsRequest(topics)))
+    return topics_of(await client.send(client.get_random_node(), TopicIdsRequest(topics)))
+
+
+async def read_topic_ids(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, bytes]:
+    """Return the ids of those of the topics that there are, by name; errors as of `find_topics`."""
+    return {name: found.topic_id for name, found in (await find_topics(client, topics)).items()}
 
 
 def stale_references(topics: Iterable[str]) -> StaleReferences:
@@ -144,23 +156,27 @@ def stale_references(topics: Iterable[str]) -> StaleReferences:
 class TopicIds:
     """The topics that a process refers to.
 
+    Args:
+        partitions: How many partitions topics must have, by name; those of others do not matter.
+
     Attributes:
         known: Their ids by name, from when they were seen first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
+        self._partitions = partitions or {}
         self.known: dict[str, bytes] = {}
 
     async def learn(self, client: AIOKafkaClient, topics: Iterable[str]) -> None:
         """Refer to these topics too, and wait until they are there.
 
         Raises:
-            TopicMadeAnew: one of them is another one than before.
+            TopicMismatch: one of them has another number of partitions than it must have.
             TopicAuthorizationFailedError: this user may not see one of them.
         """
         wanted, said = set(topics), False
         while missing := wanted - self.known.keys():
-            self.note(await retry("ids of topics", partial(read_topic_ids, client, missing)))
+            self.note(await retry("ids of topics", partial(find_topics, client, missing)))
             if missing := wanted - self.known.keys():
                 if not said:
                     logger.warning(
@@ -169,12 +185,15 @@ class TopicIds:
                 said = True
                 await asyncio.sleep(AGAIN_S)
 
-    def note(self, found: Mapping[str, bytes]) -> None:
-        """Take in ids that a broker names now.
+    def note(self, found: Mapping[str, FoundTopic]) -> None:
+        """Take in topics as a broker knows them now.
 
         Raises:
             TopicMadeAnew: a topic is another one than before.
+            TopicMismatch: a topic has another number of partitions than it must have.
         """
-        for name, topic_id in found.items():
+        for name, (topic_id, partitions) in found.items():
+            if (wanted := self._partitions.get(name, partitions)) != partitions:
+                raise TopicMismatch(wrong_partitions(name, partitions, wanted))
             if self.known.setdefault(name, topic_id) != topic_id:
                 raise TopicMadeAnew(f"topic {name} was deleted and created again")

@@ -27,7 +27,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.kafka.clients import administration
-from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
+from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused, wrong_partitions
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_topics.catalogue import TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
@@ -211,8 +211,7 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
     """
     existing = [spec for name, spec in specs.items() if name in found]
     problems = [
-        f"topic {spec.name} has {found[spec.name]} partitions, {spec.partitions} are configured: "
-        f"configure {found[spec.name]}, or use another prefix (a topic's keys stay in their partitions)"
+        wrong_partitions(spec.name, found[spec.name], spec.partitions)
         for spec in existing
         if found[spec.name] != spec.partitions
     ]

@@ -14,10 +14,11 @@ import time
 from functools import partial
 from typing import Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
@@ -28,7 +29,7 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor, first_unread_ms
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -44,6 +45,7 @@ from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
+from clipper_topics.feedback import repeated_between
 
 DECISIONS, AUDITS = "decisions", "audits"
 """Folders of the indexes, in the data directory."""
@@ -95,6 +97,7 @@ class RouterProcess:
         stage: Stages = self._timers or untimed
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state = self._restore
         app.state_positions = self._positions
 
@@ -224,7 +227,7 @@ class RouterProcess:
             partitions=self._settings.catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
             taken=TAKEN_OVER,
-            options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
+            options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
         return table
@@ -252,10 +255,15 @@ class RouterProcess:
         self._keep_only(owned)
         self._selection.own(owned)
         await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
-        horizon_s = self._settings.horizon_s
-        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
-        # a decision of this horizon may have feedback that came a horizon before it
-        await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
+        unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
+        positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
+        unread_ms = await first_unread_ms(self.app.log_reader, positions, self._settings.catalogue.predictions)
+        horizon_ms = self._settings.horizon_s * 1000
+        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        # to tell what that feedback was about
+        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
+        await self._prediction_log.restore(since_ms)
+        await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()

@@ -195,10 +195,12 @@ async def _takes_connections(address: str) -> bool:
 
 def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tuple[TopicStatus, ...]:
     found = [topic for topic in described if topic["topic"].startswith(f"{catalogue.prefix}.")]
+    configured = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
     return tuple(
         TopicStatus(
             name=topic["topic"],
             partitions=len(topic["partitions"]),
+            configured=configured.get(topic["topic"]),
             leaderless=tuple(sorted(one["partition"] for one in topic["partitions"] if one["leader"] < 0)),
             under_replicated=tuple(
                 sorted(one["partition"] for one in topic["partitions"] if len(one["isr"]) < len(one["replicas"]))

@@ -183,10 +183,14 @@ class BrokerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicStatus:
-    """One topic: partitions that nobody can write or read, and those with too few copies in sync."""
+    """One topic: partitions that nobody can write or read, and those with too few copies in sync.
+
+    Of a topic that may have any number of partitions, none are `configured`.
+    """
 
     name: str
     partitions: int
+    configured: int | None = None
     leaderless: tuple[int, ...] = ()
     under_replicated: tuple[int, ...] = ()
 

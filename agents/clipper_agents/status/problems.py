@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.status.model import ApplicationStatus, GroupStatus, Status, TrialStatus, VersionStatus
 
@@ -41,6 +42,8 @@ def _of_topics(status: Status) -> Iterator[str]:
     if status.replaced_topics:
         yield str(stale_references(status.replaced_topics))
     for one in status.topics:
+        if one.configured not in (None, one.partitions):
+            yield wrong_partitions(one.name, one.partitions, one.configured)
         if one.leaderless:
             numbers = _listed(one.leaderless)
             yield f"topic {one.name}: partitions {numbers} have no leader: start the brokers that hold them"

@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
 
-from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, ids_of
+from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, topics_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: 
 
     Raises:
         TopicMadeAnew: one of the known `topics` is another one now.
+        TopicMismatch: one of them has other partitions now.
         TopicAuthorizationFailedError: this user may not see one of them any more.
     """
     silence = Silence(time.monotonic())
@@ -98,5 +99,5 @@ async def _answers(client: Any, node: int, topics: TopicIds) -> bool:
             response = await client.send(node, TopicIdsRequest(topics.known), group=ConnectionGroup.COORDINATION)
     except (KafkaError, OSError, TimeoutError):
         return False
-    topics.note(ids_of(response))
+    topics.note(topics_of(response))
     return True

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
-from clipper_agents.kafka.errors import TopicMadeAnew
-from clipper_agents.kafka.topic_ids import TopicIds, ids_of, read_topic_ids
+from clipper_agents.kafka.errors import TopicMadeAnew, TopicMismatch
+from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, read_topic_ids
 from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_topics.catalogue import Catalogue
 
@@ -46,17 +46,25 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(caplog):
 
 def test_a_topic_with_another_id_is_another_topic():
     ids = TopicIds()
-    ids.note({"a": OLD})
+    ids.note({"a": FoundTopic(OLD, 1)})
     ids.note({})
+    ids.note({"a": FoundTopic(OLD, 2)})
     with pytest.raises(TopicMadeAnew, match="topic a was deleted and created again"):
-        ids.note({"a": NEW})
+        ids.note({"a": FoundTopic(NEW, 2)})
+
+
+def test_a_topic_that_grew_is_told_where_its_partitions_matter():
+    ids = TopicIds({"a": 2})
+    ids.note({"a": FoundTopic(OLD, 2), "b": FoundTopic(OLD, 7)})
+    with pytest.raises(TopicMismatch, match="topic a has 3 partitions, 2 are configured"):
+        ids.note({"a": FoundTopic(OLD, 3)})
 
 
 def test_a_topic_that_may_not_be_seen_is_a_missing_right():
     client = Client(answer((TopicAuthorizationFailedError.errno, "a", bytes(16))))
     with pytest.raises(TopicAuthorizationFailedError):
         asyncio.run(read_topic_ids(client, ["a"]))
-    assert ids_of(answer((0, "b", OLD))) == {"b": OLD}
+    assert asyncio.run(read_topic_ids(Client(answer((0, "b", OLD))), ["b"])) == {"b": OLD}
 
 
 @pytest.mark.parametrize(

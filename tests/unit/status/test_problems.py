@@ -90,6 +90,10 @@ def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() ->
             {"topics": (TopicStatus(name="clipper.queries", partitions=3, under_replicated=(1,)),)},
             "1 partitions have fewer copies than they should (clipper.queries)",
         ),
+        (
+            {"topics": (TopicStatus(name="clipper.queries", partitions=3, configured=2),)},
+            "topic clipper.queries has 3 partitions, 2 are configured",
+        ),
         ({"missing_topics": ("clipper.feedback",)}, "topic clipper.feedback does not exist"),
         ({"replaced_topics": ("clipper.feedback",)}, "topic clipper.feedback was deleted and created again"),
         ({"groups": group(members=(), state="Empty")}, "no router runs"),
