@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from clipper_topics.errors import UnknownRowVersion
+
 ROW_VERSION = 1
 NOT_DECLARED = 0
 MOST_CONFIGS = 16
@@ -130,9 +132,14 @@ def decode_row(value: bytes) -> SelectionRow:
     """Return the row in a record's value.
 
     Raises:
+        UnknownRowVersion: a row of another version.
         ValueError: the bytes are no row.
     """
-    return _rows.decode(value)
+    row = _rows.decode(value)
+    if row.version != ROW_VERSION:
+        found = f"a selection row has version {row.version}, this release reads {ROW_VERSION}"
+        raise UnknownRowVersion(f"{found}: start the release that wrote it, or a newer one")
+    return row
 
 
 def offset_of(value: bytes) -> int:
@@ -173,7 +180,7 @@ def is_context(key: RowKey) -> bool:
 
 
 def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
-    """Return the row of a record, None in its place when it is deleted; None for another version, or no row.
+    """Return the row of a record, None in its place when it is deleted; None for bytes that are no row.
 
     >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
     9
@@ -181,12 +188,16 @@ def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionR
     (RowKey(application='digits', context='user-7', partition=3), None)
     >>> read_row(b"", b"nonsense") is None
     True
+
+    Raises:
+        UnknownRowVersion: a row of another version.
     """
     try:
-        found = decode_key(key), None if value is None else decode_row(value)
+        return decode_key(key), None if value is None else decode_row(value)
+    except UnknownRowVersion:
+        raise
     except ValueError:
         return None
-    return found if found[1] is None or found[1].version == ROW_VERSION else None
 
 
 def set_row(rows: dict[RowKey, SelectionRow], key: RowKey, row: SelectionRow | None) -> None:

@@ -229,7 +229,7 @@ class RouterProcess:
             partitions=self._settings.catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
             taken=TAKEN_OVER,
-            options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
+            options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
         return table

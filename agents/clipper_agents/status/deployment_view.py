@@ -17,6 +17,7 @@ from clipper_stream.selection.state import SelectionState, merge
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.drift import DriftEvent
+from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.host_report import HostReport
 from clipper_topics.selection_rows import RowKey, SelectionRow, read_row, set_row
 
@@ -89,13 +90,13 @@ class DeploymentView:
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
-        found = read_row(key, value)
+        found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
             set_row(self.published, *found)
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        place, row = read_row(key, value) or (None, None)
+        place, row = _row(key, value) or (None, None)
         if place is not None and place.context is not None:
             set_row(self.contexts, place, row)
         elif place is not None and row is not None and row.topic_ids:
@@ -162,3 +163,10 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
+    try:
+        return read_row(key, value)
+    except UnknownRowVersion:
+        return None

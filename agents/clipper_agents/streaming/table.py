@@ -23,6 +23,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, forget_broken, open_unread, set_aside
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
+from clipper_agents.streaming.rocksdb_options import share_blocks
 
 
 class StepWriter(Protocol):
@@ -71,7 +72,12 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
         """Leave it to the restore to open databases."""
 
     def _open_for_partition(self, partition: int) -> Database:
-        return open_unread(self.partition_path(partition), self.rocksdb_options.as_options)
+        return open_unread(self.partition_path(partition), self._options)
+
+    def _options(self) -> rocksdict.Options:
+        found: rocksdict.Options = self.rocksdb_options.as_options()
+        share_blocks(found)
+        return found
 
 
 class StepTable(faust.Table):  # type: ignore[misc]
