@@ -135,8 +135,7 @@ class PartitionIndex:
     def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
         self.newest_s = max(self.newest_s, at_s)
-        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
-        database.write(batch, self._unlogged)
+        self._write(batch, database)
 
     def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
         """Note which feedback was applied to each decision.
@@ -153,8 +152,13 @@ class PartitionIndex:
             if old is None:
                 batch.put(_APPLIED + _OFFSET.pack(decision), _OFFSET.pack(offset))
         self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
+        self._write(batch, self._age_of(at_s))
+
+    def _write(self, batch: rocksdict.WriteBatch, newest: Database) -> None:
+        """Write with both offsets, so that they stay when older databases are dropped."""
+        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
-        self._age_of(at_s).write(batch, self._unlogged)
+        newest.write(batch, self._unlogged)
 
     def forgettable_s(self, feedback_at_s: float) -> float:
         """Return up to when decisions are not needed any more, seconds since the epoch.
