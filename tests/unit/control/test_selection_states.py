@@ -1,6 +1,7 @@
 """Selection states: one codec for rows as they are stored, saved, kept by a change and evaluated from."""
 
 import msgspec
+import pytest
 from builders.kafka import record as kafka_record
 
 from clipper_agents.control.change_records import MOST_CHANGE_BYTES, Signature, is_committed, sign
@@ -20,6 +21,7 @@ from clipper_agents.replay.checkpoints import Checkpoints
 from clipper_agents.replay.evaluate import states_of
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
+from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import (
     ROW_VERSION,
@@ -44,10 +46,10 @@ def totals(count):
     return {"svm:1": (float(count), 0.0, 0.0, 0.0)}
 
 
-def test_a_row_of_another_layout_is_passed_over():
+def test_a_row_of_a_newer_release_is_refused():
     key = RowKey("digits", None, 0)
-    found = kept_rows([record(key, 3), record(key, 5), record(key, 9, version=ROW_VERSION + 1)], ["digits"])
-    assert found == {"digits": [SavedRow(partition=0, totals=totals(5))]}
+    with pytest.raises(UnknownRowVersion):
+        kept_rows([record(key, 3), record(key, 9, version=ROW_VERSION + 1)], ["digits"])
 
 
 def test_of_the_rows_with_one_key_every_reader_takes_the_last():
