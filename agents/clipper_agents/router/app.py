@@ -36,7 +36,7 @@ from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.selection_store import TAKEN_OVER, SelectionStore
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
@@ -101,7 +101,8 @@ class RouterProcess:
         app.state_positions = self._positions
 
         self._hosts = ReadyHosts()
-        self._selection = SelectionStore(self._selection_table(), catalogue.partitions)
+        self._table = self._selection_table()
+        self._selection = SelectionStore(self._table, catalogue.partitions)
         self._registry = ApplicationRegistry(
             changed=self._selection.forget,
             refused=metrics.count_refused_manifest,
@@ -225,7 +226,7 @@ class RouterProcess:
             name="selection",
             partitions=self._settings.catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
-            taken=TAKEN_OVER,
+            marked=(self._settings.catalogue.predictions, self._settings.catalogue.audits),
             options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
         )
         self.app.tables.add(table)
@@ -255,7 +256,7 @@ class RouterProcess:
         self._selection.own(owned)
         await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
         horizon_s = self._settings.horizon_s
-        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s))
+        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s), self._table.ends)
         # a decision of this horizon may have feedback that came a horizon before it
         await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
         self._router.reset()

@@ -48,7 +48,7 @@ FORWARDED_BYTES = 512 * 1024
 """Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
 LOOK_AHEAD = 1_000
-"""Offsets without a record that may follow the position: the ends of transactions, and what was taken back."""
+"""Offsets without a record that may follow the position, or stand before an end: the markers of transactions."""
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 FEEDBACK_A_CHUNK = 500
@@ -192,7 +192,8 @@ class FeedbackProcessor:
         ends = await reader.end_offsets([*unread, *predictions])
         starts: dict[TopicPartition, int | None] = {tp: first for tp, first in unread.items() if first < ends[tp]}
         read = {tp.partition for tp in starts}
-        starts |= {tp: ends[tp] - 1 for tp in predictions if tp.partition not in read and ends[tp]}
+        last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in predictions if ends[tp]}
+        starts |= {tp: first for tp, first in last.items() if tp.partition not in read}
         at_ms = dict.fromkeys(owned, 0)
 
         def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:

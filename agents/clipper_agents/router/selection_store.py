@@ -38,8 +38,6 @@ from clipper_topics.selection_rows import (
 
 logger = logging.getLogger(__name__)
 
-TAKEN_OVER = (encode_key(RowKey("", "/taken-over", -1)), encode_row(note_row(-1)))
-"""The note that a takeover writes and takes back: nobody reads it."""
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
 

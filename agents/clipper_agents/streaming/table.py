@@ -5,7 +5,8 @@ Rules of this file:
 - The changelog first, committed; then the rows and the changelog's offset locally, in one write.
 - A changelog partition has one writer (`partition_writer`): a process that has lost the partition, and does not know it
   yet, is refused. So of the rows with one key the last one counts, for a restore as for Kafka's compaction.
-- A restore takes the partition over, and reads to the end that this has proved.
+- A restore takes the partition over, and reads to the end that this has proved. The ends of other logs of the
+  partition are proved in the same transaction (`ends`).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -26,13 +28,13 @@ from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
 class StepWriter(Protocol):
     """The one writer of a changelog partition: a `PartitionWriter`."""
 
-    async def take_over(self, key: bytes, value: bytes, /) -> int: ...
+    async def take_over(self) -> Mapping[TopicPartition, TransactionMarker]: ...
     async def write(self, records: Iterable[Record], /) -> list[int]: ...
     async def stop(self) -> None: ...
 
 
-OpenWriter = Callable[[str, int], StepWriter]
-"""Gives the writer of a topic's partition, before it has taken anything over."""
+OpenWriter = Callable[[str, int, Iterable[str]], StepWriter]
+"""Gives the writer of a topic's partition, which marks other topics too, before it has taken anything over."""
 
 
 class CheckedStore(rocksdb.Store):  # type: ignore[misc]
@@ -47,15 +49,17 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
 class StepTable(faust.Table):  # type: ignore[misc]
     """A table of raw bytes by partition; `write` is durable when it returns.
 
-    A takeover writes the record `taken`, a key and a value of the table's own kind, and takes it back.
+    Attributes:
+        ends: Where the logs ended that its writers have marked, when the partitions were taken over.
     """
 
     logger = LIBRARY
 
-    def __init__(self, *args: Any, open_writer: OpenWriter, taken: tuple[bytes, bytes], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, open_writer: OpenWriter, marked: Iterable[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
-        self._open_writer, self._taken = open_writer, taken
+        self._open_writer, self._marked = open_writer, [*marked]
         self._writers: dict[int, StepWriter] = {}
+        self.ends: dict[TopicPartition, int] = {}
 
     def _new_store_by_url(self, url: Any) -> CheckedStore:
         return CheckedStore(url, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
@@ -88,18 +92,21 @@ class StepTable(faust.Table):  # type: ignore[misc]
         owned = set(partitions)
         await self.stop_writers(self._writers.keys() - owned)
         for partition in owned - self._writers.keys():
-            self._writers[partition] = self._open_writer(topic, partition)
-        taken = await asyncio.gather(*(self._writers[partition].take_over(*self._taken) for partition in owned))
-        ends = {TopicPartition(topic, partition): end for partition, end in zip(owned, taken, strict=True)}
+            self._writers[partition] = self._open_writer(topic, partition, self._marked)
+        named = await reader.end_offsets(
+            TopicPartition(name, partition) for partition in owned for name in (topic, *self._marked)
+        )
+        taken = await asyncio.gather(*(self._writers[partition].take_over() for partition in owned))
+        markers = {tp: marker for found in taken for tp, marker in found.items()}
+        self.ends = await reader.proven_ends(named, markers)
         starts: dict[TopicPartition, int | None] = {}
-        for tp, end in ends.items():
+        for tp in (TopicPartition(topic, partition) for partition in owned):
             starts[tp] = start = self._persisted(tp.partition) + 1
-            if start > end:
+            if start > self.ends[tp]:
                 self.log.warning("rows of partition %d are ahead of their changelog: rebuilding", tp.partition)
                 self._clear(tp.partition)
                 starts[tp] = 0
-        await reader.reach(ends)
-        return await reader.read(starts, self._apply, ends)
+        return await reader.read(starts, self._apply, self.ends)
 
     async def stop_writers(self, partitions: Iterable[int] | None = None) -> None:
         """Write no more to these partitions, by default to none at all."""
