@@ -34,7 +34,7 @@ test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k ai
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not integration and not e2e and not faults" -n 2 -q $(ARGS)
 
-faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost
+faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: 90 minutes (ARGS="-n 2 --dist loadfile" on 4 cores)
 	$(BIN)/pytest -m "faults or long" -q $(ARGS)
 
 soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes benchmarks/results/soak.md

@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="where the tests' Kafka comes from (auto: Docker if it answers, KAFKA_BOOTSTRAP_SERVERS, embedded)",
     )
+    parser.addoption(
+        "--seed", type=int, help="of the random schedule of the fault suite, to repeat one; absent: a new one"
+    )
     parser.addoption("--short", action="store_true", help="the fault suite in the form that `make test` runs")
 
 

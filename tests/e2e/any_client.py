@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
@@ -29,7 +30,7 @@ class Record:
     """Those that come twice, too."""
     timestamp_ms: int = 0
 
-    @property
+    @cached_property
     def content(self) -> Any:
         """The value, by its content type.
 

@@ -22,7 +22,8 @@ class _Listener:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORT] = FaultReport()
-    config.pluginmanager.register(_Listener(config.stash[REPORT]))
+    if not hasattr(config, "workerinput"):  # with -n, the process that all others report to
+        config.pluginmanager.register(_Listener(config.stash[REPORT]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -23,19 +23,25 @@ class OwnDeployment(NamedTuple):
     folder: Path
     data: Path
     environ: dict[str, str]
+    configuration: Path = CONFIGURATION
 
     @classmethod
     def on(
-        cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, data: Path | None = None
+        cls,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        folder: Path,
+        data: Path | None = None,
+        configuration: Path = CONFIGURATION,
     ) -> "OwnDeployment":
         """Apply the configuration; routers keep their data in a folder of that name."""
         environ = environment_of(kafka, catalogue)
-        assert run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ).code == 0
-        return cls(AnyClient(kafka.bootstrap), catalogue, folder, data or folder / "data", environ)
+        assert run("apply", "--config", str(configuration), folder=folder, environ=environ).code == 0
+        return cls(AnyClient(kafka.bootstrap), catalogue, folder, data or folder / "data", environ, configuration)
 
     def start(self, *arguments: str, through: Sequence[str] = ()) -> Program:
         """A command, with the configuration."""
-        settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={self.data}")
+        settings = ("--config", str(self.configuration), "--set", f"router.data_dir={self.data}")
         return Program(*arguments, *settings, folder=self.folder, environ=self.environ, through=through)
 
     def worker(self, *arguments: str, through: Sequence[str] = ()) -> Program:

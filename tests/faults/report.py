@@ -67,8 +67,9 @@ Made by `make faults`, on two cores. What is promised is in [delivery](../../doc
 *Kills* are processes that were killed, frozen, cut off or damaged. *Lost* are queries without a prediction or a dead
 letter, *differing* those with two predictions that are not the same bytes, *double-counted* feedbacks that the table
 counts and the serial fold of the logs does not, or the other way round, and *rows differing* rows of the table of which
-a bit is another than the fold's. A *stall* is the longest time without an answer after a fault: the start of a process
-takes three seconds of it. *Memory* is the most that one process had.
+a bit is another than the fold's. Each case is judged twice: as it is, and after compaction and the loss of every
+directory. A *stall* is the longest time without an answer after a fault; what is killed runs under `up`, except a
+router that is killed for good. *Memory* is the most that one process had.
 """
 PROPERTY = "fault"
 """Name of a test's property that holds a line: so it comes through from whichever process ran the test."""

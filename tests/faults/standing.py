@@ -9,9 +9,12 @@ from pathlib import Path
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment, run, until
 from e2e.traffic import Traffic
-from faults.deployment import APPLICATIONS, CONFIGURATION
-from faults.verdict import Verdict, elsewhere, judge
+from faults.deployment import CONFIGURATION, OwnDeployment
+from faults.restored import judge_twice, without_prediction
+from faults.verdict import Verdict
 from faults.watching import Watch
+
+from clipper_topics.catalogue import Catalogue
 
 PREFIX = "clipper"
 PARTITIONS = 2
@@ -24,6 +27,7 @@ class Standing:
     """What runs, and what was done to it.
 
     Attributes:
+        deployment: Its topics and folders.
         client: Reads and writes.
         up: The supervisor of the workers.
         traffic: Asks and tells.
@@ -31,6 +35,7 @@ class Standing:
         faults_s: When something was done, by `time.monotonic`.
     """
 
+    deployment: OwnDeployment
     client: AnyClient
     up: Program
     traffic: Traffic
@@ -47,16 +52,13 @@ class Standing:
         until("more queries", lambda: self.traffic.asked > asked + SOME, within_s)
         until("more answers", lambda: len(self.watch.arrivals_s) > seen + 5, within_s)
 
-    def verdict(self) -> Verdict:
-        """Ask no more, and look what the logs say.
+    def verdict(self, *, once: bool = False) -> Verdict:
+        """Ask no more, and look what the logs say, as `judge_twice`.
 
         After an outage a producer may have written a query twice, and the second takes the answer of the first.
         """
-        queries, predictions = f"{PREFIX}.queries", f"{PREFIX}.predictions"
-        self.traffic.finish(
-            lambda: elsewhere(self.client, PREFIX, self.client.read(queries), self.client.read(predictions))
-        )
-        return judge(self.client, PREFIX, APPLICATIONS)
+        self.traffic.finish(lambda: without_prediction(self.client, PREFIX))
+        return judge_twice(self.deployment, self.up, once=once)
 
     @property
     def stalls_s(self) -> list[float]:
@@ -81,14 +83,14 @@ def standing(bootstrap: str, folder: Path, *settings: str, replication: int = 1)
     )
     applied = run("apply", "--config", str(CONFIGURATION), folder=folder, environ=environ)
     assert applied.code == 0, applied.err
-    client = AnyClient(bootstrap)
-    assignments = [word for one in settings for word in ("--set", one)]
+    client, catalogue = AnyClient(bootstrap), Catalogue(prefix=PREFIX, partitions=PARTITIONS)
+    deployment = OwnDeployment(client, catalogue, folder, folder / "data", environ)
     with (
-        Program("up", "--config", str(CONFIGURATION), *assignments, folder=folder, environ=environ) as up,
+        deployment.start("up", *(word for one in settings for word in ("--set", one))) as up,
         Watch(client, f"{PREFIX}.predictions") as watch,
         Traffic(client, PREFIX, PARTITIONS) as traffic,
     ):
         up.ready()
-        stands = Standing(client, up, traffic, watch)
+        stands = Standing(deployment, client, up, traffic, watch)
         stands.flows()
         yield stands

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment_of, run, until
+from e2e.programs import until
 from e2e.traffic import Traffic
 from faults.bad_records import BadRecords
-from faults.deployment import APPLICATIONS, CONFIGURATION
+from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.report import FaultReport
-from faults.verdict import elsewhere, identity, judge, refused
+from faults.restored import judge_restored, without_prediction
+from faults.verdict import identity, judge, refused
 from faults.watching import Watch, memory_mib
 
 from clipper_topics.catalogue import Catalogue
@@ -74,18 +75,13 @@ def test_bad_input(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, short: bool, fault_report: FaultReport
 ):
     """Every query is answered or a dead letter, every feedback counts as the fold says, and nobody dies or stalls."""
-    environ = environment_of(kafka, catalogue)
-    settings = ("--config", str(CONFIGURATION), "--set", f"router.data_dir={tmp_path / 'data'}")
-    assert run("apply", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ).code == 0
-    client, requests = AnyClient(kafka.bootstrap), catalogue.requests("slow-sum", "1")
+    deployment = OwnDeployment.on(kafka, catalogue, tmp_path)
+    client, requests = deployment.client, catalogue.requests("slow-sum", "1")
     count, pooled = (4_000, 50) if short else (100_000, 400)
     sent = Sent(client)
     now_ms = round(time.time() * 1000)
     bad = BadRecords(catalogue.prefix, requests, catalogue.partitions, now_ms, seed=20_175, pooled=pooled)
-    with (
-        Program("worker", "host", "slow-sum:1", "--instance", "h", *settings, folder=tmp_path, environ=environ) as host,
-        Program("worker", "router", "--instance", "r", *settings, folder=tmp_path, environ=environ) as router,
-    ):
+    with deployment.worker("host", "slow-sum:1") as host, deployment.worker("router") as router:
         host.ready()
         router.ready()
         processes = (host.pid, router.pid)
@@ -95,13 +91,9 @@ def test_bad_input(
         ):
             began_s = time.monotonic()
             sent.send(bad, count, big_ratio=0.008 if short else 0.002)
-            until("good queries after the bad ones", lambda goal=traffic.asked + 40: traffic.asked >= goal)
+            until("good queries after the bad ones", lambda goal=traffic.asked + 160: traffic.asked >= goal)
             stalls_s = watch.stalls_s([began_s])
-            traffic.finish(
-                lambda: elsewhere(
-                    client, catalogue.prefix, client.read(catalogue.queries), client.read(catalogue.predictions)
-                )
-            )
+            traffic.finish(lambda: without_prediction(client, catalogue.prefix))
             verdict = judge(client, catalogue.prefix, APPLICATIONS)
             good_after(client, catalogue)
             groups = [
@@ -130,6 +122,8 @@ def test_bad_input(
             assert no_frames <= letters[topic].keys()
         assert "manifest refused" in router.log
         assert "this is a defect" not in router.log + host.log
+        if not short:
+            judge_restored(deployment, verdict, router).check()
 
 
 def good_after(client: AnyClient, catalogue: Catalogue) -> None:

@@ -16,10 +16,10 @@ from confluent_kafka import Producer
 from e2e.any_client import AnyClient
 from e2e.programs import Program, RunningProcess, until
 from e2e.traffic import Traffic
-from faults.deployment import APPLICATIONS, OwnDeployment
+from faults.deployment import OwnDeployment
 from faults.disks import Disk, limited_files, respecting_modes, small_disk
 from faults.report import FaultReport
-from faults.verdict import judge
+from faults.restored import judge_twice
 from faults.watching import Watch
 
 from clipper_agents import exits
@@ -62,17 +62,20 @@ def tell_again(client: AnyClient, topic: str) -> None:
 
 def conclude(
     deployment: OwnDeployment,
+    running: Program,
     traffic: Traffic,
     report: FaultReport,
     case: str,
     stalls_s: Callable[[], Sequence[float]] = list,
+    *,
+    once: bool,
     **line: Any,
 ) -> None:
     """Everything is answered, then told once more; nothing is lost, nothing counted twice."""
     traffic.finish()
     stalls = stalls_s()
     tell_again(deployment.client, traffic.feedback)
-    verdict = judge(deployment.client, deployment.catalogue.prefix, APPLICATIONS)
+    verdict = judge_twice(deployment, running, once=once)
     report.add(case, verdict, stalls_s=stalls, **line)
     verdict.check(LEAST_APPLIED)
     assert verdict.defaults.keys() <= REASONS
@@ -88,6 +91,7 @@ def test_a_full_disk_ends_the_router_loudly_and_it_recovers_with_space(
     kafka: KafkaConnection,
     catalogue: Catalogue,
     tmp_path: Path,
+    short: bool,
     fault_report: FaultReport,
     make: Callable[[Path], AbstractContextManager[Disk]],
 ):
@@ -107,8 +111,8 @@ def test_a_full_disk_ends_the_router_loudly_and_it_recovers_with_space(
         more(traffic)
         disk.free()
         conclude(
-            deployment, traffic, fault_report, "the disk is full", kills=1, stalls_s=lambda: watch.stalls_s([at_s]),
-            note=type(disk).__name__,
+            deployment, up, traffic, fault_report, "the disk is full", kills=1, stalls_s=lambda: watch.stalls_s([at_s]),
+            once=short, note=type(disk).__name__,
         )  # fmt: skip
         log = up.log.splitlines()
     told = [line for line in log if "worker cannot go on" in line]
@@ -176,7 +180,7 @@ def test_a_directory_that_vanishes_is_built_anew(deployment: OwnDeployment, shor
         with deployment.worker("router") as router, deployment.worker("host", "slow-sum:1") as host:
             router.ready()
             host.ready()
-            conclude(deployment, traffic, fault_report, "the data directory vanishes", kills=rounds)
+            conclude(deployment, router, traffic, fault_report, "the data directory vanishes", once=short, kills=rounds)
 
 
 # --- corrupt --------------------------------------------------------------------------------------------------------
@@ -236,7 +240,14 @@ def test_corrupt_databases_are_built_anew_from_the_logs(
             starts += 1
         router = serving(deployment, stack, log)
         conclude(
-            deployment, traffic, fault_report, "corrupt databases", kills=starts, note=f"{harmed} databases damaged"
+            deployment,
+            router,
+            traffic,
+            fault_report,
+            "corrupt databases",
+            kills=starts,
+            once=short,
+            note=f"{harmed} databases damaged",
         )
         log += router.log.splitlines()
     told = [line for line in log if "corrupt, set aside to be built anew from the logs" in line]
@@ -262,5 +273,7 @@ def test_a_database_that_is_damaged_while_it_is_used_is_built_anew(
             (router,) = until("a router", lambda: routers(up))
             os.kill(router.pid, signal.SIGTERM)
             until("it has ended", lambda router=router: not router.runs)
-        conclude(deployment, traffic, fault_report, "databases damaged while they are used", kills=rounds)
+        conclude(
+            deployment, up, traffic, fault_report, "databases damaged while they are used", once=short, kills=rounds
+        )
     assert "corrupt, set aside to be built anew from the logs" in up.log

@@ -5,8 +5,9 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,24 @@ from e2e.programs import Program, RunningProcess, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, CONFIGURATION, OwnDeployment
 from faults.report import FaultReport
+from faults.restored import judge_twice
 from faults.standing import SOME
-from faults.verdict import judge
+from faults.verdict import Verdict, judge
 from faults.watching import Watch
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(1800)]
 
 REASONS = {"late", "arrived_late", "errors", "no_models"}
 """Why an answer may be a default while processes are killed; without a model while colocated ones are made again."""
+CALM_QUERIES = 480
+"""Six seconds of traffic: a worker that served for five is started again at once, one that did not after a while."""
+FROZEN_QUERIES = 400
+"""A second more than the objectives of the applications."""
+KILLED, LOST, AGAIN, FROZEN = "", ", its data lost", ", and again while it starts", ", frozen before"
+"""How something is killed."""
 
 
 @pytest.fixture
@@ -42,52 +50,97 @@ def committed(client: AnyClient, group: str, topic: str, partitions: int) -> dic
     return {one.partition: one.offset for one in found}
 
 
-def killed(program: Program, traffic: Traffic, rng: random.Random) -> float:
-    """Kill it after some queries; when that was."""
-    goal = traffic.asked + rng.randrange(20, 200)
-    until("the moment to kill", lambda: traffic.asked >= goal)
-    at_s = time.monotonic()
-    program.signal(signal.SIGKILL)
-    assert program.ended() == -signal.SIGKILL
-    return at_s
+@dataclass
+class Kills:
+    """What was killed: when, by `time.monotonic`, and how."""
+
+    watch: Watch
+    kills: list[tuple[float, str]] = field(default_factory=list)
+
+    def note(self, how: str) -> None:
+        """It is killed now."""
+        self.kills.append((time.monotonic(), how))
+
+    def wait_for_answers(self) -> None:
+        """Until somebody was answered after the last kill."""
+        since_s = self.kills[-1][0] if self.kills else 0.0
+        until("answers", lambda: any(at_s > since_s for at_s in self.watch.arrivals_s[-1:]))
+
+    def stalls_s(self) -> dict[str, list[float]]:
+        """The longest time without an answer after each kill, by how it was done."""
+        found: dict[str, list[float]] = {}
+        for (_, how), stall_s in zip(self.kills, self.watch.stalls_s([at_s for at_s, _ in self.kills]), strict=True):
+            found.setdefault(how, []).append(stall_s)
+        return found
 
 
-def moments(kills: int, rng: random.Random) -> Iterator[tuple[bool, bool]]:
-    """For each kill: whether the data is wiped behind it, and whether it comes before the process serves."""
-    wiped = [number % 2 == 0 for number in range(kills)]
-    rng.shuffle(wiped)
-    return zip(wiped, (rng.random() < 0.25 for _ in range(kills)), strict=False)
+def reported(report: FaultReport, case: str, stalls_s: Mapping[str, list[float]], verdict: Verdict) -> None:
+    """A line for each way in which it was killed; the verdict, which is about all of them, is in the first."""
+    for how in sorted(stalls_s):
+        kills = len(stalls_s[how]) * (1 + (how == AGAIN))
+        report.add(f"kill -9 of {case}{how}", None if how else verdict, kills=kills, stalls_s=stalls_s[how])
+
+
+def ways(rng: random.Random, times: Mapping[str, int], short: bool) -> list[str]:
+    """So many of each way, in some order; one of each in the short form."""
+    found = [*times] if short else [way for way, count in times.items() for _ in range(count)]
+    rng.shuffle(found)
+    return found
+
+
+def asked(traffic: Traffic, queries: int) -> None:
+    goal = traffic.asked + queries
+    until("queries", lambda: traffic.asked >= goal)
+
+
+def children(up: Program, role: str) -> list[RunningProcess]:
+    return [one for one in up.children() if f" worker {role} " in one.command and one.runs]
+
+
+def child(up: Program, role: str) -> RunningProcess:
+    (one,) = until(f"a {role}", lambda: children(up, role))
+    return one
+
+
+def kill(up: Program, role: str, how: str, rng: random.Random, kills: Kills, traffic: Traffic, data: Path) -> None:
+    """Kill a child of `up` that has served for a while, and wait for the answers of the next one."""
+    asked(traffic, CALM_QUERIES + rng.randrange(120))
+    one = child(up, role)
+    if how in (FROZEN, LOST):
+        os.kill(one.pid, signal.SIGSTOP)
+    if how == FROZEN:
+        asked(traffic, FROZEN_QUERIES)
+    if how == LOST:
+        data.rename(data.with_name(f"{data.name} {len(kills.kills)}"))
+    kills.note(how)
+    os.kill(one.pid, signal.SIGKILL)
+    until("its end", lambda: not one.runs)
+    if how == AGAIN:
+        second = child(up, role)
+        asked(traffic, rng.randrange(40))
+        os.kill(second.pid, signal.SIGKILL)
+    kills.wait_for_answers()
 
 
 def test_routers(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
-    """kill -9 of the router: while it starts, recovers, decides and learns."""
+    """kill -9 of the router that `up` keeps: while it starts, recovers, decides and learns."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20171)
-    kills_s: list[float] = []
-    kills = 5 if short else 40
     with (
-        deployment.worker("host", "slow-sum:1") as host,
+        deployment.start("up") as up,
         Watch(client, catalogue.predictions) as watch,
         Traffic(client, catalogue.prefix, catalogue.partitions) as traffic,
     ):
-        host.ready()
-        for wipe, early in moments(kills, rng):
-            with deployment.worker("router") as router:
-                if not early:
-                    router.ready()
-                kills_s.append(killed(router, traffic, rng))
-            if wipe:
-                shutil.rmtree(deployment.data, ignore_errors=True)
-        with deployment.worker("router") as router:
-            router.ready()
-            traffic.finish()
-            verdict = judge(client, catalogue.prefix, APPLICATIONS)
-            stalls_s = watch.stalls_s(kills_s)
-            fault_report.add("kill -9 of the router", verdict, kills=kills, stalls_s=stalls_s)
-            verdict.check()
-            router.signal(signal.SIGTERM)
-            assert router.ended() == 0, router.log[-4000:]
-        host.signal(signal.SIGTERM)
-        assert host.ended() == 0, host.log[-4000:]
+        up.ready()
+        kills = Kills(watch)
+        kills.wait_for_answers()
+        for how in ways(rng, {KILLED: 40, LOST: 8, AGAIN: 8}, short):
+            kill(up, "router", how, rng, kills, traffic, deployment.data)
+        asked(traffic, CALM_QUERIES)
+        stalls_s = kills.stalls_s()
+        traffic.finish()
+        verdict = judge_twice(deployment, up)
+    reported(fault_report, "the router", stalls_s, verdict)
+    verdict.check()
     assert verdict.defaults.keys() <= REASONS
     besides = {one["model"] for audit in verdict.audits for one in audit.content.get("models", ())}
     assert besides == {"sum", "three", "slow-sum", "slower"}, "flaky answers as a canary, and is in no audit"
@@ -103,72 +156,65 @@ def by_the_hosted_model(answer: Record) -> bool:
 
 
 def test_hosts(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
-    """kill -9 of a host: its queries are answered by the default in time, later ones by the model again."""
+    """kill -9 of the host that `up` keeps: queries are answered by the default in time, later ones by the model."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20172)
-    kills_s: list[float] = []
-    kills = 3 if short else 30
     with (
-        deployment.worker("router") as router,
+        deployment.start("up") as up,
         Watch(client, catalogue.predictions, counts=by_the_hosted_model) as watch,
         Traffic(client, catalogue.prefix, catalogue.partitions) as traffic,
-        client.reading(traffic.predictions) as reading,
     ):
-        router.ready()
-        for _, early in moments(kills, rng):
-            with deployment.worker("host", "slow-sum:1") as host:
-                if not early:
-                    host.ready()
-                kills_s.append(killed(host, traffic, rng))
-        with deployment.worker("host", "slow-sum:1") as host:
-            host.ready()
-            before = len(reading.to_the_end())
-            reading.until(
-                "the slow model answers again",
-                lambda records: any(map(by_the_hosted_model, records[before:])),
-            )
-            traffic.finish()
-            verdict = judge(client, catalogue.prefix, APPLICATIONS)
-    fault_report.add("kill -9 of a host", verdict, kills=kills, stalls_s=watch.stalls_s(kills_s))
+        up.ready()
+        kills = Kills(watch)
+        kills.wait_for_answers()
+        for how in ways(rng, {KILLED: 40, FROZEN: 2, AGAIN: 8}, short):
+            kill(up, "host", how, rng, kills, traffic, deployment.data)
+        asked(traffic, CALM_QUERIES)
+        stalls_s = kills.stalls_s()
+        traffic.finish()
+        verdict = judge_twice(deployment, up, once=short)
+    reported(fault_report, "a host", stalls_s, verdict)
     verdict.check()
-    defaults = [one.content["explanation"] for one in verdict.answers if one.content["application"] == "slow"
-                and "default" in one.content]  # fmt: skip
-    late, early = "no output of slow-sum:1 within 4000 ms", "no model of the application is deployed"
-    assert any(one.startswith((late, early)) for one in defaults)
-    assert verdict.defaults.keys() <= REASONS | {"no_models"}, "before the first host was ready"
-
-
-def children(up: Program, role: str) -> list[RunningProcess]:
-    return [one for one in up.children() if f" worker {role} " in one.command]
+    explained = [one.content.get("explanation", "") for one in verdict.answers if one.content["application"] == "slow"]
+    assert any(one.startswith("no output of slow-sum:1 within 4000 ms") for one in explained)
+    assert verdict.defaults.keys() <= REASONS
 
 
 def test_supervisors(deployment: OwnDeployment, short: bool, fault_report: FaultReport):
     """kill -9 of `up`: its workers end by themselves, and the next `up` goes on, whoever of the old still drains."""
     client, catalogue, rng = deployment.client, deployment.catalogue, random.Random(20173)
-    kills_s: list[float] = []
-    kills = 3 if short else 30
     with (
         ExitStack() as stack,
         Watch(client, catalogue.predictions) as watch,
         Traffic(client, catalogue.prefix, catalogue.partitions) as traffic,
     ):
-        left: list[RunningProcess] = []
-        for wipe, early in moments(kills, rng):
-            up = stack.enter_context(deployment.start("up"))
-            if early:
-                until("a worker runs", lambda up=up: children(up, "router"))
-            else:
-                up.ready()
-            left += up.children()
-            kills_s.append(killed(up, traffic, rng))
-            if wipe:  # another machine: the old process cannot touch the new one's files
-                until("the old are gone", lambda left=left: not any(process.runs for process in left))
-                shutil.rmtree(deployment.data, ignore_errors=True)
+        kills, left = Kills(watch), set[RunningProcess]()
         up = stack.enter_context(deployment.start("up"))
         up.ready()
+        for how in ways(rng, {KILLED: 20, LOST: 5, AGAIN: 5}, short):
+            kills.wait_for_answers()
+            asked(traffic, rng.randrange(20, 200))
+            left |= up.children()
+            kills.note(how)
+            up.signal(signal.SIGKILL)
+            up.ended()
+            if how == LOST:  # another machine: the old process cannot touch the new one's files
+                until("the old are gone", lambda left=left: not any(process.runs for process in left))
+                shutil.rmtree(deployment.data, ignore_errors=True)
+            up = stack.enter_context(deployment.start("up"))
+            if how == AGAIN:
+                child(up, "router")
+                left |= up.children()
+                up.signal(signal.SIGKILL)
+                up.ended()
+                up = stack.enter_context(deployment.start("up"))
+            up.ready()
+        kills.wait_for_answers()
+        asked(traffic, SOME)
+        stalls_s = kills.stalls_s()
         traffic.finish()
-        verdict = judge(client, catalogue.prefix, APPLICATIONS)
+        verdict = judge_twice(deployment, up, once=short)
         until("nothing is left of those that were killed", lambda: not any(process.runs for process in left))
-    fault_report.add("kill -9 of the supervisor", verdict, kills=kills, stalls_s=watch.stalls_s(kills_s))
+    reported(fault_report, "the supervisor", stalls_s, verdict)
     verdict.check()
     assert verdict.defaults.keys() <= REASONS
 

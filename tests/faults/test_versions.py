@@ -16,7 +16,7 @@ from e2e.programs import RunningProcess, until
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.report import FaultReport
-from faults.verdict import judge
+from faults.restored import judge_twice
 from faults.watching import memory_mib
 
 from clipper_agents.broker.properties import free_port
@@ -211,7 +211,7 @@ def test_versions_that_come_and_go_leave_nothing_behind(
         left = until_no_trace(running, before)
         grown_mib, asked = memory_mib(router) - memory_before_mib, traffic.asked - asked_before
         traffic.finish()
-    verdict = judge(client, catalogue.prefix, APPLICATIONS)
+    verdict = judge_twice(running.deployment, running.up, once=short)
     by_traffic_mib = asked * a_query_mib
     note = (
         f"{rounds * TOGETHER} in {took_s:.0f} s, router {grown_mib:+.1f} MiB, of which {by_traffic_mib:.1f} by traffic"
@@ -263,7 +263,7 @@ def test_a_version_that_cannot_be_loaded_says_why_and_costs_no_answer(running: R
         states = until("a ready host", lambda: _ready_again(running))
         traffic.finish()
     assert states == ["failed", "starting", "ready"]
-    verdict = judge(client, catalogue.prefix, APPLICATIONS)
+    verdict = judge_twice(running.deployment, running.up)
     verdict.check()
     asked = {use["model"] for one in verdict.answers for use in one.content.get("models", [])}
     assert asked.isdisjoint({"broken", "missing"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import oracle
-from e2e.any_client import AnyClient, Record
+from e2e.any_client import AnyClient, Reading, Record
 from e2e.programs import until
 from known_fields import Identity, known_fields
 
@@ -64,9 +64,12 @@ class Verdict:
 
     def check(self, least_applied: int = 10) -> None:
         """Nothing lost, nothing said twice and differently, nothing counted twice; and enough was learned to say so."""
-        miscounted = (self.double_counted, self.uncounted, self.rows_differing)
-        owed = (self.lost, self.differing, *miscounted, self.unaudited, self.parted)
-        assert not any(owed), self
+        assert not any((self.differing, self.unaudited)), self
+        self.check_counts(least_applied)
+
+    def check_counts(self, least_applied: int = 10) -> None:
+        """As `check`, where a frozen router may say something different: what is first in the log counts."""
+        assert not any((self.lost, self.double_counted, self.uncounted, self.rows_differing, self.parted)), self
         assert min(self.applied.values(), default=0) >= least_applied, self.applied
 
     def __repr__(self) -> str:
@@ -79,7 +82,7 @@ class Verdict:
 
 
 def judge(
-    client: AnyClient, prefix: str, applications: Mapping[str, Mapping[str, Any]], within_s: float = 120.0
+    client: AnyClient, prefix: str, applications: Mapping[str, Mapping[str, Any]], within_s: float = 300.0
 ) -> Verdict:
     """Read the topics of a deployment that is asked nothing more, once all its feedback is in the table.
 
@@ -89,7 +92,9 @@ def judge(
         applications: The manifests by name, as the configuration declares them.
         within_s: How long the last feedback may take.
     """
-    table, feedback = until("all feedback is in the table", lambda: _settled(client, prefix), within_s)
+    with client.reading(f"{prefix}.feedback") as told, client.reading(f"{prefix}.router-selection-changelog") as rows:
+        table = until("all feedback is in the table", lambda: _settled(told, rows), within_s)
+    feedback = told.records
     answers = client.read(f"{prefix}.predictions")
     by_query: dict[Place, set[bytes | None]] = {}
     for one in answers:
@@ -120,10 +125,10 @@ def judge(
     )
 
 
-def _settled(client: AnyClient, prefix: str) -> tuple[dict[oracle.RowKey, oracle.Row], list[Record]] | None:
-    feedback = client.read(f"{prefix}.feedback")
-    table = oracle.table(client.read(f"{prefix}.router-selection-changelog"))
-    return (table, feedback) if oracle.positions(table) == {one.partition: one.offset for one in feedback} else None
+def _settled(feedback: Reading, changelog: Reading) -> dict[oracle.RowKey, oracle.Row] | None:
+    ends = {one.partition: one.offset for one in feedback.to_the_end()}
+    table = oracle.table(changelog.to_the_end())
+    return table if oracle.positions(table) == ends else None
 
 
 def verification(client: AnyClient, prefix: str, horizon_s: float = 3600.0) -> Verification:

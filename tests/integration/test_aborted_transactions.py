@@ -17,7 +17,7 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
 
 MODELS = [ModelManifest(name="svm", version=version, uri="m:f") for version in "12"]
 DIGITS, GHOST = (

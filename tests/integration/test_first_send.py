@@ -9,7 +9,7 @@ from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.kafka.clients import make_producer
 from clipper_agents.streaming.outbox import Outbox
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
 
 REQUEST_TIMEOUT_MS = 500
 

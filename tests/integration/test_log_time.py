@@ -12,7 +12,7 @@ from clipper_topics import codec
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 from clipper_topics.prediction import PolicyRef, Prediction
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
 
 APP = ApplicationManifest(
     name="app", models=["m:1"], input=InputSpec(shape=[2]), policy=PolicySpec(name="exp3"), objective_ms=20_000

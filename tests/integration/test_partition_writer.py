@@ -12,7 +12,7 @@ from clipper_agents.streaming.partition_writer import PartitionTakenOver, Partit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
 
 
 async def read(kafka: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:

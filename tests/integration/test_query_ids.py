@@ -14,7 +14,7 @@ from clipper_agents.replay.verify import verify
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.query_ids import offset_id
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 APPLICATIONS = ("app", "other")

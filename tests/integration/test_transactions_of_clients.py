@@ -16,7 +16,7 @@ from clipper_agents.replay.verdicts import Verification
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.status.collect import read_status
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
 
 HOSTS = {"m:1": total, "n:1": total}
 COUNT = 100
