@@ -8,6 +8,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 
@@ -158,6 +159,13 @@ class FakeLogReader:
             if found:
                 apply(TopicPartition(tp.topic, tp.partition), found)
         return total
+
+
+class BehindReader(LogReader):
+    """Asks a broker that leads no more, and does not know it: a log ends two offsets earlier there."""
+
+    async def end_offsets(self, partitions):
+        return {tp: max(0, end - 2) for tp, end in (await super().end_offsets(partitions)).items()}
 
 
 class FakeConsumer:

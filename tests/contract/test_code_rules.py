@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5250,
     "clipper_agents.rollout": 1425,
-    "clipper_agents.router": 3290,
+    "clipper_agents.router": 3310,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1605,
     "clipper_agents.streaming": 2110,

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from builders.kafka import BehindReader
 
 from clipper_agents.kafka.clients import transaction
 from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -81,6 +83,24 @@ async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_
         assert await waiting == {logs[0]: 3, logs[1]: 1}, "behind a marker, a row and the marker of its step"
         assert await reader.proven_ends({}, {}) == {}
     assert await read(kafka, catalogue.predictions) == []
+    await writer.stop()
+
+
+async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    tp = TopicPartition(catalogue.predictions, 0)
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(tp.topic, b"prediction", partition=0)
+    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [tp.topic])
+    reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
+    named = await reader.end_offsets([tp])
+    ends = await reader.proven_ends(dict.fromkeys(writer._marked, 0) | named, await writer.take_over())
+    assert (named[tp], ends[tp]) == (1, 3)
+    assert await reader.read({tp: None}, lambda _, records: None) < 3
+    assert await reader.read({tp: None}, lambda _, records: None, ends) == 3
+    await reader.close()
     await writer.stop()
 
 

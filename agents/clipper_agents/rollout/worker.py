@@ -58,7 +58,8 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     client = make_client(settings.kafka)
     process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
-    watching = _watch(client, metrics, (*settings.catalogue.logs, settings.catalogue.control))
+    topics = settings.catalogue
+    watching = _watch(client, metrics, (topics.control, topics.predictions, topics.audits, topics.feedback))
     work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(watching)]
     try:
         starting = asyncio.ensure_future(process.start())
