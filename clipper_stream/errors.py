@@ -31,6 +31,24 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 
 
+def plain(text: str) -> str:
+    r"""The text without anything that a terminal would obey; what is JSON stays the same JSON.
+
+    >>> print(plain("red: \x1b[31m, \x9b31m"))
+    red: \x1b[31m, \u009b31m
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    if character < " ":  # JSON has none
+        return character.encode("unicode_escape").decode()
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
 class ClipperError(Exception):
     """Root of every error that this project raises on purpose."""
 

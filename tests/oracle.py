@@ -5,7 +5,7 @@ Rules of this file:
 - A marker of a restored state counts when the control topic declares its digest, and sets all rows of its application.
 - Of several predictions about a query of one application the first is the decision. Feedback is folded in log order;
   the first one about a decision that can be used counts. One without an application is about the first decision under
-  its id.
+  its id. The query was asked within the horizon before the feedback, or a few seconds after it.
 - A decision that says so has an audit: the first one in the log that names the query, and the offset of its record.
 """
 
@@ -101,6 +101,7 @@ def fold(
     applications: Mapping[str, Mapping[str, Any]],
     audits: Iterable[Record] = (),
     control: Iterable[Record] = (),
+    horizon_s: float = 3600.0,
 ) -> dict[RowKey, Row]:
     """The table that the logs lead to, positions included.
 
@@ -110,12 +111,13 @@ def fold(
         applications: Manifests by name, as they stand in a configuration.
         audits: The audits topic, by partition in log order.
         control: The control topic, in log order; needed where a state was restored.
+        horizon_s: How long after its query a feedback counts, in seconds.
     """
-    declared = _declared(control)
-    decisions = _decisions(predictions)
+    declared, horizon_ms = _declared(control), horizon_s * 1000
+    decisions = _decisions(predictions, horizon_ms)
     said_besides = first_audits(audits)
     rows: dict[RowKey, Row] = {}
-    counted: set[tuple[int, str, str]] = set()
+    counted: set[tuple[int, int]] = set()
     for record in feedback:
         rows[("", None, record.partition)] = Row(record.offset)
         if RESTORE in record.headers:
@@ -124,10 +126,12 @@ def fold(
         found = _readable(record)
         if found is None:
             continue
-        decision = decisions.get((record.partition, found["query_id"], found.get("application")))
-        if decision is None or not _agree(record, found, decision):
-            continue  # an orphan, or for another partition; a mistake, or long before its query
-        if (about := (record.partition, found["query_id"], decision["application"])) in counted:
+        known = _about(decisions, record, found, horizon_ms)
+        if known is None:
+            continue  # an orphan, or for another partition
+        offset, decision = known
+        about = record.partition, offset
+        if about in counted or found.get("context") not in (None, decision.get("context")):
             continue
         name, context = decision["application"], decision.get("context")
         policy = decision.get("policy")
@@ -148,13 +152,35 @@ def fold(
     return rows
 
 
-def _decisions(predictions: Iterable[Record]) -> dict[tuple[int, str, str | None], Mapping[str, Any]]:
-    """The decisions by partition, query id and application; None: the first one under the id."""
-    decisions: dict[tuple[int, str, str | None], Mapping[str, Any]] = {}
+def _decisions(
+    predictions: Iterable[Record], horizon_ms: float
+) -> dict[tuple[int, str], list[tuple[int, Mapping[str, Any]]]]:
+    """The decisions with their offsets by partition and query id: of an application and a time the first record."""
+    decisions: dict[tuple[int, str], list[tuple[int, Mapping[str, Any]]]] = {}
     for record in predictions:
-        for whose in (record.content["application"], None):
-            decisions.setdefault((record.partition, record.content["query_id"], whose), record.content)
+        under = decisions.setdefault((record.partition, record.content["query_id"]), [])
+        if not any(_repeats(record.content, one, horizon_ms) for _, one in under):
+            under.append((record.offset, record.content))
     return decisions
+
+
+def _repeats(later: Mapping[str, Any], first: Mapping[str, Any], horizon_ms: float) -> bool:
+    apart_ms = abs(later.get("queried_at_ms", 0) - first.get("queried_at_ms", 0))
+    return bool(later["application"] == first["application"] and apart_ms <= horizon_ms + EARLY_MS)
+
+
+def _about(
+    decisions: Mapping[tuple[int, str], Sequence[tuple[int, Mapping[str, Any]]]],
+    record: Record,
+    found: Mapping[str, Any],
+    horizon_ms: float,
+) -> tuple[int, Mapping[str, Any]] | None:
+    """The first decision of the application (any, when the feedback names none) whose query was asked in time."""
+    for offset, one in decisions.get((record.partition, found["query_id"]), ()):
+        after_ms = record.timestamp_ms - one.get("queried_at_ms", 0)
+        if found.get("application") in (None, one["application"]) and -EARLY_MS <= after_ms <= horizon_ms:
+            return offset, one
+    return None
 
 
 def _declared(control: Iterable[Record]) -> dict[bytes, Record]:
@@ -245,11 +271,6 @@ def _all_text(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_all_text, value)) and all(map(_all_text, value.values()))
     return all(map(_all_text, value)) if isinstance(value, list) else not isinstance(value, str) or _is_text(value)
-
-
-def _agree(record: Record, found: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
-    early = decision.get("queried_at_ms", 0) > record.timestamp_ms + EARLY_MS
-    return not early and found.get("context") in (None, decision.get("context"))
 
 
 def _keep(application: Mapping[str, Any]) -> float:

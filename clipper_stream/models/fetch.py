@@ -3,6 +3,8 @@
 Rules of this file:
 - Nothing is fetched without a digest, and nothing is in the cache under a digest that it does not have: a file gets its
   name when it is whole and was compared, by a rename. What is read from the cache is compared once more.
+- A download goes to the disk piece by piece: bytes that may be wrong take no memory.
+- Over HTTP nothing is fetched but from the URI: it is what an operator has allowed, so a redirect is refused.
 - Processes that need the same file at the same time wait for the one that fetches it.
 - A URI comes from a manifest: it names one of these protocols, no chain of them, no user and no password. How to log in
   is the operator's, in the configuration of fsspec or of the cloud's own tools.
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.errors import ModelNotLoaded, shown
 
 PROTOCOLS = {
     "memory": None,
@@ -67,8 +69,9 @@ def fetched(uri: str, sha256: str, cache_dir: Path, max_bytes: int = MAX_FILE_BY
     try:
         cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(cache_dir, sha256):
-            kept = _kept(cache_dir / sha256, sha256)
-            return kept if kept is not None else _fetch(uri, sha256, cache_dir / sha256, max_bytes)
+            while (kept := _kept(cache_dir / sha256, sha256)) is None:
+                _fetch(uri, sha256, cache_dir / sha256, max_bytes)
+            return kept
     except OSError as error:
         what = f"model file {uri!r}: {error}"
         raise ModelNotLoaded(f"{what}; see that [models] cache_dir = {str(cache_dir)!r} can be written") from error
@@ -101,16 +104,15 @@ def _check_protocol(uri: str) -> None:
         )
 
 
-def _fetch(uri: str, sha256: str, path: Path, max_bytes: int) -> bytes:
+def _fetch(uri: str, sha256: str, path: Path, max_bytes: int) -> None:
     """Fetch into a file beside the final one, which nobody else writes while the lock is held."""
     partial = path.with_suffix(".part")
-    hashed, content = hashlib.sha256(), bytearray()
+    hashed = hashlib.sha256()
     try:
         with partial.open("wb") as file:
             for chunk in _chunks(uri, max_bytes):
                 file.write(chunk)
                 hashed.update(chunk)
-                content += chunk
             file.flush()
             os.fsync(file.fileno())
         if hashed.hexdigest() != sha256:
@@ -119,7 +121,6 @@ def _fetch(uri: str, sha256: str, path: Path, max_bytes: int) -> bytes:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return bytes(content)
 
 
 def _chunks(uri: str, max_bytes: int) -> Iterator[bytes]:
@@ -137,6 +138,8 @@ def _chunks(uri: str, max_bytes: int) -> Iterator[bytes]:
         package = PROTOCOLS[urlsplit(uri).scheme]
         raise ModelNotLoaded(f"model file {uri!r} needs {package}: pip install {package}") from error
     except Exception as error:
+        if isinstance(error.__cause__, ModelNotLoaded):  # a redirect, as fsspec tells it
+            raise error.__cause__ from None
         what = f"model file {uri!r} cannot be fetched, {type(error).__name__}: {error}"
         raise ModelNotLoaded(f"{what}; see that it is there and that this process may read it") from error
 
@@ -158,8 +161,16 @@ def _http_options() -> dict[str, Any]:
     """A file may take as long as its bytes keep coming; aiohttp would end it after five minutes."""
     import aiohttp  # noqa: PLC0415 - only who fetches over HTTP needs it
 
+    async def refuse(_session: Any, _context: Any, asked: aiohttp.TraceRequestRedirectParams) -> None:
+        to = asked.response.headers.get("Location", "")
+        raise ModelNotLoaded(
+            f"model file {str(asked.url)!r} redirects to {shown(to)}, which is not followed: give the URI of the file"
+        )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
-    return {"client_kwargs": {"timeout": timeout}}
+    return {"client_kwargs": {"timeout": timeout, "trace_configs": [trace]}}
 
 
 def _kept(path: Path, sha256: str) -> bytes | None:

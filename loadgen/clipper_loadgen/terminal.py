@@ -20,7 +20,7 @@ LATE_SHARE = 0.2
 def progress_bar(description: str) -> Iterator[LoadFollower]:
     """A bar on stderr while the context lasts; nothing where stderr is no terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[counts]}"),
         TimeRemainingColumn(),

@@ -9,6 +9,9 @@ from clipper_topics.logged_records import LoggedRecord
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 from clipper_topics.selection_rows import NO_ROW
 
+AT_MS = 1_000_000_000_000
+"""When everything happens that is not said to happen at another time."""
+
 
 def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):
     """A prediction by models that were asked with certainty."""
@@ -16,7 +19,12 @@ def prediction(query_id, application="app", outputs=(("a:1", 1),), **changes):
         ModelAnswer(model=ref.partition(":")[0], version=ref.partition(":")[2], propensity=1.0, output=output)
         for ref, output in outputs
     ]
-    settings = dict(output=outputs[0][1] if outputs else None, policy=PolicyRef(name="exp4"), served_propensity=1.0)
+    settings = dict(
+        output=outputs[0][1] if outputs else None,
+        policy=PolicyRef(name="exp4"),
+        served_propensity=1.0,
+        queried_at_ms=AT_MS,
+    )
     return Prediction(query_id=query_id, application=application, models=models, **(settings | changes))
 
 

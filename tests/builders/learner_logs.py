@@ -21,13 +21,17 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, restore_key
 from clipper_topics.dead_letter import dead_letter_headers
-from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, queried_between, repeated_between
+from clipper_topics.logged_records import LoggedRecord, decides
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
 from clipper_topics.selection_rows import NO_ROW, POSITION, RowKey, SavedRow, encode_key, encode_row, note_row
 
 HORIZON_S = 3600.0
 SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
+HORIZON_MS = HORIZON_S * 1000
+LATER_MS = round(2 * (HORIZON_MS + EARLY_FEEDBACK_MS)) + 1
+"""After so long no feedback can be about what was asked before, nor about what such feedback may be about."""
 START_MS = 1_700_000_000_000
 CATALOGUE = Catalogue(partitions=2)
 encode = msgspec.msgpack.Encoder().encode
@@ -173,10 +177,13 @@ class Deployment:
     # --- applications -------------------------------------------------------------------------------------------
     def ask(self, query_id, application="app", partition=0, **changes):
         """A decision about a query."""
-        value = codec.predictions.encode(prediction(query_id, application, **changes))
+        asked = {"queried_at_ms": self.logs.now_ms} | changes
+        value = codec.predictions.encode(prediction(query_id, application, **asked))
         offset = self.logs.append(self.catalogue.predictions, value, partition)
-        for whose in (application, None):
-            self._decided.setdefault((partition, query_id, whose), LoggedRecord(offset, value, msgpack=False))
+        logged = LoggedRecord(offset, value, msgpack=False)
+        under = self._decided.setdefault((partition, query_id), [])
+        if not any(decides(one, application, *repeated_between(asked["queried_at_ms"], HORIZON_MS)) for one in under):
+            under.append(logged)
 
     def tell(self, query_id, label=1, partition=0, **changes):
         """Feedback about a query; its offset."""
@@ -194,10 +201,9 @@ class Deployment:
         claims = [one for one in records if is_marker(one)]
         markers, _ = read_markers(claims, self._control.restores.get, self.catalogue.partitions)
         said = [(one, decode_feedback(one)) for one in records if not is_marker(one)]
-        feedback = [
-            JoinedFeedback(one, found, self._decided.get((partition, found.query_id, found.application)))
-            for one, found in said
-        ]
+        feedback = [JoinedFeedback(one, found, self._about(one, found)) for one, found in said]
+        if any(one.decision is None for one in feedback):
+            self.logs.now_ms += EARLY_FEEDBACK_MS + 1  # so long it was waited for
         step = learn(
             feedback,
             {
@@ -217,6 +223,12 @@ class Deployment:
         notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
         for place, row in [*notes_last, (POSITION, note_row(records[-1].offset))]:
             self.write(place, row, partition)
+
+    def _about(self, record, found):
+        """The decision that a feedback is about."""
+        span = queried_between(record.timestamp, HORIZON_MS)
+        under = self._decided.get((record.partition, found.query_id), [])
+        return next((one for one in under if decides(one, found.application, *span)), None)
 
     def write(self, place, row, partition=0):
         """A row into the table and its changelog."""
@@ -246,7 +258,7 @@ def flipped(row):
 def aged(at, before, after):
     """Traffic, an hour, and more traffic; then the first part is deleted."""
     at.work(before)
-    at.logs.now_ms += int(HORIZON_S * 1000) + 1
+    at.logs.now_ms += LATER_MS
     at.work(after, first=100)
     at.logs.delete_before(CATALOGUE.predictions, 0, before - 2)
     at.logs.delete_before(CATALOGUE.feedback, 0, before - 2)

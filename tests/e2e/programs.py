@@ -15,7 +15,7 @@ from clipper_topics.connection import KafkaConnection
 T = TypeVar("T")
 
 CLIPPER_STREAM = Path(sys.executable).with_name("clipper-stream")
-READY_S = 120.0
+READY_S = 300.0
 """A start takes three seconds on an idle machine; other people's tests may share it."""
 POLL_S = 0.05
 

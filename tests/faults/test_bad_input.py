@@ -77,7 +77,7 @@ def test_bad_input(
     """Every query is answered or a dead letter, every feedback counts as the fold says, and nobody dies or stalls."""
     deployment = OwnDeployment.on(kafka, catalogue, tmp_path)
     client, requests = deployment.client, catalogue.requests("slow-sum", "1")
-    count, pooled = (4_000, 50) if short else (100_000, 400)
+    count, pooled = (2_000, 50) if short else (100_000, 400)
     sent = Sent(client)
     now_ms = round(time.time() * 1000)
     bad = BadRecords(catalogue.prefix, requests, catalogue.partitions, now_ms, seed=20_175, pooled=pooled)
@@ -90,7 +90,7 @@ def test_bad_input(
             Traffic(client, catalogue.prefix, catalogue.partitions, rate_per_s=40.0) as traffic,
         ):
             began_s = time.monotonic()
-            sent.send(bad, count, big_ratio=0.008 if short else 0.002)
+            sent.send(bad, count, big_ratio=0.012 if short else 0.002)
             until("good queries after the bad ones", lambda goal=traffic.asked + 160: traffic.asked >= goal)
             stalls_s = watch.stalls_s([began_s])
             traffic.finish(lambda: without_prediction(client, catalogue.prefix))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import oracle
 import pytest
 from e2e.programs import Program, RunningProcess
 from e2e.traffic import Traffic
@@ -29,7 +30,7 @@ ROUTERS, HOSTS = 3, 2
 SESSION_S = 10.0
 QUERIES_PER_S = 150.0
 EARLY_S, DELAY_S = 4.0, 30.0
-PAUSE_S = 5.0
+PAUSE_S = 8.0
 """Between two faults at most."""
 STALL_S = 0.4
 POLL_S = 0.05
@@ -43,13 +44,13 @@ class Fault(NamedTuple):
     """What is done, and when.
 
     Attributes:
-        at_s: Since the beginning, in seconds.
+        after_s: Since the fault before has been done, in seconds.
         what: One of `WEIGHTS`.
         number: Of the router or host.
         for_s: How long something is frozen.
     """
 
-    at_s: float
+    after_s: float
     what: str
     number: int
     for_s: float
@@ -57,12 +58,12 @@ class Fault(NamedTuple):
 
 def schedule(seed: int, lasts_s: float) -> Iterator[Fault]:
     """The faults of a seed, in order."""
-    rng, at_s = random.Random(seed), 0.0
-    while (at_s := at_s + rng.uniform(1.0, PAUSE_S)) < lasts_s:
+    rng = random.Random(seed)
+    while (lasts_s := lasts_s - (after_s := rng.uniform(1.0, PAUSE_S))) > 0.0:
         (what,) = rng.choices([*WEIGHTS], [*WEIGHTS.values()])
         longest_s = 1.5 * SESSION_S if what == "freeze a router" else 0.6 * SESSION_S
         for_s = rng.uniform(1.2, 1.6) * SESSION_S if "beyond" in what else rng.uniform(0.1, longest_s)
-        yield Fault(at_s, what, rng.randrange(HOSTS if "host" in what else ROUTERS), for_s)
+        yield Fault(after_s, what, rng.randrange(HOSTS if "host" in what else ROUTERS), for_s)
 
 
 @dataclass
@@ -85,8 +86,9 @@ class Chaos:
         self.up: Program = self.stack.enter_context(self.deployment.start("up", "--set", f"router.processes={ROUTERS}"))
         self.up.ready()
 
-    def wait(self, until_s: float) -> None:
+    def wait(self, for_s: float) -> None:
         """Let time pass, and resume what was frozen for long enough."""
+        until_s = time.monotonic() + for_s
         while (now_s := time.monotonic()) < until_s:
             for one in [one for one in self.frozen if one[0] <= now_s]:
                 self.frozen.remove(one)
@@ -185,13 +187,14 @@ def test_a_random_schedule(tmp_path: Path, pytestconfig: pytest.Config, short: b
                 client, catalogue.prefix, catalogue.partitions, QUERIES_PER_S, seed, early_s=EARLY_S, delay_s=DELAY_S
             )
         )
-        began_s = time.monotonic()
         for fault in schedule(seed, 30.0 if short else LASTS_S):
-            chaos.wait(began_s + fault.at_s)
+            chaos.wait(fault.after_s)
             chaos.run(fault)
         chaos.thaw()
+        learned = oracle.positions(oracle.table(client.read(catalogue.selection_changelog)))
         traffic.finish(lambda: without_prediction(client, catalogue.prefix))
         verdict = judge_twice(deployment, chaos.up)
-    note = f"seed {seed}: {', '.join(f'{times} x {what}' for what, times in sorted(chaos.done.items()))}"
+    done = ", ".join(f"{times} x {what}" for what, times in sorted(chaos.done.items()))
+    note = f"seed {seed}: {done}; {sum(learned.values())} feedbacks read meanwhile"
     fault_report.add("a random schedule", verdict, kills=chaos.done.total(), note=note)
     verdict.check_counts()

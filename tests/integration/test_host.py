@@ -22,7 +22,7 @@ from clipper_topics.manifests import InputSpec, ModelManifest
 pytestmark = pytest.mark.integration
 
 MODELS = "clipper_agents.examples.models"
-READY_S = 40
+READY_S = 120
 
 
 class Host:

@@ -12,7 +12,7 @@ from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_topics.dead_letter import read_dead_letter
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -36,6 +36,24 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Reward of the answer that was given, in [0, 1]: a loss of `1 - reward`."""
 
 
+def queried_between(feedback_at_ms: float, horizon_ms: float) -> tuple[float, float]:
+    """When the query was asked that feedback of this time may be about: first and last moment, by the logs' time.
+
+    >>> queried_between(10_000_000, 3_600_000)
+    (6400000, 10005000)
+    """
+    return feedback_at_ms - horizon_ms, feedback_at_ms + EARLY_FEEDBACK_MS
+
+
+def repeated_between(queried_at_ms: float, horizon_ms: float) -> tuple[float, float]:
+    """When a query was asked that one of this time repeats if it has the same id: first and last moment.
+
+    Beyond that no feedback can be about both: what has the id is another query.
+    """
+    apart_ms = horizon_ms + EARLY_FEEDBACK_MS
+    return queried_at_ms - apart_ms, queried_at_ms + apart_ms
+
+
 def check_feedback(feedback: Feedback) -> str | None:
     """What is wrong with the feedback by itself and what to do about it; None when it can be used.
 

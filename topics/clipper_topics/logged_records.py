@@ -43,11 +43,12 @@ class LoggedRecord(NamedTuple):
 
 
 class PredictionHead(msgspec.Struct):
-    """The part of a prediction that tells which query it answers, and whether an audit follows."""
+    """The part of a prediction that tells which query it answers, when that was asked, and whether an audit follows."""
 
     query_id: str
     application: str = ""
     query_offset: int = -1
+    queried_at_ms: int = 0
     audited: bool = False
 
 
@@ -84,9 +85,10 @@ def prediction_head(logged: LoggedRecord) -> PredictionHead:
     return _heads.decode_as(logged.content_type, logged.value)
 
 
-def is_decision_of(logged: LoggedRecord, application: str | None) -> bool:
-    """Whether a prediction is one of this application; None: of any."""
-    return application is None or prediction_head(logged).application == application
+def decides(logged: LoggedRecord, application: str | None, since_ms: float, until_ms: float) -> bool:
+    """Whether a prediction answers a query of this application (None: of any) that was asked within a span of time."""
+    head = prediction_head(logged)
+    return since_ms <= head.queried_at_ms <= until_ms and application in (None, head.application)
 
 
 def named_models(logged: LoggedRecord) -> list[str]:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from clipper_topics.errors import UnknownRowVersion
+
 ROW_VERSION = 1
 NOT_DECLARED = 0
 MOST_CONFIGS = 16
@@ -108,9 +110,14 @@ def decode_row(value: bytes) -> SelectionRow:
     """Return the row in a record's value.
 
     Raises:
+        UnknownRowVersion: a row of another version.
         ValueError: the bytes are no row.
     """
-    return _rows.decode(value)
+    row = _rows.decode(value)
+    if row.version != ROW_VERSION:
+        found = f"a selection row has version {row.version}, this release reads {ROW_VERSION}"
+        raise UnknownRowVersion(f"{found}: start the release that wrote it, or a newer one")
+    return row
 
 
 def encode_key(key: RowKey) -> bytes:
@@ -128,18 +135,22 @@ def decode_key(key: bytes | None) -> RowKey:
 
 
 def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
-    """Return the row of a record; None for a deletion, another version, or bytes that are no row.
+    """Return the row of a record; None for a deletion, or bytes that are no row.
 
     >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
     9
     >>> read_row(b"", b"nonsense") is None
     True
+
+    Raises:
+        UnknownRowVersion: a row of another version.
     """
     try:
-        found = decode_key(key), decode_row(value or b"")
+        return decode_key(key), decode_row(value or b"")
+    except UnknownRowVersion:
+        raise
     except ValueError:
         return None
-    return found if found[1].version == ROW_VERSION else None
 
 
 def note_row(offset: int, applied: int = 0, topic_ids: tuple[bytes, ...] = ()) -> SelectionRow:

@@ -10,7 +10,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import By, DryRun, Json, Why, Yes
-from clipper_agents.cli.terminal import plain
+from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_agents.control.change_records import CommittedChange
@@ -64,13 +64,13 @@ def apply(
         typer.confirm("apply this?", abort=True)
     deployment.ensure_topics(models)
     written = change_control(deployment.kafka, deployment.catalogue, decide, signature(by, why))
-    print(*_lines(asyncio.run(written)), sep="\n")
+    say(*_lines(asyncio.run(written)))
 
 
 def _print_difference(state: "ControlState", plan: "Plan") -> None:
     from clipper_agents.control.manifest_text import plan_lines
 
-    print(*map(plain, plan_lines(state.manifests, plan)) if plan else ["nothing would change"], sep="\n")
+    say(*plan_lines(state.manifests, plan) if plan else ["nothing would change"])
 
 
 def _lines(written: "CommittedChange") -> list[str]:
@@ -95,6 +95,6 @@ def export(
     as_json = as_json or (out is not None and out.suffix == ".json")
     text = manifest_text.as_json(published) if as_json else manifest_text.as_toml(published)
     if out is None:
-        print(text, end="")
+        say(*text.removesuffix("\n").split("\n"))
     else:
         out.write_text(text, encoding="utf-8")

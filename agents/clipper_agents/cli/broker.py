@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.terminal import say
 
 
 def broker(
@@ -33,7 +34,7 @@ def broker(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with EmbeddedBroker(data_dir, port, heap_mib) as running:
-        print(f"ready bootstrap={running.bootstrap}", flush=True)
+        say(f"ready bootstrap={running.bootstrap}")
         while not ended.wait(1.0):
             if running.pid is None:
                 raise BrokerNotStarted(f"Kafka ended by itself (log: {running.log_file})")

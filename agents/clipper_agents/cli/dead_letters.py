@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import console, plain, table, value_lines, when
+from clipper_agents.cli.terminal import console, say, table, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
@@ -47,7 +47,7 @@ def list_letters(
     rows = [*map(_row, reversed(found))]
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(row))
+            say(json.dumps(row))
     elif rows:
         cells = (["" if row[name] is None else str(row[name]) for name in COLUMNS] for row in rows)
         console().print(table(COLUMNS, cells, wrapped={"message"}))
@@ -67,8 +67,7 @@ def show_letter(
         async with _opened(deployment) as letters:
             return await letters.at(position)
 
-    for line in _description(asyncio.run(read())):
-        typer.echo(line)
+    say(*_description(asyncio.run(read())))
 
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
@@ -99,7 +98,7 @@ def replay_letters(
         found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
     chosen = positions or [letter.position for letter in found]
     if not chosen:
-        typer.echo("no dead letter to replay")
+        say("no dead letter to replay")
         return
     if not yes:
         typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
@@ -122,9 +121,9 @@ async def _replay(deployment: DeploymentContext, positions: list[int], *, again:
             for outcome in await replayer.replay(batch):
                 done = outcome.sent_to is not None
                 sent, left = sent + done, left + (not done)
-                became = f"sent to {outcome.sent_to}" if done else f"not replayed, {plain(outcome.reason)}"
-                typer.echo(f"{outcome.position}: {became}")
-    typer.echo(f"{sent} replayed, {left} not")
+                became = f"sent to {outcome.sent_to}" if done else f"not replayed, {outcome.reason}"
+                say(f"{outcome.position}: {became}")
+    say(f"{sent} replayed, {left} not")
     return left == 0
 
 
@@ -179,18 +178,18 @@ def _description(letter: "Letter") -> list[str]:
         lines.append("this is no dead letter: its headers do not say where it came from")
     else:
         lines += [
-            f"topic      {plain(said.topic)}",
+            f"topic      {said.topic}",
             f"partition  {said.partition}",
             f"offset     {said.offset}",
-            f"error      {plain(said.exception)}",
-            f"message    {plain(said.message)}",
-            *([f"cut        {plain(said.cut)}"] if said.cut else []),
+            f"error      {said.exception}",
+            f"message    {said.message}",
+            *([f"cut        {said.cut}"] if said.cut else []),
         ]
     own = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX)]
-    lines += ["headers", *(f"  {plain(name)}: {'(null)' if value is None else _cut(value)}" for name, value in own)]
+    lines += ["headers", *(f"  {name}: {'(null)' if value is None else _cut(value)}" for name, value in own)]
     lines += ["key", *_indented(value_lines(letter.key)), "value", *_indented(value_lines(letter.value))]
     if said is not None and said.stacktrace:
-        lines += ["stack trace", *_indented([plain(line) for line in said.stacktrace.splitlines()])]
+        lines += ["stack trace", *_indented(said.stacktrace.splitlines())]
     return lines
 
 
@@ -199,5 +198,5 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def _cut(value: bytes) -> str:
-    text = plain(value[:200].decode("utf-8", "backslashreplace"))
+    text = value[:200].decode("utf-8", "backslashreplace")
     return text if len(value) <= 200 else f"{text}... ({len(value)} bytes)"  # noqa: PLR2004 (a line or two)

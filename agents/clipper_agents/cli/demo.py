@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from clipper_agents.cli import terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,8 +36,6 @@ def demo(
     The best model breaks at a quarter of the queries and is repaired at half. Ends with exit code 0 when every query
     was answered once, every feedback counted once, and all offsets are committed.
     """
-    from rich.console import Console
-
     from clipper_agents.observability.logging import log_file
     from clipper_agents.threads import ONE_THREAD
 
@@ -43,7 +43,7 @@ def demo(
     os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
     from clipper_agents.demo.plan import DemoPlan
 
-    plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), Console()
+    plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), terminal.console()
     out.mkdir(parents=True, exist_ok=True)
     with log_file(out / LOG, "info", os.environ) as lines:
         result, recorder = _run(plan, console, lines)
@@ -86,6 +86,6 @@ def _report(
         write_json(result, json_file)
     page = write_report(result, recorder, failed, out)
     print_summary(console, result, failed)
-    console.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"report: {page.resolve()}", soft_wrap=True)
     if failed:
         raise typer.Exit(exits.FAILURE)

@@ -10,7 +10,6 @@ gives the command the options of `ChangeRequest` in place of the parameter `chan
 import asyncio
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipper_agents.cli.options import Bootstrap, By, ConfigFile, Json, Revision, Set, Why, fields_of
-from clipper_agents.cli.terminal import print_json
+from clipper_agents.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.change_records import CommittedChange, Signature
@@ -84,7 +83,7 @@ class DeploymentContext:
         replication = self.settings.kafka.replication
         report = asyncio.run(ensure_topics(self.kafka, self.catalogue, models, replication_factor=replication))
         for line in report.advice:
-            print(f"warning: {line}", file=sys.stderr)
+            say(f"warning: {line}", stderr=True)
         return report
 
 
@@ -114,7 +113,7 @@ class ChangeRequest:
         if self.as_json:
             print_json(*written.changes)
         else:
-            print(*lines_of(written), sep="\n")
+            say(*lines_of(written))
 
 
 def lines_of(written: "CommittedChange") -> list[str]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.terminal import plain, table
+from clipper_agents.cli.terminal import table
 from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
@@ -23,14 +23,14 @@ def as_json(evaluation: Evaluation) -> str:
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
     """The result in a sentence, a line a candidate, and what to be careful of."""
-    console.print(Text(plain(lead(evaluation))))
+    console.print(Text(lead(evaluation)))
     console.print()
     console.print(_table(evaluation))
     warnings = [(one.name, text) for one in evaluation.candidates for text in one.warnings]
     for name, text in warnings:
-        console.print(Text(f"! {plain(name)}: {plain(text)}", "yellow"))
+        console.print(Text(f"! {name}: {text}", "yellow"))
     for note in evaluation.notes:
-        console.print(Text(f"- {plain(note)}", "dim"))
+        console.print(Text(f"- {note}", "dim"))
 
 
 def _table(evaluation: Evaluation) -> Table:
@@ -41,7 +41,7 @@ def _table(evaluation: Evaluation) -> Table:
 
 
 def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
-    name = f"{plain(one.name)} (logged)" if logged else plain(one.name)
+    name = f"{one.name} (logged)" if logged else one.name
     cells = [
         Text(name, "bold" if logged else ""),
         Text(number(one.loss.value)),

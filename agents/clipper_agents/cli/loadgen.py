@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.terminal import console, say
 
 if TYPE_CHECKING:
     from clipper_loadgen import LoadPlan, LoadReport
@@ -111,16 +112,15 @@ def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadRepo
 
 def _show(report: "LoadReport", json_file: Path | None) -> None:
     import msgspec
-    from rich.console import Console
 
     from clipper_loadgen.terminal import report_table, warnings
 
     encoded = msgspec.json.format(msgspec.json.encode(report))
     if json_file == Path("-"):
-        typer.echo(encoded.decode())
+        say(*encoded.decode().split("\n"))
     else:
-        Console().print(report_table(report))
+        console().print(report_table(report))
         if json_file is not None:
             json_file.write_bytes(encoded + b"\n")
     for warning in warnings(report):
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", stderr=True)

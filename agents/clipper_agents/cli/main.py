@@ -25,6 +25,7 @@ from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
 from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status, watch
+from clipper_agents.cli.terminal import say
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
 from clipper_agents.cli.worker import worker
@@ -44,7 +45,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"clipper-stream {version('clipper-stream')}")
+        say(f"clipper-stream {version('clipper-stream')}")
         raise typer.Exit
 
 
@@ -114,6 +115,7 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
     """Run a command, and return the exit code; for an error of ours a line a problem has gone to standard error."""
     from clipper_stream.errors import ClipperError, SetupError
     from clipper_topics.connection import InvalidConnection
+    from clipper_topics.errors import UnknownRowVersion
 
     # a command that configures no logging says itself what is wrong; libraries do not say it fifty times before
     logging.getLogger().addHandler(logging.NullHandler())
@@ -121,7 +123,7 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
         program(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.OK
-    except (SetupError, InvalidConnection) as error:
+    except (SetupError, InvalidConnection, UnknownRowVersion) as error:
         return _tell(error, exits.SETUP)
     except ClipperError as error:
         return _tell(error, exits.FAILURE)
@@ -129,14 +131,14 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
         return exits.INTERRUPTED
     except Exception:  # noqa: BLE001 - whatever it is, the exit code and the last line are the program's
         traceback.print_exc()
-        print("error: this is a defect of clipper-stream: please report the lines above", file=sys.stderr)
+        say("error: this is a defect of clipper-stream: please report the lines above", stderr=True)
         return exits.FAILURE
     return exits.OK
 
 
 def _tell(error: Exception, code: int) -> int:
     for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}", stderr=True)
     return code
 
 

@@ -9,7 +9,7 @@ from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, line
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.options import Json, Ref
-from clipper_agents.cli.terminal import print_json
+from clipper_agents.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.plan import Plan
@@ -72,7 +72,7 @@ def show_model(deployment: DeploymentContext, ref: Ref, as_json: Json = False) -
         print_json({"manifest": found, "stages": stages, "hosts": hosts})
         return
     print_manifest(found)
-    print(*stages, *map(report_line, hosts), sep="\n")
+    say(*stages, *map(report_line, hosts))
 
 
 @model.command("shadow", epilog="Example: clipper-stream model shadow svm:3 -a digits --share 0.2")
@@ -140,7 +140,7 @@ def rollback_models(
     if change.as_json:
         change.print(done.written)
     else:
-        print(*_rollback_lines(done), sep="\n")
+        say(*_rollback_lines(done))
 
 
 def _rollback_lines(done: "RolledBack") -> list[str]:

@@ -1,7 +1,6 @@
 """`clipper-stream model deploy`: a version, its hosts, and its place at an application."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +9,7 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change
 from clipper_agents.cli.options import Ref, shape_of
+from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_topics.host_report import HostReport
@@ -72,18 +72,18 @@ def _wait(deployment: DeploymentContext, model: "ModelManifest", wait_s: float) 
     from clipper_agents.control.readiness import wait_for_host
 
     if model.colocated:
-        print(f"model {model.ref} runs inside the routers: there is no host to wait for", file=sys.stderr)
+        say(f"model {model.ref} runs inside the routers: there is no host to wait for", stderr=True)
         return
 
     def tell(report: "HostReport") -> None:
-        print(report_line(report), file=sys.stderr)
+        say(report_line(report), stderr=True)
 
     ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell))
     if ended is None:
-        print(
+        say(
             f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
             f"`clipper-stream worker host {model.ref}` run, and may it load the model?",
-            file=sys.stderr,
+            stderr=True,
         )
     if ended is None or ended.state != "ready":
         raise typer.Exit(exits.FAILURE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.options import Dtype, Json, Parameters, Runtime, Shape, parameters_of, shape_of
-from clipper_agents.cli.terminal import console, plain, table
+from clipper_agents.cli.terminal import console, say, table
 
 if TYPE_CHECKING:
     from clipper_stream.models.testing import Report
@@ -64,7 +64,7 @@ def test_model(
         target_ms=target_ms or found.batch.target_ms,
         max_rows=max_rows or found.batch.max_rows,
     )
-    typer.echo(json.dumps(report.plain())) if as_json else _print(found, report)
+    say(json.dumps(report.plain())) if as_json else _print(found, report)
     if not report.kept:
         raise typer.Exit(1)
 
@@ -73,7 +73,7 @@ def _print(target: "ModelManifest", report: "Report") -> None:
     from rich.text import Text
 
     out, row = console(110), target.input
-    out.print(f"{plain(target.uri)}  ({target.runtime}, {row.dtype}{row.shape or ''})", markup=False, soft_wrap=True)
+    out.print(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})", soft_wrap=True)
     laws = []
     for finding in report.findings:
         words = f"{finding.found}; {finding.advice}" if finding.advice else finding.found
@@ -88,6 +88,6 @@ def _print(target: "ModelManifest", report: "Report") -> None:
         out.print("\nlatency by batch size")
         out.print(table(headings, rows, right=headings))
     if report.advice:
-        out.print(f"\nadvice: {report.advice}", markup=False, soft_wrap=True)
+        out.print(f"\nadvice: {report.advice}", soft_wrap=True)
     verdict = "every law that was looked at is kept" if report.kept else f"{len(report.broken)} laws are broken"
-    out.print(f"\n{verdict}", markup=False)
+    out.print(f"\n{verdict}")

@@ -9,6 +9,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import json_or_text
+from clipper_agents.cli.terminal import say
 
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
 
@@ -43,7 +44,7 @@ def predict(
             options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
             return await client.predict(application, row, timeout_s=timeout_s, **options)
 
-    print(_shown(asyncio.run(ask())))
+    say(_shown(asyncio.run(ask())))
 
 
 @with_deployment

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from clipper_agents.cli.terminal import console, plain, table, when
+from clipper_agents.cli.terminal import console, say, table, when
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
@@ -68,7 +68,7 @@ def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
     fields = stated(manifest)
     width = max(map(len, fields))
     for name, value in fields.items():
-        print(f"{name:<{width}}  {plain(value if isinstance(value, str) else json.dumps(value))}")
+        say(f"{name:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
 
 
 def stages_of(published: Manifests, ref: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def stages_of(published: Manifests, ref: str) -> Iterator[str]:
 def report_line(report: HostReport) -> str:
     """A host's state, and why it failed."""
     reason = f": {report.reason}" if report.reason else ""
-    return plain(f"host {report.instance} {report.state}{reason}")
+    return f"host {report.instance} {report.state}{reason}"
 
 
 def numbers_of(change: Change) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
-from clipper_agents.cli.terminal import console, progress
+from clipper_agents.cli.terminal import console, progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.replay.span import Span
@@ -93,11 +93,11 @@ def evaluate(
     if save is not None:
         save.write_text(in_json(found), encoding="utf-8")
     if as_json:
-        typer.echo(in_json(found))
+        say(in_json(found))
         return
     show_evaluation(console(160), found)
     if report is not None:
-        typer.echo(f"page: {report}")
+        say(f"page: {report}")
 
 
 @contextmanager

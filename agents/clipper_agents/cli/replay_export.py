@@ -10,7 +10,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
-from clipper_agents.cli.terminal import progress
+from clipper_agents.cli.terminal import progress, say
 
 SHOWN = {
     "decisions": "decisions",
@@ -57,9 +57,9 @@ def export(
         facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
-        typer.echo(json.dumps(summary))
+        say(json.dumps(summary))
         return
-    typer.echo(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
+    say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
     for name, words in SHOWN.items():
         if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
-            typer.echo(f"{summary[name]:>12,} {words}")
+            say(f"{summary[name]:>12,} {words}")

@@ -14,7 +14,7 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import progress
+from clipper_agents.cli.terminal import progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.kafka.reader import Range
@@ -181,10 +181,10 @@ class _Bar:
 def _show(summary: "RerunSummary", plan: "RerunPlan", run: str | None, *, as_json: bool) -> None:
     figures = figures_of(summary, run=run, dry=plan.dry)
     if as_json:
-        typer.echo(json.dumps(figures))
+        say(json.dumps(figures))
         return
     for line in lines_of(figures):
-        typer.echo(line)
+        say(line)
 
 
 def figures_of(summary: "RerunSummary", *, run: str | None, dry: bool) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _show(deployment: DeploymentContext, found: "StateAt", before: "list[SavedRo
     shown.print(table(headings, rows, right=headings[1:]))
     ends = ", ".join(f"{number}:{end}" for number, end in enumerate(found.ends))
     changed = changed_contexts(before, found.rows)
-    shown.print(f"before feedback offsets {ends}; {changed} contexts change", markup=False)
+    shown.print(f"before feedback offsets {ends}; {changed} contexts change")
     if found.partings:
         shown.print(
             f"{len(found.partings)} rows of the table were not what the logs lead to: what the logs lead to is "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clipper_agents.cli.options import Dtype, Json, Parameters, Runtime, Shape, parameters_of, shape_of
-from clipper_agents.cli.terminal import progress
+from clipper_agents.cli.terminal import progress, say
 
 
 def score(
@@ -71,8 +71,8 @@ def score(
 
         found = score_inputs(inputs, source, out, processes=processes, cache_dir=cache_dir, fresh=fresh, told=told)
     if as_json:
-        typer.echo(json.dumps({"file": str(out), "model": model, **asdict(found)}))
+        say(json.dumps({"file": str(out), "model": model, **asdict(found)}))
         return
     kept = found.chunks - found.computed
-    typer.echo(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
-    typer.echo(f"{found.computed} chunks computed, {kept} were there already")
+    say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
+    say(f"{found.computed} chunks computed, {kept} were there already")

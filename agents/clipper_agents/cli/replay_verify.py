@@ -8,7 +8,7 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json
-from clipper_agents.cli.terminal import console, plain, print_json, table
+from clipper_agents.cli.terminal import console, print_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,10 +52,10 @@ def print_verification(found: "Verification") -> None:
     shown = console()
     shown.print(table(headings, rows, right=headings), soft_wrap=True)
     for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
-        shown.print(line, markup=False, soft_wrap=True)
+        shown.print(line, soft_wrap=True)
     verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
     of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
-    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", markup=False, soft_wrap=True)
+    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", soft_wrap=True)
 
 
 def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
@@ -67,7 +67,7 @@ def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
             )
         for application in verdict.unlogged:
             yield (
-                f"partition {verdict.partition}: rows of {plain(application)} cannot be verified: an older version "
+                f"partition {verdict.partition}: rows of {application} cannot be verified: an older version "
                 "folded feedback that is still there, and did not log where a changed policy or loss took effect; "
                 "verify again when the topic has dropped that feedback"
             )
@@ -90,13 +90,13 @@ def parting_lines(parting: "RowMismatch") -> "Iterable[str]":
 
 def _row_name(parting: "RowMismatch") -> str:
     if parting.application:
-        context = "" if parting.context is None else f" in context {plain(parting.context)}"
-        return f"row of {plain(parting.application)}{context}"
-    return "position" if parting.context is None else f"newest restore of {plain(parting.context)}"
+        context = "" if parting.context is None else f" in context {parting.context}"
+        return f"row of {parting.application}{context}"
+    return "position" if parting.context is None else f"newest restore of {parting.context}"
 
 
 def _record_name(record: "FeedbackAt") -> str:
-    about = "a restored state" if record.query_id is None else f"query {plain(record.query_id)}"
+    about = "a restored state" if record.query_id is None else f"query {record.query_id}"
     return f"{record.topic}[{record.partition}] offset {record.offset}: {about}"
 
 
@@ -104,7 +104,7 @@ def _totals(row: "ShownRow | None") -> str:
     if row is None:
         return "no such row"
     sums = "; ".join(
-        f"{plain(model)} " + " ".join(f"{name}={value!r}" for name, value in totals.items())
+        f"{model} " + " ".join(f"{name}={value!r}" for name, value in totals.items())
         for model, totals in row.totals.items()
     )
     return f"offset {row.offset}, {row.applied} counted; {sums or 'no totals'}"

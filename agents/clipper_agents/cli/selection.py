@@ -9,7 +9,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, Json, Why, Yes
-from clipper_agents.cli.terminal import console, plain, table
+from clipper_agents.cli.terminal import console, say, table
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
@@ -31,7 +31,7 @@ def show_selection(
 ) -> None:
     """Print totals and weights of the models, as the routers have stored them."""
     shown = _shown(deployment, application, context)
-    typer.echo(json.dumps(shown)) if as_json else _print(shown)
+    say(json.dumps(shown)) if as_json else _print(shown)
 
 
 @selection.command("export", epilog="Example: clipper-stream selection export digits > digits.json")
@@ -44,7 +44,7 @@ def export_selection(deployment: DeploymentContext, application: ApplicationName
 
     rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = SavedState(application=application, rows=rows)
-    typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=1).decode())
+    say(*msgspec.json.format(msgspec.json.encode(state), indent=1).decode().split("\n"))
 
 
 @selection.command("restore", epilog="Example: clipper-stream selection restore digits --revision 7")
@@ -80,7 +80,7 @@ def restore_selection(
         plan = asyncio.run(plan_resumed(*target, resume, rows))
     else:
         plan = asyncio.run(plan_restore(*target, rows, signature(by, why), undoes))
-    typer.echo(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", err=True)
+    say(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", stderr=True)
     carry_out_if_wanted(deployment, application, plan, yes=yes)
 
 
@@ -105,13 +105,11 @@ def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "
     from clipper_agents.control.restore import carry_out
 
     if plan.restore.before is None:
-        typer.echo(
-            "this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", err=True
-        )
+        say("this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", stderr=True)
     if not yes:
         typer.confirm(f"Set {application} of {deployment.prefix} back?", abort=True, err=True)
     asyncio.run(carry_out(deployment.kafka, deployment.catalogue, plan))
-    typer.echo(plan.restore_id)
+    say(plan.restore_id)
 
 
 def _shown(deployment: DeploymentContext, application: str, context: str | None) -> dict[str, Any]:
@@ -142,7 +140,7 @@ def _print(shown: dict[str, Any]) -> None:
         weight = "no candidate" if one["weight"] is None else f"{one['weight']:.4f}"
         numbers = (one["count"], one["loss"], one["weighted_count"], one["weighted_loss"])
         rows.append((one["model"], weight, *(f"{number:.2f}" for number in numbers)))
-    of = "without a context" if shown["context"] is None else f"in context {plain(shown['context'])}"
+    of = "without a context" if shown["context"] is None else f"in context {shown['context']}"
     screen = console()
-    screen.print(f"{plain(shown['application'])} {of}; {shown['contexts']} contexts have totals", markup=False)
+    screen.print(f"{shown['application']} {of}; {shown['contexts']} contexts have totals")
     screen.print(table(headings, rows, right=headings[1:]) if rows else "nothing learned")

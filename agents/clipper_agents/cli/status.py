@@ -11,7 +11,7 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json
-from clipper_agents.cli.terminal import console, print_json
+from clipper_agents.cli.terminal import console, print_json, say
 
 if TYPE_CHECKING:
     from clipper_agents.status.watch import Snapshot
@@ -85,7 +85,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
     from clipper_agents.cli.status_view import json_line, lines, page
 
     if as_json:
-        return nullcontext(), lambda look: print(json_line(look), flush=True)
+        return nullcontext(), lambda look: say(json_line(look))
     screen = console()
     if screen.is_terminal:
         from rich.live import Live
@@ -95,7 +95,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
     told: list[str] = []
 
     def print_lines(look: "Snapshot") -> None:
-        print("\n".join(lines(look, told)), flush=True)
+        say(*lines(look, told))
         told[:] = look.reasons
 
     return nullcontext(), print_lines

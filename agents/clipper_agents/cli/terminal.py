@@ -1,20 +1,33 @@
-"""What commands write: tables, JSON, bars, and texts of other people in a form that a terminal does not obey."""
+"""What commands write: lines, tables, JSON and bars, with the texts of other people as a terminal does not obey them.
+
+Rules of this file:
+- Commands write by `say`, `print_json`, `console` and `progress` alone, which escape whatever they are given.
+"""
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from clipper_stream.errors import plain
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
 SHOWN_BYTES = 4_096
 """Of a value: a screen or two."""
 _BYTES_A_LINE = 16
+
+
+def say(*lines: str, stderr: bool = False) -> None:
+    """Print lines."""
+    print(*map(plain, lines), sep="\n", file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def table(
@@ -25,7 +38,7 @@ def table(
     wrapped: Collection[str] = (),
     gap: int = 2,
 ) -> "Table":
-    """Return a table without lines; what a terminal would obey is escaped.
+    """Return a table without lines.
 
     Args:
         headings: Of the columns.
@@ -48,11 +61,17 @@ def table(
 
 
 def console(columns: int | None = None, *, stderr: bool = False) -> "Console":
-    """Return a console that is so wide where no terminal says how wide it is."""
+    """Return a console without markup, that is so wide where no terminal says how wide it is."""
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False)
-    return found if columns is None or found.is_terminal else Console(stderr=stderr, highlight=False, width=columns)
+    class PlainConsole(Console):
+        def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterator[Segment]":
+            for one in super().render(renderable, options):
+                yield one if one.control else one._replace(text="\n".join(map(plain, one.text.split("\n"))))
+
+    settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
+    found = PlainConsole(**settings)
+    return found if columns is None or found.is_terminal else PlainConsole(**settings, width=columns)
 
 
 @contextmanager
@@ -64,7 +83,7 @@ def progress(description: str) -> Iterator[Callable[..., None]]:
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[counts]}")
+    texts = [TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[counts]}")]
     screen = console(stderr=True)
     columns = texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
@@ -76,18 +95,7 @@ def print_json(*values: Any) -> None:
     import msgspec
 
     for value in values:
-        print(msgspec.json.encode(value).decode(), flush=True)
-
-
-def plain(text: str) -> str:
-    r"""The text without anything that a terminal would obey.
-
-    >>> plain("red: \x1b[31m")
-    'red: \\x1b[31m'
-    """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode() for each in text
-    )
+        say(msgspec.json.encode(value).decode())
 
 
 def when(at_ms: int) -> str:

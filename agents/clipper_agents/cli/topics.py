@@ -6,6 +6,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Yes
+from clipper_agents.cli.terminal import say
 
 topics = typer.Typer(name="topics", no_args_is_help=True, help="Create, list or renew the topics of a deployment.")
 
@@ -17,7 +18,7 @@ def create(deployment: DeploymentContext) -> None:
     report = deployment.ensure_topics(deployment.settings.models)
     for what in ("created", "grown", "existing"):
         for name in getattr(report, what):
-            print(f"{what} {name}")
+            say(f"{what} {name}")
 
 
 @topics.command("list", epilog="Example: clipper-stream topics list --bootstrap localhost:9092")
@@ -28,7 +29,7 @@ def list_topics(deployment: DeploymentContext) -> None:
 
     counts = asyncio.run(existing_topics(deployment.kafka, deployment.prefix))
     for name, partitions in sorted(counts.items()):
-        print(f"{name} {partitions}")
+        say(f"{name} {partitions}")
 
 
 @topics.command(epilog="Example: clipper-stream topics renew --yes")
@@ -43,10 +44,10 @@ def renew(deployment: DeploymentContext, yes: Yes = False) -> None:
     target = deployment.kafka, deployment.catalogue
     replaced = asyncio.run(read_replaced_logs(*target))
     if not replaced:
-        print("nothing to renew")
+        say("nothing to renew")
         return
-    typer.echo(f"made anew by somebody: {', '.join(replaced)}", err=True)
+    say(f"made anew by somebody: {', '.join(replaced)}", stderr=True)
     if not yes:
         typer.confirm(f"Delete all that the other logs of {deployment.prefix} hold, and what was learned?", abort=True)
     for name in asyncio.run(renew_logs(*target, replaced, deployment.settings.kafka.replication)):
-        print(f"renewed {name}")
+        say(f"renewed {name}")

@@ -10,6 +10,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_configured_deployment
 from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
@@ -55,7 +56,7 @@ async def serve(deployment: "Deployment") -> None:
     try:
         await _start_unless(deployment, ended)
         if not ending.is_set():
-            print(f"ready bootstrap={deployment.connection.bootstrap}", flush=True)
+            say(f"ready bootstrap={deployment.connection.bootstrap}")
             await _watch_until(deployment, ended)
     finally:
         ended.cancel()

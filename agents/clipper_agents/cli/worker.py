@@ -86,9 +86,14 @@ def _may_start(deployment: DeploymentContext, log_level: str | None, ends_with_s
     configure_logging(log_level, os.environ)
     if ends_with_stdin:
         end_with_stdin()
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path has text; models beside the user are found as by python -m
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the same
+    find_models_here()
     return asyncio.run(wait_for_access(deployment.kafka))
+
+
+def find_models_here() -> None:
+    """Let modules in the working directory be imported, behind all that is installed: they may not stand for those."""
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path has text
+        sys.path.append(os.getcwd())  # noqa: PTH109 - the same
 
 
 def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":

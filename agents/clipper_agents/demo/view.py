@@ -21,7 +21,7 @@ class DemoView:
 
     def stage(self, text: str) -> None:
         """The demo is doing this now."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
         self._console.file.flush()
 
     def sample(self, sample: DemoSample) -> None:

@@ -5,7 +5,6 @@ Rules of this file:
   duplicate.
 - A row has its own offset: feedback up to it is in the row, and is not folded again. So a step that a crash has cut in
   two (rows that are stored, and a position that is not) is finished by doing it again.
-- Feedback that came too long before its query is an orphan, by the timestamps of the two in their logs.
 - A marker sets all rows of its application to what it says. How many feedbacks counted goes on: a restore takes back
   what was learned, and not that it was read; a feedback that counted does not count again.
 - Where an application's policy or loss took effect is noted with the rows of the step, so that the fold can be done
@@ -145,9 +144,6 @@ def _apply(
 ) -> None:
     record, found, _, audit = entry
     prediction = decode_prediction(logged)
-    if prediction.queried_at_ms > record.timestamp + EARLY_FEEDBACK_MS:
-        step.refuse(record, "orphan", OrphanFeedback(_early(found, prediction.queried_at_ms - record.timestamp)))
-        return
     known = find(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
@@ -226,12 +222,8 @@ def _restore(
 _EMPTY = SelectionState()
 
 
-def _early(found: Feedback, early_ms: float) -> str:
-    waits = f"it waits {EARLY_FEEDBACK_MS / 1000:.0f} s, send it later"
-    return f"the feedback came {early_ms / 1000:.1f} s before its query {found.query_id!r}: {waits}"
-
-
 def _orphan(found: Feedback, record: Record) -> str:
     whose = "" if found.application is None else f" of application {found.application!r}"
     where = f"query {found.query_id!r}{whose} in partition {record.partition}"
-    return f"no decision about {where}: send the feedback with the query's key, and within the feedback horizon"
+    early = f"at most {EARLY_FEEDBACK_MS // 1000} s before it and the feedback horizon after it"
+    return f"no decision about {where}: send the feedback with the query's key, {early}"

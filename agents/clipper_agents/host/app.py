@@ -44,6 +44,7 @@ def run(settings: HostSettings) -> None:
     reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
     reports.say("starting")
     try:
+        poison_rows = PoisonRows(settings.data_dir / "model")
         predictor = prepare(settings.model, settings.allowed, settings.files)
         metrics = HostMetrics()
         port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
@@ -51,20 +52,26 @@ def run(settings: HostSettings) -> None:
         reports.fails(error)
         raise
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-    run_worker(lambda: HostProcess(settings, predictor, metrics, reports), lambda: ready, settings.kafka, reports)
+    run_worker(
+        lambda: HostProcess(settings, predictor, poison_rows, metrics, reports), lambda: ready, settings.kafka, reports
+    )
 
 
 class HostProcess:
     """A host from its start to its end."""
 
     def __init__(
-        self, settings: HostSettings, predictor: Predictor, metrics: HostMetrics, reports: SelfReports
+        self,
+        settings: HostSettings,
+        predictor: Predictor,
+        poison_rows: PoisonRows,
+        metrics: HostMetrics,
+        reports: SelfReports,
     ) -> None:
         model, catalogue = settings.model, settings.catalogue
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
-        poison_rows = PoisonRows(settings.data_dir / "model")
         server = RequestServer(self.app, catalogue, metrics, poison_rows)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)

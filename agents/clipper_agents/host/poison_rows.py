@@ -6,11 +6,12 @@
 
 Rules of this file:
 - The journal is a mapped file: a write costs a copy, and is there after any death of the process. Of a machine's it is
-  not; then rows are asked together again.
+  not; then rows are asked together again. Its blocks are taken at the start: a hole would be a SIGBUS on a full disk.
 - A row is known by the identity of its router, the token of its frame and its place in it: new in every frame.
 """
 
 import mmap
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ import msgspec
 from clipper_agents.host.outputs import RowSpan
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch
+from clipper_agents.streaming.storage import not_started
 
 DEATHS = 2
 """A row with which the process died so often is not asked again."""
@@ -46,17 +48,24 @@ class PoisonRows:
 
     Attributes:
         found: What the run before this one left behind.
+
+    Raises:
+        StorageRefused: the folder cannot be written.
+        StorageFailed: there is no space.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._journal = _mapped(folder / "in-model")
         remembered = folder / "suspects"
-        before = _decoded(remembered.read_bytes() if remembered.exists() else b"")
-        self.found = [_counted(one, before) for one in self._left_behind()]
-        known = [*before, *self.found][-KEPT:]
-        if self.found:
-            remembered.write_bytes(msgspec.msgpack.encode(known))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._journal = _mapped(folder / "in-model")
+            before = _decoded(remembered.read_bytes() if remembered.exists() else b"")
+            self.found = [_counted(one, before) for one in self._left_behind()]
+            known = [*before, *self.found][-KEPT:]
+            if self.found:
+                remembered.write_bytes(msgspec.msgpack.encode(known))
+        except OSError as error:
+            raise not_started(folder, error) from error
         self._by_frame: dict[tuple[bytes, int], list[PoisonSpan]] = {}
         for one in known:
             self._by_frame.setdefault((one.router, one.frame), []).append(one)
@@ -131,9 +140,13 @@ class BatchGuard:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    with path.open("a+b") as file:
-        file.truncate(JOURNAL_BYTES)
-        return mmap.mmap(file.fileno(), JOURNAL_BYTES)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(descriptor, JOURNAL_BYTES)
+        os.posix_fallocate(descriptor, 0, JOURNAL_BYTES)
+        return mmap.mmap(descriptor, JOURNAL_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _decoded(content: bytes) -> list[PoisonSpan]:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, plain
 
 LEVELS = ("debug", "info", "warning", "error")
 NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo")
@@ -62,7 +62,7 @@ class KeyValueFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)
+    return text if text and _PLAIN.issuperset(text) else plain(json.dumps(text, ensure_ascii=False))
 
 
 class FloodFilter(logging.Filter):

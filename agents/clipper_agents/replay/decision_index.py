@@ -1,40 +1,23 @@
 """What was decided about each query of a partition, on disk: so memory does not grow with the length of a log.
 
 Rules of this file:
-- Of several records about a query of one application the first counts, as for routers. One that is another, and comes
-  more than a feedback horizon later, is another decision: routers had forgotten the first by then.
-- A feedback is about the oldest decision of its application that is no more than a horizon older; without an
-  application, of all. When all are older, it is about the newest of them and `late`: whether a router still knew it,
-  the predictions alone do not say.
+- As for routers: of several records about a query of one application the first counts, a query with the id of one that
+  was asked too long before is another query, and a feedback is about the first decision of its application and time.
 - The decisions under one id are numbered in log order; the offset in the log is what identifies a decision.
 """
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from clipper_agents.replay.spill_store import SpillStore
-from clipper_topics.logged_records import LoggedRecord, is_decision_of, prediction_head
+from clipper_topics.feedback import queried_between, repeated_between
+from clipper_topics.logged_records import LoggedRecord, decides, prediction_head
 
-_HEAD = struct.Struct("<qqB")
+_HEAD = struct.Struct("<qB")
 _MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
 _DECISION, _CREDIT = b"d", b"c"
-
-
-class KnownDecision(NamedTuple):
-    """An indexed decision.
-
-    Attributes:
-        at_ms: When it was logged, milliseconds since the epoch.
-        logged: The record in the log.
-        late: Whether the decision is more than a horizon older than the feedback.
-    """
-
-    at_ms: int
-    logged: LoggedRecord
-    late: bool = False
 
 
 class DecisionIndex:
@@ -42,7 +25,7 @@ class DecisionIndex:
 
     Args:
         folder: Empty or missing; the caller deletes it. The first write creates a database in it.
-        horizon_s: How long after its prediction a feedback counts, in seconds.
+        horizon_s: How long after its query a feedback counts, in seconds.
     """
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
@@ -52,20 +35,24 @@ class DecisionIndex:
         """Close the database."""
         self._store.close()
 
-    def add(self, found: Sequence[tuple[str, int, LoggedRecord]]) -> None:
-        """Index decisions in log order, each as query id, time in milliseconds since the epoch, and record."""
-        known = self._store.get([_key(query_id) for query_id, *_ in found])
+    def add(self, found: Sequence[tuple[str, LoggedRecord]]) -> None:
+        """Index decisions in log order, each as query id and record."""
+        known = self._store.get([_key(query_id) for query_id, _ in found])
         new, repeated = dict[str, bytes](), []
         for one, old in zip(found, known, strict=True):
             if old is None and one[0] not in new:
-                new[one[0]] = _packed(one[1], one[2])
+                new[one[0]] = _packed(one[1])
             else:
                 repeated.append(one)
         self._store.put((_key(query_id), value) for query_id, value in new.items())
-        for query_id, at_ms, logged in repeated:
-            self._add_again(query_id, at_ms, logged)
+        for query_id, logged in repeated:
+            self._add_again(query_id, logged)
 
-    def find(self, wanted: Sequence[tuple[str, str | None, int]]) -> list[KnownDecision | None]:
+    def first(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
+        """Return the first record under each key."""
+        return [None if value is None else _unpacked(value) for value in self._store.get([*map(_key, keys)])]
+
+    def find(self, wanted: Sequence[tuple[str, str | None, int]]) -> list[LoggedRecord | None]:
         """Return the decision that each feedback is about, None without one.
 
         Args:
@@ -90,25 +77,20 @@ class DecisionIndex:
             return
         self._store.put((_CREDIT + _OFFSET.pack(one), _OFFSET.pack(offset)) for one, offset in counted.items())
 
-    def _add_again(self, query_id: str, at_ms: int, logged: LoggedRecord) -> None:
-        application, number = prediction_head(logged).application, 0
+    def _add_again(self, query_id: str, logged: LoggedRecord) -> None:
+        head, number = prediction_head(logged), 0
+        span = repeated_between(head.queried_at_ms, self._horizon_ms)
         for old in self._under(query_id):
-            known = at_ms <= old.at_ms + self._horizon_ms or logged.value == old.logged.value
-            if known and is_decision_of(old.logged, application):
+            if decides(old, head.application, *span):
                 return
             number += 1
-        self._store.put([(_key(query_id, number), _packed(at_ms, logged))])
+        self._store.put([(_key(query_id, number), _packed(logged))])
 
-    def _about(self, query_id: str, application: str | None, at_ms: int, first: bytes) -> KnownDecision | None:
-        found = None
-        for known in self._under(query_id, first):
-            if is_decision_of(known.logged, application):
-                found = known
-                if at_ms <= known.at_ms + self._horizon_ms:
-                    return found
-        return None if found is None else found._replace(late=True)
+    def _about(self, query_id: str, application: str | None, at_ms: int, first: bytes) -> LoggedRecord | None:
+        span = queried_between(at_ms, self._horizon_ms)
+        return next((one for one in self._under(query_id, first) if decides(one, application, *span)), None)
 
-    def _under(self, query_id: str, value: bytes | None = None) -> Iterator[KnownDecision]:
+    def _under(self, query_id: str, value: bytes | None = None) -> Iterator[LoggedRecord]:
         """Return the decisions under an id in log order; `value` is the first one where it is known already."""
         number = 0
         while value is not None or (value := self._store.get([_key(query_id, number)])[0]) is not None:
@@ -120,13 +102,11 @@ def _key(query_id: str, number: int = 0) -> bytes:
     return _DECISION + query_id.encode() + (b"\xff%d" % number if number else b"")
 
 
-def _packed(at_ms: int, logged: LoggedRecord) -> bytes:
+def _packed(logged: LoggedRecord) -> bytes:
     flags = (_MSGPACK if logged.msgpack else 0) | (_AUDITED if logged.audited else 0)
-    return _HEAD.pack(at_ms, logged.offset, flags) + logged.value
+    return _HEAD.pack(logged.offset, flags) + logged.value
 
 
-def _unpacked(value: bytes) -> KnownDecision:
-    at_ms, offset, flags = _HEAD.unpack_from(value)
-    return KnownDecision(
-        at_ms, LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
-    )
+def _unpacked(value: bytes) -> LoggedRecord:
+    offset, flags = _HEAD.unpack_from(value)
+    return LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))

@@ -1,12 +1,12 @@
 """Records of the feedback topic with what the other logs say about them."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.feedback.restore_markers import RefusedMarker, Restored, is_marker, read_marker
 from clipper_agents.kafka.reader import Record
-from clipper_agents.replay.decision_index import DecisionIndex, KnownDecision
+from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.refold import Entry
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -22,7 +22,6 @@ class EntryReader:
         decisions: Decisions of the partition.
         audits: Audits of the partition.
         restores: Declared restores, by id.
-        orphans: Feedback offsets of the partition that the dead letters call orphans.
     """
 
     def __init__(
@@ -31,9 +30,8 @@ class EntryReader:
         decisions: DecisionIndex,
         audits: DecisionIndex,
         restores: Mapping[str, DeclaredRestore],
-        orphans: Collection[int],
     ) -> None:
-        self._partitions, self._restores, self._orphans = catalogue.partitions, restores, orphans
+        self._partitions, self._restores = catalogue.partitions, restores
         self.decisions, self._audits = decisions, audits
 
     def add_predictions(self, records: Iterable[Record]) -> None:
@@ -51,10 +49,7 @@ class EntryReader:
             (said.query_id, said.application, record.timestamp) for record, said in given if isinstance(said, Feedback)
         ]
         known = iter(self.decisions.find(asked))
-        joined = [
-            self._joined(record, said, next(known)) if isinstance(said, Feedback) else Entry(record, said)
-            for record, said in given
-        ]
+        joined = [Entry(record, said, next(known) if isinstance(said, Feedback) else None) for record, said in given]
         return self._with_audits(joined)
 
     def _readable(self, records: Iterable[Record]) -> Iterator[tuple[Record, Feedback | Restored]]:
@@ -67,35 +62,14 @@ class EntryReader:
             except (RefusedMarker, UndecodableRecord):
                 continue
 
-    def _joined(self, record: Record, said: Feedback, known: KnownDecision | None) -> Entry:
-        if known is None:
-            return Entry(record, said)
-        if record.offset in self._orphans:
-            return Entry(record, said, contested=known.logged)
-        return Entry(record, said, known.logged)
-
     def _with_audits(self, entries: list[Entry]) -> list[Entry]:
         keys = [_audit_key(one) for one in entries]
-        wanted = [(key, None, one.record.timestamp) for key, one in zip(keys, entries, strict=True) if key is not None]
-        if not wanted:
-            return entries
-        found = iter(self._audits.find(wanted))
-        audits = [None if key is None else next(found) for key in keys]
-        return [
-            one if audit is None else one._replace(audit=audit.logged)
-            for one, audit in zip(entries, audits, strict=True)
-        ]
-
-
-def counted_after_all(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries as if the decision of each that the dead letters call an orphan had been found."""
-    return [
-        one._replace(decision=one.contested, contested=None) if one.contested is not None else one for one in entries
-    ]
+        found = iter(self._audits.first([key for key in keys if key is not None]))
+        return [one if key is None else one._replace(audit=next(found)) for one, key in zip(entries, keys, strict=True)]
 
 
 def _audit_key(entry: Entry) -> str | None:
-    logged = entry.decision or entry.contested
+    logged = entry.decision
     if logged is None or not logged.audited:
         return None
     head = prediction_head(logged)
@@ -104,6 +78,5 @@ def _audit_key(entry: Entry) -> str | None:
 
 def _keyed(
     records: Iterable[Record], read: Callable[[Record], tuple[str, LoggedRecord] | None]
-) -> list[tuple[str, int, LoggedRecord]]:
-    found = [(record.timestamp, read(record)) for record in records]
-    return [(one[0], at_ms, one[1]) for at_ms, one in found if one is not None]
+) -> list[tuple[str, LoggedRecord]]:
+    return [one for one in map(read, records) if one is not None]

@@ -6,9 +6,10 @@ bounds --> decisions indexed --> [beginning deleted: rows begun from the changel
 Rules of this file:
 - The verdict is about the rows now. Older rows of the changelog say where a row that differs was equal last.
 - Where the beginning of a log was deleted, feedback is folded from the first position on behind which every decision
-  must still be there: a feedback horizon behind the first record that is.
+  must still be there, and every feedback about it: two horizons behind the first record that is.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -24,13 +25,11 @@ from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
-from clipper_agents.replay.folded_configs import FoldedConfigs
 from clipper_agents.replay.log_ranges import Cursor, Logs
-from clipper_agents.replay.partition_fold import PartitionFold
-from clipper_agents.replay.refold import Entry, KnownRows
+from clipper_agents.replay.refold import Entry, FoldedConfigs, KnownRows, RefoldOutcome, refold
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, shown_row
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback
 from clipper_topics.logged_records import decode_prediction
 from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
 
@@ -48,16 +47,14 @@ class VerificationInputs:
         catalogue: Topics of the deployment.
         configs: The policies and losses of each application.
         restores: Declared restores, by id.
-        orphans: Feedback offsets that the dead letters call orphans, by partition.
         changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
-        horizon_s: How long after its prediction a feedback counts, in seconds.
+        horizon_s: How long after its query a feedback counts, in seconds.
         application: The application to verify; None: all.
     """
 
     catalogue: Catalogue
     configs: Mapping[str, LearningConfigs]
     restores: Mapping[str, DeclaredRestore]
-    orphans: Mapping[int, set[int]]
     changelog_ends: Sequence[int]
     horizon_s: float
     application: str | None = None
@@ -66,6 +63,44 @@ class VerificationInputs:
         """Return whether a row is to be verified."""
         about = place[0] or place[1]
         return self.application is None or about in (None, self.application)
+
+
+class PartitionFold:
+    """Folds the feedback of one partition into rows.
+
+    Args:
+        cursor: Reads the feedback.
+        reader: Joins feedback with decisions.
+        rows: Keeps the rows.
+        configs: Knows under which policy and loss each feedback was folded.
+
+    Attributes:
+        rows: The rows so far.
+        folded: Records so far.
+    """
+
+    def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
+        self._cursor, self._reader, self._index = cursor, reader, reader.decisions
+        self.rows, self._configs = rows, configs
+        self.folded = 0
+
+    async def credit(self, upto: int) -> None:
+        """Note only which feedback counted, up to and including an offset."""
+        async for records in self._cursor.through(upto):
+            entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
+            self._index.credit(self._folded(entries).credited)
+        self._configs.unlogged.clear()
+
+    async def advance(self, upto: int) -> None:
+        """Fold the feedback up to and including an offset."""
+        async for records in self._cursor.through(upto):
+            self.folded += len(records)
+            outcome = self._folded(self._reader.entries(records))
+            self.rows.keep(outcome)
+            self._index.credit(outcome.credited)
+
+    def _folded(self, entries: Sequence[Entry]) -> RefoldOutcome:
+        return refold(entries, self._configs.application, self.rows, self._index)
 
 
 class PartitionVerifier:
@@ -87,8 +122,7 @@ class PartitionVerifier:
         self._logs, self._known, self._partition = logs, known, partition
         self._decisions = DecisionIndex(folder / "decisions", known.horizon_s)
         self._audits = DecisionIndex(folder / "audits", known.horizon_s)
-        orphans = known.orphans.get(partition, set())
-        self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores, orphans)
+        self._reader = EntryReader(known.catalogue, self._decisions, self._audits, known.restores)
         self.table = Checkpoints(partition)
         self.parted: dict[Row, RowMismatch] = {}
         self._configs = FoldedConfigs({}, {})
@@ -113,7 +147,7 @@ class PartitionVerifier:
         async with self._fold() as fold:
             async for step in self._steps():
                 if self._ready:
-                    await fold.advance(step.position, self._unparted(step.rows))
+                    await fold.advance(step.position)
                     self._compare(fold, step.rows)
                     self._compared += len(step.rows)
                 else:
@@ -124,21 +158,16 @@ class PartitionVerifier:
     async def rows_at(self, upto: int) -> KnownRows:
         """Return the rows after feedback up to and including an offset; `table` and `since` say which are unknown."""
         async with self._fold() as fold:
-            reached = False
             async for step in self._steps():
-                beyond = upto if step.position > upto else None
                 if not self._ready:
-                    reached = await self._begin(fold, step, beyond) and step.position >= upto
-                elif not reached:
-                    await fold.advance(step.position, self._unparted(step.rows), beyond)
-                    reached = step.position >= upto
-                    if beyond is None:
-                        self._compare(fold, step.rows)
+                    await self._begin(fold, step, upto)
+                elif step.position <= upto:
+                    await fold.advance(step.position)
+                    self._compare(fold, step.rows)
             if not self._ready:
                 await fold.credit(self.since - 1)
                 fold.rows.rows.clear()
-            if not reached:
-                await fold.advance(upto, {})
+            await fold.advance(upto)
             return fold.rows
 
     @asynccontextmanager
@@ -177,7 +206,7 @@ class PartitionVerifier:
         known = [at_ms for at_ms in times if at_ms is not None]
         if len(known) < len(times):
             return max(1, self._end)
-        at_ms = round(max(known) + self._known.horizon_s * 1000)
+        at_ms = round(max(known) + 2 * (self._known.horizon_s * 1000 + EARLY_FEEDBACK_MS))
         return max(1, await self._logs.offset_at(self._known.catalogue.feedback, self._partition, at_ms))
 
     async def _first_ms(self, topic: str, start: int, end: int) -> int | None:
@@ -207,25 +236,26 @@ class PartitionVerifier:
                     if step is not None:
                         yield step
 
-    async def _begin(self, fold: PartitionFold, step: LearnedStep, keep_upto: int | None = None) -> bool:
+    async def _begin(self, fold: PartitionFold, step: LearnedStep, upto: float = math.inf) -> None:
         """Begin with the rows that the table held before the first certain feedback, or in its step.
 
-        Returns:
-            Whether the next step can be folded.
+        Args:
+            fold: Not begun.
+            step: The next step of the changelog.
+            upto: Feedback behind this offset is not folded.
         """
         if step.position < self.since:
             for place, row in step.rows.items():
                 self._start(fold, place, row)
-            return False
+            return
         await fold.credit(self.since - 1)
-        await fold.advance(step.position, {}, keep_upto)
+        await fold.advance(int(min(step.position, upto)))
         self._ready = True
         for place in step.rows:
             if not fold.rows.marked(place):
                 fold.rows.forget(place)
-        if keep_upto is None:
+        if step.position <= upto:
             self._compare(fold, step.rows)
-        return True
 
     def _start(self, fold: PartitionFold, place: Row, row: SelectionRow) -> None:
         fold.rows.start(place, row)
@@ -271,7 +301,7 @@ class PartitionVerifier:
         for place in [place for place, row in fold.rows.rows.items() if place not in live and row.offset >= 0]:
             self._part(fold, place, None)
         for place, row in self.table.ahead.items():
-            await fold.advance(row.offset, self._unparted({place: row}))
+            await fold.advance(row.offset)
             self._compare(fold, {place: row})
         if position >= self._end:
             fold.rows.start(POSITION, note_row(self._end - 1))
@@ -324,10 +354,9 @@ def concerns(entry: Entry, parting: RowMismatch) -> bool:
     """Return whether a record can change the row of a mismatch."""
     if isinstance(entry.said, Restored):
         return entry.said.marker.application in (parting.application, parting.application or parting.context)
-    logged = entry.decision or entry.contested
-    if logged is None:
+    if entry.decision is None:
         return False
-    prediction = decode_prediction(logged)
+    prediction = decode_prediction(entry.decision)
     return (prediction.application, prediction.context) == (parting.application, parting.context)
 
 

@@ -4,25 +4,57 @@ Rules of this file:
 - The step is `feedback_step.learn`. Here is what it is asked with: rows, decisions and credits.
 - Where the beginning of the logs was deleted, a row is known from the first time on that the changelog holds it, or
   from a marker that set it. What feedback does to a row that is not known is dropped.
+- An application that has always learned alike is known without the table. Of feedback before the first place that the
+  table names, an older version has folded it, or more changes came than are kept: that cannot be verified, nor what
+  came after it.
 - A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from clipper_agents.feedback.feedback_step import JoinedFeedback, Row, learn
+from clipper_agents.feedback.learning_config import LearningConfigs
 from clipper_agents.feedback.restore_markers import Restored
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_stream.query import Application
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged_records import LoggedRecord
-from clipper_topics.selection_rows import NO_ROW, SelectionRow, encode_row, note_row
+from clipper_topics.selection_rows import NO_ROW, NOT_DECLARED, SelectionRow, config_context, encode_row, note_row
 
 Find: TypeAlias = Callable[[str, int], Application | None]
+
+
+class FoldedConfigs:
+    """Finds the application as it was when a feedback was folded.
+
+    Args:
+        configs: Of each application.
+        notes: Of the table, by `config_context`; may be empty where each application has one configuration.
+
+    Attributes:
+        unlogged: Applications with feedback of which nothing says how it was folded.
+    """
+
+    def __init__(self, configs: Mapping[str, LearningConfigs], notes: Mapping[str | None, SelectionRow]) -> None:
+        self._configs, self._notes = configs, notes
+        self.unlogged: set[str] = set()
+
+    def application(self, name: str, offset: int) -> Application | None:
+        """Return the application as it learned from the feedback at an offset; None when it learned nothing."""
+        known = self._configs.get(name)
+        if known is None or known.only is not None:
+            return None if known is None else known.only
+        starts = self._notes.get(config_context(name), NO_ROW).configs
+        config = next((one.config for one in reversed(starts) if one.first <= offset), None)
+        if config is None or (config not in known.applications and config != NOT_DECLARED):
+            self.unlogged.add(name)
+            return None
+        return known.applications.get(config)
 
 
 class Entry(NamedTuple):
@@ -33,14 +65,12 @@ class Entry(NamedTuple):
         said: Its content.
         decision: The decision; None: the feedback is an orphan.
         audit: The audit of the decision.
-        contested: The decision of a feedback that the dead letters call an orphan.
     """
 
     record: Record
     said: Feedback | Restored
     decision: LoggedRecord | None = None
     audit: LoggedRecord | None = None
-    contested: LoggedRecord | None = None
 
     @property
     def offset(self) -> int:

@@ -49,7 +49,7 @@ async def state_at(
         logs: Logs of a deployment, such as `open_logs` opens.
         catalogue: Topics of the deployment.
         application: Name of the application.
-        horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
+        horizon_s: How long after its query a feedback counts, in seconds, as the routers have it.
         at_ms: Milliseconds since the epoch; None: up to the offsets.
         ends: First offset that does not count, by partition; other partitions count as a whole.
 

@@ -1,6 +1,6 @@
 """The selection table of a deployment against the serial fold of its logs.
 
-end of the changelog --> control topic, dead letters --> each partition, one after another
+end of the changelog --> control topic --> each partition, one after another
 
 Rules of this file:
 - Where the changelog ends is looked at first: so everything that led to a row that is compared is in the logs that are
@@ -14,17 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.feedback.learning_config import learning_configs
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.log_ranges import Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.dead_letter import NotADeadLetter, read_dead_letter
-
-ORPHAN = OrphanFeedback.__qualname__
-"""Name of the error in a dead letter; its module is another in logs of other releases."""
 
 
 async def verify(
@@ -39,7 +34,7 @@ async def verify(
     Args:
         logs: Logs of a deployment, such as `open_logs` opens.
         catalogue: Topics of the deployment.
-        horizon_s: How long after its prediction a feedback counts, in seconds, as the routers have it.
+        horizon_s: How long after its query a feedback counts, in seconds, as the routers have it.
         application: The application whose rows are compared; None: all.
         told: Called with the verdict on each partition.
 
@@ -81,24 +76,10 @@ async def read_known(
         catalogue=catalogue,
         configs=learning_configs(control),
         restores=control.restores,
-        orphans=await _orphans(logs, catalogue),
         changelog_ends=ends,
         horizon_s=horizon_s,
         application=application,
     )
-
-
-async def _orphans(logs: Logs, catalogue: Catalogue) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = {}
-    async for records in _whole(logs, catalogue.dead_letters):
-        for record in records:
-            try:
-                letter = read_dead_letter(record.headers)
-            except NotADeadLetter:
-                continue
-            if letter.topic == catalogue.feedback and letter.exception.rpartition(".")[2] == ORPHAN:
-                found.setdefault(letter.partition, set()).add(letter.offset)
-    return found
 
 
 async def _whole(logs: Logs, topic: str) -> AsyncIterator[list[Record]]:

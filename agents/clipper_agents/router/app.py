@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import Any
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
@@ -29,7 +29,7 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor, first_unread_ms
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -45,6 +45,7 @@ from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
+from clipper_topics.feedback import repeated_between
 
 DECISIONS, AUDITS = "decisions", "audits"
 """Folders of the indexes, in the data directory."""
@@ -227,7 +228,7 @@ class RouterProcess:
             partitions=self._settings.catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
             marked=(self._settings.catalogue.predictions, self._settings.catalogue.audits),
-            options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
+            options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
         return table
@@ -255,10 +256,15 @@ class RouterProcess:
         self._keep_only(owned)
         self._selection.own(owned)
         await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
-        horizon_s = self._settings.horizon_s
-        await self._prediction_log.restore(await self._feedback.needed_since_ms(owned, horizon_s), self._table.ends)
-        # a decision of this horizon may have feedback that came a horizon before it
-        await self._feedback.rebuild_applied_feedback(await self._feedback.needed_since_ms(owned, 2 * horizon_s))
+        unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
+        positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
+        unread_ms = await first_unread_ms(self.app.log_reader, positions, self._settings.catalogue.predictions)
+        horizon_ms = self._settings.horizon_s * 1000
+        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        # to tell what that feedback was about
+        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
+        await self._prediction_log.restore(since_ms, self._table.ends)
+        await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()
         self._queries.update_room()

@@ -99,7 +99,7 @@ class AuditLog:
         """
         if self._auditing.is_audited(query):
             return True
-        (known,) = self.log.index.of(query.partition).find([(audit_key(query.query_id, query.offset), None)])
+        (known,) = self.log.index.of(query.partition).find([audit_key(query.query_id, query.offset)])
         if known is None:
             self._send([self._auditing.lost_audit(query, answered(), time.time())])
         return known is None

@@ -4,34 +4,35 @@ Audits have an index of the same kind, in a folder of its own (`audits`); "predi
 
 Rules of this file:
 - A decision enters only from a record that is in the predictions topic, in log order: of two for one query of one
-  application the first stays.
+  application the first stays. A query with the id of one that was asked too long before is another query.
 - The log is the truth and this is an index of it: what is missing here is read from there.
-- Ids are those of an application. The first decision under an id is found by the id alone, that of a further
-  application by id and application; so a query costs one look, also at a partition where no id is shared.
+- Ids are those of an application. The decisions under an id are numbered in log order within a database, and the next
+  one is looked at where one is of another application, or of another time; so a query costs one look.
 - Which feedback was applied to a decision is noted under the decision's offset, and rebuilt from the feedback topic.
 - The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
   corrupt, the whole partition is set aside and read from the log again.
 - Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
   all of one database is on disk before the next one is begun.
-- Decisions live in one database for each horizon of the log's time, and a database is dropped whole when the feedback
-  that was read has left it behind by a horizon; no clock of a process counts. So disk is bounded by two horizons of
-  decisions and what feedback is behind, and nothing is deleted one by one. A database is renamed first: half of one
+- Decisions live in one database for each horizon of the log's time, and a database is dropped whole when no query and
+  no feedback that is still to come can be about them; no clock of a process counts. So disk is bounded by two horizons
+  of decisions and what feedback is behind, and nothing is deleted one by one. A database is renamed first: half of one
   that a crash left behind is not opened again.
 """
 
 import logging
 import shutil
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import rocksdict
 
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
 from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_agents.streaming.storage import storage_failed
-from clipper_topics.logged_records import LoggedRecord, is_decision_of, prediction_head
+from clipper_topics.feedback import queried_between, repeated_between
+from clipper_topics.logged_records import LoggedRecord, decides, prediction_head
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +41,22 @@ _MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
 _LAST_OFFSET = b"\0indexed"
 _APPLIED_UPTO = b"\0applied"
-_SHARES_IDS = b"\0shares"
 _DECISION = b"d"
 _APPLIED = b"a"
 _AND = b"\xff"
-"""Between id and application: no byte of a text in UTF-8."""
+"""Between id and number: no byte of a text in UTF-8."""
 _DROPPED = ".dropped"
 NONE = -1
 
-Asked: TypeAlias = tuple[str, str | None]
-"""Query id, and the application whose decision is meant; None: the first decision under the id."""
+Asked: TypeAlias = tuple[str, str | None, float]
+"""Id of a query; its application, None for any; timestamp of the query or feedback, in milliseconds since the epoch."""
+
+
+class Known(NamedTuple):
+    """A decision under the id that was asked for; `own` when it is the one, else the id has only others."""
+
+    logged: LoggedRecord
+    own: bool
 
 
 class PartitionIndex:
@@ -67,8 +74,8 @@ class PartitionIndex:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, Database] = {}
         self.last_offset = self.applied_feedback_upto = NONE
-        self._shares_ids = False
-        """Whether a decision here is found by id and application."""
+        self._queried_ms = 0.0
+        """Timestamp of the newest query that was looked up."""
         self._unlogged = unlogged()
         try:
             self._read()
@@ -77,15 +84,20 @@ class PartitionIndex:
             self._read()
         forget_broken(folder)
 
-    def find(self, asked: Sequence[Asked]) -> list[LoggedRecord | None]:
-        """Return the decision about each query: of its application, else the first one under its id, else None."""
-        values = self._find([_DECISION + query_id.encode() for query_id, _ in asked])
-        if self._shares_ids:
-            further = self._find(
-                [_further(_DECISION + name.encode(), application or "") for name, application in asked]
-            )
-            values = [first if own is None else own for first, own in zip(values, further, strict=True)]
-        return [_unpack(value) if value is not None else None for value in values]
+    def find(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
+        """Return the first record under each key."""
+        values = self._find([_key(key) for key in keys])
+        return [None if value is None else _unpack(value) for value in values]
+
+    def decided(self, queries: Sequence[Asked]) -> list[Known | None]:
+        """Return the decision about each query, given in log order, or another one under its id."""
+        if queries:
+            self._queried_ms = max(self._queried_ms, queries[-1][2])
+        return self._first(queries, repeated_between)
+
+    def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
+        """Return the decision that each feedback is about."""
+        return [one.logged if one and one.own else None for one in self._first(feedback, queried_between)]
 
     def applied_feedback(self, decisions: Sequence[int]) -> list[int | None]:
         """Return the offset of the feedback applied to each decision, given by its offset; None where none was."""
@@ -101,13 +113,9 @@ class PartitionIndex:
             at_s: Timestamp of the last record by the broker, seconds since the epoch; says when they are forgotten.
         """
         database = self._age_of(at_s)
-        firsts, furthers = self._new_of(records, database)
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, (offset, value, msgpack, audited) in (firsts | furthers).items():
+        for key, (offset, value, msgpack, audited) in self._new_of(records, database).items():
             batch.put(key, _HEAD.pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
-        if furthers:
-            self._shares_ids = True
-            batch.put(_SHARES_IDS, b"")
         self._end(batch, database, upto, at_s)
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
@@ -121,7 +129,7 @@ class PartitionIndex:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, pack = batch.put, _HEAD.pack
         for query_id, offset, value, msgpack, audited in records:
-            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+            put(_key(query_id), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
         self._end(batch, self._age_of(at_s), upto, at_s)
 
     def pass_marker(self, offset: int) -> None:
@@ -131,8 +139,7 @@ class PartitionIndex:
     def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
         self.newest_s = max(self.newest_s, at_s)
-        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
-        database.write(batch, self._unlogged)
+        self._write(batch, database)
 
     def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
         """Note which feedback was applied to each decision.
@@ -149,18 +156,27 @@ class PartitionIndex:
             if old is None:
                 batch.put(_APPLIED + _OFFSET.pack(decision), _OFFSET.pack(offset))
         self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
-        batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
-        self._age_of(at_s).write(batch, self._unlogged)
+        self._write(batch, self._age_of(at_s))
 
-    def forget_before(self, feedback_at_s: float) -> None:
-        """Forget decisions that are more than a horizon older than feedback that is still to come.
+    def _write(self, batch: rocksdict.WriteBatch, newest: Database) -> None:
+        """Write with both offsets, so that they stay when older databases are dropped."""
+        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
+        batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
+        newest.write(batch, self._unlogged)
+
+    def forgettable_s(self, feedback_at_s: float) -> float:
+        """Return up to when decisions are not needed any more, seconds since the epoch.
 
         Args:
             feedback_at_s: Timestamp that no later feedback is older than, seconds since the epoch.
         """
-        ages = sorted(self._ages)
-        for age in ages[:-1]:
-            if (age + 1) * self._horizon_s < feedback_at_s - self._horizon_s:
+        needed_ms, _ = repeated_between(min(feedback_at_s * 1000, self._queried_ms), self._horizon_s * 1000)
+        return needed_ms / 1000
+
+    def forget_before(self, at_s: float) -> None:
+        """Forget databases of which all decisions are older."""
+        for age in sorted(self._ages)[:-1]:
+            if (age + 1) * self._horizon_s < at_s:
                 self._drop(age)
 
     def clear(self) -> None:
@@ -168,7 +184,6 @@ class PartitionIndex:
         for age in list(self._ages):
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
-        self._shares_ids = False
 
     def close(self) -> None:
         """Close the databases."""
@@ -198,37 +213,55 @@ class PartitionIndex:
             self._ages[age] = self._opened(age)
         self.last_offset = self._highest(_LAST_OFFSET)
         self.applied_feedback_upto = self._highest(_APPLIED_UPTO)
-        self._shares_ids = any(database.get(_SHARES_IDS) is not None for database in self._ages.values())
 
     def _opened(self, age: int) -> Database:
         return Database(self._folder / str(age), options(), self._folder)
 
-    def _new_of(
-        self, records: Sequence[tuple[str, LoggedRecord]], database: Database
-    ) -> tuple[dict[bytes, LoggedRecord], dict[bytes, LoggedRecord]]:
-        """Return decisions that are not indexed yet, by key: the first of their ids, and those of further applications.
+    def _new_of(self, records: Sequence[tuple[str, LoggedRecord]], database: Database) -> dict[bytes, LoggedRecord]:
+        """Return decisions that are not indexed yet, by their key in a database."""
+        new: dict[bytes, LoggedRecord] = {}
+        keys = [_key(query_id) for query_id, _ in records]
+        for key, value, (query_id, record) in zip(keys, self._find(keys), records, strict=True):
+            if value is None and key not in new:
+                new[key] = record
+                continue
+            head = prediction_head(record)
+            (known,) = self._first([(query_id, head.application, head.queried_at_ms)], repeated_between)
+            if known is not None and known.own:
+                continue
+            number, span = 0, repeated_between(head.queried_at_ms, self._horizon_s * 1000)
+            while (before := new.get(_key(query_id, number))) is not None or database.get(_key(query_id, number)):
+                if before is not None and decides(before, head.application, *span):
+                    break
+                number += 1
+            else:
+                new[_key(query_id, number)] = record
+        return new
 
-        One of a further application is the first in a database that has none under its id: it is found by the id when
-        the database with the first one was dropped.
-        """
-        keys = [_DECISION + query_id.encode() for query_id, _ in records]
-        known = {
-            key: None if value is None else _unpack(value) for key, value in zip(keys, self._find(keys), strict=True)
-        }
-        firsts, furthers = dict[bytes, LoggedRecord](), dict[bytes, LoggedRecord]()
-        for key, (_, record) in zip(keys, records, strict=True):
-            first = known[key]
-            if first is None:
-                known[key] = firsts[key] = record
-                continue
-            application = prediction_head(record).application
-            own = _further(key, application)
-            if is_decision_of(first, application) or own in furthers or self._find([own])[0] is not None:
-                continue
-            furthers[own] = record
-            if key not in firsts and database.get(key) is None:
-                firsts[key] = record
-        return firsts, furthers
+    def _first(
+        self, asked: Sequence[Asked], between: Callable[[float, float], tuple[float, float]]
+    ) -> list[Known | None]:
+        """Return the first decision in log order of each application and of the time that `between` gives."""
+        found: list[Known | None] = [None] * len(asked)
+        missing, horizon_ms = list(range(len(asked))), self._horizon_s * 1000
+        for age in sorted(self._ages):
+            places, number = missing, 0
+            while places:
+                values = self._ages[age].get([_key(asked[place][0], number) for place in places])
+                others = []
+                for place, value in zip(places, values, strict=True):
+                    if value is None:
+                        continue
+                    logged, (_, application, at_ms) = _unpack(value), asked[place]
+                    own = decides(logged, application, *between(at_ms, horizon_ms))
+                    if own or found[place] is None:
+                        found[place] = Known(logged, own)
+                    if not own:
+                        others.append(place)
+                places, number = others, number + 1
+            if len(self._ages) > 1:
+                missing = [place for place in missing if (one := found[place]) is None or not one.own]
+        return found
 
     def _find(self, keys: list[Any]) -> list[bytes | None]:
         found: list[bytes | None] = [None] * len(keys)
@@ -265,8 +298,8 @@ class PartitionIndex:
         return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
 
 
-def _further(key: bytes, application: str) -> bytes:
-    return key + _AND + application.encode()
+def _key(query_id: str, number: int = 0) -> bytes:
+    return _DECISION + query_id.encode() + (_AND + b"%d" % number if number else b"")
 
 
 def _unpack(value: bytes) -> LoggedRecord:

@@ -25,6 +25,7 @@ from faust.types import TP
 
 from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
@@ -38,7 +39,7 @@ from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
-from clipper_topics.logged_records import LoggedRecord, audit_key, is_decision_of, prediction_head
+from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -47,10 +48,10 @@ logger = logging.getLogger(__name__)
 FORWARDED_BYTES = 512 * 1024
 """Largest record that is forwarded: one near the broker's limit would be refused with one header more, for ever."""
 LOOK_AGAIN_S = 0.05
-LOOK_AHEAD = 1_000
-"""Offsets without a record that may follow the position, or stand before an end: the markers of transactions."""
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
+LOOK_AHEAD = 1_000
+"""Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -59,7 +60,7 @@ class DecisionLookup:
     """The indexed decisions that feedback is about, and their audits, each looked up once.
 
     Attributes:
-        decisions: By query id and application, as feedback names them; None where none is indexed.
+        decisions: By query id and application, as feedback names them, and its time; None where none is indexed.
         audits: Likewise, of the decisions that have an audit; None where it is not indexed.
     """
 
@@ -72,11 +73,9 @@ class DecisionLookup:
     def refresh(self) -> None:
         """Look up again what was missing, after a wait."""
         missing = [asked for asked, logged in self.decisions.items() if logged is None]
-        for asked, logged in zip(missing, self._decision_index.find(missing), strict=True):
-            if logged is not None and is_decision_of(logged, asked[1]):
-                self.decisions[asked] = logged
+        self.decisions.update(zip(missing, self._decision_index.about(missing), strict=True))
         keys = {
-            asked: (audit_key(asked[0], prediction_head(logged).query_offset), None)
+            asked: audit_key(asked[0], prediction_head(logged).query_offset)
             for asked, logged in self.decisions.items()
             if logged is not None and logged.audited and self.audits.get(asked) is None
         }
@@ -181,27 +180,6 @@ class FeedbackProcessor:
             self._count(step, len(elsewhere))
             return True
 
-    async def needed_since_ms(self, partitions: Iterable[int], horizon_s: float) -> dict[int, int]:
-        """Return by partition since when decisions are needed: a horizon before the first feedback that was not read.
-
-        Where all of it was read, what comes later is younger than the last prediction.
-        """
-        owned, reader = list(partitions), self._app.log_reader
-        unread = {TopicPartition(self._catalogue.feedback, one): self._selection.position(one) + 1 for one in owned}
-        predictions = [TopicPartition(self._catalogue.predictions, one) for one in owned]
-        ends = await reader.end_offsets([*unread, *predictions])
-        starts: dict[TopicPartition, int | None] = {tp: first for tp, first in unread.items() if first < ends[tp]}
-        read = {tp.partition for tp in starts}
-        last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in predictions if ends[tp]}
-        starts |= {tp: first for tp, first in last.items() if tp.partition not in read}
-        at_ms = dict.fromkeys(owned, 0)
-
-        def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-            at_ms[tp.partition] = at_ms[tp.partition] or records[0].timestamp
-
-        await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
-        return {partition: max(0, int(at - horizon_s * 1000)) for partition, at in at_ms.items()}
-
     async def forget_old(self) -> None:
         """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction."""
         generation = self._app.generation
@@ -213,7 +191,8 @@ class FeedbackProcessor:
             if self._current(generation) and self._app.consumer.finished_upto(TP(*tp)) >= ends[tp]:
                 self._forget_before(partition, newest_s[partition])
 
-    def _forget_before(self, partition: int, at_s: float) -> None:
+    def _forget_before(self, partition: int, feedback_at_s: float) -> None:
+        at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)
         for index in (self._decisions, self._audits):
             index.of(partition).forget_before(at_s)
 
@@ -247,8 +226,9 @@ class FeedbackProcessor:
         markers: Sequence[tuple[Record, Restored]] = (),
     ) -> Step:
         joined = [
-            JoinedFeedback(record, found, lookup.decisions[_asked(found)], lookup.audits.get(_asked(found)))
+            JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
             for record, found in feedback
+            for asked in [_asked(record, found)]
         ]
         offsets = [one.decision.offset for one in joined if one.decision is not None]
         return learn(
@@ -261,7 +241,7 @@ class FeedbackProcessor:
         )
 
     def _look_up(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> DecisionLookup:
-        asked = (_asked(found) for _, found in feedback)
+        asked = (_asked(record, found) for record, found in feedback)
         return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
@@ -304,7 +284,7 @@ class FeedbackProcessor:
         awaited = self._incomplete(partition, feedback, lookup)
         if not awaited:
             return True
-        without = [record for record, found in awaited if lookup.decisions[_asked(found)] is None]
+        without = [record for record, found in awaited if lookup.decisions[_asked(record, found)] is None]
         early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
         while awaited and self._log_time_ms(partition) <= early_upto_ms:
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -338,12 +318,13 @@ class FeedbackProcessor:
         return [
             (record, found)
             for record, found in feedback
-            if not lookup.is_complete(_asked(found)) and self._named_partition(partition, record, found, lookup) is None
+            if not lookup.is_complete(_asked(record, found))
+            and self._named_partition(partition, record, found, lookup) is None
         ]
 
     def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
         """Return the partition to forward the feedback to; None if it stays."""
-        named = None if lookup.decisions[_asked(found)] is not None else partition_of(found.query_id)
+        named = None if lookup.decisions[_asked(record, found)] is not None else partition_of(found.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None
         if _size_bytes(record) > FORWARDED_BYTES:
@@ -366,6 +347,38 @@ class FeedbackProcessor:
             self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
 
 
+async def first_unread_ms(
+    reader: LogReader, positions: Mapping[TopicPartition, int], predictions: str
+) -> dict[int, int]:
+    """Return the timestamp of the first unread record by partition, in milliseconds since the epoch.
+
+    Where nothing is unread it is that of the last prediction, 0 without any: what comes later is younger.
+
+    Args:
+        reader: Reads the first records.
+        positions: Next offset to read, of the partitions of one or several topics.
+        predictions: Name of the predictions topic.
+    """
+    partitions = {tp.partition for tp in positions}
+    logged = [TopicPartition(predictions, one) for one in partitions]
+    ends = await reader.end_offsets([*positions, *logged])
+    starts: dict[TopicPartition, int | None] = {tp: first for tp, first in positions.items() if first < ends[tp]}
+    behind = {tp.partition for tp in starts}
+    starts |= {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in behind}
+    found: dict[int, int] = {}
+
+    def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        if tp in logged:
+            found[tp.partition] = records[-1].timestamp
+        elif tp not in noted:
+            noted.add(tp)
+            found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
+
+    noted: set[TopicPartition] = set()
+    await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
+    return {partition: found.get(partition, 0) for partition in partitions}
+
+
 def _decoded(
     records: Iterable[Record],
 ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, Exception]]]:
@@ -379,8 +392,8 @@ def _decoded(
     return found, undecodable
 
 
-def _asked(found: Feedback) -> Asked:
-    return found.query_id, found.application
+def _asked(record: Record, found: Feedback) -> Asked:
+    return found.query_id, found.application, record.timestamp
 
 
 def _size_bytes(record: Record) -> int:

@@ -169,10 +169,11 @@ class PredictionLog:
 
     def _owes_another(self, query: DecodedQuery) -> bool:
         """Return whether another process's prediction about the query came first and its audit is missing."""
-        (first,) = self._log.index.of(query.partition).find([(query.query_id, query.application)])
-        return (
-            first is not None and prediction_head(first).query_offset == query.offset and self._owes_audit(query, first)
-        )
+        asked = (query.query_id, query.application, query.queried_at_s * 1000)
+        (known,) = self._log.index.of(query.partition).decided([asked])
+        if known is None or not known.own or prediction_head(known.logged).query_offset != query.offset:
+            return False
+        return self._owes_audit(query, known.logged)
 
 
 def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer]) -> None:

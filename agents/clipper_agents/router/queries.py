@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -30,14 +29,11 @@ from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord, content_type
-from clipper_topics.logged_records import is_decision_of
 from clipper_topics.query import MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
 DECODED_TOGETHER = CONVERTED_TOGETHER
-
-_ID_AND_APPLICATION = attrgetter("query_id", "application")
 
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
@@ -139,14 +135,15 @@ class FreshQueries:
                     decoded = decode_queries(some, generation, now_s)
                 undecodable += decoded.undecodable
                 with self._stage("known", len(decoded.queries)):
-                    logged = self._decisions.of(tp.partition).find(list(map(_ID_AND_APPLICATION, decoded.queries)))
-                for query, before in zip(decoded.queries, logged, strict=True):
-                    if before is None or self._router.is_in_flight(query):
+                    asked = [(one.query_id, one.application, one.queried_at_s * 1000) for one in decoded.queries]
+                    decided = self._decisions.of(tp.partition).decided(asked)
+                for query, known in zip(decoded.queries, decided, strict=True):
+                    if known is None or self._router.is_in_flight(query):
                         yield query
-                    elif not is_decision_of(before, query.application):
+                    elif not known.own:
                         yield query._replace(shares_id=True)
                     else:
-                        self._prediction_log.repeat(query, before)
+                        self._prediction_log.repeat(query, known.logged)
 
 
 class QueryAgent:

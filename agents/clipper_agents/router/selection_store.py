@@ -26,7 +26,6 @@ from clipper_stream.selection.trials import PolicyChoice
 from clipper_topics.selection_rows import (
     NO_ROW,
     POSITION,
-    ROW_VERSION,
     RowKey,
     SelectionRow,
     decode_key,
@@ -129,8 +128,7 @@ class SelectionStore:
             except ValueError as error:  # a topic that anybody can write to must not stop every router
                 logger.error("totals ignored offset=%d reason=%s", record.offset, error)  # noqa: TRY400
                 continue
-            if row.version == ROW_VERSION:
-                self._published[key] = state_of(row.totals)
+            self._published[key] = state_of(row.totals)
             if key.partition not in self._owned:
                 self._prepared.pop((key.application, None, None), None)
 

@@ -59,7 +59,7 @@ class RouterSection(Section, frozen=True):
     max_in_flight: Count = 20_000
     """Queries that a process has open at most; beyond that it stops reading."""
     horizon_s: Seconds = 3600.0
-    """How long after its prediction a feedback still counts, in seconds."""
+    """How long after its query a feedback still counts, in seconds."""
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
     profile: bool = False

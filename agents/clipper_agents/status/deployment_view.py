@@ -17,6 +17,7 @@ from clipper_stream.selection.state import SelectionState, merge
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.drift import DriftEvent
+from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.host_report import HostReport
 from clipper_topics.selection_rows import RowKey, SelectionRow, read_row
 
@@ -89,14 +90,14 @@ class DeploymentView:
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection topic in."""
-        found = read_row(key, value)
+        found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
             name, row = found
             self.published[name] = row
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        found = read_row(key, value)
+        found = _row(key, value)
         if found is not None and found[0].context is not None:
             self.contexts[found[0]] = found[1]
         elif found is not None and found[1].topic_ids:
@@ -163,3 +164,10 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
+    try:
+        return read_row(key, value)
+    except UnknownRowVersion:
+        return None

@@ -254,6 +254,15 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self.frontiers.clear()
         self._waiting.clear()
 
+    async def committed(self, topic: str) -> dict[TP, int]:
+        """Return the committed offset of each partition of a topic that this process owns; 0 where there is none."""
+        consumer = self._thread._ensure_consumer()
+        found = {}
+        for tp in sorted(one for one in self.assignment() if one.topic == topic):
+            offset = await retry("committed offsets", partial(consumer.committed, driver.ensure_aiokafka_TP(tp)))
+            found[tp] = offset or 0
+        return found
+
     async def _first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
         consumer, changelogs = self._thread._ensure_consumer(), self.app.tables.changelog_topics
         asked = [driver.ensure_aiokafka_TP(tp) for tp in partitions if tp.topic not in changelogs]

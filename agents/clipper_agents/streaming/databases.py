@@ -10,6 +10,7 @@ Rules of this file:
 - A manifest that has lost its end is not noticed by RocksDB, which then deletes the newer files: so the files that were
   there before are compared with those that the database knows. A flush that a crash cut off looks the same, and
   only costs the time to build the database anew.
+- A database says in which format its entries are. One of a newer release is refused: its operator decides.
 """
 
 import logging
@@ -21,12 +22,15 @@ from typing import Any
 
 import rocksdict
 
-from clipper_agents.streaming.storage import StorageFailed, explained, storage_failed
+from clipper_agents.streaming.storage import StorageFailed, StorageRefused, explained, storage_failed
 from clipper_stream.errors import ClipperError
 
 logger = logging.getLogger(__name__)
 
 BROKEN = ".broken"
+FORMAT = 1
+"""Of the entries of all databases; a release that writes others counts it up."""
+FORMAT_FILE = "FORMAT"
 UNREADABLE = os.strerror(5)
 """EIO, a bad sector: what is there is lost, whatever RocksDB calls it."""
 
@@ -44,6 +48,7 @@ class Database:
     Raises:
         DatabaseCorrupt: it cannot be opened, and has been set aside.
         StorageFailed: the machine does not let it be opened.
+        StorageRefused: a newer release has written it.
     """
 
     def __init__(self, path: Path, options: rocksdict.Options, unit: Path | None = None) -> None:
@@ -53,11 +58,14 @@ class Database:
             raise self._set_aside("a file is in its place")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._check_format(path / FORMAT_FILE)
             before = {file.name for file in path.glob("*.sst")}
             options.set_disable_auto_compactions(True)
             self._open = rocksdict.Rdict(str(path), options)
         except OSError as error:
             raise storage_failed(path, error) from error
+        except ClipperError:
+            raise
         except Exception as error:
             reason = str(error)
             if _is_about_files(reason) or (told := explained(path, reason)) is None:
@@ -112,6 +120,18 @@ class Database:
             if "Corruption" in reason or UNREADABLE in reason:
                 raise self._set_aside(reason) from error
             raise storage_failed(self.path, reason) from error
+
+    def _check_format(self, file: Path) -> None:
+        found = file.read_text(errors="replace").strip() if file.exists() else ""
+        if not found:
+            file.write_text(f"{FORMAT}\n")
+        elif not (found.isascii() and found.isdecimal()):
+            raise self._set_aside(f"{FORMAT_FILE} has no number")
+        elif int(found) > FORMAT:
+            raise StorageRefused(
+                f"{self.path} has format {int(found)}, this release knows {FORMAT}: a newer one has written it. Start "
+                f"that one, or delete {self._unit}: it is built anew from the logs"
+            )
 
     def _know(self, before: set[str]) -> None:
         """Check that the database knows the files that were there when it was opened.

@@ -14,13 +14,15 @@ import rocksdict
 WRITE_BUFFER_BYTES = 8 << 20
 ALL_WRITE_BUFFERS_BYTES = 256 << 20
 """Of all databases of the process: with many partitions the largest buffers are written out early."""
-BLOCK_CACHE_BYTES = 8 << 20
+ALL_BLOCK_CACHES_BYTES = 64 << 20
+"""Of all databases of the process: blocks of whichever is read most; the number of partitions does not count."""
 BLOOM_BITS = 10
 """Of 100 look-ups of a key that is not there, one reads the disk."""
 MEMTABLE_BLOOM_RATIO = 0.1
 """Of the write buffer."""
 FILES_BEFORE_MERGE = 8
 
+_blocks = rocksdict.Cache(ALL_BLOCK_CACHES_BYTES)
 _buffers = rocksdict.WriteBufferManager(ALL_WRITE_BUFFERS_BYTES, False)  # noqa: FBT003 (rocksdict's signature)
 
 
@@ -36,11 +38,16 @@ def options() -> rocksdict.Options:
     found.set_compaction_style(rocksdict.DBCompactionStyle.universal())
     found.set_level_zero_file_num_compaction_trigger(FILES_BEFORE_MERGE)
     found.set_compression_type(rocksdict.DBCompressionType.none())
+    share_blocks(found)
+    return found
+
+
+def share_blocks(found: rocksdict.Options) -> None:
+    """Give a database its bloom filter, and its part of the block cache of the process."""
     table = rocksdict.BlockBasedOptions()
     table.set_bloom_filter(BLOOM_BITS, False)  # noqa: FBT003
-    table.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
+    table.set_block_cache(_blocks)
     found.set_block_based_table_factory(table)
-    return found
 
 
 def unlogged() -> rocksdict.WriteOptions:

@@ -23,6 +23,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
+from clipper_agents.streaming.rocksdb_options import share_blocks
 
 
 class StepWriter(Protocol):
@@ -43,7 +44,12 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
     logger = LIBRARY
 
     def _open_for_partition(self, partition: int) -> Database:
-        return open_anew(self.partition_path(partition), self.rocksdb_options.as_options)
+        return open_anew(self.partition_path(partition), self._options)
+
+    def _options(self) -> rocksdict.Options:
+        found: rocksdict.Options = self.rocksdb_options.as_options()
+        share_blocks(found)
+        return found
 
 
 class StepTable(faust.Table):  # type: ignore[misc]

@@ -24,8 +24,9 @@ from aiokafka.errors import ProducerClosed
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
 from clipper_stream.client.access import RIGHTS, refused_right
-from clipper_stream.errors import ClipperError, SetupError
+from clipper_stream.errors import ClipperError, SetupError, plain
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.errors import UnknownRowVersion
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,14 @@ def run_worker(
     """
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
-    except SetupError as error:  # not raised on: the interpreter's end would wait for threads of models
+    except (
+        SetupError,
+        UnknownRowVersion,
+    ) as error:  # not raised on: the end would wait for threads of models
         if listener is not None:
             listener.fails(error)  # before the last words, which are the error's
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
+            print(f"error: {plain(line)}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
         code = exits.SETUP
     logging.shutdown()
     os._exit(code)
@@ -110,7 +114,7 @@ async def _run(
         reason = worker.app.crash_reason
         if isinstance(reason, RIGHTS):
             raise refused_right(kafka, reason) from reason
-        if isinstance(reason, SetupError):
+        if isinstance(reason, SetupError | UnknownRowVersion):
             raise reason
         _tell(reason, worker.app.conf.consumer_group_instance_id)
         if listener is not None:

@@ -80,7 +80,7 @@ class WorkerTemplate:
 
     def start(self) -> None:
         """Start the template, where that is possible; it imports while others do something else."""
-        if self._program != (sys.executable, "-m", worker_template.MAIN) or sys.platform != "linux":
+        if self._program != (sys.executable, "-P", "-m", worker_template.MAIN) or sys.platform != "linux":
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(0)

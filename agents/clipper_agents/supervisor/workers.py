@@ -25,7 +25,7 @@ from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
 
-PROGRAM = (sys.executable, "-m", "clipper_agents.cli.main")
+PROGRAM = (sys.executable, "-P", "-m", "clipper_agents.cli.main")
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -36,6 +36,7 @@ PLOT: dict[Any, Any] = {
     "font.size": 10.5,
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
+    "text.parse_math": False,
     "xtick.color": "#555555",
     "ytick.color": "#555555",
 }

@@ -1,17 +1,17 @@
-import io
 import json
 
 from builders.evaluation import candidate, evaluation
-from rich.console import Console
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
+from clipper_agents.cli.terminal import console
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 
 
 def shown(what) -> str:
-    file = io.StringIO()
-    show_evaluation(Console(file=file, width=160), what)
-    return file.getvalue()
+    screen = console(160)
+    with screen.capture() as said:
+        show_evaluation(screen, what)
+    return said.get()
 
 
 def test_a_line_a_candidate_with_its_verdict():

@@ -4,6 +4,7 @@ import pytest
 
 from clipper_agents.cli import registry_view
 from clipper_agents.cli.model_target import manifest_of
+from clipper_agents.cli.terminal import say
 from clipper_agents.control.state import Manifests
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.change import Change
@@ -63,7 +64,7 @@ def test_what_a_terminal_would_obey_is_escaped(shown):
     assert r"\x1b[31mada" in line
     assert "[bold]why" in line
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
-    assert registry_view.report_line(failed) == r"host a failed: no\nfile"
+    assert shown(lambda: say(registry_view.report_line(failed))) == [r"host a failed: no\nfile"]
 
 
 def test_options_win_over_the_table_of_their_version_in_a_file(tmp_path):

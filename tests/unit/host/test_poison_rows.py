@@ -1,11 +1,14 @@
 """A row with which the process died is asked alone, and after a second death not again."""
 
+import resource
+
 import pytest
 from builders.host import asked
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.outputs import OpenFrame, RowSpan
 from clipper_agents.host.poison_rows import JOURNAL_BYTES, BatchGuard, PoisonRows
+from clipper_agents.streaming.storage import StorageFailed
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 
@@ -56,6 +59,22 @@ def test_a_refused_row_is_no_death_of_its_own(tmp_path):
         died(tmp_path, run_of(asked([1], frame=7), 0, 1))
     BatchGuard(poison_rows=PoisonRows(tmp_path)).begin([run_of(asked([1], frame=7), 0, 1)])
     assert PoisonRows(tmp_path).found == []
+
+
+def test_the_journal_has_its_room_on_the_disk_from_the_start(tmp_path):
+    for _ in range(2):
+        PoisonRows(tmp_path)
+        assert (tmp_path / "in-model").stat().st_blocks * 512 >= JOURNAL_BYTES
+
+
+def test_a_disk_without_room_for_the_journal_is_told_in_a_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (JOURNAL_BYTES // 2, before[1]))
+    try:
+        with pytest.raises(StorageFailed, match=f"{tmp_path}: no space is left .*: free some"):
+            PoisonRows(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_is_remembered_is_bounded(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -51,7 +52,10 @@ def server():
             self.answer(CONTENT)
 
         def answer(self, body):
-            self.send_response(200 if self.path.startswith("/models") else 404)
+            to = self.server.redirects.get(self.path)
+            self.send_response(302 if to else 200 if self.path.startswith("/models") else 404)
+            if to:
+                self.send_header("Location", to)
             self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
             self.wfile.write(body)
@@ -60,7 +64,7 @@ def server():
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
-        serving.asked = Counter()  # type: ignore[attr-defined]
+        serving.asked, serving.redirects = Counter(), {}  # type: ignore[attr-defined]
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
         yield serving
@@ -101,6 +105,29 @@ def test_over_http_a_file_is_fetched_from_a_server_that_knows_no_ranges(tmp_path
     assert fetched(uri, DIGEST, tmp_path) == CONTENT
     with pytest.raises(ModelNotLoaded, match="cannot be fetched"):
         fetched(f"http://127.0.0.1:{server.server_port}/none", "0" * 64, tmp_path)
+
+
+@pytest.mark.parametrize("to", ["/models/b.onnx", "http://localhost:{port}/models/b.onnx", "file:///etc/passwd"])
+def test_a_redirect_is_not_followed_and_says_where_to(tmp_path, server, to):
+    server.redirects["/models/a.onnx"] = to = to.format(port=server.server_port)
+    with pytest.raises(
+        ModelNotLoaded, match=f"/models/a.onnx' redirects to '{to}', which is not followed: give the URI"
+    ):
+        fetched(f"http://127.0.0.1:{server.server_port}/models/a.onnx", DIGEST, tmp_path)
+    assert "/models/b.onnx" not in server.asked
+    assert kept_in(tmp_path) == set()
+
+
+def test_what_is_not_compared_yet_takes_no_memory(tmp_path, memory):
+    large = b"x" * (64 << 20)
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/model", large)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelNotLoaded, match="expected sha256"):
+            fetched(memory, DIGEST, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_download_over_http_lasts_as_long_as_bytes_come_and_not_five_minutes(server):

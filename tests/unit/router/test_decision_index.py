@@ -9,6 +9,7 @@ import pytest
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.streaming.databases import DatabaseCorrupt, open_anew
 from clipper_agents.streaming.rocksdb_options import options
+from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.logged_records import LoggedRecord
 
 HOUR_S = 3600.0
@@ -26,18 +27,19 @@ def decisions(folder):
     found.close()
 
 
-def value(offset, text="", application="app"):
-    said = {"query_id": "q", "application": application, "output": text}
+def value(offset, text="", application="app", at_ms=0):
+    said = {"query_id": "q", "application": application, "output": text, "queried_at_ms": at_ms}
     return LoggedRecord(offset, msgspec.json.encode(said), msgpack=False)
 
 
-def found(index, *ids, application=None):
-    return index.find([(query_id, application) for query_id in ids])
+def found(index, *ids, application=None, at_ms=0):
+    return index.about([(query_id, application, at_ms) for query_id in ids])
 
 
 def test_decisions_are_found_by_query_id(decisions):
-    decisions.index([("q1", value(0, "one")), ("q2", LoggedRecord(1, b"two", msgpack=True))], 1, HOUR_S)
-    assert found(decisions, "q2", "unknown", "q1") == [LoggedRecord(1, b"two", msgpack=True), None, value(0, "one")]
+    decisions.index([("q1", value(0, "one")), ("q2", LoggedRecord(1, b"\x80", msgpack=True))], 1, HOUR_S)
+    assert found(decisions, "unknown", "q1") == [None, value(0, "one")]
+    assert decisions.find(["q2", "unknown"]) == [LoggedRecord(1, b"\x80", msgpack=True), None]
     assert decisions.last_offset == 1
 
 
@@ -48,13 +50,32 @@ def test_the_first_of_two_decisions_about_a_query_stays(decisions):
     assert found(decisions, "q") == [value(3, "first")]
 
 
+def test_a_query_with_the_id_of_one_asked_long_before_is_another_query(folder, decisions):
+    """Whoever restored its state after the horizon decided anew, and who had kept it knew only the old decision."""
+    long_ms = int(HOUR_S) * 1000 + EARLY_FEEDBACK_MS
+    early, same, later = value(3, "first"), value(4, "again", at_ms=long_ms), value(5, "anew", at_ms=long_ms + 1)
+    decisions.index([("q", early), ("q", same), ("q", later), ("q", value(6, "again", at_ms=long_ms + 2))], 6, 0.0)
+    decisions.index([("q", value(7, "again", at_ms=long_ms + 3)), ("r", value(8))], 8, 2.5 * HOUR_S)
+    decisions.close()
+    again = PartitionIndex(folder, HOUR_S)
+    assert found(again, "q", at_ms=HOUR_S * 1000) == [early]
+    assert found(again, "q", at_ms=HOUR_S * 1000 + 1) == [later], "feedback that came before its query"
+    assert found(again, "q", at_ms=2 * long_ms) == [None]
+    assert [again.decided([("q", "app", at_ms)]) for at_ms in (long_ms, long_ms + 1, 3 * long_ms)] == [
+        [(early, True)],
+        [(later, True)],
+        [(early, False)],
+    ]
+    again.close()
+
+
 def test_the_decisions_of_two_applications_under_one_id_are_two(folder, decisions):
     first, second, third = value(3), value(4, application="other"), value(7, application="third")
     decisions.index(
         [("q", first), ("q", second), ("q", value(5, "again")), ("q", value(6, "again", "other"))], 6, HOUR_S
     )
     decisions.index([("q", value(8, "again", "other"))], 8, 2.5 * HOUR_S)
-    assert found(decisions, "q", application="third") == [first], "nobody's: whoever asks sees that the id is shared"
+    assert decisions.decided([("q", "third", 0)]) == [(first, False)], "the id is shared"
     decisions.index([("q", third)], 9, 2.5 * HOUR_S)
     decisions.close()
     again = PartitionIndex(folder, HOUR_S)
@@ -115,9 +136,9 @@ def test_decisions_are_kept_until_feedback_is_a_horizon_past_their_age(folder, d
     decisions.index([("new", value(1))], 1, 11.4 * HOUR_S)
     assert found(decisions, "old", "new") == [value(0), value(1)]
     decisions.index([("newest", value(2))], 2, 12.4 * HOUR_S)
-    decisions.forget_before(11.9 * HOUR_S)
+    decisions.forget_before(10.9 * HOUR_S)
     assert found(decisions, "old", "new", "newest") == [value(0), value(1), value(2)]
-    decisions.forget_before(12.1 * HOUR_S)
+    decisions.forget_before(11.1 * HOUR_S)
     assert found(decisions, "old", "new", "newest") == [None, value(1), value(2)]
     assert sorted(path.name for path in folder.iterdir()) == ["11", "12"]
 
@@ -187,10 +208,10 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
 
 
 def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
-    decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"two", True, False)], 5, HOUR_S)
-    assert found(decisions, "q1", "q2") == [
+    decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"\x80", True, False)], 5, HOUR_S)
+    assert decisions.find(["q1", "q2"]) == [
         LoggedRecord(0, b"one", msgpack=False, audited=True),
-        LoggedRecord(1, b"two", msgpack=True),
+        LoggedRecord(1, b"\x80", msgpack=True),
     ]
     assert decisions.last_offset == 5
 

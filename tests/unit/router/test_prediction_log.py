@@ -56,7 +56,7 @@ class Fixture:
         return await self.recorder.restore({0: 0}, self.producer.mark(TOPIC))
 
     def found(self, *query_ids, partition=0):
-        return [one and one.offset for one in self.decisions.of(partition).find([(one, None) for one in query_ids])]
+        return [one and one.offset for one in self.decisions.of(partition).find(query_ids)]
 
 
 def head_of_value(value):
@@ -153,7 +153,7 @@ async def test_a_query_that_shares_its_id_with_another_application_takes_no_deci
     await fixture.recorder.idle()
     fixture.recorder.put([answer_to(query("q", 1, offset=5, shares_id=True))])
     await fixture.recorder.idle()
-    found = fixture.decisions.of(0).find([("q", "other"), ("q", "app"), ("q", None)])
+    found = fixture.decisions.of(0).about([("q", name, NOW_S * 1000) for name in ("other", "app", None)])
     assert (fixture.ids(), [one.offset for one in found]) == (["q", "q"], [0, 1, 0])
     assert fixture.decisions.of(0).last_offset == 1
 
@@ -169,7 +169,7 @@ async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(fixtur
 async def test_the_same_record_read_again_is_done_and_another_record_is_answered_again(fixture):
     fixture.recorder.put([answer_to(query("q", 1, offset=4))])
     await fixture.recorder.idle()
-    (before,) = fixture.decisions.of(0).find([("q", "app")])
+    (before,) = fixture.decisions.of(0).find(["q"])
     fixture.recorder.repeat(query("q", 1, offset=4), before)
     assert fixture.acknowledged == [(0, 4, 0)] * 2
     fixture.recorder.repeat(query("q", 1, offset=9, key=b"other"), before)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from builders.kafka import record
 from builders.query_router import application
@@ -10,7 +11,18 @@ from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.kafka.errors import StaleReferences
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.selection.state import ModelTotals, SelectionState
-from clipper_topics.selection_rows import NO_ROW, RowKey, decode_key, decode_row, encode_key, encode_row
+from clipper_topics.errors import UnknownRowVersion
+from clipper_topics.selection_rows import (
+    NO_ROW,
+    POSITION,
+    ROW_VERSION,
+    RowKey,
+    decode_key,
+    decode_row,
+    encode_key,
+    encode_row,
+    read_row,
+)
 
 APP = application("app", ("a:1", "b:1"), "exp4")
 GOOD_A = SelectionState({"a:1": ModelTotals(10, 0, 10, 0), "b:1": ModelTotals(10, 10, 10, 10)})
@@ -221,3 +233,20 @@ def test_a_row_that_a_restore_empties_is_published_and_chosen_by(selection):
     assert weights(selection)["a:1"] == weights(selection)["b:1"]
     ((_, value, _),) = selection.unpublished()
     assert decode_row(value).totals == []
+
+
+NEWER = encode_row(msgspec.structs.replace(row_of(GOOD_A, 5, 1), version=ROW_VERSION + 1))
+
+
+def test_a_row_of_a_newer_release_is_refused_with_what_to_do(selection, table):
+    table.partitions[0] = {encode_key(RowKey(*POSITION, 0)): NEWER}
+    with pytest.raises(UnknownRowVersion, match="version 2, this release reads 1: start the release that wrote it"):
+        selection.position(0)
+    with pytest.raises(UnknownRowVersion):
+        read_row(encode_key(RowKey("app", None, 0)), NEWER)
+
+
+def test_published_totals_of_a_newer_release_are_ignored_and_said(selection, caplog):
+    selection.take_published([record(0, NEWER, encode_key(RowKey("app", None, 2)), "selection")])
+    assert selection.state("app", 0, None).totals == {}
+    assert "version 2, this release reads 1" in caplog.text

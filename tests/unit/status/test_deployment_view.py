@@ -7,6 +7,7 @@ from clipper_agents.status.deployment_view import KEPT_EVENTS, DeploymentView
 from clipper_topics import codec
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import report_key
+from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow, encode_key, encode_row
 
 
 def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> None:
@@ -60,6 +61,14 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     found.host(b"nobody", value)
     assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
     assert list(found.declared.manifests.applications) == ["digits"]
+
+
+def test_rows_of_a_newer_release_are_left_out() -> None:
+    found = DeploymentView()
+    newer = encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7))
+    found.totals(encode_key(RowKey("digits", None, 0)), newer)
+    found.context(encode_key(RowKey("digits", "ada", 0)), newer)
+    assert (found.published, found.contexts) == ({}, {})
 
 
 def test_a_manifest_that_is_withdrawn_is_gone() -> None:

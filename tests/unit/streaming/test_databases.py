@@ -8,9 +8,9 @@ import damage
 import pytest
 import rocksdict
 
-from clipper_agents.streaming.databases import Database, DatabaseCorrupt, open_anew
-from clipper_agents.streaming.rocksdb_options import options
-from clipper_agents.streaming.storage import StorageFailed
+from clipper_agents.streaming.databases import FORMAT, FORMAT_FILE, Database, DatabaseCorrupt, open_anew
+from clipper_agents.streaming.rocksdb_options import ALL_BLOCK_CACHES_BYTES, options
+from clipper_agents.streaming.storage import StorageFailed, StorageRefused
 
 ROUNDS, ROWS = 3, 1000
 
@@ -161,3 +161,45 @@ def test_files_are_merged_after_the_opening(tmp_path):
         assert time.monotonic() < end_s
     assert fewest < written - 1
     assert len(content(database)) == written
+
+
+@pytest.mark.parametrize("open_one", [lambda path: Database(path, options()), lambda path: open_anew(path, options)])
+def test_a_database_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path, open_one):
+    database = open_one(tmp_path / "0")
+    database.put(b"a", b"b")
+    database.close()
+    (tmp_path / "0" / FORMAT_FILE).write_text(f"{FORMAT + 1}\n")
+    with pytest.raises(StorageRefused, match=f"/0 has format 2, this release knows 1: .*delete {tmp_path}/0"):
+        open_one(tmp_path / "0")
+    (tmp_path / "0" / FORMAT_FILE).write_text(f"{FORMAT}\n")
+    assert content(open_one(tmp_path / "0")) == {b"a": b"b"}
+
+
+def test_a_database_from_before_there_were_formats_has_the_first(tmp_path):
+    database = Database(tmp_path / "0", options())
+    database.put(b"a", b"b")
+    database.close()
+    (tmp_path / "0" / FORMAT_FILE).unlink()
+    assert content(Database(tmp_path / "0", options())) == {b"a": b"b"}
+    assert (tmp_path / "0" / FORMAT_FILE).read_text() == "1\n"
+
+
+@pytest.mark.parametrize("harm", [b"", b"\xff\xfe", b"one"])
+def test_a_format_that_is_none_costs_the_database_and_not_the_process(tmp_path, harm):
+    open_anew(tmp_path / "0", options).close()
+    (tmp_path / "0" / FORMAT_FILE).write_bytes(harm)
+    assert content(open_anew(tmp_path / "0", options)) == {}
+
+
+def test_all_databases_of_a_process_share_one_block_cache(tmp_path):
+    read, other = (Database(tmp_path / name, options()) for name in ("read", "other"))
+    usage = "rocksdb.block-cache-usage"
+    for number in range(20_000):
+        read.put(b"%d" % number, b"x" * 100)
+    read.flush()
+    before = other._open.property_int_value(usage)
+    assert len([*read.items()]) == 20_000
+    assert other._open.property_int_value(usage) > before + 1_000_000
+    for database in (read, other):
+        assert database._open.property_int_value("rocksdb.block-cache-capacity") == ALL_BLOCK_CACHES_BYTES
+        database.close()

@@ -34,7 +34,7 @@ def workers(tmp_path):
 
 def test_a_worker_reads_the_resolved_settings_whatever_the_environment_says(workers):
     (spec,) = workers().routers()
-    assert spec.command[:5] == (sys.executable, "-m", "clipper_agents.cli.main", "worker", "router")
+    assert spec.command[:6] == (sys.executable, "-P", "-m", "clipper_agents.cli.main", "worker", "router")
     config = spec.command[spec.command.index("--config") + 1]
     settings = load_settings(Path(config), spec.environment)
     assert settings.connection(spec.environment).bootstrap == "here:1"
@@ -102,7 +102,7 @@ def test_a_worker_may_unpickle_and_keeps_files_where_the_operators_file_says(tmp
 def test_a_steward_is_started_unless_it_is_not_wanted(workers):
     (spec,) = workers(steward__metrics_port="9300").stewards()
     assert spec.name == "steward"
-    assert spec.command[3:5] == ("worker", "steward")
+    assert spec.command[4:6] == ("worker", "steward")
     assert "steward.metrics_port=9300" in spec.command
     assert workers(steward__enabled="false").stewards() == []
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -97,3 +98,10 @@ def test_pages_of_little_and_of_much_are_whole(strange, tmp_path):
 
 def test_the_same_evaluation_gives_the_same_bytes():
     assert render_page(WHOLE) == render_page(WHOLE)
+
+
+def test_a_name_with_dollars_is_shown_as_it_is():
+    name = "$^$ costs $x_$"
+    dollars = [replace(one, context=name) for one in contexts()[:1]]
+    page = render_page(evaluation(candidate(name, 0.08, contexts=dollars)))
+    assert page.count(name) > 3
