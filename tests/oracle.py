@@ -25,6 +25,8 @@ FORWARDED = "clipper-forwarded"
 EARLY_MS = 5_000
 """Feedback may come so long before its query, by the timestamps of the broker."""
 RESTORE = "clipper-restore"
+MOST_MODELS = 256
+"""Of a row: beyond so many those that were scored longest ago are dropped."""
 
 RowKey = tuple[str, str | None, int]
 """Application, context, partition; the empty application holds the partition's position, and with an application's name
@@ -78,7 +80,10 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
         application, context, partition = unpack(record.key or b"")
         if not application and (context or "").endswith("/config"):
             continue
-        _, offset, applied, totals, *_ = unpack(record.value or b"")
+        if record.value is None:
+            rows.pop((application, context, partition), None)
+            continue
+        _, offset, applied, totals, *_ = unpack(record.value)
         if not application and offset < 0:
             continue  # a position before the first feedback
         totals = {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals}
@@ -101,6 +106,7 @@ def fold(
     applications: Mapping[str, Mapping[str, Any]],
     audits: Iterable[Record] = (),
     control: Iterable[Record] = (),
+    changelog: Iterable[Record] = (),
     horizon_s: float = 3600.0,
 ) -> dict[RowKey, Row]:
     """The table that the logs lead to, positions included.
@@ -111,6 +117,7 @@ def fold(
         applications: Manifests by name, as they stand in a configuration.
         audits: The audits topic, by partition in log order.
         control: The control topic, in log order; needed where a state was restored.
+        changelog: The table's, which says what contexts were forgotten; needed where some were.
         horizon_s: How long after its query a feedback counts, in seconds.
     """
     declared, horizon_ms = _declared(control), horizon_s * 1000
@@ -118,7 +125,9 @@ def fold(
     said_besides = first_audits(audits)
     rows: dict[RowKey, Row] = {}
     counted: set[tuple[int, int]] = set()
+    forgotten = _forgotten(changelog)
     for record in feedback:
+        _forget(rows, forgotten, record)
         rows[("", None, record.partition)] = Row(record.offset)
         if RESTORE in record.headers:
             _restore(rows, record, declared.get(record.headers[RESTORE]))
@@ -149,7 +158,28 @@ def fold(
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
         _add(row.totals, losses, keep, features)
+    _forget(rows, forgotten)
     return rows
+
+
+def _forgotten(changelog: Iterable[Record]) -> set[tuple[int, int, int]]:
+    """Partition, the first feedback offset that was folded without them, and before which offset they are forgotten."""
+    found: set[tuple[int, int, int]] = set()
+    for record in changelog:
+        application, context, partition = unpack(record.key or b"")
+        if not application and context is None:
+            found |= {(partition, first, before) for first, before in [*unpack(record.value or b""), (), (), ()][6]}
+    return found
+
+
+def _forget(rows: dict[RowKey, Row], forgotten: set[tuple[int, int, int]], at: Record | None = None) -> None:
+    """Drop the contexts that were forgotten before a feedback, or behind the last one."""
+    for one in sorted(one for one in forgotten if at is None or (one[0] == at.partition and one[1] <= at.offset)):
+        forgotten.remove(one)
+        for name, context, partition in [*rows]:
+            row = rows[name, context, partition]
+            if name and context is not None and partition == one[0] and row.offset < one[2]:
+                del rows[name, context, partition]
 
 
 def _decisions(
@@ -288,13 +318,18 @@ def _add(
     if losses and keep != 1.0:
         for sums in totals.values():
             sums[:] = [value * keep for value in sums]
+    in_order = len(totals) >= MOST_MODELS // 2
     for model, (loss, propensity) in losses.items():
         sums = totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
+        if in_order:  # of the last score; in a smaller row of the first
+            totals[model] = totals.pop(model)
         added = [1.0, loss, loss / propensity, 1.0 / propensity, *_moments(features, loss)]
         sums += [0.0] * (len(added) - len(sums))
         added += [0.0] * (len(sums) - len(added))  # a sum of -0.0 becomes 0.0
         for index, value in enumerate(added):
             sums[index] += value
+    for model in [*totals][:-MOST_MODELS]:
+        del totals[model]
 
 
 def _moments(features: Sequence[float], loss: float) -> list[float]:

@@ -5,6 +5,7 @@ Rules of this file:
 - State is immutable and the same for every policy, so that an application can change its policy and keep what it
   learned, and replay can ask what another policy would have done.
 - Plain Python floats in a fixed order: folding the same log gives the same bits.
+- State is bounded: of more than `MOST_MODELS` models those that were scored last have totals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,10 @@ from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.selection.sufficient_statistics import Features, Moments, added, moments_of
+
+MOST_MODELS = 256
+"""Three times as many as an application has at a time. With the longest names and the most features they take 430 KB;
+Kafka takes a record of a mebibyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class ModelTotals:
 class SelectionState:
     """Totals by model reference (`name:version`).
 
-    A model that is a candidate no longer keeps its totals, so that a rollback finds them.
+    A model that is a candidate no longer keeps its totals, so that a rollback finds them, until `MOST_MODELS` others
+    have been scored since.
 
     >>> a = SelectionState({"svm:1": ModelTotals(1.0, 0.5, 1.0, 0.5)})
     >>> merge([a, a]).of("svm:1").count
@@ -108,7 +114,7 @@ def add_losses(
     damping: float = 0.0,
     features: Features = (),
 ) -> SelectionState:
-    """The state after one feedback.
+    """The state after one feedback; beyond `MOST_MODELS` models, those that were scored longest ago are dropped.
 
     Args:
         state: The state before.
@@ -126,8 +132,12 @@ def add_losses(
     totals = dict(state.totals)
     if keep != 1.0:
         totals = {model: old.scaled(keep) for model, old in totals.items()}
+    take = totals.get if len(totals) < MOST_MODELS // 2 else totals.pop  # from there on in the order of the last score
     for model, loss in losses.items():
-        totals[model] = totals.get(model, _NOTHING) + _one(model, loss, propensities.get(model, 0.0), damping, features)
+        before = take(model, _NOTHING)
+        totals[model] = before + _one(model, loss, propensities.get(model, 0.0), damping, features)
+    if len(totals) > MOST_MODELS:
+        totals = dict([*totals.items()][-MOST_MODELS:])
     return SelectionState(totals)
 
 

@@ -25,7 +25,16 @@ from clipper_topics.feedback import EARLY_FEEDBACK_MS, queried_between, repeated
 from clipper_topics.logged_records import LoggedRecord, decides
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.restore import RESTORE, Restore, markers_of
-from clipper_topics.selection_rows import NO_ROW, POSITION, RowKey, SavedRow, encode_key, encode_row, note_row
+from clipper_topics.selection_rows import (
+    NO_ROW,
+    POSITION,
+    ForgottenContexts,
+    RowKey,
+    SavedRow,
+    encode_key,
+    encode_row,
+    position_note,
+)
 
 HORIZON_S = 3600.0
 SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
@@ -191,9 +200,13 @@ class Deployment:
         return self.logs.append(self.catalogue.feedback, msgspec.json.encode(said), partition, b"key")
 
     # --- learners -----------------------------------------------------------------------------------------------
+    def position(self, partition=0):
+        """The last feedback offset that is in the rows."""
+        return self.rows.get((*POSITION, partition), NO_ROW).offset
+
     def learn(self, partition=0, most=None):
         """One step: feedback behind the position, up to so many records, as the router's learner does it."""
-        position = self.rows.get(("", None, partition), NO_ROW).offset
+        position = self.position(partition)
         log = self.logs.topics.get((self.catalogue.feedback, partition), [])
         records = [one for one in log if one.offset > position][:most]
         if not records:
@@ -221,8 +234,20 @@ class Deployment:
             headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
             self.logs.append(self.catalogue.dead_letters, one.value, 0, one.key, headers)
         notes_last = sorted(step.rows.items(), key=lambda item: item[0][0] == "")
-        for place, row in [*notes_last, (POSITION, note_row(records[-1].offset))]:
+        before = self.rows.get((*POSITION, partition), NO_ROW)
+        for place, row in [*notes_last, (POSITION, position_note(before, records[-1].offset, ()))]:
             self.write(place, row, partition)
+
+    def forget(self, before, partition=0):
+        """Forget the contexts whose last feedback is before an offset, as the router does it."""
+        at = self.rows.get((*POSITION, partition), NO_ROW)
+        for name, context, number in [*self.rows]:
+            old = name and context is not None and self.rows[name, context, number].offset < before
+            if old and number == partition:
+                del self.rows[name, context, number]
+                key = encode_key(RowKey(name, context, partition))
+                self.logs.append(self.catalogue.selection_changelog, None, partition, key)
+        self.write(POSITION, position_note(at, at.offset, (), (ForgottenContexts(at.offset + 1, before),)), partition)
 
     def _about(self, record, found):
         """The decision that a feedback is about."""

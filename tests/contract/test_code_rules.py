@@ -38,16 +38,16 @@ BUDGETS = {
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
-    "clipper_agents.feedback": 400,
+    "clipper_agents.feedback": 415,
     "clipper_agents.host": 1385,
     "clipper_agents.kafka": 2030,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1425,
-    "clipper_agents.router": 3360,
+    "clipper_agents.router": 3495,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
-    "clipper_agents.streaming": 2160,
+    "clipper_agents.streaming": 2215,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1770,
     "clipper_stream.sequential_testing": 650,
-    "clipper_topics": 2560,
+    "clipper_topics": 2635,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

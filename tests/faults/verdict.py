@@ -104,7 +104,8 @@ def judge(
     restored = any(oracle.RESTORE in one.headers for one in feedback)
     control = client.read(f"{prefix}.control") if restored else ()
     audits = client.read(f"{prefix}.audits")
-    expected = oracle.fold(answers, feedback, applications, audits, control)
+    changelog = client.read(f"{prefix}.router-selection-changelog")
+    expected = oracle.fold(answers, feedback, applications, audits, control, changelog)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():

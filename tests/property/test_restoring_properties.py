@@ -73,8 +73,8 @@ class CrashingTable:
     def get_row(self, partition, key):
         return self.kept.get(key)
 
-    def rows(self, partition):
-        return dict(self.kept)
+    def items(self, partition, first=b""):
+        return iter(sorted(one for one in self.kept.items() if one[0] >= first))
 
     async def write(self, partition, rows):
         stop, self.stop_after = self.stop_after, None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.replay.state_at import state_at
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
-from clipper_topics.selection_rows import SavedRow
+from clipper_topics.selection_rows import SavedRow, decode_row
 
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
 partitions = st.integers(0, 1)
@@ -22,6 +22,7 @@ happenings = st.one_of(
     st.tuples(st.just("tell"), queries, partitions, st.sampled_from([0, 1, 2, "text"]), st.booleans()),
     st.tuples(st.just("tell"), queries, partitions, st.floats(0.0, 1.0), st.booleans()),
     st.tuples(st.just("learn"), partitions, st.one_of(st.none(), st.integers(1, 3))),
+    st.tuples(st.just("forget"), partitions, st.floats(0.0, 1.0)),
     st.tuples(st.just("restore"), st.sampled_from(NAMES), st.lists(sums, min_size=1, max_size=2)),
 )
 
@@ -57,13 +58,25 @@ def restore(at, name, totals):
     at.restore(name, rows, f"r-{len(at.logs.topics[CATALOGUE.control, 0]):016x}")
 
 
+def forget(at, partition, share):
+    if at.position(partition) >= 0:
+        at.forget(round(share * (at.position(partition) + 1)), partition)
+
+
 def ask(at, number, partition):
     name, context = NAMES[number % 2], CONTEXTS[number % 4 // 2]
     outputs = [("a:1", number % 3), ("b:1", number % 2)][: 1 + number % 3 % 2]
     at.ask(f"q{number // 2}", name, partition, context=context, outputs=outputs)
 
 
-DOING = {"ask": ask, "tell": tell, "wait": wait, "restore": restore, "learn": Deployment.learn}
+DOING = {
+    "ask": ask,
+    "tell": tell,
+    "wait": wait,
+    "restore": restore,
+    "learn": Deployment.learn,
+    "forget": forget,
+}
 
 
 def of_oracle(at):
@@ -73,6 +86,7 @@ def of_oracle(at):
         at.logs.read_all(CATALOGUE.feedback),
         {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
         control=at.logs.read_all(CATALOGUE.control),
+        changelog=at.logs.read_all(CATALOGUE.selection_changelog),
     )
     return {key: row.bits for key, row in rows.items()}
 
@@ -104,12 +118,19 @@ def test_a_bit_that_is_flipped_in_any_row_is_found_in_that_row(events, random):
     assert (parting.application, parting.context, parting.partition) == key
 
 
+def forgets_from(offset, record):
+    """Whether it is the note that contexts were forgotten behind feedback of this offset, or later."""
+    row = None if record.value is None else decode_row(record.value)
+    return record.partition != 0 or (row is not None and any(one.first >= offset for one in row.forgotten))
+
+
 @settings(max_examples=40)
 @given(st.lists(happenings, max_size=30), st.integers(0, 30), st.booleans())
 def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, offset, compacted):
     at = happened(events)
     log = at.logs.topics.get((CATALOGUE.feedback, 0), [])
     offset = min(offset, len(log))
+    changelog = [one for one in at.logs.read_all(CATALOGUE.selection_changelog) if not forgets_from(offset, one)]
     if compacted and log:
         at.logs.compact(CATALOGUE.selection_changelog, 0, dirty=0)
     found = asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, ends={0: offset, 1: 0}))
@@ -121,6 +142,7 @@ def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, of
             [one for one in at.logs.read_all(CATALOGUE.feedback) if one.partition == 0],
             {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
             control=at.logs.read_all(CATALOGUE.control),
+            changelog=changelog,
         ).items()
         if key[0] == "app" and row.totals
     }

@@ -25,6 +25,8 @@ VERSION_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?$(?!\n)"
 """Versions of models: letters, digits and dashes; no dot, because the dot separates the parts of a topic name."""
 REF_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?:[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?$(?!\n)"
 """`name:version` of a model."""
+REF_CHARACTERS = 64 + 1 + 32
+"""Of the longest `name:version`."""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]

@@ -7,9 +7,9 @@ Rules of this file:
 - A model without moments is written with five fields, so that the rows of policies that look at no features keep the
   bytes that they had before there were moments.
 - Of the rows with one key the last in the log counts, as for Kafka's compaction: a partition has one writer.
-- Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position,
-  under an application's name its newest restore (the offset of the marker, and `applied` is the offset of the
-  declaration on the control topic), and under `config_context` its policies and losses.
+- Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position
+  and what contexts were forgotten, under an application's name its newest restore (the offset of the marker, and
+  `applied` is the offset of the declaration on the control topic), and under `config_context` its policies and losses.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,8 @@ ROW_VERSION = 1
 NOT_DECLARED = 0
 MOST_CONFIGS = 16
 """More than anybody changes an application's policy or loss while its feedback is kept; the oldest is forgotten."""
+MOST_FORGETTINGS = 64
+"""Millions of contexts, more than come while their feedback is kept; the oldest is dropped."""
 POSITION = ("", None)
 """Application and context of the note that holds a partition's feedback position."""
 
@@ -46,6 +48,15 @@ class ConfigStart(msgspec.Struct, array_like=True, frozen=True):
     """Their digest; `NOT_DECLARED`: the application did not exist, and its feedback taught nothing."""
 
 
+class ForgottenContexts(msgspec.Struct, array_like=True, frozen=True):
+    """Where the contexts of a partition that had no feedback for the longest were forgotten: their rows are deleted."""
+
+    first: int
+    """First feedback offset that was folded without them."""
+    before: int
+    """Rows with a context whose last change is before this feedback offset are forgotten."""
+
+
 class SelectionRow(msgspec.Struct, array_like=True):
     """Totals of one (application, context) in one partition."""
 
@@ -61,6 +72,15 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """Of the note of an application's policies and losses: the newest, oldest first."""
     topic_ids: tuple[bytes, ...] = ()
     """Of the position: the ids of the topics that it and the rows refer to, in the order of `Catalogue.logs`."""
+    forgotten: tuple[ForgottenContexts, ...] = ()
+    """Of the position: the newest, oldest first."""
+
+
+class _RowHead(msgspec.Struct, array_like=True):
+    """The part of a row that tells when it changed last."""
+
+    version: int
+    offset: int
 
 
 class RowKey(msgspec.Struct, array_like=True, frozen=True):
@@ -86,7 +106,7 @@ class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
 _encode = msgspec.msgpack.Encoder().encode
-_rows = msgspec.msgpack.Decoder(SelectionRow)
+_rows, _heads = msgspec.msgpack.Decoder(SelectionRow), msgspec.msgpack.Decoder(_RowHead)
 _keys = msgspec.msgpack.Decoder(RowKey)
 
 
@@ -102,8 +122,10 @@ def encode_row(row: SelectionRow) -> bytes:
         one if one.moments else (one.model, one.count, one.loss, one.weighted_loss, one.weighted_count)
         for one in row.totals
     ]
-    notes = (row.configs, row.topic_ids) if row.topic_ids else (row.configs,) if row.configs else ()
-    return _encode((row.version, row.offset, row.applied, totals, *notes))
+    fields = (row.version, row.offset, row.applied, totals)
+    if row.topic_ids or row.forgotten:
+        return _encode((*fields, row.configs, row.topic_ids, row.forgotten)[: 7 if row.forgotten else 6])
+    return _encode((*fields, row.configs) if row.configs else fields)
 
 
 def decode_row(value: bytes) -> SelectionRow:
@@ -120,6 +142,15 @@ def decode_row(value: bytes) -> SelectionRow:
     return row
 
 
+def offset_of(value: bytes) -> int:
+    """Return the offset of a row in a record's value, for less than the whole row costs.
+
+    >>> offset_of(encode_row(note_row(9)))
+    9
+    """
+    return _heads.decode(value).offset
+
+
 def encode_key(key: RowKey) -> bytes:
     """Return the key as msgpack."""
     return _encode(key)
@@ -134,11 +165,27 @@ def decode_key(key: bytes | None) -> RowKey:
     return _keys.decode(key or b"")
 
 
-def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
-    """Return the row of a record; None for a deletion, or bytes that are no row.
+def prefix_of(application: str) -> bytes:
+    """Return what the keys of an application's rows begin with.
+
+    >>> encode_key(RowKey("digits", "user-7", 3)).startswith(prefix_of("digits"))
+    True
+    """
+    return encode_key(RowKey(application, None, 0))[:-2]
+
+
+def is_context(key: RowKey) -> bool:
+    """Return whether a key is that of a row with a context, and of no note."""
+    return bool(key.application) and key.context is not None
+
+
+def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
+    """Return the row of a record, None in its place when it is deleted; None for bytes that are no row.
 
     >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
     9
+    >>> read_row(encode_key(RowKey("digits", "user-7", 3)), None)
+    (RowKey(application='digits', context='user-7', partition=3), None)
     >>> read_row(b"", b"nonsense") is None
     True
 
@@ -146,16 +193,24 @@ def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionR
         UnknownRowVersion: a row of another version.
     """
     try:
-        return decode_key(key), decode_row(value or b"")
+        return decode_key(key), None if value is None else decode_row(value)
     except UnknownRowVersion:
         raise
     except ValueError:
         return None
 
 
-def note_row(offset: int, applied: int = 0, topic_ids: tuple[bytes, ...] = ()) -> SelectionRow:
+def set_row(rows: dict[RowKey, SelectionRow], key: RowKey, row: SelectionRow | None) -> None:
+    """Set a row as `read_row` returned it, or delete it."""
+    if row is None:
+        rows.pop(key, None)
+    else:
+        rows[key] = row
+
+
+def note_row(offset: int, applied: int = 0) -> SelectionRow:
     """Return a row without totals: a note, or what a restore has emptied."""
-    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, topic_ids=topic_ids)
+    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied)
 
 
 def config_context(application: str) -> str:
@@ -171,6 +226,18 @@ def config_note(before: SelectionRow, start: ConfigStart) -> SelectionRow:
     """
     configs = (*before.configs, start)[-MOST_CONFIGS:]
     return SelectionRow(version=ROW_VERSION, offset=start.first, configs=configs)
+
+
+def position_note(
+    before: SelectionRow, position: int, topic_ids: tuple[bytes, ...], forgotten: tuple[ForgottenContexts, ...] = ()
+) -> SelectionRow:
+    """Return the note of a partition's position after another step, or after contexts were forgotten.
+
+    >>> position_note(NO_ROW, 7, (), (ForgottenContexts(first=8, before=3),)).forgotten
+    (ForgottenContexts(first=8, before=3),)
+    """
+    kept = (*before.forgotten, *forgotten)[-MOST_FORGETTINGS:]
+    return SelectionRow(version=ROW_VERSION, offset=position, topic_ids=topic_ids, forgotten=kept)
 
 
 # --- saved rows -----------------------------------------------------------------------------------------------------

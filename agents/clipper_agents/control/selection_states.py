@@ -30,6 +30,7 @@ from clipper_topics.selection_rows import (
     SelectionRow,
     read_row,
     saved_rows,
+    set_row,
     totals_of,
 )
 
@@ -73,7 +74,7 @@ def take_rows(found: Mapping[str, dict[RowKey, SelectionRow]], records: Iterable
     for record in records:
         read = read_row(record.key, record.value)
         if read is not None and (rows := found.get(read[0].application)) is not None:
-            rows[read[0]] = read[1]
+            set_row(rows, *read)
 
 
 async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:

@@ -14,6 +14,7 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import gt
 from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord
@@ -22,13 +23,15 @@ from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
-from clipper_stream.feedback.update import fold
+from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
-from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.state import MOST_MODELS, SelectionState
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, check_feedback
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
+from clipper_topics.manifests import REF_CHARACTERS
+from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
 from clipper_topics.selection_rows import (
     NOT_DECLARED,
     ConfigStart,
@@ -159,6 +162,7 @@ def _apply(
         return
     decision = join(prediction, None if audit is None else decode_audit(audit))
     try:
+        _check_bounds(prediction.context, decision)
         learned = fold(state_of(before.totals), decision, feedback_value(found), known.policy, known.loss)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
@@ -167,6 +171,17 @@ def _apply(
     step.count("applied")
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+
+
+def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
+    """Check that a row can hold what is learned from a decision: its context, its features and its models."""
+    longest = max(map(len, decision.propensities), default=0)
+    sizes = (len(context or ""), len(decision.features), len(decision.propensities), longest)
+    if any(map(gt, sizes, _BOUNDS)):
+        raise InvalidLabel(
+            f"the prediction has {sizes} of at most {_BOUNDS} characters of context, features, models, and characters "
+            "of a model: no router wrote it, look who may write predictions"
+        )
 
 
 def _note_config(
@@ -220,6 +235,7 @@ def _restore(
 
 
 _EMPTY = SelectionState()
+_BOUNDS = (ID_CHARACTERS, MOST_FEATURES, MOST_MODELS, REF_CHARACTERS)
 
 
 def _orphan(found: Feedback, record: Record) -> str:

@@ -40,8 +40,9 @@ async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) 
 
     def take(records: list[Record]) -> None:
         for record in records:
-            if (read := read_row(record.key, record.value)) is not None and read[1].topic_ids:
-                noted[read[0].partition] = read[1].topic_ids
+            key, row = read_row(record.key, record.value) or (None, None)
+            if key is not None and row is not None and row.topic_ids:
+                noted[key.partition] = row.topic_ids
 
     await read_topic(connection, catalogue, catalogue.selection_changelog, take, isolation_level="read_committed")
     async with administration(connection) as admin:

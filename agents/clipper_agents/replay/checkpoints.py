@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import Row
-from clipper_topics.selection_rows import POSITION, RowKey, SelectionRow, read_row
+from clipper_topics.selection_rows import POSITION, ForgottenContexts, RowKey, SelectionRow, read_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,12 @@ class LearnedStep:
     Attributes:
         position: Feedback offset up to which the rows hold everything.
         rows: Rows written since the previous position.
+        forgotten: Which contexts were forgotten so far.
     """
 
     position: int
     rows: dict[Row, SelectionRow]
+    forgotten: tuple[ForgottenContexts, ...]
 
 
 class Checkpoints:
@@ -66,12 +68,17 @@ class Checkpoints:
             return None
         key, row = read
         if key.partition != self._partition:
-            self.misplaced[key] = row
+            if row is not None:
+                self.misplaced[key] = row
+            return None
+        place = (key.application, key.context)
+        if row is None:
+            self.live.pop(place, None)
+            self._waiting.pop(place, None)
             return None
         if row.configs:
             self.configs[key.context] = row
             return None
-        place = (key.application, key.context)
         self.live[place] = row
         if place != POSITION:
             self._waiting[place] = row
@@ -79,4 +86,4 @@ class Checkpoints:
         reached = {place: one for place, one in self._waiting.items() if one.offset <= row.offset}
         for one in reached:
             del self._waiting[one]
-        return LearnedStep(position=row.offset, rows=reached)
+        return LearnedStep(position=row.offset, rows=reached, forgotten=row.forgotten)

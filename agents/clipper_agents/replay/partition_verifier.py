@@ -31,7 +31,7 @@ from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMism
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback
 from clipper_topics.logged_records import decode_prediction
-from clipper_topics.selection_rows import POSITION, SelectionRow, note_row
+from clipper_topics.selection_rows import NO_ROW, POSITION, ForgottenContexts, SelectionRow, note_row
 
 MOST_EXPLAINED = 50
 """Rows that differ for which the feedback is looked up, in each partition."""
@@ -77,12 +77,14 @@ class PartitionFold:
     Attributes:
         rows: The rows so far.
         folded: Records so far.
+        forgotten: Contexts that were forgotten in the rows.
     """
 
     def __init__(self, cursor: Cursor, reader: EntryReader, rows: KnownRows, configs: FoldedConfigs) -> None:
         self._cursor, self._reader, self._index = cursor, reader, reader.decisions
         self.rows, self._configs = rows, configs
         self.folded = 0
+        self.forgotten: set[ForgottenContexts] = set()
 
     async def credit(self, upto: int) -> None:
         """Note only which feedback counted, up to and including an offset."""
@@ -90,6 +92,14 @@ class PartitionFold:
             entries = [one for one in self._reader.entries(records) if isinstance(one.said, Feedback)]
             self._index.credit(self._folded(entries).credited)
         self._configs.unlogged.clear()
+
+    async def forget(self, forgotten: Sequence[ForgottenContexts]) -> None:
+        """Fold the feedback before each place where contexts were forgotten, and forget them."""
+        for one in forgotten:
+            if one not in self.forgotten:
+                await self.advance(one.first - 1)
+                self.rows.forget_contexts(one.before)
+                self.forgotten.add(one)
 
     async def advance(self, upto: int) -> None:
         """Fold the feedback up to and including an offset."""
@@ -147,6 +157,7 @@ class PartitionVerifier:
         async with self._fold() as fold:
             async for step in self._steps():
                 if self._ready:
+                    await fold.forget(step.forgotten)
                     await fold.advance(step.position)
                     self._compare(fold, step.rows)
                     self._compared += len(step.rows)
@@ -161,7 +172,9 @@ class PartitionVerifier:
             async for step in self._steps():
                 if not self._ready:
                     await self._begin(fold, step, upto)
-                elif step.position <= upto:
+                    continue
+                await fold.forget([one for one in step.forgotten if one.first <= upto])
+                if step.position <= upto:
                     await fold.advance(step.position)
                     self._compare(fold, step.rows)
             if not self._ready:
@@ -248,6 +261,8 @@ class PartitionVerifier:
             for place, row in step.rows.items():
                 self._start(fold, place, row)
             return
+        fold.rows.rows |= dict.fromkeys(fold.rows.rows.keys() - self.table.live.keys(), NO_ROW)
+        fold.forgotten.update(step.forgotten)
         await fold.credit(self.since - 1)
         await fold.advance(int(min(step.position, upto)))
         self._ready = True
@@ -298,8 +313,11 @@ class PartitionVerifier:
                 self._start(fold, place, row)
             return
         self._compare(fold, {place: row for place, row in live.items() if place != POSITION and row.offset <= position})
-        for place in [place for place, row in fold.rows.rows.items() if place not in live and row.offset >= 0]:
-            self._part(fold, place, None)
+        for place, row in [(place, row) for place, row in fold.rows.rows.items() if place not in live]:
+            if row.offset >= 0:
+                self._part(fold, place, None)
+            else:
+                self.parted.pop(place, None)
         for place, row in self.table.ahead.items():
             await fold.advance(row.offset)
             self._compare(fold, {place: row})

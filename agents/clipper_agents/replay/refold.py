@@ -133,6 +133,12 @@ class KnownRows:
         """Forget the content of the row."""
         self.rows.pop(place, None)
 
+    def forget_contexts(self, before: int) -> None:
+        """Empty the rows with a context whose last change is before a feedback offset; they are known to be empty."""
+        for (application, context), row in self.rows.items():
+            if application and context is not None and row.offset < before:
+                self.rows[application, context] = NO_ROW
+
     def start(self, place: Row, row: SelectionRow) -> None:
         """Set the row; it is known from now on."""
         self.rows[place] = row
@@ -184,6 +190,6 @@ def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: Decisio
         rows.row,
         find,
         [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],
-        lambda name: [place for place in rows.rows if place[0] == name],
+        lambda name: [place for place, row in rows.rows.items() if place[0] == name and row.offset >= 0],
     )
     return RefoldOutcome(rows=step.rows, credited=step.applied_feedback)

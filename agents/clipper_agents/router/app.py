@@ -27,6 +27,7 @@ from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
+from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor, first_unread_ms
@@ -179,6 +180,7 @@ class RouterProcess:
             metrics,
             self._control.followed_upto,
         )
+        self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
         app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
@@ -313,6 +315,7 @@ class RouterProcess:
         while True:
             await asyncio.sleep(FORGET_EVERY_S)
             await self._feedback.forget_old()
+            await self._contexts.hold()
 
     async def _report(self) -> None:
         rebalances = 0

@@ -8,13 +8,18 @@ Rules of this file:
   with an application's name in place of the context its newest restore, as the control topic counts them (`applied`).
 - That without a context is the partition's position: the last feedback offset that is in the rows, with the ids of the
   topics that rows and decisions refer to. Nobody learns or answers with another topic in their place.
+- A partition may have millions of contexts: nothing but `surplus`, in a thread, goes through them.
 """
 
+import asyncio
 import logging
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
+import numpy as np
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
@@ -26,19 +31,27 @@ from clipper_stream.selection.trials import PolicyChoice
 from clipper_topics.selection_rows import (
     NO_ROW,
     POSITION,
+    ForgottenContexts,
     RowKey,
     SelectionRow,
     decode_key,
     decode_row,
     encode_key,
     encode_row,
-    note_row,
+    is_context,
+    offset_of,
+    position_note,
+    prefix_of,
 )
 
 logger = logging.getLogger(__name__)
 
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
+
+
+ROWS_A_TURN = 5_000
+"""Looked at in some ten milliseconds, then others have their turn."""
 
 
 class SelectionStore:
@@ -59,8 +72,10 @@ class SelectionStore:
         self._owned = set(partitions)
         self._prepared.clear()
         for partition in self._owned:
-            for key, value in self._table.rows(partition).items():
-                self._note(decode_key(key), value)
+            for application in self._applications(partition):
+                key = RowKey(application, None, partition)
+                if (value := self._table.get_row(partition, encode_key(key))) is not None:
+                    self._note(key, value)
 
     async def refer_to(self, topics: Mapping[str, bytes]) -> None:
         """Have owned partitions refer to these topics, given with their ids, from their first position on.
@@ -87,8 +102,9 @@ class SelectionStore:
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
         """Return the contexts of the application's rows in the partition; None stands for the row without a context."""
-        keys = map(decode_key, self._table.rows(partition))
-        return [key.context for key in keys if key.application == application]
+        prefix = prefix_of(application)
+        keys = (key for key, _ in self._table.items(partition, prefix))
+        return [decode_key(key).context for key in takewhile(lambda key: key.startswith(prefix), keys)]
 
     async def write(self, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int) -> None:
         """Store rows and the new position in one step; both are durable when this returns.
@@ -98,14 +114,65 @@ class SelectionStore:
         """
         notes_last = sorted(rows.items(), key=lambda item: item[0][0] == "")
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
-        encoded[RowKey(*POSITION, partition)] = encode_row(note_row(position, topic_ids=self._topic_ids))
+        at = RowKey(*POSITION, partition)
+        encoded[at] = encode_row(position_note(self._row(at), position, self._topic_ids))
         await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
 
+    def has_more(self, partition: int, most: int) -> bool:
+        """Return whether the partition may have more rows than so many; it is not counted."""
+        return self._table.estimated_size(partition) > most
+
+    def surplus(self, partition: int, most: int) -> tuple[int, list[bytes]] | None:
+        """Find the contexts to forget, all but the newest seven eighths of `most`; None: there are no more than `most`.
+
+        For a thread: it reads all rows. The result is a feedback offset, and the keys of rows whose last change is
+        before it.
+        """
+        offsets = array("q", (offset for _, offset in self._contexts(partition)))
+        if len(offsets) <= most:
+            return None
+        at = len(offsets) - most * 7 // 8
+        before = int(np.partition(np.frombuffer(offsets, np.int64), at)[at])
+        return before, [key for key, offset in self._contexts(partition) if offset < before]
+
+    async def forget_contexts(self, partition: int, before: int, keys: Iterable[bytes]) -> int:
+        """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many.
+
+        Raises:
+            PartitionTakenOver: as `write`.
+        """
+        deleted: dict[bytes, bytes | None] = {}
+        for number, key in enumerate(keys):
+            value = self._table.get_row(partition, key)
+            if value is not None and offset_of(value) < before:
+                deleted[key] = None
+            if number % ROWS_A_TURN == 0:
+                await asyncio.sleep(0)
+        at = RowKey(*POSITION, partition)
+        last = self._row(at)
+        note = position_note(last, last.offset, self._topic_ids, (ForgottenContexts(last.offset + 1, before),))
+        await self._table.write(partition, {**deleted, encode_key(at): encode_row(note)})
+        self._prepared.clear()
+        return len(deleted)
+
     async def stop(self) -> None:
         """Write no more."""
         await self._table.stop_writers()
+
+    def _applications(self, partition: int) -> Iterator[str]:
+        """Yield the applications that have rows, by one look for each: keys are in the order of their names."""
+        first = prefix_of("")[:1]
+        while (found := next(self._table.items(partition, first), None)) is not None:
+            yield (name := decode_key(found[0]).application)
+            first = prefix_of(name) + b"\xff"
+
+    def _contexts(self, partition: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the key and the offset of each row with a context."""
+        for key, value in self._table.items(partition):
+            if is_context(decode_key(key)):
+                yield key, offset_of(value)
 
     def _row(self, key: RowKey) -> SelectionRow:
         value = self._table.get_row(key.partition, encode_key(key))

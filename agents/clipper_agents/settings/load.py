@@ -114,6 +114,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             files=self.files,
             max_in_flight=self.router.max_in_flight,
             horizon_s=self.router.horizon_s,
+            max_contexts=self.router.max_contexts,
             cache_bytes=int(self.router.cache_mib * MIB),
             profile=self.router.profile,
         )

@@ -60,6 +60,9 @@ class RouterSection(Section, frozen=True):
     """Queries that a process has open at most; beyond that it stops reading."""
     horizon_s: Seconds = 3600.0
     """How long after its query a feedback still counts, in seconds."""
+    max_contexts: Annotated[int, msgspec.Meta(ge=8)] = 2_000_000
+    """Contexts that a partition remembers, of all applications; beyond that, those without feedback for the longest
+    are forgotten, an eighth at a time."""
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
     profile: bool = False

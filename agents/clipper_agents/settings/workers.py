@@ -36,6 +36,8 @@ class RouterSettings(WorkerSettings):
     max_in_flight: int = 20_000
     horizon_s: float = 3600.0
     """Seconds after a prediction in which a feedback still counts."""
+    max_contexts: int = 2_000_000
+    """Contexts with state that a partition has at most, of all applications."""
     cache_bytes: int = 32 * MIB
     """Budget of the prediction cache, bytes a partition; 0: no cache."""
     profile: bool = False

@@ -19,7 +19,7 @@ from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.drift import DriftEvent
 from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.host_report import HostReport
-from clipper_topics.selection_rows import RowKey, SelectionRow, read_row
+from clipper_topics.selection_rows import RowKey, SelectionRow, read_row, set_row
 
 KEPT_EVENTS = 100
 """Shown are the last few; what is older is in the topics."""
@@ -92,16 +92,15 @@ class DeploymentView:
         """Take a record of the selection topic in."""
         found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
-            name, row = found
-            self.published[name] = row
+            set_row(self.published, *found)
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
-        found = _row(key, value)
-        if found is not None and found[0].context is not None:
-            self.contexts[found[0]] = found[1]
-        elif found is not None and found[1].topic_ids:
-            self.topic_ids[found[0].partition] = found[1].topic_ids
+        place, row = _row(key, value) or (None, None)
+        if place is not None and place.context is not None:
+            set_row(self.contexts, place, row)
+        elif place is not None and row is not None and row.topic_ids:
+            self.topic_ids[place.partition] = row.topic_ids
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
@@ -166,7 +165,7 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
-def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow] | None:
+def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
     try:
         return read_row(key, value)
     except UnknownRowVersion:

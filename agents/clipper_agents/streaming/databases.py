@@ -86,18 +86,37 @@ class Database:
         """Write one entry."""
         self._checked(self._open.put, key, value)
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every entry, in the order of the keys."""
+    def items(self, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Every entry from a key on, in the order of the keys."""
         entries = self._checked(self._open.iter)
-        entries.seek_to_first()
+        entries.seek(first)
         while entries.valid():
             yield entries.key(), entries.value()
             entries.next()
         self._checked(entries.status)
 
-    def keys(self) -> Iterator[bytes]:
-        """Every key, in order."""
-        return (key for key, _ in self.items())
+    def is_readable(self) -> bool:
+        """Read every entry, a million in half a second, and return whether all can be read; else close the database.
+
+        It has been set aside then, and nothing holds it open any more.
+        """
+        try:
+            entries = self._checked(self._open.iter)
+            entries.seek_to_first()
+            valid, following = entries.valid, entries.next
+            while valid():
+                following()
+            self._checked(entries.status)
+        except DatabaseCorrupt:
+            self.close()
+            return False
+        return True
+
+    @property
+    def estimated_size(self) -> int:
+        """How many entries there are, about; one that was written several times lately counts as often."""
+        found: int = self._checked(self._open.property_int_value, "rocksdb.estimate-num-keys")
+        return found
 
     def flush(self) -> None:
         """Write everything to the disk."""
@@ -163,23 +182,23 @@ def open_anew(path: Path, options: Callable[[], rocksdict.Options]) -> Database:
     Raises:
         StorageFailed: the machine does not let it be opened.
     """
-    found = _readable(path, options()) or Database(path, options())
+    found = open_unread(path, options)
+    if not found.is_readable():
+        found = Database(path, options())
     forget_broken(path)
     return found
 
 
-def _readable(path: Path, options: rocksdict.Options) -> Database | None:
-    """The database, when every entry can be read; else it has been set aside, and nothing holds it open any more."""
-    found = None
+def open_unread(path: Path, options: Callable[[], rocksdict.Options]) -> Database:
+    """The database, or an empty one if it cannot be opened; whether it can be read, `is_readable` finds out.
+
+    Raises:
+        StorageFailed: the machine does not let it be opened.
+    """
     try:
-        found = Database(path, options)
-        for _ in found.items():
-            pass
+        return Database(path, options())
     except DatabaseCorrupt:
-        if found is not None:
-            found.close()
-        return None
-    return found
+        return Database(path, options())
 
 
 def set_aside(path: Path, reason: str) -> None:

@@ -7,10 +7,12 @@ Rules of this file:
   yet, is refused. So of the rows with one key the last one counts, for a restore as for Kafka's compaction.
 - A restore takes the partition over, and reads to the end that this has proved. The ends of other logs of the
   partition are proved in the same transaction (`ends`).
+- What takes as long as a partition has rows is a thread's: a process that does not answer Kafka loses its partitions.
+  Databases are opened by the restore, since no heartbeat is sent while Faust assigns partitions, and stay open.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import faust
@@ -20,7 +22,7 @@ from faust.stores import rocksdb
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.reader import LogReader
-from clipper_agents.streaming.databases import Database, open_anew
+from clipper_agents.streaming.databases import Database, forget_broken, open_unread, set_aside
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
 from clipper_agents.streaming.rocksdb_options import share_blocks
@@ -43,8 +45,36 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
 
     logger = LIBRARY
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._checked: set[int] = set()
+
+    async def check(self, partition: int) -> None:
+        """Read every row of a partition, once, in a thread; begin anew if one cannot be read."""
+        if partition in self._checked:
+            return
+        if not await asyncio.to_thread(self._db_for_partition(partition).is_readable):
+            del self._dbs[partition]
+        forget_broken(self.partition_path(partition))
+        self._checked.add(partition)
+
+    def begin_anew(self, partition: int, reason: str) -> None:
+        """Drop all rows of a partition."""
+        self._dbs.pop(partition).close()
+        set_aside(self.partition_path(partition), reason)
+        forget_broken(self.partition_path(partition))
+
+    def persisted_offset(self, tp: Any) -> None:
+        """Leave it to the restore to know."""
+
+    def revoke_partitions(self, table: Any, tps: Any) -> None:
+        """Keep the databases of partitions that may come back."""
+
+    async def assign_partitions(self, table: Any, tps: Any, generation_id: int = 0) -> None:
+        """Leave it to the restore to open databases."""
+
     def _open_for_partition(self, partition: int) -> Database:
-        return open_anew(self.partition_path(partition), self._options)
+        return open_unread(self.partition_path(partition), self._options)
 
     def _options(self) -> rocksdict.Options:
         found: rocksdict.Options = self.rocksdb_options.as_options()
@@ -75,12 +105,16 @@ class StepTable(faust.Table):  # type: ignore[misc]
         found: bytes | None = self._db(partition).get(key)
         return found
 
-    def rows(self, partition: int) -> dict[bytes, bytes]:
-        """Return all rows of a partition."""
-        return {key: value for key, value in self._db(partition).items() if key != self.data.offset_key}
+    def items(self, partition: int, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows of a partition from a key on, in the order of the keys' bytes."""
+        return ((key, value) for key, value in self._db(partition).items(first) if key != self.data.offset_key)
 
-    async def write(self, partition: int, rows: Mapping[bytes, bytes]) -> None:
-        """Store the rows: first in the changelog, then here.
+    def estimated_size(self, partition: int) -> int:
+        """Return about how many rows a partition has; `Database.estimated_size`."""
+        return self._db(partition).estimated_size
+
+    async def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
+        """Store the rows, and delete those without a value: first in the changelog, then here.
 
         Raises:
             PartitionTakenOver: another process writes them now; none is stored.
@@ -97,6 +131,8 @@ class StepTable(faust.Table):  # type: ignore[misc]
         topic = self.changelog_topic.get_topic_name()
         owned = set(partitions)
         await self.stop_writers(self._writers.keys() - owned)
+        for partition in owned:
+            await self.data.check(partition)
         for partition in owned - self._writers.keys():
             self._writers[partition] = self._open_writer(topic, partition, self._marked)
         named = await reader.end_offsets(
@@ -109,8 +145,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
         for tp in (TopicPartition(topic, partition) for partition in owned):
             starts[tp] = start = self._persisted(tp.partition) + 1
             if start > self.ends[tp]:
-                self.log.warning("rows of partition %d are ahead of their changelog: rebuilding", tp.partition)
-                self._clear(tp.partition)
+                self.data.begin_anew(tp.partition, "its rows are ahead of their changelog")
                 starts[tp] = 0
         return await reader.read(starts, self._apply, self.ends)
 
@@ -120,22 +155,19 @@ class StepTable(faust.Table):  # type: ignore[misc]
         await asyncio.gather(*(self._writers.pop(partition).stop() for partition in going))
 
     def _apply(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        rows = {record.key: record.value for record in records if record.key is not None and record.value is not None}
+        rows = {record.key: record.value for record in records if record.key is not None}
         self._write_local(tp.partition, rows, records[-1].offset)
 
-    def _write_local(self, partition: int, rows: Mapping[bytes, bytes], offset: int) -> None:
+    def _write_local(self, partition: int, rows: Mapping[bytes, bytes | None], offset: int) -> None:
         """Write rows with the changelog offset that they include; `UNKNOWN_OFFSET`: a restore reads on from before."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows.items():
-            batch.put(key, value)
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
         if offset != UNKNOWN_OFFSET:
             batch.put(self.data.offset_key, str(offset).encode())
-        self._db(partition).write(batch)
-
-    def _clear(self, partition: int) -> None:
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for key in self._db(partition).keys():  # noqa: SIM118 (no dictionary)
-            batch.delete(key)
         self._db(partition).write(batch)
 
     def _persisted(self, partition: int) -> int:

@@ -78,23 +78,19 @@ def run_worker(
     `make` is called inside the event loop, and `ready` for the line to print on stdout when the worker serves.
     """
     try:
-        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, kafka, listener))
-    except (
-        SetupError,
-        UnknownRowVersion,
-    ) as error:  # not raised on: the end would wait for threads of models
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, listener))
+    except (SetupError, UnknownRowVersion, *RIGHTS) as error:  # not raised on: the end would wait for threads of models
+        reason = refused_right(kafka, error) if isinstance(error, RIGHTS) else error
         if listener is not None:
-            listener.fails(error)  # before the last words, which are the error's
-        for line in str(error).splitlines():
+            listener.fails(reason)  # before the last words, which are the error's
+        for line in str(reason).splitlines():
             print(f"error: {plain(line)}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
         code = exits.SETUP
     logging.shutdown()
     os._exit(code)
 
 
-async def _run(
-    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener | None
-) -> int:
+async def _run(make: Callable[[], Worker], ready: Callable[[], str], listener: WorkerListener | None) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -112,9 +108,7 @@ async def _run(
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
         reason = worker.app.crash_reason
-        if isinstance(reason, RIGHTS):
-            raise refused_right(kafka, reason) from reason
-        if isinstance(reason, SetupError | UnknownRowVersion):
+        if isinstance(reason, (SetupError, UnknownRowVersion, *RIGHTS)):
             raise reason
         _tell(reason, worker.app.conf.consumer_group_instance_id)
         if listener is not None:

@@ -38,8 +38,8 @@ class FakeTable:
     def get_row(self, partition, key):
         return self.partitions.get(partition, {}).get(key)
 
-    def rows(self, partition):
-        return dict(self.partitions.get(partition, {}))
+    def items(self, partition, first=b""):
+        return iter(sorted(one for one in self.partitions.get(partition, {}).items() if one[0] >= first))
 
     async def write(self, partition, rows):
         self.partitions.setdefault(partition, {}).update(rows)

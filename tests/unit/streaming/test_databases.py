@@ -92,7 +92,6 @@ def test_a_block_that_turns_out_corrupt_when_it_is_read_sets_the_database_aside(
         lambda: database.put(b"a", b"b"),
         database.flush,
         lambda: database.get(b"a"),
-        lambda: [*database.keys()],
     ):
         with pytest.raises(DatabaseCorrupt):
             use()

@@ -51,7 +51,7 @@ def restore(table, producer, partitions=(0, 1)):
 
 
 def rows(table, partition=0):
-    return {key.decode(): int(value) for key, value in table.rows(partition).items()}
+    return {key.decode(): int(value) for key, value in table.items(partition)}
 
 
 def test_a_row_is_in_the_changelog_and_in_the_table(table, producer):
@@ -127,12 +127,21 @@ def test_a_step_of_several_batches_is_written_in_order(table, producer):
     assert rows(table) == many
 
 
-def test_records_without_key_or_value_are_passed_over(table, producer):
+def test_a_record_without_a_key_is_passed_over_and_one_without_a_value_deletes(table, producer):
+    write(table, a=1, c=3)
     producer.append(changelog(table), 0, None, b"1")
     producer.append(changelog(table), 0, b"a", None)
     producer.append(changelog(table), 0, b"b", b"2")
     restore(table, producer)
-    assert rows(table) == {"b": 2}
+    assert rows(table) == {"b": 2, "c": 3}
+
+
+def test_a_row_that_is_deleted_is_deleted_in_the_changelog_too(make_table, table, producer):
+    write(table, a=1, b=2)
+    asyncio.run(table.write(0, {b"a": None, b"b": b"3"}))
+    other = make_table("wiped")
+    restore(other, producer)
+    assert rows(table) == rows(other) == {"b": 3}
 
 
 @pytest.mark.parametrize("harm", [*damage.ON_TABLES, *damage.ON_LOGS])
