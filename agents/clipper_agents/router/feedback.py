@@ -359,8 +359,7 @@ async def first_unread_ms(
         positions: Next offset to read, of the partitions of one or several topics.
         predictions: Name of the predictions topic.
     """
-    partitions = {tp.partition for tp in positions}
-    logged = [TopicPartition(predictions, one) for one in partitions]
+    logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
     ends = await reader.end_offsets([*positions, *logged])
     starts: dict[TopicPartition, int | None] = {tp: first for tp, first in positions.items() if first < ends[tp]}
     behind = {tp.partition for tp in starts}
@@ -376,7 +375,7 @@ async def first_unread_ms(
 
     noted: set[TopicPartition] = set()
     await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
-    return {partition: found.get(partition, 0) for partition in partitions}
+    return {partition: found.get(partition, 0) for _, partition in logged}
 
 
 def _decoded(
