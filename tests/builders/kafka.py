@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 
@@ -91,6 +93,11 @@ class FakeProducer:
             future.set_result(found)
         self._held.clear()
 
+    def mark(self, topic, partition=0):
+        """Somebody takes the partition over; its marker stands where a record of nobody does."""
+        tp = TopicPartition(topic, partition)
+        return {tp: self.append(topic, partition, None, None)}
+
     def append(self, topic, partition, key, value, headers=()):
         """Somebody else writes."""
         log = self.logs.setdefault((topic, partition), [])
@@ -101,14 +108,13 @@ class FakeProducer:
 class FakeWriter:
     """The one writer of a partition in the logs of a `FakeProducer`, until another takes it over."""
 
-    def __init__(self, producer, topic, partition):
+    def __init__(self, producer, topic, partition, marked=()):
         self._producer, self._place = producer, (topic, partition)
 
-    async def take_over(self, key, value):
-        assert key
-        assert value
+    async def take_over(self):
         self._producer.writers[self._place] = self
-        return len(self._producer.logs.get(self._place, ()))
+        tp = TopicPartition(*self._place)
+        return {tp: TransactionMarker(tp.topic, tp.partition, 1, 1)}
 
     async def write(self, records):
         if self._producer.writers.get(self._place) is not self:
@@ -122,8 +128,6 @@ class FakeWriter:
 class FakeLogReader:
     """Reads the logs of a `FakeProducer`."""
 
-    behind_s = 0.0
-
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
         self.reads = 0
@@ -135,9 +139,9 @@ class FakeLogReader:
             return dict.fromkeys(partitions, self.stale_ends.pop(0))
         return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in partitions}
 
-    async def reach(self, ends):
-        while any(end < ends[tp] for tp, end in (await self.end_offsets(ends)).items()):
-            await asyncio.sleep(0)
+    async def proven_ends(self, starts, markers):
+        assert all(starts[tp] <= len(self._logs.get((tp.topic, tp.partition), ())) for tp in markers)
+        return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in markers}
 
     async def read(self, starts, apply, ends=None, since_ms=None):
         await asyncio.sleep(0)
@@ -155,6 +159,13 @@ class FakeLogReader:
             if found:
                 apply(TopicPartition(tp.topic, tp.partition), found)
         return total
+
+
+class BehindReader(LogReader):
+    """Asks a broker that leads no more, and does not know it: a log ends two offsets earlier there."""
+
+    async def end_offsets(self, partitions):
+        return {tp: max(0, end - 2) for tp, end in (await super().end_offsets(partitions)).items()}
 
 
 class FakeConsumer:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
+from builders.kafka import BehindReader
 from builders.router_deployment import publish_manifests, withdraw_manifests
 
 from clipper_agents.control import changes as rules
@@ -21,7 +22,6 @@ from clipper_agents.control.errors import RefusedChange, StaleRevision
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.kafka.errors import UnreadRecords
-from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS
 from clipper_agents.streaming.follower import Follower
 from clipper_topics.catalogue import Catalogue
@@ -203,13 +203,6 @@ def test_a_command_that_changes_nothing_writes_nothing(kafka, digits):
         )
         assert not again.plan
     assert with_records() == before
-
-
-class BehindReader(LogReader):
-    """Asks a broker that leads no more, and does not know it: its log ends two records earlier."""
-
-    async def end_offsets(self, partitions):
-        return {tp: end - 2 for tp, end in (await super().end_offsets(partitions)).items()}
 
 
 async def test_a_change_decided_on_a_stale_end_is_not_written(kafka, digits):

@@ -1,19 +1,20 @@
 """A partition of a real Kafka has one writer: who takes it over shuts the others out, and knows where they ended."""
 
+import asyncio
 import contextlib
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from builders.kafka import BehindReader
 
 from clipper_agents.kafka.clients import transaction
 from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
-
-TAKEN = (b"taken", b"nothing")
 
 
 async def read(kafka: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:
@@ -24,14 +25,14 @@ async def read(kafka: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:
 async def test_who_takes_over_shuts_the_earlier_writer_out(kafka: KafkaConnection, catalogue: Catalogue):
     topic = catalogue.selection_changelog
     first, second = (PartitionWriter(kafka, topic, 0) for _ in range(2))
-    assert await first.take_over(*TAKEN) == 0
-    (written,) = await first.write([(b"a", b"1", ())])
-    assert await second.take_over(*TAKEN) > written
+    await first.take_over()
+    await first.write([(b"a", b"1", ())])
+    await second.take_over()
     with pytest.raises(PartitionTakenOver, match=f"another process writes partition 0 of {topic}"):
         await first.write([(b"a", b"late", ())])
     await second.write([(b"b", b"2", ()), (b"a", b"3", ())])
     assert await read(kafka, topic) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
-    await second.take_over(*TAKEN)  # again, after a rebalance
+    await second.take_over()  # again, after a rebalance
     await second.write([(b"b", b"4", ())])
     assert (await read(kafka, topic))[-1] == (b"b", b"4")
     await first.stop()
@@ -41,13 +42,13 @@ async def test_who_takes_over_shuts_the_earlier_writer_out(kafka: KafkaConnectio
 async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaConnection, catalogue: Catalogue):
     topic = catalogue.selection_changelog
     dead, living = (PartitionWriter(kafka, topic, 0) for _ in range(2))
-    await dead.take_over(*TAKEN)
+    await dead.take_over()
     assert dead._producer is not None
     with contextlib.suppress(ConnectionError):
         async with transaction(dead._producer):
             await dead._send([(b"a", b"half", ())])
             raise ConnectionError
-    await living.take_over(*TAKEN)
+    await living.take_over()
     await living.write([(b"a", b"whole", ())])
     assert await read(kafka, topic) == [(b"a", b"whole")]
     await dead.stop()
@@ -56,10 +57,56 @@ async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaC
 
 async def test_an_earlier_writer_is_shut_out_before_it_has_written(kafka: KafkaConnection, catalogue: Catalogue):
     first, second = (PartitionWriter(kafka, catalogue.selection_changelog, 0) for _ in range(2))
-    await first.take_over(*TAKEN)
-    await second.take_over(*TAKEN)
+    await first.take_over()
+    await second.take_over()
     with pytest.raises(PartitionTakenOver):
         await first.write([(b"a", b"late", ())])
     assert await read(kafka, catalogue.selection_changelog) == []
     await first.stop()
     await second.stop()
+
+
+async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_for(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    """A broker that leads no more, and does not know it, has neither the marker nor what stands before it."""
+    logs = [TopicPartition(name, 0) for name in (catalogue.selection_changelog, catalogue.predictions)]
+    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [catalogue.predictions])
+    async with open_reader(kafka, isolation_level="read_committed") as reader:
+        assert await reader.end_offsets(logs) == dict.fromkeys(logs, 0)
+        markers = await writer.take_over()
+        later = {tp: one._replace(epoch=one.epoch + 1) for tp, one in markers.items()}
+        waiting = asyncio.ensure_future(reader.proven_ends(dict.fromkeys(logs, 0), later))
+        await writer.write([(b"a", b"1", ())])
+        assert not waiting.done(), "nobody has written these markers yet"
+        assert await writer.take_over() == later
+        assert await waiting == {logs[0]: 3, logs[1]: 1}, "behind a marker, a row and the marker of its step"
+        assert await reader.proven_ends({}, {}) == {}
+    assert await read(kafka, catalogue.predictions) == []
+    await writer.stop()
+
+
+async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    tp = TopicPartition(catalogue.predictions, 0)
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(tp.topic, b"prediction", partition=0)
+    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [tp.topic])
+    reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
+    named = await reader.end_offsets([tp])
+    ends = await reader.proven_ends(dict.fromkeys(writer._marked, 0) | named, await writer.take_over())
+    assert (named[tp], ends[tp]) == (1, 3)
+    assert await reader.read({tp: None}, lambda _, records: None) < 3
+    assert await reader.read({tp: None}, lambda _, records: None, ends) == 3
+    await reader.close()
+    await writer.stop()
+
+
+async def test_who_reads_uncommitted_records_is_given_no_marker(kafka: KafkaConnection, catalogue: Catalogue):
+    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [catalogue.predictions])
+    await writer.take_over()
+    async with open_reader(kafka, isolation_level="read_uncommitted") as reader:
+        assert await reader.read_all([TopicPartition(catalogue.predictions, 0)]) == []
+    await writer.stop()

@@ -19,7 +19,7 @@ Rules of this file:
 
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiokafka import client, errors
@@ -72,15 +72,25 @@ class EmptyOffsets:
         self._ranges.pop(tp, None)
 
 
+class TransactionMarker(NamedTuple):
+    """What tells the marker of a transaction from all others: its partition, and the producer's id and epoch."""
+
+    topic: str
+    partition: int
+    producer_id: int
+    epoch: int
+
+
 class LeanKeys:
     """Key deserializer that marks a consumer whose records are lean.
 
     Args:
         empty: Has offsets without a record added; None: nobody asks for them.
+        markers: Has the offsets of transaction markers added; None: nobody asks for them.
     """
 
-    def __init__(self, empty: EmptyOffsets | None = None) -> None:
-        self.empty = empty
+    def __init__(self, empty: EmptyOffsets | None = None, markers: dict[TransactionMarker, int] | None = None) -> None:
+        self.empty, self.markers = empty, markers
 
     def __call__(self, key: bytes | None) -> bytes | None:
         return key
@@ -156,6 +166,7 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
 
     next_fetch_offset: int
     empty: EmptyOffsets | None = None
+    markers: dict[TransactionMarker, int] | None = None
     _records_iterator: Iterator[LeanRecord] | None
 
     def __iter__(self) -> Iterator[LeanRecord]:
@@ -196,6 +207,10 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
 
     def _is_skipped(self, batch: Any) -> bool:
         """Return whether the batch is a transaction marker, or belongs to an aborted transaction."""
+        if batch.is_control_batch and self.markers is not None:
+            topic, partition = self._tp
+            marker = TransactionMarker(topic, partition, batch.producer_id, batch.producer_epoch)
+            self.markers[marker] = batch.base_offset
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             self._consume_aborted_up_to(batch.base_offset)
             if batch.is_control_batch and self._contains_abort_marker(batch):
@@ -219,7 +234,7 @@ def _partition_records(
     if not isinstance(key_deserializer, LeanKeys):
         return PartitionRecords(tp, records, aborted, first_offset, key_deserializer, *rest)
     lean = LeanPartitionRecords(tp, records, aborted, first_offset, None, *rest)
-    lean.empty = key_deserializer.empty
+    lean.empty, lean.markers = key_deserializer.empty, key_deserializer.markers
     return lean
 
 

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.errors import KafkaUnreachable, UnreadRecords
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_stream.client.access import explained
@@ -39,6 +40,7 @@ def make_consumer(
     fetch_wait_s: float = 0.01,
     fetch_bytes: int = 1 << 20,
     group: str | None = None,
+    markers: dict[TransactionMarker, int] | None = None,
 ) -> AIOKafkaConsumer:
     """A consumer that commits nothing by itself; it is to be started, and stopped by `stop`.
 
@@ -49,6 +51,7 @@ def make_consumer(
         fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
         fetch_bytes: The most that one fetch holds of a partition.
         group: Consumer group; None: it can neither subscribe nor commit.
+        markers: Has the offset of each transaction marker that is read added.
     """
     aiokafka_patches.install_records()
     return AIOKafkaConsumer(
@@ -61,7 +64,7 @@ def make_consumer(
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
         fetch_max_wait_ms=int(fetch_wait_s * 1000),
         max_partition_fetch_bytes=fetch_bytes,
-        key_deserializer=aiokafka_patches.LEAN,
+        key_deserializer=aiokafka_patches.LeanKeys(markers=markers),
     )
 
 
@@ -97,6 +100,22 @@ async def transaction(producer: AIOKafkaProducer, *, commit: bool = True) -> Asy
         batches = [batch for found in producer._message_accumulator._batches.values() for batch in found]
         for future in (end, *(batch._drain_waiter for batch in batches)):
             future.add_done_callback(_told)
+
+
+async def write_markers(
+    producer: AIOKafkaProducer, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, TransactionMarker]:
+    """End a transaction without records in these partitions: the log of each gets a marker, given to no consumer.
+
+    The broker writes it soon after this returns. Whoever reads it, known by the producer's id and epoch, has read all
+    that stood in the log before. Errors as of `transaction`.
+    """
+    manager: Any = producer._txn_manager
+    marked = [*partitions]
+    async with transaction(producer, commit=False):
+        for tp in marked:
+            manager.maybe_add_partition_to_txn(tp)
+    return {tp: TransactionMarker(tp.topic, tp.partition, manager.producer_id, manager.producer_epoch) for tp in marked}
 
 
 async def send_in_transaction(

@@ -12,10 +12,7 @@ Rules of this file:
 
 import asyncio
 import logging
-import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -23,11 +20,6 @@ from aiokafka.errors import OffsetOutOfRangeError
 from clipper_agents.kafka.retry import RETRY_WAIT_S, retry
 
 logger = logging.getLogger(__name__)
-
-BEHIND_S = 20.0
-"""How long an end is doubted that lies before what is known. A frozen broker that wakes up says where its log ended
-when it was frozen, until it has heard that another one leads: a second or so, and up to nine if it has to be fenced."""
-BEHIND_AGAIN_S = 0.5
 
 
 class PositionKeeper:
@@ -77,30 +69,3 @@ async def _bounds(consumer: AIOKafkaConsumer, tp: TopicPartition) -> tuple[int, 
 def _resume(consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
     if consumer._subscription.is_assigned(tp):
         consumer.resume(tp)
-
-
-class Ends(Protocol):
-    """Says where partitions end."""
-
-    behind_s: float
-
-    async def end_offsets(self, partitions: list[TopicPartition], /) -> dict[TopicPartition, int]:
-        """One past the last record of each partition, now."""
-        ...
-
-
-async def sure_ends(reader: Ends, known: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-    """Ends of partitions, asked for again while one lies before what is known of it.
-
-    One that stays there is that of another log: its topic was deleted and created again.
-
-    Args:
-        reader: Asks.
-        known: One past the last offset that is known of each partition.
-    """
-    until_s = time.monotonic() + reader.behind_s
-    ends = await reader.end_offsets(list(known))
-    while (behind := [tp for tp, offset in known.items() if ends[tp] < offset]) and time.monotonic() < until_s:
-        await asyncio.sleep(BEHIND_AGAIN_S)
-        ends |= await reader.end_offsets(behind)
-    return ends

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import TopicMismatch
-from clipper_agents.kafka.log_bounds import BEHIND_S, PositionKeeper
+from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -64,8 +65,6 @@ class LogReader:
         positions: Next offset of each partition that is read, behind offsets that hold no record, at most the end.
     """
 
-    behind_s = BEHIND_S
-
     def __init__(
         self,
         kafka: KafkaConnection,
@@ -76,6 +75,7 @@ class LogReader:
         fetch_wait_s: float = FETCH_WAIT_S,
     ) -> None:
         self._kafka, self._policy = kafka, policy
+        self._markers: dict[TransactionMarker, int] = {}
         self._make_consumer = partial(
             make_consumer,
             kafka,
@@ -83,6 +83,7 @@ class LogReader:
             request_s=policy.request_s,
             fetch_bytes=fetch_bytes,
             fetch_wait_s=fetch_wait_s,
+            markers=self._markers,
         )
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
@@ -123,11 +124,28 @@ class LogReader:
         asked = list(partitions)
         return await self._offsets("ends", asked, lambda consumer: consumer.end_offsets(asked)) if asked else {}
 
-    async def reach(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Wait until brokers name these ends or later ones; an acknowledged write has proved that they are there."""
-        behind = [*ends]
-        while behind := [tp for tp, end in (await self.end_offsets(behind)).items() if end < ends[tp]]:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)
+    async def proven_ends(
+        self, starts: Mapping[TopicPartition, int], markers: Mapping[TopicPartition, TransactionMarker]
+    ) -> dict[TopicPartition, int]:
+        """Where these markers stand, once they are there: so far each log goes, whatever end a broker names.
+
+        Args:
+            starts: Ends that brokers named before the markers were written.
+            markers: That of each partition.
+        """
+        async with self._lock:
+            consumer = await self._started()
+            self._markers.clear()
+            self.assign({tp: Range(starts[tp], NO_END) for tp in markers})
+            fetched = False
+            try:
+                while not self._markers.keys() >= {*markers.values()}:
+                    await self.fetch(wait_s=POLL_S)
+                    fetched = True
+            finally:
+                if fetched:
+                    consumer.unsubscribe()
+            return {tp: self._markers[marker] for tp, marker in markers.items()}
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""
@@ -163,7 +181,7 @@ class LogReader:
         Args:
             starts: First offset wanted of each partition; None: the oldest.
             apply: Called with each fetched list.
-            ends: One past the last offset wanted; absent: what the partition holds now.
+            ends: One past the last offset wanted, which is waited for; absent: what the partition holds now.
             since_ms: Skip records of these partitions before the first with this timestamp or a later one.
 
         Returns:
@@ -284,10 +302,7 @@ class LogReader:
         since = {tp: first for tp, (first, _) in there.items()}
         for tp, at_ms in since_ms.items():
             since[tp] = max(since[tp], (await self.offsets_at([tp], at_ms)).get(tp, there[tp].end))
-        return {
-            tp: Range(max(since[tp], start or 0), min(there[tp].end, ends.get(tp, there[tp].end)))
-            for tp, start in starts.items()
-        }
+        return {tp: Range(max(since[tp], start or 0), ends.get(tp, there[tp].end)) for tp, start in starts.items()}
 
     async def _offsets(
         self,

@@ -37,7 +37,7 @@ from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.selection_store import TAKEN_OVER, SelectionStore
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.follower import Follower
@@ -103,7 +103,8 @@ class RouterProcess:
         app.state_positions = self._positions
 
         self._hosts = ReadyHosts()
-        self._selection = SelectionStore(self._selection_table(), catalogue.partitions)
+        self._table = self._selection_table()
+        self._selection = SelectionStore(self._table, catalogue.partitions)
         self._registry = ApplicationRegistry(
             changed=self._selection.forget,
             refused=metrics.count_refused_manifest,
@@ -228,7 +229,7 @@ class RouterProcess:
             name="selection",
             partitions=self._settings.catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
-            taken=TAKEN_OVER,
+            marked=(self._settings.catalogue.predictions, self._settings.catalogue.audits),
             options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
@@ -264,7 +265,7 @@ class RouterProcess:
         feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
         # to tell what that feedback was about
         since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
-        await self._prediction_log.restore(since_ms)
+        await self._prediction_log.restore(since_ms, self._table.ends)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()

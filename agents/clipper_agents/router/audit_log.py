@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from aiokafka import TopicPartition
+
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
@@ -102,10 +104,10 @@ class AuditLog:
             self._send([self._auditing.lost_audit(query, answered(), time.time())])
         return known is None
 
-    async def restore(self, since_ms: Mapping[int, int]) -> int:
+    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
         """Restore as `IndexedLog.restore` does, and forget audits of the generation before."""
         self._early.clear()
-        return await self.log.restore(since_ms)
+        return await self.log.restore(since_ms, ends)
 
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])

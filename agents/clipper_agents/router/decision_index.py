@@ -132,6 +132,10 @@ class PartitionIndex:
             put(_key(query_id), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
         self._end(batch, self._age_of(at_s), upto, at_s)
 
+    def pass_marker(self, offset: int) -> None:
+        """Note that the log has been read up to the marker at an offset, which is no prediction."""
+        self._end(rocksdict.WriteBatch(raw_mode=True), self._age_of(self.newest_s), offset, self.newest_s)
+
     def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
         self.newest_s = max(self.newest_s, at_s)

@@ -51,7 +51,7 @@ LOOK_AGAIN_S = 0.05
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 LOOK_AHEAD = 1_000
-"""Offsets without a record that may follow a position: the ends of transactions, and what was taken back."""
+"""Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -359,22 +359,23 @@ async def first_unread_ms(
         positions: Next offset to read, of the partitions of one or several topics.
         predictions: Name of the predictions topic.
     """
-    partitions = {tp.partition for tp in positions}
-    logged = [TopicPartition(predictions, one) for one in partitions]
+    logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
     ends = await reader.end_offsets([*positions, *logged])
     starts: dict[TopicPartition, int | None] = {tp: first for tp, first in positions.items() if first < ends[tp]}
     behind = {tp.partition for tp in starts}
-    starts |= {tp: ends[tp] - 1 for tp in logged if tp.partition not in behind and ends[tp]}
+    starts |= {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in behind}
     found: dict[int, int] = {}
 
     def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        if tp not in noted:
+        if tp in logged:
+            found[tp.partition] = records[-1].timestamp
+        elif tp not in noted:
             noted.add(tp)
             found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
 
     noted: set[TopicPartition] = set()
     await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
-    return {partition: found.get(partition, 0) for partition in partitions}
+    return {partition: found.get(partition, 0) for _, partition in logged}
 
 
 def _decoded(

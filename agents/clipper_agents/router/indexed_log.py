@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.log_bounds import sure_ends
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.clock_skew import ClockSkew
@@ -131,27 +130,34 @@ class IndexedLog:
             if not self._waiting:
                 self._idle.set()
 
-    async def restore(self, since_ms: Mapping[int, int]) -> int:
-        """Index the part of the log behind the index, or all of another log, and return the number of records.
+    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
+        """Index the part of the log behind the index, and return the number of records.
 
         Args:
             since_ms: By partition that this process owns now: older records are not needed, in milliseconds since the
                 epoch.
+            ends: Where the markers stand that this process has written.
         """
-        known = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in since_ms}
-        for tp, end in (await sure_ends(self._reader, known)).items():
-            if end < known[tp]:
-                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", tp.topic, tp.partition)
-                self.index.of(tp.partition).clear()
-        count = await self.catch_up(since_ms, since_ms)
+        for number in since_ms:
+            if self.index.of(number).last_offset >= ends[TopicPartition(self._topic, number)]:
+                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self._topic, number)
+                self.index.of(number).clear()
+        count = await self.catch_up(since_ms, since_ms, ends)
+        for number in since_ms:
+            self.index.of(number).pass_marker(ends[TopicPartition(self._topic, number)])
         self._read.clear()
         return count
 
-    async def catch_up(self, partitions: Iterable[int], since_ms: Mapping[int, int] | None = None) -> int:
-        """Index the part of the log behind the index, and return the number of records."""
+    async def catch_up(
+        self,
+        partitions: Iterable[int],
+        since_ms: Mapping[int, int] | None = None,
+        ends: Mapping[TopicPartition, int] | None = None,
+    ) -> int:
+        """Index the part of the log behind the index, up to ends that are proven, and return the number of records."""
         starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
         since = {TopicPartition(self._topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
-        return await self._reader.read(starts, self._index_read, since_ms=since)
+        return await self._reader.read(starts, self._index_read, ends, since)
 
     async def _round(self, waiting: list[Outgoing]) -> None:
         generation = self._consumer.generation
@@ -185,7 +191,8 @@ class IndexedLog:
         index = self.index.of(partition)
         first = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
-            await self.catch_up([partition])
+            end = offsets[-1] + 1
+            await self.catch_up([partition], ends={TopicPartition(self._topic, partition): end} if end else None)
             if self._consumer.generation != generation:
                 return False
         else:

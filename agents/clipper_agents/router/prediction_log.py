@@ -13,6 +13,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
+from aiokafka import TopicPartition
+
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
@@ -115,11 +117,11 @@ class PredictionLog:
         """Send until cancelled."""
         await self._log.run()
 
-    async def restore(self, since_ms: Mapping[int, int]) -> int:
+    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
         """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""
-        count = await self._log.restore(since_ms)
+        count = await self._log.restore(since_ms, ends)
         if self._audits is not None:
-            await self._audits.restore(since_ms)
+            await self._audits.restore(since_ms, ends)
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:

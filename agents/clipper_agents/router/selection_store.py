@@ -39,7 +39,6 @@ from clipper_topics.selection_rows import (
     encode_key,
     encode_row,
     is_context,
-    note_row,
     offset_of,
     position_note,
     prefix_of,
@@ -47,8 +46,6 @@ from clipper_topics.selection_rows import (
 
 logger = logging.getLogger(__name__)
 
-TAKEN_OVER = (encode_key(RowKey("", "/taken-over", -1)), encode_row(note_row(-1)))
-"""The note that a takeover writes and takes back: nobody reads it."""
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
 

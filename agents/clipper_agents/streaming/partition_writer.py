@@ -4,21 +4,22 @@
 
 Rules of this file:
 - A write is a transaction: all of its records are in the log, or none is, for whoever reads committed records.
-- Who takes a partition over ends what an earlier writer has begun, and refuses all that it still sends. Then it writes
-  a record that it takes back (an aborted transaction, which nobody reads): where that stands, the log of all earlier
-  writers ends. So this end is known, and not one that a broker has named.
+- Who takes a partition over ends what an earlier writer has begun, and refuses all that it still sends. Then it ends a
+  transaction without a record. Where its marker stands, which no consumer is given, the log of all earlier writers
+  ends. So this end is known, and not one that a broker has named. Other logs are marked likewise.
 """
 
 import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from clipper_agents.kafka.clients import make_producer, transaction
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
+from clipper_agents.kafka.clients import make_producer, transaction, write_markers
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, UNKNOWN_OFFSET, Outbox, Record
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, Record
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
 
@@ -40,16 +41,18 @@ class PartitionWriter:
         kafka: Where to write.
         topic: The topic.
         partition: Its partition; the transactional id is the topic's name and this number.
+        marked: Other topics of which the same partition gets a marker.
     """
 
-    def __init__(self, kafka: KafkaConnection, topic: str, partition: int) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str, partition: int, marked: Iterable[str] = ()) -> None:
         self._kafka, self._topic, self._partition = kafka, topic, partition
+        self._marked = [TopicPartition(name, partition) for name in (topic, *marked)]
         self._producer: AIOKafkaProducer | None = None
 
-    async def take_over(self, key: bytes, value: bytes) -> int:
-        """Become the one writer; the offset behind all that earlier writers have written.
+    async def take_over(self) -> dict[TopicPartition, TransactionMarker]:
+        """Become the one writer; the markers behind all that earlier writers have written.
 
-        Waits while Kafka is away. `key` and `value` are those of the record that is taken back.
+        Waits while Kafka is away.
 
         Raises:
             PartitionTakenOver: others take it over again and again.
@@ -59,12 +62,9 @@ class PartitionWriter:
             await self.stop()
             try:
                 self._producer = await retry(f"takeover of {self._name}", self._started)
-                async with transaction(self._producer, commit=False):
-                    (offset,) = await self._send([(key, value, ())])
+                return await write_markers(self._producer, self._marked)
             except ProducerFenced:
                 continue
-            if offset != UNKNOWN_OFFSET:
-                return offset
         raise self._taken_over()
 
     async def write(self, records: Iterable[Record]) -> list[int]:

@@ -5,7 +5,8 @@ Rules of this file:
 - The changelog first, committed; then the rows and the changelog's offset locally, in one write.
 - A changelog partition has one writer (`partition_writer`): a process that has lost the partition, and does not know it
   yet, is refused. So of the rows with one key the last one counts, for a restore as for Kafka's compaction.
-- A restore takes the partition over, and reads to the end that this has proved.
+- A restore takes the partition over, and reads to the end that this has proved. The ends of other logs of the
+  partition are proved in the same transaction (`ends`).
 - What takes as long as a partition has rows is a thread's: a process that does not answer Kafka loses its partitions.
   Databases are opened by the restore, since no heartbeat is sent while Faust assigns partitions, and stay open.
 """
@@ -19,6 +20,7 @@ import rocksdict
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.stores import rocksdb
 
+from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, forget_broken, open_unread, set_aside
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -29,13 +31,13 @@ from clipper_agents.streaming.rocksdb_options import share_blocks
 class StepWriter(Protocol):
     """The one writer of a changelog partition: a `PartitionWriter`."""
 
-    async def take_over(self, key: bytes, value: bytes, /) -> int: ...
+    async def take_over(self) -> Mapping[TopicPartition, TransactionMarker]: ...
     async def write(self, records: Iterable[Record], /) -> list[int]: ...
     async def stop(self) -> None: ...
 
 
-OpenWriter = Callable[[str, int], StepWriter]
-"""Gives the writer of a topic's partition, before it has taken anything over."""
+OpenWriter = Callable[[str, int, Iterable[str]], StepWriter]
+"""Gives the writer of a topic's partition, which marks other topics too, before it has taken anything over."""
 
 
 class CheckedStore(rocksdb.Store):  # type: ignore[misc]
@@ -83,15 +85,17 @@ class CheckedStore(rocksdb.Store):  # type: ignore[misc]
 class StepTable(faust.Table):  # type: ignore[misc]
     """A table of raw bytes by partition; `write` is durable when it returns.
 
-    A takeover writes the record `taken`, a key and a value of the table's own kind, and takes it back.
+    Attributes:
+        ends: Where the logs ended that its writers have marked, when the partitions were taken over.
     """
 
     logger = LIBRARY
 
-    def __init__(self, *args: Any, open_writer: OpenWriter, taken: tuple[bytes, bytes], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, open_writer: OpenWriter, marked: Iterable[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
-        self._open_writer, self._taken = open_writer, taken
+        self._open_writer, self._marked = open_writer, [*marked]
         self._writers: dict[int, StepWriter] = {}
+        self.ends: dict[TopicPartition, int] = {}
 
     def _new_store_by_url(self, url: Any) -> CheckedStore:
         return CheckedStore(url, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
@@ -130,17 +134,20 @@ class StepTable(faust.Table):  # type: ignore[misc]
         for partition in owned:
             await self.data.check(partition)
         for partition in owned - self._writers.keys():
-            self._writers[partition] = self._open_writer(topic, partition)
-        taken = await asyncio.gather(*(self._writers[partition].take_over(*self._taken) for partition in owned))
-        ends = {TopicPartition(topic, partition): end for partition, end in zip(owned, taken, strict=True)}
+            self._writers[partition] = self._open_writer(topic, partition, self._marked)
+        named = await reader.end_offsets(
+            TopicPartition(name, partition) for partition in owned for name in (topic, *self._marked)
+        )
+        taken = await asyncio.gather(*(self._writers[partition].take_over() for partition in owned))
+        markers = {tp: marker for found in taken for tp, marker in found.items()}
+        self.ends = await reader.proven_ends(named, markers)
         starts: dict[TopicPartition, int | None] = {}
-        for tp, end in ends.items():
+        for tp in (TopicPartition(topic, partition) for partition in owned):
             starts[tp] = start = self._persisted(tp.partition) + 1
-            if start > end:
+            if start > self.ends[tp]:
                 self.data.begin_anew(tp.partition, "its rows are ahead of their changelog")
                 starts[tp] = 0
-        await reader.reach(ends)
-        return await reader.read(starts, self._apply, ends)
+        return await reader.read(starts, self._apply, self.ends)
 
     async def stop_writers(self, partitions: Iterable[int] | None = None) -> None:
         """Write no more to these partitions, by default to none at all."""

@@ -9,7 +9,7 @@ import pytest
 from builders.kafka import FakeLogReader, FakeProducer, FakeWriter
 
 from clipper_agents.router.context_bound import ContextBound
-from clipper_agents.router.selection_store import TAKEN_OVER, SelectionStore
+from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET
 from clipper_agents.streaming.table import StepTable
@@ -31,7 +31,6 @@ def make_selection(folder, producer, partitions=1):
         name="selection",
         partitions=partitions,
         open_writer=partial(FakeWriter, producer),
-        taken=TAKEN_OVER,
         options={"block_cache_size": 8 << 20, "write_buffer_size": 4 << 20, "bloom_filter_size": 10},
     )
     table.app.tables.add(table)

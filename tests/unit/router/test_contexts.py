@@ -13,7 +13,7 @@ from builders.query_router import application
 
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FeedbackProcessor
-from clipper_agents.router.selection_store import MAX_PREPARED, TAKEN_OVER, SelectionStore
+from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.table import StepTable
@@ -31,7 +31,6 @@ def make_selection(folder, producer):
         name="selection",
         partitions=PARTITIONS,
         open_writer=partial(FakeWriter, producer),
-        taken=TAKEN_OVER,
     )
     table.app.tables.add(table)
     return SelectionStore(table, PARTITIONS), table

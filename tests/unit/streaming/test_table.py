@@ -23,9 +23,7 @@ def producer():
 def make_table(tmp_path, producer):
     def make(name="data"):
         app = make_app("app", KafkaConnection("localhost:1"), tmp_path / name, "instance")
-        table = StepTable(
-            app, name="rows", partitions=2, open_writer=partial(FakeWriter, producer), taken=(b"taken", b"0")
-        )
+        table = StepTable(app, name="rows", partitions=2, open_writer=partial(FakeWriter, producer))
         app.tables.add(table)
         return table
 
@@ -100,7 +98,7 @@ def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_rows(table, 
     write(table, a=1, b=2)
     write(table, a=3)
     reader = FakeLogReader(producer)
-    reader.stale_ends, reader.behind_s = [1, 1], 30.0
+    reader.stale_ends = [1, 1]
     assert asyncio.run(table.restore(reader, (0,))) == 0
     assert rows(table) == {"a": 3, "b": 2}
 
