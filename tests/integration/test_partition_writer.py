@@ -10,6 +10,7 @@ from builders.kafka import BehindReader
 from clipper_agents.kafka.clients import transaction
 from clipper_agents.kafka.reader import open_reader
 from clipper_agents.kafka.retry import WORKERS
+from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -46,7 +47,7 @@ async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaC
     assert dead._producer is not None
     with contextlib.suppress(ConnectionError):
         async with transaction(dead._producer):
-            await dead._send([(b"a", b"half", ())])
+            await Outbox(dead._producer).send(topic, 0, [(b"a", b"half", ())])
             raise ConnectionError
     await living.take_over()
     await living.write([(b"a", b"whole", ())])
@@ -102,6 +103,26 @@ async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(
     assert await reader.read({tp: None}, lambda _, records: None, ends) == 3
     await reader.close()
     await writer.stop()
+
+
+async def test_where_a_log_ends_is_proven_between_steps_too_by_the_writer_alone(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    tp = TopicPartition(catalogue.feedback, 0)
+    first, second = (PartitionWriter(kafka, catalogue.selection_changelog, 0, [tp.topic]) for _ in range(2))
+    reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
+    await first.take_over()
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(tp.topic, b"feedback", partition=0)
+    named = await reader.end_offsets([tp])
+    assert (named[tp], await reader.proven_ends(named, {tp: await first.mark(tp)})) == (2, {tp: 4})
+    await second.take_over()
+    with pytest.raises(PartitionTakenOver):
+        await first.mark(tp)
+    await reader.close()
+    await first.stop()
+    await second.stop()
 
 
 async def test_who_reads_uncommitted_records_is_given_no_marker(kafka: KafkaConnection, catalogue: Catalogue):

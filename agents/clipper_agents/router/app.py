@@ -30,7 +30,8 @@ from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor, first_unread_ms
+from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.indexed_log import first_unread_ms
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -224,12 +225,13 @@ class RouterProcess:
 
     # --- state ------------------------------------------------------------------------------------------------------
     def _selection_table(self) -> StepTable:
+        catalogue = self._settings.catalogue
         table = StepTable(
             self.app,
             name="selection",
-            partitions=self._settings.catalogue.partitions,
+            partitions=catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
-            marked=(self._settings.catalogue.predictions, self._settings.catalogue.audits),
+            marked=(catalogue.predictions, catalogue.audits, catalogue.feedback),
             options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
@@ -260,12 +262,13 @@ class RouterProcess:
         await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
         unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
         positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
-        unread_ms = await first_unread_ms(self.app.log_reader, positions, self._settings.catalogue.predictions)
+        predictions, ends = self._settings.catalogue.predictions, self._table.ends
+        unread_ms = await first_unread_ms(self.app.log_reader, positions, predictions, ends)
         horizon_ms = self._settings.horizon_s * 1000
         feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
         # to tell what that feedback was about
         since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
-        await self._prediction_log.restore(since_ms, self._table.ends)
+        await self._prediction_log.restore(since_ms, ends)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._sender.forget_all()

@@ -25,7 +25,6 @@ from faust.types import TP
 
 from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
-from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
@@ -50,8 +49,6 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
-LOOK_AHEAD = 1_000
-"""Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -183,13 +180,23 @@ class FeedbackProcessor:
     async def forget_old(self) -> None:
         """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction."""
         generation = self._app.generation
-        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        newest_s = {partition: self._decisions.of(partition).newest_s for partition in owned}
-        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
-        ends = await self._app.log_reader.end_offsets(tps)
-        for tp, partition in tps.items():
-            if self._current(generation) and self._app.consumer.finished_upto(TP(*tp)) >= ends[tp]:
-                self._forget_before(partition, newest_s[partition])
+        for partition in self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []:
+            tp, newest_s = TP(self._catalogue.feedback, partition), self._decisions.of(partition).newest_s
+            if not self._may_forget(partition, newest_s):
+                continue
+            async with self._app.state_lock:
+                if not self._current(generation):
+                    return
+                try:
+                    end = await self._selection.prove_end(self._app.log_reader, tp.topic, partition)
+                except PartitionTakenOver:  # which the next learning step reports
+                    return
+                if self._current(generation) and self._app.consumer.finished_upto(tp) >= end:
+                    self._forget_before(partition, newest_s)
+
+    def _may_forget(self, partition: int, feedback_at_s: float) -> bool:
+        at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)
+        return any(index.of(partition).has_before(at_s) for index in (self._decisions, self._audits))
 
     def _forget_before(self, partition: int, feedback_at_s: float) -> None:
         at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)
@@ -345,37 +352,6 @@ class FeedbackProcessor:
             self._metrics.count_feedback("forwarded", forwarded)
         for _, error in step.refused:
             self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
-
-
-async def first_unread_ms(
-    reader: LogReader, positions: Mapping[TopicPartition, int], predictions: str
-) -> dict[int, int]:
-    """Return the timestamp of the first unread record by partition, in milliseconds since the epoch.
-
-    Where nothing is unread it is that of the last prediction, 0 without any: what comes later is younger.
-
-    Args:
-        reader: Reads the first records.
-        positions: Next offset to read, of the partitions of one or several topics.
-        predictions: Name of the predictions topic.
-    """
-    logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
-    ends = await reader.end_offsets([*positions, *logged])
-    starts: dict[TopicPartition, int | None] = {tp: first for tp, first in positions.items() if first < ends[tp]}
-    behind = {tp.partition for tp in starts}
-    starts |= {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in behind}
-    found: dict[int, int] = {}
-
-    def note(tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        if tp in logged:
-            found[tp.partition] = records[-1].timestamp
-        elif tp not in noted:
-            noted.add(tp)
-            found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
-
-    noted: set[TopicPartition] = set()
-    await reader.read(starts, note, {tp: min(ends[tp], (first or 0) + LOOK_AHEAD) for tp, first in starts.items()})
-    return {partition: found.get(partition, 0) for _, partition in logged}
 
 
 def _decoded(

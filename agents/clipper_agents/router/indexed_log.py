@@ -30,6 +30,9 @@ from clipper_topics.logged_records import LoggedRecord
 
 logger = logging.getLogger(__name__)
 
+LOOK_AHEAD = 1_000
+"""Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
+
 
 class Outgoing(NamedTuple):
     """A record to send.
@@ -225,6 +228,42 @@ class IndexedLog:
             index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], upto, at_s)
         else:
             index.index_new(decided, upto, at_s)
+
+
+async def first_unread_ms(
+    reader: LogReader,
+    positions: Mapping[TopicPartition, int],
+    predictions: str,
+    proven: Mapping[TopicPartition, int],
+) -> dict[int, int]:
+    """Return the timestamp of the first unread record by partition, in milliseconds since the epoch.
+
+    Where nothing is unread it is that of the last prediction, 0 without any: what comes later is younger.
+
+    Args:
+        reader: Reads the first records.
+        positions: Next offset to read, of the partitions of one or several topics.
+        predictions: Name of the predictions topic.
+        proven: Ends of logs that are known for certain; of others the broker is asked.
+    """
+    logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
+    ends = {**await reader.end_offsets([*positions, *logged]), **proven}
+    found: dict[int, int] = {}
+
+    def note_first(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        if tp not in noted:
+            noted.add(tp)
+            found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
+
+    def note_last(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        found[tp.partition] = records[-1].timestamp
+
+    noted: set[TopicPartition] = set()
+    unread = {tp: first for tp, first in positions.items() if first < ends[tp]}
+    await reader.read(unread, note_first, {tp: min(ends[tp], first + LOOK_AHEAD) for tp, first in unread.items()})
+    last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in found}
+    await reader.read(last, note_last, {tp: ends[tp] for tp in last})
+    return {partition: found.get(partition, 0) for _, partition in logged}
 
 
 def _record(outgoing: Outgoing) -> Record:
