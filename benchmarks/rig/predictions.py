@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from rig.flood import TopicEnd
 from rig.systems import Place
 
@@ -17,6 +17,10 @@ AnsweredQuery = tuple[int, bytes | None, str]
 """Partition, key and query id."""
 
 
+LOOK_BACK = 100
+"""Offsets without a record that may stand before the end of a partition: the markers of transactions."""
+
+
 def ends_of(connection: KafkaConnection, topic: str, partitions: int) -> list[int]:
     """One past the last record of each partition, now."""
     with closing(TopicEnd(connection, topic, partitions)) as end:
@@ -25,15 +29,17 @@ def ends_of(connection: KafkaConnection, topic: str, partitions: int) -> list[in
 
 def records_from(connection: KafkaConnection, topic: str, starts: Sequence[int]) -> list[Message]:
     """The records of each partition from these offsets on, up to its present end."""
-    wanted, found = sum(ends_of(connection, topic, len(starts))) - sum(starts), list[Message]()
-    with closing(
-        Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
-    ) as consumer:
+    unread, found = set(range(len(starts))), list[Message]()
+    settings = {"group.id": "benchmark", "enable.auto.commit": False, "enable.partition.eof": True}
+    with closing(Consumer({**connection.librdkafka(), **settings})) as consumer:
         consumer.assign([TopicPartition(topic, number, start) for number, start in enumerate(starts)])
-        while len(found) < wanted:
-            records = consumer.consume(min(10_000, wanted - len(found)), timeout=10.0)
-            assert records, f"{len(found)} of {wanted} records could be read"
-            found += records
+        while unread:
+            records = consumer.consume(10_000, timeout=10.0)
+            assert records, f"partitions {unread} could not be read to their ends"
+            ends = [one for one in records if one.error()]
+            assert all(one.error().code() == KafkaError._PARTITION_EOF for one in ends)  # noqa: SLF001
+            unread -= {one.partition() for one in ends}
+            found += [one for one in records if not one.error()]
     return found
 
 
@@ -56,7 +62,8 @@ def default_ratio_of_last(connection: KafkaConnection, topic: str, count: int = 
 
 def last_records(connection: KafkaConnection, topic: str, count: int = 1_000) -> list[Message]:
     """The last records of partition 0, so many if there are."""
-    return records_from(connection, topic, [max(0, ends_of(connection, topic, 1)[0] - count)])
+    end = ends_of(connection, topic, 1)[0]
+    return records_from(connection, topic, [max(0, end - count - LOOK_BACK)])[-count:]
 
 
 def asked_ratio(connection: KafkaConnection, topic: str, model: str, count: int = 1_000) -> float:

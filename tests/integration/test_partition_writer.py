@@ -105,26 +105,6 @@ async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(
     await writer.stop()
 
 
-async def test_where_a_log_ends_is_proven_between_steps_too_by_the_writer_alone(
-    kafka: KafkaConnection, catalogue: Catalogue
-):
-    tp = TopicPartition(catalogue.feedback, 0)
-    first, second = (PartitionWriter(kafka, catalogue.selection_changelog, 0, [tp.topic]) for _ in range(2))
-    reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
-    await first.take_over()
-    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
-        for _ in range(3):
-            await producer.send_and_wait(tp.topic, b"feedback", partition=0)
-    named = await reader.end_offsets([tp])
-    assert (named[tp], await reader.proven_ends(named, {tp: await first.mark(tp)})) == (2, {tp: 4})
-    await second.take_over()
-    with pytest.raises(PartitionTakenOver):
-        await first.mark(tp)
-    await reader.close()
-    await first.stop()
-    await second.stop()
-
-
 async def test_who_reads_uncommitted_records_is_given_no_marker(kafka: KafkaConnection, catalogue: Catalogue):
     writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [catalogue.predictions])
     await writer.take_over()

@@ -231,7 +231,7 @@ class RouterProcess:
             name="selection",
             partitions=catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
-            marked=(catalogue.predictions, catalogue.audits, catalogue.feedback),
+            marked=(catalogue.predictions, catalogue.audits),
             options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)

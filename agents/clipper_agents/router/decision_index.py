@@ -173,17 +173,11 @@ class PartitionIndex:
         needed_ms, _ = repeated_between(min(feedback_at_s * 1000, self._queried_ms), self._horizon_s * 1000)
         return needed_ms / 1000
 
-    def has_before(self, at_s: float) -> bool:
-        """Return whether `forget_before` would forget anything."""
-        return bool(self._before(at_s))
-
     def forget_before(self, at_s: float) -> None:
         """Forget databases of which all decisions are older, but the newest."""
-        for age in self._before(at_s):
-            self._drop(age)
-
-    def _before(self, at_s: float) -> list[int]:
-        return [age for age in sorted(self._ages)[:-1] if (age + 1) * self._horizon_s < at_s]
+        for age in sorted(self._ages)[:-1]:
+            if (age + 1) * self._horizon_s < at_s:
+                self._drop(age)
 
     def clear(self) -> None:
         """Forget everything, because the topic was created anew."""

@@ -17,6 +17,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
+LOOKS = 4
+"""Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_CHUNK = 500
 """Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
 
@@ -118,6 +121,8 @@ class FeedbackProcessor:
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
         self._followed_upto, self._passed = followed_upto, passed
+        self._all_read: dict[int, deque[float]] = {}
+        """By partition, the time of the newest prediction at each look that found nothing unread."""
         self._ahead_s: dict[int, float] = {}
         """By partition, how much the log's time is ahead of `passed`, at the least."""
 
@@ -178,25 +183,26 @@ class FeedbackProcessor:
             return True
 
     async def forget_old(self) -> None:
-        """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction."""
-        generation = self._app.generation
-        for partition in self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []:
-            tp, newest_s = TP(self._catalogue.feedback, partition), self._decisions.of(partition).newest_s
-            if not self._may_forget(partition, newest_s):
-                continue
-            async with self._app.state_lock:
-                if not self._current(generation):
-                    return
-                try:
-                    end = await self._selection.prove_end(self._app.log_reader, tp.topic, partition)
-                except PartitionTakenOver:  # which the next learning step reports
-                    return
-                if self._current(generation) and self._app.consumer.finished_upto(tp) >= end:
-                    self._forget_before(partition, newest_s)
+        """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction.
 
-    def _may_forget(self, partition: int, feedback_at_s: float) -> bool:
-        at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)
-        return any(index.of(partition).has_before(at_s) for index in (self._decisions, self._audits))
+        All was read when each of `LOOKS` has said so: a broker that was deposed names an earlier end for a while.
+        """
+        generation = self._app.generation
+        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
+        newest_s = {partition: self._decisions.of(partition).newest_s for partition in owned}
+        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
+        ends = await self._app.log_reader.end_offsets(tps)
+        if not self._current(generation):
+            return
+        self._all_read = {one: looks for one, looks in self._all_read.items() if one in newest_s}
+        for tp, partition in tps.items():
+            looks = self._all_read.setdefault(partition, deque(maxlen=LOOKS))
+            if self._app.consumer.finished_upto(TP(*tp)) < ends[tp]:
+                looks.clear()
+                continue
+            looks.append(newest_s[partition])
+            if len(looks) == LOOKS:
+                self._forget_before(partition, looks[0])
 
     def _forget_before(self, partition: int, feedback_at_s: float) -> None:
         at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)

@@ -23,7 +23,6 @@ import numpy as np
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
-from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
@@ -120,10 +119,6 @@ class SelectionStore:
         await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()})
         for key, value in encoded.items():
             self._note(key, value)
-
-    async def prove_end(self, reader: LogReader, topic: str, partition: int) -> int:
-        """Return where another log of an owned partition ends now; arguments and errors as of `StepTable.prove_end`."""
-        return await self._table.prove_end(reader, topic, partition)
 
     def has_more(self, partition: int, most: int) -> bool:
         """Return whether the partition may have more rows than so many; it is not counted."""

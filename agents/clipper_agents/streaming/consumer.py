@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from aiokafka.client import CoordinationType
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
@@ -32,6 +32,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, LeanKeys
+from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -280,7 +281,26 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         """Begin a recovery; the generation begins when it has ended."""
         self.app.end_generation()
         self._note_assignment(time.monotonic())
+        await self._complete(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _complete(self, assigned: set[TP]) -> None:
+        """Have partitions dealt out anew where a topic lacks some that the others have.
+
+        A member that is back within its session gets what it had, also if that was dealt out while a topic was away.
+        """
+        consumer = self._thread._ensure_consumer()
+        client, coordinator = consumer._client, consumer._coordinator
+        there = [topic for topic in consumer.subscription() if client.cluster.partitions_for_topic(topic)]
+        if len({frozenset(tp.partition for tp in assigned if tp.topic == topic) for topic in there}) <= 1:
+            return
+        logger.warning("partitions of a topic are missing group=%s: joining anew", self.app.conf.id)
+        leave = LeaveByInstance(self.app.conf.id, [self.app.conf.consumer_group_instance_id])
+        try:
+            await client.send(coordinator.coordinator_id, leave, group=ConnectionGroup.COORDINATION)
+        except KafkaError as error:
+            logger.warning("could not leave group=%s: %r", self.app.conf.id, error)
+        coordinator.reset_generation()
 
     def _note_assignment(self, now_s: float) -> None:
         self._assigned_s.append(now_s)

@@ -10,7 +10,7 @@ Rules of this file:
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -74,20 +74,11 @@ class PartitionWriter:
             PartitionTakenOver: another process writes the partition now.
             KafkaError: it is not known whether they are written; whoever takes over next knows.
         """
-        async with self._owned() as producer, transaction(producer):
-            return await Outbox(producer).send(self._topic, self._partition, records)
-
-    async def mark(self, tp: TopicPartition) -> TransactionMarker:
-        """Have a marker written behind all that another log holds now; errors as of `write`."""
-        async with self._owned() as producer:
-            return (await write_markers(producer, [tp]))[tp]
-
-    @contextlib.asynccontextmanager
-    async def _owned(self) -> AsyncIterator[AIOKafkaProducer]:
         if self._producer is None:
             raise self._taken_over()
         try:
-            yield self._producer
+            async with transaction(self._producer):
+                return await Outbox(self._producer).send(self._topic, self._partition, records)
         except ProducerFenced as error:
             await self.stop()
             raise self._taken_over() from error

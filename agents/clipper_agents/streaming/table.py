@@ -33,7 +33,6 @@ class StepWriter(Protocol):
 
     async def take_over(self) -> Mapping[TopicPartition, TransactionMarker]: ...
     async def write(self, records: Iterable[Record], /) -> list[int]: ...
-    async def mark(self, tp: TopicPartition, /) -> TransactionMarker: ...
     async def stop(self) -> None: ...
 
 
@@ -149,16 +148,6 @@ class StepTable(faust.Table):  # type: ignore[misc]
                 self.data.begin_anew(tp.partition, "its rows are ahead of their changelog")
                 starts[tp] = 0
         return await reader.read(starts, self._apply, self.ends)
-
-    async def prove_end(self, reader: LogReader, topic: str, partition: int) -> int:
-        """Return where another log of a partition that is written here ends now, whatever end a broker names.
-
-        Raises:
-            PartitionTakenOver: another process writes the partition's rows now.
-        """
-        tp = TopicPartition(topic, partition)
-        named = await reader.end_offsets([tp])
-        return (await reader.proven_ends(named, {tp: await self._writers[partition].mark(tp)}))[tp]
 
     async def stop_writers(self, partitions: Iterable[int] | None = None) -> None:
         """Write no more to these partitions, by default to none at all."""
