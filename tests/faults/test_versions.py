@@ -134,7 +134,7 @@ class Running:
             groups=frozenset(group.group_id for group in groups if self._ours(group.group_id)),
             reports=frozenset(f"{key} {one['state']}" for key, one in self.reports().items()),
             paths=frozenset(str(path.relative_to(self.folder)) for path in paths),
-            series=frozenset(one for one in series if not one[0].startswith(OUTCOMES) or _of_version(one[1])),
+            series=frozenset(one for one in series if _of_version(one[1]) or not _comes_late(*one)),
             open_files=sum(1 for one in Path(f"/proc/{router}/fd").iterdir() if not self._is_data(one)),
             threads=len([*Path(f"/proc/{router}/task").iterdir()]),
         )
@@ -156,6 +156,11 @@ def running(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Ite
     with one.up:
         one.up.ready()
         yield one
+
+
+def _comes_late(name: str, labels: frozenset[tuple[str, str]]) -> bool:
+    """Whether a series may be new without a version: of an outcome, or of a model that is asked for the first time."""
+    return name.startswith(OUTCOMES) or "model" in dict(labels)
 
 
 def _of_version(labels: frozenset[tuple[str, str]]) -> bool:
