@@ -248,19 +248,19 @@ async def first_unread_ms(
     """
     logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
     ends = {**await reader.end_offsets([*positions, *logged]), **proven}
+    firsts: dict[TopicPartition, int] = {}
     found: dict[int, int] = {}
 
     def note_first(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        if tp not in noted:
-            noted.add(tp)
-            found[tp.partition] = min(records[0].timestamp, found.get(tp.partition, records[0].timestamp))
+        firsts.setdefault(tp, records[0].timestamp)
 
     def note_last(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         found[tp.partition] = records[-1].timestamp
 
-    noted: set[TopicPartition] = set()
     unread = {tp: first for tp, first in positions.items() if first < ends[tp]}
     await reader.read(unread, note_first, {tp: min(ends[tp], first + LOOK_AHEAD) for tp, first in unread.items()})
+    for tp, at_ms in firsts.items():
+        found[tp.partition] = min(at_ms, found.get(tp.partition, at_ms))
     last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in found}
     await reader.read(last, note_last, {tp: ends[tp] for tp in last})
     return {partition: found.get(partition, 0) for _, partition in logged}
