@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clipper_agents.replay.spill_store import SpillStore
+from clipper_agents.router.decision_index import entry_key, pack_entry, unpack_entry
 from clipper_topics.feedback import queried_between, repeated_between
 from clipper_topics.logged_records import LoggedRecord, decides, prediction_head
 
-_HEAD = struct.Struct("<qB")
-_MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
-_DECISION, _CREDIT = b"d", b"c"
+_CREDIT = b"c"
 
 
 class DecisionIndex:
@@ -37,20 +36,20 @@ class DecisionIndex:
 
     def add(self, found: Sequence[tuple[str, LoggedRecord]]) -> None:
         """Index decisions in log order, each as query id and record."""
-        known = self._store.get([_key(query_id) for query_id, _ in found])
+        known = self._store.get([entry_key(query_id) for query_id, _ in found])
         new, repeated = dict[str, bytes](), []
         for one, old in zip(found, known, strict=True):
             if old is None and one[0] not in new:
-                new[one[0]] = _packed(one[1])
+                new[one[0]] = pack_entry(*one[1])
             else:
                 repeated.append(one)
-        self._store.put((_key(query_id), value) for query_id, value in new.items())
+        self._store.put((entry_key(query_id), value) for query_id, value in new.items())
         for query_id, logged in repeated:
             self._add_again(query_id, logged)
 
     def first(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
         """Return the first record under each key."""
-        return [None if value is None else _unpacked(value) for value in self._store.get([*map(_key, keys)])]
+        return [None if value is None else unpack_entry(value) for value in self._store.get([*map(entry_key, keys)])]
 
     def find(self, wanted: Sequence[tuple[str, str | None, int]]) -> list[LoggedRecord | None]:
         """Return the decision that each feedback is about, None without one.
@@ -58,7 +57,7 @@ class DecisionIndex:
         Args:
             wanted: Query id, application or None, and time in milliseconds since the epoch of each feedback.
         """
-        firsts = self._store.get([_key(query_id) for query_id, *_ in wanted])
+        firsts = self._store.get([entry_key(query_id) for query_id, *_ in wanted])
         return [
             None if first is None else self._about(*asked, first) for asked, first in zip(wanted, firsts, strict=True)
         ]
@@ -84,7 +83,7 @@ class DecisionIndex:
             if decides(old, head.application, *span):
                 return
             number += 1
-        self._store.put([(_key(query_id, number), _packed(logged))])
+        self._store.put([(entry_key(query_id, number), pack_entry(*logged))])
 
     def _about(self, query_id: str, application: str | None, at_ms: int, first: bytes) -> LoggedRecord | None:
         span = queried_between(at_ms, self._horizon_ms)
@@ -93,20 +92,6 @@ class DecisionIndex:
     def _under(self, query_id: str, value: bytes | None = None) -> Iterator[LoggedRecord]:
         """Return the decisions under an id in log order; `value` is the first one where it is known already."""
         number = 0
-        while value is not None or (value := self._store.get([_key(query_id, number)])[0]) is not None:
-            yield _unpacked(value)
+        while value is not None or (value := self._store.get([entry_key(query_id, number)])[0]) is not None:
+            yield unpack_entry(value)
             value, number = None, number + 1
-
-
-def _key(query_id: str, number: int = 0) -> bytes:
-    return _DECISION + query_id.encode() + (b"\xff%d" % number if number else b"")
-
-
-def _packed(logged: LoggedRecord) -> bytes:
-    flags = (_MSGPACK if logged.msgpack else 0) | (_AUDITED if logged.audited else 0)
-    return _HEAD.pack(logged.offset, flags) + logged.value
-
-
-def _unpacked(value: bytes) -> LoggedRecord:
-    offset, flags = _HEAD.unpack_from(value)
-    return LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))

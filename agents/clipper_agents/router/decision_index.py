@@ -86,8 +86,8 @@ class PartitionIndex:
 
     def find(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
         """Return the first record under each key."""
-        values = self._find([_key(key) for key in keys])
-        return [None if value is None else _unpack(value) for value in values]
+        values = self._find([entry_key(key) for key in keys])
+        return [None if value is None else unpack_entry(value) for value in values]
 
     def decided(self, queries: Sequence[Asked]) -> list[Known | None]:
         """Return the decision about each query, given in log order, or another one under its id."""
@@ -114,8 +114,8 @@ class PartitionIndex:
         """
         database = self._age_of(at_s)
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, (offset, value, msgpack, audited) in self._new_of(records, database).items():
-            batch.put(key, _HEAD.pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+        for key, logged in self._new_of(records, database).items():
+            batch.put(key, pack_entry(*logged))
         self._end(batch, database, upto, at_s)
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
@@ -127,9 +127,9 @@ class PartitionIndex:
             at_s: Timestamp, as in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
-        put, pack = batch.put, _HEAD.pack
+        put = batch.put
         for query_id, offset, value, msgpack, audited in records:
-            put(_key(query_id), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+            put(entry_key(query_id), pack_entry(offset, value, msgpack, audited))
         self._end(batch, self._age_of(at_s), upto, at_s)
 
     def pass_marker(self, offset: int) -> None:
@@ -220,7 +220,7 @@ class PartitionIndex:
     def _new_of(self, records: Sequence[tuple[str, LoggedRecord]], database: Database) -> dict[bytes, LoggedRecord]:
         """Return decisions that are not indexed yet, by their key in a database."""
         new: dict[bytes, LoggedRecord] = {}
-        keys = [_key(query_id) for query_id, _ in records]
+        keys = [entry_key(query_id) for query_id, _ in records]
         for key, value, (query_id, record) in zip(keys, self._find(keys), records, strict=True):
             if value is None and key not in new:
                 new[key] = record
@@ -229,13 +229,14 @@ class PartitionIndex:
             (known,) = self._first([(query_id, head.application, head.queried_at_ms)], repeated_between)
             if known is not None and known.own:
                 continue
-            number, span = 0, repeated_between(head.queried_at_ms, self._horizon_s * 1000)
-            while (before := new.get(_key(query_id, number))) is not None or database.get(_key(query_id, number)):
+            span, free, number = repeated_between(head.queried_at_ms, self._horizon_s * 1000), key, 0
+            while (before := new.get(free)) is not None or database.get(free) is not None:
                 if before is not None and decides(before, head.application, *span):
                     break
                 number += 1
+                free = entry_key(query_id, number)
             else:
-                new[_key(query_id, number)] = record
+                new[free] = record
         return new
 
     def _first(
@@ -247,12 +248,12 @@ class PartitionIndex:
         for age in sorted(self._ages):
             places, number = missing, 0
             while places:
-                values = self._ages[age].get([_key(asked[place][0], number) for place in places])
+                values = self._ages[age].get([entry_key(asked[place][0], number) for place in places])
                 others = []
                 for place, value in zip(places, values, strict=True):
                     if value is None:
                         continue
-                    logged, (_, application, at_ms) = _unpack(value), asked[place]
+                    logged, (_, application, at_ms) = unpack_entry(value), asked[place]
                     own = decides(logged, application, *between(at_ms, horizon_ms))
                     if own or found[place] is None:
                         found[place] = Known(logged, own)
@@ -298,13 +299,20 @@ class PartitionIndex:
         return max((_OFFSET.unpack(value)[0] for value in values if value is not None), default=NONE)
 
 
-def _key(query_id: str, number: int = 0) -> bytes:
+def entry_key(query_id: str, number: int = 0) -> bytes:
+    """Return the key of a decision under an id; the first one has the number 0."""
     return _DECISION + query_id.encode() + (_AND + b"%d" % number if number else b"")
 
 
-def _unpack(value: bytes) -> LoggedRecord:
-    offset, flags = _HEAD.unpack_from(value)
-    return LoggedRecord(offset, value[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
+def pack_entry(offset: int, value: bytes, msgpack: bool, audited: bool) -> bytes:
+    """Return the fields of a `LoggedRecord` as one value."""
+    return _HEAD.pack(offset, msgpack | _AUDITED if audited else msgpack) + value
+
+
+def unpack_entry(entry: bytes) -> LoggedRecord:
+    """Return the record of a value."""
+    offset, flags = _HEAD.unpack_from(entry)
+    return LoggedRecord(offset, entry[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
 
 
 class LogIndex:
