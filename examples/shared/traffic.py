@@ -57,9 +57,9 @@ class LabelledTraffic:
         while self._open:
             await asyncio.wait(self._open)
 
-    def p99_ms(self, since_s: float, until_s: float) -> float:
-        """99th percentile of the latencies of queries sent within a time, in milliseconds."""
-        seconds = [second for at_s, second in self.seconds.items() if since_s <= at_s < until_s]
+    def p99_ms(self, counts: Callable[[int], bool]) -> float:
+        """99th percentile of the latencies of queries sent in the seconds since the epoch that count, milliseconds."""
+        seconds = [second for at_s, second in self.seconds.items() if counts(at_s)]
         found = [latency_s for second in seconds for latency_s in second.latencies_s]
         return float(np.percentile(found, 99)) * 1e3 if found else float("nan")
 

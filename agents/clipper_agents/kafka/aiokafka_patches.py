@@ -3,7 +3,8 @@
 | replaced | why |
 |---|---|
 | `client.create_conn` | a frozen broker takes connections and says nothing; an attempt ends after seconds |
-| `errors.kafka_errors` | error 82, a fenced instance name, has no class and would be called unknown |
+| `errors.kafka_errors` | error 82, another process has the instance name, has no class: the member is unknown |
+| `sender.BACKOFF_OVERRIDE` | a transaction that follows another at once waited 20 ms; a broker is done in one or two |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
@@ -25,6 +26,7 @@ import msgspec
 from aiokafka import client, errors
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.producer import sender
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -32,6 +34,8 @@ CONNECT_TIMEOUT_MS = 3_000
 """For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
 waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
 three brokers from its group for most of a minute."""
+FENCED_INSTANCE_ID = 82
+BETWEEN_TRANSACTIONS_S = 0.002
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
@@ -102,7 +106,8 @@ LEAN = LeanKeys()
 def install() -> None:
     """Replace all of it, for every client of this process; a second call changes nothing."""
     install_records()
-    errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError
+    errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
+    sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S
     if getattr(client.create_conn, "__name__", "") != "connect_in_time":
         client.create_conn = with_connect_timeout(client.create_conn)
 
@@ -128,17 +133,6 @@ def with_connect_timeout(connect: Connect, timeout_ms: int = CONNECT_TIMEOUT_MS)
         return connection
 
     return connect_in_time
-
-
-class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
-    """The group's coordinator knows a newer process with our instance name; ours owns nothing any more (KIP-345)."""
-
-    errno = 82
-    message = "FENCED_INSTANCE_ID"
-    description = "another process runs with this instance name: give each process its own --instance"
-
-    def __repr__(self) -> str:
-        return f"FencedInstanceIdError({self.description})"  # aiokafka passes it on as text
 
 
 # --- records --------------------------------------------------------------------------------------------------------

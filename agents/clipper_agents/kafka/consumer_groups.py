@@ -11,8 +11,9 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import GroupIdNotFound, NonEmptyGroup, UnknownMemberIdError, for_code
-from aiokafka.protocol.admin import DeleteGroupsRequest
+from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
@@ -24,6 +25,7 @@ from clipper_topics.connection import KafkaConnection
 EMPTY_WITHIN_S = 15.0
 """A member that died is in its group for the session timeout of 10 s, unless it is made to leave."""
 AGAIN_S = 0.25
+UUID_LENGTH = 36
 _TEXT = String("utf-8")
 _MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
 
@@ -72,6 +74,26 @@ async def remove_members(connection: KafkaConnection, group: str, instances: Ite
     for error in map(for_code, filter(None, codes)):
         if error not in {UnknownMemberIdError, GroupIdNotFound}:
             raise await unreachable(connection, error(group))
+
+
+def instance_of(member_id: str) -> str:
+    """The instance name in a member's id: a static member's is the name, a hyphen and a UUID (KIP-345).
+
+    >>> instance_of("router-0-7f0d3c4e-58f5-4d3f-9d8e-2f4b8a3d6c11")
+    'router-0'
+    """
+    return member_id[: -UUID_LENGTH - 1] or member_id
+
+
+async def member_instances(client: AIOKafkaClient, coordinator_id: int, group: str) -> set[str]:
+    """Return the instance names of a group's members; none where the broker does not coordinate it.
+
+    Raises:
+        KafkaError: the broker does not answer.
+    """
+    request = DescribeGroupsRequest([group])
+    response = await client.send(coordinator_id, request, group=ConnectionGroup.COORDINATION)
+    return {instance_of(member[0]) for _, _, _, _, _, members, *_ in response.groups for member in members}
 
 
 async def delete_group(connection: KafkaConnection, group: str, empty_within_s: float = EMPTY_WITHIN_S) -> bool:

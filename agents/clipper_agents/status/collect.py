@@ -22,7 +22,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
-from clipper_agents.kafka.consumer_groups import group_lag
+from clipper_agents.kafka.consumer_groups import group_lag, instance_of
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
@@ -45,7 +45,6 @@ from clipper_agents.status.traffic_window import LONGEST_S
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-UUID_LENGTH = 36
 COMPARE_S = 15.0
 """For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
 
@@ -255,15 +254,6 @@ def _member(described: Mapping[str, Any]) -> MemberStatus:
         host=described["client_host"].lstrip("/"),
         partitions={topic: tuple(sorted(partitions)) for topic, partitions in decoded},
     )
-
-
-def instance_of(member_id: str) -> str:
-    """The instance name in a member's id: a static member's is the name, a hyphen and a UUID (KIP-345).
-
-    >>> instance_of("router-0-7f0d3c4e-58f5-4d3f-9d8e-2f4b8a3d6c11")
-    'router-0'
-    """
-    return member_id[: -UUID_LENGTH - 1] or member_id
 
 
 def _models(manifests: Manifests, groups: Iterable[GroupStatus]) -> Iterable[ModelStatus]:

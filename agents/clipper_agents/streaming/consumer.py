@@ -14,8 +14,7 @@ Rules of this file:
 
 import asyncio
 import logging
-import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -28,11 +27,12 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, LeanKeys
-from clipper_agents.kafka.consumer_groups import LeaveByInstance
+from clipper_agents.kafka.consumer_groups import LeaveByInstance, member_instances
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -44,9 +44,8 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.1
 RESUMING_WAIT_S = 0.005
 """Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
-RESTLESS_TIMES, RESTLESS_S = 10, 30.0
-"""More rebalances in this time than a group that grows or shrinks explains. Two processes with one instance name throw
-each other out for ever: Kafka takes each for the other, restarted."""
+STAND_BY_S = 1.0
+"""How often a process that another one of its name has thrown out looks whether that one is gone."""
 FETCH_MAX_WAIT_MS = 100
 """A real broker answers a long poll as soon as there is data, so this only bounds how long a newly resumed partition
 waits for a fetch that is under way without it."""
@@ -68,6 +67,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
         own = loop or asyncio.get_event_loop()
         super().__init__(*args, loop=own, thread_loop=own, **kwargs)
+        self._was_member = self._stands_by = False
 
     async def start(self) -> None:
         """Start on this loop."""
@@ -118,7 +118,32 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def on_start(self) -> None:
         """Start the consumer."""
         await super().on_start()
-        self._ensure_consumer()._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        consumer = self._ensure_consumer()
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        coordinator = consumer._coordinator
+        coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
+
+    async def _join(self, coordinator: Any, join: Any, subscription: Any) -> bool:
+        """Join the group, but not while another process has the instance name that this one had.
+
+        Kafka takes a process of the same name for the same one, started again. So two would throw each other out for
+        ever, and neither would serve if a takeover lasts longer than that.
+        """
+        instance, group = self.consumer.app.conf.consumer_group_instance_id, coordinator.group_id
+        lost = self._was_member and coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID
+        if lost and instance in await member_instances(coordinator._client, coordinator.coordinator_id, group):
+            if not self._stands_by:
+                logger.error(
+                    "another process runs as instance=%s group=%s: it has the partitions now, this one waits until it "
+                    "has ended; give each process its own --instance", instance, group,
+                )  # fmt: skip
+            self._stands_by = True
+            await asyncio.sleep(STAND_BY_S)
+            return False
+        self._stands_by = False
+        joined = bool(await join(subscription))
+        self._was_member |= joined
+        return joined
 
     def hold(self, partitions: Iterable[TP]) -> None:
         """Pause partitions for good: changelogs, which a `LogReader` reads in bulk."""
@@ -137,7 +162,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
         self._next: dict[TP, int] = {}
         self._positions = PositionKeeper()
-        self._assigned_s: deque[float] = deque(maxlen=RESTLESS_TIMES)
         self._fetch_in_flight: asyncio.Future[None] | None = None
 
     def _new_consumer_thread(self) -> InlineConsumerThread:
@@ -280,7 +304,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Begin a recovery; the generation begins when it has ended."""
         self.app.end_generation()
-        self._note_assignment(time.monotonic())
         await self._complete(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -301,16 +324,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         except KafkaError as error:
             logger.warning("could not leave group=%s: %r", self.app.conf.id, error)
         coordinator.reset_generation()
-
-    def _note_assignment(self, now_s: float) -> None:
-        self._assigned_s.append(now_s)
-        if len(self._assigned_s) == RESTLESS_TIMES and now_s - self._assigned_s[0] < RESTLESS_S:
-            self._assigned_s.clear()
-            logger.error(
-                "partitions given and taken %d times in %.0f s group=%s: does another process run as instance=%s? "
-                "give each its own --instance",
-                RESTLESS_TIMES, RESTLESS_S, self.app.conf.id, self.app.conf.consumer_group_instance_id,
-            )  # fmt: skip
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: Faust would miss its own traces of fetches and streams, and warn."""

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from clipper_agents.cli.status_view import show
-from clipper_agents.status.collect import instance_of
+from clipper_agents.kafka.consumer_groups import instance_of
 from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,

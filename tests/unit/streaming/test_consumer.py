@@ -1,7 +1,7 @@
 """What the consumer delivers and commits: whole lists, no record twice, the jumps of the log, one generation."""
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +10,15 @@ from builders.kafka import record
 from faust.types import TP
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
+from clipper_agents.streaming import consumer as consumer_module
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import (
     HIGH_WATER_BYTES,
     HIGH_WATER_RECORDS,
-    RESTLESS_TIMES,
     Backlog,
     BulkConsumer,
     Frontier,
+    InlineConsumerThread,
 )
 from clipper_agents.streaming.stream import ChunkStream
 
@@ -160,13 +161,39 @@ def test_a_partition_that_nobody_reads_yet_is_finished_as_far_as_it_was_committe
     assert consumer.finished_upto(P1) == 0
 
 
-@pytest.mark.parametrize(("every_s", "complaints"), [(0.6, 2), (5.0, 0)])
-def test_a_group_that_does_not_come_to_rest_is_complained_about(consumer, caplog, every_s, complaints):
-    consumer.app.conf = SimpleNamespace(id="group", consumer_group_instance_id="router-0")
-    consumer._assigned_s = deque(maxlen=RESTLESS_TIMES)
-    for number in range(25):
-        consumer._note_assignment(number * every_s)
-    assert [one.getMessage().count("instance=router-0?") for one in caplog.records] == [1] * complaints
+class Coordinator(SimpleNamespace):
+    """Of a group in which another process may have the instance name."""
+
+    group_id, coordinator_id, member_id, others = "group", 0, "", ()
+
+    async def send(self, node, request, group):
+        members = [(f"{name}-00000000-1111-2222-3333-444444444444",) for name in self.others]
+        return SimpleNamespace(groups=[(0, "group", "Stable", "consumer", "range", members)])
+
+
+@pytest.mark.anyio
+async def test_a_process_joins_only_while_no_other_one_has_its_name(monkeypatch, caplog):
+    """Its own former process, which was killed, is no other one: the first join does not look."""
+    monkeypatch.setattr(consumer_module, "STAND_BY_S", 0.0)
+    thread: Any = object.__new__(InlineConsumerThread)
+    conf = SimpleNamespace(consumer_group_instance_id="router-0")
+    thread.consumer, thread._was_member, thread._stands_by = SimpleNamespace(app=SimpleNamespace(conf=conf)), False, False
+    coordinator = Coordinator(others=("router-0", "router-1"))
+    coordinator._client = coordinator
+
+    async def join(subscription):
+        coordinator.member_id = "router-0-of-this-process"
+        return True
+
+    assert await thread._join(coordinator, join, None)
+    assert await thread._join(coordinator, join, None)  # a rebalance
+    coordinator.member_id = ""  # thrown out
+    assert [await thread._join(coordinator, join, None) for _ in range(3)] == [False] * 3
+    coordinator.others = ("router-1",)
+    assert await thread._join(coordinator, join, None)
+    coordinator.member_id, coordinator.others = "", ("router-0",)
+    assert not await thread._join(coordinator, join, None)
+    assert [one.getMessage().count("instance=router-0") for one in caplog.records] == [1, 1]
 
 
 # --- the stream ---------------------------------------------------------------------------------------------------
