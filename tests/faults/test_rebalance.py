@@ -232,7 +232,7 @@ def test_a_router_that_is_frozen_beyond_its_session(routers: Routers, short: boo
 
 
 def test_two_routers_with_one_instance_name(routers: Routers, fault_report: FaultReport):
-    """By mistake, on two machines: the newer one serves, the other says so, waits, and takes over when that one dies."""
+    """By mistake, on two machines: the newer one serves, the other says so and waits until that one is gone."""
     first = routers.running["router-0"]
     second = routers.start("router-0", place="elsewhere")
     said = "another process runs as instance=router-0"

@@ -177,7 +177,11 @@ async def test_a_process_joins_only_while_no_other_one_has_its_name(monkeypatch,
     monkeypatch.setattr(consumer_module, "STAND_BY_S", 0.0)
     thread: Any = object.__new__(InlineConsumerThread)
     conf = SimpleNamespace(consumer_group_instance_id="router-0")
-    thread.consumer, thread._was_member, thread._stands_by = SimpleNamespace(app=SimpleNamespace(conf=conf)), False, False
+    thread.consumer, thread._was_member, thread._stands_by = (
+        SimpleNamespace(app=SimpleNamespace(conf=conf)),
+        False,
+        False,
+    )
     coordinator = Coordinator(others=("router-0", "router-1"))
     coordinator._client = coordinator
 
