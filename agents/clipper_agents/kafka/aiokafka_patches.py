@@ -4,7 +4,6 @@
 |---|---|
 | `client.create_conn` | a frozen broker takes connections and says nothing; an attempt ends after seconds |
 | `errors.kafka_errors` | error 82, another process has the instance name, has no class: the member is unknown |
-| `sender.BACKOFF_OVERRIDE` | a transaction that follows another at once waited 20 ms; a broker is done in one or two |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
@@ -26,7 +25,6 @@ import msgspec
 from aiokafka import client, errors
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.producer import sender
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -35,7 +33,6 @@ CONNECT_TIMEOUT_MS = 3_000
 waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
 three brokers from its group for most of a minute."""
 FENCED_INSTANCE_ID = 82
-BETWEEN_TRANSACTIONS_S = 0.002
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
@@ -107,7 +104,6 @@ def install() -> None:
     """Replace all of it, for every client of this process; a second call changes nothing."""
     install_records()
     errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
-    sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S
     if getattr(client.create_conn, "__name__", "") != "connect_in_time":
         client.create_conn = with_connect_timeout(client.create_conn)
 

@@ -6,12 +6,11 @@ the first, a host that has ended keeps its partition for the session timeout, an
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import GroupIdNotFound, NonEmptyGroup, UnknownMemberIdError, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -85,14 +84,14 @@ def instance_of(member_id: str) -> str:
     return member_id[: -UUID_LENGTH - 1] or member_id
 
 
-async def member_instances(client: AIOKafkaClient, coordinator_id: int, group: str) -> set[str]:
+async def member_instances(send: Callable[[Any], Awaitable[Any]], group: str) -> set[str]:
     """Return the instance names of a group's members; none where the broker does not coordinate it.
 
-    Raises:
-        KafkaError: the broker does not answer.
+    Args:
+        send: Sends a request to the group's coordinator; its errors are raised.
+        group: The group.
     """
-    request = DescribeGroupsRequest([group])
-    response = await client.send(coordinator_id, request, group=ConnectionGroup.COORDINATION)
+    response = await send(DescribeGroupsRequest([group]))
     return {instance_of(member[0]) for _, _, _, _, _, members, *_ in response.groups for member in members}
 
 

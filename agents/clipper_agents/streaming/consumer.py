@@ -13,13 +13,14 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.client import CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
@@ -131,16 +132,18 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """
         instance, group = self.consumer.app.conf.consumer_group_instance_id, coordinator.group_id
         lost = self._was_member and coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID
-        if lost and instance in await member_instances(coordinator._client, coordinator.coordinator_id, group):
-            if not self._stands_by:
-                logger.error(
-                    "another process runs as instance=%s group=%s: it has the partitions now, this one waits until it "
-                    "has ended; give each process its own --instance", instance, group,
-                )  # fmt: skip
-            self._stands_by = True
+        taken: bool | None = None
+        with contextlib.suppress(KafkaError):  # an outage, in which the coordinator is looked for again
+            taken = lost and instance in await member_instances(coordinator._send_req, group)
+        if taken and not self._stands_by:
+            logger.error(
+                "another process runs as instance=%s group=%s: this one waits until it has ended; "
+                "give each its own --instance", instance, group,
+            )  # fmt: skip
+        self._stands_by = bool(taken)
+        if taken is not False:
             await asyncio.sleep(STAND_BY_S)
             return False
-        self._stands_by = False
         joined = bool(await join(subscription))
         self._was_member |= joined
         return joined
@@ -313,16 +316,14 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         A member that is back within its session gets what it had, also if that was dealt out while a topic was away.
         """
         consumer = self._thread._ensure_consumer()
-        client, coordinator = consumer._client, consumer._coordinator
-        there = [topic for topic in consumer.subscription() if client.cluster.partitions_for_topic(topic)]
+        cluster, coordinator = consumer._client.cluster, consumer._coordinator
+        there = [topic for topic in consumer.subscription() if cluster.partitions_for_topic(topic)]
         if len({frozenset(tp.partition for tp in assigned if tp.topic == topic) for topic in there}) <= 1:
             return
         logger.warning("partitions of a topic are missing group=%s: joining anew", self.app.conf.id)
         leave = LeaveByInstance(self.app.conf.id, [self.app.conf.consumer_group_instance_id])
-        try:
-            await client.send(coordinator.coordinator_id, leave, group=ConnectionGroup.COORDINATION)
-        except KafkaError as error:
-            logger.warning("could not leave group=%s: %r", self.app.conf.id, error)
+        with contextlib.suppress(KafkaError):  # which the coordinator has told
+            await coordinator._send_req(leave)
         coordinator.reset_generation()
 
     def verify_event_path(self, now: float, tp: TP) -> None:

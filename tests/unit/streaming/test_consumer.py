@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 from builders.kafka import record
 from faust.types import TP
 
@@ -164,9 +165,11 @@ def test_a_partition_that_nobody_reads_yet_is_finished_as_far_as_it_was_committe
 class Coordinator(SimpleNamespace):
     """Of a group in which another process may have the instance name."""
 
-    group_id, coordinator_id, member_id, others = "group", 0, "", ()
+    group_id, member_id, others, is_away = "group", "", (), False
 
-    async def send(self, node, request, group):
+    async def _send_req(self, request):
+        if self.is_away:
+            raise NodeNotReadyError
         members = [(f"{name}-00000000-1111-2222-3333-444444444444",) for name in self.others]
         return SimpleNamespace(groups=[(0, "group", "Stable", "consumer", "range", members)])
 
@@ -177,13 +180,9 @@ async def test_a_process_joins_only_while_no_other_one_has_its_name(monkeypatch,
     monkeypatch.setattr(consumer_module, "STAND_BY_S", 0.0)
     thread: Any = object.__new__(InlineConsumerThread)
     conf = SimpleNamespace(consumer_group_instance_id="router-0")
-    thread.consumer, thread._was_member, thread._stands_by = (
-        SimpleNamespace(app=SimpleNamespace(conf=conf)),
-        False,
-        False,
-    )
+    thread.consumer = SimpleNamespace(app=SimpleNamespace(conf=conf))
+    thread._was_member = thread._stands_by = False
     coordinator = Coordinator(others=("router-0", "router-1"))
-    coordinator._client = coordinator
 
     async def join(subscription):
         coordinator.member_id = "router-0-of-this-process"
@@ -193,7 +192,9 @@ async def test_a_process_joins_only_while_no_other_one_has_its_name(monkeypatch,
     assert await thread._join(coordinator, join, None)  # a rebalance
     coordinator.member_id = ""  # thrown out
     assert [await thread._join(coordinator, join, None) for _ in range(3)] == [False] * 3
-    coordinator.others = ("router-1",)
+    coordinator.others, coordinator.is_away = ("router-1",), True
+    assert not await thread._join(coordinator, join, None)  # and raises nothing: an outage ends no process
+    coordinator.is_away = False
     assert await thread._join(coordinator, join, None)
     coordinator.member_id, coordinator.others = "", ("router-0",)
     assert not await thread._join(coordinator, join, None)
