@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1425,
-    "clipper_agents.router": 3530,
+    "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
     "clipper_agents.streaming": 2225,

@@ -113,6 +113,7 @@ def learn(
     application: FindApplication,
     markers: Sequence[tuple[Record, Restored]] = (),
     stored: Callable[[str], Iterable[Row]] = lambda _: (),
+    step: Step | None = None,
 ) -> Step:
     """Fold feedback and markers of one partition, in log order.
 
@@ -123,8 +124,9 @@ def learn(
         application: Finds a registered application by its name, for the feedback at an offset.
         markers: Records that restore a state, and how.
         stored: The rows of an application that are stored.
+        step: Of the records before, to be gone on with; None: a new one.
     """
-    step = Step()
+    step = Step() if step is None else step
     entries: list[JoinedFeedback | tuple[Record, Restored]] = [*feedback, *markers]
     for entry in sorted(entries, key=_offset) if markers else entries:
         if not isinstance(entry, JoinedFeedback):

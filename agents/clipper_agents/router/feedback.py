@@ -52,8 +52,10 @@ TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 LOOKS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
-FEEDBACK_A_CHUNK = 500
-"""Rows of one feedback step go out as one produce batch: at a few hundred bytes a row this many fit with room."""
+FEEDBACK_A_CHUNK = 2_000
+"""In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
+FEEDBACK_A_TURN = 250
+"""Folded in some fifteen milliseconds, then answers have their turn."""
 
 
 class DecisionLookup:
@@ -167,7 +169,7 @@ class FeedbackProcessor:
                 return False
             here, elsewhere = self._split(partition, found, lookup)
             markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
-            step = self._step(partition, here, lookup, markers)
+            step = await self._fold(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
             await self._forward(elsewhere)
@@ -231,12 +233,28 @@ class FeedbackProcessor:
         at_s = records[-1].timestamp / 1000
         self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
+    async def _fold(
+        self,
+        partition: int,
+        feedback: list[tuple[Record, Feedback]],
+        lookup: DecisionLookup,
+        markers: Sequence[tuple[Record, Restored]],
+    ) -> Step:
+        """Fold a step in turns, one with a marker in one turn, as it sets many rows."""
+        size = max(len(feedback), 1) if markers else FEEDBACK_A_TURN
+        step = self._step(partition, feedback[:size], lookup, markers)
+        for at in range(size, len(feedback), size):
+            await asyncio.sleep(0)
+            self._step(partition, feedback[at : at + size], lookup, step=step)
+        return step
+
     def _step(
         self,
         partition: int,
         feedback: list[tuple[Record, Feedback]],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
+        step: Step | None = None,
     ) -> Step:
         joined = [
             JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
@@ -251,6 +269,7 @@ class FeedbackProcessor:
             lambda name, _: self._registry.application(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
+            step,
         )
 
     def _look_up(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> DecisionLookup:
@@ -307,7 +326,7 @@ class FeedbackProcessor:
             awaited = self._incomplete(partition, awaited, lookup)
         queries = TopicPartition(self._catalogue.queries, partition)
         end = (await self._app.log_reader.end_offsets([queries]))[queries]
-        while awaited and not self._answered_upto(partition, end):
+        while awaited and self._app.consumer.finished_upto(TP(*queries)) < end:
             await asyncio.sleep(LOOK_AGAIN_S)
             if not self._current(generation):
                 return False
@@ -343,10 +362,6 @@ class FeedbackProcessor:
         if _size_bytes(record) > FORWARDED_BYTES:
             return None
         return None if any(name == FORWARDED for name, _ in record.headers) else named
-
-    def _answered_upto(self, partition: int, end: int) -> bool:
-        tp = TP(self._catalogue.queries, partition)
-        return bool(self._app.consumer.finished_upto(tp) >= end)
 
     def _current(self, generation: int) -> bool:
         return self._app.generation == generation

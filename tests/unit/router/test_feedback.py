@@ -12,8 +12,9 @@ from builders.kafka import FakeLogReader, FakeProducer, record
 from builders.query_router import application
 
 from clipper_agents.control.state import ControlState
+from clipper_agents.router import feedback as feedback_agent
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.feedback import FORWARDED, LOOKS, FeedbackProcessor
+from clipper_agents.router.feedback import FEEDBACK_A_TURN, FORWARDED, LOOKS, FeedbackProcessor
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -182,6 +183,28 @@ async def test_feedback_up_to_the_position_is_skipped(fixture):
     assert (fixture.count(), fixture.selection.position(0)) == (0, 5)
     assert await fixture.learn(one(5, "q1"), one(6, "q2"))
     assert (fixture.count(), fixture.selection.position(0)) == (1, 6)
+
+
+async def test_a_large_step_is_folded_in_turns_and_written_once(fixture, monkeypatch):
+    writes, largest = [], []
+    fixture.selection.on_write = lambda: writes.append(fixture.selection.position(0))
+    folded = feedback_agent.learn
+    monkeypatch.setattr(
+        feedback_agent, "learn", lambda some, *more: (largest.append(len(some)), folded(some, *more))[1]
+    )
+    ids = [f"q{number}" for number in range(2 * FEEDBACK_A_TURN + 1)]
+    fixture.decide(*ids)
+    records = [one(offset, query_id) for offset, query_id in enumerate([*ids, ids[0]])]
+    learning = asyncio.ensure_future(fixture.learn(*records))
+    turns = 0
+    while not learning.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert await learning
+    assert turns > len(largest) == 3
+    assert max(largest) == FEEDBACK_A_TURN
+    assert fixture.metrics.feedback == {"applied": len(ids), "duplicate": 1}
+    assert (fixture.count(), writes) == (len(ids), [-1])
 
 
 async def test_feedback_before_its_prediction_waits_for_it(fixture):
