@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidate_sums import sum_stationary
+from clipper_stream.evaluation.candidate_sums import ON_POLICY, sum_stationary
 from clipper_stream.evaluation.candidates.candidate import Candidate, LearningPolicy, StationaryCandidate
-from clipper_stream.evaluation.estimators.intervals import draws
+from clipper_stream.evaluation.estimators.intervals import draws, joint_confidence
 from clipper_stream.evaluation.log_summary import LogSummary, calibration, summarize_log
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
-from clipper_stream.evaluation.summarize import Summarizer
+from clipper_stream.evaluation.summarize import Summarizer, headline_of
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
@@ -37,14 +37,17 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
     found = summarize_log(log, question)
     settled = [each for each in candidates if isinstance(each, StationaryCandidate)]
     logged, tallies = sum_stationary(log, settled, question, found)
-    summarizer = Summarizer(question=question, found=found, logged=logged, drawn=draws(question.seed))
+    learning = [each for each in candidates if isinstance(each, LearningPolicy)]
+    walked = [run_replicates(log, each, question, found) for each in learning]
+    compared = [tally.estimates[headline_of(tally)] for tally in tallies]
+    compared += [next(iter(ways.values()))[0].estimate for ways in walked]
+    drawn = draws(question.seed)
+    each_confidence = joint_confidence(compared, logged.estimates[ON_POLICY], drawn, question.confidence)
+    summarizer = Summarizer(question=question, found=found, logged=logged, drawn=drawn, confidence=each_confidence)
     results: dict[int, CandidateResult] = {
         id(each): summarizer.of_stationary(each, tally) for each, tally in zip(settled, tallies, strict=True)
     }
-    for learning in candidates:
-        if isinstance(learning, LearningPolicy):
-            walked = run_replicates(log, learning, question, found)
-            results[id(learning)] = summarizer.of_learning(learning.name, walked)
+    results |= {id(each): summarizer.of_learning(each.name, ways) for each, ways in zip(learning, walked, strict=True)}
     outline = found.outline
     return Evaluation(
         application=application,
@@ -56,8 +59,13 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         logged=summarizer.of_logged(),
         candidates=tuple(results[id(each)] for each in candidates),
         calibration=calibration(found.usable(log)),
-        notes=tuple(_notes(found, question)),
+        notes=(*_notes(found, question), *_joint_note(len(candidates), question.confidence)),
     )
+
+
+def _joint_note(candidates: int, confidence: float) -> Iterable[str]:
+    if candidates > 1:
+        yield f"Intervals and verdicts hold for all {candidates} candidates together with {confidence:.0%}."
 
 
 def _notes(found: LogSummary, question: Question) -> Iterable[str]:

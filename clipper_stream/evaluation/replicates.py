@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
 
+import numpy as np
+
 from clipper_stream.evaluation.candidate_sums import CandidateSums
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
-from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms, blocks_of
+from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms, blocks_of, plus
+from clipper_stream.evaluation.estimators.support import ChoiceSums
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.log_summary import LogSummary
@@ -23,6 +26,9 @@ from clipper_stream.evaluation.sequential.replay import ReplayRun
 SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
 MOSTLY = 0.95
 """Of the decisions with feedback: where so many hold the losses of all models, nothing has to be estimated."""
+MOST_DELAYED = 10
+"""Decisions between a decision and its feedback. With more, sequential DR covers too seldom: it thins the candidate's
+history, but not the delay, and counts the time before the first feedback as often as in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,7 @@ class Replicate:
     """
 
     tally: CandidateSums
+    support: ChoiceSums
     estimate: BlockSums
     learned: int
     known: int
@@ -46,6 +53,8 @@ def run_replicates(
     share = full_information_ratio(log, candidate, found)
     together = bool(candidate.learner().standing(None, 0).together)
     ways = [SIMULATION] if share >= MOSTLY or together else [SEQUENTIAL_DR, REJECTION]
+    if ways[0] == SEQUENTIAL_DR and found.delayed_decisions > MOST_DELAYED:
+        ways.reverse()
     if ways[0] != SIMULATION and share > 0.0:
         ways.append(SIMULATION)
     seeds = range(question.seed, question.seed + question.courses)
@@ -64,6 +73,7 @@ def _course(
     way: str, log: Log, candidate: LearningPolicy, question: Question, found: LogSummary, seed: int
 ) -> Replicate:
     tally, estimate = CandidateSums(outline=found.outline, models=candidate.models), BlockSums.empty()
+    contexts, support = len(found.outline.contexts), None
     learned = known = clipped = 0
     chunks, walked = tee(found.usable(log))
     for columns, run in zip(chunks, _walk(way, walked, candidate, question, found, seed), strict=True):
@@ -72,10 +82,15 @@ def _course(
         said = columns.take(counts)
         estimate = estimate.merged(BlockSums.of(Terms(numerator=loss, denominator=weight), blocks_of(said)))
         tally.add_losses(said, loss, weight, run.target[counts])
+        chosen = np.any(run.target > 0.0, axis=1)
+        scored = known_losses(columns.of_models(candidate.models)).weight > 0.0
+        part = ChoiceSums.of_choices(columns.context[chosen], contexts, run.target[chosen], scored[chosen])
+        support = plus(support, part)
         learned += int(run.learned.sum())
         known += int(counts.sum())
         clipped += int(run.clipped.sum())
-    return Replicate(tally=tally, estimate=estimate, learned=learned, known=known, clipped=clipped)
+    assert support is not None
+    return Replicate(tally=tally, support=support, estimate=estimate, learned=learned, known=known, clipped=clipped)
 
 
 def _walk(

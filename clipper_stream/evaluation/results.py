@@ -109,6 +109,7 @@ class CandidateResult:
         kind: `fixed policy`, `learning policy`, `model`, `ensemble`; `logged` for what really decided.
         headline: Name of the estimator to be read first.
         why: Why that one.
+        horizon: Of a candidate that learns: it is judged by so many decisions of its own, its first ones.
         estimates: Of the loss, by estimator.
         difference: Loss of the candidate less that of the logged policy, over the same decisions.
         standing: What the headline stands on.
@@ -124,6 +125,7 @@ class CandidateResult:
     kind: str
     headline: str
     why: str = ""
+    horizon: int | None = None
     estimates: Mapping[str, Estimate]
     difference: Estimate = NOTHING
     standing: EvidenceSize = field(default_factory=EvidenceSize)
@@ -135,6 +137,11 @@ class CandidateResult:
     def loss(self) -> Estimate:
         """The estimate to be read first."""
         return self.estimates[self.headline]
+
+    @property
+    def made_by(self) -> str:
+        """How the loss is estimated, and of how many decisions it is that of a candidate that learns."""
+        return self.headline if self.horizon is None else f"{self.headline}, first {self.horizon:,}"
 
     @property
     def verdict(self) -> str:

@@ -3,7 +3,8 @@
 Rules of this file:
 - Of a candidate that stays as it is, DR is read first: it is unbiased as IPS is, and mostly of less variance. Where its
   choices have no support it leans on predictions alone, as any estimate must; the warning says so.
-- Of one that learns, the simulation is read first where the losses of all models are known, else sequential DR.
+- Of one that learns, the simulation is read first where the losses of all models are known, else sequential DR, and
+  where feedback comes late, rejection.
 - The interval to be read is that of the bootstrap. Empirical Bernstein holds at any size, and is several times as wide.
 """
 
@@ -33,6 +34,7 @@ WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
     "simulation": "the losses of all models are known: nothing is estimated",
     "sequential_dr": "it uses every decision with feedback, and lets the candidate learn from those that it would take",
+    "rejection": "feedback comes late, and only what the candidate would have decided itself is then late as for it",
     ON_POLICY: "the mean loss of the answers that were given",
 }
 FEW_LEARNED = 0.2
@@ -49,12 +51,14 @@ class Summarizer:
         found: What the log holds.
         logged: Sums of what was logged.
         drawn: What `draws` drew, the same for all candidates.
+        confidence: Of each interval, so that those of all candidates hold together.
     """
 
     question: Question
     found: LogSummary
     logged: CandidateSums
     drawn: Floats
+    confidence: float
 
     def of_logged(self) -> CandidateResult:
         """Summarize what was logged."""
@@ -73,7 +77,7 @@ class Summarizer:
         """Summarize a candidate that does not learn."""
         support, outline = tally.support, self.found.outline
         assert support is not None
-        headline = next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
+        headline = headline_of(tally)
         return CandidateResult(
             name=candidate.name,
             kind=candidate.kind,
@@ -104,19 +108,24 @@ class Summarizer:
             kind="learning policy",
             headline=headline,
             why=WHY[headline],
+            horizon=round(float(np.mean([one.learned for one in courses]))),
             estimates={way: _over_courses(map(self._estimate, _known(each))) for way, each in walked.items()},
             difference=_over_courses(map(self._difference, _known(courses)), told=False),
-            standing=EvidenceSize(used=courses[0].known, effective=_effective(courses)),
+            standing=EvidenceSize(
+                used=courses[0].known,
+                effective=_effective(courses),
+                unsupported_ratio=courses[0].support.unsupported_ratio,
+            ),
             series=spans.series(self.found.outline.timeline, first.models),
             contexts=self._contexts(first),
             warnings=tuple(_learning_warnings(walked, self.found)),
         )
 
     def _estimate(self, sums: BlockSums) -> Estimate:
-        return bootstrap(sums, self.drawn, self.question.confidence)
+        return bootstrap(sums, self.drawn, self.confidence)
 
     def _difference(self, sums: BlockSums) -> Estimate:
-        return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.question.confidence)
+        return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.confidence)
 
     def _estimates(self, tally: CandidateSums, support: SupportSums) -> Iterator[tuple[str, Estimate]]:
         """Each estimator with its interval, and where it has one that holds at any size, with that too."""
@@ -126,7 +135,7 @@ class Summarizer:
             yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
             width = one.width(support.largest_importance)
             if width is not None and one.covers and not self.question.reweigh:
-                yield one.name + BERNSTEIN, bernstein(sums, width, self.question.confidence)
+                yield one.name + BERNSTEIN, bernstein(sums, width, self.confidence)
 
     def _contexts(self, tally: CandidateSums) -> tuple[ContextResult, ...]:
         """The contexts that are looked at, when there are several; intervals are normal ones."""
@@ -146,13 +155,21 @@ class Summarizer:
         )
 
 
+def headline_of(tally: CandidateSums) -> str:
+    """Which estimate of a candidate that does not learn is read first."""
+    return next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
+
+
 def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
     headline, courses = next(iter(walked.items()))
     if not any(course.known for course in courses):
         return [
             "no decision says anything about it: its models were never asked together. Set audit_ratio, and log again"
         ]
-    said = []
+    outline = found.outline
+    instead = "It is taken for as much as that of a coin until something is"
+    missing = courses[0].support.missing(courses[0].tally.models, outline.contexts, instead)
+    said = [missing] if missing else []
     learned = float(np.mean([course.learned for course in courses])) / found.used
     if learned < FEW_LEARNED:
         said.append(

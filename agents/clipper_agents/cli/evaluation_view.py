@@ -46,7 +46,7 @@ def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
         Text(name, "bold" if logged else ""),
         Text(number(one.loss.value)),
         Text(interval(one.loss)),
-        Text(one.headline),
+        Text(one.made_by),
     ]
     if logged:
         return cells

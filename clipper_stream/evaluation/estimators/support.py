@@ -13,7 +13,7 @@ import numpy as np
 
 from clipper_stream.evaluation.estimators.block_sums import LARGEST, AdditiveSums, totals
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
-from clipper_stream.evaluation.log.columns import Floats
+from clipper_stream.evaluation.log.columns import Bools, Codes, Floats
 
 FEWEST_CARRYING = 100.0
 """Below it intervals cover less often than they say (benchmarks/results/coverage.md)."""
@@ -24,11 +24,69 @@ _DOUBTS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SupportSums(AdditiveSums):
-    """Sums that say how well the log supports a candidate.
+class ChoiceSums(AdditiveSums):
+    """Sums that say whether what a candidate chooses was ever scored.
 
     Attributes:
         decisions: With feedback, n.
+        target: Probability of each column under the candidate, summed by context, (C, K).
+        scored: How often it was scored there, (C, K).
+
+    Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.1 (where nothing is drawn, nothing is
+    known).
+    """
+
+    decisions: int
+    target: Floats
+    scored: Floats
+
+    @classmethod
+    def of_choices(cls, context: Codes, contexts: int, target: Floats, scored: Bools) -> "ChoiceSums":
+        """Return the sums of n decisions.
+
+        Args:
+            context: Of each, (n,).
+            contexts: How many there are.
+            target: Probability of each column under the candidate, (n, K).
+            scored: Whether the log knows its loss, (n, K).
+        """
+        return ChoiceSums(
+            decisions=len(context), target=totals(context, contexts, target), scored=totals(context, contexts, scored)
+        )
+
+    @property
+    def unsupported_ratio(self) -> float:
+        """Share of the candidate's choices that were never scored in their context, in [0, 1]."""
+        return float(self._unsupported.sum() / self.decisions) if self.decisions else 1.0
+
+    @property
+    def _unsupported(self) -> Floats:
+        return np.where(self.scored > 0.0, 0.0, self.target)
+
+    def missing(self, models: Sequence[str], contexts: Sequence[str | None], instead: str) -> str:
+        """The warning about choices that were never scored; empty when there are few of them.
+
+        Args:
+            models: Names of the K columns.
+            contexts: Names of the C contexts; None is "without one".
+            instead: What is taken for their loss.
+        """
+        if self.unsupported_ratio <= MOST_UNSUPPORTED:
+            return ""
+        row, column = divmod(int(self._unsupported.argmax()), len(models)) if self.decisions else (0, 0)
+        where = f" in context {contexts[row]!r}" if contexts[row] is not None else ""
+        return (
+            f"{self.unsupported_ratio:.1%} of the candidate's choices were never scored in their context, most of all "
+            f"{models[column]}{where}: nothing is known about their loss. {instead}. Set audit_ratio, or let the "
+            "policy explore, and log again"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupportSums(ChoiceSums):
+    """Sums that say how well the log supports a candidate that does not learn.
+
+    Attributes:
         shares: Sum of how much each counts against censoring, n without weights.
         importance: Sum of what each decision counts.
         squares: Sum of the squares of that.
@@ -37,13 +95,10 @@ class SupportSums(AdditiveSums):
         largest: The most that one of them counts.
         most: Largest probability of each column under the candidate, (K,).
         heaviest: Largest weight of each column in the log, 1 / its smallest propensity, (K,).
-        target: Probability of each column under the candidate, summed by context, (C, K).
-        scored: How often it was scored there, (C, K).
 
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
     """
 
-    decisions: int
     shares: float
     importance: float
     squares: float
@@ -52,8 +107,6 @@ class SupportSums(AdditiveSums):
     largest: float = field(metadata=LARGEST)
     most: Floats = field(metadata=LARGEST)
     heaviest: Floats = field(metadata=LARGEST)
-    target: Floats
-    scored: Floats
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
@@ -110,15 +163,6 @@ class SupportSums(AdditiveSums):
         chosen = self.heaviest[self.most > 0.0]
         return float(min(chosen.max(initial=0.0), self.most @ self.heaviest))
 
-    @property
-    def unsupported_ratio(self) -> float:
-        """Share of the candidate's choices that were never scored in their context, in [0, 1]."""
-        return float(self._unsupported.sum() / self.decisions) if self.decisions else 1.0
-
-    @property
-    def _unsupported(self) -> Floats:
-        return np.where(self.scored > 0.0, 0.0, self.target)
-
     def warnings(self, models: Sequence[str], contexts: Sequence[str | None]) -> tuple[str, ...]:
         """Warnings, a sentence each, the worst first; empty when there is none.
 
@@ -126,20 +170,10 @@ class SupportSums(AdditiveSums):
             models: Names of the K columns.
             contexts: Names of the C contexts; None is "without one".
         """
-        missing, few = self._missing(models, contexts), self._few
+        instead = "ips counts it as 0, snips as that of the others, dr as predicted"
+        missing, few = self.missing(models, contexts, instead), self._few
         found = (missing, few, self._single, "" if missing or few else self._doubtful)
         return tuple(sentence for sentence in found if sentence)
-
-    def _missing(self, models: Sequence[str], contexts: Sequence[str | None]) -> str:
-        if self.unsupported_ratio <= MOST_UNSUPPORTED:
-            return ""
-        row, column = divmod(int(self._unsupported.argmax()), len(models)) if self.decisions else (0, 0)
-        where = f" in context {contexts[row]!r}" if contexts[row] is not None else ""
-        return (
-            f"{self.unsupported_ratio:.1%} of the candidate's choices were never scored in their context, most of all "
-            f"{models[column]}{where}: nothing is known about their loss. ips counts it as 0, snips as that of the "
-            "others, dr as predicted. Set audit_ratio, or let the policy explore, and log again"
-        )
 
     @property
     def _few(self) -> str:

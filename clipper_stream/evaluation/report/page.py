@@ -120,7 +120,7 @@ def _result_row(one: CandidateResult) -> str:
     cells = (
         cell(one.name),
         cell(one.kind, kind="text"),
-        cell(number(one.loss.value), f"{interval(one.loss)}, {one.headline}"),
+        cell(number(one.loss.value), f"{interval(one.loss)}, {one.made_by}"),
         cell("") if is_logged else cell(number(one.difference.value, SIGNED), interval(one.difference)),
         cell(verdict, kind=verdict if verdict in {"better", "worse"} else ""),
         cell(number(carried_by(one), ",.0f", "")),

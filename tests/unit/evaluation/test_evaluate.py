@@ -130,6 +130,26 @@ def test_without_a_candidate_there_is_no_question():
         found(columns)
 
 
+def test_a_learning_candidate_is_warned_of_models_that_were_never_scored():
+    learner = LearningPolicy(policy=make_policy("exp3"), models=("a:1", "b:1"))
+
+    def learned(*shares):
+        columns, _ = log_of(2_000, shares=shares, means=(0.4, 0.3))
+        return evaluate("digits", in_chunks(columns, 500), [learner], Question()).candidates[0]
+
+    one = learned(1.0, 0.0)
+    assert one.standing.unsupported_ratio > 0.2
+    assert "never scored in their context, most of all b:1: nothing is known about their loss" in one.warnings[0]
+    assert not any("never scored" in warning for warning in learned(0.5, 0.5).warnings)
+
+
+def test_where_feedback_comes_late_rejection_is_read_first_and_the_horizon_is_said():
+    at_once, late = (found(log_of(2_000, delay_ms=delay_ms)[0], "exp3").candidates[0] for delay_ms in (50, 5_000))
+    assert (at_once.headline, late.headline) == ("sequential_dr", "rejection")
+    assert late.horizon == pytest.approx(2_000 * 0.2, abs=100), "as often as the least probable model was asked"
+    assert late.made_by == f"rejection, first {late.horizon:,}"
+
+
 def test_a_candidate_of_models_that_were_never_asked_is_unknown_and_not_zero():
     columns, _ = log_of(500, shares=(0.5, 0.5), means=(0.3, 0.2))
     one = evaluate(
