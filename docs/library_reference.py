@@ -21,7 +21,7 @@ CacheStore ClockCache DictStore version_digest row_hashes
 Client SyncClient Answer
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
-ConfidenceSequence Betting EmpiricalBernstein TrialRule
+ScoreSums TrialEvidence TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report

@@ -1,37 +1,40 @@
 """Whether a trial is stepped up, promoted or aborted: a rule that may be asked after every feedback.
 
-    stage              interval below margin,              interval above margin,      else
+    stage              difference below the margin,        difference above it,        else
                        and `least` feedbacks at this step  over the trial or the step
     shadow             canary at the first share           abort                       wait
     canary, a share    canary at the next share            abort                       wait
     canary, the last   promote                             abort                       wait
 
-Why it may look at any time: the intervals are confidence sequences, so the probability that one of them is *ever* wrong
-is at most 1 - confidence, however often it is asked and whatever makes it stop. A trial that is worse by more than the
-margin is thus ever stepped up, and one that is not is ever aborted, with that probability at most.
+Why it may look at any time: the probability that a trial is *ever* stepped up while its mean difference up to then is
+not below the margin is at most alpha = (1 - confidence) / 2, and that it is ever aborted while its mean difference is
+not above it is at most alpha as well. This holds however often the rule is asked, and whatever changes meanwhile: how
+hard queries are, the trial's share, how long feedback takes, which feedback never comes (`score_sums`).
 
-How alpha = 1 - confidence is divided (union bound): half is the interval since the trial began, the other half is
-shared by the intervals of the steps; within each, half is that of pairs and half that of samples (`evidence`).
+How the alpha of an abort is divided (union bound): half is that of all scores since the trial began, a quarter is
+shared by those of each step, a quarter is that of its silence.
 
 Rules of this file:
-- To step up, all feedback since the trial began counts: a query drawn for a shadow and one drawn for a canary are
-  drawn from the same queries, and the difference is the same. Feedback of each step alone would make each step take as
-  long as the first.
-- To abort, the feedback of the step alone is looked at as well: a version that was fine as a shadow and fails under a
+- To step up, all scores since the trial began count. Those of each step alone would make each step take as long as the
+  first.
+- To abort, the scores of the step alone are looked at as well: a version that was fine as a shadow and fails under a
   canary's load must not be saved by its past. For the same reason a step waits while its own mean is above the margin
   by more than its standard error: to wait is no decision that may be wrong, so an estimate for one look will do.
-- A version that does not answer has a loss of 1 in each of these intervals.
+- Where a trial is not asked as often as the log says, no score means what it says, and nothing is decided.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.evidence import DifferenceEvidence
+from clipper_stream.sequential_testing.score_sums import Capital
+from clipper_stream.sequential_testing.trial_evidence import TrialEvidence
 
 SAME_SHARE = 1e-9
+ALPHA_OF_SHARE = 0.001
+"""Probability that a trial that is drawn as the log says is refused ever."""
 
 Action = Literal["wait", "step", "promote", "abort"]
 
@@ -41,7 +44,7 @@ class TrialRule:
     """The rule's parameters.
 
     Attributes:
-        confidence: Of all intervals about one trial together, at all times at once, in (0, 1).
+        confidence: Of an interval of the difference, at all times at once, in (0, 1).
         margin: How much more loss is taken as no loss, in [0, 1].
         steps: Shares of a canary, rising, each in (0, 1].
         least: Feedbacks about the trial at each step before the next.
@@ -71,62 +74,18 @@ class TrialRule:
             raise InvalidSetting(f"steps are {self.steps!r}: give rising shares in (0, 1], such as 0.05, 0.25, 0.5")
 
     @property
-    def alpha_of_trial(self) -> float:
-        """Of the interval since the trial began."""
+    def alpha(self) -> float:
+        """Of each side of the interval since the trial began, and of stepping up."""
         return (1.0 - self.confidence) / 2
 
     @property
     def alpha_of_step(self) -> float:
-        """Of the interval of each step: the shadow's, and one a share."""
-        return (1.0 - self.confidence) / 2 / (1 + len(self.steps))
+        """Of an abort by the scores of one step: the shadow's, and one a share."""
+        return self.alpha / 4 / (1 + len(self.steps))
 
     def next_share(self, share: float) -> float | None:
         """The share after this one; None after the last."""
         return next((step for step in self.steps if step > share + SAME_SHARE), None)
-
-
-@dataclass(frozen=True, slots=True)
-class TrialEvidence:
-    """All that is known of one trial.
-
-    Attributes:
-        whole: Since the trial began.
-        step: Since its present stage and share began.
-        losses: The trial's own, since it began.
-
-    >>> TrialEvidence.of(TrialRule()).observe(1.0, 0.0).whole.feedbacks
-    1
-
-    Source: as `TrialRule`.
-    """
-
-    whole: DifferenceEvidence
-    step: DifferenceEvidence
-    losses: EmpiricalBernstein
-
-    @classmethod
-    def of(cls, rule: TrialRule) -> "TrialEvidence":
-        """No feedback yet."""
-        own = EmpiricalBernstein(alpha=1.0 - rule.confidence)
-        return cls(DifferenceEvidence.of(rule.alpha_of_trial), DifferenceEvidence.of(rule.alpha_of_step), own)
-
-    def observe(self, trial: float | None, answer: float | None, *, of_step: bool = True) -> "TrialEvidence":
-        """After one feedback; the arguments are those of `DifferenceEvidence.observe`.
-
-        Args:
-            trial: Loss of the trial; None: not known.
-            answer: Loss of what the application's models answered; None: not known.
-            of_step: Whether the query was decided at the present stage and share.
-        """
-        return TrialEvidence(
-            self.whole.observe(trial, answer),
-            self.step.observe(trial, answer) if of_step else self.step,
-            self.losses if trial is None else self.losses.observe(trial),
-        )
-
-    def at_next_step(self, rule: TrialRule) -> "TrialEvidence":
-        """With another stage or share, of which nothing is known yet."""
-        return replace(self, step=DifferenceEvidence.of(rule.alpha_of_step))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +95,11 @@ class TrialVerdict:
     Attributes:
         action: `wait`, `step`, `promote` or `abort`.
         share: Of the canary, for `step`.
-        why: The rule that fired, with value and bound.
-        numbers: What it was made of: feedbacks, difference, lower, upper, confidence, margin.
+        why: The rule that fired, with value and bound, or what is waited for.
+        numbers: What it was made of: the scores and how many of them are waited for, from which second to which their
+            queries were asked, the difference, its interval, and the rule's confidence and margin.
 
-    >>> judge(TrialRule(), "shadow", 1.0, TrialEvidence.of(TrialRule())).action
+    >>> judge(TrialRule(), "shadow", 1.0, TrialEvidence(0.02)).action
     'wait'
 
     Source: as `TrialRule`.
@@ -151,7 +111,13 @@ class TrialVerdict:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evidence: TrialEvidence) -> TrialVerdict:
+def judge(
+    rule: TrialRule,
+    stage: Literal["shadow", "canary"],
+    share: float,
+    evidence: TrialEvidence,
+    before: int | None = None,
+) -> TrialVerdict:
     """What to do with a trial.
 
     Args:
@@ -159,35 +125,80 @@ def judge(rule: TrialRule, stage: Literal["shadow", "canary"], share: float, evi
         stage: The trial's.
         share: The trial's, of a canary.
         evidence: What is known of it.
+        before: The first second that is not looked at, as its queries may be unanswered; None: all are.
     """
-    whole, step = evidence.whole, evidence.step
-    for found, span in ((whole, "since the trial began"), (step, "at this step")):
-        if found.lower > rule.margin:
-            why = f"{span} it lost at least {found.lower:.4f} more than the answers, above the margin {rule.margin:g}"
-            return TrialVerdict(action="abort", why=why, numbers=_numbers(rule, found))
-    numbers = _numbers(rule, whole)
-    if whole.upper >= rule.margin:
-        why = f"it may lose {whole.upper:.4f} more than the answers, not below the margin {rule.margin:g}"
-        return TrialVerdict(action="wait", why=why, numbers=numbers)
-    if step.feedbacks < rule.least:
-        why = f"{step.feedbacks} feedbacks about it at this step of at least {rule.least}"
-        return TrialVerdict(action="wait", why=why, numbers=numbers)
-    if step.difference is not None and step.difference - step.standard_error > rule.margin:
-        why = f"at this step it lost {step.difference:.4f} more than the answers, above the margin {rule.margin:g}"
-        return TrialVerdict(action="wait", why=why, numbers=numbers)
-    why = f"it loses at most {whole.upper:.4f} more than the answers, below the margin {rule.margin:g}"
+    whole, step = evidence.whole.capital(before), evidence.step.capital(before)
+    why = _not_as_logged(evidence, before)
+    if why is not None:
+        return TrialVerdict(action="wait", why=why, numbers=numbers_of(rule, evidence, whole))
+    abort = _abort(rule, whole, step, evidence, before)
+    if abort is not None:
+        return abort
+    why = _waits_for(rule, whole, step, evidence)
+    if why is not None:
+        return TrialVerdict(action="wait", why=why, numbers=numbers_of(rule, evidence, whole))
     following = rule.steps[0] if stage == "shadow" else rule.next_share(share)
-    if following is None:
-        return TrialVerdict(action="promote", why=why, numbers=numbers)
-    return TrialVerdict(action="step", share=following, why=why, numbers=numbers)
+    return TrialVerdict(
+        action="promote" if following is None else "step",
+        share=following,
+        why=f"it loses at most {whole.upper(rule.alpha):.4f} more than the answers, below the margin {rule.margin:g}",
+        numbers=numbers_of(rule, evidence, whole),
+    )
 
 
-def _numbers(rule: TrialRule, found: DifferenceEvidence) -> dict[str, Any]:
+def _not_as_logged(evidence: TrialEvidence, before: int | None) -> str | None:
+    drawn = evidence.share.capital(before)
+    if drawn.mean is None or max(drawn.below, drawn.above) < -math.log(ALPHA_OF_SHARE / 2):
+        return None
+    more = f"it was asked {drawn.mean:+.4f} of the queries more often than its share says"
+    return f"{more}: the log does not hold the shares that were in force, so nothing is decided by it"
+
+
+def _abort(
+    rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEvidence, before: int | None
+) -> TrialVerdict | None:
+    silence = evidence.silence.capital(before)
+    if silence.above >= -math.log(rule.alpha / 4):
+        left = (
+            f"over {silence.scores} seconds it left {silence.mean:.4f} more of its queries unanswered than the models"
+        )
+        why = f"{left}, above the margin {rule.margin:g}"
+        return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, whole))
+    tests = ((whole, rule.alpha / 2, "since the trial began"), (step, rule.alpha_of_step, "at this step"))
+    for found, alpha, span in tests:
+        if found.above >= -math.log(alpha):
+            lost = f"{span} it lost at least {found.lower(alpha):.4f} more than the answers"
+            why = f"{lost}, above the margin {rule.margin:g}"
+            return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, found))
+    return None
+
+
+def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEvidence) -> str | None:
+    if evidence.began is None:
+        return f"it has not answered yet, of {evidence.asked} queries that asked it"
+    if evidence.kind is None:
+        return "no feedback has come yet about a query since its first answer"
+    if whole.below < -math.log(rule.alpha):
+        unknown = f", {whole.unknown:.4f} of it by losses that are not known" if whole.unknown > rule.margin else ""
+        worst = f"it may lose {whole.upper(rule.alpha):.4f} more than the answers{unknown}"
+        return f"{worst}, not below the margin {rule.margin:g}"
+    if evidence.step_losses < rule.least:
+        return f"{evidence.step_losses} feedbacks about it at this step of at least {rule.least}"
+    if step.mean is not None and step.mean - step.standard_error > rule.margin:
+        return f"at this step it lost {step.mean:.4f} more than the answers, above the margin {rule.margin:g}"
+    return None
+
+
+def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict[str, Any]:
+    """What a verdict was made of."""
     return {
-        "feedbacks": found.feedbacks,
-        "difference": found.difference,
-        "lower": found.lower,
-        "upper": found.upper,
+        "scores": found.scores,
+        "waiting": found.waiting,
+        "since_s": evidence.began,
+        "upto_s": found.upto,
+        "difference": found.mean,
+        "lower": found.lower(rule.alpha),
+        "upper": found.upper(rule.alpha),
         "confidence": rule.confidence,
         "margin": rule.margin,
     }

@@ -23,7 +23,7 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
-SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
+SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=1.0)
 PLAIN = ApplicationManifest(name="digits", models=["a:1"])
 
 

@@ -33,7 +33,7 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 1035,
-    "clipper_agents.cli": 3760,
+    "clipper_agents.cli": 3770,
     "clipper_agents.control": 2045,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
@@ -43,7 +43,7 @@ BUDGETS = {
     "clipper_agents.kafka": 2030,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
-    "clipper_agents.rollout": 1425,
+    "clipper_agents.rollout": 1660,
     "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
@@ -56,12 +56,12 @@ BUDGETS = {
     "clipper_stream.client": 1105,
     "clipper_stream.combining": 200,
     "clipper_stream.drift": 350,
-    "clipper_stream.evaluation": 5200,
+    "clipper_stream.evaluation": 5280,
     "clipper_stream.feedback": 500,
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1770,
-    "clipper_stream.sequential_testing": 650,
+    "clipper_stream.sequential_testing": 720,
     "clipper_topics": 2635,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""

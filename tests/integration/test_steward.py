@@ -2,8 +2,9 @@
 
 import random
 
+import msgspec
 import pytest
-from builders.rollout_logs import RecordedChanges, answered, missing, steward, until, writing
+from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
 
 from clipper_agents.control.state import read_control
 from clipper_agents.rollout.read_comparisons import read_comparisons
@@ -37,8 +38,13 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
         await logs.queries(60, [old], [new], application="by-hand")
         await logs.queries(40, [old], [new], application="rising")
         step = await until("a step", lambda: made("step"))
-        await logs.queries(25, [new], [old], application="rising", revision=2)
-        await logs.queries(60, [missing("broken:1")], [answered("old:1", 1)], application="failing")
+        for _ in range(25):
+            await logs.queries(1, [answered("new:1", 1, propensity=0.2)], [old], application="rising", revision=2)
+            await logs.queries(4, [old], application="rising", revision=2)
+        right, broken = answered("old:1", 1), answered("broken:1", 0, propensity=0.2)
+        for _ in range(20):
+            await logs.queries(1, [broken], [right], application="failing")
+            await logs.queries(4, [right], application="failing")
         await logs.queries(60, [answered("good:1", 1)], application="crowded")
         await logs.queries(60, [answered("bad:1", 0)], application="crowded")
         promotion, abort, retirement = [
@@ -53,20 +59,50 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
     again = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
     async with steward(kafka, catalogue, changes) as (restarted, _):
         await until("the same", lambda: restarted.comparisons == live)
-    assert [one.command for one in changes.made] == ["step", "promote", "abort", "retire"]
+    assert sorted(one.command for one in changes.made) == ["abort", "promote", "retire", "step"]
     assert (step.application, step.model, step.after.trials[0].share) == ("rising", "new:1", 0.2)
-    assert step.numbers["feedbacks"] >= RULE.least
+    assert step.numbers["scores"] >= RULE.least
     assert step.numbers["upper"] < RULE.margin
     assert step.numbers["difference"] == -1.0
     assert (promotion.after.models, promotion.after.trials) == (["old:1", "new:1"], [])
     assert (abort.application, abort.model, abort.after.trials) == ("failing", "broken:1", [])
     assert abort.numbers["lower"] > RULE.margin
-    assert abort.numbers["feedbacks"] < 20, "a version that does not answer is found out at once"
+    assert abort.numbers["scores"] <= 20, "a version that is always wrong is found out at once"
     assert (retirement.model, retirement.after.models) == ("bad:1", ["good:1"])
     assert retirement.numbers["loss"] == 1.0
     assert again == live, "bit by bit"
     (by_hand,) = [one for one in again if one.application == "by-hand" and one.stage == "shadow"]
     assert by_hand.feedbacks == 90
-    assert by_hand.difference == 2 * by_hand.loss - 1, "one of the two is always right"
+    assert by_hand.difference == pytest.approx(2 * by_hand.loss - 1), "one of the two is always right"
     assert 0.0 < by_hand.loss < 0.3
     assert not [one for one in again if one.application == "by-hand" and one.stage == "canary"], "nobody may step it up"
+
+
+HISTORY = ApplicationManifest(
+    name="history",
+    models=["old:1"],
+    trials=[Trial(model="new:1", stage="canary", share=1.0)],
+    rollout=RolloutRule(margin=0.02, steps=[1.0], least=50),
+)
+
+
+async def test_a_version_that_lost_at_first_and_is_better_since_is_promoted(kafka, catalogue):
+    """A user's history: 40 losing pairs, and then 2,000 of which it won one in eight. It was aborted by mistake."""
+    changes = RecordedChanges(kafka, catalogue)
+    await changes.create(HISTORY)
+    lost, right = [answered("new:1", 0)], [answered("new:1", 1)]
+    async with writing(kafka, catalogue) as logs:
+        await logs.queries(40, lost, [answered("old:1", 1)], application="history")
+        for number in range(2_000):
+            beside = answered("old:1", int(number % 8 > 0))
+            await logs.queries(1, right, [beside], application="history")
+    await changes.create(
+        msgspec.structs.replace(HISTORY, trials=[msgspec.structs.replace(HISTORY.trials[0], automatic=True)])
+    )
+    async with steward(kafka, catalogue, changes):
+        await until("a decision", lambda: changes.made)
+    (promotion,) = changes.made
+    assert (promotion.command, promotion.model) == ("promote", "new:1")
+    assert 500 < promotion.numbers["scores"] <= 2_040, "but for the newest, which may be unanswered yet"
+    assert -0.125 < promotion.numbers["difference"] < 0.0
+    assert promotion.numbers["lower"] < promotion.numbers["difference"] < promotion.numbers["upper"] < 0.02

@@ -10,7 +10,7 @@ from clipper_agents.settings import load_settings
 from clipper_stream.selection.registry import make_policy
 
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating")
-PAGES = ("coverage", "drift", "learning_candidates", "regret", "rollouts")
+PAGES = ("coverage", "decisions", "drift", "learning_candidates", "regret")
 NO_BENCHMARKS = {"all", "figures", "models"}
 
 
@@ -87,8 +87,8 @@ def figures_of_regret():
 
 @pytest.mark.parametrize(("policy", "within"), [("exp3", 600), ("exp4", 500), ("epsilon_greedy", 1500)])
 def test_a_new_version_is_found_best_within_a_bound(policy, within):
-    """The bounds are about twice the 95th percentiles in benchmarks/results/rollouts.md."""
-    feedbacks_to_lead = benchmark_module("rollouts").feedbacks_to_lead
+    """The bounds are about twice the 95th percentiles in benchmarks/results/decisions.md."""
+    feedbacks_to_lead = benchmark_module("decisions").feedbacks_to_lead
     found = [feedbacks_to_lead(make_policy(policy), seed, 2 * within) for seed in range(8)]
     assert all(feedbacks is not None and feedbacks <= within for feedbacks in found), found
 

@@ -110,12 +110,12 @@ class Trial(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fie
 class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """When a trial is stepped up or aborted by itself.
 
-    Looked at is the difference of losses, trial minus what the application's models answered, and an interval that
-    holds at all times at once: stepped up when the interval lies below `margin`, aborted when it lies above it.
+    Looked at is the difference of losses, trial minus what the application's models answered: stepped up when it is
+    below `margin` for sure, aborted when it is above it for sure.
     """
 
     confidence: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.95
-    """Of the interval, over all looks together."""
+    """Half of the rest is how probable it is that one is ever stepped up wrongly, and half that one is aborted so."""
     margin: Ratio = 0.02
     """How much more loss is taken as no loss, in [0, 1]: the smaller, the longer an equal version takes."""
     steps: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(

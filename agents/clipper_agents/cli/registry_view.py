@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from clipper_agents.cli.status_view import clock
 from clipper_agents.cli.terminal import console, say, table, when
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
@@ -13,7 +14,10 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 NUMBER_DIGITS = 2
 PIPE_COLUMNS = 132
 """Where no terminal says how wide it is."""
-TOLD_ELSEWHERE = {"feedbacks", "difference", "lower", "upper", "confidence", "margin"}
+TOLD_ELSEWHERE = {
+    *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
+    *("difference", "lower", "upper", "confidence", "margin"),
+}
 """Numbers that have a place in a sentence, or that the manifest states."""
 
 
@@ -97,6 +101,9 @@ def numbers_of(change: Change) -> str:
     """
     numbers = change.numbers
     told = [f"{numbers['feedbacks']} feedbacks"] if "feedbacks" in numbers else []
+    if numbers.get("scores"):
+        span = f"{clock(numbers['since_s'])} to {clock(numbers['upto_s'])}"
+        told.append(f"{numbers['scores']} queries {span}, {numbers['waiting']} open")
     if {"difference", "lower", "upper"} <= numbers.keys():
         told.append(
             "difference {} [{}, {}]".format(*(_short(numbers[name]) for name in ("difference", "lower", "upper")))

@@ -204,14 +204,16 @@ def flow_line(status: ApplicationStatus) -> str:
 
 
 def trial_line(trial: TrialStatus) -> str:
-    """Return how a trial does, and what it waits for."""
-    if not trial.feedbacks:
-        return f"trial {trial.model}: no feedback; waits for {trial.waits_for}"
-    said = "" if trial.source == "steward" else " (of totals)"
-    return (
-        f"trial {trial.model}: {trial.feedbacks} feedbacks, loss {trial.difference:+.3f} "
-        f"[{trial.lower:+.3f} {trial.upper:+.3f}]{said}; waits for {trial.waits_for}"
-    )
+    """Return how a trial does, by which evidence, and what it waits for."""
+    if trial.from_s is not None and trial.upto_s is not None:
+        waiting = f" ({trial.waiting} wait for feedback)" if trial.waiting else ""
+        made_of = f"{trial.scores} queries{waiting} from {clock(trial.from_s)} to {clock(trial.upto_s)}"
+    elif trial.feedbacks and trial.source == "totals":
+        made_of = f"{trial.feedbacks} feedbacks, of totals"
+    else:
+        return f"trial {trial.model} waits: {trial.waits_for}"
+    difference = f"loss {trial.difference:+.3f} [{trial.lower:+.3f} {trial.upper:+.3f}]"
+    return f"trial {trial.model}: {difference} by {made_of}; waits: {trial.waits_for}"
 
 
 def drift_line(model: str, drift: DriftStatus) -> str:

@@ -5,7 +5,8 @@ Rules of this file:
   not depend on how fast the control topic is read.
 - A decision names the revision that it looked at. Once it is made, nothing more is decided about the application until
   it has another. One that is refused is not asked for again at that revision, and keeps no other from being made.
-- Nothing is read while there is nothing to compare.
+- Nothing is read while there is nothing to compare. Nothing is decided before all that there is has been read: what a
+  part of the logs says is no reason for a change now.
 """
 
 import asyncio
@@ -36,6 +37,8 @@ REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 RETRY_AFTER_S = 1.0
 REPORT_EVERY_S = 1.0
+ALL_READ_S = 2.0
+"""Without a record for so long, nothing more comes about the queries that were read."""
 
 
 class _HistoryNeeded(Exception):
@@ -64,6 +67,9 @@ class RolloutController:
         self._specs: dict[str, ComparisonSpec] = {}
         self._revisions: dict[str, int] = {}
         self._reported_s = 0.0
+        self._caught_up, self._news_s = False, 0.0
+        self._changed: set[str] = set()
+        """Applications of which something was read since all was."""
         self._refused: dict[str, str] = {}
 
     async def start(self) -> None:
@@ -109,7 +115,7 @@ class RolloutController:
         known = dict(control.drifts)
         fold = EvidenceFold(settings.catalogue, control.current, settings.horizon_s, settings.max_queries, known)
         logs = MergedLogTailer(settings.kafka, settings.catalogue)
-        self._followed, self._specs, self._revisions = -1, {}, {}
+        self._followed, self._specs, self._revisions, self._caught_up = -1, {}, {}, False
         try:
             await self._follow(fold)
             await logs.start(begins_ms(self._specs))
@@ -119,6 +125,8 @@ class RolloutController:
                 await self._follow(fold)
                 for at_ms, record in records:
                     await self._take(fold, record, at_ms)
+                self._caught_up = logs.caught_up
+                await self._look(fold, news=bool(records))
                 self._report(fold, logs.lag)
         finally:
             await logs.stop()
@@ -149,8 +157,18 @@ class RolloutController:
         while fold.detected:
             await self._note_drift(fold.detected.pop(0))
         if application is not None:
-            await self._decide(fold, [application])
+            self._changed.add(application)
+
+    async def _look(self, fold: EvidenceFold, *, news: bool) -> None:
+        """Decide about the applications of which something was read, and once more when nothing comes any more."""
+        now_s = time.monotonic()
+        self._news_s = now_s if news else self._news_s
+        all_read = now_s - self._news_s > ALL_READ_S
+        if news or all_read:
+            await self._decide(fold, sorted(self._changed), all_read=all_read)
             await self._follow(fold)
+        if all_read:
+            self._changed.clear()
 
     async def _wait_for_revision(self, application: str, revision: int) -> bool:
         """Wait until the application has this revision; False when it does not come."""
@@ -173,8 +191,8 @@ class RolloutController:
         self._control_moved.set()
 
     # --- decisions and detections -----------------------------------------------------------------------------------
-    async def _decide(self, fold: EvidenceFold, applications: Iterable[str]) -> None:
-        for decision in fold.decisions(applications):
+    async def _decide(self, fold: EvidenceFold, applications: Iterable[str], *, all_read: bool = False) -> None:
+        for decision in fold.decisions(applications, all_read=all_read) if self._caught_up else ():
             await self._carry_out(decision)
 
     async def _carry_out(self, decision: RolloutDecision) -> None:

@@ -9,13 +9,16 @@ Rules of this file:
 - Where an application's revisions have no changes on the control topic, its present revision is where it began.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipper_agents.control.state import ControlState
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import SetupError
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing.rollout_rule import TrialRule
 from clipper_topics.manifests import ApplicationManifest, DriftRule, Trial
 
@@ -23,13 +26,29 @@ _DRIFT = "drift"
 """In the place of a version: none is called so, without a colon."""
 
 
+class TrialShare(NamedTuple):
+    """With which probability a trial is asked under a revision, whether it serves then, and the other canaries' sum."""
+
+    share: float
+    canary: bool
+    others: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One trial of an application, the revision at which it began, and that of its present stage and share."""
+    """One trial of an application.
+
+    Attributes:
+        trial: The trial.
+        since: The revision at which it began.
+        step_since: That of its present stage and share.
+        shares: By revision, as far as they are known.
+    """
 
     trial: Trial
     since: int
     step_since: int
+    shares: Mapping[int, TrialShare]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +67,8 @@ class ComparisonSpec:
         revision: Of its manifest now.
         rule: How its trials are judged.
         loss: How a label is compared with an output.
+        lone: Whether the policy answers by one of them; otherwise by several together.
+        objective_ms: Within which it is answered; None: nobody knows.
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
         drift: The detector of its losses; None: none.
@@ -60,6 +81,8 @@ class ComparisonSpec:
     loss: str
     trials: tuple[TrialSpec, ...]
     candidates: tuple[str, ...]
+    lone: bool
+    objective_ms: float | None
     candidates_since: int
     keep_best: int | None
     drift: DriftSpec | None
@@ -78,13 +101,14 @@ def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, Co
     for name, manifest in state.manifests.applications.items():
         watches = drift and manifest.drift is not None
         if manifest.trials or manifest.keep_best is not None or watches:
-            rule = _rule(manifest)
-            if rule is not None:
-                found[name] = _spec(state, manifest, rule, drift=watches)
+            with contextlib.suppress(SetupError):  # routers refuse such a manifest too, and say so
+                found[name] = _spec(state, manifest, drift=watches)
     return found
 
 
-def _spec(state: ControlState, manifest: ApplicationManifest, rule: TrialRule, *, drift: bool) -> ComparisonSpec:
+def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) -> ComparisonSpec:
+    said = manifest.rollout
+    rule = TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
     trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
     candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
     watches = _drift(state, manifest) if drift else None
@@ -98,6 +122,8 @@ def _spec(state: ControlState, manifest: ApplicationManifest, rule: TrialRule, *
         loss=manifest.loss,
         trials=trials,
         candidates=tuple(manifest.models),
+        lone=_answers_by_one(manifest),
+        objective_ms=manifest.objective_ms,
         candidates_since=candidates_since if manifest.keep_best is not None else max(first, candidates_since),
         keep_best=manifest.keep_best,
         drift=watches,
@@ -106,25 +132,34 @@ def _spec(state: ControlState, manifest: ApplicationManifest, rule: TrialRule, *
 
 
 def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> TrialSpec:
+    since = _since(state, manifest, partial(same_comparison, now=manifest, ref=trial.model))
+    history = state.changes.get(manifest.name, {})
+    then = {number: found.after for number in range(since, manifest.revision) if (found := history.get(number))}
+    revisions = {**then, manifest.revision: manifest}
     return TrialSpec(
         trial=trial,
-        since=_since(state, manifest, partial(same_comparison, now=manifest, ref=trial.model)),
+        since=since,
         step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
+        shares={number: _share_of(one, trial.model) for number, one in revisions.items() if one is not None},
     )
+
+
+def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
+    (own,) = (one for one in manifest.trials if one.model == ref)
+    others = sum(one.share for one in manifest.trials if one.stage == "canary" and one.model != ref)
+    return TrialShare(own.share, own.stage == "canary", others)
+
+
+def _answers_by_one(manifest: ApplicationManifest) -> bool:
+    policy = make_policy(manifest.policy.name, manifest.policy.parameters)
+    choice = policy.prepare(SelectionState(), list(manifest.models))
+    return all(len(one.served) <= 1 for one in choice.decisions)
 
 
 def _drift(state: ControlState, manifest: ApplicationManifest) -> DriftSpec | None:
     if manifest.drift is None:
         return None
     return DriftSpec(rule=manifest.drift, since=_since(state, manifest, partial(same_losses, now=manifest)))
-
-
-def _rule(manifest: ApplicationManifest) -> TrialRule | None:
-    said = manifest.rollout
-    try:
-        return TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
-    except InvalidSetting:
-        return None
 
 
 def _since(

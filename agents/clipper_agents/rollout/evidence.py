@@ -11,10 +11,11 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec
 from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.drift_monitor import DriftMonitor
 from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
-from clipper_agents.rollout.query_losses import losses_of
+from clipper_agents.rollout.query_losses import failures, losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, Comparison, followed
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
+from clipper_stream.feedback.values import Label
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -55,7 +56,8 @@ class EvidenceFold:
         drifts: Mapping[tuple[str, str], DriftEvent] | None = None,
     ) -> None:
         self._catalogue, self._revision = catalogue, revision
-        self._queries = QueryBuffer(horizon_s, most_queries)
+        self._queries = QueryBuffer(horizon_s, most_queries, self._decided, self._given_up)
+        self._horizon_s, self._newest_ms = horizon_s, 0
         self._evidence: dict[str, ApplicationEvidence] = {}
         self._known, self._monitors = drifts or {}, dict[str, DriftMonitor]()
         self.unusable: Counter[str] = Counter()
@@ -64,7 +66,8 @@ class EvidenceFold:
     @property
     def dropped(self) -> Mapping[str, int]:
         """Queries and records that were dropped, by reason."""
-        return self._queries.dropped + self.unusable
+        mismatched = sum(one.mismatched for one in self._evidence.values())
+        return self._queries.dropped + self.unusable + Counter({"share": mismatched} if mismatched else {})
 
     @property
     def remembered(self) -> int:
@@ -78,7 +81,7 @@ class EvidenceFold:
 
     def follow(self, specs: Mapping[str, ComparisonSpec]) -> None:
         """Compare this from now on; what is compared as before keeps its evidence."""
-        self._evidence = followed(self._evidence, specs)
+        self._evidence = followed(self._evidence, specs, self._horizon_s)
         self._monitors = {name: self._monitor(name, spec) for name, spec in specs.items() if spec.drift is not None}
 
     def take(self, record: Record, at_ms: int) -> str | None:
@@ -87,6 +90,7 @@ class EvidenceFold:
         Raises:
             UnknownRevision: the record was decided under a revision that is not followed yet; take it again afterwards.
         """
+        self._newest_ms = at_ms
         try:
             query = self._completed(record, at_ms)
         except (UndecodableRecord, msgspec.ValidationError):
@@ -94,10 +98,17 @@ class EvidenceFold:
             return None
         return None if query is None else self._observe(query, record, at_ms)
 
-    def decisions(self, applications: Iterable[str]) -> list[RolloutDecision]:
-        """The changes that the rules of these applications ask for, aborts first."""
+    def decisions(self, applications: Iterable[str], *, all_read: bool = False) -> list[RolloutDecision]:
+        """The changes that the rules of these applications ask for, aborts first.
+
+        Args:
+            applications: Their names.
+            all_read: Whether the logs were read to their ends; otherwise the newest queries may not be answered yet.
+        """
         compared = [self._evidence[name] for name in applications if name in self._evidence]
-        return sorted((found for one in compared for found in one.decisions()), key=lambda one: one.command != "abort")
+        newest_ms = None if all_read else self._newest_ms
+        found = [one for evidence in compared for one in evidence.decisions(newest_ms)]
+        return sorted(found, key=lambda one: one.command != "abort")
 
     def comparisons(self) -> list[Comparison]:
         """How each version of each application stands."""
@@ -136,6 +147,20 @@ class EvidenceFold:
         known = {model: event for (application, model), event in self._known.items() if application == name}
         return DriftMonitor(name, spec.drift, spec.loss, known)
 
+    def _decided(self, query: BufferedQuery) -> None:
+        prediction = query.prediction
+        assert prediction is not None
+        assert prediction.policy is not None
+        evidence = self._evidence.get(prediction.application)
+        if evidence is not None:
+            asked_ms = prediction.queried_at_ms or query.at_ms
+            decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
+            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms)
+
+    def _given_up(self, query: BufferedQuery) -> None:
+        for evidence, _, opened in query.opened or ():
+            evidence.give_up(opened)
+
     def _observe(self, query: BufferedQuery, record: Record, at_ms: int) -> str | None:
         prediction, feedback = query.prediction, query.feedback
         assert prediction is not None
@@ -145,15 +170,15 @@ class EvidenceFold:
         evidence = self._evidence.get(name)
         if evidence is None:
             return None
-        decision = join(prediction, query.audit)
+        decision, value = join(prediction, query.audit), feedback_value(feedback)
         try:
-            losses = losses_of(decision, feedback_value(feedback), evidence.spec.candidates, evidence.spec.loss)
+            losses = losses_of(decision, value, evidence.spec.candidates, evidence.spec.loss)
         except InvalidLabel:
             self.unusable["invalid"] += 1
             self._queries.reopen(query)
             return None
+        evidence.observe(revision, losses, "label" if isinstance(value, Label) else "reward", query.opened or ())
         self._queries.close(query)
-        evidence.observe(revision, losses)
         if (monitor := self._monitors.get(name)) is not None:
             given = {ref: losses.models[ref] for ref in decision.outputs if ref in losses.models}
             self.detected += monitor.observe(given, record, at_ms, revision=revision, context=prediction.context)

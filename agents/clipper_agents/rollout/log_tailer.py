@@ -26,7 +26,11 @@ SLICE = 300
 
 
 class MergedLogTailer:
-    """One reading of the three topics, from a time on."""
+    """One reading of the three topics, from a time on.
+
+    Attributes:
+        caught_up: Whether all was read once that there was then.
+    """
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._tailer = TopicTailer(kafka, isolation_level="read_committed", policy=WORKERS)
@@ -39,6 +43,7 @@ class MergedLogTailer:
         self._partitions = list(ranks)
         self._order = TimeOrder(ranks)
         self._last: tuple[int, float] = (-1, 0.0)
+        self.caught_up = False
 
     @property
     def lag(self) -> dict[tuple[str, int], int]:
@@ -71,6 +76,7 @@ class MergedLogTailer:
             for records in _slices(self._order.release(self._at_end(), sure_ms)):
                 yield records
                 await asyncio.sleep(0)
+            self.caught_up = self.caught_up or not self._tailer.behind
 
     async def to_the_end(self) -> AsyncIterator[list[tuple[int, Record]]]:
         """Lists of records up to where the partitions ended at the start, as `follow` gives them."""

@@ -9,8 +9,10 @@ Rules of this file:
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from clipper_agents.rollout.trial_evidence import OpenTrial
 from clipper_stream.feedback.join import disagreement
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
@@ -22,19 +24,29 @@ Query = tuple[int, str, str]
 
 @dataclass(slots=True)
 class BufferedQuery:
-    """The records of one query, the first of which was written at `at_ms`; `done` when it was complete once."""
+    """The records of one query, the first of which was written at `at_ms`.
+
+    Attributes:
+        done: Whether it was complete once.
+        opened: What waits for its feedback, of each trial; None while the decision is not known.
+    """
 
     at_ms: int
     prediction: Prediction | None = None
     audit: Audit | None = None
     feedback: Feedback | None = None
     done: bool = False
+    opened: list[OpenTrial] | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether all that was asked and answered is known."""
+        return self.prediction is not None and (self.audit is not None or not self.prediction.audited)
 
     @property
     def complete(self) -> bool:
         """Whether no other record is waited for."""
-        decided = self.prediction is not None and self.feedback is not None
-        return decided and (self.audit is not None or not (self.prediction and self.prediction.audited))
+        return self.decided and self.feedback is not None
 
 
 class QueryBuffer:
@@ -43,13 +55,22 @@ class QueryBuffer:
     Args:
         horizon_s: How long after its prediction a feedback still counts, in seconds.
         most_queries: How many are kept at most.
+        decided: Called with each query once its decision is known.
+        given_up: Called with each query that was decided and gets no feedback any more.
 
     Attributes:
         dropped: By reason: `full` (more queries than are kept), `no_audit` (feedback came, the audit did not).
     """
 
-    def __init__(self, horizon_s: float, most_queries: int) -> None:
+    def __init__(
+        self,
+        horizon_s: float,
+        most_queries: int,
+        decided: Callable[[BufferedQuery], None] = lambda _: None,
+        given_up: Callable[[BufferedQuery], None] = lambda _: None,
+    ) -> None:
         self._horizon_ms, self._most = horizon_s * 1000, most_queries
+        self._decided, self._given_up = decided, given_up
         self._queries: OrderedDict[Query, BufferedQuery] = OrderedDict()
         self._first: dict[tuple[int, str], str] = {}
         """Application of the first decision under an id, of those that are followed."""
@@ -67,7 +88,7 @@ class QueryBuffer:
             self._first.setdefault((partition, found.query_id), found.application)
         if query.prediction is None and not query.done:
             query.prediction = found
-        return _completed(query)
+        return self._completed(query)
 
     def other(self, partition: int, query_id: str, at_ms: int) -> None:
         """Note a prediction that is not followed: feedback may be about it."""
@@ -82,7 +103,7 @@ class QueryBuffer:
         query = self._query((partition, found.query_id, found.application), at_ms)
         if query.audit is None and not query.done:
             query.audit = found
-        return _completed(query)
+        return self._completed(query)
 
     def feedback(self, partition: int, found: Feedback, at_ms: int) -> BufferedQuery | None:
         """Take in a feedback; return the query when that completes it."""
@@ -94,7 +115,7 @@ class QueryBuffer:
         if disagreement(found, query.prediction) is not None:
             return None
         query.feedback = found
-        return _completed(query)
+        return self._completed(query)
 
     def reopen(self, query: BufferedQuery) -> None:
         """Wait for the next feedback: the one that came could not be used."""
@@ -102,7 +123,7 @@ class QueryBuffer:
 
     def close(self, query: BufferedQuery) -> None:
         """Drop the records of a query that was used; its id stays, for feedback that repeats it."""
-        query.prediction = query.audit = query.feedback = None
+        query.prediction = query.audit = query.feedback = query.opened = None
 
     def forget(self, now_ms: int) -> None:
         """Drop queries that are older than the horizon."""
@@ -127,12 +148,15 @@ class QueryBuffer:
         (partition, query_id, application), query = self._queries.popitem(last=False)
         if self._first.get((partition, query_id)) == application:
             del self._first[partition, query_id]
-        if counts and not query.done:
-            self.dropped[reason] += 1
+        if not query.done:
+            self.dropped[reason] += counts
+            self._given_up(query)
 
-
-def _completed(query: BufferedQuery) -> BufferedQuery | None:
-    if query.done or not query.complete:
-        return None
-    query.done = True
-    return query
+    def _completed(self, query: BufferedQuery) -> BufferedQuery | None:
+        if query.opened is None and query.decided and not query.done:
+            query.opened = []
+            self._decided(query)
+        if query.done or not query.complete:
+            return None
+        query.done = True
+        return query

@@ -11,8 +11,12 @@ Rules of this file:
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
 from clipper_stream.feedback.update import LoggedDecision, answer_loss, score
 from clipper_stream.feedback.values import FeedbackValue, Label
+from clipper_topics.audit import Audit
+from clipper_topics.prediction import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,36 @@ def losses_of(
     models = dict(score(decision, feedback, loss_kind).losses)
     if isinstance(feedback, Label):
         models |= dict.fromkeys(decision.unanswered, 1.0)
-    if all(ref in candidates for ref in decision.served):
+    compared = compared_models(decision, candidates)
+    if compared == decision.served:
         answer = answer_loss(decision, feedback, loss_kind)
     else:
-        beside = [ref for ref in decision.propensities if ref in candidates and ref not in decision.served]
-        own = [models[ref] for ref in beside if ref in models]
-        answer = own[0] if len(own) == 1 else None
+        answer = models.get(compared[0]) if len(compared) == 1 else None
     return QueryLosses(models=models, answer=answer, silent=decision.unanswered)
+
+
+def compared_models(decision: LoggedDecision, candidates: Collection[str]) -> tuple[str, ...]:
+    """The models whose answer a trial is compared with: who served, or was asked besides where a canary served."""
+    if all(ref in candidates for ref in decision.served):
+        return decision.served
+    return tuple(ref for ref in decision.propensities if ref in candidates and ref not in decision.served)
+
+
+def apart(decision: LoggedDecision, ref: str, compared: tuple[str, ...], loss_kind: str) -> float:
+    """How far apart the losses of a version and of what it is compared with can be, whatever the label, in [0, 1]."""
+    said = decision.outputs.get(ref)
+    other = decision.answer if compared == decision.served else decision.outputs.get(*compared[:1])
+    if said is None or other is None:
+        return 1.0
+    if loss_kind == "squared":
+        return 0.0 if same(said, other) else 1.0
+    try:
+        return (loss_of_rows if decision.several_rows else loss_of)(loss_kind, said, other)
+    except InvalidLabel:
+        return 1.0
+
+
+def failures(prediction: Prediction, audit: Audit | None) -> frozenset[str]:
+    """The versions that were asked, and said that they failed."""
+    missing = [*prediction.missing, *(audit.missing if audit is not None else ())]
+    return frozenset(f"{one.model}:{one.version}" for one in missing if one.reason == "error")

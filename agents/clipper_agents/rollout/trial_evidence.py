@@ -1,36 +1,47 @@
-"""Evidence about the versions of one application, and what its rules decide by it: a fold over scored queries.
+"""Evidence about the versions of one application, and what its rules decide by it: a fold over decisions and feedback.
 
 Rules of this file:
-- The revision under which a query was decided says which evidence it belongs to, not the time at which it was read. So
-  the evidence at a place in the logs is the same, read live or read again after a restart.
+- The revision under which a query was decided says which evidence it belongs to, and with which probability a trial was
+  asked, not the time at which it was read. So the evidence at a place in the logs is the same, read live or again.
 - A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
-from clipper_agents.rollout.query_losses import QueryLosses
-from clipper_stream.sequential_testing.empirical_bernstein import EmpiricalBernstein
-from clipper_stream.sequential_testing.evidence import DifferenceEvidence
-from clipper_stream.sequential_testing.keep_best import losses_of_candidates, worst
-from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
+from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
+from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.sequential_testing.keep_best import worst
+from clipper_stream.sequential_testing.rollout_rule import TrialRule, TrialVerdict, judge
+from clipper_stream.sequential_testing.score_sums import Capital, Score, ScoreSums
+from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
 
 LIVE = "live"
 """Stage of a candidate."""
-_NO_DIFFERENCE = DifferenceEvidence.of(0.05)
+ANSWERED_AFTER_MS = 1000.0
+"""How long after its objective an answer, and its audit, may still be on their way into the log."""
+NO_OBJECTIVE_MS = 60_000.0
+SETTLED_AFTER_S = 60.0
+"""After the horizon: a prediction, whose time the horizon is counted from, is later than its query."""
+SAME_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What feedback says about one version of an application, with intervals that hold at all times at once.
+    """What the log says about one version of an application, with intervals that hold at all times at once.
 
     Attributes:
         stage: `shadow`, `canary`, or `live` for a candidate.
+        feedbacks: How many gave its loss.
         difference: Loss minus that of the answers, of a trial; None: not known, or a candidate. Its interval is from
             `lower` to `upper`, -1 and 1 when nothing is known.
+        scores: How many decisions the difference is made of, and how many of them are still waited for.
+        since_s: The second, since the epoch, from which on its queries count; None: it has not answered yet.
+        upto_s: The second up to which they do.
+        waits_for: Why nothing is decided about a trial, or what is to be done and why.
         loss: Mean of its own losses, in [0, 1], with the interval from `loss_lower` to `loss_upper`; None: not known.
     """
 
@@ -44,22 +55,40 @@ class Comparison:
     loss: float | None
     loss_lower: float
     loss_upper: float
+    scores: int = 0
+    waiting: int = 0
+    since_s: int | None = None
+    upto_s: int = 0
+    waits_for: str = ""
+
+
+class OpenTrial(NamedTuple):
+    """A decision that waits for its feedback, in the evidence about one trial."""
+
+    evidence: TrialEvidence
+    model: str
+    opened: OpenDecision
 
 
 @dataclass(slots=True)
 class _Trial:
     spec: TrialSpec
-    made_with: tuple[float, int]
+    rule: TrialRule
     evidence: TrialEvidence
 
 
 class ApplicationEvidence:
-    """What feedback says about the versions of one application that `spec` compares now."""
+    """What the log says about the versions of one application that `spec` compares now.
 
-    def __init__(self, spec: ComparisonSpec) -> None:
-        self.spec = spec
+    Attributes:
+        mismatched: Decisions whose logged probability of asking a trial is not its share.
+    """
+
+    def __init__(self, spec: ComparisonSpec, horizon_s: float) -> None:
+        self.spec, self._horizon_s = spec, horizon_s + SETTLED_AFTER_S
+        self.mismatched = 0
         self._trials: dict[str, _Trial] = {}
-        self._losses: dict[str, EmpiricalBernstein] = {}
+        self._losses: dict[str, ScoreSums] = {}
         self.follow(spec)
 
     def follow(self, spec: ComparisonSpec) -> None:
@@ -67,25 +96,48 @@ class ApplicationEvidence:
         before, self.spec = self.spec, spec
         self._trials = {one.trial.model: self._trial(one, spec.rule) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec) or not self._losses:
-            first = losses_of_candidates(max(1, len(spec.candidates)), spec.rule.confidence)
-            self._losses = dict.fromkeys(spec.candidates, first)
+            self._losses = {ref: ScoreSums(0.0) for ref in spec.candidates}
 
-    def observe(self, revision: int, losses: QueryLosses) -> None:
-        """Take in one query that was decided under this revision."""
+    def decide(
+        self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int
+    ) -> list[OpenTrial]:
+        """Take in what was decided about a query; what waits for its feedback.
+
+        Args:
+            revision: Under which it was.
+            decision: Who was asked, and what each said.
+            failed: Who said that it failed.
+            asked_ms: When the query was asked, milliseconds since the epoch.
+        """
+        found = []
         for ref, trial in self._trials.items():
-            if revision >= trial.spec.since:
-                of_step = revision >= trial.spec.step_since
-                trial.evidence = trial.evidence.observe(losses.models.get(ref), losses.answer, of_step=of_step)
+            seen = self._seen(trial.spec, revision, decision, failed, asked_ms // 1000)
+            if seen is not None:
+                opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
+                if opened is not None:
+                    found.append(OpenTrial(trial.evidence, ref, opened))
+        return found
+
+    def observe(self, revision: int, losses: QueryLosses, kind: Kind, opened: Iterable[OpenTrial]) -> None:
+        """Take in the feedback about a query that was decided under this revision."""
+        for evidence, ref, decision in opened:
+            own = None if ref in losses.silent else losses.models.get(ref)
+            evidence.learn(decision, kind, own, losses.answer)
         if revision >= self.spec.candidates_since:
             for ref in losses.models.keys() & self._losses.keys():
-                if self._losses[ref].count or ref not in losses.silent:
-                    self._losses[ref] = self._losses[ref].observe(losses.models[ref])
+                if ref not in losses.silent or self._losses[ref].capital().scores:
+                    self._losses[ref].add(0, Score(1.0, losses.models[ref], losses.models[ref]))
 
-    def decisions(self) -> Iterator[RolloutDecision]:
-        """The changes that the rules ask for: of trials in their order, then of candidates."""
+    def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
+        """The changes that the rules ask for: of trials in their order, then of candidates.
+
+        Args:
+            newest_ms: Time of the newest record that was read; None: all that there is was read.
+        """
+        before = None if newest_ms is None else int(newest_ms - self._answered_within_ms) // 1000
         for ref, trial in self._trials.items():
-            if (of := trial.spec.trial).automatic:
-                verdict = judge(self.spec.rule, of.stage, of.share, trial.evidence)
+            if trial.spec.trial.automatic:
+                verdict = self._judged(trial, before)
                 if verdict.action != "wait":
                     yield self._decided(
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
@@ -97,12 +149,68 @@ class ApplicationEvidence:
 
     def comparisons(self) -> list[Comparison]:
         """How each version stands, trials first."""
-        name = self.spec.application
-        trials = [
-            _comparison(name, ref, one.spec.trial.stage, one.evidence.losses, one.evidence.whole)
-            for ref, one in self._trials.items()
-        ]
-        return [*trials, *(_comparison(name, ref, LIVE, losses) for ref, losses in self._losses.items())]
+        trials = []
+        for ref, one in self._trials.items():
+            verdict = self._judged(one, None)
+            trials.append(self._comparison(ref, one.spec.trial.stage, one.evidence.losses.capital(), verdict))
+        return [*trials, *(self._comparison(ref, LIVE, sums.capital()) for ref, sums in self._losses.items())]
+
+    @property
+    def _answered_within_ms(self) -> float:
+        objective_ms = self.spec.objective_ms
+        return ANSWERED_AFTER_MS + (NO_OBJECTIVE_MS if objective_ms is None else objective_ms)
+
+    def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
+        of = trial.spec.trial
+        return judge(self.spec.rule, of.stage, of.share, trial.evidence, before)
+
+    def _seen(
+        self, spec: TrialSpec, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
+    ) -> TrialDecision | None:
+        """The decision as the trial sees it; None where another canary served in the place of both."""
+        ref, share = spec.trial.model, spec.shares.get(revision)
+        if revision < spec.since or share is None:
+            return None
+        candidates = self.spec.candidates
+        if share.canary and any(one != ref and one not in candidates for one in decision.served):
+            return None
+        asked = ref in decision.propensities
+        if asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
+            self.mismatched += 1
+            return None
+        models = compared_models(decision, candidates)
+        return TrialDecision(
+            second=second,
+            share=share.share / (1.0 - share.others) if share.canary else share.share,
+            asked=asked,
+            canary=share.canary,
+            answer_known=self.spec.lone or not share.canary,
+            scored=len(models) == 1 or not self.spec.lone,
+            silent=ref in decision.unanswered,
+            failed=ref in failed,
+            models_silent=decision.unanswered.issuperset(models),
+            apart=apart(decision, ref, models, self.spec.loss),
+        )
+
+    def _comparison(self, model: str, stage: str, losses: Capital, verdict: TrialVerdict | None = None) -> Comparison:
+        numbers = {} if verdict is None else verdict.numbers
+        return Comparison(
+            application=self.spec.application,
+            model=model,
+            stage=stage,
+            feedbacks=losses.scores,
+            difference=numbers.get("difference"),
+            lower=numbers.get("lower", -1.0),
+            upper=numbers.get("upper", 1.0),
+            loss=losses.mean,
+            loss_lower=max(0.0, losses.lower(self.spec.rule.alpha)),
+            loss_upper=losses.upper(self.spec.rule.alpha),
+            scores=numbers.get("scores", 0),
+            waiting=numbers.get("waiting", 0),
+            since_s=numbers.get("since_s"),
+            upto_s=numbers.get("upto_s", 0),
+            waits_for="" if verdict is None else _waits_for(verdict),
+        )
 
     def _decided(
         self,
@@ -124,48 +232,38 @@ class ApplicationEvidence:
         )
 
     def _trial(self, spec: TrialSpec, rule: TrialRule) -> _Trial:
-        made_with = rule.alpha_of_trial, len(rule.steps)
         known = self._trials.get(spec.trial.model)
-        if known is None or known.spec.since != spec.since or known.made_with != made_with:
-            return _Trial(spec, made_with, TrialEvidence.of(rule))
-        stepped = known.spec.step_since != spec.step_since
-        return _Trial(spec, made_with, known.evidence.at_next_step(rule) if stepped else known.evidence)
+        if known is None or known.spec.since != spec.since or known.rule.margin != rule.margin:
+            return _Trial(spec, rule, TrialEvidence(rule.margin, self._horizon_s))
+        if known.spec.step_since != spec.step_since:
+            known.evidence.next_step()
+        return _Trial(spec, rule, known.evidence)
 
 
 def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
     return spec.candidates_since, spec.candidates, spec.rule.confidence
 
 
-def _comparison(
-    application: str,
-    model: str,
-    stage: str,
-    losses: EmpiricalBernstein,
-    difference: DifferenceEvidence = _NO_DIFFERENCE,
-) -> Comparison:
-    return Comparison(
-        application=application,
-        model=model,
-        stage=stage,
-        feedbacks=losses.count,
-        difference=difference.difference,
-        lower=difference.lower,
-        upper=difference.upper,
-        loss=losses.mean if losses.count else None,
-        loss_lower=losses.lower,
-        loss_upper=losses.upper,
-    )
+def _waits_for(verdict: TrialVerdict) -> str:
+    if verdict.action == "wait":
+        return verdict.why
+    done = {
+        "step": f"stepped up to {verdict.share:.3%}" if verdict.share else "",
+        "promote": "promoted",
+        "abort": "aborted",
+    }
+    return f"it is to be {done[verdict.action]}: {verdict.why}"
 
 
 def followed(
-    known: Mapping[str, ApplicationEvidence], specs: Mapping[str, ComparisonSpec]
+    known: Mapping[str, ApplicationEvidence], specs: Mapping[str, ComparisonSpec], horizon_s: float
 ) -> dict[str, ApplicationEvidence]:
     """Evidence of the applications that are compared now; known evidence goes on."""
     found = {}
     for name, spec in specs.items():
         before = known.get(name)
         if before is None or before.spec.revision > spec.revision:  # a deleted application begins anew
-            found[name] = ApplicationEvidence(spec)
+            found[name] = ApplicationEvidence(spec, horizon_s)
         else:
             before.follow(spec)
             found[name] = before

@@ -26,7 +26,7 @@ from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
+from clipper_topics.manifests import ApplicationManifest, Trial
 
 SHOWN_CHANGES = 5
 DRIFT_SHOWN_S = 7 * 86_400.0
@@ -186,7 +186,12 @@ class StatusBuilder:
             source="totals" if found is None else "steward",
             since_s=next((at_ms / 1000 for at_ms in changed_ms), None),
             automatic=trial.automatic,
-            waits_for=waits_for(trial, manifest.rollout, feedbacks, lower, upper),
+            scores=0 if found is None else found.scores,
+            waiting=0 if found is None else found.waiting,
+            from_s=None if found is None else found.since_s,
+            upto_s=None if found is None or not found.scores else found.upto_s,
+            waits_for=("" if trial.automatic else "somebody to decide, it is not automatic; ")
+            + ("its evidence was not read" if found is None else found.waits_for),
         )
 
     def _changes(self, application: str) -> Iterable[ChangeStatus]:
@@ -223,25 +228,3 @@ def _latency(values: Sequence[float]) -> Latency | None:
     if p50_ms is None or p99_ms is None:
         return None
     return Latency(p50_ms=p50_ms, p99_ms=p99_ms, source="predictions")
-
-
-def waits_for(trial: Trial, rule: RolloutRule, feedbacks: int, lower: float, upper: float) -> str:
-    """What has to come before a trial makes its next step; the interval is of its loss less that of the others.
-
-    >>> waits_for(Trial(model="svm:2", automatic=True), RolloutRule(least=50), 12, -0.1, 0.1)
-    '38 more feedbacks (12 of 50)'
-    """
-    if not trial.automatic:
-        return "somebody to decide: it is not automatic"
-    if lower > rule.margin:
-        return f"nothing: it is to be aborted, its loss is higher by more than {rule.margin:g}"
-    if feedbacks < rule.least:
-        return f"{rule.least - feedbacks} more feedbacks ({feedbacks} of {rule.least})"
-    if upper < rule.margin:
-        return f"nothing: it is to be {_next_step(trial, rule)}"
-    return f"the upper end {upper:+.3f} to fall below {rule.margin:g}, or the lower {lower:+.3f} to rise above it"
-
-
-def _next_step(trial: Trial, rule: RolloutRule) -> str:
-    higher = [step for step in rule.steps if trial.stage == "shadow" or step > trial.share]
-    return f"a canary of {100 * higher[0]:g} %" if higher else "promoted"

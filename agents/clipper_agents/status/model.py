@@ -92,10 +92,13 @@ class TrialStatus:
 
     Attributes:
         difference: Its mean loss less theirs, with the interval from `lower` to `upper`.
-        source: `steward`: paired, and holds at all times at once. `totals`: of two means, a look at one moment.
+        source: `steward`: holds at all times at once. `totals`: of two means, a look at one moment.
         since_s: When it was put into its stage; None when no change says so.
         automatic: Whether the rule moves it.
-        waits_for: What has to come before the next step.
+        scores: Decisions that the steward's difference is made of, and how many of them wait for feedback (`waiting`).
+        from_s: Second, since the epoch, from which on queries count for it; None: it has not answered yet.
+        upto_s: Second up to which they do; None: none does.
+        waits_for: Why the rule decides nothing yet, or what it is about to do.
     """
 
     model: str
@@ -106,6 +109,10 @@ class TrialStatus:
     source: Literal["steward", "totals"]
     since_s: float | None = None
     automatic: bool = False
+    scores: int = 0
+    waiting: int = 0
+    from_s: int | None = None
+    upto_s: int | None = None
     waits_for: str = ""
 
 

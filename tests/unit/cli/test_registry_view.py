@@ -48,13 +48,20 @@ def test_the_history_tells_when_who_what_why_and_the_evidence(shown):
         Change(
             application="digits", revision=2, command="step", model="svm:2", at_ms=60_000, by="rollout",
             why="better",
-            numbers={"feedbacks": 120, "difference": -0.012345678, "lower": -0.03, "upper": 0.005, "of": {"a:1": 1}},
+            numbers={
+                "scores": 120, "waiting": 7, "since_s": 40, "upto_s": 59,
+                "difference": -0.012345678, "lower": -0.03, "upper": 0.005, "of": {"a:1": 1},
+            },
         ),
     ]  # fmt: skip
     assert [" ".join(line.split()) for line in shown(registry_view.print_history, changes)] == [
         "revision when who what why numbers",
         "1 1970-01-01 00:00:00 ada create - -",
-        "2 1970-01-01 00:01:00 rollout step svm:2 better 120 feedbacks, difference -0.012 [-0.03, 0.005], of a:1 1",
+        (
+            "2 1970-01-01 00:01:00 rollout step svm:2 better 120 queries 00:00:40Z to 00:00:59Z, 7 open, "
+            "difference -0.012 [-0.03,"
+        ),
+        "0.005], of a:1 1",
     ]
 
 

@@ -9,7 +9,7 @@ from builders.status import NOW_S, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
-from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line, lines, page, show
+from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line, lines, page, show, trial_line
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, Status, TrialStatus, VersionStatus, WorkerMetrics
@@ -26,9 +26,8 @@ rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          -      1
 nn:3     shadow 100 %       -  100 %  -                    1/1          -      80      80    -
 old:1    retired            -    0 %  0.900 [0.596 0.982]  -            -       -       -    -
 host host.rf.2.0 failed: no module named shop
-trial rf:2: 30 feedbacks, loss -0.200 [-0.293 -0.033] (of totals); waits for 20 more feedbacks (30
-of 50)
-trial nn:3: no feedback; waits for somebody to decide: it is not automatic
+trial rf:2: loss -0.200 [-0.293 -0.033] by 30 feedbacks, of totals; waits: its evidence was not read
+trial nn:3 waits: somebody to decide, it is not automatic; its evidence was not read
 """
 CHANGES = """\
 revision  changed at            by       what          why
@@ -83,6 +82,17 @@ def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> No
     assert "0.5 %" in found
     column = "".join(line[:20].split(" ")[0] for line in found.splitlines()[3:])
     assert ref in column
+
+
+def test_a_trial_says_by_which_queries_it_is_compared() -> None:
+    told = TrialStatus(
+        model="rf:2", feedbacks=9, difference=-0.1, lower=-0.2, upper=0.01, source="steward", scores=80, waiting=3,
+        from_s=1_700_000_000, upto_s=1_700_000_060, waits_for="it may lose 0.0100 more than the answers",
+    )  # fmt: skip
+    assert trial_line(told) == (
+        "trial rf:2: loss -0.100 [-0.200 +0.010] by 80 queries (3 wait for feedback) from 22:13:20Z to 22:14:20Z; "
+        "waits: it may lose 0.0100 more than the answers"
+    )
 
 
 def test_the_reference_shows_an_application_as_the_program_does() -> None:

@@ -1,5 +1,6 @@
 """What the controller does about decisions: none keeps another from being made, and an abort is made first."""
 
+import math
 from types import SimpleNamespace
 
 from builders.rollout_logs import answered, audit_of, control_of, control_records, decided, with_trials
@@ -20,7 +21,7 @@ from clipper_topics.manifests import ModelManifest, RolloutRule, Trial
 CATALOGUE = Catalogue(partitions=1)
 RULE = RolloutRule(margin=0.2, steps=[0.25, 0.5], least=20)
 SHARES = {"half:1": 0.5, "better:1": 0.25, "worse:1": 0.25}
-TRIALS = [Trial(model=ref, stage="canary", share=share, automatic=True) for ref, share in SHARES.items()]
+TRIALS = [Trial(model=ref, stage="canary", share=share, automatic=ref != "half:1") for ref, share in SHARES.items()]
 
 
 class Fixture:
@@ -34,7 +35,7 @@ class Fixture:
         kafka = KafkaConnection(bootstrap="nowhere:9092")
         settings = StewardSettings(kafka=kafka, catalogue=CATALOGUE, instance="steward")
         self.controller = app.RolloutController(settings, self, StewardMetrics())
-        self.controller._control = self.control
+        self.controller._control, self.controller._caught_up = self.control, True
         self.fold = EvidenceFold(CATALOGUE, self.control.current, 3600.0, 1000)
         self.fold.follow(comparison_specs(self.control))
         self.asked, self.made, self.errors, self.queries = [], [], [], 0
@@ -48,40 +49,43 @@ class Fixture:
         self.control.take(control_records(edit.after, decision.revision + 1))
 
     async def read(self, count, **outputs):
-        """So many queries with the true output 1, and what the versions of these names said."""
+        """So many queries with the true output 1, each served by a canary; the versions of these names say this."""
         for _ in range(count):
             self.queries += 1
             query_id, revision = f"0-{self.queries}", self.control.current("digits")
-            first, *rest = (answered(f"{name}:1", output) for name, output in outputs.items())
+            canaries = [one.model for one in self.control.manifests.applications["digits"].trials]
+            turn = [ref for ref in canaries for _ in range(int(4 * SHARES[ref]))]
+            ref = turn[self.queries % len(turn)]
+            canary = answered(ref, outputs.get(ref.partition(":")[0], outputs["a"]), propensity=SHARES[ref])
+            prediction = decided(query_id, canary, audited=True, revision=revision)
             for topic, value in (
-                (
-                    CATALOGUE.predictions,
-                    codec.predictions.encode(decided(query_id, first, audited=True, revision=revision)),
-                ),
-                (CATALOGUE.audits, codec.audits.encode(audit_of(query_id, *rest))),
+                (CATALOGUE.predictions, codec.predictions.encode(prediction)),
+                (CATALOGUE.audits, codec.audits.encode(audit_of(query_id, answered("a:1", outputs["a"])))),
                 (CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))),
             ):
                 yield SimpleNamespace(topic=topic, partition=0, offset=self.queries, value=value, headers=())
 
     async def follow(self, records):
-        """The controller's loop over these records."""
+        """The controller's loop over these records, each the last for a while."""
         async for record in records:
             await self.controller._take(self.fold, record, self.queries)
+            self.controller._news_s = -math.inf
+            await self.controller._look(self.fold, news=False)
 
 
 async def test_a_step_that_is_refused_keeps_no_other_trial_from_its_abort():
     fixture = Fixture()
-    await fixture.follow(fixture.read(60, a=0, better=1))
+    await fixture.follow(fixture.read(120, a=0, better=1))
     assert fixture.asked == [("step", "better:1")], "it is refused, and not asked for again at this revision"
-    await fixture.follow(fixture.read(60, a=1, better=1, worse=0))
+    await fixture.follow(fixture.read(120, a=1, better=1, worse=0))
     assert fixture.made[:2] == [("abort", "worse:1"), ("step", "better:1")], "with the share of the other there is room"
 
 
 async def test_of_several_changes_an_abort_is_made_first():
     fixture = Fixture()
     for answers in ({"a": 0, "better": 1}, {"a": 1, "worse": 0}):
-        async for record in fixture.read(60, **answers):
-            fixture.fold.take(record, 0)
+        async for record in fixture.read(120, **answers):
+            fixture.fold.take(record, fixture.queries * 1000)
     await fixture.controller._follow(fixture.fold)
     assert fixture.asked[0] == ("abort", "worse:1")
 

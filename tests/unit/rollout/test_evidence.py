@@ -25,7 +25,7 @@ from clipper_topics.manifests import RolloutRule, Trial
 from clipper_topics.restore import RESTORE
 
 CATALOGUE = Catalogue(partitions=1)
-RULE = RolloutRule(margin=0.2, steps=[0.05], least=20)
+RULE = RolloutRule(margin=0.2, steps=[1.0], least=20)
 AUTOMATIC = Trial(model="new:1", automatic=True)
 
 
@@ -107,16 +107,16 @@ def test_a_rule_fires_for_an_automatic_trial_alone():
             fold.take(record(CATALOGUE.predictions, codec.predictions.encode(prediction)), 0)
             fold.take(record(CATALOGUE.audits, codec.audits.encode(audit_of(query_id, answered("new:1", 1)))), 0)
             fold.take(record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))), 0)
-        if not fired and (found := automatic.decisions(["digits"])):
+        if not fired and (found := automatic.decisions(["digits"], all_read=True)):
             fired.append((number + 1, *found))
-    assert by_hand.decisions(["digits"]) == []
+    assert by_hand.decisions(["digits"], all_read=True) == []
     ((feedbacks, step),) = fired
-    assert (step.command, step.share, step.revision, step.numbers["feedbacks"]) == ("step", 0.05, 1, feedbacks)
+    assert (step.command, step.share, step.revision, step.numbers["scores"]) == ("step", 1.0, 1, feedbacks)
     assert RULE.least <= feedbacks < 30
 
 
 def test_late_feedback_about_queries_of_the_step_before_does_not_make_the_next_step():
-    canary = Trial(model="new:1", stage="canary", share=0.05, automatic=True)
+    canary = Trial(model="new:1", stage="canary", share=1.0, automatic=True)
     fold = fold_of(control_of(with_trials(AUTOMATIC, rollout=RULE), with_trials(canary, rollout=RULE)))
 
     def better(count, revision):
@@ -131,11 +131,11 @@ def test_late_feedback_about_queries_of_the_step_before_does_not_make_the_next_s
             fold.take(record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))), 0)
 
     better(60, revision=1)
-    assert fold.decisions(["digits"]) == []
+    assert fold.decisions(["digits"], all_read=True) == []
     better(RULE.least - 1, revision=2)
-    assert fold.decisions(["digits"]) == []
+    assert fold.decisions(["digits"], all_read=True) == []
     better(RULE.least, revision=2)
-    assert [one.command for one in fold.decisions(["digits"])] == ["promote"]
+    assert [one.command for one in fold.decisions(["digits"], all_read=True)] == ["promote"]
 
 
 def test_records_that_say_nothing_stop_nobody_and_are_counted():
@@ -157,4 +157,4 @@ def test_who_is_no_longer_watched_is_forgotten():
     assert len(fold.comparisons()) == 2
     fold.follow({})
     assert fold.comparisons() == []
-    assert fold.decisions(["digits"]) == []
+    assert fold.decisions(["digits"], all_read=True) == []

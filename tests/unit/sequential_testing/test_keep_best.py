@@ -2,7 +2,8 @@
 
 import random
 
-from clipper_stream.sequential_testing.keep_best import losses_of_candidates, worst
+from clipper_stream.sequential_testing.keep_best import worst
+from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
 
 CONFIDENCE = 0.95
 
@@ -11,10 +12,10 @@ def losses(**rates):
     draw = random.Random(11)
     found = {}
     for name, rate in rates.items():
-        sequence = losses_of_candidates(len(rates), CONFIDENCE)
+        sums = found[f"{name}:1"] = ScoreSums(0.0)
         for _ in range(600):
-            sequence = sequence.observe(float(draw.random() < rate))
-        found[f"{name}:1"] = sequence
+            loss = float(draw.random() < rate)
+            sums.add(0, Score(1.0, loss, loss))
     return found
 
 
@@ -42,8 +43,4 @@ def test_as_many_as_are_to_be_kept_are_never_retired():
 
 def test_a_candidate_about_which_nothing_is_known_is_neither_retired_nor_better():
     known = losses(a=0.0, b=1.0)
-    assert worst({**known, "new:1": losses_of_candidates(3, CONFIDENCE)}, 2, CONFIDENCE) is None
-
-
-def test_the_candidates_share_what_may_go_wrong():
-    assert losses_of_candidates(5, CONFIDENCE).alpha * 5 == 1 - CONFIDENCE
+    assert worst({**known, "new:1": ScoreSums(0.0)}, 2, CONFIDENCE) is None

@@ -1,122 +1,171 @@
 """When the rule steps a trial up, promotes it, aborts it, or waits."""
 
-import random
-
 import pytest
 
-from clipper_stream.errors import InvalidLabel, InvalidSetting
-from clipper_stream.sequential_testing.evidence import DifferenceEvidence
-from clipper_stream.sequential_testing.rollout_rule import TrialEvidence, TrialRule, judge
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
+from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
 
 RULE = TrialRule(margin=0.1, steps=(0.05, 0.5), least=30)
+FULL = TrialRule(margin=0.1, steps=(0.5, 1.0), least=30)
 
 
-def after(count, trial, answer, evidence=None, *, of_step=True):
-    evidence = evidence or TrialEvidence.of(RULE)
+def pair(second=0, **fields):
+    return TrialDecision(second=second, share=1.0, asked=True, canary=False, **fields)
+
+
+def after(count, trial, answer, evidence=None, *, second=0):
+    """So many pairs."""
+    evidence = evidence or TrialEvidence(RULE.margin)
     for _ in range(count):
-        evidence = evidence.observe(trial, answer, of_step=of_step)
+        evidence.learn(evidence.decide(pair(second)), "label", trial, answer)
+    return evidence
+
+
+def stepped(evidence):
+    evidence.next_step()
+    return evidence
+
+
+def drawn(count, evidence=None):
+    """So many queries that the trial answered without loss, and as many that the others answered with all."""
+    evidence = evidence or TrialEvidence(RULE.margin)
+    for _ in range(count):
+        for asked in (True, False):
+            opened = evidence.decide(TrialDecision(second=0, share=0.5, asked=asked, canary=True))
+            evidence.learn(opened, "reward", 0.0 if asked else None, None if asked else 1.0)
     return evidence
 
 
 def test_nothing_is_done_while_nothing_is_known():
-    verdict = judge(RULE, "shadow", 1.0, TrialEvidence.of(RULE))
-    assert (verdict.action, verdict.numbers["feedbacks"], verdict.numbers["difference"]) == ("wait", 0, None)
+    verdict = judge(RULE, "shadow", 1.0, TrialEvidence(RULE.margin))
+    assert (verdict.action, verdict.numbers["scores"], verdict.numbers["difference"]) == ("wait", 0, None)
+    assert verdict.why == "it has not answered yet, of 0 queries that asked it"
+    evidence = TrialEvidence(RULE.margin)
+    evidence.decide(pair())
+    assert "no feedback" in judge(RULE, "shadow", 1.0, evidence).why
 
 
 def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
     evidence = after(60, 0.0, 1.0)
     first = judge(RULE, "shadow", 1.0, evidence)
     assert (first.action, first.share) == ("step", 0.05)
-    assert first.numbers["feedbacks"] == 60
+    assert first.numbers["scores"] == 60
     assert first.numbers["lower"] <= first.numbers["difference"] == -1.0
     assert first.numbers["upper"] < first.numbers["margin"] == 0.1
     assert first.numbers["confidence"] == 0.95
-    evidence = after(30, 0.0, 1.0, evidence.at_next_step(RULE))
+    after(30, 0.0, 1.0, stepped(evidence))
     second = judge(RULE, "canary", 0.05, evidence)
     assert (second.action, second.share) == ("step", 0.5)
-    evidence = after(30, 0.0, 1.0, evidence.at_next_step(RULE))
+    after(30, 0.0, 1.0, stepped(evidence))
     assert judge(RULE, "canary", 0.5, evidence).action == "promote"
 
 
 def test_a_step_needs_its_least_feedbacks_however_sure_the_interval():
-    evidence = after(1000, 0.0, 1.0).at_next_step(RULE)
+    evidence = stepped(after(1000, 0.0, 1.0))
     assert judge(RULE, "canary", 0.05, evidence).why == "0 feedbacks about it at this step of at least 30"
     assert judge(RULE, "canary", 0.05, after(29, 0.0, 1.0, evidence)).action == "wait"
-    assert judge(RULE, "canary", 0.05, after(30, 0.0, 1.0, evidence)).action == "step"
-
-
-def test_feedback_about_queries_of_an_earlier_step_counts_for_the_interval_alone():
-    evidence = after(100, 0.0, 1.0, after(100, 0.0, 1.0).at_next_step(RULE), of_step=False)
-    assert (evidence.whole.feedbacks, evidence.step.feedbacks) == (200, 0)
+    assert judge(RULE, "canary", 0.05, after(1, 0.0, 1.0, evidence)).action == "step"
 
 
 def test_an_equal_version_is_stepped_up_once_the_interval_lies_below_the_margin():
     assert judge(RULE, "shadow", 1.0, after(40, 0.5, 0.5)).action == "wait"
-    assert judge(RULE, "shadow", 1.0, after(400, 0.5, 0.5)).action == "step"
+    assert judge(RULE, "shadow", 1.0, after(100, 0.5, 0.5)).action == "step"
+
+
+def test_outputs_that_are_the_same_need_no_label():
+    evidence = after(RULE.least, 0.0, 0.0)
+    assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+    for _ in range(70):
+        evidence.decide(pair(apart=0.0))
+    assert judge(RULE, "shadow", 1.0, evidence).action == "step"
 
 
 def test_a_worse_version_is_aborted_before_the_least_number_of_feedbacks():
-    verdict = judge(RULE, "shadow", 1.0, after(25, 1.0, 0.0))
+    verdict = judge(RULE, "shadow", 1.0, after(15, 1.0, 0.0))
     assert verdict.action == "abort"
     assert verdict.numbers["lower"] > RULE.margin
     assert "above the margin 0.1" in verdict.why
 
 
 def test_a_version_that_fails_only_as_a_canary_is_aborted_quickly():
-    fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
-    failing = after(30, 1.0, 0.1, fine)
-    assert failing.whole.upper < RULE.margin, "the whole of it would not have told"
-    assert judge(RULE, "canary", 0.05, failing).action == "abort"
+    evidence = stepped(after(2_000, 0.1, 0.1))
+    after(20, 1.0, 0.1, evidence)
+    assert evidence.whole.capital().upper(RULE.alpha) < RULE.margin, "the whole of it would not have told"
+    assert judge(RULE, "canary", 0.05, evidence).action == "abort"
 
 
 def test_a_step_above_the_margin_waits_although_the_whole_is_below_it():
-    fine = after(2_000, 0.1, 0.1).at_next_step(RULE)
-    doubtful = after(8, 1.0, 0.1, after(30, 0.1, 0.1, fine))
-    noisy = after(4, 1.0, 0.1, after(30, 0.1, 0.1, fine))
-    verdict = judge(RULE, "canary", 0.05, doubtful)
+    evidence = after(3, 1.0, 0.1, after(30, 0.1, 0.1, stepped(after(2_000, 0.1, 0.1))))
+    assert evidence.step.capital().mean < RULE.margin
+    assert judge(RULE, "canary", 0.05, evidence).action == "step"
+    after(3, 1.0, 0.1, evidence)
+    assert evidence.step.capital().mean > RULE.margin
+    assert judge(RULE, "canary", 0.05, evidence).action == "step", "within one standard error"
+    after(4, 1.0, 0.1, evidence)
+    verdict = judge(RULE, "canary", 0.05, evidence)
     assert verdict.action == "wait"
     assert "at this step it lost" in verdict.why
-    assert noisy.step.difference > RULE.margin
-    assert judge(RULE, "canary", 0.05, noisy).action == "step", "within one standard error"
 
 
 def test_losses_of_separate_queries_are_evidence_as_well():
-    evidence = TrialEvidence.of(RULE)
-    for _ in range(150):
-        evidence = evidence.observe(0.0, None).observe(None, 1.0)
-    verdict = judge(RULE, "canary", 0.05, evidence)
+    verdict = judge(RULE, "canary", 0.05, drawn(150))
     assert verdict.action == "step"
-    assert (verdict.numbers["feedbacks"], verdict.numbers["difference"]) == (150, -1.0)
+    assert verdict.numbers["scores"] == 300
+    assert verdict.numbers["difference"] == pytest.approx(-1.0, abs=0.1)
 
 
 def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
-    evidence = TrialEvidence.of(TrialRule(margin=0.1, steps=(0.5, 1.0), least=30))
-    for _ in range(150):
-        evidence = evidence.observe(0.0, None).observe(None, 1.0)
-    evidence = after(30, 0.0, None, evidence.at_next_step(RULE))
-    assert judge(TrialRule(margin=0.1, steps=(0.5, 1.0), least=30), "canary", 1.0, evidence).action == "promote"
+    evidence = stepped(drawn(150))
+    for _ in range(30):
+        opened = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=True))
+        evidence.learn(opened, "reward", 0.0, None)
+    assert judge(FULL, "canary", 1.0, evidence).action == "promote"
 
 
-def test_answers_alone_say_nothing_about_a_trial():
-    evidence = after(1_000, None, 1.0)
-    assert evidence.whole.difference is None
+def test_losing_at_first_and_being_better_for_long_is_no_abort():
+    """The interval of the version before crossed itself, and the better version was aborted by the crossed one."""
+    evidence = TrialEvidence(0.02)
+    after(40, 1.0, 0.0, evidence)
+    for number in range(2_000):
+        after(1, 0.0, float(number % 8 == 0), evidence)
+    evidence.next_step()
+    after(50, 0.0, 0.0, evidence)
+    verdict = judge(TrialRule(steps=(1.0,)), "canary", 1.0, evidence)
+    assert verdict.action == "promote"
+    assert verdict.numbers["lower"] < verdict.numbers["difference"] < verdict.numbers["upper"] < 0.02
+
+
+def test_a_host_is_waited_for_while_it_starts_and_for_a_while():
+    evidence = TrialEvidence(0.02)
+    for number in range(1_000):
+        evidence.decide(pair(number // 20, silent=True))
+    assert "has not answered yet, of 1000 queries" in judge(RULE, "shadow", 1.0, evidence).why
+    for number in range(1_000):
+        evidence.decide(pair(50 + number // 20, silent=number >= 900))
+    after(1, 0.0, 0.0, evidence, second=99)
     assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+    for number in range(1_000):
+        evidence.decide(pair(100 + number // 20, silent=True))
+    verdict = judge(RULE, "shadow", 1.0, evidence)
+    assert verdict.action == "abort"
+    assert "of its queries unanswered" in verdict.why
 
 
-def test_pairs_are_narrower_than_two_samples_when_versions_make_the_same_mistakes():
-    draw = random.Random(5)
-    pairs = samples = DifferenceEvidence.of(0.05)
-    for _ in range(500):
-        loss = float(draw.random() < 0.3)
-        pairs = pairs.observe(loss, loss)
-        samples = samples.observe(loss, None).observe(None, float(draw.random() < 0.3))
-    widths = [one.upper - one.lower for one in (pairs, samples)]
-    assert widths[0] < widths[1] / 3
+def test_where_it_is_not_asked_as_often_as_the_log_says_nothing_is_decided():
+    evidence = drawn(150)
+    for number in range(400):
+        evidence.decide(TrialDecision(second=1, share=0.5, asked=number % 4 > 0, canary=True))
+    verdict = judge(RULE, "canary", 0.05, evidence)
+    assert verdict.action == "wait"
+    assert "more often than its share says" in verdict.why
 
 
-def test_a_loss_outside_of_its_range_is_refused():
-    with pytest.raises(InvalidLabel):
-        DifferenceEvidence.of(0.05).observe(1.5, None)
+def test_what_is_unknown_is_named_when_it_keeps_the_rule_waiting():
+    evidence = after(100, 0.0, 0.0)
+    for _ in range(100):
+        evidence.give_up(evidence.decide(pair()))
+    assert "of it by losses that are not known" in judge(RULE, "shadow", 1.0, evidence).why
 
 
 @pytest.mark.parametrize(
@@ -142,8 +191,6 @@ def test_a_share_between_two_steps_goes_to_the_next_one():
     assert [RULE.next_share(share) for share in (0.0, 0.05, 0.1, 0.5, 0.9)] == [0.05, 0.5, 0.5, None, None]
 
 
-def test_all_intervals_of_a_trial_together_have_the_confidence_that_was_asked_for():
+def test_all_aborts_of_a_trial_together_have_the_alpha_of_a_side():
     rule = TrialRule(steps=(0.05, 0.25, 0.5))
-    assert rule.alpha_of_trial + 4 * rule.alpha_of_step == pytest.approx(1 - rule.confidence)
-    one = DifferenceEvidence.of(rule.alpha_of_trial)
-    assert one.pairs.alpha + one.trial.alpha + one.answers.alpha == pytest.approx(rule.alpha_of_trial)
+    assert rule.alpha / 2 + 4 * rule.alpha_of_step + rule.alpha / 4 == pytest.approx((1 - rule.confidence) / 2)

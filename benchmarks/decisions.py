@@ -1,0 +1,238 @@
+"""How often is a trial decided wrongly, and after how many feedbacks rightly, in a world that is not always the same?
+
+    python benchmarks/decisions.py                                           # an hour on two cores; simulated, seeded
+    python benchmarks/decisions.py --page benchmarks/results/decisions.md    # and the page of the figures
+    python benchmarks/decisions.py --quick                                   # few seeds; its numbers say nothing
+
+The rule has its default parameters: wrong is the promotion of a version that is worse by 0.02 or more, and the abort of
+one that is not, each by its mean difference up to then. Each is promised for at most 2.5 % of trials; a row may say
+more by chance. Counted are feedbacks of the application, about whichever query, until a right verdict.
+
+The trial is a canary of a fixed share from the first query on, of 20,000 at 20 a second; 7 of 10 queries are as hard
+for both versions. Feedback comes 200 queries later and says how good the one answer was that was given, if the row says
+nothing else; `labels` say how good both were, where both were asked.
+"""
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+from rig.session import page_options, parsed, write_page
+from rig.trials import NEVER, Bools, Draw, End, Floats, Scenario, run
+
+from clipper_stream.selection.distribution import ActionDistribution
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import SelectionState
+from clipper_stream.sequential_testing.rollout_rule import TrialRule
+
+RULE = TrialRule()
+POLICIES = ("exp3", "exp4", "epsilon_greedy")
+POLICY_FEEDBACKS = 3_000
+BATCH = 10
+HALF = 10_000
+
+
+def main() -> None:
+    parser = page_options(__doc__)
+    parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    options = parsed(parser, {"seeds": 1})
+    with ProcessPoolExecutor(2) as pool:
+        lines = [*table(options.seeds, options.only, pool), "", *newcomers(min(options.seeds, 200))]
+    if options.page is not None:
+        made = f"{options.seeds} seeds a row, simulated by `benchmarks/decisions.py`."
+        write_page(options.page, "Decisions about trials", "", made, __doc__, lines)
+
+
+def table(seeds: int, only: str, pool: ProcessPoolExecutor) -> Iterator[str]:
+    header = (
+        "| scenario | wrong aborts | wrong promotions | right | undecided | feedbacks, median |",
+        "|---|---|---|---|---|---|",
+    )
+    yield from header
+    for scenario in SCENARIOS.values():
+        if only in scenario.name:
+            ends = [*pool.map(partial(ended, scenario.name), range(seeds), chunksize=BATCH)]
+            line = row(scenario.name, ends)
+            print(line, flush=True)
+            yield line
+
+
+def ended(name: str, seed: int) -> End:
+    return run(SCENARIOS[name], seed, RULE)
+
+
+def row(name: str, ends: list[End]) -> str:
+    wrong = [sum(end.wrong and end.action == action for end in ends) for action in ("abort", "promote")]
+    undecided = sum(end.action == "wait" for end in ends)
+    right = [end.feedbacks for end in ends if end.action != "wait" and not end.wrong]
+    shares = " | ".join(f"{100 * count / len(ends):.1f} %" for count in (*wrong, len(right), undecided))
+    return f"| {name} | {shares} | {f'{statistics.median(right):,.0f}' if right else '-'} |"
+
+
+def newcomers(seeds: int) -> Iterator[str]:
+    yield "## Until a policy finds a new version the best\n"
+    yield (
+        f"Two versions that lose 0.20 and 0.25 have had {JOINS_AFTER:,} feedbacks when one joins that loses 0.10.\n"
+        "Counted are feedbacks from then until it has the largest weight and keeps it. Parameters are the defaults.\n"
+    )
+    yield "| policy | median | p95 | never |"
+    yield "|---|---|---|---|"
+    for name in POLICIES:
+        found = [feedbacks_to_lead(make_policy(name), seed, POLICY_FEEDBACKS) for seed in range(seeds)]
+        times = [math.inf if one is None else one for one in found]
+        never = sum(one is None for one in found)
+        yield f"| `{name}` | {spread(times, POLICY_FEEDBACKS)} | {100 * never / seeds:.1f} % |"
+
+
+def spread(times: list[float], longest: int) -> str:
+    found = (statistics.median(times), float(np.quantile(times, 0.95, method="higher")))
+    return " | ".join(f"> {longest:,}" if math.isinf(one) else f"{one:,.0f}" for one in found)
+
+
+# --- what the world is like -------------------------------------------------------------------------------------------
+def always(value: float) -> Callable[[Floats], Floats]:
+    return lambda number: np.full(len(number), value)
+
+
+def steps(first: float, then: float) -> Callable[[Floats], Floats]:
+    return lambda number: np.where(number < HALF, first, then)
+
+
+def days(number: Floats) -> Floats:
+    return 0.35 + 0.25 * np.sin(2 * np.pi * number / 4_000)
+
+
+def rising(number: Floats) -> Floats:
+    return 0.01 + 0.49 * number / len(number)
+
+
+def heavy_tailed(draw: Draw, losses: Floats, _: str) -> Floats:
+    return 50.0 / draw.random(len(losses))
+
+
+def failures_first(draw: Draw, losses: Floats, _: str) -> Floats:
+    return draw.exponential(1.0, len(losses)) * np.where(losses > 0.5, 100.0, 1_000.0)
+
+
+def trial_slower(draw: Draw, losses: Floats, whose: str) -> Floats:
+    return draw.exponential(1.0, len(losses)) * (1_000.0 if whose == "trial" else 100.0)
+
+
+def some(share: float) -> Callable[[Draw, Floats, str], Floats]:
+    """Feedback about this share of the queries, whatever their losses."""
+    return lambda draw, losses, _: np.where(draw.random(len(losses)) < share, 200.0, NEVER)
+
+
+def half_of_failures(draw: Draw, losses: Floats, whose: str) -> Floats:
+    """No feedback about half of the trial's failures."""
+    return np.where((draw.random(len(losses)) < 0.5) & (losses > 0.5) & (whose == "trial"), NEVER, 200.0)
+
+
+def starts(_: Draw, number: Floats) -> Bools:
+    return number < 600
+
+
+def dies(_: Draw, number: Floats) -> Bools:
+    """Five seconds without an answer, each five minutes."""
+    return (number % 6_000 >= 3_000) & (number % 6_000 < 3_100)
+
+
+def slow(draw: Draw, number: Floats) -> Bools:
+    return draw.random(len(number)) < 0.01
+
+
+def scenarios() -> Iterator[Scenario]:
+    usual = {"hard": always(0.3), "share": always(0.1)}
+
+    def one(name: str, worse: float | Callable[[Floats], Floats], **changes: object) -> Scenario:
+        effect = worse if callable(worse) else always(worse)
+        return Scenario(name=name, worse=effect, **{**usual, **changes})  # type: ignore[arg-type]
+
+    for worse in (-0.10, -0.05, 0.0, 0.02, 0.05, 0.10):
+        yield one(f"always the same, {worse:+.2f}", worse)
+    for worse in (-0.10, -0.05, 0.02, 0.05, 0.10):
+        yield one(f"labels, {worse:+.2f}", worse, kind="label")
+    for share in (0.01, 0.05, 0.5):
+        yield one(f"a canary of {share:.0%}, -0.05", -0.05, share=always(share))
+        yield one(f"a canary of {share:.0%}, +0.05", 0.05, share=always(share))
+    for worse in (0.05, 0.02):
+        yield one(f"hard, then easy, the share rises, {worse:+.2f}", worse, hard=steps(0.6, 0.1), share=rising)
+    yield one("easy, then hard, the share rises, -0.05", -0.05, hard=steps(0.1, 0.6), share=rising)
+    for worse in (-0.05, 0.02, 0.05):
+        yield one(f"day and night, half, {worse:+.2f}", worse, hard=days, share=always(0.5))
+    yield one("failures are labelled first, +0.10", 0.10, after=failures_first)
+    yield one("failures are labelled first, -0.10", -0.10, after=failures_first)
+    yield one(
+        "the same, hard, then easy, the share rises, +0.05",
+        0.05,
+        after=failures_first,
+        hard=steps(0.6, 0.1),
+        share=rising,
+    )
+    yield one("the trial's feedback is slower, half, -0.05", -0.05, after=trial_slower, share=always(0.5))
+    yield one("the trial's feedback is slower, half, +0.05", 0.05, after=trial_slower, share=always(0.5))
+    yield one("heavy-tailed delay, half, -0.05", -0.05, after=heavy_tailed, share=always(0.5))
+    yield one("feedback about 5 % of queries, half, -0.10", -0.10, after=some(0.05), share=always(0.5))
+    yield one("feedback about 5 % of queries, half, +0.10", 0.10, after=some(0.05), share=always(0.5))
+    yield one("feedback about 99 % of queries, half, -0.10", -0.10, after=some(0.99), share=always(0.5))
+    yield one(
+        "half of the trial's failures without feedback, half, +0.05", 0.05, after=half_of_failures, share=always(0.5)
+    )
+    yield one("rare failures, 0.002 and 0.004, half", 0.002, hard=always(0.002), share=always(0.5))
+    yield one("rare failures, 0.002 and 0.062", 0.06, hard=always(0.002))
+    for kind in ("label", "reward"):
+        yield one(f"the host starts for 30 s, {kind}s, -0.10", -0.10, kind=kind, silent=starts)
+        yield one(f"the host dies for 5 s each 5 min, {kind}s, -0.10", -0.10, kind=kind, silent=dies)
+        yield one(f"the host is too slow for 1 %, {kind}s, -0.10", -0.10, kind=kind, silent=slow)
+    yield one("better by 0.05, from the middle on worse by 0.10", steps(-0.05, 0.10))
+    yield one("worse by 0.05, from the middle on better by 0.10, labels", steps(0.05, -0.10), kind="label")
+    yield one("asked by 15 % where the log says 10 %, +0.05", 0.05, really=1.5)
+
+
+# --- a newcomer -------------------------------------------------------------------------------------------------------
+OLD, NEW = {"a:1": 0.20, "b:1": 0.25}, {"c:1": 0.10}
+"""Mean loss of the two that were there, and of the one that joins."""
+MEANS = OLD | NEW
+JOINS_AFTER = 2_000
+
+
+def feedbacks_to_lead(policy: SelectionPolicy, seed: int, within: int) -> int | None:
+    """Feedbacks after it joined until the newcomer has the largest weight and keeps it; None: it does not keep it.
+
+    Args:
+        policy: With its parameters.
+        seed: Of whom is asked, and of who errs.
+        within: How many feedbacks are simulated after it joined.
+    """
+    draw = random.Random(seed)
+    state = SelectionState()
+    for _ in range(JOINS_AFTER):
+        state = learned(policy, state, policy.prepare(state, list(OLD)), draw)
+    lost, models = 0, [*OLD, *NEW]
+    for number in range(within + 1):
+        prepared = policy.prepare(state, models)
+        if max(prepared.weights, key=prepared.weights.__getitem__) not in NEW:
+            lost = number + 1
+        state = learned(policy, state, prepared, draw)
+    return lost if lost <= within else None
+
+
+def learned(
+    policy: SelectionPolicy, state: SelectionState, prepared: ActionDistribution, draw: random.Random
+) -> SelectionState:
+    """One query, and a label for it."""
+    decision = prepared.select(draw)
+    losses = {model: float(draw.random() < MEANS[model]) for model in decision.models}
+    return policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
+
+
+SCENARIOS = {scenario.name: scenario for scenario in scenarios()}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Whether a mean lies below or above a margin, asked at any time: a mixture of constant bets on scores.
+
+For each of ten bets b, and for both sides, a player's capital is the product of 1 + b * (what speaks for his side). A
+constant bet's capital grows no faster than the mean lets it, whatever the mean does meanwhile: it may drift, and depend
+on all that was before. So the probability that the mean of the capitals ever reaches 1 / alpha, while the running mean
+lies on the other side, is at most alpha (Ville's inequality).
+
+Rules of this file:
+- A score has a weight, known before it is drawn, and lies between two ends, equal once all is known. Each side takes
+  the end that speaks against it. So what is not known yet, or never will be, can only make both sides wait.
+- All that is kept of a second are sums: what becomes known later takes the place of what stood for it.
+- No end of an interval is kept: an interval says what all scores up to now say.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+BETS: Floats = np.geomspace(0.02, 0.95, 10)
+"""Shares of the capital: small ones tell versions apart that are nearly equal, large ones those that are not."""
+WAITING_COSTS = 10
+"""What the newest seconds say is left out while more than one in so many of their scores is waited for."""
+_BELOW, _ABOVE = slice(0, len(BETS)), slice(len(BETS), 2 * len(BETS))
+_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING = range(2 * len(BETS), 2 * len(BETS) + 6)
+"""Places of the sums: logarithms of the capitals of both sides, and then the others."""
+
+
+class Score(NamedTuple):
+    """One score.
+
+    Attributes:
+        weight: What the mean is multiplied by in its expectation, in [0, 1].
+        low: Least value that it may have, in [-1, 1].
+        high: Greatest value.
+        waiting: Whether more of it may become known.
+    """
+
+    weight: float
+    low: float
+    high: float
+    waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capital:
+    """What scores up to some second say of their mean.
+
+    Attributes:
+        upto: That second.
+        margin: What the mean is compared with.
+
+    >>> sums = ScoreSums(margin=0.02)
+    >>> for second in range(40):
+    ...     sums.add(second, Score(1.0, -0.5, -0.5))
+    >>> found = sums.capital()
+    >>> found.mean, found.below > math.log(40), found.upper(1 / 40) < 0.0
+    (-0.5, True, True)
+
+    Source: as `ScoreSums`.
+    """
+
+    upto: int
+    margin: float
+    _sums: Floats
+
+    @property
+    def scores(self) -> int:
+        """How many there are."""
+        return round(float(self._sums[_SCORES]))
+
+    @property
+    def waiting(self) -> int:
+        """How many of them may become known better."""
+        return round(float(self._sums[_WAITING]))
+
+    @property
+    def mean(self) -> float | None:
+        """Sum of the scores, each in the middle between its ends, by that of the weights; None without any."""
+        return float(self._sums[_TOTAL] / self._sums[_WEIGHT]) if self._sums[_WEIGHT] > 0.0 else None
+
+    @property
+    def unknown(self) -> float:
+        """Half of how far apart the ends of the scores are, by their weights: so much is `mean` uncertain by itself."""
+        return float(self._sums[_UNKNOWN] / self._sums[_WEIGHT]) / 2 if self._sums[_WEIGHT] > 0.0 else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Of `mean`, at this one time: not for a decision that may be wrong, only for patience."""
+        return math.sqrt(self._sums[_SQUARES]) / float(self._sums[_WEIGHT]) if self._sums[_WEIGHT] > 0.0 else math.inf
+
+    @property
+    def below(self) -> float:
+        """Logarithm of the capital of those who say that the mean is below the margin."""
+        return _mean_capital(self._sums[_BELOW])
+
+    @property
+    def above(self) -> float:
+        """Logarithm of the capital of those who say that it is above."""
+        return _mean_capital(self._sums[_ABOVE])
+
+    def lower(self, alpha: float) -> float:
+        """Lower end of an interval in [-1, 1], which is ever above the mean with a probability of at most alpha."""
+        return -self._end(self._sums[_ABOVE], -self.margin, alpha)
+
+    def upper(self, alpha: float) -> float:
+        """Upper end of an interval, which is ever below the mean with a probability of at most alpha."""
+        return self._end(self._sums[_BELOW], self.margin, alpha)
+
+    def _end(self, capitals: Floats, margin: float, alpha: float) -> float:
+        """The margin at which the capital would have been 1 / alpha: a greater one would have been ruled out."""
+        stakes = _bets(self.margin) * float(self._sums[_WEIGHT])
+        least, most = -1.0, 1.0
+        for _ in range(40):
+            middle = (least + most) / 2
+            reached = _mean_capital(capitals + stakes * (middle - margin)) >= -math.log(alpha)
+            least, most = (least, middle) if reached else (middle, most)
+        return most
+
+
+class ScoreSums:
+    """Sums of scores by second, for one margin.
+
+    Args:
+        margin: What the mean is compared with, in [0, 1].
+
+    >>> sums = ScoreSums(margin=0.02)
+    >>> sums.add(0, Score(1.0, -1.0, 1.0, waiting=True))
+    >>> sums.change(0, Score(1.0, -1.0, 1.0, waiting=True), Score(1.0, -1.0, -1.0))
+    >>> sums.capital().mean
+    -1.0
+
+    Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86,
+    2024 (2023 online), section 4; the bets are constant, so that E(1 + b x) exp(-b E x) <= 1 lets the mean drift.
+    """
+
+    def __init__(self, margin: float) -> None:
+        self.margin = margin
+        self._settled_upto, self._settled = -1, np.zeros(_WAITING + 1)
+        self._seconds: dict[int, Floats] = {}
+
+    def add(self, second: int, score: Score) -> None:
+        """Take in a score of this second."""
+        self._add(second, _terms(self.margin, score))
+
+    def change(self, second: int, before: Score, now: Score) -> None:
+        """Put a score in the place of what stood for it."""
+        self._add(second, _terms(self.margin, now) - _terms(self.margin, before))
+
+    def capital(self, before: int | None = None) -> Capital:
+        """What the scores say, without the newest seconds of which too much is waited for.
+
+        Args:
+            before: The first second not to be looked at; None: all are.
+        """
+        seconds = sorted(self._seconds if before is None else (one for one in self._seconds if one < before))
+        sums = np.cumsum([self._settled, *(self._seconds[one] for one in seconds)], axis=0)
+        at = len(seconds) - int(np.argmax((sums[:, _SCORES] - WAITING_COSTS * sums[:, _WAITING])[::-1]))
+        return Capital(seconds[at - 1] + 1 if at else self._settled_upto + 1, self.margin, sums[at])
+
+    def settle(self, before: float) -> None:
+        """Put the seconds before this one together: little is to become known of them, and none is left out."""
+        for second in sorted(one for one in self._seconds if one < before):
+            self._settled += self._seconds.pop(second)
+            self._settled_upto = second
+
+    def _add(self, second: int, terms: Floats) -> None:
+        if second <= self._settled_upto:
+            self._settled += terms
+        elif second in self._seconds:
+            self._seconds[second] += terms
+        else:
+            self._seconds[second] = terms.copy()
+
+
+@lru_cache(maxsize=4096)
+def _terms(margin: float, score: Score) -> Floats:
+    """What a score adds to each sum; a score stands in several sums, and most are alike."""
+    weight, low, high, waiting = score
+    middle, stakes = (low + high) / 2, _bets(margin)
+    terms = np.empty(_WAITING + 1)
+    terms[_BELOW] = np.log1p(stakes * (weight * margin - high))
+    terms[_ABOVE] = np.log1p(stakes * (low - weight * margin))
+    terms[_WEIGHT:] = weight, middle, middle * middle, high - low, 1.0, waiting
+    return terms
+
+
+@cache
+def _bets(margin: float) -> Floats:
+    return BETS / (1.0 + margin)
+
+
+def _mean_capital(logarithms: Floats) -> float:
+    return float(np.logaddexp.reduce(logarithms)) - math.log(len(logarithms))

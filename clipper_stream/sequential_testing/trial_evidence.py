@@ -1,0 +1,230 @@
+"""What the log says about one version on trial: how much more loss it has than what the application's models answered.
+
+    both losses of one query are known        a pair: their difference                      (labels)
+    only the loss of who served is known      drawn: the loss of one of two that were drawn (rewards, ensembles)
+
+A query whose server was drawn with the share p of the trial gives a score whose expectation is p (1 - p) times the
+difference, whatever the query, its time and the share:
+
+    the trial served      (1 - p) * (its loss - m)
+    the models served     -p * (their loss - m)        m: mean of recent losses, known before the query was drawn
+
+Rules of this file:
+- Queries count in the order in which they were asked, from the second on in which the trial first answered, or failed
+  and said so: before, its host was starting.
+- A loss that is not known lies between 0 and 1, in either side's disfavour; that of a pair's difference as far apart as
+  the outputs say: where both said the same, it is 0, and nothing is waited for.
+- A version that did not answer says nothing about its losses. In a pair the query is left out. Where one of two is
+  drawn that would compare easy queries with all, so its loss is unknown. That it did not answer is evidence of its own,
+  by the second, since a host that dies fails many queries at once.
+- The first feedback says which kind the trial is decided by, labels or rewards; what is of the other kind says nothing.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
+
+Kind = Literal["label", "reward"]
+RECENT = 100
+"""Losses, whose mean a loss is compared with."""
+UNKNOWN = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialDecision:
+    """One query, as a trial sees it.
+
+    Attributes:
+        second: In which it was asked, since the epoch.
+        share: Probability with which the trial was to be asked, in [0, 1].
+        asked: Whether it was.
+        canary: Whether it serves when it is asked, instead of the models' answer.
+        answer_known: Whether a label gives the loss of the models' answer also where the trial served.
+        scored: Whether its losses tell anything; which are left out must not depend on the losses.
+        silent: Whether it was asked and gave no output.
+        failed: Whether it said so itself, so that its host was there.
+        models_silent: Whether the models did not answer.
+        apart: How far apart the losses of the trial and of the models' answer can be, in [0, 1].
+    """
+
+    second: int
+    share: float
+    asked: bool
+    canary: bool
+    answer_known: bool = True
+    scored: bool = True
+    silent: bool = False
+    failed: bool = False
+    models_silent: bool = False
+    apart: float = UNKNOWN
+
+
+@dataclass(slots=True, eq=False)
+class OpenDecision:
+    """A decision that may get a feedback.
+
+    Attributes:
+        decision: The decision.
+        recent: Mean of the losses that were known before it.
+        sums: Where its score is counted.
+        score: What stands for it there; None: nothing.
+    """
+
+    decision: TrialDecision
+    recent: float
+    sums: tuple[ScoreSums, ...]
+    score: Score | None = None
+
+
+class TrialEvidence:
+    """All that is known of one trial.
+
+    Args:
+        margin: How much more loss is taken as no loss.
+        horizon_s: So long after its query a feedback may come, in seconds.
+
+    Attributes:
+        whole: Scores since the trial began.
+        step: Scores since its present stage and share began.
+        step_losses: How many losses of its own are known among these.
+        share: Whether it was asked, less the probability of it: scores of mean 0, if it was drawn as the log says.
+        silence: Share of the asked queries of a second that it did not answer, less that of the models: a score each.
+        losses: Its own, as far as they are known.
+        asked: Queries that asked it.
+        began: The second of its first answer; None: it has not answered yet.
+        kind: What the trial is decided by; None: no feedback yet.
+
+    >>> evidence = TrialEvidence(0.02)
+    >>> one = evidence.decide(TrialDecision(second=7, share=1.0, asked=True, canary=False))
+    >>> evidence.learn(one, "label", 1.0, 0.0)
+    >>> evidence.whole.capital().mean
+    1.0
+
+    Source: Robins, Mark and Newey, "Estimating exposure effects by modelling the expectation of exposure conditional
+    on confounders", Biometrics 48, 1992 (the score); Ham et al., "Design-based confidence sequences", 2022,
+    arXiv:2210.08639 (queries, losses and delays are taken as they are, what was drawn is all that is random).
+    """
+
+    def __init__(self, margin: float, horizon_s: float = math.inf) -> None:
+        self._horizon_s = horizon_s
+        self.whole, self.step = ScoreSums(margin), ScoreSums(margin)
+        self.share, self.silence = ScoreSums(0.0), ScoreSums(margin)
+        self.losses = ScoreSums(0.0)
+        self.asked, self.step_losses = 0, 0
+        self.began: int | None = None
+        self.kind: Kind | None = None
+        self._early: deque[OpenDecision] = deque()
+        self._recent, self._recent_count = 0.0, 0.0
+        self._second, self._silent = 0, (0, 0, 0)
+
+    def next_step(self) -> None:
+        """Begin another stage or share, of which nothing is known yet."""
+        self.step, self.step_losses = ScoreSums(self.step.margin), 0
+
+    def decide(self, decision: TrialDecision, *, of_step: bool = True) -> OpenDecision | None:
+        """Take in a decision, in the log's order; None: feedback about it says nothing.
+
+        Args:
+            decision: The decision.
+            of_step: Whether it was made at the present stage and share.
+        """
+        drawn = float(decision.asked) - decision.share
+        self.share.add(decision.second, Score(1.0, drawn, drawn))
+        self.asked += decision.asked
+        if self.began is None and decision.asked and (decision.failed or not decision.silent):
+            self.began = decision.second
+        if self.began is None or decision.second < self.began:
+            return None
+        self._count_silence(decision)
+        if not decision.scored:
+            return None
+        recent = (self._recent + 0.5) / (self._recent_count + 1.0)
+        opened = OpenDecision(decision, recent, (self.whole, self.step) if of_step else (self.whole,))
+        if self.kind is None:
+            self._early.append(opened)
+        else:
+            self._open(opened)
+        return opened
+
+    def learn(self, opened: OpenDecision, kind: Kind, trial: float | None, answer: float | None) -> None:
+        """Take in the feedback about a decision.
+
+        Args:
+            opened: The decision.
+            kind: What the feedback is.
+            trial: Loss of the trial, in [0, 1]; None: the feedback does not tell.
+            answer: Loss of what the application's models answered; None: it does not tell.
+
+        Raises:
+            InvalidLabel: a loss is outside of [0, 1].
+        """
+        if self.kind is None:
+            self.kind = kind
+            while self._early:
+                self._open(self._early.popleft())
+        for loss in (trial, answer):
+            if loss is not None and not 0.0 <= loss <= 1.0:
+                raise InvalidLabel(f"loss {loss!r}: give a number from 0 to 1")
+        if trial is not None:
+            self.step_losses += self.step in opened.sums
+            self.losses.add(opened.decision.second, Score(1.0, trial, trial))
+        if kind == self.kind:
+            self._change(opened, self._score(opened, trial, answer, waiting=False))
+            served = trial if opened.decision.asked and opened.decision.canary else answer
+            if served is not None:
+                self._recent += served - self._recent / RECENT
+                self._recent_count += 1.0 - self._recent_count / RECENT
+
+    def give_up(self, opened: OpenDecision) -> None:
+        """Wait no more for the feedback about a decision."""
+        if self.kind is None:
+            self._early.remove(opened)
+        elif opened.score is not None:
+            self._change(opened, opened.score._replace(waiting=False))
+
+    def _open(self, opened: OpenDecision) -> None:
+        opened.score = self._score(opened, None, None, waiting=True)
+        if opened.score is not None:
+            for sums in opened.sums:
+                sums.add(opened.decision.second, opened.score)
+
+    def _change(self, opened: OpenDecision, now: Score | None) -> None:
+        if opened.score is not None and now is not None:
+            for sums in opened.sums:
+                sums.change(opened.decision.second, opened.score, now)
+            opened.score = now
+
+    def _score(self, opened: OpenDecision, trial: float | None, answer: float | None, *, waiting: bool) -> Score | None:
+        one, p, m = opened.decision, opened.decision.share, opened.recent
+        trial_low, trial_high = (0.0, 1.0) if trial is None or one.silent else (trial, trial)
+        answer_low, answer_high = (0.0, 1.0) if answer is None or one.models_silent else (answer, answer)
+        if self.kind == "label" and one.answer_known:
+            if not one.asked or one.silent or one.models_silent:
+                return None
+            low, high = max(-one.apart, trial_low - answer_high), min(one.apart, trial_high - answer_low)
+            return Score(1.0, low, high, waiting and low < high)
+        if not one.canary:
+            return None
+        if one.asked:
+            low, high, silent = (1.0 - p) * (trial_low - m), (1.0 - p) * (trial_high - m), one.silent
+        else:
+            low, high, silent = -p * (answer_high - m), -p * (answer_low - m), one.models_silent
+        return Score(p * (1.0 - p), low, high, waiting and low < high and not silent)
+
+    def _count_silence(self, one: TrialDecision) -> None:
+        """Count a decision; a second is a score once a later one has begun."""
+        if one.second > self._second:
+            asked, silent, models = self._silent
+            if asked:
+                difference = (silent - models) / asked
+                self.silence.add(self._second, Score(1.0, difference, difference))
+            self._second, self._silent = one.second, (0, 0, 0)
+            for sums in (self.whole, self.step, self.share, self.silence, self.losses):
+                sums.settle(one.second - self._horizon_s)
+        if one.asked:
+            asked, silent, models = self._silent
+            self._silent = asked + 1, silent + one.silent, models + one.models_silent
