@@ -56,6 +56,7 @@ class Traffic:
         ids: Own ids begin with it.
         early_s: Of queries with an own id and a context, some are told about up to so long before they are asked.
         delay_s: Feedback comes up to so long after its answer, and so does its repetition.
+        numbers: A row is made of so many different numbers; with few, most rows are cached soon.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Traffic:
         ids: str = "order",
         early_s: float = 0.0,
         delay_s: float = 0.0,
+        numbers: int = 4,
     ) -> None:
         self.queries, self.predictions, self.feedback = (
             f"{prefix}.{name}" for name in ("queries", "predictions", "feedback")
@@ -76,7 +78,7 @@ class Traffic:
         self.asked = self._named = 0
         self._client, self._partitions, self._interval_s = client, partitions, 1.0 / rate_per_s
         self._seed, self.clock_errors_s, self._ids = seed, clock_errors_s, ids
-        self._early_s, self._delay_s = early_s, delay_s
+        self._early_s, self._delay_s, self._numbers = early_s, delay_s, numbers
         self._enough, self._all_answered = threading.Event(), threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ask, self._tell)]
@@ -162,7 +164,7 @@ class Traffic:
         self.asked += 1
 
     def _query(self, rng: random.Random) -> dict[str, Any]:
-        row = [rng.randrange(4) for _ in range(3)]
+        row = [rng.randrange(self._numbers) for _ in range(3)]
         content: dict[str, Any] = {"application": rng.choice(APPLICATIONS)}
         content |= {"inputs": [row, [1, 1, 1]]} if rng.random() < 0.2 else {"input": row}
         context = rng.choice(CONTEXTS)
