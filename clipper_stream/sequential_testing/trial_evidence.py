@@ -91,7 +91,7 @@ class TrialEvidence:
         whole: Scores since the trial began.
         step: Scores since its present stage and share began.
         step_losses: How many losses of its own are known among these.
-        share: Whether it was asked, less the probability of it: scores of mean 0, if it was drawn as the log says.
+        share: Whether a canary was asked, less the probability of it: scores of mean 0, if it was drawn as logged.
         silence: Share of the asked queries of a second that it did not answer, less that of the models: a score each.
         losses: Its own, as far as they are known.
         asked: Queries that asked it.
@@ -132,8 +132,9 @@ class TrialEvidence:
             decision: The decision.
             of_step: Whether it was made at the present stage and share.
         """
-        drawn = float(decision.asked) - decision.share
-        self.share.add(decision.second, Score(1.0, drawn, drawn))
+        if decision.canary:
+            drawn = float(decision.asked) - decision.share
+            self.share.add(decision.second, Score(1.0, drawn, drawn))
         self.asked += decision.asked
         if self.began is None and decision.asked and (decision.failed or not decision.silent):
             self.began = decision.second

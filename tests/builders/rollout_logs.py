@@ -68,7 +68,8 @@ def decided(query_id, *served, application="digits", revision=1, audited=False, 
     """A prediction; the first of those who answered gives its output."""
     said = [one for one in served if isinstance(one, ModelAnswer)]
     failed = [one for one in served if isinstance(one, Missing)]
-    default = {} if said else {"default": True, "reason": "late"}
+    default = {"served_propensity": 1.0 / max(1, len(served))}
+    default |= {} if said else {"default": True, "reason": "late"}
     return Prediction(
         query_id=query_id,
         application=application,
@@ -76,7 +77,6 @@ def decided(query_id, *served, application="digits", revision=1, audited=False, 
         models=said,
         missing=failed,
         policy=PolicyRef(name="exp3", version=revision),
-        served_propensity=1.0 / max(1, len(served)),
         audited=audited,
         **{**default, **fields},
     )

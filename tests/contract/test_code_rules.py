@@ -43,7 +43,7 @@ BUDGETS = {
     "clipper_agents.kafka": 2030,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
-    "clipper_agents.rollout": 1660,
+    "clipper_agents.rollout": 1675,
     "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,

@@ -40,11 +40,11 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
         step = await until("a step", lambda: made("step"))
         for _ in range(25):
             await logs.queries(1, [answered("new:1", 1, propensity=0.2)], [old], application="rising", revision=2)
-            await logs.queries(4, [old], application="rising", revision=2)
+            await logs.queries(4, [old], application="rising", revision=2, served_propensity=0.8)
         right, broken = answered("old:1", 1), answered("broken:1", 0, propensity=0.2)
         for _ in range(20):
             await logs.queries(1, [broken], [right], application="failing")
-            await logs.queries(4, [right], application="failing")
+            await logs.queries(4, [right], application="failing", served_propensity=0.8)
         await logs.queries(60, [answered("good:1", 1)], application="crowded")
         await logs.queries(60, [answered("bad:1", 0)], application="crowded")
         promotion, abort, retirement = [

@@ -29,7 +29,7 @@ class MergedLogTailer:
     """One reading of the three topics, from a time on.
 
     Attributes:
-        caught_up: Whether all was read once that there was then.
+        caught_up: Whether all has been read that there was at the start.
     """
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
@@ -43,6 +43,7 @@ class MergedLogTailer:
         self._partitions = list(ranks)
         self._order = TimeOrder(ranks)
         self._last: tuple[int, float] = (-1, 0.0)
+        self._first_ends: dict[TopicPartition, int] = {}
         self.caught_up = False
 
     @property
@@ -55,6 +56,7 @@ class MergedLogTailer:
         """Connect, and go to the first records of that time, milliseconds since the epoch."""
         reader = self._tailer.reader
         ends = await reader.end_offsets(self._partitions)  # before: what is written in between is read, not passed
+        self._first_ends = dict(ends)
         found = await reader.offsets_at(self._partitions, since_ms)
         await self._tailer.begin_at({tp: found.get(tp, ends[tp]) for tp in self._partitions}, ends)
 
@@ -76,7 +78,8 @@ class MergedLogTailer:
             for records in _slices(self._order.release(self._at_end(), sure_ms)):
                 yield records
                 await asyncio.sleep(0)
-            self.caught_up = self.caught_up or not self._tailer.behind
+            positions = self._tailer.positions
+            self.caught_up = all(positions[tp] >= end for tp, end in self._first_ends.items())
 
     async def to_the_end(self) -> AsyncIterator[list[tuple[int, Record]]]:
         """Lists of records up to where the partitions ended at the start, as `follow` gives them."""

@@ -3,14 +3,14 @@
 Rules of this file:
 - The revision under which a query was decided says which evidence it belongs to, and with which probability a trial was
   asked, not the time at which it was read. So the evidence at a place in the logs is the same, read live or again.
-- A candidate's record begins with its first answer: before it, a host is starting, and that is no reason to retire it.
+- A version that did not answer has no loss for it: its host may be starting, and that is no reason to retire it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialSpec
+from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
@@ -124,9 +124,8 @@ class ApplicationEvidence:
             own = None if ref in losses.silent else losses.models.get(ref)
             evidence.learn(decision, kind, own, losses.answer)
         if revision >= self.spec.candidates_since:
-            for ref in losses.models.keys() & self._losses.keys():
-                if ref not in losses.silent or self._losses[ref].capital().scores:
-                    self._losses[ref].add(0, Score(1.0, losses.models[ref], losses.models[ref]))
+            for ref in (losses.models.keys() & self._losses.keys()) - losses.silent:
+                self._losses[ref].add(0, Score(1.0, losses.models[ref], losses.models[ref]))
 
     def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
         """The changes that the rules ask for: of trials in their order, then of candidates.
@@ -167,7 +166,10 @@ class ApplicationEvidence:
     def _seen(
         self, spec: TrialSpec, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
     ) -> TrialDecision | None:
-        """The decision as the trial sees it; None where another canary served in the place of both."""
+        """The decision as the trial sees it; None where it says nothing: the trial was not drawn for, or nobody was.
+
+        A version without a host is not drawn for, and another canary may have served in the place of both.
+        """
         ref, share = spec.trial.model, spec.shares.get(revision)
         if revision < spec.since or share is None:
             return None
@@ -177,6 +179,8 @@ class ApplicationEvidence:
         asked = ref in decision.propensities
         if asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
             self.mismatched += 1
+            return None
+        if not asked and not (share.canary and _drawn(decision, share)):
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
@@ -238,6 +242,12 @@ class ApplicationEvidence:
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
         return _Trial(spec, rule, known.evidence)
+
+
+def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:
+    """Whether the canary could have served: the models served with what it and the others leave of the probability."""
+    chosen = min((decision.propensities[one] for one in decision.served), default=1.0)
+    return abs(decision.probability - (1.0 - share.share - share.others) * chosen) <= SAME_PROBABILITY
 
 
 def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
