@@ -68,8 +68,7 @@ def decided(query_id, *served, application="digits", revision=1, audited=False, 
     """A prediction; the first of those who answered gives its output."""
     said = [one for one in served if isinstance(one, ModelAnswer)]
     failed = [one for one in served if isinstance(one, Missing)]
-    default = {"served_propensity": 1.0 / max(1, len(served))}
-    default |= {} if said else {"default": True, "reason": "late"}
+    default = {} if said else {"default": True, "reason": "late"}
     return Prediction(
         query_id=query_id,
         application=application,
@@ -78,7 +77,7 @@ def decided(query_id, *served, application="digits", revision=1, audited=False, 
         missing=failed,
         policy=PolicyRef(name="exp3", version=revision),
         audited=audited,
-        **{**default, **fields},
+        **{"served_propensity": 1.0 / max(1, len(served)), **default, **fields},
     )
 
 
