@@ -15,7 +15,7 @@ from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
 from clipper_stream.sequential_testing.keep_best import worst
-from clipper_stream.sequential_testing.rollout_rule import TrialRule, TrialVerdict, judge
+from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital, Score, ScoreSums
 from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
 
@@ -73,7 +73,6 @@ class OpenTrial(NamedTuple):
 @dataclass(slots=True)
 class _Trial:
     spec: TrialSpec
-    rule: TrialRule
     evidence: TrialEvidence
 
 
@@ -94,7 +93,7 @@ class ApplicationEvidence:
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
-        self._trials = {one.trial.model: self._trial(one, spec.rule) for one in spec.trials}
+        self._trials = {one.trial.model: self._trial(one, spec.rule.margin) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec) or not self._losses:
             self._losses = {ref: ScoreSums(0.0) for ref in spec.candidates}
 
@@ -235,13 +234,13 @@ class ApplicationEvidence:
             numbers=numbers,
         )
 
-    def _trial(self, spec: TrialSpec, rule: TrialRule) -> _Trial:
+    def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
         known = self._trials.get(spec.trial.model)
-        if known is None or known.spec.since != spec.since or known.rule.margin != rule.margin:
-            return _Trial(spec, rule, TrialEvidence(rule.margin, self._horizon_s))
+        if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
+            return _Trial(spec, TrialEvidence(margin, self._horizon_s))
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
-        return _Trial(spec, rule, known.evidence)
+        return _Trial(spec, known.evidence)
 
 
 def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:
