@@ -21,7 +21,7 @@ seldom equals an output, so an application that combines by `mean` and wants its
 In an ensemble a missing model is not scored: the answer did not fail, and its confidence was lower already.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,11 @@ class LoggedDecision:
     def lone(self) -> str | None:
         """The model that alone was asked for the answer; None for an ensemble."""
         return self.served[0] if len(self.served) == 1 else None
+
+    @property
+    def compare(self) -> Callable[[str, Any, Any], float]:
+        """The loss of an output by a kind of loss and a label: of rows, where the query has several."""
+        return loss_of_rows if self.several_rows else loss_of
 
     @property
     def probability(self) -> float:
@@ -172,8 +177,7 @@ def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: st
     if isinstance(feedback, GivenLoss):
         return feedback.value
     try:
-        compare = loss_of_rows if decision.several_rows else loss_of
-        return compare(loss_kind, feedback.value, decision.answer)
+        return decision.compare(loss_kind, feedback.value, decision.answer)
     except InvalidLabel:
         return None
 
@@ -183,7 +187,7 @@ def _by_label(decision: LoggedDecision, label: Label, loss_kind: str) -> dict[st
 
     So a version on trial that gives nonsense is scored for it, and keeps no other model from learning.
     """
-    compare = loss_of_rows if decision.several_rows else loss_of
+    compare = decision.compare
     losses: dict[str, float] = {}
     refused: InvalidLabel | None = None
     compared = False

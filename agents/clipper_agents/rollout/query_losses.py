@@ -2,8 +2,8 @@
 
 Rules of this file:
 - A version is scored by the learning step's own `score`, for its prediction and for its audit alike.
-- A version that was asked and did not answer has a loss of 1 where others are scored by a label: it must not gain by
-  silence.
+- A version that was asked and did not answer has a loss of 1 where others are scored by a label, and is named as
+  silent: whoever compares versions leaves it out.
 - The answer is what the application's models answered. Where a canary answered instead, it is what the policy's own
   choice said, if that was one model; of several nobody wrote down what they would have agreed on.
 """
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+from clipper_stream.feedback.losses import same
 from clipper_stream.feedback.update import LoggedDecision, answer_loss, score
 from clipper_stream.feedback.values import FeedbackValue, Label
 from clipper_topics.audit import Audit
@@ -66,7 +66,7 @@ def apart(decision: LoggedDecision, ref: str, compared: tuple[str, ...], loss_ki
     if loss_kind == "squared":
         return 0.0 if same(said, other) else 1.0
     try:
-        return (loss_of_rows if decision.several_rows else loss_of)(loss_kind, said, other)
+        return decision.compare(loss_kind, said, other)
     except InvalidLabel:
         return 1.0
 
