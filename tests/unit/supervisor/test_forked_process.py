@@ -94,10 +94,12 @@ def test_a_forked_worker_looks_as_if_it_had_been_executed(tmp_path):
 def test_another_program_or_another_environment_is_executed():
     async def scenario():
         async with template() as made:
-            code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+            # it runs until it is told to end, so that its parent can be looked up
+            code = "import os, time; print(os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(600)"
             other = await started(made, spec("-c", code, program=(sys.executable,)))
             assert parent_of(other.pid) == os.getpid()
-            assert await other.wait() == 0
+            other.kill()
+            assert await other.wait() == -signal.SIGKILL
             assert [*other.tail] == ["1"]
             threads = await started(made, spec("--version", environment={**ENVIRONMENT, "OMP_NUM_THREADS": "2"}))
             assert not isinstance(threads._process, ForkedProcess)
@@ -116,10 +118,11 @@ def test_without_its_template_a_child_goes_on_and_the_next_one_has_another(tmp_p
             executed = await started(made, spec("--version"))
             assert not isinstance(executed._process, ForkedProcess)
             assert await executed.wait() == 0
-            forked = await started(made, spec("--version"))
+            forked = await started(made, router(tmp_path / "other"))
             assert isinstance(forked._process, ForkedProcess)
             assert parent_of(forked.pid) == made.pid != first
-            assert await forked.wait() == 0
+            forked.kill()
+            assert await forked.wait() == -signal.SIGKILL
             child.kill()
             assert await child.wait() == UNKNOWN_END
 
