@@ -31,7 +31,7 @@ class ModelTotals:
         count: Feedbacks in which the model's own output was scored.
         loss: Sum of the model's losses, each in [0, 1].
         weighted_count: Sum of 1 / propensity.
-        weighted_loss: Sum of loss / propensity.
+        weighted_loss: Sum of loss / propensity. What `exp3_ix` learned is damped, in both alike.
         moments: Sums of products of features and losses, as `moments` has them; empty unless a policy that looks at
             features has learned from queries that have some.
 
@@ -121,7 +121,7 @@ def add_losses(
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
         keep: What all totals are scaled by first, in (0, 1]; see `discount_factor`.
-        damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
+        damping: What is added to each propensity before it divides, >= 0; see `exp3_ix`.
         features: Of the query, for moments; with none, the moments stay as they are.
 
     Raises:
@@ -152,7 +152,8 @@ def _one(model: str, loss: float, propensity: float, damping: float, features: F
     if not 0.0 < propensity <= 1.0:
         raise impossible_propensity(model, propensity)
     moments = moments_of(features, loss) if features else ()
-    return ModelTotals(1.0, loss, 1.0 / propensity, loss / (propensity + damping), moments)
+    divisor = propensity + damping
+    return ModelTotals(1.0, loss, 1.0 / divisor, loss / divisor, moments)
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:

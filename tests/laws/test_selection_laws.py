@@ -8,6 +8,7 @@ from dataclasses import astuple
 from itertools import pairwise
 
 import pytest
+from builders.bandits import queries_of
 
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import POLICIES, make_policy
@@ -272,3 +273,20 @@ def learned_by_features(policy: SelectionPolicy) -> SelectionState:
 def _bits(state: SelectionState) -> list[str]:
     found = [astuple(state.of(model)) for model in sorted(state.totals)]
     return [number.hex() for *sums, moments in found for number in (*sums, *moments)]
+
+
+@pytest.mark.parametrize("feedbacks", [1e4, 1e8, 1e12])
+@pytest.mark.parametrize("policy", [make_policy(name) for name in LEARNING], ids=LEARNING)
+def test_a_model_that_joins_is_known_as_soon_whatever_the_history(policy: SelectionPolicy, feedbacks):
+    history = {  # of the second, which is asked seldom, the sums are as if it had been asked always
+        "a:1": ModelTotals(0.95 * feedbacks, 0.095 * feedbacks, feedbacks, 0.1 * feedbacks),
+        "b:1": ModelTotals(0.05 * feedbacks, 0.015 * feedbacks, feedbacks, 0.3 * feedbacks),
+    }
+    models = [*history, "new:1"]
+
+    def weights_of(loss):
+        learned = queries_of(policy, {"a:1": 0.1, "b:1": 0.3, "new:1": loss}, 1_500, 1, SelectionState(history))
+        return [policy.weights(state, models)["new:1"] for _, state in learned]
+
+    assert 0.4 * sum(weights_of(0.5)) <= 100.0, "asked always it would lose 600 more than the best"
+    assert weights_of(0.0)[-1] > 0.5

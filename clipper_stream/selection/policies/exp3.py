@@ -50,25 +50,27 @@ class Exp3(SelectionPolicy):
 class Exp3IX(SelectionPolicy):
     """Exponential weights over losses divided by p + gamma instead of p, and no share of uniform exploration.
 
-    A loss seen with probability p counts L / (p + gamma), so a seldom asked model is charged too little on average:
-    pL / (p + gamma). It gains weight until it is asked about gamma x L_best / (L - L_best) of the time. No query is
-    given away to chance alone, and no single loss counts more than 1 / gamma, which is what bounds the regret with high
-    probability where Exp3 bounds it on average. Counts are divided by p alone, so a model that joins or pauses is
-    treated as in Exp3: see `exponential_weights`. The sums remain sums: partitions add up.
+    A loss seen with probability p counts (L - par) / (p + gamma), par being what the model is charged for feedbacks
+    that are not about it: see `exponential_weights`. So no single loss moves a sum by more than 1 / gamma, where in
+    Exp3 one loss of a model with p = 0.0001 moves it by thousands, in either direction. The paper has no par, and damps
+    the loss alone; with par that would lift the weight of a seldom asked model with every loss of it. On average a
+    seldom asked model is charged less than its excess loss, p / (p + gamma) of it, so its share falls as 1 / (2 (L -
+    L_best) n) after n feedbacks and not faster: no query is given away to chance alone. The sums remain sums:
+    partitions add up.
 
     Attributes:
         eta: Learning rate, > 0. The paper's for T queries is sqrt(2 ln K / (K T)), 0.008 for 5 models and 10,000
             queries; the default 0.02 is that for 1,600. More is faster, and asks worse models more often, by way of
             gamma.
         gamma: What is added to each propensity, >= 0; None: eta / 2, as in the paper. More explores more. With less
-            than that a model that is seldom asked can be carried to the top by one good answer.
+            than that one answer of a seldom asked model can decide.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
 
-    >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1").weighted_loss
-    2.0
+    >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1")
+    ModelTotals(count=1.0, loss=1.0, weighted_count=2.0, weighted_loss=2.0, moments=())
 
     Source: Neu, "Explore no more: improved high-probability regret bounds for non-stochastic bandits", NIPS 2015,
-    algorithm 1.
+    algorithm 1 (the division by p + gamma).
     """
 
     name: ClassVar[str] = "exp3_ix"

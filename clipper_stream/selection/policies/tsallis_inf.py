@@ -3,7 +3,7 @@
 Weights are fair to models with less history than others. Follow-the-regularised-leader with the regulariser
 sqrt(t) (-2 sum sqrt(x) + g sum x log x) gives model i the weight x_i with
 
-    h(x_i) = level + score_i / sqrt(t),    h(x) = 1 / sqrt(x) - g log x,    sum of all x_i = 1
+    h(x_i) = level + score_i / sqrt(t_i),    h(x) = 1 / sqrt(x) - g log x,    sum of all x_i = 1
 
 where only differences of scores matter. As in `exponential_weights`, what a model missed is charged at par: score_i is
 weighted_loss_i - weighted_count_i par, and a model without history has the score 0. Par is where it has the weight 1 /
@@ -14,12 +14,16 @@ M of M candidates, which is the mean of the others. So the level is h(1 / M), an
 Its left side is convex and increasing in par. Newton's method started where the first of these models alone would have
 K / M, which is right of the root, comes down to it without overshooting. Where all have the same history par drops
 out, and these are the weights of the papers.
+
+t_i is the number of feedbacks, but never more than the model's own weighted count: a model that joins after millions is
+judged by what is known of it, as in a game that began when it came. With one t for all it would take a root of the
+millions to tell anything about it, good or bad.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from clipper_stream.selection.distribution import ActionDistribution, one_of
 from clipper_stream.selection.parameters import bounded_field
@@ -35,13 +39,13 @@ _PRECISE = 1e-12  # of a sum of weights
 class TsallisInf(SelectionPolicy):
     """Weights that fall with the square of excess loss, at a rate that the counts give.
 
-    Weight i is 4 / (eta_t (L_i - x))^2 with eta_t = rate / sqrt(t), x such that they sum to 1. Regret grows with log t
+    Weight i is 4 / (eta_i (L_i - x))^2 with eta_i = rate / sqrt(t_i), x such that they sum to 1. Regret grows with log t
     where models differ steadily, and with sqrt(t) at worst; no model is ever certain to stay unasked, so one that is
     repaired is found, if late: use a half-life for that. What models missed is charged at par, which takes variance
     away as the paper's second estimator does: see the module.
 
-    t is the number of feedbacks, of which the sums know two figures: scored outputs, which an audit makes several of,
-    and the largest weighted count, which one improbable choice makes large. The lesser one is taken.
+    The number of feedbacks is in the sums as two figures: scored outputs, which an audit makes several of, and the
+    largest weighted count, which one improbable choice makes large. The lesser one is taken.
 
     Attributes:
         rate: How fast weights fall with excess loss, > 0. 2 is the paper's for importance weights, 4 that for its
@@ -70,8 +74,7 @@ class TsallisInf(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         entropy = math.sqrt(2.0 * self.delay / math.log(len(candidates))) if len(candidates) > 1 else 0.0
-        rounds = max(1.0, feedbacks(state, candidates) + self.delay)
-        weights = tsallis_weights(state, candidates, rounds * (2.0 / self.rate) ** 2, entropy)
+        weights = tsallis_weights(state, candidates, self.rate, self.delay, entropy)
         return one_of(weights, weights.values())
 
 
@@ -82,45 +85,61 @@ def feedbacks(state: SelectionState, candidates: Sequence[str]) -> float:
 
 
 def tsallis_weights(
-    state: SelectionState, candidates: Sequence[str], rounds: float, entropy: float = 0.0
+    state: SelectionState, candidates: Sequence[str], rate: float, delay: float = 0.0, entropy: float = 0.0
 ) -> dict[str, float]:
     """Weight of each candidate, summing to 1.
 
     Args:
         state: Totals of all models.
         candidates: At least one.
-        rounds: t, > 0: how much loss tells two models apart grows with its root.
+        rate: How fast weights fall with excess loss, > 0.
+        delay: Decisions without feedback yet, >= 0.
         entropy: g, >= 0: the share of the Shannon entropy in the regulariser.
 
     >>> state = SelectionState({"a:1": ModelTotals(9.0, 0.0, 9.0, 0.0), "b:1": ModelTotals(9.0, 9.0, 9.0, 9.0)})
-    >>> weights = tsallis_weights(state, ["a:1", "b:1", "new:1"], rounds=18.0)
+    >>> weights = tsallis_weights(state, ["a:1", "b:1", "new:1"], rate=2.0)
     >>> round(weights["new:1"], 9) == round((weights["a:1"] + weights["b:1"]) / 2, 9)
     True
     """
     mean = 1.0 / len(candidates)
-    totals = [state.of(model) for model in candidates]
-    known = [one for one in totals if one.weighted_count > _FORGOTTEN]
-    level, root = _h(mean, entropy), math.sqrt(rounds)
-    par = _par(known, mean, root, entropy)
-    parts = [_inverse(level + (one.weighted_loss - par * one.weighted_count) / root, entropy) for one in totals]
+    most = feedbacks(state, candidates)
+    models = [_Evidence.of(state.of(model), most, rate, delay) for model in candidates]
+    known = [one for one in models if one.count > 0.0]
+    level = _h(mean, entropy)
+    par = _par(known, mean, entropy)
+    parts = [_inverse(level + one.loss - par * one.count, entropy) for one in models]
     total = sum(parts)
     return {model: part / total for model, part in zip(candidates, parts, strict=True)}
 
 
-def _par(known: Sequence[ModelTotals], mean: float, root: float, entropy: float) -> float:
+class _Evidence(NamedTuple):
+    """What is known of a model, divided by the root of its rounds."""
+
+    loss: float
+    count: float
+
+    @classmethod
+    def of(cls, totals: ModelTotals, most: float, rate: float, delay: float) -> "_Evidence":
+        if totals.weighted_count <= _FORGOTTEN:
+            return cls(0.0, 0.0)
+        root = math.sqrt(max(1.0, min(most, totals.weighted_count) + delay)) * 2.0 / rate
+        return cls(totals.weighted_loss / root, totals.weighted_count / root)
+
+
+def _par(known: Sequence[_Evidence], mean: float, entropy: float) -> float:
     """The loss a feedback at which models have the mean weight; 0 when none has a history."""
     if not known:
         return 0.0
     level, goal = _h(mean, entropy), mean * len(known)
-    ahead = root * (level - _h(goal, entropy))
-    par = min((one.weighted_loss + ahead) / one.weighted_count for one in known)
+    ahead = level - _h(goal, entropy)
+    par = min((one.loss + ahead) / one.count for one in known)
     for _ in range(_STEPS):
         value, slope = -goal, 0.0
         for one in known:
-            part = _inverse(level + (one.weighted_loss - par * one.weighted_count) / root, entropy)
+            part = _inverse(level + one.loss - par * one.count, entropy)
             value += part
-            slope += one.weighted_count * part / (0.5 / math.sqrt(part) + entropy)
-        step = value * root / slope
+            slope += one.count * part / (0.5 / math.sqrt(part) + entropy)
+        step = value / slope
         if value <= _PRECISE or par - step == par:
             break
         par -= step

@@ -10,12 +10,15 @@ from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
+_MOST = 1e6  # feedbacks: more make the bound no wider, or what a model that joins costs would grow with all history
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UCB1(SelectionPolicy):
     """The model with the least lower bound of its mean loss, and a uniform share for all.
 
-    The bound is loss / n_i - sqrt(padding ln(n) / n_i), n_i feedbacks of the model and n of all candidates. UCB1
+    The bound is loss / n_i - sqrt(padding ln(n) / n_i), n_i feedbacks of the model and n of all candidates, or a
+    million if there are more: it is certain enough, and the share for all loses far more from there on. UCB1
     itself leaves nothing to chance: each query would go to one known model with probability 1, and no log of it could
     say what another would have done. So a uniform share is mixed in, which costs its part of the regret for ever; with
     `exploration=0` it is the paper's. A candidate without feedback is asked first. Feedback that is late leaves the
@@ -45,7 +48,7 @@ class UCB1(SelectionPolicy):
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         totals = {model: state.of(model) for model in candidates}
-        spread = self.padding * math.log(max(1.0, sum(one.count for one in totals.values())))
+        spread = self.padding * math.log(min(_MOST, max(1.0, sum(one.count for one in totals.values()))))
         chosen = min(candidates, key=lambda model: _least(totals[model], spread))
         return most_to(chosen, candidates, self.exploration)
 
