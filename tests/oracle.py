@@ -62,13 +62,16 @@ class Row:
     applied: int = 0
     totals: dict[str, list[float]] = field(default_factory=dict)
     """By model: count, loss, weighted loss, weighted count; then, if there are any, moments."""
+    aging: tuple[int, float | None] = (0, None)
+    """Milliseconds at which the totals are said, and the seconds after which they weigh half."""
 
     @property
-    def bits(self) -> tuple[int, int, tuple[tuple[str, bytes], ...]]:
+    def bits(self) -> tuple[int, int, tuple[int, float | None], tuple[tuple[str, bytes], ...]]:
         """The row with every float as its eight bytes, models in the order in which they were first scored."""
         return (
             self.offset,
             self.applied,
+            self.aging,
             tuple((m, struct.pack(f"<{len(sums)}d", *sums)) for m, sums in self.totals.items()),
         )
 
@@ -83,11 +86,12 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
         if record.value is None:
             rows.pop((application, context, partition), None)
             continue
-        _, offset, applied, totals, *_ = unpack(record.value)
+        _, offset, applied, totals, *others = unpack(record.value)
         if not application and offset < 0:
             continue  # a position before the first feedback
         totals = {model: [*sums[:4], *chain(*sums[4:])] for model, *sums in totals}
-        rows[application, context, partition] = Row(offset, applied, totals)
+        at_ms, half_life_s = others[3:5] or (0, None)
+        rows[application, context, partition] = Row(offset, applied, totals, (at_ms, half_life_s))
     return rows
 
 
@@ -157,6 +161,8 @@ def fold(
         features = decision.get("features", ()) if _looks_at_features(applications[name]) else ()
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
+        if losses:
+            _age(row, record.timestamp_ms, applications[name])
         _add(row.totals, losses, keep, features)
     _forget(rows, forgotten)
     return rows
@@ -238,10 +244,10 @@ def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -
         return
     for (application, _, number), row in rows.items():
         if (application, number) == (name, partition):
-            row.offset, row.totals = marker.offset, {}
+            row.offset, row.totals, row.aging = marker.offset, {}, (0, None)
     for one in saved["rows"]:
         row = rows.setdefault((name, one.get("context"), partition), Row())
-        row.offset = marker.offset
+        row.offset, row.aging = marker.offset, (one.get("at_ms", 0), one.get("half_life_s"))
         row.totals = {
             model: [count, loss, weighted_loss, weighted_count, *one.get("moments", {}).get(model, ())]
             for model, (count, loss, weighted_count, weighted_loss) in one["totals"].items()
@@ -306,6 +312,16 @@ def _all_text(value: Any) -> bool:
 def _keep(application: Mapping[str, Any]) -> float:
     half_life = application.get("policy", {}).get("parameters", {}).get("half_life")
     return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)
+
+
+def _age(row: Row, at_ms: int, application: Mapping[str, Any]) -> None:
+    said_ms, before_s = row.aging
+    if before_s is not None and at_ms > said_ms:
+        keep = 0.5 ** ((at_ms - said_ms) / (1000.0 * before_s))
+        for sums in row.totals.values():
+            sums[:] = [value * keep for value in sums]
+    half_life_s = application.get("policy", {}).get("parameters", {}).get("half_life_s")
+    row.aging = (0, None) if half_life_s is None else (max(at_ms, said_ms), half_life_s)
 
 
 def _looks_at_features(application: Mapping[str, Any]) -> bool:

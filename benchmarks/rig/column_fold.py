@@ -53,7 +53,7 @@ def fold_columns(
     Args:
         parts: Decisions, in any order; 40 bytes of each loss are kept until all are here.
         start: Rows before; what the parts say must have come later.
-        damping: What is added to each propensity before a loss is divided by it, >= 0; see `exp3_ix`.
+        damping: What is added to each propensity before it divides, >= 0; see `exp3_ix`.
 
     Returns:
         Rows of all places with feedback, and of `start`.
@@ -166,7 +166,7 @@ class _Gathered:
         sums = [
             _sums(before, "count", cell, np.ones(len(cell))),
             _sums(before, "loss", cell, losses),
-            _sums(before, "weighted_count", cell, 1.0 / propensities),
+            _sums(before, "weighted_count", cell, 1.0 / (propensities + damping)),
             _sums(before, "weighted_loss", cell, losses / (propensities + damping)),
         ]
         met = np.bincount(cell, minlength=len(before)) > 0

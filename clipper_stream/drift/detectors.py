@@ -2,6 +2,8 @@
 
 Rules of this file:
 - Every detector is deterministic: the same losses lead to the same detections.
+- Without a change of the mean at most 1 % of sequences of 5,000 losses have a detection, with the default parameters,
+  whatever the mean: `benchmarks/drift.py` measures it.
 - river is imported when the first detector is made, so that who declares one need not have it.
 """
 
@@ -30,8 +32,6 @@ class DetectorSpec(Protocol):
     """The parameters of a detector: a frozen dataclass, checked when it is made, also where no library is there."""
 
     name: ClassVar[str]
-    binary: ClassVar[bool]
-    """Whether losses have to be 0 or 1; what lies between says nothing to it."""
 
     def make(self) -> Detector:
         """A detector that has read nothing.
@@ -46,7 +46,7 @@ class DetectorSpec(Protocol):
 class Adwin(DetectorSpec):
     """Adaptive windowing: two parts of a window of variable length differ more than chance allows.
 
-    Needs no scale and no bound, and is the default.
+    Needs no scale, and is the default.
 
     Attributes:
         delta: Of its bound on false alarms, in (0, 1); smaller: fewer, and later detections.
@@ -59,7 +59,6 @@ class Adwin(DetectorSpec):
     """
 
     name: ClassVar[str] = "adwin"
-    binary: ClassVar[bool] = False
     delta: float = 0.002
 
     def __post_init__(self) -> None:
@@ -75,7 +74,8 @@ class PageHinkley(DetectorSpec):
 
     Attributes:
         delta: Deviation that is none, in [0, 1).
-        threshold: Of the sum, > 0; a jump by j is found after about threshold / (j - delta) losses.
+        threshold: Of the sum, > 0; a jump by j is found after about threshold / (j - delta) losses. With 20, 17 of 100
+            sequences of 5,000 losses of 0 and 1, half of them 1, had a false detection; with 40 none.
         least: Losses before the first detection, >= 1.
 
     >>> detector = PageHinkley(threshold=10.0).make()
@@ -86,9 +86,8 @@ class PageHinkley(DetectorSpec):
     """
 
     name: ClassVar[str] = "page_hinkley"
-    binary: ClassVar[bool] = False
     delta: float = 0.05
-    threshold: float = 20.0
+    threshold: float = 40.0
     least: int = 30
 
     def __post_init__(self) -> None:
@@ -100,81 +99,23 @@ class PageHinkley(DetectorSpec):
         return _river("PageHinkley", delta=self.delta, threshold=self.threshold, min_instances=self.least, mode="both")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kswin(DetectorSpec):
-    """Kolmogorov-Smirnov windowing: the newest losses have another distribution than a sample of the ones before.
-
-    For losses with many values; a test costs half a millisecond a loss. Sees a change of spread at the same mean.
-
-    Attributes:
-        alpha: Level of each test, in (0, 1); there is one a loss, so it has to be small.
-        window: Losses that are kept, > `newest`.
-        newest: Of them the newest, which are compared with the others, >= 2.
-
-    Source: Raab, Heusinger and Schleif, "Reactive Soft Prototype Computing for Concept Drift Streams", 2020.
-    """
-
-    name: ClassVar[str] = "kswin"
-    binary: ClassVar[bool] = False
-    alpha: float = 1e-4
-    window: int = 300
-    newest: int = 100
-
-    def __post_init__(self) -> None:
-        _check("alpha", self.alpha, above=0.0, below=1.0)
-        _check("newest", self.newest, least=2, whole=True)
-        _check("window", self.window, least=2 * self.newest, most=10_000, whole=True)
-
-    def make(self) -> Detector:
-        return _river("KSWIN", alpha=self.alpha, window_size=self.window, stat_size=self.newest, seed=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ddm(DetectorSpec):
-    """Drift detection method: the share of errors has risen by some standard deviations above its lowest.
-
-    Sees rises alone. Its alarms without a reason come with time: it compares with the lowest of ever more shares.
-
-    Attributes:
-        least: Losses before the first detection, >= 1.
-        deviations: Standard deviations, > 0.
-
-    Source: Gama, Medas, Castillo and Rodrigues, "Learning with Drift Detection", SBIA 2004.
-    """
-
-    name: ClassVar[str] = "ddm"
-    binary: ClassVar[bool] = True
-    least: int = 100
-    deviations: float = 4.0
-
-    def __post_init__(self) -> None:
-        _check("least", self.least, least=1, whole=True)
-        _check("deviations", self.deviations, above=0.0)
-
-    def make(self) -> Detector:
-        return _river("binary.DDM", binary=True, warm_start=self.least, drift_threshold=self.deviations)
-
-
-DETECTORS: Mapping[str, type[Adwin | PageHinkley | Kswin | Ddm]] = {
-    kind.name: kind for kind in (Adwin, PageHinkley, Kswin, Ddm)
-}
+DETECTORS: Mapping[str, type[Adwin | PageHinkley]] = {kind.name: kind for kind in (Adwin, PageHinkley)}
 """Every detector by its name."""
 
 
-def make_spec(name: str, parameters: Mapping[str, Any], loss: str) -> DetectorSpec:
+def make_spec(name: str, parameters: Mapping[str, Any]) -> DetectorSpec:
     """The detector of this name, with its parameters checked; needs no library.
 
     Args:
         name: One of `DETECTORS`.
         parameters: What its class documents; what is left out has its default.
-        loss: How the application compares a label with an output.
 
-    >>> make_spec("adwin", {"delta": 0.01}, "absolute")
+    >>> make_spec("adwin", {"delta": 0.01})
     Adwin(delta=0.01)
 
     Raises:
         UnknownName: there is no such detector.
-        InvalidSetting: a parameter is unknown or outside of its bounds, or the losses are none for this detector.
+        InvalidSetting: a parameter is unknown or outside of its bounds.
     """
     kind = DETECTORS.get(name)
     if kind is None:
@@ -183,32 +124,26 @@ def make_spec(name: str, parameters: Mapping[str, Any], loss: str) -> DetectorSp
     for parameter in parameters:
         if parameter not in known:
             raise InvalidSetting(f"parameter {parameter!r} of detector {name!r}: use one of {', '.join(known)}")
-    if kind.binary and loss != "zero_one":
-        raise InvalidSetting(f"detector {name!r} reads losses of 0 and 1, the loss is {loss!r}: use adwin instead")
     return kind(**parameters)
 
 
 @dataclass(slots=True)
 class _RiverDetector:
     found: Any
-    binary: bool
 
     def update(self, loss: float) -> bool:
-        if self.binary and loss not in {0.0, 1.0}:
-            return False
-        self.found.update(loss == 1.0 if self.binary else loss)
+        self.found.update(loss)
         return bool(self.found.drift_detected)
 
 
-def _river(path: str, *, binary: bool = False, **parameters: Any) -> Detector:
-    module, _, name = f"river.drift.{path}".rpartition(".")
+def _river(name: str, **parameters: Any) -> Detector:
     try:
-        found = importlib.import_module(module)
+        found = importlib.import_module("river.drift")
     except ImportError as error:
         raise ModelNotLoaded(
             f"drift detection needs a library ({error}): pip install 'clipper-stream[drift]'"
         ) from error
-    return _RiverDetector(getattr(found, name)(**parameters), binary)
+    return _RiverDetector(getattr(found, name)(**parameters))
 
 
 def _check(

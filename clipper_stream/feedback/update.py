@@ -123,7 +123,12 @@ class Learned:
 
 
 def fold(
-    state: SelectionState, decision: LoggedDecision, feedback: FeedbackValue, policy: SelectionPolicy, loss_kind: str
+    state: SelectionState,
+    decision: LoggedDecision,
+    feedback: FeedbackValue,
+    policy: SelectionPolicy,
+    loss_kind: str,
+    at_ms: int = 0,
 ) -> Learned:
     """The state after one feedback.
 
@@ -133,13 +138,14 @@ def fold(
         feedback: What the application said.
         policy: The application's policy; only its forgetting matters here.
         loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
+        at_ms: When the feedback came, by the log, in milliseconds since the epoch.
 
     Raises:
         InvalidLabel: as `score`.
         UnknownName: there is no such loss.
     """
     scores = score(decision, feedback, loss_kind)
-    learned = policy.observe_for(state, scores.losses, scores.propensities, decision.features)
+    learned = policy.observe_at(at_ms, state, scores.losses, scores.propensities, decision.features)
     return Learned(learned, scores.losses)
 
 

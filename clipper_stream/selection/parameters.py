@@ -46,7 +46,7 @@ def discount_factor(half_life: float | None) -> float:
 
     A state of several partitions forgets in each partition by the feedbacks of that partition: with P partitions
     evenly filled, the half-life of the whole is P times as many feedbacks. That keeps each partition's totals a
-    function of that partition's log alone. A partition without feedback forgets nothing.
+    function of that partition's log alone. A partition without feedback forgets nothing: for that, states age by time.
 
     Args:
         half_life: Feedbacks after which the weight of one has halved, > 0; None: never forget.

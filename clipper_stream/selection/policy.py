@@ -1,6 +1,7 @@
 """What a selection policy is: a stateless rule over an immutable state (Clipper, section 5, listing 2)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from clipper_stream.selection.contextual import ContextualChoice
@@ -17,9 +18,9 @@ class SelectionPolicy(Protocol):
     """A rule that chooses models and learns from losses. Implementations are frozen dataclasses of parameters.
 
     A policy that names this protocol as its base needs `prepare` alone: all else follows. One that forgets has an
-    attribute `half_life` (feedbacks of one partition after which an observation weighs half; None: never); one that
-    sums losses otherwise has its own `observe`; one that looks at a query's features has `by_features` and
-    `observe_for`.
+    attribute `half_life` (feedbacks of one partition after which an observation weighs half; None: never), or
+    `half_life_s` (seconds of the log, in all partitions alike); one that sums losses otherwise has its own `observe`;
+    one that looks at a query's features has `by_features` and `observe_for`.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,27 @@ class SelectionPolicy(Protocol):
     ) -> SelectionState:
         """The state after one feedback about a query with these features, empty for one without; as `observe`."""
         return self.observe(state, losses, propensities)
+
+    def observe_at(
+        self,
+        at_ms: int,
+        state: SelectionState,
+        losses: Mapping[str, float],
+        propensities: Mapping[str, float],
+        features: Features = (),
+    ) -> SelectionState:
+        """The state after one feedback at a time of the log, in milliseconds since the epoch; else as `observe_for`.
+
+        What was learned before has aged as the policy before said; from now on it ages as this one says.
+        """
+        if not losses:
+            return state
+        half_life_s = getattr(self, "half_life_s", None)
+        aged = state.aged(at_ms)
+        kept_ms = 0 if half_life_s is None else max(at_ms, aged.at_ms)
+        if (kept_ms, half_life_s) != (aged.at_ms, aged.half_life_s):
+            aged = replace(aged, at_ms=kept_ms, half_life_s=half_life_s)
+        return self.observe_for(aged, losses, propensities, features)
 
     def select(self, state: SelectionState, candidates: Sequence[str], rng: RandomSource) -> Decision:
         """Choose among the candidates: `prepare` and one draw.

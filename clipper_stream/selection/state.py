@@ -1,7 +1,8 @@
 """Selection state: sums over feedback, one set for every policy.
 
 Rules of this file:
-- State is additive. The state of a whole is the sum of the states of its parts, in partition order.
+- State is additive. The state of a whole is the sum of the states of its parts, in partition order, each aged to the
+  time of the newest. So a part that hears nothing forgets as the others do.
 - State is immutable and the same for every policy, so that an application can change its policy and keep what it
   learned, and replay can ask what another policy would have done.
 - Plain Python floats in a fixed order: folding the same log gives the same bits.
@@ -9,7 +10,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
@@ -74,36 +75,56 @@ class SelectionState:
     A model that is a candidate no longer keeps its totals, so that a rollback finds them, until `MOST_MODELS` others
     have been scored since.
 
-    >>> a = SelectionState({"svm:1": ModelTotals(1.0, 0.5, 1.0, 0.5)})
-    >>> merge([a, a]).of("svm:1").count
-    2.0
+    Attributes:
+        totals: By model.
+        at_ms: When its last feedback came, by the log, in milliseconds since the epoch; 0: no time is kept.
+        half_life_s: After so many seconds the totals weigh half, > 0; None: they do not age.
 
-    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (the `S` that `observe` returns).
+    >>> a = SelectionState({"svm:1": ModelTotals(1.0, 0.5, 1.0, 0.5)}, at_ms=1_000, half_life_s=60.0)
+    >>> merge([a, a.aged(61_000)]).of("svm:1").count
+    1.0
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (the `S` that `observe` returns); Cormode,
+    Shkapenyuk, Srivastava and Xu, "Forward decay: a practical time decay model for streaming systems", ICDE 2009
+    (sums that age by time add up, in whatever order their parts come).
     """
 
     totals: Mapping[str, ModelTotals] = field(default_factory=dict)
+    at_ms: int = 0
+    half_life_s: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "totals", MappingProxyType(dict(self.totals)))
 
-    def __reduce__(self) -> tuple[type["SelectionState"], tuple[dict[str, ModelTotals]]]:
-        return SelectionState, (dict(self.totals),)
+    def __reduce__(self) -> tuple[type["SelectionState"], tuple[dict[str, ModelTotals], int, float | None]]:
+        return SelectionState, (dict(self.totals), self.at_ms, self.half_life_s)
 
     def of(self, model: str) -> ModelTotals:
         """The model's totals, zero when nothing is known of it."""
         return self.totals.get(model, _NOTHING)
+
+    def aged(self, at_ms: int) -> "SelectionState":
+        """The state at a later time of the log; itself where nothing ages, or the time is no later."""
+        passed_ms = at_ms - self.at_ms
+        if self.half_life_s is None or passed_ms <= 0:
+            return self
+        keep = 0.5 ** (passed_ms / (1000.0 * self.half_life_s))
+        totals = {model: old.scaled(keep) for model, old in self.totals.items()}
+        return SelectionState(totals, at_ms, self.half_life_s)
 
 
 _NOTHING = ModelTotals()
 
 
 def merge(states: Iterable[SelectionState]) -> SelectionState:
-    """The sum of partial states, added in the order given."""
+    """The sum of partial states, added in the order given, each aged to the time of the newest."""
+    parts = [*states]
+    newest = max(parts, key=lambda state: state.at_ms, default=SelectionState())
     merged: dict[str, ModelTotals] = {}
-    for state in states:
-        for model, totals in state.totals.items():
+    for state in parts:
+        for model, totals in state.aged(newest.at_ms).totals.items():
             merged[model] = merged[model] + totals if model in merged else totals
-    return SelectionState(merged)
+    return SelectionState(merged, newest.at_ms, newest.half_life_s)
 
 
 def add_losses(
@@ -138,7 +159,7 @@ def add_losses(
         totals[model] = before + _one(model, loss, propensities.get(model, 0.0), damping, features)
     if len(totals) > MOST_MODELS:
         totals = dict([*totals.items()][-MOST_MODELS:])
-    return SelectionState(totals)
+    return replace(state, totals=totals)
 
 
 def impossible_propensity(model: str, propensity: float) -> InvalidLabel:

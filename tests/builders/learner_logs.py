@@ -46,9 +46,10 @@ CATALOGUE = Catalogue(partitions=2)
 encode = msgspec.msgpack.Encoder().encode
 
 
-def manifest(name="app", revision=1, half_life=None, **changes):
+def manifest(name="app", revision=1, half_life=None, half_life_s=None, **changes):
     """An application that observes all models, and forgets when it has a half-life."""
-    parameters = {} if half_life is None else {"half_life": half_life}
+    given = {"half_life": half_life, "half_life_s": half_life_s}
+    parameters = {key: value for key, value in given.items() if value is not None}
     return ApplicationManifest(
         name=name,
         revision=revision,

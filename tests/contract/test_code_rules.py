@@ -60,9 +60,9 @@ BUDGETS = {
     "clipper_stream.feedback": 500,
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2175,
-    "clipper_stream.selection": 1770,
+    "clipper_stream.selection": 1850,
     "clipper_stream.sequential_testing": 720,
-    "clipper_topics": 2635,
+    "clipper_topics": 2660,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

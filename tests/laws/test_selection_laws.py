@@ -251,6 +251,38 @@ def test_without_forgetting_partitions_add_up_to_the_whole(name):
         assert policy.prepare_for(merge(parts), CANDIDATES, features) == policy.prepare_for(whole, CANDIDATES, features)
 
 
+@pytest.mark.parametrize("name", [name for name in LEARNING if (name, "partitions") not in EXCUSED])
+def test_what_ages_by_time_adds_up_however_it_is_divided(name):
+    """So a partition that hears nothing forgets as the others do."""
+    policy = make_policy(name, {"half_life_s": 5.0})
+    parts, whole = [SelectionState()] * 3, SelectionState()
+    world, at_ms = random.Random(6), 1_700_000_000_000
+    for number in range(300):
+        losses = {world.choice(CANDIDATES): world.random()}
+        propensities = dict.fromkeys(losses, world.uniform(0.1, 1.0))
+        features = [world.gauss(0.0, 1.0)]
+        partition = 0 if number < 50 else world.choice((1, 2))  # the first one falls silent
+        at_ms += world.randrange(1_000)
+        parts[partition] = policy.observe_at(at_ms, parts[partition], losses, propensities, features)
+        whole = policy.observe_at(at_ms, whole, losses, propensities, features)
+    merged = merge(parts)
+    assert (merged.at_ms, merged.half_life_s) == (whole.at_ms, 5.0)
+    for model in CANDIDATES:
+        found, expected = (_numbers(state.of(model)) for state in (merged, whole))
+        assert found == pytest.approx(expected, rel=1e-9)
+    assert parts[0].aged(at_ms).of("a:1").count < 0.01 * parts[0].of("a:1").count
+
+
+def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
+    fast, slow, never = (make_policy("exp3", given) for given in ({"half_life_s": 1.0}, {"half_life_s": 10.0}, {}))
+    state = SelectionState()
+    for policy, at_s, count in ((fast, 10, 1.0), (slow, 11, 1.5), (slow, 21, 1.75), (never, 31, 1.875), (fast, 99, 2.875)):
+        state = policy.observe_at(1_000 * at_s, state, {"a:1": 0.0}, {"a:1": 1.0})
+        assert state.of("a:1").count == count
+    assert fast.observe_at(99_000, state, {}, {}) is state
+    assert fast.observe_at(90_000, state, {"a:1": 0.0}, {"a:1": 1.0}).of("a:1").count == 3.875, "time goes not back"
+
+
 def _learned_from_log(policy: SelectionPolicy, world: random.Random) -> SelectionState:
     state = SelectionState()
     for _ in range(500):
@@ -271,8 +303,12 @@ def learned_by_features(policy: SelectionPolicy) -> SelectionState:
 
 
 def _bits(state: SelectionState) -> list[str]:
-    found = [astuple(state.of(model)) for model in sorted(state.totals)]
-    return [number.hex() for *sums, moments in found for number in (*sums, *moments)]
+    return [number.hex() for model in sorted(state.totals) for number in _numbers(state.of(model))]
+
+
+def _numbers(totals: ModelTotals) -> list[float]:
+    *sums, moments = astuple(totals)
+    return [*sums, *moments]
 
 
 @pytest.mark.parametrize("feedbacks", [1e4, 1e8, 1e12])

@@ -12,6 +12,7 @@ from clipper_agents.replay.state_at import state_at
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.selection_rows import SavedRow, decode_row
 
+FORGETS = {"half_life": 3.0, "half_life_s": 7.0}
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
 partitions = st.integers(0, 1)
 queries = st.integers(0, 7)
@@ -29,7 +30,7 @@ happenings = st.one_of(
 
 def happened(events):
     """A deployment to which these happened; most ids are asked, by one application or both, before anything is told."""
-    at = Deployment(manifest(half_life=3.0), manifest("other", loss="absolute"))
+    at = Deployment(manifest(**FORGETS), manifest("other", loss="absolute"))
     for partition in range(2):
         for number in (0, 1, 2, 3, 4, 7):
             ask(at, number, partition)
@@ -84,7 +85,7 @@ def of_oracle(at):
     rows = oracle.fold(
         at.logs.read_all(CATALOGUE.predictions),
         at.logs.read_all(CATALOGUE.feedback),
-        {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
+        {"app": {"policy": {"parameters": FORGETS}}, "other": {"loss": "absolute"}},
         control=at.logs.read_all(CATALOGUE.control),
         changelog=at.logs.read_all(CATALOGUE.selection_changelog),
     )
@@ -140,7 +141,7 @@ def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, of
         for key, row in oracle.fold(
             at.logs.read_all(CATALOGUE.predictions),
             [one for one in at.logs.read_all(CATALOGUE.feedback) if one.partition == 0],
-            {"app": {"policy": {"parameters": {"half_life": 3.0}}}, "other": {"loss": "absolute"}},
+            {"app": {"policy": {"parameters": FORGETS}}, "other": {"loss": "absolute"}},
             control=at.logs.read_all(CATALOGUE.control),
             changelog=changelog,
         ).items()

@@ -129,8 +129,8 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
 class DriftRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What watches the losses of an application's versions for a change."""
 
-    detector: Literal["adwin", "page_hinkley", "kswin", "ddm"] = "adwin"
-    """The algorithm; `ddm` reads losses of 0 and 1 alone."""
+    detector: str = "adwin"
+    """The algorithm: `adwin` or `page_hinkley`; of another one nothing is watched."""
     parameters: dict[str, Any] = {}
     """Its parameters, for example `{"delta": 0.01}`."""
     per_context: bool = False

@@ -12,7 +12,7 @@ Rules of this file:
   `applied` is the offset of the declaration on the control topic), and under `config_context` its policies and losses.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -74,6 +74,10 @@ class SelectionRow(msgspec.Struct, array_like=True):
     """Of the position: the ids of the topics that it and the rows refer to, in the order of `Catalogue.logs`."""
     forgotten: tuple[ForgottenContexts, ...] = ()
     """Of the position: the newest, oldest first."""
+    at_ms: int = 0
+    """When the last feedback in the totals came, where they age."""
+    half_life_s: float | None = None
+    """After so many seconds the totals weigh half; None: they do not age."""
 
 
 class _RowHead(msgspec.Struct, array_like=True):
@@ -102,6 +106,10 @@ class SavedRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """By model: count, loss, weighted count, weighted loss (`clipper_stream.selection.state.ModelTotals`)."""
     moments: dict[str, tuple[float, ...]] = {}
     """By model, of those that have some: sums of products of features and losses."""
+    at_ms: int = 0
+    """When the last feedback in the totals came, where they age."""
+    half_life_s: float | None = None
+    """After so many seconds the totals weigh half; None: they do not age."""
 
 
 NO_ROW = SelectionRow(version=ROW_VERSION, offset=-1)
@@ -123,6 +131,8 @@ def encode_row(row: SelectionRow) -> bytes:
         for one in row.totals
     ]
     fields = (row.version, row.offset, row.applied, totals)
+    if row.half_life_s is not None:
+        return _encode((*fields, row.configs, row.topic_ids, row.forgotten, row.at_ms, row.half_life_s))
     if row.topic_ids or row.forgotten:
         return _encode((*fields, row.configs, row.topic_ids, row.forgotten)[: 7 if row.forgotten else 6])
     return _encode((*fields, row.configs) if row.configs else fields)
@@ -250,16 +260,28 @@ def saved_rows(rows: Mapping[RowKey, SelectionRow]) -> list[SavedRow]:
             context=key.context,
             totals={one.model: (one.count, one.loss, one.weighted_count, one.weighted_loss) for one in row.totals},
             moments={one.model: one.moments for one in row.totals if one.moments},
+            at_ms=row.at_ms,
+            half_life_s=row.half_life_s,
         )
         for key, row in ordered
     ]
 
 
-def totals_of(saved: SavedRow) -> Iterable[ModelTotalsRecord]:
-    """Return what a row held when it was saved.
+def unsaved(saved: SavedRow, offset: int = -1, applied: int = 0) -> SelectionRow:
+    """Return what a row held when it was saved, as the row after the feedback at an offset.
 
-    >>> [*totals_of(SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 4.0, 3.0)}))]
+    >>> unsaved(SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 4.0, 3.0)})).totals
     [ModelTotalsRecord(model='svm:1', count=2.0, loss=1.0, weighted_loss=3.0, weighted_count=4.0, moments=())]
     """
-    for model, (count, loss, weighted_count, weighted_loss) in saved.totals.items():
-        yield ModelTotalsRecord(model, count, loss, weighted_loss, weighted_count, saved.moments.get(model, ()))
+    totals = [
+        ModelTotalsRecord(model, count, loss, weighted_loss, weighted_count, saved.moments.get(model, ()))
+        for model, (count, loss, weighted_count, weighted_loss) in saved.totals.items()
+    ]
+    return SelectionRow(
+        version=ROW_VERSION,
+        offset=offset,
+        applied=applied,
+        totals=totals,
+        at_ms=saved.at_ms,
+        half_life_s=saved.half_life_s,
+    )

@@ -31,7 +31,7 @@ from clipper_topics.selection_rows import (
     read_row,
     saved_rows,
     set_row,
-    totals_of,
+    unsaved,
 )
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,13 @@ which a change would keep no rows anyway."""
 
 
 # --- as the library has them ----------------------------------------------------------------------------------------
-def state_of(totals: Iterable[ModelTotalsRecord]) -> SelectionState:
-    """Return totals as the library's state."""
-    return SelectionState(
-        {
-            one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments)
-            for one in totals
-        }
-    )
+def state_of(row: SelectionRow) -> SelectionState:
+    """Return a row as the library's state."""
+    totals = {
+        one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments)
+        for one in row.totals
+    }
+    return SelectionState(totals, row.at_ms, row.half_life_s)
 
 
 def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
@@ -59,13 +58,20 @@ def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
         ModelTotalsRecord(model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments)
         for model, sums in state.totals.items()
     ]
-    return SelectionRow(version=ROW_VERSION, offset=offset, applied=applied, totals=totals)
+    return SelectionRow(
+        version=ROW_VERSION,
+        offset=offset,
+        applied=applied,
+        totals=totals,
+        at_ms=state.at_ms,
+        half_life_s=state.half_life_s,
+    )
 
 
 def state_of_rows(rows: Iterable[SavedRow], context: str | None) -> SelectionState:
     """Return what the policy sees: the rows of a context, or those without one, added in partition order."""
     wanted = sorted((row for row in rows if row.context == context), key=lambda row: row.partition)
-    return merge(state_of(totals_of(row)) for row in wanted)
+    return merge(state_of(unsaved(row)) for row in wanted)
 
 
 # --- as they are stored ---------------------------------------------------------------------------------------------

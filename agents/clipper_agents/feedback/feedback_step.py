@@ -25,7 +25,7 @@ from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
-from clipper_stream.selection.state import MOST_MODELS, SelectionState
+from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, check_feedback
@@ -35,11 +35,12 @@ from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
 from clipper_topics.selection_rows import (
     NOT_DECLARED,
     ConfigStart,
+    SavedRow,
     SelectionRow,
     config_context,
     config_note,
     note_row,
-    totals_of,
+    unsaved,
 )
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -162,10 +163,10 @@ def _apply(
         step.applied_feedback[logged.offset] = record.offset
         step.count("unlearned")
         return
-    decision = join(prediction, None if audit is None else decode_audit(audit))
+    decision, value = join(prediction, None if audit is None else decode_audit(audit)), feedback_value(found)
     try:
         _check_bounds(prediction.context, decision)
-        learned = fold(state_of(before.totals), decision, feedback_value(found), known.policy, known.loss)
+        learned = fold(state_of(before), decision, value, known.policy, known.loss, record.timestamp)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error)
         return
@@ -227,16 +228,16 @@ def _restore(
         reason = f"a later restore of {name} was counted before this one: repeat it if it is still wanted"
         step.refuse(record, "invalid", RefusedMarker(reason))
         return
-    states = {(name, one.context): state_of(totals_of(one)) for one in found.marker.rows}
-    for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *states]):
+    saved = {(name, one.context): one for one in found.marker.rows}
+    for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *saved]):
         before = step.rows.get(key) or row(key)
         if record.offset > before.offset:
-            step.rows[key] = row_of(states.get(key, _EMPTY), record.offset, before.applied)
+            step.rows[key] = unsaved(saved.get(key, _EMPTY), record.offset, before.applied)
     step.rows[note] = note_row(record.offset, found.declared)
     step.count("restored")
 
 
-_EMPTY = SelectionState()
+_EMPTY = SavedRow(partition=0)
 _BOUNDS = (ID_CHARACTERS, MOST_FEATURES, MOST_MODELS, REF_CHARACTERS)
 
 

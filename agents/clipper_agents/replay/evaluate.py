@@ -25,7 +25,7 @@ from clipper_stream.evaluation.results import Evaluation
 from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.manifests import ApplicationManifest
-from clipper_topics.selection_rows import totals_of
+from clipper_topics.selection_rows import unsaved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,4 +122,4 @@ def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | N
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:
     """Read the totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
-    return {(row.context, row.partition): state_of(totals_of(row)) for row in read_state(file, application)}
+    return {(row.context, row.partition): state_of(unsaved(row)) for row in read_state(file, application)}

@@ -36,7 +36,7 @@ class DriftMonitor:
         self._detector: DetectorSpec | None = None
         self.refused: str | None = None
         try:
-            detector = make_spec(spec.rule.detector, spec.rule.parameters, loss)
+            detector = make_spec(spec.rule.detector, spec.rule.parameters)
             detector.make()
         except SetupError as error:
             self.refused = str(error)

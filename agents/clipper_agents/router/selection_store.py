@@ -195,7 +195,7 @@ class SelectionStore:
             except ValueError as error:  # a topic that anybody can write to must not stop every router
                 logger.error("totals ignored offset=%d reason=%s", record.offset, error)  # noqa: TRY400
                 continue
-            self._published[key] = state_of(row.totals)
+            self._published[key] = state_of(row)
             if key.partition not in self._owned:
                 self._prepared.pop((key.application, None, None), None)
 
@@ -220,7 +220,7 @@ class SelectionStore:
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
         """Return the state of the application's models, in a context or over all partitions."""
         if context is not None:
-            return state_of(self.row(application, context, partition).totals)
+            return state_of(self.row(application, context, partition))
         return merge(self._part(application, number) for number in self._partitions)
 
     def forget(self, application: str) -> None:
@@ -230,7 +230,7 @@ class SelectionStore:
 
     def _part(self, application: str, partition: int) -> SelectionState:
         if partition in self._owned:
-            return state_of(self.row(application, None, partition).totals)
+            return state_of(self.row(application, None, partition))
         return self._published.get(RowKey(application, None, partition), _NO_STATE)
 
 

@@ -83,7 +83,7 @@ def _drift_problems(place: str, application: ApplicationManifest) -> Iterator[st
     if application.drift is None:
         return
     try:
-        make_spec(application.drift.detector, application.drift.parameters, application.loss)
+        make_spec(application.drift.detector, application.drift.parameters)
     except SetupError as error:
         yield f"{place}: drift: {error}"
 

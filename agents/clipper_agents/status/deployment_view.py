@@ -111,7 +111,7 @@ class DeploymentView:
         """Totals of the application's models: those of a context, or of all queries without one."""
         rows = self.published if context is None else self.contexts
         keys = [key for key in rows if key.application == application and key.context == context]
-        return merge(state_of(rows[key].totals) for key in sorted(keys, key=lambda key: key.partition))
+        return merge(state_of(rows[key]) for key in sorted(keys, key=lambda key: key.partition))
 
     def contexts_of(self, application: str) -> int:
         """How many contexts of the application have totals of their own."""

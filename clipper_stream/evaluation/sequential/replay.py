@@ -210,7 +210,8 @@ class CandidateState:
             place, before = query.place, self._states.get(query.place)
             if before is None and place[0] is None:
                 self._partitions = sorted([*self._partitions, place[1]])
-            self._states[place] = self.policy.observe_for(before or _NOTHING, losses, propensities, query.features)
+            at_ms, features = query.feedback_at_ms, query.features
+            self._states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
             self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
 
 

@@ -22,6 +22,7 @@ class EpsilonGreedy(SelectionPolicy):
     Attributes:
         epsilon: Share of queries spread evenly over all candidates, in [0, 1].
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 4.0, 50.0, 4.0)})
@@ -34,6 +35,7 @@ class EpsilonGreedy(SelectionPolicy):
     name: ClassVar[str] = "epsilon_greedy"
     epsilon: float = bounded_field(0.1, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return least_mean_loss(state, candidates, self.epsilon)

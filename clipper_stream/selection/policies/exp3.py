@@ -26,6 +26,7 @@ class Exp3(SelectionPolicy):
         exploration: Share of queries spread evenly, in [0, 1]. Each of K models is asked with probability of at
             least exploration / K, so a repaired model is found again, and replay can evaluate any policy.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 40.0, 50.0, 40.0)})
@@ -40,6 +41,7 @@ class Exp3(SelectionPolicy):
     eta: float = bounded_field(0.1, above=0.0)
     exploration: float = bounded_field(0.05, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)
@@ -65,6 +67,7 @@ class Exp3IX(SelectionPolicy):
         gamma: What is added to each propensity, >= 0; None: eta / 2, as in the paper. More explores more. With less
             than that one answer of a seldom asked model can decide.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> Exp3IX(gamma=0.25).observe(SelectionState(), {"a:1": 1.0}, {"a:1": 0.25}).of("a:1")
     ModelTotals(count=1.0, loss=1.0, weighted_count=2.0, weighted_loss=2.0, moments=())
@@ -77,6 +80,7 @@ class Exp3IX(SelectionPolicy):
     eta: float = bounded_field(0.02, above=0.0)
     gamma: float | None = bounded_field(None)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         weights = exponential_weights(self.eta, state, candidates)

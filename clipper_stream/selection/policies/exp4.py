@@ -27,6 +27,7 @@ class Exp4(SelectionPolicy):
         eta: Learning rate, > 0. For losses in [0, 1] and a memory of T feedbacks the regret bound is least at
             sqrt(8 ln K / T); the default 0.3 is that for K = 5 models and T = 140 feedbacks, a half-life of 100.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(10.0, 1.0, 10.0, 1.0), "b:1": ModelTotals(10.0, 6.0, 10.0, 6.0)})
@@ -41,6 +42,7 @@ class Exp4(SelectionPolicy):
     name: ClassVar[str] = "exp4"
     eta: float = bounded_field(0.3, above=0.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
@@ -61,6 +63,7 @@ class Exp4Clipper(SelectionPolicy):
     Attributes:
         eta: Learning rate, > 0; the default is the original's.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> policy, asked = Exp4Clipper(), {"a:1": 1.0, "b:1": 1.0}
     >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1").weighted_loss
@@ -73,6 +76,7 @@ class Exp4Clipper(SelectionPolicy):
     name: ClassVar[str] = "exp4_clipper"
     eta: float = bounded_field(0.01, above=0.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return all_of(exponential_weights(self.eta, state, candidates))
@@ -88,4 +92,4 @@ class Exp4Clipper(SelectionPolicy):
         for model, loss in losses.items():
             corrected = loss / max(shares[model], _LEAST_SHARE) - loss / propensities[model]
             totals[model] = replace(totals[model], weighted_loss=totals[model].weighted_loss + corrected)
-        return SelectionState(totals)
+        return replace(learned, totals=totals)

@@ -46,6 +46,7 @@ class LinUcb(SelectionPolicy):
         ridge: Feedbacks that the belief without data is worth, > 0.
         exploration: Share of queries spread evenly, in [0, 1]; each of K models is asked with exploration / K at least.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> policy, state, models = LinUcb(exploration=0.1), SelectionState(), ["a:1", "b:1"]
     >>> for feature in (0.0, 1.0) * 20:  # a:1 is right about small ones, b:1 about large ones
@@ -63,6 +64,7 @@ class LinUcb(SelectionPolicy):
     ridge: float = bounded_field(1.0, above=0.0)
     exploration: float = bounded_field(0.05, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         return least_mean_loss(state, candidates, self.exploration)

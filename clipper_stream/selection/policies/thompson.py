@@ -59,6 +59,7 @@ class Thompson(SelectionPolicy):
             worse is not asked any more, and replay cannot evaluate policies that would ask it.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0 (discounted Thompson
             sampling); None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 9.0, 50.0, 9.0)})
@@ -73,6 +74,7 @@ class Thompson(SelectionPolicy):
     name: ClassVar[str] = "thompson"
     exploration: float = bounded_field(0.0, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         best = best_arm_probabilities(*posteriors(state, candidates)) if len(candidates) > 1 else [1.0]

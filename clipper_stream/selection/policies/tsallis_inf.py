@@ -54,6 +54,7 @@ class TsallisInf(SelectionPolicy):
             keeps the regret near that of no delay: it is slower, and is not led astray by what many decisions under
             one state have in common. 0: none.
         half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 40.0, 50.0, 40.0)})
@@ -71,6 +72,7 @@ class TsallisInf(SelectionPolicy):
     rate: float = bounded_field(2.0, above=0.0)
     delay: float = bounded_field(0.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         entropy = math.sqrt(2.0 * self.delay / math.log(len(candidates))) if len(candidates) > 1 else 0.0

@@ -30,6 +30,7 @@ class UCB1(SelectionPolicy):
         exploration: Share of queries spread evenly over all candidates, in [0, 1].
         half_life: Feedbacks of one partition after which an observation weighs half, > 0 (discounted UCB); None: never
             forget.
+        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(90.0, 9.0, 90.0, 9.0), "b:1": ModelTotals(4.0, 1.0, 4.0, 1.0)})
@@ -45,6 +46,7 @@ class UCB1(SelectionPolicy):
     padding: float = bounded_field(2.0)
     exploration: float = bounded_field(0.05, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         totals = {model: state.of(model) for model in candidates}

@@ -32,7 +32,7 @@ from clipper_topics.selection_rows import (
     encode_key,
     encode_row,
     saved_rows,
-    totals_of,
+    unsaved,
 )
 
 
@@ -71,7 +71,7 @@ def test_a_saved_row_is_the_state_that_was_stored_with_its_moments():
         {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
     )
     (saved,) = saved_rows({RowKey("digits", None, 2): row_of(state, 5, 2)})
-    assert state_of(totals_of(saved)) == state
+    assert state_of(unsaved(saved)) == state
     assert state_of_rows([saved, saved], None) == merge([state, state])
 
 

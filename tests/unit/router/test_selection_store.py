@@ -201,14 +201,14 @@ def test_a_row_holds_a_state_bit_for_bit():
     totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
     state = SelectionState(totals)
 
-    assert state_of(decode_row(encode_row(row_of(state, 5, 2))).totals) == state
+    assert state_of(decode_row(encode_row(row_of(state, 5, 2)))) == state
     key = RowKey("app", None, 3)
     assert decode_key(encode_key(key)) == key
 
 
 def state_of_value(value):
 
-    return state_of(decode_row(value).totals)
+    return state_of(decode_row(value))
 
 
 async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
