@@ -68,8 +68,12 @@ def us_a_loss(kind: str, name: str) -> float:
 
 
 def rows(seeds: int, stationary: int) -> Iterator[str]:
-    yield "| losses | detector | false, of " + str(seeds) + ", at means of " + ", ".join(map(str, MEANS)) + (
-        "".join(f" | to {jump}" for jump in JUMPS) + " | CPU a loss, µs |"
+    yield (
+        "| losses | detector | false, of "
+        + str(seeds)
+        + ", at means of "
+        + ", ".join(map(str, MEANS))
+        + ("".join(f" | to {jump}" for jump in JUMPS) + " | CPU a loss, µs |")
     )
     yield f"|---|---|---{'|---' * len(JUMPS)}|---|"
     for kind in KINDS:

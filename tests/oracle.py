@@ -161,8 +161,7 @@ def fold(
         features = decision.get("features", ()) if _looks_at_features(applications[name]) else ()
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
-        if losses:
-            _age(row, record.timestamp_ms, applications[name])
+        _age(row, record.timestamp_ms, applications[name], bool(losses))
         _add(row.totals, losses, keep, features)
     _forget(rows, forgotten)
     return rows
@@ -314,7 +313,9 @@ def _keep(application: Mapping[str, Any]) -> float:
     return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)
 
 
-def _age(row: Row, at_ms: int, application: Mapping[str, Any]) -> None:
+def _age(row: Row, at_ms: int, application: Mapping[str, Any], scored: bool) -> None:
+    if not scored:
+        return
     said_ms, before_s = row.aging
     if before_s is not None and at_ms > said_ms:
         keep = 0.5 ** ((at_ms - said_ms) / (1000.0 * before_s))

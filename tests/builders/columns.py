@@ -57,6 +57,7 @@ def made_up(
         label=label.astype(np.int32),
         loss=np.where(scored, rng.choice([0.0, 1.0, 0.1, 1 / 3], (n, m)), np.nan),
         answer_loss=np.where(told, rng.random(n), np.nan),
+        several_rows=rng.random(n) < 0.1,
         features=_features(rng, n),
     )
 

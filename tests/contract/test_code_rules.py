@@ -56,7 +56,7 @@ BUDGETS = {
     "clipper_stream.client": 1105,
     "clipper_stream.combining": 200,
     "clipper_stream.drift": 350,
-    "clipper_stream.evaluation": 5280,
+    "clipper_stream.evaluation": 5305,
     "clipper_stream.feedback": 500,
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2175,

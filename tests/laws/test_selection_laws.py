@@ -276,7 +276,13 @@ def test_what_ages_by_time_adds_up_however_it_is_divided(name):
 def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
     fast, slow, never = (make_policy("exp3", given) for given in ({"half_life_s": 1.0}, {"half_life_s": 10.0}, {}))
     state = SelectionState()
-    for policy, at_s, count in ((fast, 10, 1.0), (slow, 11, 1.5), (slow, 21, 1.75), (never, 31, 1.875), (fast, 99, 2.875)):
+    for policy, at_s, count in (
+        (fast, 10, 1.0),
+        (slow, 11, 1.5),
+        (slow, 21, 1.75),
+        (never, 31, 1.875),
+        (fast, 99, 2.875),
+    ):
         state = policy.observe_at(1_000 * at_s, state, {"a:1": 0.0}, {"a:1": 1.0})
         assert state.of("a:1").count == count
     assert fast.observe_at(99_000, state, {}, {}) is state

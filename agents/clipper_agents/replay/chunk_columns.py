@@ -214,6 +214,7 @@ def _assembled(
         label=table[label],
         loss=used.loss,
         answer_loss=_answer_loss(chunk, label, given, known, compared),
+        several_rows=(rows["flags"] & SEVERAL_ROWS) != 0,
         features=chunk.features,
     )
 

@@ -56,6 +56,7 @@ class DecisionColumns:
         label: What was true, as an index into `values`; -1 where feedback gave a loss or a reward, (n,).
         loss: Loss in [0, 1] of each model that the feedback scores; NaN where it says nothing, (n, M).
         answer_loss: Loss in [0, 1] of the answer, (n,).
+        several_rows: Whether outputs, answer and label are lists, an element a row of the query, (n,).
         features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
             left out, no query has any: (n, 0).
 
@@ -92,6 +93,7 @@ class DecisionColumns:
     label: Codes
     loss: Floats
     answer_loss: Floats
+    several_rows: Bools
     features: Floats = field(default_factory=lambda: _NO_FEATURES)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ Rules of this file:
 - Known is the loss only where every member was asked and the feedback is a label that can be compared: a given loss
   is about the answer that was given. Elsewhere it is NaN.
 - Its propensity is the probability of asking all members (`joint`), so the ensemble is one more column.
-- Outputs are taken whole: queries of several rows, whose outputs are lists, are no lists to be compared row by row.
+- A query of several rows is combined row by row, as the router does. A row that nobody answered makes the answer a
+  default because nobody did; the least confidence of a row is that of the answer.
 """
 
 import json
@@ -21,7 +22,7 @@ from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, distinct_rows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
-from clipper_stream.feedback.losses import LOSSES, loss_of
+from clipper_stream.feedback.losses import LOSSES, loss_of, loss_of_rows
 from clipper_stream.selection.parameters import check_number
 
 ANY_CONTEXT = -1
@@ -64,24 +65,46 @@ class Answering:
                 raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
         check_number("confidence threshold", self.confidence_threshold, most=1.0)
 
-    def loss_of(self, outputs: Mapping[str, Any], weights: Mapping[str, float], asked: int, label: Any) -> float:
+    def loss_of(
+        self,
+        outputs: Mapping[str, Any],
+        weights: Mapping[str, float],
+        asked: int,
+        label: Any,
+        *,
+        several_rows: bool = False,
+    ) -> float:
         """Loss of the answer in [0, 1]; NaN where the label cannot be compared with it.
 
         Args:
-            outputs: Of the members that answered.
+            outputs: Of the members that answered; of several rows a list, with None for a row without an answer.
             weights: Trust in each member.
             asked: How many members there are.
-            label: What was true.
+            label: What was true; of several rows a list.
+            several_rows: Whether the query has a list of rows.
         """
         try:
-            combined = combine(self.combiner, outputs, weights, asked)
+            rows = [
+                combine(self.combiner, row, weights, asked) for row in (_rows(outputs) if several_rows else [outputs])
+            ]
         except ModelFailed:  # nobody answered, or nothing that can be combined
             return _NO_ANSWER
-        sure = combined.confidence >= self.confidence_threshold
+        sure = min(row.confidence for row in rows) >= self.confidence_threshold
+        answer = [row.output if sure else self.default_output for row in rows]
         try:
-            return loss_of(self.loss, label, combined.output if sure else self.default_output)
+            return loss_of_rows(self.loss, label, answer) if several_rows else loss_of(self.loss, label, *answer)
         except InvalidLabel:
             return float("nan")
+
+
+def _rows(outputs: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """What the members said to each row; at least one row, of nobody where there is none."""
+    longest = max(map(len, outputs.values()), default=0)
+    said = range(longest or 1)
+    return [
+        {model: rows[row] for model, rows in outputs.items() if row < len(rows) and rows[row] is not None}
+        for row in said
+    ]
 
 
 class OutputRows:
@@ -92,7 +115,7 @@ class OutputRows:
         self._texts = columns.values
         self._values: dict[int, Any] = {}
         mine = columns.of_models(members)
-        self.codes = np.column_stack([mine.output, columns.label])
+        self.codes = np.column_stack([mine.output, columns.label, columns.several_rows])
         self.known = _known(mine)
         self._lists: list[list[int]] = []
 
@@ -105,11 +128,11 @@ class OutputRows:
         return self.of(self._lists[row], weights)
 
     def of(self, codes: Sequence[int], weights: Mapping[str, float]) -> float:
-        """Loss of the answer to these outputs and this label, by their indices into the columns' values."""
-        outputs = {
-            model: self._value(code) for model, code in zip(self._members, codes[:-1], strict=True) if code != UNKNOWN
-        }
-        return self._answering.loss_of(outputs, weights, len(self._members), self._value(codes[-1]))
+        """Loss of the answer to these outputs, this label, and 1 where they are of several rows, as in `codes`."""
+        *said, label, several_rows = codes
+        outputs = {model: self._value(code) for model, code in zip(self._members, said, strict=True) if code != UNKNOWN}
+        count = len(self._members)
+        return self._answering.loss_of(outputs, weights, count, self._value(label), several_rows=several_rows == 1)
 
     def _value(self, code: int) -> Any:
         if code not in self._values:

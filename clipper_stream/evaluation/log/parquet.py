@@ -4,7 +4,7 @@ Rules of this file:
 - What is written comes back: the same numbers, the same words. Words are numbered anew, and every chunk of a file has
   the columns of all models in it.
 - A file, or a folder of files, has its name only when it is whole: it is written to a folder beside it and renamed.
-- A file of a later schema version is refused. What the columns are called is in `docs/reference/replay-files.md`.
+- A file of another schema version is refused. What the columns are called is in `docs/reference/replay-files.md`.
 """
 
 import json
@@ -32,7 +32,7 @@ from clipper_stream.evaluation.log.parquet_table import (
     table_of,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SUFFIX = ".parquet"
 FILE_ROWS = 1 << 20
 """Of a file in a folder: 16 chunks, so that several processes can read a folder."""

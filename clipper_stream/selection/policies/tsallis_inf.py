@@ -39,7 +39,7 @@ _PRECISE = 1e-12  # of a sum of weights
 class TsallisInf(SelectionPolicy):
     """Weights that fall with the square of excess loss, at a rate that the counts give.
 
-    Weight i is 4 / (eta_i (L_i - x))^2 with eta_i = rate / sqrt(t_i), x such that they sum to 1. Regret grows with log t
+    Weight i is 4 / (eta_i (L_i - x))^2 with eta_i = rate / sqrt(t_i), x such that they sum to 1. Regret grows as log t
     where models differ steadily, and with sqrt(t) at worst; no model is ever certain to stay unasked, so one that is
     repaired is found, if late: use a half-life for that. What models missed is charged at par, which takes variance
     away as the paper's second estimator does: see the module.

@@ -107,6 +107,21 @@ def test_as_many_values_as_do_not_fit_one_number_are_told_apart():
     assert np.array_equal(different[place], np.vstack([far, far]))
 
 
+def test_a_query_of_several_rows_is_answered_row_by_row():
+    """As by a router: a row that one member left out is answered by the others."""
+    outputs = [
+        [["a", "b"], ["a", "c"], ["x", "b"]],
+        [["a", None], ["a", "c"], ["x", "c"]],
+        [["a", None], [], ["b", None]],
+    ]
+    labels = [["a", "b"], ["a", "x"], ["a", "b"]]
+    columns = asked(outputs, labels, several_rows=[True] * 3)
+    assert losses(columns) == [0.0, 0.5, 1.0]
+    assert losses(columns, confidence_threshold=0.7, default_output="b") == [0.5, 1.0, 1.0]
+    numbers = asked([[[1.0, 3.0], [3.0, 5.0]]], [[2.0, 4.0]], several_rows=[True])
+    assert losses(numbers, {"m0:1": 1.0, "m1:1": 1.0}, combiner="mean", loss="squared") == [0.0]
+
+
 def test_an_ensemble_is_a_column_with_the_probability_of_asking_all():
     columns = asked(
         [["a", "b"], ["a", None]],

@@ -107,5 +107,5 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path):
 def test_a_later_schema_version_is_refused(tmp_path):
     said = {b"clipper-stream": json.dumps({"schema_version": 99}).encode()}
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(said), tmp_path / "x.parquet")
-    with pytest.raises(UnusableFile, match="schema version 99, this code reads 1"):
+    with pytest.raises(UnusableFile, match="schema version 99, this code reads 2"):
         read_facts(tmp_path / "x.parquet")
