@@ -16,6 +16,7 @@ The best is the one model that loses least over all queries; in `abrupt` and `gr
 import io
 import json
 import os
+import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,8 @@ import numpy as np
 from rig.expected_regret import Measured, expectations, growth
 from rig.results import cpu_model
 from rig.session import page_options, parsed, write_page
-from rig.worlds import LATE, Floats, World, cumulative_regret, worlds
+from rig.textbook import RULES, FeatureWorld, lin_ucb_regret, textbook_regret
+from rig.worlds import LATE, Floats, World, compared_worlds, cumulative_regret, worlds
 
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
@@ -85,7 +87,7 @@ def main() -> None:
         for label, found in kept(options.curves, number, queries, seeds).items()
     }
     measured = {key: np.mean(found, axis=0) for key, found in curves.items()}
-    lines = [*tables(curves, queries), *expected(measured, queries), *prices()]
+    lines = [*tables(curves, queries), *compared(queries, seeds), *expected(measured, queries), *prices()]
     print("\n".join(lines))
     if options.page is not None:
         made = (
@@ -158,6 +160,55 @@ def expected(measured: Measured, queries: int) -> Iterator[str]:
         sense = "at most" if target.sense == "<=" else "at least"
         yield f"| {target.benchmark} | {target.what} | {sense} {short(target.bound)} | {short(target.value)} | {mark} |"
     yield ""
+
+
+def compared(queries: int, seeds: int) -> Iterator[str]:
+    """Mean regret of each policy, and behind it that of its paper's rule."""
+    found = compared_worlds(queries)
+    columns = [(world, half_life) for world in found for half_life in ((None, 500.0) if world.moving else (None,))]
+    heads = [world.name + ("" if half_life is None else ", half-life 500") for world, half_life in columns]
+    yield "## Beside the textbook\n"
+    yield f"Regret after {queries:,} queries; behind it that of the paper's rule, written anew in `benchmarks/rig/textbook.py`.\n"
+    yield from (f"- {world.name}: {world.says}" for world in found)
+    yield "- features: four models, each the best for a quarter of the queries by two features\n"
+    yield f"| policy | {' | '.join(heads)} | features |"
+    yield f"|---|{'---|' * (len(heads) + 1)}"
+    jobs = [(name, column, seed) for name in RULES for column in range(len(columns)) for seed in range(seeds)]
+    with Pool(os.cpu_count()) as pool:
+        pairs = dict(zip(jobs, pool.starmap(both, [(queries, *job) for job in jobs]), strict=True))
+        by_features = np.mean(pool.starmap(both_by_features, [(queries, seed) for seed in range(seeds)]), axis=0)
+    for name in RULES:
+        cells = [
+            np.mean([pairs[name, column, seed] for seed in range(seeds)], axis=0) for column in range(len(columns))
+        ]
+        yield f"| `{name}` | {' | '.join(f'{own:,.0f}, {books:,.0f}' for own, books in cells)} | - |"
+    yield f"| `lin_ucb` |{' - |' * len(heads)} {by_features[0]:,.0f}, {by_features[1]:,.0f} |\n"
+
+
+def both(queries: int, name: str, column: int, seed: int) -> tuple[float, float]:
+    """Regret of a policy and of its paper's rule in a column of the table."""
+    worlds_, moving = compared_worlds(queries), 3
+    half_life = 500.0 if column > moving else None
+    world = worlds_[min(column, moving)]
+    policy = make_policy(name, {} if half_life is None else {"half_life": half_life})
+    return float(cumulative_regret(policy, world, seed)[-1]), textbook_regret(name, world, seed, half_life)
+
+
+def both_by_features(queries: int, seed: int) -> tuple[float, float]:
+    """The same of `lin_ucb`."""
+    world = FeatureWorld(queries)
+    rng, draw = np.random.default_rng(seed), random.Random(seed)
+    policy, state, regret = make_policy("lin_ucb"), SelectionState(), 0.0
+    models = [f"m{number}:1" for number in range(world.arms)]
+    for x, means in zip(*world.queries(rng), strict=True):
+        features = x[1:].tolist()
+        choice = policy.prepare_for(state, models, features)
+        regret += float(np.array(list(choice.weights.values())) @ means - means.min())
+        decision = choice.select(draw)
+        losses = {model: float(draw.random() < means[models.index(model)]) for model in decision.models}
+        chances = dict(zip(decision.models, decision.propensities, strict=True))
+        state = policy.observe_for(state, losses, chances, features)
+    return regret, lin_ucb_regret(world, seed)
 
 
 def short(value: float | None) -> str:

@@ -108,6 +108,23 @@ def worlds(queries: int) -> list[World]:
     ]
 
 
+def compared_worlds(queries: int) -> list[World]:
+    """Those in which the policies stand beside their papers' rules."""
+    one, late, at = steady(queries, 0.2), 2 * LATE, np.arange(queries)
+    turns = np.where(np.arange(MODELS) == (at >= queries // 2)[:, None], GOOD, BAD)
+    return [
+        World(name="gap 0.1", says=f"one of {MODELS} models loses {GOOD}, the others 0.2", means=one),
+        World(name="gap 0.02", says="the others 0.12", means=steady(queries, 0.12)),
+        World(
+            name="late",
+            says=f"gap 0.1, feedback {late:,} queries late",
+            means=one,
+            due=lambda _: np.full(queries, late),
+        ),
+        World(name="switch", says=f"gap {BAD - GOOD:.1f}, another best from the middle on", means=turns, moving=True),
+    ]
+
+
 def steady(queries: int, bad: float) -> Floats:
     """The last model is the best: not the one that wins a tie."""
     return np.tile([bad] * (MODELS - 1) + [GOOD], (queries, 1))
