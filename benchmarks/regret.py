@@ -168,7 +168,7 @@ def compared(queries: int, seeds: int) -> Iterator[str]:
     columns = [(world, half_life) for world in found for half_life in ((None, 500.0) if world.moving else (None,))]
     heads = [world.name + ("" if half_life is None else ", half-life 500") for world, half_life in columns]
     yield "## Beside the textbook\n"
-    yield f"Regret after {queries:,} queries; behind it that of the paper's rule, written anew in `benchmarks/rig/textbook.py`.\n"
+    yield f"Regret after {queries:,} queries; behind it that of the paper's rule, of `benchmarks/rig/textbook.py`.\n"
     yield from (f"- {world.name}: {world.says}" for world in found)
     yield "- features: four models, each the best for a quarter of the queries by two features\n"
     yield f"| policy | {' | '.join(heads)} | features |"

@@ -106,10 +106,10 @@ def tsallis_weights(
     mean = 1.0 / len(candidates)
     most = feedbacks(state, candidates)
     models = [_Evidence.of(state.of(model), most, rate, delay) for model in candidates]
-    known = [one for one in models if one.count > 0.0]
+    known = [one for one in models if one.feedbacks > 0.0]
     level = _h(mean, entropy)
     par = _par(known, mean, entropy)
-    parts = [_inverse(level + one.loss - par * one.count, entropy) for one in models]
+    parts = [_inverse(level + one.loss - par * one.feedbacks, entropy) for one in models]
     total = sum(parts)
     return {model: part / total for model, part in zip(candidates, parts, strict=True)}
 
@@ -118,7 +118,7 @@ class _Evidence(NamedTuple):
     """What is known of a model, divided by the root of its rounds."""
 
     loss: float
-    count: float
+    feedbacks: float
 
     @classmethod
     def of(cls, totals: ModelTotals, most: float, rate: float, delay: float) -> "_Evidence":
@@ -134,13 +134,13 @@ def _par(known: Sequence[_Evidence], mean: float, entropy: float) -> float:
         return 0.0
     level, goal = _h(mean, entropy), mean * len(known)
     ahead = level - _h(goal, entropy)
-    par = min((one.loss + ahead) / one.count for one in known)
+    par = min((one.loss + ahead) / one.feedbacks for one in known)
     for _ in range(_STEPS):
         value, slope = -goal, 0.0
         for one in known:
-            part = _inverse(level + one.loss - par * one.count, entropy)
+            part = _inverse(level + one.loss - par * one.feedbacks, entropy)
             value += part
-            slope += one.count * part / (0.5 / math.sqrt(part) + entropy)
+            slope += one.feedbacks * part / (0.5 / math.sqrt(part) + entropy)
         step = value / slope
         if value <= _PRECISE or par - step == par:
             break
