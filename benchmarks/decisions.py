@@ -161,8 +161,8 @@ def scenarios() -> Iterator[Scenario]:
     for share in (0.01, 0.05, 0.5):
         yield one(f"a canary of {share:.0%}, -0.05", -0.05, share=always(share))
         yield one(f"a canary of {share:.0%}, +0.05", 0.05, share=always(share))
-    for worse in (0.05, 0.02):
-        yield one(f"hard, then easy, the share rises, {worse:+.2f}", worse, hard=steps(0.6, 0.1), share=rising)
+    yield one("hard, then easy, the share rises, +0.05", 0.05, hard=steps(0.6, 0.1), share=rising)
+    yield one("hard, then easy, the share rises, +0.02", 0.02, hard=steps(0.6, 0.1), share=rising)
     yield one("easy, then hard, the share rises, -0.05", -0.05, hard=steps(0.1, 0.6), share=rising)
     for worse in (-0.05, 0.02, 0.05):
         yield one(f"day and night, half, {worse:+.2f}", worse, hard=days, share=always(0.5))
@@ -180,6 +180,9 @@ def scenarios() -> Iterator[Scenario]:
     yield one("heavy-tailed delay, half, -0.05", -0.05, after=heavy_tailed, share=always(0.5))
     yield one("feedback about 5 % of queries, half, -0.10", -0.10, after=some(0.05), share=always(0.5))
     yield one("feedback about 5 % of queries, half, +0.10", 0.10, after=some(0.05), share=always(0.5))
+    for worse in (-0.10, 0.02, 0.10):
+        name = f"feedback about a declared sample of 5 % of queries, half, {worse:+.2f}"
+        yield one(name, worse, after=some(0.05), share=always(0.5), sampled=True, horizon=1_000, queries=40_000)
     yield one("feedback about 99 % of queries, half, -0.10", -0.10, after=some(0.99), share=always(0.5))
     yield one(
         "half of the trial's failures without feedback, half, +0.05", 0.05, after=half_of_failures, share=always(0.5)

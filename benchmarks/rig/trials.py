@@ -82,6 +82,7 @@ class Scenario:
         really: The probability of asking it, as a multiple of the share.
         queries: How many there are.
         horizon: After so many queries no feedback counts.
+        sampled: Whether the application says that its feedback is about a random sample.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Scenario:
     really: float = 1.0
     queries: int = 20_000
     horizon: int = 8_000
+    sampled: bool = False
 
     def world(self, seed: int) -> World:
         """Draw one."""
@@ -117,7 +119,7 @@ class Scenario:
 
 def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     """One trial: a canary from the first query on, promoted by the rule or aborted, or neither."""
-    world, evidence = scenario.world(seed), TrialEvidence(rule.margin)
+    world, evidence = scenario.world(seed), TrialEvidence(rule.margin, sampled=scenario.sampled)
     asked = np.random.default_rng([seed, 7]).random(scenario.queries) < world.drawn
     opened: list[OpenDecision | None] = []
     coming = _coming(scenario, world, asked)
@@ -129,9 +131,10 @@ def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
             if (one := opened[arrival[1]]) is not None:
                 feedbacks += 1
                 _learn(scenario, world, evidence, one, arrival[1])
+                opened[arrival[1]] = None
             arrival = next(coming, None)
         while given_up < number - scenario.horizon:
-            if (late := opened[given_up]) is not None and late.score is not None and late.score.waiting:
+            if (late := opened[given_up]) is not None:
                 evidence.give_up(late)
             given_up += 1
         if number % LOOK_EVERY == 0:

@@ -152,6 +152,10 @@ class ScoreSums:
         """Put a score in the place of what stood for it."""
         self._add(second, _terms(self.margin, now) - _terms(self.margin, before))
 
+    def remove(self, second: int, score: Score) -> None:
+        """Take a score away."""
+        self._add(second, -_terms(self.margin, score))
+
     def capital(self, before: int | None = None) -> Capital:
         """What the scores say, without the newest seconds of which too much is waited for.
 

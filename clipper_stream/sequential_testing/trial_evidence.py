@@ -86,6 +86,8 @@ class TrialEvidence:
     Args:
         margin: How much more loss is taken as no loss.
         horizon_s: So long after its query a feedback may come, in seconds.
+        sampled: Whether feedback is about a random sample of the queries, so that those without one are left out; only
+            what was not answered stays, as an application may have nothing to say about it.
 
     Attributes:
         whole: Scores since the trial began.
@@ -109,8 +111,8 @@ class TrialEvidence:
     arXiv:2210.08639 (queries, losses and delays are taken as they are, what was drawn is all that is random).
     """
 
-    def __init__(self, margin: float, horizon_s: float = math.inf) -> None:
-        self._horizon_s = horizon_s
+    def __init__(self, margin: float, horizon_s: float = math.inf, *, sampled: bool = False) -> None:
+        self._horizon_s, self.sampled = horizon_s, sampled
         self.whole, self.step = ScoreSums(margin), ScoreSums(margin)
         self.share, self.silence = ScoreSums(0.0), ScoreSums(margin)
         self.losses = ScoreSums(0.0)
@@ -182,8 +184,13 @@ class TrialEvidence:
 
     def give_up(self, opened: OpenDecision) -> None:
         """Wait no more for the feedback about a decision."""
+        one = opened.decision
         if self.kind is None:
             self._early.remove(opened)
+        elif opened.score is not None and self.sampled and not (one.silent or one.models_silent):
+            for sums in opened.sums:
+                sums.remove(opened.decision.second, opened.score)
+            opened.score = None
         elif opened.score is not None:
             self._change(opened, opened.score._replace(waiting=False))
 

@@ -43,7 +43,7 @@ BUDGETS = {
     "clipper_agents.kafka": 2030,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
-    "clipper_agents.rollout": 1675,
+    "clipper_agents.rollout": 1705,
     "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
@@ -61,7 +61,7 @@ BUDGETS = {
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1850,
-    "clipper_stream.sequential_testing": 720,
+    "clipper_stream.sequential_testing": 830,
     "clipper_topics": 2660,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""

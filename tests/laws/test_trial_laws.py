@@ -5,12 +5,16 @@ less than 0.001.
 """
 
 from dataclasses import replace
+from math import log
 
+import numpy as np
 import pytest
 from builders.benchmarks import benchmark_module
-from scipy.stats import binom
+from scipy.special import betaln
+from scipy.stats import binom, binomtest
 
-from clipper_stream.sequential_testing.rollout_rule import TrialRule
+from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
+from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
 
 TRIALS, DECISIONS = benchmark_module("rig.trials"), benchmark_module("decisions")
 SEEDS = 16
@@ -62,3 +66,46 @@ def test_a_version_that_is_asked_oftener_than_the_log_says_is_not_decided():
     found = ends("asked by 15 % where the log says 10 %, +0.05")
     assert sum("more often than its share says" in end.why for end in found) >= SEEDS - MOST
     assert not any(end.wrong for end in found)
+
+
+@pytest.mark.parametrize("worse", [-0.10, 0.10])
+def test_a_declared_sample_of_the_feedback_is_enough_and_another_is_not(worse):
+    declared = DECISIONS.SCENARIOS[f"feedback about a declared sample of 5 % of queries, half, {worse:+.2f}"]
+    declared = replace(declared, queries=16_000)
+    found = [TRIALS.run(declared, seed, TrialRule()) for seed in range(SEEDS)]
+    assert sum(end.wrong for end in found) <= MOST, found
+    assert worse > 0.0 or sum(end.action == "promote" for end in found) >= SEEDS - MOST, found
+    unsaid = TRIALS.run(replace(declared, sampled=False), 1, TrialRule())
+    assert unsaid.action == "wait"
+    assert "by losses that are not known" in unsaid.why
+
+
+def shares_of(asked_of, queries, share, seed):
+    """Whether our check of shares refuses a canary, and another's two checks at the same place in the log."""
+    asked = np.random.default_rng(seed).random(queries) < asked_of
+    evidence = TrialEvidence(0.02)
+    for number, one in enumerate(asked):
+        evidence.decide(TrialDecision(second=number // 20, share=share, asked=bool(one), canary=True))
+        if number % 100 == 99 and "more often" in judge(TrialRule(), "canary", share, evidence).why:
+            break
+    count, of = int(asked[: number + 1].sum()), number + 1
+    refused = "more often" in judge(TrialRule(), "canary", share, evidence).why
+    return refused, binomtest(count, of, share).pvalue, sequential_odds(count, of, share)
+
+
+def sequential_odds(count, of, share, prior=100.0):
+    """Lindon and Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022: odds against the share."""
+    a, b = prior * share, prior * (1.0 - share)
+    return betaln(a + count, b + of - count) - betaln(a, b) - count * log(share) - (of - count) * log(1.0 - share)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_share_that_is_not_as_logged_is_refused_where_other_tests_refuse_it(seed):
+    refused, p_value, odds = shares_of(0.15, 4_000, 0.1, seed)
+    assert refused
+    assert p_value < 0.001
+    assert odds > 0.0
+    kept, p_value, odds = shares_of(0.1, 4_000, 0.1, seed)
+    assert not kept
+    assert p_value > 0.001
+    assert odds < log(1 / 0.001)

@@ -124,6 +124,9 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     """Shares of a canary, rising; after the last one the version is promoted."""
     least: Count = 50
     """Feedbacks about the trial at each step before the next."""
+    sampled_feedback: bool = False
+    """Whether feedback is about a random sample of the queries, drawn whatever their answers and losses are: then a
+    query whose feedback never comes is left out. Else its loss may be anything, which counts against both verdicts."""
 
 
 class DriftRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

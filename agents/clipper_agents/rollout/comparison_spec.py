@@ -67,6 +67,7 @@ class ComparisonSpec:
         revision: Of its manifest now.
         rule: How its trials are judged.
         loss: How a label is compared with an output.
+        sampled: Whether feedback is about a random sample of the queries.
         lone: Whether the policy answers by one of them; otherwise by several together.
         objective_ms: Within which it is answered; None: nobody knows.
         candidates_since: Revision since which they are these.
@@ -81,6 +82,7 @@ class ComparisonSpec:
     loss: str
     trials: tuple[TrialSpec, ...]
     candidates: tuple[str, ...]
+    sampled: bool
     lone: bool
     objective_ms: float | None
     candidates_since: int
@@ -122,6 +124,7 @@ def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) ->
         loss=manifest.loss,
         trials=trials,
         candidates=tuple(manifest.models),
+        sampled=said.sampled_feedback,
         lone=_answers_by_one(manifest),
         objective_ms=manifest.objective_ms,
         candidates_since=candidates_since if manifest.keep_best is not None else max(first, candidates_since),
@@ -194,7 +197,7 @@ def same_step(then: ApplicationManifest, now: ApplicationManifest, trial: Trial)
 def same_candidates(then: ApplicationManifest, now: ApplicationManifest) -> bool:
     """Whether the same candidates are compared with each other."""
     same = set(then.models) == set(now.models) and then.loss == now.loss
-    return same and then.rollout.confidence == now.rollout.confidence
+    return same and _intervals(then)[:2] == _intervals(now)[:2]
 
 
 def same_losses(then: ApplicationManifest, now: ApplicationManifest) -> bool:
@@ -213,8 +216,8 @@ def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
     )
 
 
-def _intervals(manifest: ApplicationManifest) -> tuple[float, int]:
-    return manifest.rollout.confidence, len(manifest.rollout.steps)
+def _intervals(manifest: ApplicationManifest) -> tuple[float, bool, int]:
+    return manifest.rollout.confidence, manifest.rollout.sampled_feedback, len(manifest.rollout.steps)
 
 
 # --- what has to be read again --------------------------------------------------------------------------------------

@@ -158,8 +158,8 @@ class EvidenceFold:
             query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms)
 
     def _given_up(self, query: BufferedQuery) -> None:
-        for evidence, _, opened in query.opened or ():
-            evidence.give_up(opened)
+        for opened in query.opened or ():
+            opened.give_up()
 
     def _observe(self, query: BufferedQuery, record: Record, at_ms: int) -> str | None:
         prediction, feedback = query.prediction, query.feedback
@@ -177,7 +177,8 @@ class EvidenceFold:
             self.unusable["invalid"] += 1
             self._queries.reopen(query)
             return None
-        evidence.observe(revision, losses, "label" if isinstance(value, Label) else "reward", query.opened or ())
+        for opened in query.opened or ():
+            opened.learn(losses, "label" if isinstance(value, Label) else "reward")
         self._queries.close(query)
         if (monitor := self._monitors.get(name)) is not None:
             given = {ref: losses.models[ref] for ref in decision.outputs if ref in losses.models}

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clipper_agents.rollout.trial_evidence import OpenTrial
+from clipper_agents.rollout.trial_evidence import Opened
 from clipper_stream.feedback.join import disagreement
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
@@ -28,7 +28,7 @@ class BufferedQuery:
 
     Attributes:
         done: Whether it was complete once.
-        opened: What waits for its feedback, of each trial; None while the decision is not known.
+        opened: What waits for its feedback; None while the decision is not known.
     """
 
     at_ms: int
@@ -36,7 +36,7 @@ class BufferedQuery:
     audit: Audit | None = None
     feedback: Feedback | None = None
     done: bool = False
-    opened: list[OpenTrial] | None = None
+    opened: list[Opened] | None = None
 
     @property
     def decided(self) -> bool:

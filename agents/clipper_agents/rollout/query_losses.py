@@ -2,8 +2,7 @@
 
 Rules of this file:
 - A version is scored by the learning step's own `score`, for its prediction and for its audit alike.
-- A version that was asked and did not answer has a loss of 1 where others are scored by a label, and is named as
-  silent: whoever compares versions leaves it out.
+- A version that was asked and did not answer is named as silent: whoever compares versions leaves it out.
 - The answer is what the application's models answered. Where a canary answered instead, it is what the policy's own
   choice said, if that was one model; of several nobody wrote down what they would have agreed on.
 """
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import same
 from clipper_stream.feedback.update import LoggedDecision, answer_loss, score
-from clipper_stream.feedback.values import FeedbackValue, Label
+from clipper_stream.feedback.values import FeedbackValue
 from clipper_topics.audit import Audit
 from clipper_topics.prediction import Prediction
 
@@ -23,10 +22,12 @@ from clipper_topics.prediction import Prediction
 class QueryLosses:
     """Losses in [0, 1] of each version that can be scored, and of what the application's models answered, if known.
 
-    Versions that were asked and did not answer are `silent`.
+    `chances` are the probabilities with which the versions' losses were to be known. Versions that were asked and did
+    not answer are `silent`.
     """
 
     models: Mapping[str, float]
+    chances: Mapping[str, float]
     answer: float | None
     silent: frozenset[str] = frozenset()
 
@@ -39,15 +40,13 @@ def losses_of(
     Raises:
         InvalidLabel: as `score`; then the learner does not use the feedback either.
     """
-    models = dict(score(decision, feedback, loss_kind).losses)
-    if isinstance(feedback, Label):
-        models |= dict.fromkeys(decision.unanswered, 1.0)
+    scores = score(decision, feedback, loss_kind)
     compared = compared_models(decision, candidates)
     if compared == decision.served:
         answer = answer_loss(decision, feedback, loss_kind)
     else:
-        answer = models.get(compared[0]) if len(compared) == 1 else None
-    return QueryLosses(models=models, answer=answer, silent=decision.unanswered)
+        answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
+    return QueryLosses(models=scores.losses, chances=scores.propensities, answer=answer, silent=decision.unanswered)
 
 
 def compared_models(decision: LoggedDecision, candidates: Collection[str]) -> tuple[str, ...]:

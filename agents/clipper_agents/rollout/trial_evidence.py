@@ -3,20 +3,19 @@
 Rules of this file:
 - The revision under which a query was decided says which evidence it belongs to, and with which probability a trial was
   asked, not the time at which it was read. So the evidence at a place in the logs is the same, read live or again.
-- A version that did not answer has no loss for it: its host may be starting, and that is no reason to retire it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
-from clipper_stream.sequential_testing.keep_best import worst
+from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
-from clipper_stream.sequential_testing.score_sums import Capital, Score, ScoreSums
+from clipper_stream.sequential_testing.score_sums import Capital
 from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
 
 LIVE = "live"
@@ -42,7 +41,8 @@ class Comparison:
         since_s: The second, since the epoch, from which on its queries count; None: it has not answered yet.
         upto_s: The second up to which they do.
         waits_for: Why nothing is decided about a trial, or what is to be done and why.
-        loss: Mean of its own losses, in [0, 1], with the interval from `loss_lower` to `loss_upper`; None: not known.
+        loss: Mean of its own losses, in [0, 1], with the interval from `loss_lower` to `loss_upper`; of a candidate,
+            estimated for all queries by the probabilities with which it was asked; None: not known.
     """
 
     application: str
@@ -69,6 +69,33 @@ class OpenTrial(NamedTuple):
     model: str
     opened: OpenDecision
 
+    def learn(self, losses: QueryLosses, kind: Kind) -> None:
+        """Take in the feedback about it."""
+        own = None if self.model in losses.silent else losses.models.get(self.model)
+        self.evidence.learn(self.opened, kind, own, losses.answer)
+
+    def give_up(self) -> None:
+        """Wait no more for it."""
+        self.evidence.give_up(self.opened)
+
+
+class OpenCandidates(NamedTuple):
+    """The same, in the evidence about the candidates."""
+
+    evidence: CandidateLosses
+    opened: OpenComparison
+
+    def learn(self, losses: QueryLosses, _: Kind) -> None:
+        """Take in the feedback about it."""
+        self.evidence.learn(self.opened, losses.models, losses.chances)
+
+    def give_up(self) -> None:
+        """Wait no more for it."""
+        self.evidence.give_up(self.opened)
+
+
+Opened: TypeAlias = OpenTrial | OpenCandidates
+
 
 @dataclass(slots=True)
 class _Trial:
@@ -87,19 +114,17 @@ class ApplicationEvidence:
         self.spec, self._horizon_s = spec, horizon_s + SETTLED_AFTER_S
         self.mismatched = 0
         self._trials: dict[str, _Trial] = {}
-        self._losses: dict[str, ScoreSums] = {}
+        self._losses = self._candidates()
         self.follow(spec)
 
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
         self._trials = {one.trial.model: self._trial(one, spec.rule.margin) for one in spec.trials}
-        if _candidates_of(before) != _candidates_of(spec) or not self._losses:
-            self._losses = {ref: ScoreSums(0.0) for ref in spec.candidates}
+        if _candidates_of(before) != _candidates_of(spec):
+            self._losses = self._candidates()
 
-    def decide(
-        self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int
-    ) -> list[OpenTrial]:
+    def decide(self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int) -> list[Opened]:
         """Take in what was decided about a query; what waits for its feedback.
 
         Args:
@@ -108,7 +133,10 @@ class ApplicationEvidence:
             failed: Who said that it failed.
             asked_ms: When the query was asked, milliseconds since the epoch.
         """
-        found = []
+        found: list[Opened] = []
+        if revision >= self.spec.candidates_since:
+            compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
+            found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
             seen = self._seen(trial.spec, revision, decision, failed, asked_ms // 1000)
             if seen is not None:
@@ -116,15 +144,6 @@ class ApplicationEvidence:
                 if opened is not None:
                     found.append(OpenTrial(trial.evidence, ref, opened))
         return found
-
-    def observe(self, revision: int, losses: QueryLosses, kind: Kind, opened: Iterable[OpenTrial]) -> None:
-        """Take in the feedback about a query that was decided under this revision."""
-        for evidence, ref, decision in opened:
-            own = None if ref in losses.silent else losses.models.get(ref)
-            evidence.learn(decision, kind, own, losses.answer)
-        if revision >= self.spec.candidates_since:
-            for ref in (losses.models.keys() & self._losses.keys()) - losses.silent:
-                self._losses[ref].add(0, Score(1.0, losses.models[ref], losses.models[ref]))
 
     def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
         """The changes that the rules ask for: of trials in their order, then of candidates.
@@ -141,7 +160,7 @@ class ApplicationEvidence:
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
                     )
         if self.spec.keep_best is not None:
-            found = worst(self._losses, self.spec.keep_best, self.spec.rule.confidence)
+            found = self._losses.worst(self.spec.keep_best, self.spec.rule.confidence, before)
             if found is not None:
                 yield self._decided("retire", found.model, why=found.why, numbers=found.numbers)
 
@@ -149,9 +168,13 @@ class ApplicationEvidence:
         """How each version stands, trials first."""
         trials = []
         for ref, one in self._trials.items():
-            verdict = self._judged(one, None)
-            trials.append(self._comparison(ref, one.spec.trial.stage, one.evidence.losses.capital(), verdict))
-        return [*trials, *(self._comparison(ref, LIVE, sums.capital()) for ref, sums in self._losses.items())]
+            verdict, losses = self._judged(one, None), one.evidence.losses.capital()
+            trials.append(self._comparison(ref, one.spec.trial.stage, losses.scores, losses, verdict))
+        candidates = (
+            self._comparison(ref, LIVE, count, self._losses.capital(ref))
+            for ref, count in self._losses.feedbacks.items()
+        )
+        return [*trials, *candidates]
 
     @property
     def _answered_within_ms(self) -> float:
@@ -195,17 +218,19 @@ class ApplicationEvidence:
             apart=apart(decision, ref, models, self.spec.loss),
         )
 
-    def _comparison(self, model: str, stage: str, losses: Capital, verdict: TrialVerdict | None = None) -> Comparison:
+    def _comparison(
+        self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
+    ) -> Comparison:
         numbers = {} if verdict is None else verdict.numbers
         return Comparison(
             application=self.spec.application,
             model=model,
             stage=stage,
-            feedbacks=losses.scores,
+            feedbacks=feedbacks,
             difference=numbers.get("difference"),
             lower=numbers.get("lower", -1.0),
             upper=numbers.get("upper", 1.0),
-            loss=losses.mean,
+            loss=losses.mean if feedbacks else None,
             loss_lower=max(0.0, losses.lower(self.spec.rule.alpha)),
             loss_upper=losses.upper(self.spec.rule.alpha),
             scores=numbers.get("scores", 0),
@@ -234,10 +259,13 @@ class ApplicationEvidence:
             numbers=numbers,
         )
 
+    def _candidates(self) -> CandidateLosses:
+        return CandidateLosses(self.spec.candidates, self._horizon_s, sampled=self.spec.sampled)
+
     def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
         known = self._trials.get(spec.trial.model)
         if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
-            return _Trial(spec, TrialEvidence(margin, self._horizon_s))
+            return _Trial(spec, TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled))
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
         return _Trial(spec, known.evidence)
@@ -250,7 +278,7 @@ def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:
 
 
 def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
-    return spec.candidates_since, spec.candidates, spec.rule.confidence
+    return spec.candidates_since, spec.candidates, spec.rule.confidence, spec.sampled
 
 
 def _waits_for(verdict: TrialVerdict) -> str:

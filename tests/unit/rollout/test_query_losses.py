@@ -23,16 +23,18 @@ def test_a_shadow_and_the_answer_make_a_pair():
     assert losses(prediction, audit_of("q", answered("new:1", 1))) == ({"a:1": 1.0, "new:1": 0.0}, 1.0)
 
 
-def test_a_shadow_that_is_late_or_fails_has_lost():
+def test_a_shadow_that_is_late_or_fails_is_silent():
     prediction = decided("q", answered("a:1", 1), audited=True)
     audit = audit_of("q", missing("new:1"), missing("other:1", reason="error"))
-    assert losses(prediction, audit) == ({"a:1": 0.0, "new:1": 1.0, "other:1": 1.0}, 0.0)
+    assert losses(prediction, audit) == ({"a:1": 0.0}, 0.0)
+    found = losses_of(join(prediction, audit), feedback_value(LABEL), CANDIDATES, "zero_one")
+    assert found.silent == {"new:1", "other:1"}
 
 
 def test_a_canary_is_compared_with_what_the_policy_would_have_asked():
     prediction = decided("q", answered("new:1", 1), audited=True)
     assert losses(prediction, audit_of("q", answered("a:1", 0))) == ({"new:1": 0.0, "a:1": 1.0}, 1.0)
-    assert losses(prediction, audit_of("q", missing("a:1"), answered("other:1", 1)))[1] == 1.0
+    assert losses(prediction, audit_of("q", missing("a:1"), answered("other:1", 1)))[1] is None
 
 
 def test_a_canary_that_does_not_answer_has_lost_whatever_the_default_was():
@@ -66,7 +68,7 @@ def test_an_ensemble_is_compared_by_its_answer():
 
 def test_a_default_without_outputs_has_lost_and_one_by_disagreement_is_scored():
     nobody = decided("q", missing("a:1"), missing("b:1"), output=1)
-    assert losses(nobody) == ({"a:1": 1.0, "b:1": 1.0}, 1.0)
+    assert losses(nobody) == ({}, 1.0)
     unsure = decided("q", answered("a:1", 0), answered("b:1", 2), output=1, default=True, reason="low_confidence")
     assert losses(unsure) == ({"a:1": 1.0, "b:1": 1.0}, 0.0)
 

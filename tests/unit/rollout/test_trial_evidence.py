@@ -1,9 +1,10 @@
 import msgspec
-from builders.rollout_logs import PLAIN, answered, control_of, decided, with_trials
+import pytest
+from builders.rollout_logs import PLAIN, answered, control_of, decided, missing, with_trials
 
 from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.query_losses import QueryLosses
-from clipper_agents.rollout.trial_evidence import ApplicationEvidence
+from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
 from clipper_stream.feedback.join import join
 from clipper_topics.manifests import Trial
 
@@ -14,27 +15,30 @@ def standings():
     return ApplicationEvidence(comparison_specs(control_of(KEPT))["digits"], 3600.0)
 
 
-def of(ref, loss, *, silent=False):
-    return QueryLosses(models={ref: loss}, answer=loss, silent=frozenset({ref} if silent else ()))
+def asked(found, second, **losses):
+    """A query that asked both candidates, and its label; a loss of None: no answer."""
+    said = [missing(f"{name}:1") if loss is None else answered(f"{name}:1", 0) for name, loss in losses.items()]
+    known = {f"{name}:1": loss for name, loss in losses.items() if loss is not None}
+    (opened,) = found.decide(9, join(decided("q", *said)), (), second * 1000)
+    opened.learn(QueryLosses(models=known, chances=dict.fromkeys(known, 1.0), answer=0.0), "label")
 
 
-def test_a_candidate_whose_host_is_still_starting_is_not_retired_for_it():
+def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries():
     found = standings()
-    for _ in range(200):
-        found.observe(9, of("a:1", 0.0), "label", ())
-        found.observe(9, of("b:1", 1.0, silent=True), "label", ())
-    assert list(found.decisions()) == []
-    assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": 0}
+    for second in range(200):
+        asked(found, second, a=0.0, b=1.0)
+    (decision,) = found.decisions()
+    assert (decision.command, decision.model, decision.numbers["feedbacks"]) == ("retire", "b:1", 200)
 
 
-def test_silence_is_no_loss_of_a_candidate_that_has_answered_before():
+@pytest.mark.parametrize("answers", [0, 1])
+def test_silence_is_no_loss_of_a_candidate(answers):
+    """Its host may be starting."""
     found = standings()
-    found.observe(9, of("b:1", 0.0), "label", ())
-    for _ in range(200):
-        found.observe(9, of("a:1", 0.0), "label", ())
-        found.observe(9, of("b:1", 1.0, silent=True), "label", ())
+    for second in range(200):
+        asked(found, second, a=0.0, b=0.0 if second < answers else None)
     assert list(found.decisions()) == []
-    assert {one.model: one.loss for one in found.comparisons()} == {"a:1": 0.0, "b:1": 0.0}
+    assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": answers}
 
 
 CANARY = Trial(model="new:1", stage="canary", share=0.2)
@@ -46,7 +50,7 @@ def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_sha
 
     def decide(second, *asked, probability):
         decision = join(decided("q", *asked, served_propensity=probability))
-        return found.decide(1, decision, (), second * 1000)
+        return [one for one in found.decide(1, decision, (), second * 1000) if isinstance(one, OpenTrial)]
 
     canary = decide(1, answered("new:1", 1, propensity=0.2), answered("a:1", 1, served=False), probability=0.2)
     assert [one.model for one in canary] == ["new:1"]
