@@ -54,7 +54,7 @@ def test_as_many_as_are_to_be_kept_are_never_retired():
     assert CandidateLosses([]).worst(1, 0.95) is None
 
 
-def test_losses_that_are_not_known_keep_a_candidate_from_being_better_and_from_being_retired():
+def test_what_is_not_known_makes_no_candidate_better_or_retired():
     chances, found = {"a:1": 1.0, "b:1": 1.0}, CandidateLosses(["a:1", "b:1", "new:1"])
     for second in range(600):
         found.learn(found.decide(second, chances), {"a:1": 0.0, "b:1": 1.0}, chances)
