@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
+from rig.old_applications import costs, silences
 from rig.session import page_options, parsed, write_page
 from rig.trials import NEVER, Bools, Draw, End, Floats, Scenario, run
 
@@ -43,7 +44,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
     options = parsed(parser, {"seeds": 1})
     with ProcessPoolExecutor(2) as pool:
-        lines = [*table(options.seeds, options.only, pool), "", *newcomers(min(options.seeds, 200))]
+        lines = [*table(options.seeds, options.only, pool), "", *newcomers(min(options.seeds, 200)), ""]
+        lines += [*costs(min(options.seeds, 20), pool), "", *silences(min(options.seeds, 20))]
     if options.page is not None:
         made = f"{options.seeds} seeds a row, simulated by `benchmarks/decisions.py`."
         write_page(options.page, "Decisions about trials", "", made, __doc__, lines)
@@ -193,6 +195,10 @@ def scenarios() -> Iterator[Scenario]:
         yield one(f"the host starts for 30 s, {kind}s, -0.10", -0.10, kind=kind, silent=starts)
         yield one(f"the host dies for 5 s each 5 min, {kind}s, -0.10", -0.10, kind=kind, silent=dies)
         yield one(f"the host is too slow for 1 %, {kind}s, -0.10", -0.10, kind=kind, silent=slow)
+    yield one("beside another canary of 10 %, -0.05", -0.05, others=0.1)
+    yield one("beside another canary of 10 %, +0.10", 0.10, others=0.1)
+    yield one("a bandit answers, -0.05 than its better model", -0.05, bandit=True)
+    yield one("a bandit answers, +0.10 than its better model", 0.10, bandit=True)
     yield one("better by 0.05, from the middle on worse by 0.10", steps(-0.05, 0.10))
     yield one("worse by 0.05, from the middle on better by 0.10, labels", steps(0.05, -0.10), kind="label")
     yield one("asked by 15 % where the log says 10 %, +0.05", 0.05, really=1.5)

@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clipper_stream.selection.registry import make_policy
+from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
 from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
 
@@ -83,6 +85,9 @@ class Scenario:
         queries: How many there are.
         horizon: After so many queries no feedback counts.
         sampled: Whether the application says that its feedback is about a random sample.
+        others: Share of the queries that another canary answers.
+        bandit: Whether the answers are those of `exp3`, of two models of which the other loses 0.2 more; `worse` counts
+            from the better one then.
     """
 
     name: str
@@ -96,6 +101,8 @@ class Scenario:
     queries: int = 20_000
     horizon: int = 8_000
     sampled: bool = False
+    others: float = 0.0
+    bandit: bool = False
 
     def world(self, seed: int) -> World:
         """Draw one."""
@@ -104,6 +111,8 @@ class Scenario:
         luck = draw.random(self.queries)
         others = np.where(draw.random(self.queries) < AGREE, luck, draw.random(self.queries))
         failing = np.clip(hard + worse, 0.0, 1.0)
+        if self.bandit:
+            hard = hard + 0.2 * _asks_the_worse(draw, luck, hard)
         live, trial = (luck < hard).astype(float), (others < failing).astype(float)
         return World(
             live=live,
@@ -120,13 +129,15 @@ class Scenario:
 def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     """One trial: a canary from the first query on, promoted by the rule or aborted, or neither."""
     world, evidence = scenario.world(seed), TrialEvidence(rule.margin, sampled=scenario.sampled)
-    asked = np.random.default_rng([seed, 7]).random(scenario.queries) < world.drawn
+    drawn = np.random.default_rng([seed, 7]).random(scenario.queries)
+    asked, elsewhere = drawn < world.drawn, drawn >= 1.0 - scenario.others
     opened: list[OpenDecision | None] = []
     coming = _coming(scenario, world, asked)
     arrival = next(coming, None)
     feedbacks, given_up, why = 0, 0, ""
     for number in range(scenario.queries):
-        opened.append(evidence.decide(_decision(world, number, asked=bool(asked[number]))))
+        seen = None if elsewhere[number] else _decision(world, number, scenario.others, asked=bool(asked[number]))
+        opened.append(None if seen is None else evidence.decide(seen))
         while arrival is not None and arrival[0] <= number:
             if (one := opened[arrival[1]]) is not None:
                 feedbacks += 1
@@ -145,6 +156,19 @@ def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     return End("wait", feedbacks, wrong=False, why=why)
 
 
+def _asks_the_worse(draw: Draw, luck: Floats, hard: Floats) -> Bools:
+    """Whether `exp3` asks the model that loses 0.2 more, and learns from each loss before the next query."""
+    policy, state, models = make_policy("exp3"), SelectionState(), ["good:1", "bad:1"]
+    found = np.zeros(len(luck), bool)
+    for number, (one, level, chance) in enumerate(zip(luck, hard, draw.random(len(luck)), strict=True)):
+        good = policy.weights(state, models)["good:1"]
+        found[number] = chance >= good
+        ref, asked = ("bad:1", 1.0 - good) if found[number] else ("good:1", good)
+        loss = float(one < level + 0.2 * found[number])
+        state = policy.observe(state, {ref: loss}, {ref: asked})
+    return found
+
+
 def _coming(scenario: Scenario, world: World, asked: Bools) -> Iterator[tuple[float, int]]:
     """When feedback about which query comes, in order of time."""
     after = np.where(asked, world.trial_after, world.live_after)
@@ -155,10 +179,10 @@ def _coming(scenario: Scenario, world: World, asked: Bools) -> Iterator[tuple[fl
     return ((float(at[one]), int(one)) for one in order if after[one] <= scenario.horizon)
 
 
-def _decision(world: World, number: int, *, asked: bool) -> TrialDecision:
+def _decision(world: World, number: int, others: float, *, asked: bool) -> TrialDecision:
     return TrialDecision(
         second=number // QUERIES_A_SECOND,
-        share=float(world.share[number]),
+        share=float(world.share[number]) / (1.0 - others),
         asked=asked,
         canary=True,
         silent=asked and bool(world.silent[number]),
