@@ -21,15 +21,11 @@ PARTITIONS, SETTLED, OTHERS, BROKEN = 4, 2_000, 0.4, 0.5
 def costs(seeds: int, pool: Executor) -> Iterator[str]:
     """What a version that joins costs, by the length of the history."""
     yield "## What a version that joins costs\n"
-    yield f"Two versions lose {OLD['a:1']} and {OLD['b:1']}, with a history of so many feedbacks. One joins that loses"
-    yield f"{BAD}: how much it loses more than the best in {FEEDBACKS:,} feedbacks, all policies with their defaults. Or one"
-    yield f"joins that loses {GOOD}: after how many feedbacks it has half of the weight. Means of {seeds} seeds.\n"
-    yield (
-        "| policy | bad, "
-        + " | bad, ".join(f"{one:,.0f}" for one in HISTORIES)
-        + " | good, "
-        + (" | good, ".join(f"{one:,.0f}" for one in HISTORIES) + " |")
-    )
+    yield f"Two versions lose {OLD['a:1']} and {OLD['b:1']}, with a history of so many feedbacks. Bad: one joins that"
+    yield f"loses {BAD}; how much it loses more than the best in {FEEDBACKS:,} feedbacks. Good: one joins that loses"
+    yield f"{GOOD}; after how many feedbacks it has half of the weight. Defaults, and means of {seeds} seeds.\n"
+    heads = [f"{what}, {one:,.0f}" for what in ("bad", "good") for one in HISTORIES]
+    yield f"| policy | {' | '.join(heads)} |"
     yield "|---|---|---|---|---|"
     for name in POLICIES:
         cells = []
@@ -64,10 +60,10 @@ def joined(name: str, history: float, loss: float, seed: int) -> tuple[float, in
 def silences(seeds: int) -> Iterator[str]:
     """How the weight of a version that breaks falls, where one of four partitions hears no more."""
     yield "## When a partition has no feedback any more\n"
-    yield f"`exp3` in {PARTITIONS} partitions, four feedbacks a second. After {SETTLED:,} feedbacks one of three versions"
-    yield f"loses {BROKEN} and no more 0.05, the others {OTHERS} as before. Feedbacks until it has less than half of the"
-    yield "weight, and its weight after 2,000: with feedback in all partitions, and with none in one of them from then on."
-    yield f"Means of {seeds} seeds.\n"
+    yield f"`exp3` in {PARTITIONS} partitions, four feedbacks a second. After {SETTLED:,} feedbacks one of three"
+    yield f"versions loses {BROKEN} and no more 0.05, the others {OTHERS} as before. Feedbacks until it has less than"
+    yield "half of the weight, and its weight after 2,000: with feedback in all partitions, and with none in one of them"
+    yield f"from then on. Means of {seeds} seeds.\n"
     yield "| forgets by | all partitions | weight then | one is silent | weight then |"
     yield "|---|---|---|---|---|"
     for said, given in (("`half_life` 100", {"half_life": 100.0}), ("`half_life_s` 100", {"half_life_s": 100.0})):
