@@ -62,8 +62,8 @@ def silences(seeds: int) -> Iterator[str]:
     yield "## When a partition has no feedback any more\n"
     yield f"`exp3` in {PARTITIONS} partitions, four feedbacks a second. After {SETTLED:,} feedbacks one of three"
     yield f"versions loses {BROKEN} and no more 0.05, the others {OTHERS} as before. Feedbacks until it has less than"
-    yield "half of the weight, and its weight after 2,000: with feedback in all partitions, and with none in one of them"
-    yield f"from then on. Means of {seeds} seeds.\n"
+    yield "half of the weight, and its weight after 2,000: with feedback in all partitions, and with none in one of"
+    yield f"them from then on. Means of {seeds} seeds.\n"
     yield "| forgets by | all partitions | weight then | one is silent | weight then |"
     yield "|---|---|---|---|---|"
     for said, given in (("`half_life` 100", {"half_life": 100.0}), ("`half_life_s` 100", {"half_life_s": 100.0})):

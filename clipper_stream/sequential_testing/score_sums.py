@@ -142,7 +142,8 @@ class ScoreSums:
     def __init__(self, margin: float) -> None:
         self.margin = margin
         self._settled_upto, self._settled = -1, np.zeros(_WAITING + 1)
-        self._seconds: dict[int, Floats] = {}
+        self._place: dict[int, int] = {}
+        self._seconds, self._rows = np.zeros(8, np.int64), np.zeros((8, _WAITING + 1))
 
     def add(self, second: int, score: Score) -> None:
         """Take in a score of this second."""
@@ -162,24 +163,50 @@ class ScoreSums:
         Args:
             before: The first second not to be looked at; None: all are.
         """
-        seconds = sorted(self._seconds if before is None else (one for one in self._seconds if one < before))
-        sums = np.cumsum([self._settled, *(self._seconds[one] for one in seconds)], axis=0)
-        at = len(seconds) - int(np.argmax((sums[:, _SCORES] - WAITING_COSTS * sums[:, _WAITING])[::-1]))
-        return Capital(seconds[at - 1] + 1 if at else self._settled_upto + 1, self.margin, sums[at])
+        seconds, rows = self._in_order()
+        count = len(seconds) if before is None else int(np.searchsorted(seconds, before))
+        known = np.cumsum(rows[:count, _SCORES] - WAITING_COSTS * rows[:count, _WAITING])
+        at = count - int(np.argmax(np.append(known[::-1], 0.0)))
+        upto = int(seconds[at - 1]) if at else self._settled_upto
+        return Capital(upto + 1, self.margin, self._settled + rows[:at].sum(axis=0))
 
     def settle(self, before: float) -> None:
-        """Put the seconds before this one together: little is to become known of them, and none is left out."""
-        for second in sorted(one for one in self._seconds if one < before):
-            self._settled += self._seconds.pop(second)
-            self._settled_upto = second
+        """Put the seconds before this one together, once they are a quarter of all: none of them is left out then."""
+        seconds, rows = self._in_order()
+        at = int(np.searchsorted(seconds, before))
+        if 4 * at > len(seconds):
+            self._settled = self._settled + rows[:at].sum(axis=0)
+            self._settled_upto = int(seconds[at - 1])
+            self._keep(seconds[at:], rows[at:])
 
     def _add(self, second: int, terms: Floats) -> None:
         if second <= self._settled_upto:
-            self._settled += terms
-        elif second in self._seconds:
-            self._seconds[second] += terms
-        else:
-            self._seconds[second] = terms.copy()
+            self._settled = self._settled + terms
+            return
+        place = self._place.get(second)
+        if place is None:
+            place = self._place[second] = len(self._place)
+            if place == len(self._rows):
+                self._seconds, self._rows = (
+                    np.concatenate([one, np.zeros_like(one)]) for one in (self._seconds, self._rows)
+                )
+            self._seconds[place] = second
+        self._rows[place] += terms
+
+    def _in_order(self) -> tuple[npt.NDArray[np.int64], Floats]:
+        """The seconds that are kept apart, in their order, and the sums of each."""
+        count = len(self._place)
+        seconds = self._seconds[:count]
+        if (seconds[1:] < seconds[:-1]).any():  # a loss that became known late began a second of its own
+            order = np.argsort(seconds)
+            self._keep(seconds[order], self._rows[:count][order])
+        return self._seconds[:count], self._rows[:count]
+
+    def _keep(self, seconds: npt.NDArray[np.int64], rows: Floats) -> None:
+        count = len(seconds)
+        self._place = {second: place for place, second in enumerate(seconds.tolist())}
+        self._seconds, self._rows = np.zeros(2 * count + 8, np.int64), np.zeros((2 * count + 8, rows.shape[1]))
+        self._seconds[:count], self._rows[:count] = seconds, rows
 
 
 @lru_cache(maxsize=4096)

@@ -61,7 +61,7 @@ BUDGETS = {
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2175,
     "clipper_stream.selection": 1850,
-    "clipper_stream.sequential_testing": 830,
+    "clipper_stream.sequential_testing": 855,
     "clipper_topics": 2660,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""

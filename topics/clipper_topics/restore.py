@@ -106,6 +106,10 @@ def _wrong_with(row: SavedRow, partitions: int) -> str | None:
             return f"{model[:100]!r} is no model version: write name:version"
         if not all(0.0 <= value < math.inf for value in sums):
             return f"the sums of {model} are {sums}: give finite numbers that are not negative"
+    if row.at_ms < 0 or (row.half_life_s is not None and not 0.0 < row.half_life_s < math.inf):
+        return (
+            f"its sums are of {row.at_ms} ms with a half-life of {row.half_life_s} s: give a time and a positive number"
+        )
     return _wrong_with_moments(row)
 
 

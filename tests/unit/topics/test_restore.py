@@ -22,7 +22,14 @@ from clipper_topics.selection_rows import SavedRow
 
 ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
 MOMENTS = (1.0, 0.1 + 0.2, -1.5, 1 / 3, -1e100)
-ROW = SavedRow(partition=1, context="c", totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)}, moments={"a:1": MOMENTS})
+ROW = SavedRow(
+    partition=1,
+    context="c",
+    totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)},
+    moments={"a:1": MOMENTS},
+    at_ms=7,
+    half_life_s=0.1,
+)
 
 
 def moving(moments):
@@ -40,6 +47,9 @@ def moving(moments):
         (SavedRow(partition=0, totals={"a:1": (1.0, math.nan, 1.0, 0.0)}), "the sums of a:1 are .*finite"),
         (SavedRow(partition=0, totals={"a:1": (1.0, math.inf, 1.0, 0.0)}), "finite"),
         (SavedRow(partition=0, totals={"a:1": (-1.0, 0.0, 1.0, 0.0)}), "not negative"),
+        (SavedRow(partition=0, at_ms=-1), "give a time and a positive number"),
+        (SavedRow(partition=0, half_life_s=0.0), "give a time and a positive number"),
+        (SavedRow(partition=0, half_life_s=math.nan), "give a time and a positive number"),
         (SavedRow(partition=0, moments={"a:1": (0.0,) * 5}), "'a:1' has moments and no totals: give both"),
         (moving((0.0,) * 6), "6 moments of a:1: 16 features at most have 170"),
         (moving((0.0,) * 2), "2 moments of a:1"),
