@@ -11,8 +11,9 @@ Rules of this file:
 - Which feedback was applied to a decision is noted under the decision's offset, and rebuilt from the feedback topic.
 - The databases of a partition vouch for each other: its offsets stand in the newest one. So when one of them is
   corrupt, the whole partition is set aside and read from the log again.
-- Nothing is written ahead: after a crash the newest entries may be missing, and with them the offsets that say so. So
-  all of one database is on disk before the next one is begun.
+- Entries are written ahead to a log that the system writes out: a process that is killed loses none, and its successor
+  reads nothing again. After a power cut the newest may be missing, and with them the offsets that say so. So all of one
+  database is on disk before the next one is begun.
 - Decisions live in one database for each horizon of the log's time, and a database is dropped whole when no query and
   no feedback that is still to come can be about them; no clock of a process counts. So disk is bounded by two horizons
   of decisions and what feedback is behind, and nothing is deleted one by one. A database is renamed first: half of one
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple, TypeAlias
 import rocksdict
 
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
-from clipper_agents.streaming.rocksdb_options import options, unlogged
+from clipper_agents.streaming.rocksdb_options import options
 from clipper_agents.streaming.storage import storage_failed
 from clipper_topics.feedback import queried_between, repeated_between
 from clipper_topics.logged_records import LoggedRecord, decides, prediction_head
@@ -76,7 +77,6 @@ class PartitionIndex:
         self.last_offset = self.applied_feedback_upto = NONE
         self._queried_ms = 0.0
         """Timestamp of the newest query that was looked up."""
-        self._unlogged = unlogged()
         try:
             self._read()
         except DatabaseCorrupt:
@@ -162,7 +162,7 @@ class PartitionIndex:
         """Write with both offsets, so that they stay when older databases are dropped."""
         batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
-        newest.write(batch, self._unlogged)
+        newest.write(batch)
 
     def forgettable_s(self, feedback_at_s: float) -> float:
         """Return up to when decisions are not needed any more, seconds since the epoch.

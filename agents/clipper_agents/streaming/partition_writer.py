@@ -19,7 +19,7 @@ from aiokafka.errors import ProducerFenced
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import make_producer, transaction, write_markers
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, Record
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, Record, wait_for_brokers
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
 
@@ -96,8 +96,10 @@ class PartitionWriter:
 
     async def _started(self) -> AIOKafkaProducer:
         options: dict[str, Any] = {"max_batch_size": MAX_BATCH_BYTES, "request_timeout_ms": 10_000}
-        producer = make_producer(
-            self._kafka, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, **options
+        producer = wait_for_brokers(
+            make_producer(
+                self._kafka, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, **options
+            )
         )
         try:
             await producer.start()

@@ -1,8 +1,8 @@
 """RocksDB for state beside Faust's tables: opened small, so that a process with many partitions stays small.
 
 Rules of this file:
-- No write-ahead log: what is kept here can be read again from a topic, or asked for again. After a crash the newest
-  writes may be missing, and only these: a database has one memtable after another, so what is on disk is a prefix of
+- What is kept here can be read again from a topic, or asked for again. After a power cut, and after a kill of who
+  writes without a log (`unlogged`), the newest writes may be missing, and only these: what is on disk is a prefix of
   what was written. Whoever needs to know where the prefix ends writes his position in the same batch.
 - Keys are written once and seldom deleted, so files are merged late (universal compaction): merging early and often
   took half of the processor time of a write.

@@ -1,5 +1,6 @@
 """The index of decisions: the first of a query stays, disk is bounded, and nothing half deleted is opened again."""
 
+import os
 import shutil
 
 import damage
@@ -180,21 +181,36 @@ def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tm
     decisions.keep_only([])
 
 
-def crashed(folder):
+def crashed(folder, cut=None):
     """What a process finds that starts after another was killed: the files as they are, and nothing from its memory."""
     copy = folder.parent / "after the crash"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("LOCK"))
+    if cut is not None:
+        os.truncate(copy / "10" / cut[0], cut[1])
     return PartitionIndex(copy, HOUR_S)
 
 
-def test_after_a_crash_what_is_missing_is_not_said_to_be_there(folder, decisions):
-    """Nothing is written ahead: the log is read again from where the index says that it ends."""
+def test_a_process_that_is_killed_loses_nothing_of_its_index(folder, decisions):
+    """It read everything again that it had not flushed, eight megabytes a partition, before it answered."""
     decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
     decisions.note_applied_feedback([(0, 3)], 3, 10.5 * HOUR_S)
     again = crashed(folder)
-    assert (found(again, "q1"), again.last_offset) == ([None], -1)
-    assert (again.applied_feedback([0]), again.applied_feedback_upto) == ([None], -1)
+    assert (found(again, "q1"), again.last_offset) == ([value(0)], 0)
+    assert (again.applied_feedback([0]), again.applied_feedback_upto) == ([3], 3)
+    again.close()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_after_a_power_cut_what_is_missing_is_not_said_to_be_there(folder, decisions, kept):
+    """The log is read again from where the index says that it ends."""
+    for number in range(8):
+        decisions.index([(f"q{number}", value(number))], number, 10.5 * HOUR_S)
+    (log,) = (folder / "10").glob("*.log")
+    again = crashed(folder, cut=(log.name, int(log.stat().st_size * kept)))
+    ids = [f"q{number}" for number in range(8)]
+    assert again.last_offset < 7
+    assert found(again, *ids) == [value(number) if number <= again.last_offset else None for number in range(8)]
     again.close()
 
 
@@ -202,8 +218,10 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, dec
     """Otherwise the offset in the newer one would vouch for decisions that the older one has lost."""
     decisions.index([("q1", value(0))], 0, 10.5 * HOUR_S)
     decisions.index([("q2", value(1))], 1, 11.5 * HOUR_S)
+    for log in (folder / "10").glob("*.log"):
+        os.truncate(log, 0)
     again = crashed(folder)
-    assert (found(again, "q1", "q2"), again.last_offset) == ([value(0), None], 0)
+    assert (found(again, "q1", "q2"), again.last_offset) == ([value(0), value(1)], 1)
     again.close()
 
 

@@ -1,12 +1,21 @@
 """Batches reach their partition in order, and a broker that is away delays them and no more."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber, UnknownTopicOrPartitionError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    OutOfOrderSequenceNumber,
+    UnknownTopicOrPartitionError,
+)
 from builders.kafka import FakeProducer
 
-from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Outbox
+from clipper_agents.streaming.outbox import BATCH_MAX_AGE_S, UNKNOWN_OFFSET, Outbox, StrictProducer
+from clipper_agents.streaming.partition_writer import PartitionWriter
+from clipper_topics.connection import KafkaConnection
 
 
 def send(producer, records, topic="topic", partition=0):
@@ -90,3 +99,34 @@ def test_a_delivery_says_when_the_broker_took_it_if_the_broker_says_so(timestamp
         return delivery.stamped_s
 
     assert asyncio.run(delivered()) == stamped_s
+
+
+def test_what_the_writer_of_a_partition_has_queued_outlasts_an_outage(monkeypatch):
+    """It failed after the ten seconds of a request, and with it the router, when a broker was started again."""
+
+    async def nothing(_):
+        pass
+
+    async def made():
+        writer = PartitionWriter(KafkaConnection(bootstrap="127.0.0.1:1"), "topic", 0)
+        producer = await writer._started()
+        await producer.stop()
+        return producer
+
+    monkeypatch.setattr(AIOKafkaProducer, "start", nothing)
+    assert asyncio.run(made())._message_accumulator._batch_ttl == BATCH_MAX_AGE_S
+
+
+def test_a_producer_that_finds_no_broker_at_its_start_waits_for_one(monkeypatch):
+    """The process had looked, and found one that was about to end."""
+    monkeypatch.setattr("clipper_agents.kafka.retry.RETRY_WAIT_S", 0.0)
+    answers = iter([KafkaConnectionError("gone"), KafkaConnectionError("gone"), None])
+
+    async def start():
+        if (error := next(answers)) is not None:
+            raise error
+
+    found = SimpleNamespace(kafka_producer=SimpleNamespace(start=start))
+    asyncio.run(StrictProducer.on_start(found))
+    assert found._producer is found.kafka_producer
+    assert next(answers, "none is left") == "none is left"
