@@ -100,7 +100,8 @@ class SelectionPolicy(Protocol):
         aged = state.aged(at_ms)
         kept_ms = 0 if half_life_s is None else max(at_ms, aged.at_ms)
         if (kept_ms, half_life_s) != (aged.at_ms, aged.half_life_s):
-            aged = replace(aged, at_ms=kept_ms, half_life_s=half_life_s)
+            rate = None if half_life_s is None else float(half_life_s)  # a manifest may have a whole number
+            aged = replace(aged, at_ms=kept_ms, half_life_s=rate)
         return self.observe_for(aged, losses, propensities, features)
 
     def select(self, state: SelectionState, candidates: Sequence[str], rng: RandomSource) -> Decision:

@@ -274,7 +274,7 @@ def test_what_ages_by_time_adds_up_however_it_is_divided(name):
 
 
 def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
-    fast, slow, never = (make_policy("exp3", given) for given in ({"half_life_s": 1.0}, {"half_life_s": 10.0}, {}))
+    fast, slow, never = (make_policy("exp3", given) for given in ({"half_life_s": 1}, {"half_life_s": 10.0}, {}))
     state = SelectionState()
     for policy, at_s, count in (
         (fast, 10, 1.0),
@@ -286,6 +286,7 @@ def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
         state = policy.observe_at(1_000 * at_s, state, {"a:1": 0.0}, {"a:1": 1.0})
         assert state.of("a:1").count == count
     assert fast.observe_at(99_000, state, {}, {}) is state
+    assert repr(state.half_life_s) == "1.0", "a row that is written and read again has the same bytes"
     assert fast.observe_at(90_000, state, {"a:1": 0.0}, {"a:1": 1.0}).of("a:1").count == 3.875, "time goes not back"
 
 

@@ -12,7 +12,7 @@ from clipper_agents.replay.state_at import state_at
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.selection_rows import SavedRow, decode_row
 
-FORGETS = {"half_life": 3.0, "half_life_s": 7.0}
+FORGETS = {"half_life": 3.0, "half_life_s": 7}
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
 partitions = st.integers(0, 1)
 queries = st.integers(0, 7)
