@@ -30,7 +30,7 @@ def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> Selec
         parameters: Its parameters, which its class documents; what is left out has its default.
 
     >>> make_policy("exp3", {"eta": 0.2})
-    Exp3(eta=0.2, exploration=0.05, half_life=None)
+    Exp3(eta=0.2, exploration=0.05, half_life=None, half_life_s=None)
 
     Raises:
         UnknownName: there is no such policy.
