@@ -167,7 +167,7 @@ class RolloutController:
         if news or all_read:
             await self._decide(fold, sorted(self._changed), all_read=all_read)
             await self._follow(fold)
-        if all_read:
+        if all_read and self._caught_up:
             self._changed.clear()
 
     async def _wait_for_revision(self, application: str, revision: int) -> bool:
