@@ -19,6 +19,10 @@ def wrong_partitions(topic: str, found: int, configured: int) -> str:
     )
 
 
+class BrokerLimit(SetupError):
+    """A limit that the brokers are configured with does not let a process of this system work."""
+
+
 class NoCoordinator(SetupError):
     """No broker coordinates transactions."""
 

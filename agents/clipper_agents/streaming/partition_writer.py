@@ -11,10 +11,11 @@ Rules of this file:
 
 import contextlib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import InvalidTransactionTimeout, ProducerFenced
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import make_producer, transaction, write_markers
@@ -23,9 +24,10 @@ from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, Record, wai
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
 
-TRANSACTION_TIMEOUT_MS = 300_000
-"""A broker ends the transaction of a writer that says nothing for so long, and refuses that writer then. It is longer
-than any outage that is to be waited out; where a process takes over, nobody waits for it."""
+TRANSACTION_TIMEOUTS_MS = (300_000, 60_000, 10_000)
+"""A broker ends the transaction of a writer that says nothing for so long, and refuses that writer then. The first is
+longer than any outage that is to be waited out; where a process takes over, nobody waits for it. The others are for
+brokers that allow no more (`transaction.max.timeout.ms`): there a long outage costs the writer its partition."""
 ATTEMPTS = 5
 """Of a takeover, when others take over at the same time."""
 
@@ -61,7 +63,7 @@ class PartitionWriter:
         for _ in range(ATTEMPTS):
             await self.stop()
             try:
-                self._producer = await retry(f"takeover of {self._name}", self._started)
+                self._producer = await self._accepted()
                 return await write_markers(self._producer, self._marked)
             except ProducerFenced:
                 continue
@@ -94,12 +96,18 @@ class PartitionWriter:
     def _name(self) -> str:
         return f"{self._topic}-{self._partition}"
 
-    async def _started(self) -> AIOKafkaProducer:
+    async def _accepted(self) -> AIOKafkaProducer:
+        """A producer with the longest transactions that the broker allows."""
+        *longer, least = TRANSACTION_TIMEOUTS_MS
+        for timeout_ms in longer:
+            with contextlib.suppress(InvalidTransactionTimeout):
+                return await retry(f"takeover of {self._name}", partial(self._started, timeout_ms))
+        return await retry(f"takeover of {self._name}", partial(self._started, least))
+
+    async def _started(self, timeout_ms: int) -> AIOKafkaProducer:
         options: dict[str, Any] = {"max_batch_size": MAX_BATCH_BYTES, "request_timeout_ms": 10_000}
         producer = wait_for_brokers(
-            make_producer(
-                self._kafka, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, **options
-            )
+            make_producer(self._kafka, transactional_id=self._name, transaction_timeout_ms=timeout_ms, **options)
         )
         try:
             await producer.start()

@@ -109,7 +109,7 @@ def test_what_the_writer_of_a_partition_has_queued_outlasts_an_outage(monkeypatc
 
     async def made():
         writer = PartitionWriter(KafkaConnection(bootstrap="127.0.0.1:1"), "topic", 0)
-        producer = await writer._started()
+        producer = await writer._started(300_000)
         await producer.stop()
         return producer
 
