@@ -41,7 +41,8 @@ def run(settings: StewardSettings) -> None:
     port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     ready = f"ready role=steward instance={settings.instance} metrics={port}"
     try:
-        asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(settings, metrics, ready))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, metrics, ready))
     except RIGHTS as error:
         raise refused_right(settings.kafka, error) from error
     except TopicMadeAnew as error:
