@@ -93,6 +93,7 @@ def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
         for worker in (first, second, third):
             worker.signal(signal.SIGTERM)
             assert worker.ended() == 0, worker.log
+            assert "was destroyed" not in worker.log, "it leaves tasks behind"
 
 
 def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafka, deployed, folder):
