@@ -145,7 +145,7 @@ class TrialEvidence:
         self._count_silence(decision)
         if not decision.scored:
             return None
-        recent = (self._recent + 0.5) / (self._recent_count + 1.0)
+        recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
         opened = OpenDecision(decision, recent, (self.whole, self.step) if of_step else (self.whole,))
         if self.kind is None:
             self._early.append(opened)
