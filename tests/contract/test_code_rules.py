@@ -40,7 +40,7 @@ BUDGETS = {
     "clipper_agents.examples": 75,
     "clipper_agents.feedback": 415,
     "clipper_agents.host": 1385,
-    "clipper_agents.kafka": 2030,
+    "clipper_agents.kafka": 2040,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1705,

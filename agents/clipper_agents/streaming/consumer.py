@@ -35,7 +35,7 @@ from faust.types import TP
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, LeanKeys
 from clipper_agents.kafka.consumer_groups import LeaveByInstance, member_instances
-from clipper_agents.kafka.errors import BrokerLimit
+from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -54,10 +54,6 @@ FETCH_MAX_WAIT_MS = 100
 waits for a fetch that is under way without it."""
 PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
-_SESSION_REFUSED = (
-    "the brokers take no session of 10 s: set group.min.session.timeout.ms to at most 10000, and "
-    "group.max.session.timeout.ms to at least that"
-)
 HIGH_WATER_RECORDS = 8192
 HIGH_WATER_BYTES = 16 << 20
 """Most that is queued of one partition for its agent, before the partition is paused."""
@@ -75,7 +71,6 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         own = loop or asyncio.get_event_loop()
         super().__init__(*args, loop=own, thread_loop=own, **kwargs)
         self._was_member = self._stands_by = False
-        self.refused: BrokerLimit | None = None
 
     async def start(self) -> None:
         """Start on this loop."""
@@ -154,8 +149,8 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         try:
             joined = bool(await join(subscription))
         except InvalidSessionTimeoutError:  # aiokafka would end its task, and nothing else
-            self.refused = BrokerLimit(_SESSION_REFUSED)
-            raise
+            await self.consumer.crash(BrokerLimit(SESSION_REFUSED))
+            return False
         self._was_member |= joined
         return joined
 
@@ -369,10 +364,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         Raises:
             GroupAuthorizationFailedError: this user may not use the group.
             TopicAuthorizationFailedError: this user may not see one of its topics.
-            BrokerLimit: the brokers take no sessions of this length.
         """
-        if self._thread is not None and self._thread.refused is not None:
-            raise self._thread.refused
         consumer = self._thread._consumer if self._thread is not None else None
         if consumer is None or not consumer._client.cluster.brokers():
             return
