@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTransactionTimeout, ProducerFenced
+from aiokafka.errors import InvalidProducerIdMapping, InvalidTransactionTimeout, KafkaError, ProducerFenced
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import make_producer, transaction, write_markers
@@ -34,6 +34,10 @@ ATTEMPTS = 5
 
 class PartitionTakenOver(ClipperError):
     """Another process writes the partition now; nothing of this write is in the log."""
+
+
+class WriterForgotten(ClipperError):
+    """Kafka has forgotten the writer, who wrote nothing for days; nothing of this write is in the log."""
 
 
 class PartitionWriter:
@@ -74,6 +78,7 @@ class PartitionWriter:
 
         Raises:
             PartitionTakenOver: another process writes the partition now.
+            WriterForgotten: perhaps one does, nobody knows; whoever takes over next does.
             KafkaError: it is not known whether they are written; whoever takes over next knows.
         """
         if self._producer is None:
@@ -84,6 +89,13 @@ class PartitionWriter:
         except ProducerFenced as error:
             await self.stop()
             raise self._taken_over() from error
+        except KafkaError as error:
+            if not isinstance(error.__cause__, InvalidProducerIdMapping):
+                raise
+            raise WriterForgotten(
+                f"Kafka has forgotten the transactional id {self._name} (transactional.id.expiration.ms): this process "
+                "begins anew, and loses nothing"
+            ) from error
 
     async def stop(self) -> None:
         """Write no more; what was begun and not ended is taken back by the next takeover."""
