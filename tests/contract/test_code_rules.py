@@ -47,7 +47,7 @@ BUDGETS = {
     "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
-    "clipper_agents.streaming": 2260,
+    "clipper_agents.streaming": 2265,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,

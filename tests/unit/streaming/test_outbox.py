@@ -1,12 +1,15 @@
 """Batches reach their partition in order, and a broker that is away delays them and no more."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    InvalidProducerIdMapping,
     KafkaConnectionError,
+    KafkaError,
     KafkaTimeoutError,
     OutOfOrderSequenceNumber,
     UnknownTopicOrPartitionError,
@@ -14,7 +17,7 @@ from aiokafka.errors import (
 from builders.kafka import FakeProducer
 
 from clipper_agents.streaming.outbox import BATCH_MAX_AGE_S, UNKNOWN_OFFSET, Outbox, StrictProducer
-from clipper_agents.streaming.partition_writer import PartitionWriter
+from clipper_agents.streaming.partition_writer import PartitionWriter, WriterForgotten
 from clipper_topics.connection import KafkaConnection
 
 
@@ -130,3 +133,21 @@ def test_a_producer_that_finds_no_broker_at_its_start_waits_for_one(monkeypatch)
     asyncio.run(StrictProducer.on_start(found))
     assert found._producer is found.kafka_producer
     assert next(answers, "none is left") == "none is left"
+
+
+def test_a_writer_that_kafka_has_forgotten_says_so(monkeypatch):
+    """A transactional id that wrote nothing for seven days is forgotten, whether its producer is connected or not."""
+
+    async def fails(*_):
+        raise KafkaError("Unexpected error during batch delivery") from InvalidProducerIdMapping()
+
+    @asynccontextmanager
+    async def transaction(_):
+        yield
+
+    monkeypatch.setattr("clipper_agents.streaming.partition_writer.transaction", transaction)
+    monkeypatch.setattr(Outbox, "send", fails)
+    writer = PartitionWriter(KafkaConnection(bootstrap="127.0.0.1:1"), "topic", 0)
+    writer._producer = FakeProducer()
+    with pytest.raises(WriterForgotten, match="has forgotten the transactional id topic-0"):
+        asyncio.run(writer.write(records_of(1)))
