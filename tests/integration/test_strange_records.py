@@ -26,12 +26,12 @@ async def read(kafka: KafkaConnection, topic: str) -> list[Record]:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-@pytest.mark.parametrize("name", ["queries", "feedback", "control"])
+@pytest.mark.parametrize("name", ["queries", "feedback", "control", "predictions"])
 async def test_records_are_read_however_a_client_compresses_them(kafka, catalogue: Catalogue, codec: str, name: str):
     topic = getattr(catalogue, name)
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": codec})
     producer.produce(topic, b"v" * 10_000, b"k", 0)
-    assert producer.flush(60) == 0
+    assert producer.flush(60) == 0  # what applications write is stored plain, all else as the cluster says
     (record,) = await read(kafka, topic)
     assert record.value == b"v" * 10_000
 

@@ -26,7 +26,7 @@ def _retained(ms: int) -> dict[str, str]:
 def _from_anybody(config: dict[str, str]) -> dict[str, str]:
     """Of topics that applications and operators write.
 
-    Their clients compress as they like, and our consumers need not know how: the broker stores the records plain.
+    Their clients compress as they like, and the broker stores the records plain: so it sees how large they are.
     """
     return {**config, "compression.type": "uncompressed"}
 
