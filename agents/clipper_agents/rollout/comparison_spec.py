@@ -27,11 +27,15 @@ _DRIFT = "drift"
 
 
 class TrialShare(NamedTuple):
-    """With which probability a trial is asked under a revision, whether it serves then, and the other canaries' sum."""
+    """With which probability a trial is asked under a revision, whether it serves then, and the other canaries' sum.
+
+    `audited` is the share of the queries that ask all candidates.
+    """
 
     share: float
     canary: bool
     others: float
+    audited: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +154,7 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
     (own,) = (one for one in manifest.trials if one.model == ref)
     others = sum(one.share for one in manifest.trials if one.stage == "canary" and one.model != ref)
-    return TrialShare(own.share, own.stage == "canary", others)
+    return TrialShare(own.share, own.stage == "canary", others, manifest.audit_ratio)
 
 
 def _answers_by_one(manifest: ApplicationManifest) -> bool:

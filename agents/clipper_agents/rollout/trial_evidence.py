@@ -272,8 +272,15 @@ class ApplicationEvidence:
 
 
 def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:
-    """Whether the canary could have served: the models served with what it and the others leave of the probability."""
-    chosen = min((decision.propensities[one] for one in decision.served), default=1.0)
+    """Whether the canary could have served: the models served with what it and the others leave of the probability.
+
+    An audit asks models that do not serve, so the probability of being asked is larger than that of serving. Where all
+    queries are audited it says nothing.
+    """
+    if share.audited == 1.0:
+        return True
+    asked = min((decision.propensities[one] for one in decision.served), default=1.0)
+    chosen = (asked - share.audited) / (1.0 - share.audited)
     return abs(decision.probability - (1.0 - share.share - share.others) * chosen) <= SAME_PROBABILITY
 
 

@@ -60,3 +60,16 @@ def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_sha
     assert evidence.share.capital().scores == 2
     assert decide(400, answered("new:1", 1, propensity=0.5), probability=0.5) == []
     assert found.mismatched == 1
+
+
+@pytest.mark.parametrize(("ratio", "asked_by"), [(0.0, 0.6), (0.25, 0.7), (1.0, 1.0)])
+def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, asked_by):
+    """All queries that the canary did not answer were left out: it seemed to be asked always."""
+    manifest = with_trials(CANARY, models=["a:1", "b:1"], audit_ratio=ratio)
+    found = ApplicationEvidence(comparison_specs(control_of(manifest))["digits"], 3600.0)
+    for number in range(1_000):
+        one = answered("new:1", 1, propensity=0.2) if number % 5 == 0 else answered("a:1", 1, propensity=asked_by)
+        probability = 0.2 if number % 5 == 0 else 0.8 * 0.6
+        found.decide(1, join(decided("q", one, served_propensity=probability)), (), 1_000 * number)
+    drawn = found._trials["new:1"].evidence.share.capital()
+    assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
