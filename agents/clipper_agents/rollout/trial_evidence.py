@@ -196,6 +196,8 @@ class ApplicationEvidence:
         if revision < spec.since or share is None:
             return None
         candidates = self.spec.candidates
+        if share.canary and share.others >= 1.0:
+            return None
         if share.canary and any(one != ref and one not in candidates for one in decision.served):
             return None
         asked = ref in decision.propensities

@@ -73,3 +73,13 @@ def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, as
         found.decide(1, join(decided("q", one, served_propensity=probability)), (), 1_000 * number)
     drawn = found._trials["new:1"].evidence.share.capital()
     assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
+
+
+def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
+    """Its share of nothing ended the steward."""
+    others = Trial(model="all:1", stage="canary", share=1.0)
+    paused = Trial(model="new:1", stage="canary", share=0.0)
+    found = ApplicationEvidence(comparison_specs(control_of(with_trials(others, paused)))["digits"], 3600.0)
+    for served in ("all:1", "a:1"):
+        found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), (), 1_000)
+    assert found._trials["new:1"].evidence.share.capital().scores == 0
