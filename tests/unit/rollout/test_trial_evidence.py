@@ -79,7 +79,9 @@ def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     """Its share of nothing ended the steward."""
     others = Trial(model="all:1", stage="canary", share=1.0)
     paused = Trial(model="new:1", stage="canary", share=0.0)
-    found = ApplicationEvidence(comparison_specs(control_of(with_trials(others, paused)))["digits"], 3600.0)
+    found = ApplicationEvidence(
+        comparison_specs(control_of(with_trials(others, paused, audit_ratio=1.0)))["digits"], 3600.0
+    )
     for served in ("all:1", "a:1"):
         found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), (), 1_000)
     assert found._trials["new:1"].evidence.share.capital().scores == 0
