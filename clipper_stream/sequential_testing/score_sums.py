@@ -185,11 +185,9 @@ class ScoreSums:
             return
         place = self._place.get(second)
         if place is None:
+            if len(self._place) == len(self._rows):
+                self._keep(self._seconds, self._rows)
             place = self._place[second] = len(self._place)
-            if place == len(self._rows):
-                self._seconds, self._rows = (
-                    np.concatenate([one, np.zeros_like(one)]) for one in (self._seconds, self._rows)
-                )
             self._seconds[place] = second
         self._rows[place] += terms
 
