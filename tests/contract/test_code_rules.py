@@ -43,7 +43,7 @@ BUDGETS = {
     "clipper_agents.kafka": 2040,
     "clipper_agents.observability": 960,
     "clipper_agents.replay": 5100,
-    "clipper_agents.rollout": 1705,
+    "clipper_agents.rollout": 1720,
     "clipper_agents.router": 3540,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1615,
