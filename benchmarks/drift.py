@@ -68,19 +68,15 @@ def us_a_loss(kind: str, name: str) -> float:
 
 
 def rows(seeds: int, stationary: int) -> Iterator[str]:
-    yield (
-        "| losses | detector | false, of "
-        + str(seeds)
-        + ", at means of "
-        + ", ".join(map(str, MEANS))
-        + ("".join(f" | to {jump}" for jump in JUMPS) + " | CPU a loss, µs |")
-    )
+    false = f"false, of {seeds}, at means of {', '.join(map(str, MEANS))}"
+    jumps = " | ".join(f"to {jump}" for jump in JUMPS)
+    yield f"| losses | detector | {false} | {jumps} | CPU a loss, µs |"
     yield f"|---|---|---{'|---' * len(JUMPS)}|---|"
     for kind in KINDS:
         for name in DETECTORS:
-            false = ", ".join(str(false_alarms(kind, name, mean, seeds, stationary)) for mean in MEANS)
+            counts = ", ".join(str(false_alarms(kind, name, mean, seeds, stationary)) for mean in MEANS)
             cells = " | ".join(cell(delays_of(kind, name, after, seeds)) for after in JUMPS)
-            yield f"| {kind} | `{name}` | {false} | {cells} | {us_a_loss(kind, name):.3g} |"
+            yield f"| {kind} | `{name}` | {counts} | {cells} | {us_a_loss(kind, name):.3g} |"
 
 
 def main() -> None:
